@@ -1,0 +1,65 @@
+# Every command of the project. They need Python 3.11+ and make (GNU make 3.81 will do).
+#
+# PYTHON  the interpreter to use, where the first suitable one on the path is not wanted
+# VENV    where the virtual environment is kept
+# ARGS    passed on: make demo ARGS='--events 10', make test ARGS='-k lanes'
+
+PYTHON ?=
+VENV ?= .venv
+UV ?= uv
+ARGS ?=
+export PYTHON VENV UV
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-nightly test-all-pythons check format lock clean runtime dev
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
+
+demo: runtime ## Show it at work: everything embedded, events printed as they arrive
+	@$(BIN)/coursewire demo $(ARGS)
+
+up: runtime ## Run the service; Valkey is embedded unless COURSEWIRE_REDIS_URL is set
+	@$(BIN)/coursewire up $(ARGS)
+
+test: dev ## Run the tests
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not nightly" $(ARGS)
+
+test-nightly: dev ## Run the tests that take too long for every change
+	$(BIN)/pytest -m nightly $(ARGS)
+
+test-all-pythons: ## Run the tests on each supported Python that is installed
+	@for version in 3.11 3.12 3.13; do \
+	  if python$$version -c '' 2>/dev/null; then \
+	    $(MAKE) --no-print-directory test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  else \
+	    echo "python$$version is not installed: left out"; \
+	  fi; \
+	done
+
+check: dev ## Check formatting, lint, types, the import rule and the lock files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy deploy/locks.py
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python deploy/locks.py check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/pip check
+
+format: dev ## Format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Compile the lock files from pyproject.toml, with uv; ARGS=--upgrade for the newest versions
+	@python=$$(deploy/environment.sh interpreter) && "$$python" deploy/locks.py compile $(ARGS)
+
+clean: ## Remove environments and caches; the service's own data stays
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find service workers tests deploy -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Both are instant where nothing changed.
+runtime dev:
+	@deploy/environment.sh $@

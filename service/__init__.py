@@ -1,0 +1,1 @@
+"""Coursewire: the API and the core that API and workers share."""

@@ -1,0 +1,1 @@
+"""The HTTP API: one controller per resource, thin over the stores."""

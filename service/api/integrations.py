@@ -1,0 +1,438 @@
+"""`/v1/integrations`: connected learning systems, their walks and their courses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch, post
+
+from service.api import cursors, views
+from service.api.checks import check
+from service.api.credentials import FIELDS as CREDENTIAL_FIELDS
+from service.api.forms import Field, Form, Table
+from service.api.openapi import problems, reads
+from service.api.parsers import (
+    boolean,
+    identifier,
+    labels,
+    list_of,
+    nullable,
+    one_of,
+    text,
+    visible,
+    whole_number,
+)
+from service.api.requests import (
+    LIMIT,
+    PAGE_SIZE,
+    AnyRequest,
+    Document,
+    GivenServices,
+    PathId,
+    after,
+    now_ms,
+    page_table,
+    query_form,
+)
+from service.api.schemas import (
+    CheckResult,
+    CourseList,
+    CourseView,
+    IntegrationList,
+    IntegrationView,
+    WalkList,
+    WalkView,
+)
+from service.bootstrap import Services
+from service.clients.upstream import UpstreamCredential
+from service.domain.errors import ConflictError, NotFoundError
+from service.domain.fingerprint import TRACKED_PATHS
+from service.domain.integrations import (
+    DELTA_INTERVAL_SECONDS,
+    SWEEP_INTERVAL_SECONDS,
+    Baseline,
+    Credential,
+    Integration,
+    WalkingState,
+)
+from service.storage.ids import new_id
+
+MAX_DELTA_INTERVAL = 86_400
+MAX_SWEEP_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
+
+FIELDS: Table = {
+    "name": Field(parser=text(200), meaning="what people call it", required=True),
+    "upstream_id": Field(
+        parser=visible(200, "workday:HWUTwvyx2wLoSUHphiWVrp28"),
+        meaning="its X-Integration-Id at the upstream",
+        required=True,
+    ),
+    "credential_id": Field(
+        parser=identifier("cred"),
+        meaning="the credential to use; or send base_url and api_key to make one",
+    ),
+    "base_url": Field(
+        parser=CREDENTIAL_FIELDS["base_url"].parser,
+        meaning="instead of credential_id: the base URL of a credential of its own",
+        fixed=True,
+        write_only=True,
+    ),
+    "api_key": Field(
+        parser=CREDENTIAL_FIELDS["api_key"].parser,
+        meaning="instead of credential_id: the API key of a credential of its own",
+        fixed=True,
+        write_only=True,
+    ),
+    "external_id": Field(
+        parser=nullable(text(200)),
+        meaning="your own name for it, repeated in every event",
+    ),
+    "labels": Field(
+        parser=labels(), meaning="your own labels, repeated in every event, to filter by"
+    ),
+    "delta_interval_seconds": Field(
+        parser=whole_number(1, MAX_DELTA_INTERVAL, "seconds"),
+        meaning="from one look for changed courses to the next",
+        default=DELTA_INTERVAL_SECONDS,
+    ),
+    "sweep_interval_seconds": Field(
+        parser=whole_number(1, MAX_SWEEP_INTERVAL, "seconds"),
+        meaning="from one look at all courses to the next",
+        default=SWEEP_INTERVAL_SECONDS,
+    ),
+    "baseline": Field(
+        parser=one_of(Baseline),
+        meaning="whether the courses of the first complete sweep are reported as created",
+        default=str(Baseline.SILENT),
+    ),
+    "ignore_paths": Field(
+        parser=list_of(one_of(TRACKED_PATHS), least=0, most=len(TRACKED_PATHS)),
+        meaning="paths whose changes are not reported",
+    ),
+    "track_remote_data": Field(
+        parser=boolean(),
+        meaning="whether changes of remote_data count as changes",
+        default=False,
+    ),
+    "paused": Field(parser=boolean(), meaning="whether it is not walked", default=False),
+}
+REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
+READ_ONLY = (
+    *("id", "created_at", "updated_at", "state", "epoch", "course_count", "quarantined"),
+    *("last_walk", "next_walk_at", "error"),
+)
+CHECK_FIELDS: Table = {
+    name: FIELDS[name] for name in ("upstream_id", "credential_id", "base_url", "api_key")
+}
+WALK_FIELDS: Table = {
+    "kind": Field(
+        parser=one_of(("delta", "sweep")),
+        meaning="delta: changed courses; sweep: all courses",
+        required=True,
+    )
+}
+PAGE = page_table()
+COURSE_PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_scan)}
+
+
+class IntegrationController(Controller):
+    """Thin over the integration store."""
+
+    path = "/integrations"
+    tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @post(
+        summary="Register an integration",
+        operation_class=reads(body=FIELDS, required=REQUIRED),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    )
+    async def create(
+        self, document: Document, services: GivenServices
+    ) -> Response[IntegrationView]:
+        """Its first walk begins at once. The same upstream integration twice is a conflict that
+        names the existing one."""
+        form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
+        await _check_credential(form, services)
+        values = form.accept()
+        made = await _make_credential(values, services)
+        now = now_ms()
+        integration = Integration(id=new_id("int"), created_at=now, updated_at=now, **values)
+        try:
+            await services.integrations.create(integration)
+        except (ConflictError, NotFoundError):
+            if made is not None:
+                await services.credentials.delete(made)
+            raise
+        return Response(
+            await _shown(services, integration.id),
+            headers={"location": f"/v1/integrations/{integration.id}"},
+        )
+
+    @get(
+        summary="List integrations",
+        operation_class=reads(query=PAGE),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+    )
+    async def index(self, request: AnyRequest, services: GivenServices) -> IntegrationList:
+        """In the order of creation."""
+        query = query_form(request, PAGE).accept()
+        found, position = await services.integrations.page(
+            query.get("limit", PAGE_SIZE), query.get("after")
+        )
+        return IntegrationList(await _views(services, found), cursors.write_index(position))
+
+    @get(
+        "/{integration_id:str}",
+        summary="Show an integration",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def show(self, integration_id: PathId, services: GivenServices) -> IntegrationView:
+        """As registered and as it goes."""
+        return await _shown(services, integration_id)
+
+    @patch(
+        "/{integration_id:str}",
+        summary="Change an integration",
+        operation_class=reads(body=FIELDS, editing=True),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    )
+    async def edit(
+        self,
+        integration_id: PathId,
+        document: Document,
+        services: GivenServices,
+    ) -> IntegrationView:
+        """Changes what is sent. Another `upstream_id`, or a credential with another base URL,
+        begins a new epoch with a new baseline; nothing else resets anything."""
+        form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
+        await _check_known(form, services)
+        values = form.accept()
+
+        def change(integration: Integration) -> Integration:
+            return msgspec.structs.replace(integration, updated_at=now_ms(), **values)
+
+        await services.integrations.update(integration_id, change)
+        return await _shown(services, integration_id)
+
+    @delete(
+        "/{integration_id:str}",
+        summary="Delete an integration",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    )
+    async def remove(self, integration_id: PathId, services: GivenServices) -> None:
+        """Reports nothing; events that are pending still go out. Its credential stays."""
+        await services.integrations.delete(integration_id)
+
+    # --- checks --------------------------------------------------------------------------
+
+    @post(
+        "/check",
+        status_code=HTTPStatus.OK,
+        summary="Try values before registering them",
+        operation_class=reads(body=FIELDS, required=("upstream_id",)),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def check_values(self, document: Document, services: GivenServices) -> CheckResult:
+        """One small request to the upstream with these values; nothing is saved."""
+        form = Form(document, FIELDS, required=("upstream_id",), read_only=READ_ONLY)
+        await _check_credential(form, services)
+        values = form.accept()
+        if "credential_id" in values:
+            credential = await _opened(services, values["credential_id"])
+        else:
+            credential = UpstreamCredential(values["base_url"], values["api_key"])
+        return await check(services.upstream, credential, values["upstream_id"])
+
+    @post(
+        "/{integration_id:str}/check",
+        status_code=HTTPStatus.OK,
+        summary="Try an integration's values",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def check_stored(self, integration_id: PathId, services: GivenServices) -> CheckResult:
+        """One small request to the upstream with the stored values; nothing is saved."""
+        integration, _ = await services.integrations.get(integration_id)
+        credential = await _opened(services, integration.credential_id)
+        return await check(services.upstream, credential, integration.upstream_id)
+
+    # --- walks ---------------------------------------------------------------------------
+
+    @post(
+        "/{integration_id:str}/walks",
+        status_code=HTTPStatus.ACCEPTED,
+        summary="Walk an integration now",
+        operation_class=reads(body=WALK_FIELDS, required=("kind",)),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    )
+    async def request_walk(
+        self,
+        integration_id: PathId,
+        document: Document,
+        services: GivenServices,
+    ) -> Response[WalkView]:
+        """Queues a walk and returns it. One that is queued already is joined: a sweep serves
+        for a delta, and a queued delta becomes the sweep asked for."""
+        form = Form(document, WALK_FIELDS, required=("kind",))
+        values = form.accept()
+        walk = await services.integrations.request_walk(integration_id, values["kind"], now_ms())
+        return Response(
+            views.walk(walk),
+            headers={"location": f"/v1/integrations/{integration_id}/walks/{walk.id}"},
+        )
+
+    @get(
+        "/{integration_id:str}/walks",
+        summary="List recent walks",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def walks(self, integration_id: PathId, services: GivenServices) -> WalkList:
+        """The latest 50, the latest first."""
+        found = await services.integrations.list_walks(integration_id)
+        return WalkList([views.walk(walk) for walk in found], None)
+
+    @get(
+        "/{integration_id:str}/walks/{walk_id:str}",
+        summary="Show a walk",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def walk(
+        self,
+        integration_id: PathId,
+        walk_id: PathId,
+        services: GivenServices,
+    ) -> WalkView:
+        """What it has seen and changed so far."""
+        return views.walk(await services.integrations.get_walk(integration_id, walk_id))
+
+    # --- courses -------------------------------------------------------------------------
+
+    @get(
+        "/{integration_id:str}/courses",
+        summary="List the courses of an integration",
+        operation_class=reads(query=COURSE_PAGE),
+        responses=problems(
+            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def courses(
+        self,
+        integration_id: PathId,
+        request: AnyRequest,
+        services: GivenServices,
+    ) -> CourseList:
+        """What is kept of each, in no order; a page holds about `limit` of them. Deleted courses
+        stay listed for the epoch."""
+        query = query_form(request, COURSE_PAGE).accept()
+        _, state = await services.integrations.get(integration_id)
+        rows, place = await services.catalogue.rows(
+            integration_id, state.epoch, query.get("limit", PAGE_SIZE), query.get("after", 0)
+        )
+        return CourseList([views.course(row) for row in rows], cursors.write_scan(place))
+
+    @get(
+        "/{integration_id:str}/courses/{course_id:str}",
+        summary="Show a course",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def course(
+        self,
+        integration_id: PathId,
+        course_id: PathId,
+        services: GivenServices,
+    ) -> CourseView:
+        """What is kept of it; its content is not."""
+        _, state = await services.integrations.get(integration_id)
+        return views.course(await services.catalogue.row(integration_id, state.epoch, course_id))
+
+
+async def _check_credential(form: Form, services: Services) -> None:
+    """A registration names a credential or brings the values of one."""
+    inline = [name for name in ("base_url", "api_key") if form.sent(name)]
+    if form.sent("credential_id"):
+        for name in inline:
+            form.refuse(name, "contradicts credential_id", "send one or the other")
+    elif not inline:
+        form.refuse("credential_id", "is required", "send it, or base_url and api_key")
+    elif len(inline) == 1:
+        missing = "api_key" if inline == ["base_url"] else "base_url"
+        form.refuse(missing, f"is required with {inline[0]}", "send both, or credential_id")
+    form.check_target("base_url", services.guard.check_url)
+    await _check_known(form, services)
+
+
+async def _check_known(form: Form, services: Services) -> None:
+    credential_id = form.values.get("credential_id")
+    if credential_id is None:
+        return
+    (known,) = await services.credentials.get_many([credential_id])
+    if known is None:
+        form.refuse(
+            "credential_id", f"there is no credential {credential_id}", "create it, or correct it"
+        )
+
+
+async def _make_credential(values: dict[str, Any], services: Services) -> str | None:
+    """Replaces inline values by the id of a new credential, which is returned too."""
+    if "api_key" not in values:
+        return None
+    now = now_ms()
+    credential = Credential(
+        id=new_id("cred"),
+        name=values["name"],
+        base_url=values.pop("base_url"),
+        created_at=now,
+        updated_at=now,
+    )
+    await services.credentials.create(credential, values.pop("api_key"))
+    values["credential_id"] = credential.id
+    return credential.id
+
+
+async def _opened(services: Services, credential_id: str) -> UpstreamCredential:
+    opened = await services.credentials.open(credential_id)
+    return UpstreamCredential(opened.base_url, opened.api_key)
+
+
+async def _shown(services: Services, integration_id: str) -> IntegrationView:
+    (view,) = await _views(services, [await services.integrations.get(integration_id)])
+    return view
+
+
+async def _views(
+    services: Services, found: Sequence[tuple[Integration, WalkingState]]
+) -> list[IntegrationView]:
+    ids = [integration.id for integration, _ in found]
+    walks = await services.integrations.latest_walks(ids)
+    due = await services.schedule.next_at("walks", ids)
+    return [
+        views.integration(integration, state, walk, at)
+        for (integration, state), walk, at in zip(found, walks, due, strict=True)
+    ]

@@ -1,0 +1,28 @@
+"""`/metrics`: the Prometheus exposition."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from litestar import Response, get
+
+from service.api.auth import require_metrics
+from service.api.openapi import SECURITY, problems, reads
+from service.api.requests import AnyRequest, GivenServices
+
+
+@get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    tags=["System"],
+    guards=[require_metrics],
+    security=SECURITY,
+    operation_class=reads(),
+    media_type="text/plain",
+    responses=problems(HTTPStatus.UNAUTHORIZED),
+)
+async def metrics(request: AnyRequest, services: GivenServices) -> Response[bytes]:
+    """Of the whole system, whichever process answers. Takes the metrics token too."""
+    exposition, content_type = await services.metrics.render(request.headers.get("accept", ""))
+    # As a header, because a media type would get its charset twice.
+    return Response(exposition, headers={"content-type": content_type})

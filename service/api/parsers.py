@@ -1,0 +1,426 @@
+"""Parsers of field values: what they take, said in code and in JSON Schema side by side."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httpx
+import msgspec
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
+
+from service.api.forms import FieldError, Parser, Refusal
+from service.domain.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, decode_secret
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+# What a push carries by itself, or what would change how it is framed.
+_RESERVED_HEADERS = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "webhook-id",
+        "webhook-signature",
+        "webhook-timestamp",
+    }
+)
+MAX_HEADERS = 20
+MAX_HEADER_LENGTH = 2_000  # characters of one value
+MAX_URL_LENGTH = 2_000
+MAX_LABELS = 50
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _expect(value: Any, kind: type | tuple[type, ...], name: str) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise Refusal(f"must be {name}, not {_kind(value)}", f"send {name}")
+
+
+def nullable(parser: Parser) -> Parser:
+    """What `parser` takes, or null."""
+
+    def parse(value: Any) -> Any:
+        return None if value is None else parser.parse(value)
+
+    schema = parser.schema
+    null = Schema(type=OpenAPIType.NULL)
+    return Parser(parse, Schema(one_of=[schema, null]))
+
+
+def text(most: int, *, lines: bool = False) -> Parser:
+    """Text of 1 to `most` characters; `lines` allows line breaks."""
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        if not value.strip():
+            raise Refusal("is blank", f"send 1 to {most} characters")
+        if len(value) > most:
+            raise Refusal(f"has {len(value)} characters", f"send at most {most}")
+        if _CONTROL.search(value) or (not lines and _LINE_BREAK.search(value)):
+            raise Refusal("contains control characters", "remove them")
+        return str(value)
+
+    return Parser(parse, Schema(type=OpenAPIType.STRING, min_length=1, max_length=most))
+
+
+def visible(most: int, example: str | None = None) -> Parser:
+    """Text that goes into an HTTP header: 1 to `most` visible ASCII characters, no blanks."""
+    remedy = "send it as the upstream shows it"
+    if example is not None:
+        remedy += f", for example {example}"
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        if len(value) > most:
+            raise Refusal(f"has {len(value)} characters", f"send at most {most}")
+        if not _VISIBLE.fullmatch(value):
+            raise Refusal(
+                "contains blanks or characters outside ASCII" if value else "is empty",
+                remedy,
+            )
+        return str(value)
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.STRING,
+            min_length=1,
+            max_length=most,
+            pattern=f"^{_VISIBLE.pattern}$",
+            examples=[example] if example is not None else None,
+        ),
+    )
+
+
+def identifier(prefix: str) -> Parser:
+    """The id of a resource."""
+    pattern = re.compile(f"{prefix}_[0-9a-z]{{1,64}}")
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        if not pattern.fullmatch(value):
+            raise Refusal(f"is not an id of the form {prefix}_...", "copy it from the API")
+        return str(value)
+
+    return Parser(parse, Schema(type=OpenAPIType.STRING, pattern=f"^{pattern.pattern}$"))
+
+
+def boolean() -> Parser:
+    """True or false."""
+
+    def parse(value: Any) -> bool:
+        _expect(value, bool, "true or false")
+        return bool(value)
+
+    return Parser(parse, Schema(type=OpenAPIType.BOOLEAN))
+
+
+def whole_number(least: int, most: int, unit: str = "") -> Parser:
+    """A whole number from `least` to `most`."""
+    expected = f"a whole number from {least} to {most}{unit and f' ({unit})'}"
+
+    def parse(value: Any) -> int:
+        _expect(value, (int, float), "a number")
+        if isinstance(value, float) and not value.is_integer():
+            raise Refusal(f"{value:g} is not a whole number", f"send {expected}")
+        if not least <= value <= most:
+            raise Refusal(f"{value} is out of range", f"send {expected}")
+        return int(value)
+
+    return Parser(parse, Schema(type=OpenAPIType.INTEGER, minimum=least, maximum=most))
+
+
+def number(least: float, most: float, unit: str) -> Parser:
+    """A number from `least` to `most`."""
+
+    def parse(value: Any) -> float:
+        _expect(value, (int, float), "a number")
+        if not least <= value <= most:
+            raise Refusal(
+                f"{value:g} is out of range", f"send a number from {least:g} to {most:g} ({unit})"
+            )
+        return float(value)
+
+    return Parser(parse, Schema(type=OpenAPIType.NUMBER, minimum=least, maximum=most))
+
+
+def one_of(choices: Iterable[str]) -> Parser:
+    """One of some words."""
+    known = tuple(str(choice) for choice in choices)
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        if value not in known:
+            near = difflib.get_close_matches(value[:100], known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"send one of {', '.join(known)}"
+            raise Refusal(f"{value[:100]!r} is not known", remedy)
+        return str(value)
+
+    return Parser(parse, Schema(type=OpenAPIType.STRING, enum=known))
+
+
+def list_of(item: Parser, *, least: int, most: int, distinct: bool = True) -> Parser:
+    """A list of `least` to `most` items, each once if `distinct`; parses to a tuple."""
+
+    def parse(value: Any) -> tuple[Any, ...]:
+        _expect(value, list, "a list")
+        if not least <= len(value) <= most:
+            raise Refusal(f"has {len(value)} items", f"send {least} to {most}")
+        parsed: list[Any] = []
+        found: list[FieldError] = []
+        for index, element in enumerate(value):
+            path = f"[{index}]"
+            try:
+                one = item.parse(element)
+            except Refusal as refusal:
+                found += refusal.below(path)
+                continue
+            if distinct and one in parsed:
+                found.append(FieldError(path, "repeats an earlier item", "leave it out"))
+            parsed.append(one)
+        if found:
+            raise Refusal.of(found)
+        return tuple(parsed)
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.ARRAY,
+            items=item.schema,
+            min_items=least,
+            max_items=most,
+            unique_items=distinct or None,
+        ),
+    )
+
+
+def _mapping(
+    value: Any, most: int, parse_pair: Callable[[str, Any], tuple[str, str]]
+) -> dict[str, str]:
+    _expect(value, dict, "an object")
+    if len(value) > most:
+        raise Refusal(f"has {len(value)} entries", f"send at most {most}")
+    parsed: dict[str, str] = {}
+    found: list[FieldError] = []
+    for name, content in value.items():
+        path = f".{name[:64]}"
+        try:
+            key, one = parse_pair(name, content)
+        except Refusal as refusal:
+            found += refusal.below(path)
+            continue
+        if key in parsed:
+            found.append(FieldError(path, "repeats an earlier name", "leave it out"))
+        parsed[key] = one
+    if found:
+        raise Refusal.of(found)
+    return parsed
+
+
+def labels() -> Parser:
+    """Names and values of the operator's own."""
+    name_parser, value_parser = text(64), text(256)
+
+    def parse_pair(name: str, content: Any) -> tuple[str, str]:
+        return name_parser.parse(name), value_parser.parse(content)
+
+    def parse(value: Any) -> dict[str, str]:
+        return _mapping(value, MAX_LABELS, parse_pair)
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.OBJECT,
+            max_properties=MAX_LABELS,
+            additional_properties=value_parser.schema,
+            examples=[{"region": "eu"}],
+        ),
+    )
+
+
+def headers() -> Parser:
+    """Headers to send with each push; names parse to lower case."""
+
+    def parse_pair(name: str, content: Any) -> tuple[str, str]:
+        if not _HEADER_NAME.fullmatch(name):
+            raise Refusal("is not a header name", "use letters, digits and -")
+        if name.lower() in _RESERVED_HEADERS:
+            raise Refusal("is set by the service itself", "leave it out")
+        if content is None:
+            raise Refusal(
+                "has no value; values are write-only",
+                "send every header with its value, or leave headers out to keep them",
+            )
+        _expect(content, str, "text")
+        if len(content) > MAX_HEADER_LENGTH:
+            raise Refusal(f"has {len(content)} characters", f"send at most {MAX_HEADER_LENGTH}")
+        if not _HEADER_VALUE.fullmatch(content):
+            raise Refusal("is not a header value", "use visible ASCII characters, blanks inside")
+        return name.lower(), content
+
+    def parse(value: Any) -> dict[str, str]:
+        return _mapping(value, MAX_HEADERS, parse_pair)
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.OBJECT,
+            max_properties=MAX_HEADERS,
+            additional_properties=Schema(
+                type=OpenAPIType.STRING, max_length=MAX_HEADER_LENGTH, min_length=1
+            ),
+            examples=[{"authorization": "Bearer ..."}],
+        ),
+    )
+
+
+def _url(value: Any) -> httpx.URL:
+    _expect(value, str, "text")
+    if len(value) > MAX_URL_LENGTH:
+        raise Refusal(f"has {len(value)} characters", f"send at most {MAX_URL_LENGTH}")
+    try:
+        parts = httpx.URL(value)
+    except (httpx.InvalidURL, ValueError):
+        raise Refusal("is not a URL", "send for example https://example.com/path") from None
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise Refusal("is not an http(s) URL", "send for example https://example.com/path")
+    return parts
+
+
+def url(example: str) -> Parser:
+    """An http(s) URL, as it was sent."""
+
+    def parse(value: Any) -> str:
+        _url(value)
+        return str(value)
+
+    return Parser(parse, _url_schema(example))
+
+
+def base_url(example: str) -> Parser:
+    """An http(s) URL that paths are put behind; the same place parses to the same text."""
+
+    def parse(value: Any) -> str:
+        parts = _url(value)
+        if parts.query or "?" in value:
+            raise Refusal("has a query", "leave out the ? and what follows")
+        # Read twice: a default port is recognized only behind a scheme in lower case.
+        return str(httpx.URL(str(parts))).rstrip("/")
+
+    return Parser(parse, _url_schema(example))
+
+
+def _url_schema(example: str) -> Schema:
+    return Schema(
+        type=OpenAPIType.STRING,
+        format=OpenAPIFormat.URI,
+        max_length=MAX_URL_LENGTH,
+        examples=[example],
+    )
+
+
+def signing_secret() -> Parser:
+    """A Standard Webhooks secret."""
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        try:
+            decode_secret(value)
+        except ValueError as error:
+            raise Refusal(
+                str(error), "leave it out and one is made, or send whsec_ and base64"
+            ) from None
+        return str(value)
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.STRING,
+            pattern="^whsec_[A-Za-z0-9+/]+={0,2}$",
+            description=f"whsec_ and base64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes",
+        ),
+    )
+
+
+# --- query parameters: a list of texts, as often as the parameter was given ---------------------
+
+
+def once(parser: Parser) -> Parser:
+    """A parameter given once, with what `parser` takes as text."""
+
+    def parse(values: list[str]) -> Any:
+        if len(values) > 1:
+            raise Refusal(f"is given {len(values)} times", "give it once")
+        return parser.parse(values[0])
+
+    return Parser(parse, parser.schema)
+
+
+def repeated(parser: Parser) -> Parser:
+    """A parameter that may be repeated, or hold several values separated by commas."""
+    several = list_of(parser, least=1, most=100, distinct=False)
+
+    def parse(values: list[str]) -> Any:
+        return several.parse([part for value in values for part in value.split(",")])
+
+    return Parser(parse, several.schema)
+
+
+def number_in_text(least: int, most: int) -> Parser:
+    """A whole number written out."""
+    known = whole_number(least, most)
+
+    def parse(value: str) -> int:
+        try:
+            return int(known.parse(msgspec.json.decode(value)))
+        except (msgspec.DecodeError, Refusal):
+            raise Refusal(
+                f"{value[:100]!r} is not a whole number from {least} to {most}", "correct it"
+            ) from None
+
+    return Parser(parse, known.schema)
+
+
+def cursor(read: Callable[[str], Any]) -> Parser:
+    """A place to go on from, as an earlier answer's `next` gave it."""
+
+    def parse(value: str) -> Any:
+        try:
+            return read(value)
+        except ValueError:
+            raise Refusal(
+                "is not a cursor of this list", "send the `next` of an earlier answer unchanged"
+            ) from None
+
+    return Parser(parse, Schema(type=OpenAPIType.STRING))

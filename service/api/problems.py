@@ -1,0 +1,199 @@
+"""Errors as problem documents (RFC 9457): the closed catalogue of their types."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.api.forms import FieldError, InvalidRequestError
+from service.domain.errors import (
+    ConflictError,
+    CoursewireError,
+    CredentialInUseError,
+    IntegrationExistsError,
+    NotFoundError,
+    SealError,
+    StorageUnavailableError,
+)
+from service.logs import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:coursewire:problem:"
+
+_log = get_logger("api")
+
+AnyRequest = Request[Any, Any, State]
+
+
+class ProblemType(msgspec.Struct, frozen=True):
+    """One kind of problem: the last part of its type URI, its status and its title."""
+
+    name: str
+    status: HTTPStatus
+    title: str
+
+
+MALFORMED = ProblemType("malformed", HTTPStatus.BAD_REQUEST, "The request cannot be read")
+UNAUTHORIZED = ProblemType("unauthorized", HTTPStatus.UNAUTHORIZED, "A bearer token is needed")
+NOT_FOUND = ProblemType("not-found", HTTPStatus.NOT_FOUND, "There is no such thing")
+METHOD_NOT_ALLOWED = ProblemType(
+    "method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "This path does not take that method"
+)
+CONFLICT = ProblemType("conflict", HTTPStatus.CONFLICT, "The request contradicts what is stored")
+INTEGRATION_EXISTS = ProblemType(
+    "integration-exists", HTTPStatus.CONFLICT, "The upstream integration is registered already"
+)
+CREDENTIAL_IN_USE = ProblemType(
+    "credential-in-use", HTTPStatus.CONFLICT, "Integrations still use the credential"
+)
+TOO_LARGE = ProblemType(
+    "too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large"
+)
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type", HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not JSON"
+)
+VALIDATION = ProblemType(
+    "validation", HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields cannot be accepted"
+)
+INTERNAL = ProblemType(
+    "internal", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong in Coursewire"
+)
+SECRET_UNREADABLE = ProblemType(
+    "secret-unreadable", HTTPStatus.INTERNAL_SERVER_ERROR, "A stored secret does not open"
+)
+STORAGE_UNAVAILABLE = ProblemType(
+    "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Redis cannot be used at present"
+)
+
+CATALOGUE = (
+    MALFORMED,
+    UNAUTHORIZED,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    CONFLICT,
+    INTEGRATION_EXISTS,
+    CREDENTIAL_IN_USE,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    VALIDATION,
+    INTERNAL,
+    SECRET_UNREADABLE,
+    STORAGE_UNAVAILABLE,
+)
+
+_BY_ERROR: dict[type[CoursewireError], ProblemType] = {
+    NotFoundError: NOT_FOUND,
+    IntegrationExistsError: INTEGRATION_EXISTS,
+    CredentialInUseError: CREDENTIAL_IN_USE,
+    ConflictError: CONFLICT,
+    InvalidRequestError: VALIDATION,
+    SealError: SECRET_UNREADABLE,
+    StorageUnavailableError: STORAGE_UNAVAILABLE,
+}
+_BY_STATUS = {
+    problem.status: problem
+    for problem in (
+        MALFORMED,
+        UNAUTHORIZED,
+        NOT_FOUND,
+        METHOD_NOT_ALLOWED,
+        TOO_LARGE,
+        UNSUPPORTED_MEDIA_TYPE,
+    )
+}
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every error answers with. `errors` lists the fields of a `validation` problem;
+    `existing_id` is the registration that an `integration-exists` problem speaks of."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    existing_id: str | None = None
+
+
+def answer(
+    problem: ProblemType,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    errors: tuple[FieldError, ...] = (),
+    existing_id: str | None = None,
+) -> Response[ProblemDocument]:
+    """A problem as a response."""
+    return Response(
+        ProblemDocument(
+            type=TYPE_PREFIX + problem.name,
+            title=problem.title,
+            status=problem.status,
+            detail=detail,
+            errors=errors,
+            existing_id=existing_id,
+        ),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def _of_http(_request: AnyRequest, error: HTTPException) -> Response[ProblemDocument]:
+    problem = _BY_STATUS.get(HTTPStatus(error.status_code))
+    if problem is None:
+        if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _of_defect(_request, error)
+        problem = MALFORMED
+    return answer(problem, error.detail or problem.title, headers=error.headers)
+
+
+def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDocument]:
+    for kind in type(error).__mro__:
+        if (problem := _BY_ERROR.get(kind)) is not None:
+            break
+    else:
+        return _of_defect(request, error)
+    if problem is SECRET_UNREADABLE:
+        _log.error("a stored secret does not open", path=request.url.path)
+    return answer(
+        problem,
+        str(error),
+        errors=error.errors if isinstance(error, InvalidRequestError) else (),
+        existing_id=error.existing_id if isinstance(error, IntegrationExistsError) else None,
+    )
+
+
+def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
+    _log.error("storage unavailable", path=request.url.path, reason=type(error).__name__)
+    detail = "Redis does not answer; try again shortly"
+    if isinstance(error, OutOfMemoryError):
+        detail = "Redis is at its memory limit; give it more, or shorten the retention"
+    elif isinstance(error, ReadOnlyError):
+        detail = "Redis takes no writes at present; try again shortly"
+    return answer(STORAGE_UNAVAILABLE, detail, headers={"retry-after": "5"})
+
+
+def _of_defect(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
+    _log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    return answer(INTERNAL, "the service's log says more")
+
+
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {
+    HTTPException: _of_http,
+    CoursewireError: _of_ours,
+    RedisConnectionError: _of_storage,
+    RedisTimeoutError: _of_storage,
+    OutOfMemoryError: _of_storage,
+    ReadOnlyError: _of_storage,
+    Exception: _of_defect,
+}

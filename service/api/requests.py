@@ -1,0 +1,82 @@
+"""Takes requests apart: JSON bodies, queries, and what handlers are given with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.exceptions import ClientException, HTTPException
+from litestar.params import FromPath
+from litestar.status_codes import HTTP_415_UNSUPPORTED_MEDIA_TYPE
+
+from service.api import cursors
+from service.api.forms import Field, Form, Table
+from service.api.parsers import cursor, number_in_text, once
+from service.bootstrap import Services
+
+AnyRequest = Request[Any, Any, State]
+Document = NamedDependency[dict[str, Any]]  # the JSON object in the body
+GivenServices = NamedDependency[Services]
+PathId = FromPath[str]
+
+MAX_BODY_BYTES = 1_048_576
+PAGE_SIZE = 50
+MAX_PAGE_SIZE = 500
+
+
+def page_table(**filters: Field) -> Table:
+    """The query of a list whose cursors are places in an index."""
+    return {**filters, "limit": LIMIT, "after": after(cursors.read_index)}
+
+
+LIMIT = Field(
+    parser=once(number_in_text(1, MAX_PAGE_SIZE)),
+    meaning=f"how many items at most, {PAGE_SIZE} if left out",
+)
+
+
+def after(read: Callable[[str], Any]) -> Field:
+    """The query parameter that a list goes on from."""
+    return Field(parser=once(cursor(read)), meaning="`next` of the answer before")
+
+
+async def provide_services(state: State) -> Services:
+    """The services of this process."""
+    services: Services = state.services
+    return services
+
+
+async def provide_document(request: AnyRequest) -> dict[str, Any]:
+    """The JSON object in a request's body. Raises HTTPException."""
+    media_type, _, _ = request.headers.get("content-type", "").partition(";")
+    if media_type.strip().lower() != "application/json":
+        raise HTTPException(
+            f"send a JSON object with `Content-Type: application/json`, not {media_type[:100]!r}",
+            status_code=HTTP_415_UNSUPPORTED_MEDIA_TYPE,
+        )
+    try:
+        document = msgspec.json.decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientException(f"the body is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ClientException("the body must be a JSON object")
+    return document
+
+
+def query_form(request: AnyRequest, table: Table) -> Form:
+    """The query of a request, read by `table`."""
+    sent: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        sent.setdefault(name, []).append(value)
+    required = [name for name, field in table.items() if field.required]
+    return Form(sent, table, required=required)
+
+
+def now_ms() -> int:
+    """The present, in epoch ms."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,328 @@
+"""`/v1/subscriptions`: who is told of changes, of which, and how."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch, post
+
+from service.api import cursors, views
+from service.api.forms import Field, Form, Table
+from service.api.openapi import problems, reads
+from service.api.parsers import (
+    boolean,
+    headers,
+    identifier,
+    labels,
+    list_of,
+    nullable,
+    number,
+    one_of,
+    signing_secret,
+    text,
+    url,
+    whole_number,
+)
+from service.api.requests import (
+    PAGE_SIZE,
+    AnyRequest,
+    Document,
+    GivenServices,
+    PathId,
+    now_ms,
+    page_table,
+    query_form,
+)
+from service.api.schemas import AttemptView, SecretView, SubscriptionList, SubscriptionView
+from service.api.webhooks import TEST_EVENT
+from service.bootstrap import Services
+from service.domain.events import StoredEvent, render
+from service.domain.fingerprint import TRACKED_PATHS
+from service.domain.retry import DEFAULT_SCHEDULE, JITTER
+from service.domain.signing import decode_secret, sign
+from service.domain.subscriptions import EVENT_TYPES, Payload, Subscription
+from service.storage.attempts import Attempt
+from service.storage.ids import event_suffixes, new_id
+from service.storage.subscriptions import new_secret
+
+MAX_RETRIES = 20
+MAX_RETRY_DELAY = 86_400
+MAX_CONCURRENCY = 100
+MAX_TIMEOUT_SECONDS = 60
+SPARE_SECONDS = 3_600  # beyond all delays, for the attempts themselves and for queueing
+
+FIELDS: Table = {
+    "url": Field(
+        parser=url("https://example.com/webhooks"),
+        meaning="where events are posted to",
+        required=True,
+    ),
+    "description": Field(parser=nullable(text(1_000, lines=True)), meaning="what it is for"),
+    "event_types": Field(
+        parser=nullable(list_of(one_of(EVENT_TYPES), least=1, most=len(EVENT_TYPES))),
+        meaning="null: every course.* event; operational events come only when named",
+    ),
+    "integration_ids": Field(
+        parser=nullable(list_of(identifier("int"), least=1, most=1_000)),
+        meaning="null: events of all integrations",
+    ),
+    "labels": Field(
+        parser=nullable(labels()),
+        meaning="null: any; else only events of integrations that carry all of these labels",
+    ),
+    "changed": Field(
+        parser=nullable(list_of(one_of(TRACKED_PATHS), least=1, most=len(TRACKED_PATHS))),
+        meaning="null: any; else only course.updated events that name one of these paths, "
+        "and all other events",
+    ),
+    "payload": Field(
+        parser=one_of(Payload),
+        meaning="full: with the course; thin: without it",
+        default=str(Payload.FULL),
+    ),
+    "headers": Field(
+        parser=headers(),
+        meaning="sent with every push; the values are sealed and never returned",
+        write_only=True,
+    ),
+    "secret": Field(
+        parser=signing_secret(),
+        meaning="what pushes are signed with; one is made if it is left out",
+        fixed=True,
+        write_only=True,
+    ),
+    "max_concurrency": Field(
+        parser=whole_number(1, MAX_CONCURRENCY),
+        meaning="how many pushes may be under way at once",
+        default=8,
+    ),
+    "timeout_seconds": Field(
+        parser=number(1, MAX_TIMEOUT_SECONDS, "seconds"),
+        meaning="how long one attempt may take, the answer's body included",
+        default=15,
+    ),
+    "retry_schedule_seconds": Field(
+        parser=list_of(
+            whole_number(1, MAX_RETRY_DELAY, "seconds"),
+            least=0,
+            most=MAX_RETRIES,
+            distinct=False,
+        ),
+        meaning="from each failure to the next attempt, ±20 %; after the last the delivery is dead",
+        default=list(DEFAULT_SCHEDULE),
+    ),
+    "paused": Field(
+        parser=boolean(),
+        meaning="whether nothing is sent; events are collected meanwhile",
+        default=False,
+    ),
+}
+REQUIRED = ("url",)
+READ_ONLY = (
+    *("id", "created_at", "updated_at", "state", "pending", "dead", "oldest_pending_at"),
+    "disabled_reason",
+)
+PAGE = page_table()
+
+
+class SubscriptionController(Controller):
+    """Thin over the subscription store."""
+
+    path = "/subscriptions"
+    tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @post(
+        summary="Create a subscription",
+        operation_class=reads(body=FIELDS, required=REQUIRED),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def create(
+        self, document: Document, services: GivenServices
+    ) -> Response[SubscriptionView]:
+        """Events from now on reach it. The answer carries its secret."""
+        form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
+        await _check(form, services)
+        values = form.accept()
+        secret = values.pop("secret", None) or new_secret()
+        extra = values.pop("headers", {})
+        now = now_ms()
+        subscription = Subscription(
+            id=new_id("sub"), created_at=now, updated_at=now, header_names=tuple(extra), **values
+        )
+        await services.subscriptions.create(subscription, [secret], extra)
+        return Response(
+            await _shown(services, subscription, secret),
+            headers={"location": f"/v1/subscriptions/{subscription.id}"},
+        )
+
+    @get(
+        summary="List subscriptions",
+        operation_class=reads(query=PAGE),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+    )
+    async def index(self, request: AnyRequest, services: GivenServices) -> SubscriptionList:
+        """In the order of creation."""
+        query = query_form(request, PAGE).accept()
+        found, position = await services.subscriptions.page(
+            query.get("limit", PAGE_SIZE), query.get("after")
+        )
+        depths = await services.lanes.depth_many([one.id for one in found])
+        return SubscriptionList(
+            [views.subscription(one, depth) for one, depth in zip(found, depths, strict=True)],
+            cursors.write_index(position),
+        )
+
+    @get(
+        "/{subscription_id:str}",
+        summary="Show a subscription",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def show(self, subscription_id: PathId, services: GivenServices) -> SubscriptionView:
+        """With how much it has not received."""
+        return await _shown(services, await services.subscriptions.get(subscription_id))
+
+    @patch(
+        "/{subscription_id:str}",
+        summary="Change a subscription",
+        operation_class=reads(body=FIELDS, editing=True),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    )
+    async def edit(
+        self,
+        subscription_id: PathId,
+        document: Document,
+        services: GivenServices,
+    ) -> SubscriptionView:
+        """Changes what is sent. Filters and `payload` hold for events from now on; where and how
+        they are posted changes for pending ones too."""
+        form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
+        await _check(form, services)
+        values = form.accept()
+        extra = values.pop("headers", None)
+        if extra is not None:
+            values["header_names"] = tuple(extra)
+
+        def change(subscription: Subscription) -> Subscription:
+            return msgspec.structs.replace(subscription, updated_at=now_ms(), **values)
+
+        subscription = await services.subscriptions.update(subscription_id, change, extra)
+        return await _shown(services, subscription)
+
+    @delete(
+        "/{subscription_id:str}",
+        summary="Delete a subscription",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def remove(self, subscription_id: PathId, services: GivenServices) -> None:
+        """With everything that it has not received."""
+        await services.subscriptions.delete(subscription_id)
+
+    @get(
+        "/{subscription_id:str}/secret",
+        summary="Show a subscription's secret",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def secret(self, subscription_id: PathId, services: GivenServices) -> SecretView:
+        """For the receiver to verify signatures with."""
+        secrets = await services.subscriptions.secrets(subscription_id)
+        return SecretView(secrets[0])
+
+    @post(
+        "/{subscription_id:str}/test",
+        status_code=HTTPStatus.OK,
+        summary="Send a test event",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    )
+    async def test(self, subscription_id: PathId, services: GivenServices) -> AttemptView:
+        """Posts a signed `coursewire.test` to the URL at once and returns the attempt, whatever
+        the subscription's state and filters. It is neither stored nor retried."""
+        subscription = await services.subscriptions.get(subscription_id)
+        secrets = await services.subscriptions.secrets(subscription_id)
+        extra = await services.subscriptions.headers(subscription_id)
+        return views.attempt(await _send_test(services, subscription, secrets, extra))
+
+
+async def _send_test(
+    services: Services, subscription: Subscription, secrets: list[str], extra: dict[str, str]
+) -> Attempt:
+    now = now_ms()
+    (suffix,) = event_suffixes(1)
+    event = StoredEvent(
+        position=f"{now}-0",
+        suffix=suffix,
+        type=TEST_EVENT,
+        integration_id="",
+        course_id="",
+        sequence=0,
+        previous_sequence=None,
+        facts=msgspec.json.encode({"subscription_id": subscription.id}),
+        course=None,
+    )
+    body = render(event, subscription.payload)
+    signed = sign([decode_secret(secret) for secret in secrets], event.id, now // 1000, body)
+    outcome = await services.receiver.post(
+        subscription.url,
+        {**extra, "content-type": "application/json", **signed},
+        body,
+        timeout=subscription.timeout_seconds,
+    )
+    return Attempt(
+        event_id=event.id,
+        number=1,
+        at=now,
+        outcome=outcome.kind,
+        duration_ms=outcome.duration_ms,
+        status=outcome.status,
+        connect_ms=outcome.connect_ms,
+        first_byte_ms=outcome.first_byte_ms,
+        error=outcome.error,
+        excerpt=outcome.excerpt.decode(errors="replace"),
+    )
+
+
+async def _check(form: Form, services: Services) -> None:
+    form.check_target("url", services.guard.check_url)
+    _check_retries(form, services)
+    ids = form.values.get("integration_ids") or ()
+    found = await services.integrations.get_many(ids)
+    for index, (integration_id, integration) in enumerate(zip(ids, found, strict=True)):
+        if integration is None:
+            form.refuse(
+                f"integration_ids[{index}]",
+                f"there is no integration {integration_id}",
+                "register it first, or leave it out",
+            )
+
+
+def _check_retries(form: Form, services: Services) -> None:
+    """Retries must end before the event's body is gone."""
+    schedule = form.values.get("retry_schedule_seconds", ())
+    span = math.ceil(sum(schedule) * (1 + JITTER)) + SPARE_SECONDS
+    retention = services.settings.event_retention_seconds
+    if schedule and span > retention:
+        form.refuse(
+            "retry_schedule_seconds",
+            f"takes up to {span} seconds, longer than events are kept ({retention})",
+            "shorten it, or raise COURSEWIRE_EVENT_RETENTION_SECONDS",
+        )
+
+
+async def _shown(
+    services: Services, subscription: Subscription, secret: str | None = None
+) -> SubscriptionView:
+    (depth,) = await services.lanes.depth_many([subscription.id])
+    return views.subscription(subscription, depth, secret)

@@ -1,0 +1,171 @@
+"""Shows what the stores hold in the form in which the API answers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.api import schemas
+from service.domain import integrations as walking
+from service.domain import subscriptions as matching
+from service.domain.events import rfc3339
+from service.domain.integrations import (
+    Credential,
+    Integration,
+    Problem,
+    WalkingState,
+    WalkRecord,
+)
+from service.domain.subscriptions import Subscription
+from service.storage.attempts import Attempt, Delivery
+from service.storage.catalogue import CourseRow
+from service.storage.lanes import LaneDepth
+
+
+def moment(milliseconds: int | None) -> schemas.Timestamp | None:
+    """Epoch ms as it is shown."""
+    return None if milliseconds is None else rfc3339(milliseconds)
+
+
+def credential(one: Credential) -> schemas.CredentialView:
+    """A credential."""
+    return schemas.CredentialView(
+        id=one.id,
+        name=one.name,
+        base_url=one.base_url,
+        created_at=rfc3339(one.created_at),
+        updated_at=rfc3339(one.updated_at),
+    )
+
+
+def integration(
+    one: Integration,
+    state: WalkingState,
+    last_walk: WalkRecord | None,
+    next_walk_at: int | None,
+) -> schemas.IntegrationView:
+    """An integration."""
+    return schemas.IntegrationView(
+        id=one.id,
+        name=one.name,
+        upstream_id=one.upstream_id,
+        credential_id=one.credential_id,
+        external_id=one.external_id,
+        labels=one.labels,
+        delta_interval_seconds=one.delta_interval_seconds,
+        sweep_interval_seconds=one.sweep_interval_seconds,
+        baseline=one.baseline,
+        ignore_paths=one.ignore_paths,
+        track_remote_data=one.track_remote_data,
+        paused=one.paused,
+        created_at=rfc3339(one.created_at),
+        updated_at=rfc3339(one.updated_at),
+        state=walking.state_of(one, state),
+        epoch=state.epoch,
+        course_count=state.course_count,
+        quarantined=state.quarantined,
+        last_walk=None if last_walk is None else walk(last_walk),
+        next_walk_at=moment(next_walk_at),
+        error=None if state.problem is None else _problem(state.problem),
+    )
+
+
+def _problem(problem: Problem) -> schemas.IntegrationProblem:
+    return schemas.IntegrationProblem(
+        code=problem.code,
+        message=problem.message,
+        since=rfc3339(problem.since),
+        attention=problem.attention,
+        status=problem.status,
+        log_url=problem.log_url,
+    )
+
+
+def walk(one: WalkRecord) -> schemas.WalkView:
+    """A walk."""
+    duration = None
+    if one.started_at is not None and one.finished_at is not None:
+        duration = (one.finished_at - one.started_at) / 1000
+    return schemas.WalkView(
+        id=one.id,
+        kind=one.kind,
+        state=one.state,
+        requested_at=moment(one.requested_at),
+        started_at=moment(one.started_at),
+        finished_at=moment(one.finished_at),
+        duration_seconds=duration,
+        pages=one.pages,
+        records=one.records,
+        verdicts=one.verdicts,
+        changes=one.changes,
+        error=one.error,
+    )
+
+
+def course(row: CourseRow) -> schemas.CourseView:
+    """A course."""
+    return schemas.CourseView(
+        course_id=row.id,
+        remote_id=row.remote_id,
+        origin_id=row.origin_id,
+        state=row.state,
+        reason=row.quarantine_reason,
+        sequence=row.sequence,
+        last_event_id=row.last_event_id,
+    )
+
+
+def subscription(
+    one: Subscription, depth: LaneDepth, secret: str | None = None
+) -> schemas.SubscriptionView:
+    """A subscription; with `secret` only in the answer to its creation."""
+    return schemas.SubscriptionView(
+        id=one.id,
+        url=one.url,
+        description=one.description,
+        event_types=one.event_types,
+        integration_ids=one.integration_ids,
+        labels=one.labels,
+        changed=one.changed,
+        payload=one.payload,
+        headers=dict.fromkeys(one.header_names),
+        max_concurrency=one.max_concurrency,
+        timeout_seconds=one.timeout_seconds,
+        retry_schedule_seconds=one.retry_schedule_seconds,
+        paused=one.paused,
+        created_at=rfc3339(one.created_at),
+        updated_at=rfc3339(one.updated_at),
+        state=matching.state_of(one),
+        disabled_reason=one.disabled_reason,
+        pending=depth.pending,
+        dead=depth.dead,
+        oldest_pending_at=moment(depth.oldest_pending_at),
+        secret=msgspec.UNSET if secret is None else secret,
+    )
+
+
+def attempt(one: Attempt) -> schemas.AttemptView:
+    """An attempt."""
+    return schemas.AttemptView(
+        event_id=one.event_id,
+        number=one.number,
+        at=rfc3339(one.at),
+        outcome=one.outcome,
+        duration_ms=one.duration_ms,
+        status=one.status,
+        connect_ms=one.connect_ms,
+        first_byte_ms=one.first_byte_ms,
+        error=one.error,
+        excerpt=one.excerpt,
+        next_attempt_at=moment(one.next_attempt_at),
+    )
+
+
+def delivery(one: Delivery) -> schemas.DeliveryView:
+    """A delivery."""
+    return schemas.DeliveryView(
+        subscription_id=one.subscription_id,
+        event_id=one.event_id,
+        state=one.state,
+        reason=one.reason,
+        attempts=[attempt(made) for made in one.attempts],
+    )

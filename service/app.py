@@ -1,0 +1,73 @@
+"""create_app(): the Litestar application, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from litestar import Litestar, Router
+from litestar.datastructures import ResponseHeader, State
+from litestar.di import Provide
+
+from service import bootstrap
+from service.api import openapi
+from service.api.access_log import AccessLog
+from service.api.auth import require_admin
+from service.api.credentials import CredentialController
+from service.api.deliveries import DeliveryController
+from service.api.events import EventController
+from service.api.health import healthz, readyz
+from service.api.integrations import IntegrationController
+from service.api.metrics import metrics
+from service.api.problems import EXCEPTION_HANDLERS
+from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
+from service.api.status import StatusController
+from service.api.subscriptions import SubscriptionController
+from service.bootstrap import Services
+from service.settings import Settings
+
+OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
+
+
+def create_app(settings: Settings, *, open_services: OpenServices | None = None) -> Litestar:
+    """The API over the services that `open_services` opens while it runs.
+
+    Raises SettingsError if there is no admin token to guard it with.
+    """
+    settings.require("ADMIN_TOKEN", "ENCRYPTION_KEYS")
+    opener = open_services or bootstrap.open_services
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with opener(settings) as services:
+            app.state.services = services
+            yield
+
+    v1 = Router(
+        path="/v1",
+        guards=[require_admin],
+        security=openapi.SECURITY,
+        response_headers=[ResponseHeader(name="cache-control", value="no-store")],
+        route_handlers=[
+            CredentialController,
+            IntegrationController,
+            SubscriptionController,
+            DeliveryController,
+            EventController,
+            StatusController,
+        ],
+    )
+    return Litestar(
+        route_handlers=[v1, healthz, readyz, metrics],
+        dependencies={
+            "services": Provide(provide_services),
+            "document": Provide(provide_document),
+        },
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=[lifespan],
+        logging_config=None,
+        middleware=[AccessLog()],
+        openapi_config=openapi.config(settings),
+        request_max_body_size=MAX_BODY_BYTES,
+        state=State({"settings": settings}),
+    )

@@ -1,0 +1,117 @@
+"""Settings -> Services: the only place where the parts are wired together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from redis.asyncio import Redis
+
+from service.clients.egress import AddressGuard
+from service.clients.receiver import Receiver
+from service.clients.transport import open_client
+from service.clients.upstream import UpstreamClient
+from service.domain.errors import SettingsError
+from service.settings import Settings
+from service.storage.attempts import Attempts
+from service.storage.catalogue import Catalogue
+from service.storage.connections import open_async
+from service.storage.counters import Counters
+from service.storage.credentials import CredentialStore
+from service.storage.event_log import EventLog
+from service.storage.integrations import IntegrationStore
+from service.storage.lanes import Lanes
+from service.storage.leases import Leases
+from service.storage.matchers import Matchers
+from service.storage.metrics import Metrics
+from service.storage.rate_limits import RateLimits
+from service.storage.retention import Retention
+from service.storage.schedule import Schedule
+from service.storage.sealing import Sealer
+from service.storage.subscriptions import SubscriptionStore
+from service.storage.walks import Walks
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the API and the workers share."""
+
+    settings: Settings
+    redis: Redis
+    sealer: Sealer
+    guard: AddressGuard
+    credentials: CredentialStore
+    integrations: IntegrationStore
+    subscriptions: SubscriptionStore
+    matchers: Matchers
+    catalogue: Catalogue
+    walks: Walks
+    events: EventLog
+    lanes: Lanes
+    attempts: Attempts
+    schedule: Schedule
+    leases: Leases
+    rate_limits: RateLimits
+    retention: Retention
+    counters: Counters
+    metrics: Metrics
+    upstream: UpstreamClient
+    receiver: Receiver
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services of one process, closed at the end. Connects to nothing yet.
+
+    Raises SettingsError where a setting that only the service needs is missing.
+    """
+    if settings.redis_url is None:
+        raise SettingsError(
+            "COURSEWIRE_REDIS_URL is not set: name the Redis or Valkey server to use, "
+            "or start everything with `coursewire up`, which brings its own"
+        )
+    redis = open_async(settings.redis_url)
+    guard = AddressGuard(settings.allowed_targets)
+    try:
+        async with open_client(guard) as client:
+            yield assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
+    finally:
+        await redis.aclose()
+
+
+def assemble(
+    settings: Settings,
+    redis: Redis,
+    guard: AddressGuard,
+    upstream: UpstreamClient,
+    receiver: Receiver,
+) -> Services:
+    """The services over connections that are open already."""
+    sealer = Sealer(settings.encryption_keys)
+    counters = Counters(redis)
+    events = EventLog(redis)
+    subscriptions = SubscriptionStore(redis, sealer)
+    schedule = Schedule(redis)
+    return Services(
+        settings=settings,
+        redis=redis,
+        sealer=sealer,
+        guard=guard,
+        credentials=CredentialStore(redis, sealer),
+        integrations=IntegrationStore(redis),
+        subscriptions=subscriptions,
+        matchers=Matchers(subscriptions),
+        catalogue=Catalogue(redis, counters),
+        walks=Walks(redis, counters),
+        events=events,
+        lanes=Lanes(redis, counters),
+        attempts=Attempts(redis, events),
+        schedule=schedule,
+        leases=Leases(redis),
+        rate_limits=RateLimits(redis),
+        retention=Retention(redis),
+        counters=counters,
+        metrics=Metrics(redis, counters),
+        upstream=upstream,
+        receiver=receiver,
+    )

@@ -1,0 +1,261 @@
+"""The `coursewire` command: reads the settings, then runs one part or all of them."""
+
+# ruff: noqa: PLC0415 - parts are imported inside their commands, so that --help is instant
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+_GRACE_SECONDS = 10  # how long requests under way may take to finish when the API stops
+_KEEP_ALIVE_SECONDS = 30
+_MAX_CONNECTIONS = 1000  # open at once; further ones are answered 503
+_BACKLOG = 1024
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="coursewire", prog_name="coursewire")
+def coursewire() -> None:
+    """Signed webhooks for course changes in learning systems that cannot send any.
+
+    Settings are environment variables that begin with COURSEWIRE_; the README lists them.
+    """
+
+
+@coursewire.command()
+def up() -> None:
+    """Run the whole service: API, worker, scheduler, and Valkey unless a Redis is named."""
+    from service import supervisor
+    from service.settings import Settings
+
+    supervisor.up(Settings.from_env(os.environ))
+
+
+@coursewire.command()
+def api() -> None:
+    """Run the HTTP API alone."""
+    import uvicorn
+
+    from service import logs
+    from service.app import create_app
+    from service.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    settings.require("REDIS_URL", "ADMIN_TOKEN", "ENCRYPTION_KEYS")
+    logs.configure(settings.log_format, settings.log_level, "api")
+    app = create_app(settings)
+    logs.get_logger("api").info("api starting", host=settings.host, port=settings.port)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # lines go where `logs` sends them
+        access_log=False,  # the application logs each request with its ids
+        server_header=False,
+        ws="none",
+        # A proxy in front is not trusted to say who is asking.
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        limit_concurrency=_MAX_CONNECTIONS,
+        backlog=_BACKLOG,
+    )
+
+
+_PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@coursewire.command(context_settings=_PASSED_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(arguments: tuple[str, ...]) -> None:
+    """Run a worker, which polls and delivers. ARGUMENTS are the worker's own; try --help."""
+    _become("workers.worker", arguments)
+
+
+@coursewire.command(context_settings=_PASSED_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def scheduler(arguments: tuple[str, ...]) -> None:
+    """Run a scheduler, which hands out what is due. ARGUMENTS are its own; try --help."""
+    _become("workers.scheduler", arguments)
+
+
+def _become(module: str, arguments: tuple[str, ...]) -> NoReturn:
+    os.execv(  # noqa: S606 - our own modules, by the interpreter that runs us
+        sys.executable, [sys.executable, "-m", module, *arguments]
+    )
+
+
+@coursewire.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port",
+    default=8990,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 picks a free one.",
+)
+@click.option(
+    "--api-key", default="sandbox-key", show_default=True, help="The bearer token it asks for."
+)
+@click.option(
+    "--integration",
+    "integrations",
+    multiple=True,
+    default=("sandbox:demo",),
+    show_default=True,
+    help="An upstream id that has courses; may be repeated.",
+)
+@click.option(
+    "--courses",
+    default=50,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How many each integration has.",
+)
+@click.option("--seed", default=1, show_default=True, help="The same seed, the same courses.")
+@click.option(
+    "--churn",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Changes per second.",
+)
+@click.option("--quiet", is_flag=True, help="Leave out the line per request.")
+def sandbox(
+    *,
+    host: str,
+    port: int,
+    api_key: str,
+    integrations: tuple[str, ...],
+    courses: int,
+    seed: int,
+    churn: float,
+    quiet: bool,
+) -> None:
+    """Run a stand-in for the upstream, with courses that change and faults to inject."""
+    from service.domain.errors import StartError
+    from service.sandbox.server import SandboxConfig, run
+
+    config = SandboxConfig(
+        host=host,
+        port=port,
+        api_key=api_key,
+        integrations=integrations,
+        courses=courses,
+        seed=seed,
+        churn_per_second=churn,
+        quiet=quiet,
+    )
+    try:
+        run(config)
+    except OSError as error:
+        raise StartError(
+            f"the sandbox cannot listen on {host} port {port} ({error.strerror}); "
+            "give another --port, or 0 for any free one"
+        ) from error
+
+
+@coursewire.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port",
+    default=9000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0 picks a free one and prints it.",
+)
+@click.option(
+    "--secret",
+    envvar="COURSEWIRE_LISTEN_SECRET",
+    show_envvar=True,
+    help="The subscription's, whsec_...; without one a secret is made and shown.",
+)
+@click.option(
+    "--status",
+    default=200,
+    show_default=True,
+    type=click.IntRange(200, 599),
+    help="What a verified push is answered, to watch retries with.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the bodies instead, one per line.")
+@click.option(
+    "--exit-after",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="End after N different events.",
+)
+def listen(
+    *,
+    host: str,
+    port: int,
+    secret: str | None,
+    status: int,
+    as_json: bool,
+    exit_after: int | None,
+) -> None:
+    """Receive pushes, verify each and show what it says: a subscriber for development."""
+    import asyncio
+
+    from service import listen as listening
+
+    if secret is None:
+        secret = listening.new_secret()
+        click.echo(f"no secret was given; subscribe with this one: {secret}", err=as_json)
+    try:
+        asyncio.run(
+            listening.run(
+                secret,
+                host=host,
+                port=port,
+                status=status,
+                as_json=as_json,
+                exit_after=exit_after,
+            )
+        )
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--secret") from error
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+@coursewire.command()
+@click.option(
+    "--events",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="End after N verified events that agree with the sandbox's own log.",
+)
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Seconds the start may take and, with --events, the whole.",
+)
+@click.option("--keep", is_flag=True, help="Leave data and log behind.")
+def demo(*, events: int | None, timeout: float, keep: bool) -> None:
+    """Show the service at work: everything embedded, a sandbox whose courses change, a receiver."""
+    from service.demo import demo as perform
+
+    sys.exit(perform(events=events, timeout=timeout, keep=keep))
+
+
+def main() -> None:
+    """Run the command; an error of the house ends it with one line and no traceback."""
+    from service.domain.errors import CoursewireError, SettingsError
+
+    try:
+        coursewire(prog_name="coursewire")
+    except CoursewireError as error:
+        click.echo(f"coursewire: {error}", err=True)
+        sys.exit(EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

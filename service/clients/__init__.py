@@ -1,0 +1,1 @@
+"""The two foreign parties: the upstream that is polled, the receivers that are posted to."""

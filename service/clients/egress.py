@@ -1,0 +1,359 @@
+"""Which addresses may be connected to, judged on the address itself at connect time.
+
+A URL's host name says nothing: it may resolve to a private address now, or only the next
+time it is asked (rebinding). So the judgement that counts is `AddressGuard.open_socket`,
+through which every connection of the process gets its socket; `check_url` only tells a
+person early what could never work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from service.domain.errors import SettingsError, TargetRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiohttp import AddrInfoType
+
+SETTING = "COURSEWIRE_ALLOWED_TARGETS"
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# The special-purpose address registries of IANA, written out because what the `ipaddress`
+# properties say about them differs between the Python releases we run on. First match wins.
+_FORBIDDEN: tuple[tuple[IPNetwork, str], ...] = tuple(
+    (ipaddress.ip_network(network), reason)
+    for network, reason in (
+        ("168.63.129.16/32", "a cloud metadata address"),  # Azure; public in form only
+        ("169.254.169.254/32", "a cloud metadata address"),
+        ("169.254.170.2/32", "a cloud metadata address"),  # ECS task credentials
+        ("100.100.100.200/32", "a cloud metadata address"),  # Alibaba
+        ("192.0.0.192/32", "a cloud metadata address"),  # Oracle
+        ("fd00:ec2::254/128", "a cloud metadata address"),
+        ("fd20:ce::254/128", "a cloud metadata address"),  # Google over IPv6
+        ("0.0.0.0/8", "unspecified"),
+        ("10.0.0.0/8", "private"),
+        ("100.64.0.0/10", "carrier-grade NAT"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("172.16.0.0/12", "private"),
+        ("192.0.0.0/24", "reserved"),
+        ("192.0.2.0/24", "a documentation address"),
+        ("192.88.99.0/24", "a 6to4 relay"),
+        ("192.168.0.0/16", "private"),
+        ("198.18.0.0/15", "a benchmarking address"),
+        ("198.51.100.0/24", "a documentation address"),
+        ("203.0.113.0/24", "a documentation address"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+        ("::/128", "unspecified"),
+        ("::1/128", "loopback"),
+        ("64:ff9b:1::/48", "local-use NAT64"),
+        ("100::/64", "a discard address"),
+        ("2001::/32", "a Teredo tunnel"),
+        ("2001:2::/48", "a benchmarking address"),
+        ("2001::/23", "reserved"),
+        ("2001:db8::/32", "a documentation address"),
+        ("2002::/16", "a 6to4 tunnel"),
+        ("3fff::/20", "a documentation address"),
+        ("fc00::/7", "private"),
+        ("fe80::/10", "link-local"),
+        ("fec0::/10", "private"),
+        ("ff00::/8", "multicast"),
+    )
+)
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
+_LOCALHOST = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
+
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_NUMERIC_LABEL = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")  # a last label that makes it an address
+_AUTHORITY_END = re.compile(r"[/?#]")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
+
+LOOKUP_THREADS = 32  # names looked up at once; a resolver that hangs holds one for half a minute
+
+
+class RefusedAddressError(OSError):
+    """The guard refuses an address: how it says so inside the HTTP client.
+
+    An OSError, because that is what the connector expects of a failing address and carries
+    along as the cause; `transport` turns it into the house's own error. Its text is the same
+    for all addresses, because only then several of them failing together keep this type.
+    """
+
+    def __init__(self, explanation: str) -> None:
+        super().__init__(errno.EACCES, "refused by the address guard")
+        self.explanation = explanation
+
+
+class VouchedAddress(str):
+    """An address that an allowed host name resolved to.
+
+    The permission travels with the looked-up address itself, so it opens that address for
+    this name alone and ends with the name's cache entry.
+    """
+
+    __slots__ = ()
+
+
+class AddressGuard:
+    """Refuses every address that is not public, but for the operator's exceptions.
+
+    `allowed` holds CIDRs, single addresses and host names. Raises `SettingsError` naming
+    each entry that is none of these.
+    """
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        networks: list[IPNetwork] = []
+        names: set[str] = set()
+        problems: list[str] = []
+        for entry in allowed:
+            try:
+                networks.append(ipaddress.ip_network(entry))
+            except ValueError as exc:
+                name = entry.lower().removesuffix(".")
+                if _is_host_name(name):
+                    names.add(name)
+                else:
+                    problems.append(f"{entry!r} ({exc})" if "/" in entry else repr(entry))
+        if problems:
+            raise SettingsError(
+                f"{SETTING}: neither a CIDR, an address nor a host name: {', '.join(problems)}"
+            )
+        self._networks = tuple(networks)
+        self._names = frozenset(names)
+
+    def check_url(self, url: str) -> None:
+        """Raise `TargetRefusedError` if requests to `url` could never be allowed.
+
+        Judges form and IP literals. What a host name stands for is judged when connecting.
+        """
+        host = _host_of(url)
+        if host in self._names:
+            return
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            self._check_name(host)
+            return
+        if (reason := self._reason(address)) is not None:
+            raise TargetRefusedError(f"{host} is {reason}; {_remedy(address)} would allow it")
+
+    def judge(self, address: str) -> str | None:
+        """Why connecting to this IP address is refused, or None if it may be connected to."""
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return "not an IP address"
+        return self._reason(parsed)
+
+    def allows_name(self, host: str) -> bool:
+        """Whether the operator excepted this host name, whatever it resolves to."""
+        return host.lower().removesuffix(".") in self._names
+
+    def open_socket(self, target: AddrInfoType) -> socket.socket:
+        """A socket for connecting to `target`, the last thing before the connection.
+
+        The connector calls it with the final address of every connection. Raises
+        `RefusedAddressError`.
+        """
+        family, kind, protocol, _, address = target
+        host = address[0]
+        if not isinstance(host, VouchedAddress):
+            self.require(str(host))
+        return socket.socket(family, kind, protocol)
+
+    def require(self, address: str, name: str | None = None) -> None:
+        """Raise `RefusedAddressError` unless `address`, what `name` stands for, may be used."""
+        if (reason := self.judge(address)) is None:
+            return
+        subject = f"{name} resolves to {address}, which" if name else address
+        remedy = _remedy(ipaddress.ip_address(address)) if reason != "not an IP address" else None
+        ways = " or ".join(way for way in (remedy, name and f"{SETTING}={name}") if way)
+        raise RefusedAddressError(
+            f"{subject} is {reason}" + (f"; {ways} would allow it" if ways else "")
+        )
+
+    def _check_name(self, host: str) -> None:
+        if host != "localhost" and not host.endswith(".localhost"):
+            return
+        if all(self._reason(address) is not None for address in _LOCALHOST):
+            raise TargetRefusedError(
+                f"{host} is loopback; {SETTING}={_LOOPBACK} or {SETTING}={host} would allow it"
+            )
+
+    def _reason(self, address: IPAddress) -> str | None:
+        if self._covers(address):
+            return None
+        embedded = _embedded(address)
+        if embedded is not None and self._covers(embedded):
+            return None
+        for network, reason in _FORBIDDEN:
+            if address in network:
+                return reason if embedded is None else f"{reason} to {embedded}"
+        if embedded is not None:
+            return self._reason(embedded)
+        if address.version == 6 and address not in _GLOBAL_UNICAST:
+            return "reserved"
+        return None
+
+    def _covers(self, address: IPAddress) -> bool:
+        return any(address in network for network in self._networks)
+
+
+class GuardedResolver(AbstractResolver):
+    """Looks names up for the connector and leaves out the addresses the guard refuses.
+
+    Choosing among a name's addresses is all it does; the guard's socket has the last word.
+    `lookup` is another resolver to ask instead of the system's.
+    """
+
+    def __init__(self, guard: AddressGuard, lookup: AbstractResolver | None = None) -> None:
+        self._guard = guard
+        self._lookup = lookup or SystemResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of `host` that may be connected to. Raises `OSError`."""
+        found = await self._lookup.resolve(host, port, family)
+        if self._guard.allows_name(host):
+            for result in found:
+                result["host"] = VouchedAddress(result["host"])
+            return found
+        usable = [result for result in found if self._guard.judge(result["host"]) is None]
+        if found and not usable:
+            self._guard.require(found[0]["host"], host)
+        return usable
+
+    async def close(self) -> None:
+        """Close the resolver asked."""
+        await self._lookup.close()
+
+
+class SystemResolver(AbstractResolver):
+    """Looks names up with the system's resolver, in threads of its own.
+
+    The event loop's default threads are few: a handful of names whose servers never answer
+    would hold up every other lookup of the process.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Every stream address of `host`. Raises `OSError`."""
+
+        def look_up() -> list[Any]:
+            try:
+                return socket.getaddrinfo(
+                    host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+                )
+            except UnicodeError as exc:  # a label that no name server could know
+                raise socket.gaierror(socket.EAI_NONAME, "not a host name") from exc
+
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found_family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found_family, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Give up lookups that have not begun; those under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _host_of(url: str) -> str:
+    """The URL's host in lower case without a final dot, or `TargetRefusedError`."""
+    if _UNPRINTABLE.search(url):
+        raise TargetRefusedError("the URL contains a space, a control character or a backslash")
+    try:
+        parts = httpx.URL(url)
+        host = parts.raw_host.decode("ascii").lower()
+    except (httpx.InvalidURL, UnicodeError) as exc:
+        raise TargetRefusedError(f"this is not a URL: {exc}") from exc
+    if parts.scheme not in ("http", "https"):
+        raise TargetRefusedError("the URL must begin with http:// or https://")
+    if "@" in _AUTHORITY_END.split(url.partition("://")[2], maxsplit=1)[0]:
+        raise TargetRefusedError("the URL must not contain credentials; send them in a header")
+    if "#" in url:
+        raise TargetRefusedError("the URL must not contain a fragment (#)")
+    if parts.port is not None and not 1 <= parts.port <= 65535:
+        raise TargetRefusedError("the port must be between 1 and 65535")
+    name = host.removesuffix(".")
+    if not name:
+        raise TargetRefusedError("the URL names no host")
+    _check_form(host, name)
+    return name
+
+
+def _check_form(host: str, name: str) -> None:
+    """Refuse hosts that are neither a name nor an address in its usual notation."""
+    if host == name:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            pass
+        else:
+            if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+                raise TargetRefusedError(f"{host} carries a zone, which only this machine knows")
+            return
+    try:
+        meant = ipaddress.IPv4Address(socket.inet_aton(name))
+    except OSError:
+        pass
+    else:
+        raise TargetRefusedError(f"{host} is an unusual notation; write {meant}")
+    if not _is_host_name(name):
+        raise TargetRefusedError(f"{host} is neither a host name nor an address")
+
+
+def _is_host_name(name: str) -> bool:
+    """Whether this is a host name: no resolver could take it for an address."""
+    if not _HOST_NAME.fullmatch(name):
+        return False
+    return not _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2])
+
+
+def _embedded(address: IPAddress) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to this IPv6 address end up at."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        return address.teredo[1]
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+def _remedy(address: IPAddress) -> str:
+    """The narrowest sensible setting that would allow this address."""
+    target = _embedded(address) or address
+    return f"{SETTING}={_LOOPBACK if target in _LOOPBACK else target}"

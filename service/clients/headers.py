@@ -1,0 +1,40 @@
+"""What the header fields of an answer say about time."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+_SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,10})?")
+
+
+def http_date(value: str | None) -> float | None:
+    """An HTTP date as epoch seconds, or None where there is none."""
+    if not value:
+        return None
+    try:
+        parsed = parsedate_to_datetime(value)
+        if parsed.tzinfo is None:  # "-0000" is read as no zone; HTTP dates are UTC
+            parsed = parsed.replace(tzinfo=UTC)
+        return parsed.timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def seconds(value: str | None) -> float | None:
+    """A plain, non-negative number of seconds, or None."""
+    text = (value or "").strip()
+    return float(text) if _SECONDS.fullmatch(text) else None
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds that a `Retry-After` asks to wait from `now` (epoch seconds), or None.
+
+    It may be a number of seconds or a date; a date in the past means 0.
+    """
+    if (delay := seconds(value)) is not None:
+        return delay
+    if (moment := http_date(value)) is not None:
+        return max(0.0, moment - now)
+    return None

@@ -1,0 +1,342 @@
+"""Pages of courses from the upstream, and what its errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+
+from service.clients.headers import http_date, retry_after, seconds
+from service.clients.transport import ExchangeError
+from service.domain.errors import (
+    TargetRefusedError,
+    UpstreamAuthError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamInputError,
+    UpstreamModelUnavailableError,
+    UpstreamNotFoundError,
+    UpstreamNotReadyError,
+    UpstreamPageError,
+    UpstreamRateLimitedError,
+    UpstreamUnavailableError,
+)
+from service.domain.retry import OutcomeClass
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    import httpx
+
+TIMEOUT_SECONDS = 60.0  # of one request as a whole
+MAX_PAGE_BYTES = 64 * 1024 * 1024  # of one page, decompressed
+MAX_ERROR_BYTES = 64 * 1024  # of an error's body; more is not read
+MAX_PAGE_SIZE = 250  # the upstream's own limit
+MESSAGE_LENGTH = 300  # characters of the upstream's error message that are kept
+
+
+class UpstreamCredential(msgspec.Struct, frozen=True):
+    """Where the upstream is and the key it opens to; the key is left out when shown."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"UpstreamCredential(base_url={self.base_url!r}, api_key=…)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("base_url", self.base_url), ("api_key", "…")]
+
+
+class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page is asked for. The filters must be the same for every cursor of a walk.
+
+    `updated_after` is an ISO 8601 time in UTC with milliseconds and Z.
+    """
+
+    page_size: int = MAX_PAGE_SIZE
+    cursor: str | None = None
+    updated_after: str | None = None
+    include_deleted: bool = False
+    ids: tuple[str, ...] = ()
+
+    def parameters(self) -> dict[str, str]:
+        """The query as the upstream wants it: booleans as words, lists joined by commas."""
+        parameters = {"page_size": str(self.page_size)}
+        if self.cursor is not None:
+            parameters["cursor"] = self.cursor
+        if self.updated_after is not None:
+            parameters["updated_after"] = self.updated_after
+        if self.include_deleted:
+            parameters["include_deleted"] = "true"
+        if self.ids:
+            parameters["ids"] = ",".join(self.ids)
+        return parameters
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """What the upstream says of our budget: requests in all, requests left, seconds to its
+    renewal; None where it says nothing."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset_seconds: float | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page. The records are undecoded; `next` is None on the last page.
+
+    `date_ms` is the upstream's own clock (epoch ms), `size` the page's bytes, decompressed.
+    """
+
+    results: list[msgspec.Raw]
+    next: str | None
+    date_ms: int | None
+    rate: RateLimit
+    size: int
+
+
+class _PageData(msgspec.Struct, frozen=True, gc=False):
+    results: list[msgspec.Raw]
+    next: str | None
+
+
+class _PageBody(msgspec.Struct, frozen=True, gc=False):
+    status: Literal["success"]
+    data: _PageData
+
+
+class _ErrorDetail(msgspec.Struct, frozen=True):
+    code: str | None = None
+    title: str | None = None
+    message: str | None = None
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    error: _ErrorDetail
+
+
+_INTEGER = re.compile(r"\s*([0-9]{1,10})(?![0-9])")
+
+_page_decoder = msgspec.json.Decoder(_PageBody)
+_error_decoder = msgspec.json.Decoder(_ErrorBody)
+
+_BY_CODE: dict[str, type[UpstreamError]] = {
+    "PLATFORM.RATE_LIMIT_EXCEEDED": UpstreamRateLimitedError,
+    "REMOTE.RATE_LIMIT_EXCEEDED": UpstreamRateLimitedError,
+    "PLATFORM.CONCURRENCY_LIMIT_EXCEEDED": UpstreamBusyError,
+    "PLATFORM.TASK_TIMED_OUT": UpstreamUnavailableError,
+    "REMOTE.SERVICE_UNAVAILABLE": UpstreamUnavailableError,
+    "PLATFORM.UNKNOWN_ERROR": UpstreamUnavailableError,
+    "PLATFORM.INPUT_INVALID": UpstreamInputError,
+    "PLATFORM.AUTHENTICATION_INVALID": UpstreamAuthError,
+    "PLATFORM.IP_NOT_WHITELISTED": UpstreamAuthError,
+    "PLATFORM.INTEGRATION_NOT_FOUND": UpstreamNotFoundError,
+    "INTEGRATION.SETUP_INCOMPLETE": UpstreamNotReadyError,
+    "INTEGRATION.SETUP_SYNC_PENDING": UpstreamNotReadyError,
+    "INTEGRATION.QA_FAILED": UpstreamNotReadyError,
+    "INTEGRATION.MODEL_NOT_AVAILABLE": UpstreamModelUnavailableError,
+}
+_BY_STATUS: dict[int, type[UpstreamError]] = {
+    400: UpstreamInputError,
+    401: UpstreamAuthError,
+    403: UpstreamAuthError,
+    404: UpstreamNotFoundError,
+    408: UpstreamUnavailableError,
+    409: UpstreamNotReadyError,
+    422: UpstreamInputError,
+    425: UpstreamUnavailableError,
+    429: UpstreamRateLimitedError,
+}
+
+
+class UpstreamClient:
+    """Asks the upstream for pages over the shared client.
+
+    `timeout` bounds each request as a whole, in seconds; `max_bytes` a page, decompressed;
+    `clock` tells epoch seconds, for an upstream that does not tell its own.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        max_bytes: int = MAX_PAGE_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._clock = clock
+
+    async def fetch_page(
+        self, credential: UpstreamCredential, upstream_id: str, query: PageQuery
+    ) -> Page:
+        """One page of the integration's courses.
+
+        Raises the `UpstreamError` that the answer, or its absence, amounts to, and
+        `TargetRefusedError` where the address guard refuses the base URL.
+        """
+        try:
+            request = self._request(credential, upstream_id, query)
+        except ValueError:  # it quotes the value
+            raise UpstreamAuthError(
+                "the API key or the integration id holds characters no HTTP header can carry"
+            ) from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(request, credential.api_key)
+        except TimeoutError as exc:
+            raise UpstreamUnavailableError(
+                f"the upstream did not answer within {self._timeout:g} s"
+            ) from exc
+        except ExchangeError as exc:
+            if exc.kind is OutcomeClass.REFUSED_TARGET:
+                raise TargetRefusedError(str(exc)) from exc
+            raise UpstreamUnavailableError(f"the upstream could not be read: {exc}") from exc
+
+    def _request(
+        self, credential: UpstreamCredential, upstream_id: str, query: PageQuery
+    ) -> httpx.Request:
+        headers = {
+            "Authorization": f"Bearer {credential.api_key}",
+            "X-Integration-Id": upstream_id,
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        }
+        if not all(value.isprintable() for value in headers.values()):
+            raise ValueError("control characters in a header")
+        return self._client.build_request(
+            "GET",
+            f"{credential.base_url.rstrip('/')}/lms/courses",
+            params=query.parameters(),
+            headers=headers,
+        )
+
+    async def _exchange(self, request: httpx.Request, api_key: str) -> Page:
+        response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code == HTTPStatus.OK:
+                body = await _read(response, self._max_bytes)
+            else:
+                body = await _read_error(response)
+        finally:
+            await response.aclose()
+        if response.status_code != HTTPStatus.OK:
+            raise self._error(response, body, api_key)
+        return self._page(response, body, api_key)
+
+    def _page(self, response: httpx.Response, body: bytes, api_key: str) -> Page:
+        try:
+            data = _page_decoder.decode(body).data
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            if _decode_error(body).code is not None:
+                raise self._error(response, body, api_key) from exc
+            raise UpstreamPageError(
+                f"the upstream's answer is not a page: {exc}", status=response.status_code
+            ) from exc
+        if data.next == "":
+            raise UpstreamPageError("the upstream's next cursor is empty")
+        date = http_date(response.headers.get("date"))
+        return Page(
+            results=data.results,
+            next=data.next,
+            date_ms=None if date is None else int(date * 1000),
+            rate=_rate(response),
+            size=len(body),
+        )
+
+    def _error(self, response: httpx.Response, body: bytes, api_key: str) -> UpstreamError:
+        """The error an answer stands for: its code decides, then its status."""
+        detail = _decode_error(body)
+        status = response.status_code
+        kind = _BY_CODE.get(detail.code or "") or _kind_by_status(status)
+        now = http_date(response.headers.get("date")) or self._clock()
+        wait = retry_after(response.headers.get("retry-after"), now)
+        if wait is None and kind is UpstreamRateLimitedError:
+            wait = _rate(response).reset_seconds
+        said = detail.message or detail.title or "no explanation"
+        if api_key:
+            said = said.replace(api_key, "…")
+        return kind(
+            f"the upstream answers {status} {detail.code or 'without a code'}: "
+            f"{said[:MESSAGE_LENGTH]}",
+            code=detail.code,
+            status=status,
+            retry_after=wait,
+        )
+
+
+def _kind_by_status(status: int) -> type[UpstreamError]:
+    if kind := _BY_STATUS.get(status):
+        return kind
+    if status >= 500:
+        return UpstreamUnavailableError
+    return UpstreamInputError if status >= 400 else UpstreamPageError
+
+
+def _decode_error(body: bytes) -> _ErrorDetail:
+    """What an error's body says; nothing, if it is HTML, plain text or broken."""
+    try:
+        return _error_decoder.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _ErrorDetail()
+
+
+def _rate(response: httpx.Response) -> RateLimit:
+    headers = response.headers
+    return RateLimit(
+        limit=_integer(headers.get("ratelimit-limit")),
+        remaining=_integer(headers.get("ratelimit-remaining")),
+        reset_seconds=seconds(headers.get("ratelimit-reset")),
+    )
+
+
+def _integer(value: str | None) -> int | None:
+    """The integer a field begins with; parameters may follow it."""
+    match = _INTEGER.match(value or "")
+    return int(match[1]) if match else None
+
+
+async def _read_error(response: httpx.Response) -> bytes:
+    """An error's body, or nothing where it cannot be had: the status then says enough."""
+    try:
+        return await _read(response, MAX_ERROR_BYTES)
+    except (ExchangeError, UpstreamPageError):
+        return b""
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    """The body, decompressed, of at most `limit` bytes. Raises `UpstreamPageError`."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", ""):
+        raise UpstreamPageError(f"the upstream's answer is encoded as {encoding[:20]!r}")
+    unpacker = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
+    parts: list[bytes] = []
+    size = 0
+    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
+        async for chunk in chunks:
+            part = chunk if unpacker is None else _unpack(unpacker, chunk, limit + 1 - size)
+            size += len(part)
+            if size > limit:
+                raise UpstreamPageError(f"the upstream's answer is larger than {limit} bytes")
+            parts.append(part)
+            if unpacker is not None and unpacker.eof:
+                break
+    if unpacker is not None and not unpacker.eof:
+        raise UpstreamPageError("the upstream's compressed answer breaks off")
+    return b"".join(parts)
+
+
+def _unpack(unpacker: zlib._Decompress, chunk: bytes, limit: int) -> bytes:
+    try:
+        return unpacker.decompress(chunk, limit)
+    except zlib.error as exc:
+        raise UpstreamPageError("the upstream's compressed answer is damaged") from exc

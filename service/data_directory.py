@@ -1,0 +1,125 @@
+"""The data directory of `coursewire up`: who holds it, and the private files in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from service.domain.errors import StartError
+
+LOCK = "lock"
+_PRIVATE = 0o600
+_HANDOVER_SECONDS = 10.0  # how long what a killed supervisor left behind may take to end
+_HANDOVER_POLL_SECONDS = 0.05
+
+
+class DataDirectory:
+    """A data directory held by this process, made if there is none.
+
+    The lock is a `flock` on `<path>/lock`, which holds the pid of its holder. A process that
+    inherits `lock_fd` shares the lock: the directory stays held until that process, too, has
+    ended, so that nobody opens the database under a server that is still writing it.
+
+    Raises StartError, in one line, if the directory cannot be written or is in use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.lock_fd = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(
+                f"the data directory {self.path} cannot be written ({error.strerror}); "
+                "set COURSEWIRE_DATA_DIR to one that can"
+            ) from error
+        try:
+            self._take_lock()
+            os.ftruncate(self.lock_fd, 0)
+            os.pwrite(self.lock_fd, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(self.lock_fd)
+            raise
+
+    def _take_lock(self) -> None:
+        deadline = time.monotonic() + _HANDOVER_SECONDS
+        while True:
+            try:
+                fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(self.lock_fd, 32, 0).decode(errors="replace").strip()
+                if _is_alive(holder) or time.monotonic() > deadline:
+                    raise StartError(
+                        f"the data directory {self.path} is in use by process "
+                        f"{holder or 'unknown'}; stop that one, or set COURSEWIRE_DATA_DIR "
+                        "to another directory"
+                    ) from None
+                time.sleep(_HANDOVER_POLL_SECONDS)
+            else:
+                return
+
+    def release(self) -> None:
+        """Let others have the directory, as soon as no child holds `lock_fd` any more."""
+        os.ftruncate(self.lock_fd, 0)  # whoever comes next waits for such a child
+        os.close(self.lock_fd)
+
+    def secret(self, name: str, make: Callable[[], str]) -> tuple[str, str | None]:
+        """The secret in the file `name`, made if there is none; and what there is to say of it.
+
+        A file that others may read is made private again. Raises StartError if it cannot be
+        read or is empty.
+        """
+        path = self.path / name
+        try:
+            if not path.exists():
+                self.write_private(name, f"{make()}\n")
+                return self._read(path), f"made {path}"
+            remark = None
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode != _PRIVATE:
+                path.chmod(_PRIVATE)
+                remark = f"{path} had mode {mode:04o}; made it {_PRIVATE:04o}"
+            return self._read(path), remark
+        except OSError as error:
+            raise StartError(f"{path} cannot be used: {error.strerror}") from error
+
+    def _read(self, path: Path) -> str:
+        text = path.read_text().strip()
+        if not text:
+            raise StartError(f"{path} is empty; restore it, or remove it to have a new one made")
+        return text
+
+    def write_private(self, name: str, text: str) -> Path:
+        """Write the file `name` whole or not at all, readable by its owner alone."""
+        path = self.path / name
+        draft = path.with_name(f".{name}.new")
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            # A key that is lost with the power takes everything it sealed with it.
+            os.fsync(file.fileno())
+        draft.replace(path)
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return path
+
+
+def _is_alive(pid: str) -> bool:
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Pure decisions: no Redis, HTTP, RQ, Litestar, clock or randomness."""

@@ -1,0 +1,210 @@
+"""Compares a record with the fingerprint kept of its course and says what happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+import msgspec
+
+from service.domain.course import Course, Head, Identity
+from service.domain.fingerprint import (
+    NO_RAW,
+    PATH_DIGEST_BYTES,
+    TRACKED_PATHS,
+    Fingerprint,
+    changed_paths,
+    path_digests,
+    raw_digest,
+)
+
+_NO_PATHS = bytes(PATH_DIGEST_BYTES * len(TRACKED_PATHS))
+
+_decode_head = msgspec.json.Decoder(Head).decode
+_decode_identity = msgspec.json.Decoder(Identity).decode
+_decode_course = msgspec.json.Decoder(Course).decode
+_decode_any = msgspec.json.Decoder(dict[str, Any]).decode
+
+# How decoding says that a record is broken: malformed or of the wrong types, not UTF-8, or
+# nested too deep.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+# What an anonymised record, and every record nested in it, may keep.
+_BOOKKEEPING: Final = frozenset({"id", "course_id", "changed_at", "remote_deleted_at"})
+
+EventType = Literal["course.created", "course.updated", "course.deleted"]
+
+
+class Verdict(StrEnum):
+    """What a record means for its course."""
+
+    UNCHANGED = "unchanged"
+    REFRESHED = "refreshed"  # other bytes, nothing tracked changed: the fingerprint follows
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    RESTORED = "restored"
+    RECORDED = "recorded"  # a deletion that nobody needs to hear of
+    QUARANTINED = "quarantined"  # the record does not decode
+
+
+EVENT_TYPES: dict[Verdict, EventType] = {
+    Verdict.CREATED: "course.created",
+    Verdict.RESTORED: "course.created",
+    Verdict.UPDATED: "course.updated",
+    Verdict.DELETED: "course.deleted",
+}
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on one course, with the fingerprint to keep if it is to be kept.
+
+    `fingerprint` carries the sequence and event of the one before; `record` is the bytes as
+    received (None for an absence); `problem` says why a record is quarantined.
+    """
+
+    course_id: str
+    verdict: Verdict
+    fingerprint: Fingerprint | None = None
+    changed: tuple[str, ...] = ()
+    reason: str | None = None
+    evidence: str | None = None
+    record: bytes | None = None
+    problem: str | None = None
+
+    @property
+    def event_type(self) -> EventType | None:
+        """The type of the event that this verdict calls for."""
+        return EVENT_TYPES.get(self.verdict)
+
+
+def judge(
+    course_id: str,
+    record: msgspec.Raw,
+    known: Fingerprint | None,
+    ignored: Collection[str],
+) -> Judgement:
+    """Judges one record against what is known of its course.
+
+    `ignored` are tracked paths whose changes count for nothing.
+    """
+    raw = raw_digest(record)
+    if known is not None and known.raw == raw:
+        return Judgement(course_id=course_id, verdict=Verdict.UNCHANGED)
+    try:
+        if _decode_head(record).remote_deleted_at is not None:
+            return _judge_tombstone(course_id, record, raw, known)
+        if known is not None and known.deleted and _is_blank(_decode_any(record)):
+            return _still_deleted(course_id, record, raw, known)
+        return _judge_live(record, raw, known, ignored)
+    except UNREADABLE as error:
+        return _quarantined(course_id, record, error)
+
+
+def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
+    """The verdict on a live course whose absence has been verified."""
+    return Judgement(
+        course_id=course_id,
+        verdict=Verdict.DELETED,
+        evidence="absence",
+        # No bytes led here, so whatever bytes come next are looked at.
+        fingerprint=msgspec.structs.replace(known, deleted=True, raw=NO_RAW),
+    )
+
+
+def _judge_live(
+    record: msgspec.Raw,
+    raw: bytes,
+    known: Fingerprint | None,
+    ignored: Collection[str],
+) -> Judgement:
+    course = _decode_course(record)
+    body = bytes(record)
+    body.decode()  # fields that decoding skips go on to subscribers too, and must be UTF-8
+    fingerprint = Fingerprint(
+        deleted=False,
+        raw=raw,
+        paths=path_digests(course),
+        remote_id=course.remote_id,
+        origin_id=course.origin_id,
+        sequence=known.sequence if known is not None else 0,
+        event=known.event if known is not None else None,
+    )
+    changed: tuple[str, ...] = ()
+    reason = None
+    if known is None:
+        verdict = Verdict.CREATED
+    elif known.deleted:
+        verdict, reason = Verdict.RESTORED, "restored"
+    else:
+        changed = changed_paths(known.paths, fingerprint.paths, ignored)
+        verdict = Verdict.UPDATED if changed else Verdict.REFRESHED
+    return Judgement(
+        course_id=course.id,
+        verdict=verdict,
+        fingerprint=fingerprint,
+        changed=changed,
+        reason=reason,
+        record=body,
+    )
+
+
+def _judge_tombstone(
+    course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
+) -> Judgement:
+    if known is not None and not known.deleted:
+        return Judgement(
+            course_id=course_id,
+            verdict=Verdict.DELETED,
+            evidence="tombstone",
+            fingerprint=msgspec.structs.replace(known, deleted=True, raw=raw),
+            record=bytes(record),
+        )
+    return _still_deleted(course_id, record, raw, known)
+
+
+def _still_deleted(
+    course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
+) -> Judgement:
+    if known is not None:
+        fingerprint = msgspec.structs.replace(known, raw=raw)
+    else:
+        identity = _identity(record)
+        fingerprint = Fingerprint(
+            deleted=True,
+            raw=raw,
+            paths=_NO_PATHS,
+            remote_id=identity.remote_id,
+            origin_id=identity.origin_id,
+        )
+    return Judgement(
+        course_id=course_id,
+        verdict=Verdict.RECORDED,
+        fingerprint=fingerprint,
+        record=bytes(record),
+    )
+
+
+def _identity(record: msgspec.Raw) -> Identity:
+    try:
+        return _decode_identity(record)
+    except UNREADABLE:
+        return Identity()
+
+
+def _is_blank(content: Any) -> bool:
+    """Whether nothing but bookkeeping is left of a record or of those nested in it."""
+    if isinstance(content, dict):
+        return all(field in _BOOKKEEPING or _is_blank(value) for field, value in content.items())
+    if isinstance(content, list):
+        return all(_is_blank(value) for value in content)
+    return not content
+
+
+def _quarantined(course_id: str, record: msgspec.Raw, error: Exception) -> Judgement:
+    return Judgement(
+        course_id=course_id,
+        verdict=Verdict.QUARANTINED,
+        record=bytes(record),
+        problem=str(error),
+    )

@@ -1,0 +1,134 @@
+"""The one error tree of the house; the first line of a docstring is its default message."""
+
+from __future__ import annotations
+
+
+class CoursewireError(Exception):
+    """Something went wrong in Coursewire."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().partition("\n")[0])
+
+
+# --- configuration and start --------------------------------------------------------------
+
+
+class SettingsError(CoursewireError):
+    """The settings are not usable."""
+
+
+class StartError(CoursewireError):
+    """The service cannot start."""
+
+
+# --- what a caller asked for ---------------------------------------------------------------
+
+
+class NotFoundError(CoursewireError):
+    """There is no such object."""
+
+
+class ConflictError(CoursewireError):
+    """The request contradicts what is stored."""
+
+
+class IntegrationExistsError(ConflictError):
+    """This upstream integration is already registered.
+
+    Identity: the credential's base URL together with `upstream_id`.
+    """
+
+    def __init__(self, existing_id: str) -> None:
+        super().__init__(f"this upstream integration is already registered as {existing_id}")
+        self.existing_id = existing_id
+
+
+class CredentialInUseError(ConflictError):
+    """Integrations still use this credential."""
+
+
+class TargetRefusedError(CoursewireError):
+    """Requests to this address are not allowed."""
+
+
+class SealError(CoursewireError):
+    """A stored secret does not open: no encryption key fits, or it was moved or altered."""
+
+
+# --- storage -------------------------------------------------------------------------------
+
+
+class StorageUnavailableError(CoursewireError):
+    """Redis does not answer."""
+
+
+class LeaseLostError(CoursewireError):
+    """The lease ended or passed to another worker; nothing was written."""
+
+
+class EpochEndedError(CoursewireError):
+    """The integration was deleted or started a new epoch; nothing was written."""
+
+
+class StaleSubscriptionsError(CoursewireError):
+    """Subscriptions changed since the snapshot was taken; nothing was written."""
+
+
+# --- the upstream --------------------------------------------------------------------------
+
+
+class UpstreamError(CoursewireError):
+    """The upstream did not answer with a page.
+
+    `code` is the upstream's `error.code` (an open set, may be null), `status` the HTTP
+    status (None where no response came), `retry_after` seconds the upstream asked to wait.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+
+
+class UpstreamRateLimitedError(UpstreamError):
+    """The upstream limits our rate: wait `retry_after` seconds and go on where it stopped."""
+
+
+class UpstreamBusyError(UpstreamError):
+    """Too many requests at once: back off with jitter."""
+
+
+class UpstreamUnavailableError(UpstreamError):
+    """The upstream failed or could not be reached: retry with backoff."""
+
+
+class UpstreamInputError(UpstreamError):
+    """The upstream calls the request invalid; in the middle of a walk, its cursor is no good."""
+
+
+class UpstreamAuthError(UpstreamError):
+    """The upstream refuses the API key: the integration needs attention."""
+
+
+class UpstreamNotFoundError(UpstreamError):
+    """The upstream does not know this integration: the integration needs attention."""
+
+
+class UpstreamNotReadyError(UpstreamError):
+    """The integration's set-up or first sync is not complete at the upstream."""
+
+
+class UpstreamModelUnavailableError(UpstreamError):
+    """This integration has no courses at the upstream."""
+
+
+class UpstreamPageError(UpstreamError):
+    """The upstream's answer does not decode as a page."""

@@ -1,0 +1,140 @@
+"""Changes as events: what the log stores of them, and the bodies rendered from it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from service.domain.identifiers import event_id, position_ms
+from service.domain.subscriptions import Payload
+
+SCHEMA_VERSION = 1
+MAX_BODY_BYTES = 262_144  # a larger body goes without its course
+
+Omission = Literal["thin", "size", "gone"]
+
+
+class CourseFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log keeps of a course event besides its place, order and the course itself."""
+
+    integration_id: str
+    upstream_id: str
+    external_id: str | None
+    labels: dict[str, str]
+    course_id: str
+    remote_id: str | None
+    origin_id: str | None
+    changed: tuple[str, ...]
+    reason: str | None
+    evidence: str | None
+    initial: bool
+    detected_by: str
+
+
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as the log holds it. `facts` is the JSON of `CourseFacts`, or of the data of an
+    operational event (then `course_id` is empty and `sequence` 0)."""
+
+    position: str
+    suffix: str
+    type: str
+    integration_id: str
+    course_id: str
+    sequence: int
+    previous_sequence: int | None
+    facts: bytes
+    course: bytes | None
+
+    @property
+    def id(self) -> str:
+        """The event's id, which subscribers see as `webhook-id`."""
+        return event_id(self.position, self.suffix)
+
+
+class CourseData(msgspec.Struct, kw_only=True):
+    """`data` of a course event."""
+
+    schema_version: int
+    event_id: str
+    integration_id: str
+    upstream_id: str
+    external_id: str | None
+    labels: dict[str, str]
+    course_id: str
+    remote_id: str | None
+    origin_id: str | None
+    sequence: int
+    previous_sequence: int | None
+    changed: tuple[str, ...]
+    reason: str | None
+    evidence: str | None
+    initial: bool
+    detected_by: str
+    course_omitted: Omission | None
+    course: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Envelope(msgspec.Struct, kw_only=True):
+    """The body of a push."""
+
+    type: str
+    timestamp: str
+    data: CourseData | msgspec.Raw
+
+
+_encode = msgspec.json.encode
+_decode_facts = msgspec.json.Decoder(CourseFacts).decode
+
+
+def rfc3339(milliseconds: int) -> str:
+    """Epoch ms as RFC 3339 in UTC, with milliseconds."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def render(event: StoredEvent, payload: Payload) -> bytes:
+    """The body of `event`. The same event and payload always give the same bytes."""
+    timestamp = rfc3339(position_ms(event.position))
+    if not event.course_id:
+        data = b'{"schema_version":%d,"event_id":"%s",%s' % (
+            SCHEMA_VERSION,
+            event.id.encode(),
+            event.facts[1:],
+        )
+        return _encode(Envelope(type=event.type, timestamp=timestamp, data=msgspec.Raw(data)))
+    facts = _decode_facts(event.facts)
+    data_of_course = CourseData(
+        schema_version=SCHEMA_VERSION,
+        event_id=event.id,
+        integration_id=facts.integration_id,
+        upstream_id=facts.upstream_id,
+        external_id=facts.external_id,
+        labels=facts.labels,
+        course_id=facts.course_id,
+        remote_id=facts.remote_id,
+        origin_id=facts.origin_id,
+        sequence=event.sequence,
+        previous_sequence=event.previous_sequence,
+        changed=facts.changed,
+        reason=facts.reason,
+        evidence=facts.evidence,
+        initial=facts.initial,
+        detected_by=facts.detected_by,
+        course_omitted=None,
+    )
+    envelope = Envelope(type=event.type, timestamp=timestamp, data=data_of_course)
+    if event.course is None:
+        data_of_course.course_omitted = "gone"
+        return _encode(envelope)
+    if payload is Payload.THIN:
+        data_of_course.course_omitted = "thin"
+        return _encode(envelope)
+    data_of_course.course = msgspec.Raw(event.course)
+    body = _encode(envelope)
+    if len(body) <= MAX_BODY_BYTES:
+        return body
+    data_of_course.course = msgspec.UNSET
+    data_of_course.course_omitted = "size"
+    return _encode(envelope)

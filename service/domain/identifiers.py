@@ -1,0 +1,58 @@
+"""Identifiers: how they are written, and what an event's id says about its place in the log.
+
+An event id is `evt_` and 26 characters of Crockford's base 32: 10 for the milliseconds and
+4 for the counter of its position in the log, then 12 random ones (60 bits). It leads to the
+event in one step and is never given out twice, even where a restored database repeats a
+position.
+"""
+
+from __future__ import annotations
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUE = {character: value for value, character in enumerate(ALPHABET)}
+EVENT_PREFIX = "evt_"
+SUFFIX_LENGTH = 12
+
+
+def encode(number: int, length: int) -> str:
+    """`number` (≥ 0) in base 32, most significant character first, `length` characters."""
+    characters = []
+    for _ in range(length):
+        number, rest = divmod(number, 32)
+        characters.append(ALPHABET[rest])
+    return "".join(reversed(characters))
+
+
+def decode(text: str) -> int:
+    """The number that `text` writes in base 32. Raises KeyError on a foreign character."""
+    number = 0
+    for character in text:
+        number = number * 32 + _VALUE[character]
+    return number
+
+
+def encode_random(source: bytes, length: int) -> str:
+    """`length` characters drawn from the random bytes of `source`, one byte each."""
+    return "".join(ALPHABET[byte & 31] for byte in source[:length])
+
+
+def event_id(position: str, suffix: str) -> str:
+    """The id of the event at `position` ("ms-n") whose random part is `suffix`."""
+    milliseconds, _, counter = position.partition("-")
+    return f"{EVENT_PREFIX}{encode(int(milliseconds), 10)}{encode(int(counter), 4)}{suffix}"
+
+
+def event_position(identifier: str) -> tuple[str, str] | None:
+    """The position and the random part that an event id names, or None if it is not one."""
+    body = identifier.removeprefix(EVENT_PREFIX)
+    if body == identifier or len(body) != 14 + SUFFIX_LENGTH:
+        return None
+    try:
+        return f"{decode(body[:10])}-{decode(body[10:14])}", body[14:]
+    except KeyError:
+        return None
+
+
+def position_ms(position: str) -> int:
+    """Epoch ms of a position in the log."""
+    return int(position.partition("-")[0])

@@ -1,0 +1,168 @@
+"""Integrations: what is registered, how it is walked, and which state that adds up to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+DELTA_INTERVAL_SECONDS = 60
+SWEEP_INTERVAL_SECONDS = 21_600
+DELTA_OVERLAP_MS = 600_000  # a delta looks this far behind the watermark for late-visible rows
+DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: sweep instead
+PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
+MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
+MAX_BACKOFF_SECONDS = 900
+
+WalkKind = Literal["delta", "sweep"]
+
+
+class Baseline(StrEnum):
+    """Whether the first complete sweep is reported."""
+
+    SILENT = "silent"
+    EMIT = "emit"
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """A base URL and, kept sealed beside it, the API key that opens it. Times are epoch ms."""
+
+    id: str
+    name: str
+    base_url: str
+    created_at: int
+    updated_at: int
+
+
+class Integration(msgspec.Struct, frozen=True, kw_only=True):
+    """One connected LMS behind the upstream, as registered. Times are epoch ms.
+
+    Identity: the credential's base URL together with `upstream_id`; two registrations that
+    agree in both would report every change twice.
+    """
+
+    id: str
+    name: str
+    upstream_id: str
+    credential_id: str
+    created_at: int
+    updated_at: int
+    external_id: str | None = None
+    labels: dict[str, str] = {}
+    delta_interval_seconds: int = DELTA_INTERVAL_SECONDS
+    sweep_interval_seconds: int = SWEEP_INTERVAL_SECONDS
+    baseline: Baseline = Baseline.SILENT
+    ignore_paths: tuple[str, ...] = ()
+    track_remote_data: bool = False
+    paused: bool = False
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps an integration from being walked, for an operator to read.
+
+    `code` is the upstream's error code or ours in lower case; `since` the epoch ms of the
+    first failure in a row; `attention` whether a person must act (otherwise it retries).
+    """
+
+    code: str
+    message: str
+    since: int
+    attention: bool
+    status: int | None = None
+    log_url: str | None = None
+
+
+class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
+    """What walking an integration has led to so far. Times are epoch ms, None where never.
+
+    `epoch` names the catalogue in force; `failures` counts failed walks in a row;
+    `requested` is the walk asked for over the API and not yet begun.
+    """
+
+    epoch: str
+    baselined: bool = False
+    watermark: int | None = None
+    last_delta_at: int | None = None
+    last_sweep_at: int | None = None
+    course_count: int = 0
+    quarantined: int = 0
+    failures: int = 0
+    problem: Problem | None = None
+    requested: WalkKind | None = None
+    requested_id: str | None = None
+
+
+class IntegrationState(StrEnum):
+    """Checked in this order: the first that applies is shown."""
+
+    PAUSED = "paused"
+    ERROR = "error"
+    REVIEW = "review"
+    PENDING = "pending"
+    ACTIVE = "active"
+
+
+def state_of(integration: Integration, walking: WalkingState) -> IntegrationState:
+    """The one state shown to people."""
+    if integration.paused:
+        return IntegrationState.PAUSED
+    if walking.problem is not None and walking.problem.attention:
+        return IntegrationState.ERROR
+    if not walking.baselined:
+        return IntegrationState.PENDING
+    return IntegrationState.ACTIVE
+
+
+def next_walk(integration: Integration, walking: WalkingState, now_ms: int) -> WalkKind:
+    """The kind of walk that is called for at `now_ms`."""
+    if not walking.baselined or walking.watermark is None:
+        return "sweep"
+    if walking.requested is not None:
+        return walking.requested
+    if now_ms - walking.watermark > DELTA_HORIZON_MS:
+        return "sweep"
+    if now_ms >= sweep_due_at(integration, walking):
+        return "sweep"
+    return "delta"
+
+
+def sweep_due_at(integration: Integration, walking: WalkingState) -> int:
+    """Epoch ms of the next sweep. Spread by a stable offset, so that integrations registered
+    together do not sweep together; a missed sweep is not replayed."""
+    interval = integration.sweep_interval_seconds * 1000
+    if walking.last_sweep_at is None:
+        return 0
+    offset = int.from_bytes(integration.id.encode()[-6:], "big") % interval
+    previous_slot = (walking.last_sweep_at - offset) // interval
+    return (previous_slot + 1) * interval + offset
+
+
+def next_walk_at(integration: Integration, walking: WalkingState, now_ms: int) -> int:
+    """Epoch ms at which the integration is due again after a walk that succeeded."""
+    delta_at = now_ms + integration.delta_interval_seconds * 1000
+    if walking.last_sweep_at is None:
+        return delta_at
+    return min(delta_at, max(now_ms, sweep_due_at(integration, walking)))
+
+
+def backoff_ms(failures: int, unit_random: float) -> int:
+    """Full-jitter backoff after `failures` (≥ 1) failed walks in a row, in ms."""
+    ceiling: int = min(MAX_BACKOFF_SECONDS, 5 * 2 ** min(failures - 1, 10))
+    return 1000 + int(unit_random * ceiling * 1000)
+
+
+class WalkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One walk as listed. Times are epoch ms; `verdicts` counts records by verdict."""
+
+    id: str
+    kind: WalkKind
+    state: Literal["queued", "running", "completed", "failed"]
+    requested_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    pages: int = 0
+    records: int = 0
+    verdicts: dict[str, int] = {}
+    changes: int = 0
+    error: str | None = None

@@ -1,0 +1,139 @@
+"""Subscriptions: what a subscriber wants, and which events match it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from service.domain.retry import DEFAULT_SCHEDULE
+
+COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
+OPERATIONAL_EVENT_TYPES = ("integration.baseline_completed",)
+EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
+
+
+class Payload(StrEnum):
+    """Whether the body carries the course."""
+
+    FULL = "full"
+    THIN = "thin"
+
+
+class SubscriptionState(StrEnum):
+    """Active, or why nothing is sent."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    PARKED = "parked"
+    DISABLED = "disabled"
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """A URL, a filter, a rendering and limits; secrets are kept sealed beside it.
+
+    `None` filters mean all: every `course.*` event, every integration, any labels, any
+    changed path. Operational events come only when named. Times are epoch ms.
+    """
+
+    id: str
+    url: str
+    created_at: int
+    updated_at: int
+    description: str | None = None
+    event_types: tuple[str, ...] | None = None
+    integration_ids: tuple[str, ...] | None = None
+    labels: dict[str, str] | None = None
+    changed: tuple[str, ...] | None = None
+    payload: Payload = Payload.FULL
+    header_names: tuple[str, ...] = ()
+    max_concurrency: int = 8
+    timeout_seconds: float = 15.0
+    retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
+    paused: bool = False
+    disabled_reason: str | None = None
+
+
+def state_of(subscription: Subscription) -> SubscriptionState:
+    """The one state shown to people."""
+    if subscription.disabled_reason is not None:
+        return SubscriptionState.DISABLED
+    if subscription.paused:
+        return SubscriptionState.PAUSED
+    return SubscriptionState.ACTIVE
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """Where matching events go: a subscription's lane and the rendering fixed on entry.
+
+    `active` says whether the lane is sent to at present; it collects in any case.
+    """
+
+    subscription_id: str
+    payload: Payload
+    active: bool = True
+
+
+class Matcher:
+    """A snapshot of all subscriptions, asked once per event.
+
+    Subscriptions are first narrowed by integration and type, which a whole page has in
+    common, so that an event costs only the subscriptions that may want it.
+    """
+
+    def __init__(self, version: int, subscriptions: Iterable[Subscription]) -> None:
+        self.version = version
+        self._subscriptions = tuple(subscriptions)
+        self._narrowed: dict[tuple[str, str], tuple[tuple[Lane, frozenset[str] | None], ...]] = {}
+
+    def lanes(
+        self,
+        *,
+        event_type: str,
+        integration_id: str,
+        labels: Mapping[str, str],
+        changed: Iterable[str],
+    ) -> tuple[Lane, ...]:
+        """The lanes that one event goes to."""
+        key = (integration_id, event_type)
+        candidates = self._narrowed.get(key)
+        if candidates is None:
+            candidates = self._narrowed[key] = tuple(
+                (
+                    Lane(
+                        subscription.id,
+                        subscription.payload,
+                        state_of(subscription) is SubscriptionState.ACTIVE,
+                    ),
+                    frozenset(subscription.changed) if subscription.changed is not None else None,
+                )
+                for subscription in self._subscriptions
+                if _wants(subscription, event_type, integration_id, labels)
+            )
+        if event_type != "course.updated":
+            return tuple(lane for lane, _ in candidates)
+        paths = frozenset(changed)
+        return tuple(lane for lane, wanted in candidates if wanted is None or wanted & paths)
+
+
+def _wants(
+    subscription: Subscription, event_type: str, integration_id: str, labels: Mapping[str, str]
+) -> bool:
+    if subscription.event_types is None:
+        if event_type not in COURSE_EVENT_TYPES:
+            return False
+    elif event_type not in subscription.event_types:
+        return False
+    if (
+        subscription.integration_ids is not None
+        and integration_id not in subscription.integration_ids
+    ):
+        return False
+    return subscription.labels is None or all(
+        labels.get(name) == value for name, value in subscription.labels.items()
+    )
+
+
+DeliveryState = Literal["pending", "delivered", "dead"]

@@ -1,0 +1,178 @@
+"""Structured logging: one wide line per operation, without secrets, for people or machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+_REDACTED = "***"
+
+# The last words of a key whose value is a secret: `x-api-key`, `admin_token`, `keys`.
+_SECRET_KEY = re.compile(
+    r"(?:^|[_-])(?:authorization|cookie|password|passphrase|secrets?|tokens?|"
+    r"api[_-]?keys?|encryption[_-]?keys?|private[_-]?key|signature)$",
+    re.IGNORECASE,
+)
+_USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
+_SECRET_PARAMETER = re.compile(
+    r"([?&][\w.-]*(?:token|secret|key|password|signature|sig)=)[^&\s#]+", re.IGNORECASE
+)
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE)
+
+# Control characters of foreign text would steer the reader's terminal or forge lines.
+_CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(0x7F, 0xA0)]}
+_CONTROL_IN_TRACEBACK = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
+
+# Libraries that log a line of their own for what has its one wide line already.
+_REPEATING = (
+    "aiohttp.access",
+    "httpcore",
+    "httpx",
+    "rq.worker",
+    "uvicorn.access",
+    "uvicorn.error",
+)
+
+
+def configure(
+    log_format: str = "auto",
+    level: str = "info",
+    component: str | None = None,
+    *,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every log line of this process, the libraries' too, to `stream` (default stderr).
+
+    `log_format` is `json`, `console`, or `auto`: console on a terminal, JSON elsewhere.
+    `component` names the process on each line of JSON. May be called again; the last call counts.
+    """
+    out = sys.stderr if stream is None else stream
+    if log_format == "auto":
+        log_format = "console" if out.isatty() else "json"
+    known_to_all: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        _named(component if log_format == "json" else None),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=known_to_all,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redact,
+                *(_for_people(out) if log_format == "console" else _for_machines()),
+            ],
+        )
+    )
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(threshold)
+    for name in _REPEATING:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[*known_to_all, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose lines carry `name`; ids bound with `structlog.contextvars` are added.
+
+    Log one line when an operation ends: `get_logger("walk").info("walk", pages=3, ...)`.
+    """
+    return structlog.stdlib.get_logger(name)
+
+
+def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Replace secrets: values under telling keys, and in any text user information of URLs,
+    telling query parameters and bearer tokens."""
+    return {key: _clean(key, value) for key, value in event_dict.items()}
+
+
+def _clean(key: str, value: Any) -> Any:
+    if value is not None and _SECRET_KEY.search(key):
+        return _REDACTED
+    match value:
+        case str():
+            return _clean_text(value)
+        case Mapping():
+            return {inner: _clean(str(inner), item) for inner, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean("", item) for item in value]
+        case None | bool() | int() | float():
+            return value
+        case _:
+            return _clean_text(str(value) if isinstance(value, BaseException) else repr(value))
+
+
+def _clean_text(text: str) -> str:
+    if "://" in text:
+        text = _USERINFO.sub(f"{_REDACTED}@", text)
+    if "=" in text:
+        text = _SECRET_PARAMETER.sub(rf"\1{_REDACTED}", text)
+    return _BEARER.sub(rf"\1 {_REDACTED}", text)
+
+
+def _named(component: str | None) -> Processor:
+    def add_component(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+        if component is not None:
+            event_dict.setdefault("component", component)
+        return event_dict
+
+    return add_component
+
+
+def _for_machines() -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # ASCII only, so that no text can break the line or the reader's decoding.
+        structlog.processors.JSONRenderer(serializer=json.dumps),
+    ]
+
+
+def _for_people(out: TextIO) -> list[Processor]:
+    return [
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+        _printable,
+        structlog.dev.ConsoleRenderer(
+            colors=wants_colour(out),
+            sort_keys=False,
+            # The default one prints local variables, secrets included.
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]
+
+
+def _printable(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    for key, value in event_dict.items():
+        if isinstance(value, str):
+            kept = _CONTROL_IN_TRACEBACK if key in ("exception", "stack") else _CONTROL
+            event_dict[key] = value.translate(kept)
+    return event_dict
+
+
+def wants_colour(out: TextIO) -> bool:
+    """Whether `out` shows colours: a terminal, or FORCE_COLOR; NO_COLOR overrides both."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or out.isatty()

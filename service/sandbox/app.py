@@ -1,0 +1,155 @@
+"""The sandbox as a Litestar application: the endpoint under `/v1`, its controls beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from litestar import Litestar, asgi
+from litestar.di import Provide
+
+from service.sandbox.catalogue import Catalogue
+from service.sandbox.churn import Churn
+from service.sandbox.control import (
+    ChurnControl,
+    FaultControl,
+    IntegrationControl,
+    Sandbox,
+    ServedControl,
+)
+from service.sandbox.endpoint import Answer, Endpoint, Incoming, Served
+
+if TYPE_CHECKING:
+    from litestar.types import Receive, Scope, Send
+
+COURSES_PATH: Final = "/v1/lms/courses"
+
+logger = logging.getLogger("coursewire.sandbox")
+
+
+class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a sandbox starts.
+
+    Each of `integrations` (upstream ids) gets `courses` courses from `seed`. `port` 0 takes
+    any free port. `access_log` names a file that gets one JSON line per request served;
+    `quiet` keeps the line per request out of standard output.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8990
+    api_key: str = "sandbox-key"
+    integrations: tuple[str, ...] = ("sandbox:demo",)
+    courses: int = 50
+    seed: int = 1
+    churn_per_second: float = 0.0
+    rate_limit_per_minute: int = 60_000
+    access_log: str | None = None
+    quiet: bool = False
+
+
+def wall_clock() -> int:
+    """The ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clock) -> Litestar:
+    """The application that `config` describes; `clock` gives the ms since 1970."""
+    endpoint = Endpoint(
+        api_key=config.api_key,
+        rate_limit_per_minute=config.rate_limit_per_minute,
+        seed=config.seed,
+    )
+    for upstream_id in config.integrations:
+        endpoint.catalogues[upstream_id] = Catalogue(
+            upstream_id, courses=config.courses, seed=config.seed
+        )
+    churn = Churn(endpoint.catalogues, clock, per_second=config.churn_per_second, seed=config.seed)
+    sandbox = Sandbox(endpoint, churn, clock)
+    access_log = None if config.access_log is None else Path(config.access_log)
+
+    @asgi(COURSES_PATH, copy_scope=True)
+    async def list_courses(scope: Scope, receive: Receive, send: Send) -> None:
+        answer, served = endpoint.answer(_incoming(scope), clock())
+        _log(served, access_log)
+        await _send(answer, send)
+
+    return Litestar(
+        [
+            list_courses,
+            IntegrationControl,
+            ServedControl,
+            FaultControl,
+            ChurnControl,
+        ],
+        dependencies={"sandbox": Provide(lambda: sandbox, sync_to_thread=False)},
+        lifespan=[lambda _: _churning(churn)],
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _churning(churn: Churn) -> AsyncIterator[None]:
+    task = asyncio.create_task(churn.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _incoming(scope: Scope) -> Incoming:
+    return Incoming(
+        method=str(scope.get("method", "GET")),
+        query_string=scope["query_string"].decode("latin-1"),
+        headers={
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        },
+    )
+
+
+def _log(served: Served, access_log: Path | None) -> None:
+    asked = [
+        f"{name}={value}"
+        for name, value in served.parameters.items()
+        if name not in {"cursor", "ids", "remote_ids"}
+    ]
+    logger.info(
+        "GET %s -> %d code=%s integration=%s page=%s ids=%s %s records=%d more=%s faults=%s",
+        COURSES_PATH,
+        served.status,
+        served.code,
+        served.upstream_id,
+        "later" if "cursor" in served.parameters else "first",
+        served.ids,
+        " ".join(asked),
+        served.records,
+        served.more,
+        ",".join(served.faults) or None,
+    )
+    if access_log is not None:
+        with access_log.open("ab") as file:
+            file.write(msgspec.json.encode(served) + b"\n")
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    if answer.delay_seconds > 0:
+        await asyncio.sleep(answer.delay_seconds)
+    headers = [
+        (name.encode("latin-1"), text.encode("latin-1")) for name, text in answer.headers.items()
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if answer.drop_after is None:
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+        return
+    # An application that returns before it sent all it announced has its connection closed.
+    part = answer.body[: answer.drop_after]
+    await send({"type": "http.response.body", "body": part, "more_body": True})

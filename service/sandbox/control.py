@@ -1,0 +1,249 @@
+"""The control API: what a test or a demo does to the sandbox, as JSON under `/control`.
+
+It has no authentication, because the sandbox is a development tool on loopback. Lists are
+plain JSON arrays. A request that is not understood gets 400, an integration, course or fault
+that is not there 404, and a change that cannot be made 409.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.params import FromPath, FromQuery, JSONBody
+from msgspec import Meta
+
+from service.sandbox.catalogue import (
+    Catalogue,
+    Change,
+    ChangeRequest,
+    ChangesRefusedError,
+    CourseSummary,
+    FilterName,
+)
+from service.sandbox.churn import Churn
+from service.sandbox.endpoint import Endpoint, Served
+from service.sandbox.faults import ActiveFault, AnyFault
+
+MAX_COURSES = 1_000_000
+Natural = Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """All that the sandbox is made of. `clock` gives the ms since 1970."""
+
+    endpoint: Endpoint
+    churn: Churn
+    clock: Callable[[], int]
+
+    def catalogue(self, upstream_id: str) -> Catalogue:
+        """The integration's courses. Raises NotFoundException."""
+        catalogue = self.endpoint.catalogues.get(upstream_id)
+        if catalogue is None:
+            raise NotFoundException(f"there is no integration {upstream_id!r}")
+        return catalogue
+
+
+class NewIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An integration to make. Filters it does not support find nothing, as at the upstream,
+    unless the request says `ignore_unsupported_filters=true`.
+    """
+
+    upstream_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    courses: Annotated[int, Meta(ge=0, le=MAX_COURSES)] = 50
+    seed: int = 1
+    unsupported_filters: frozenset[FilterName] = frozenset()
+
+
+class IntegrationSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """An integration: how many courses it ever had, how many are live, and its last change."""
+
+    upstream_id: str
+    seed: int
+    courses: int
+    live: int
+    changes: int
+
+
+class ChurnRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Changes per second over all integrations; 0 stops."""
+
+    per_second: Annotated[float, Meta(ge=0, le=10_000)]
+
+
+def _summary(catalogue: Catalogue) -> IntegrationSummary:
+    return IntegrationSummary(
+        upstream_id=catalogue.upstream_id,
+        seed=catalogue.seed,
+        courses=catalogue.size,
+        live=catalogue.live,
+        changes=catalogue.changes,
+    )
+
+
+class IntegrationControl(Controller):
+    """Integrations and their courses."""
+
+    path = "/control/integrations"
+
+    @get()
+    async def list_integrations(
+        self, sandbox: NamedDependency[Sandbox]
+    ) -> list[IntegrationSummary]:
+        """All integrations."""
+        return [_summary(catalogue) for catalogue in sandbox.endpoint.catalogues.values()]
+
+    @post()
+    async def create_integration(
+        self, sandbox: NamedDependency[Sandbox], data: JSONBody[NewIntegration]
+    ) -> IntegrationSummary:
+        """Make an integration. 409 if there is one of that id."""
+        if data.upstream_id in sandbox.endpoint.catalogues:
+            raise HTTPException(
+                f"there is an integration {data.upstream_id!r} already", status_code=409
+            )
+        catalogue = Catalogue(
+            data.upstream_id,
+            courses=data.courses,
+            seed=data.seed,
+            unsupported_filters=data.unsupported_filters,
+        )
+        sandbox.endpoint.catalogues[data.upstream_id] = catalogue
+        return _summary(catalogue)
+
+    @get("/{upstream_id:str}/courses")
+    async def list_courses(
+        self,
+        sandbox: NamedDependency[Sandbox],
+        upstream_id: FromPath[str],
+        limit: FromQuery[Natural | None] = None,
+    ) -> list[CourseSummary]:
+        """The first `limit` courses (default: all) in page order: `id`, `remote_id`, `state`
+        (live, deleted, anonymised, vanished) and `updated_at`.
+        """
+        return sandbox.catalogue(upstream_id).courses(limit)
+
+    @get("/{upstream_id:str}/courses/{course_id:str}")
+    async def get_course(
+        self,
+        sandbox: NamedDependency[Sandbox],
+        upstream_id: FromPath[str],
+        course_id: FromPath[str],
+    ) -> Response[bytes]:
+        """One record, byte for byte as the endpoint serves it. 404 for a vanished one."""
+        body = sandbox.catalogue(upstream_id).record(course_id)
+        if body is None:
+            raise NotFoundException(f"there is no course {course_id!r}")
+        return Response(body, media_type="application/json")
+
+    @post("/{upstream_id:str}/changes", status_code=200)
+    async def make_changes(
+        self,
+        sandbox: NamedDependency[Sandbox],
+        upstream_id: FromPath[str],
+        data: JSONBody[list[ChangeRequest]],
+    ) -> list[Change]:
+        """Make changes, in order: `[{"op", "course_id"?, "count"?, "path"?,
+        "keep_deleted_at"?}]`. The answer lists each changed course: `n`, `at`, `op`,
+        `course_id`, `paths`.
+
+        Without `course_id` courses are drawn: live ones, for `restore` gone ones, for
+        `anonymise` tombstones before live ones; distinct within one request. Ops: create,
+        edit, delete (tombstone), vanish (no tombstone), restore, anonymise, provider (another
+        provider; with path `provider.name` its name, for all who share it), skill,
+        revision_add, revision_remove.
+
+        409 at the first change that cannot be made; `extra.applied` lists those before it.
+        """
+        try:
+            return sandbox.catalogue(upstream_id).apply(data, sandbox.clock())
+        except ChangesRefusedError as error:
+            raise HTTPException(
+                str(error),
+                status_code=409,
+                extra={"applied": msgspec.to_builtins(error.applied)},
+            ) from error
+
+    @get("/{upstream_id:str}/log")
+    async def read_log(
+        self,
+        sandbox: NamedDependency[Sandbox],
+        upstream_id: FromPath[str],
+        after: FromQuery[Natural] = 0,
+    ) -> list[Change]:
+        """Every change with a number above `after`, whoever asked for it."""
+        return sandbox.catalogue(upstream_id).log(after)
+
+
+class ServedControl(Controller):
+    """What the endpoint was asked and gave."""
+
+    path = "/control/served"
+
+    @get()
+    async def list_served(
+        self, sandbox: NamedDependency[Sandbox], after: FromQuery[Natural] = 0
+    ) -> list[Served]:
+        """The requests with a number above `after`; the last 20,000 are kept."""
+        return sandbox.endpoint.served(after)
+
+
+class FaultControl(Controller):
+    """Faults in force; `faults.py` describes each kind."""
+
+    path = "/control/faults"
+
+    @get()
+    async def list_faults(self, sandbox: NamedDependency[Sandbox]) -> list[ActiveFault]:
+        """The faults that may still strike."""
+        return sandbox.endpoint.faults.active()
+
+    @post()
+    async def add_fault(
+        self, sandbox: NamedDependency[Sandbox], data: JSONBody[AnyFault]
+    ) -> ActiveFault:
+        """Put one fault in force: `{"kind": ..., "times"?, "probability"?, "upstream_id"?,
+        "on"?}` and what the kind takes. Kinds: error, html, delay, drop, truncate, empty,
+        end_early, vanish.
+        """
+        return sandbox.endpoint.faults.add(data)
+
+    @delete()
+    async def clear_faults(self, sandbox: NamedDependency[Sandbox]) -> None:
+        """End all faults."""
+        sandbox.endpoint.faults.clear()
+
+    @delete("/{fault_id:int}")
+    async def remove_fault(
+        self, sandbox: NamedDependency[Sandbox], fault_id: FromPath[int]
+    ) -> None:
+        """End one fault."""
+        if not sandbox.endpoint.faults.remove(fault_id):
+            raise NotFoundException(f"there is no fault {fault_id}")
+
+
+class ChurnControl(Controller):
+    """Changes that happen by themselves."""
+
+    path = "/control/churn"
+
+    @get()
+    async def get_churn(self, sandbox: NamedDependency[Sandbox]) -> ChurnRate:
+        """The rate in force."""
+        return ChurnRate(sandbox.churn.per_second)
+
+    @post(status_code=200)
+    async def set_churn(
+        self, sandbox: NamedDependency[Sandbox], data: JSONBody[ChurnRate]
+    ) -> ChurnRate:
+        """Set the rate: edits, provider and skill changes, revisions, creates, deletes and
+        restores, mixed.
+        """
+        sandbox.churn.set_rate(data.per_second)
+        return data

@@ -1,0 +1,256 @@
+"""The answer to one request for courses, decided from the request, the faults and the state."""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from service.sandbox.answers import (
+    HTML_BODY,
+    date_header,
+    error_body,
+    page_body,
+    rate_headers,
+    status_of,
+)
+from service.sandbox.catalogue import Catalogue
+from service.sandbox.content import format_time
+from service.sandbox.faults import (
+    AnyFault,
+    DelayFault,
+    DropFault,
+    EmptyFault,
+    EndEarlyFault,
+    ErrorFault,
+    FaultBoard,
+    HtmlFault,
+    Target,
+    TruncateFault,
+    VanishFault,
+)
+from service.sandbox.query import Cursors, InvalidInputError, parse_query, read_parameters
+from service.sandbox.rate import Allowance, Budget
+
+SERVED_LENGTH: Final = 20_000
+"""Requests that the log of what was served keeps."""
+
+JSON: Final = "application/json; charset=utf-8"
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """What of a request matters here. Names of headers are in lower case."""
+
+    method: str
+    query_string: str
+    headers: Mapping[str, str]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer and how it is to travel.
+
+    It waits `delay_seconds`; when `drop_after` is set the connection closes after so many
+    bytes of a body that was announced in full.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    delay_seconds: float = 0.0
+    drop_after: int | None = None
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """One request and what it was given: for the log and for tests.
+
+    `ids` is how many ids and remote ids were asked for, where any were; `more` is whether the
+    answer named a next page.
+    """
+
+    n: int
+    at: str
+    upstream_id: str | None
+    parameters: dict[str, str]
+    status: int
+    code: str | None
+    records: int
+    ids: int | None
+    more: bool
+    faults: tuple[str, ...]
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: str | None, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status or status_of(code)
+
+
+class _BypassedError(Exception):
+    """Something in front of the API answers, which has neither its errors nor its headers."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Page(msgspec.Struct, frozen=True):
+    body: bytes
+    records: int
+    more: bool
+
+
+_NO_PAGE: Final = _Page(b"", 0, more=False)
+
+
+class Endpoint:
+    """`GET /lms/courses` for one API key and any number of integrations."""
+
+    def __init__(self, *, api_key: str, rate_limit_per_minute: int, seed: int) -> None:
+        self.catalogues: dict[str, Catalogue] = {}
+        self.faults = FaultBoard(seed)
+        self._api_key = api_key
+        self._budget = Budget(rate_limit_per_minute)
+        # Requests without the right key share one budget: theirs are not keys to count by.
+        self._strangers = Budget(rate_limit_per_minute)
+        # From the seed, so that cursors outlive a restart.
+        self._cursors = Cursors(f"cursors of seed {seed}".encode())
+        self._numbers = itertools.count(1)
+        self._served: deque[Served] = deque(maxlen=SERVED_LENGTH)
+
+    def served(self, after: int = 0) -> list[Served]:
+        """The requests with a number above `after`, as far as they are still kept."""
+        return [entry for entry in self._served if entry.n > after]
+
+    def answer(self, incoming: Incoming, now: int) -> tuple[Answer, Served]:
+        """The answer at `now` (ms), and its entry in the log of what was served."""
+        number = next(self._numbers)
+        upstream_id = incoming.headers.get("x-integration-id")
+        parameters = dict(parse_qsl(incoming.query_string, keep_blank_values=True))
+        asked = [parameters[name] for name in ("ids", "remote_ids") if name in parameters]
+        faults = self.faults.draw(Target(upstream_id, "cursor" in parameters, bool(asked)))
+        authentic = self._is_authentic(incoming.headers)
+        allowance = (self._budget if authentic else self._strangers).spend(now)
+        headers = {"content-type": JSON, "date": date_header(now), **rate_headers(allowance)}
+        status, code, page = 200, None, _NO_PAGE
+        try:
+            _refuse_by_fault(faults, headers)
+            page = self._page(incoming, allowance, faults, authentic=authentic)
+            body = page.body
+        except _RefusedError as refusal:
+            status, code = refusal.status, refusal.code
+            body = error_body(code, str(refusal), number)
+        except _BypassedError as bypass:
+            status, body = bypass.status, HTML_BODY
+            headers = {"content-type": "text/html", "date": headers["date"]}
+        entry = Served(
+            n=number,
+            at=format_time(now),
+            upstream_id=upstream_id,
+            parameters=parameters,
+            status=status,
+            code=code,
+            records=page.records,
+            ids=sum(value.count(",") + 1 for value in asked) if asked else None,
+            more=page.more,
+            faults=tuple(str(fault.__struct_config__.tag) for fault in faults),
+        )
+        self._served.append(entry)
+        return _travelling(status, headers, body, faults), entry
+
+    def _is_authentic(self, headers: Mapping[str, str]) -> bool:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(
+            key.strip().encode(), self._api_key.encode()
+        )
+
+    def _page(
+        self,
+        incoming: Incoming,
+        allowance: Allowance,
+        faults: list[AnyFault],
+        *,
+        authentic: bool,
+    ) -> _Page:
+        catalogue = self._admitted(incoming, allowance, authentic=authentic)
+        upstream_id = catalogue.upstream_id
+        try:
+            query = parse_query(read_parameters(incoming.query_string))
+            after = -1
+            if query.cursor is not None:
+                after = self._cursors.read(query.cursor, upstream_id, query)
+        except InvalidInputError as error:
+            raise _RefusedError("PLATFORM.INPUT_INVALID", str(error)) from error
+        if _has(faults, EmptyFault):
+            return _Page(page_body([], None), 0, more=False)
+        missing = [fault for fault in faults if isinstance(fault, VanishFault)]
+        found = catalogue.select(
+            query,
+            after,
+            (lambda course_id: any(fault.hides(course_id) for fault in missing))
+            if missing
+            else None,
+        )
+        cursor = None
+        if found.next_after is not None and not _has(faults, EndEarlyFault):
+            cursor = self._cursors.issue(found.next_after, upstream_id, query)
+        return _Page(page_body(found.records, cursor), len(found.records), cursor is not None)
+
+    def _admitted(self, incoming: Incoming, allowance: Allowance, *, authentic: bool) -> Catalogue:
+        if incoming.method != "GET":
+            raise _RefusedError(None, f"{incoming.method} is not offered here.", 405)
+        if not allowance.granted:
+            raise _RefusedError(
+                "PLATFORM.RATE_LIMIT_EXCEEDED",
+                f"More than {allowance.limit} requests in a minute.",
+            )
+        if not authentic:
+            raise _RefusedError("PLATFORM.AUTHENTICATION_INVALID", "The bearer token is not known.")
+        upstream_id = incoming.headers.get("x-integration-id", "")
+        if not upstream_id:
+            raise _RefusedError("PLATFORM.INPUT_INVALID", "headers.X-Integration-Id: is required")
+        catalogue = self.catalogues.get(upstream_id)
+        if catalogue is None:
+            raise _RefusedError(
+                "PLATFORM.INTEGRATION_NOT_FOUND", f"There is no integration {upstream_id!r}."
+            )
+        return catalogue
+
+
+def _refuse_by_fault(faults: list[AnyFault], headers: dict[str, str]) -> None:
+    """Raise what the first fault that replaces the answer calls for."""
+    for fault in faults:
+        if isinstance(fault, HtmlFault):
+            raise _BypassedError(fault.status)
+        if isinstance(fault, ErrorFault):
+            if fault.retry_after is not None:
+                headers["retry-after"] = str(fault.retry_after)
+            raise _RefusedError(fault.code, fault.message, fault.status)
+
+
+def _has(faults: list[AnyFault], kind: type[AnyFault]) -> bool:
+    return any(isinstance(fault, kind) for fault in faults)
+
+
+def _travelling(
+    status: int, headers: dict[str, str], body: bytes, faults: list[AnyFault]
+) -> Answer:
+    """The answer with what the faults do to it on its way."""
+    drop_after = None
+    for fault in faults:
+        if isinstance(fault, TruncateFault):
+            body = body[: int(len(body) * fault.after)]
+        elif isinstance(fault, DropFault):
+            drop_after = int(len(body) * fault.after)
+    return Answer(
+        status=status,
+        headers={**headers, "content-length": str(len(body))},
+        body=body,
+        delay_seconds=sum(fault.seconds for fault in faults if isinstance(fault, DelayFault)),
+        drop_after=drop_after,
+    )

@@ -1,0 +1,180 @@
+"""Which requests a fault is to strike, and in which way; carrying it out is the endpoint's.
+
+A fault strikes at one of three stages: it replaces the answer, it changes which records are
+found, or it changes how the finished answer travels. Those of different kinds combine; of
+two that replace the answer, the one added first wins.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Status = Annotated[int, Meta(ge=200, le=599)]
+Scope = Literal["any", "walk", "first", "later", "ids"]
+
+
+class Fault(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True
+):
+    """What all faults share: whom they strike and how often.
+
+    `upstream_id` limits a fault to one integration. `on` limits it to requests without `ids`
+    and `remote_ids` (`walk`), to the first page of such a walk (`first`), to the pages after
+    it (`later`), or to requests for given ids (`ids`). Of the matching requests `probability`
+    are struck, until `times` were; without `times`, until the fault is removed.
+    """
+
+    upstream_id: str | None = None
+    on: Scope = "any"
+    times: Annotated[int, Meta(ge=1)] | None = None
+    probability: Annotated[float, Meta(gt=0, le=1)] = 1.0
+
+
+class ErrorFault(Fault, frozen=True, kw_only=True, tag="error"):
+    """An error answer. The status defaults to the one that goes with `code`."""
+
+    code: str | None = "PLATFORM.UNKNOWN_ERROR"
+    status: Status | None = None
+    message: str = "Injected by the sandbox."
+    retry_after: Annotated[int, Meta(ge=0)] | None = None
+    """Seconds, for the `Retry-After` header."""
+
+
+class HtmlFault(Fault, frozen=True, kw_only=True, tag="html"):
+    """A load balancer's page in place of the API's answer."""
+
+    status: Status = 502
+
+
+class DelayFault(Fault, frozen=True, kw_only=True, tag="delay"):
+    """The answer comes `seconds` late."""
+
+    seconds: Annotated[float, Meta(ge=0, le=3600)]
+
+
+class DropFault(Fault, frozen=True, kw_only=True, tag="drop"):
+    """The connection closes after this share of the body."""
+
+    after: Share = 0.5
+
+
+class TruncateFault(Fault, frozen=True, kw_only=True, tag="truncate"):
+    """The body ends after this share of it, and the answer says that this was all."""
+
+    after: Share = 0.5
+
+
+class EmptyFault(Fault, frozen=True, kw_only=True, tag="empty"):
+    """A success without a single record and without a next page."""
+
+
+class EndEarlyFault(Fault, frozen=True, kw_only=True, tag="end_early"):
+    """The page claims to be the last one."""
+
+
+class VanishFault(Fault, frozen=True, kw_only=True, tag="vanish"):
+    """Some courses are missing from the answer: `course_ids`, and this share of all others
+    (always the same ones).
+    """
+
+    share: Share = 0.0
+    course_ids: frozenset[str] = frozenset()
+
+    def hides(self, course_id: str) -> bool:
+        """Whether the course is one of the missing."""
+        return course_id in self.course_ids or zlib.crc32(course_id.encode()) < self.share * 2**32
+
+
+AnyFault = (
+    ErrorFault
+    | HtmlFault
+    | DelayFault
+    | DropFault
+    | TruncateFault
+    | EmptyFault
+    | EndEarlyFault
+    | VanishFault
+)
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What of a request decides whether a fault strikes it."""
+
+    upstream_id: str | None
+    has_cursor: bool
+    has_ids: bool
+
+
+class ActiveFault(msgspec.Struct):
+    """A fault with its number, how often it struck, and how often it still will."""
+
+    id: int
+    struck: int
+    remaining: int | None
+    fault: AnyFault
+
+
+class FaultBoard:
+    """The faults in force."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._active: list[ActiveFault] = []
+        self._count = 0
+
+    def add(self, fault: AnyFault) -> ActiveFault:
+        """Put a fault in force."""
+        self._count += 1
+        active = ActiveFault(self._count, 0, fault.times, fault)
+        self._active.append(active)
+        return active
+
+    def active(self) -> list[ActiveFault]:
+        """The faults that may still strike, in the order they were added."""
+        return list(self._active)
+
+    def remove(self, fault_id: int) -> bool:
+        """End one fault. False if it is not in force."""
+        before = len(self._active)
+        self._active = [active for active in self._active if active.id != fault_id]
+        return len(self._active) < before
+
+    def clear(self) -> None:
+        """End all faults."""
+        self._active.clear()
+
+    def draw(self, target: Target) -> list[AnyFault]:
+        """The faults that strike this request; each is counted as having struck."""
+        struck = []
+        for active in self._active:
+            fault = active.fault
+            if not _matches(fault, target) or self._random.random() >= fault.probability:
+                continue
+            active.struck += 1
+            if active.remaining is not None:
+                active.remaining -= 1
+            struck.append(fault)
+        self._active = [active for active in self._active if active.remaining != 0]
+        return struck
+
+
+def _matches(fault: Fault, target: Target) -> bool:
+    if fault.upstream_id not in {None, target.upstream_id}:
+        return False
+    match fault.on:
+        case "any":
+            return True
+        case "ids":
+            return target.has_ids
+        case "walk":
+            return not target.has_ids
+        case "first":
+            return not target.has_ids and not target.has_cursor
+        case "later":
+            return not target.has_ids and target.has_cursor

@@ -1,0 +1,496 @@
+"""The environment as frozen settings, refused as a whole where any of it makes no sense."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+import msgspec
+
+from service.domain.errors import SettingsError
+from service.domain.retry import DEFAULT_SCHEDULE, JITTER
+
+PREFIX = "COURSEWIRE_"
+DAY = 86_400  # seconds
+
+# The longest the default retries of one delivery take, and an hour for the attempts
+# themselves and the queueing between them; bodies must outlive it. Seconds.
+LISTEN_SECRET = "COURSEWIRE_LISTEN_SECRET"  # noqa: S105 - read by `coursewire listen` alone
+RETRY_SPAN = math.ceil(sum(DEFAULT_SCHEDULE) * (1 + JITTER)) + 3600
+
+MIN_TOKEN_LENGTH = 16
+KEY_BYTES = 32
+MAKE_A_TOKEN = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"  # noqa: S105 - how to make one
+MAKE_A_KEY = (
+    "python3 -c 'import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
+)
+
+LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One environment variable, `COURSEWIRE_` left off its name.
+
+    `default` is what the variable would have to say to mean its default, "" where there is
+    none. `parse` turns text into the value and raises ValueError with what is wrong and what
+    to do instead.
+    """
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+    parse: Callable[[str], Any]
+    secret: bool = False
+
+    @property
+    def field(self) -> str:
+        """The attribute of Settings that carries it."""
+        return self.name.lower()
+
+
+def _redis_url(text: str) -> str:
+    # No message repeats any of the text: a password with a slash in it may stand anywhere.
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("is not a URL; write redis://HOST:PORT/DB") from None
+    match parts.scheme:
+        case "redis" | "rediss":
+            if not parts.hostname:
+                raise ValueError("names no host; write redis://HOST:PORT/DB")
+            try:
+                _ = parts.port
+            except ValueError:
+                raise ValueError(
+                    "has a port that is no number; write redis://HOST:PORT/DB, "
+                    "with / @ : # ? of a password percent-encoded"
+                ) from None
+            _database(parts)
+        case "unix":
+            if not parts.path.startswith("/"):
+                raise ValueError("names no socket; write unix:///path/to/redis.sock?db=0")
+        case "sentinel":
+            _sentinels(parts)
+            _database(parts)
+        case _:
+            raise ValueError(
+                "is not a Redis address; it begins with redis://, rediss://, unix:// or sentinel://"
+            )
+    return text
+
+
+def _database(parts: SplitResult) -> None:
+    if not re.fullmatch(r"/?|/\d+", parts.path):
+        raise ValueError("does not end in a database number; write for example .../0")
+
+
+def _sentinels(parts: SplitResult) -> None:
+    example = "write sentinel://HOST:PORT,HOST:PORT/0?service=NAME"
+    _, _, hosts = parts.netloc.rpartition("@")
+    for number, host in enumerate(hosts.split(","), 1):
+        name, _, port = host.rpartition(":")
+        if not name or not port.isdecimal():
+            raise ValueError(f"lacks host or port of sentinel {number}; {example}")
+    if not parse_qs(parts.query).get("service"):
+        raise ValueError(f"does not name the service the sentinels watch; {example}")
+
+
+def _host(text: str) -> str:
+    host = text.lower()
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _is_host_name(host):
+            raise ValueError(
+                f"{text!r} is neither an address nor a host name; write for example 127.0.0.1"
+            ) from None
+    return host
+
+
+def _is_host_name(text: str) -> bool:
+    labels = text.removesuffix(".").split(".")
+    return (
+        len(text) <= 253
+        and all(_HOST_LABEL.fullmatch(label) for label in labels)
+        and not labels[-1].isdecimal()  # else it would be a mistyped IPv4 address
+    )
+
+
+def _whole_number(least: int, most: int | None, unit: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]+", text):
+            raise ValueError(f"{text!r} is not a whole number of {unit}")
+        number = int(text)
+        if number < least:
+            raise ValueError(f"{number} is too small; give at least {least} {unit}".rstrip())
+        if most is not None and number > most:
+            raise ValueError(f"{number} is too large; give at most {most} {unit}".rstrip())
+        return number
+
+    return parse
+
+
+def _token(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f"has blanks or characters outside ASCII; make one with {MAKE_A_TOKEN}")
+    if len(text) < MIN_TOKEN_LENGTH:
+        raise ValueError(
+            f"has {len(text)} characters, at least {MIN_TOKEN_LENGTH} are needed; "
+            f"make one with {MAKE_A_TOKEN}"
+        )
+    return text
+
+
+def _keys(text: str) -> tuple[bytes, ...]:
+    keys: list[bytes] = []
+    for number, part in enumerate((part.strip() for part in text.split(",")), 1):
+        try:
+            # The padding may be missing: some tools that make such keys leave it off.
+            key = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(
+                f"key {number} is not URL-safe base64; make one with {MAKE_A_KEY}"
+            ) from None
+        if len(key) != KEY_BYTES:
+            raise ValueError(
+                f"key {number} has {len(key)} bytes instead of {KEY_BYTES}; "
+                f"make one with {MAKE_A_KEY}"
+            )
+        if key in keys:
+            raise ValueError(f"key {number} repeats key {keys.index(key) + 1}; leave it off")
+        keys.append(key)
+    return tuple(keys)
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    return tuple(_target(part.strip().lower()) for part in text.split(",") if part.strip())
+
+
+def _target(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        pass
+    else:
+        raise ValueError(f"{text!r} has host bits set; write {meant}")
+    if not _is_host_name(text):
+        raise ValueError(
+            f"{text!r} is neither an address, a CIDR nor a host name; "
+            "write for example 10.0.0.0/8,hooks.internal"
+        )
+    return text
+
+
+def _boolean(text: str) -> bool:
+    match text.lower():
+        case "true" | "1" | "yes" | "on":
+            return True
+        case "false" | "0" | "no" | "off":
+            return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+_seconds = _whole_number(1, None, "seconds")
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="REDIS_URL",
+        kind="URL",
+        default="",
+        meaning="Redis or Valkey: `redis://`, `rediss://`, `unix://`, or "
+        "`sentinel://host:port,host:port/DB?service=NAME`. `coursewire up` starts a Valkey of "
+        "its own where it is unset; everything else needs it",
+        parse=_redis_url,
+        secret=True,
+    ),
+    Setting(
+        name="DATA_DIR",
+        kind="path",
+        default=".coursewire",
+        meaning="where `coursewire up` keeps the embedded Valkey's data and the secrets it made",
+        parse=lambda text: Path(text).expanduser(),
+    ),
+    Setting(
+        name="HOST",
+        kind="host",
+        default="127.0.0.1",
+        meaning="the address the API listens on",
+        parse=_host,
+    ),
+    Setting(
+        name="PORT",
+        kind="number",
+        default="8000",
+        meaning="the port the API listens on; 0 picks a free one",
+        parse=_whole_number(0, 65535, ""),
+    ),
+    Setting(
+        name="ADMIN_TOKEN",
+        kind="text",
+        default="",
+        meaning="the bearer token that may do everything. `coursewire up` makes one where it is "
+        "unset, keeps it in the data directory and says where",
+        parse=_token,
+        secret=True,
+    ),
+    Setting(
+        name="ENCRYPTION_KEYS",
+        kind="keys, comma-separated",
+        default="",
+        meaning="URL-safe base64 of 32 bytes each, to seal stored secrets with: the first "
+        "encrypts, all decrypt. `coursewire up` makes one likewise; elsewhere required",
+        parse=_keys,
+        secret=True,
+    ),
+    Setting(
+        name="ALLOWED_TARGETS",
+        kind="list, comma-separated",
+        default="",
+        meaning="CIDRs, addresses and host names that requests may go to although they are "
+        "private, loopback or otherwise refused",
+        parse=_targets,
+    ),
+    Setting(
+        name="EVENT_RETENTION_SECONDS",
+        kind="seconds",
+        default=str(7 * DAY),
+        meaning="how long events and their bodies are kept",
+        parse=_seconds,
+    ),
+    Setting(
+        name="EVENT_LOG_MAX_BYTES",
+        kind="bytes",
+        default=str(1024**3),
+        meaning="the most memory the event log may take; the oldest events go first",
+        parse=_whole_number(1024**2, None, "bytes"),
+    ),
+    Setting(
+        name="ATTEMPT_RETENTION_SECONDS",
+        kind="seconds",
+        default=str(7 * DAY),
+        meaning="how long the record of each delivery attempt is kept",
+        parse=_seconds,
+    ),
+    Setting(
+        name="DEAD_RETENTION_SECONDS",
+        kind="seconds",
+        default=str(30 * DAY),
+        meaning="how long dead deliveries are listed with their reasons",
+        parse=_seconds,
+    ),
+    Setting(
+        name="METRICS_TOKEN",
+        kind="text",
+        default="",
+        meaning="a bearer token for `/metrics` alone, which takes the admin token as well",
+        parse=_token,
+        secret=True,
+    ),
+    Setting(
+        name="PUBLIC_DOCS",
+        kind="boolean",
+        default="true",
+        meaning="whether `/schema` and its documents are served without a token",
+        parse=_boolean,
+    ),
+    Setting(
+        name="LOG_FORMAT",
+        kind="auto, json, console",
+        default="auto",
+        meaning="JSON lines or readable text; `auto` is text on a terminal, JSON elsewhere",
+        parse=_one_of("auto", "json", "console"),
+    ),
+    Setting(
+        name="LOG_LEVEL",
+        kind="debug, info, warning, error",
+        default="info",
+        meaning="the least severe lines that are logged",
+        parse=_one_of("debug", "info", "warning", "error"),
+    ),
+)
+
+_BY_VARIABLE = {PREFIX + setting.name: setting for setting in SETTINGS}
+_SECRET_FIELDS = frozenset(setting.field for setting in SETTINGS if setting.secret)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the environment asks for, checked; `SETTINGS` gives each field's meaning.
+
+    Secrets (`redis_url`, tokens, `encryption_keys`) never appear in its `repr`.
+    """
+
+    redis_url: str | None = None
+    data_dir: Path = Path(".coursewire")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    admin_token: str | None = None
+    encryption_keys: tuple[bytes, ...] = ()
+    allowed_targets: tuple[str, ...] = ()
+    event_retention_seconds: int = 7 * DAY
+    event_log_max_bytes: int = 1024**3
+    attempt_retention_seconds: int = 7 * DAY
+    dead_retention_seconds: int = 30 * DAY
+    metrics_token: str | None = None
+    public_docs: bool = True
+    log_format: LogFormat = "auto"
+    log_level: LogLevel = "info"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that `environ` holds; a variable set to blanks counts as unset.
+
+        Raises SettingsError naming every problem at once: the variable, what is wrong with
+        it, and what to write instead.
+        """
+        problems = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+        values: dict[str, Any] = {}
+        for variable, setting in _BY_VARIABLE.items():
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                values[setting.field] = setting.parse(text)
+            except ValueError as error:
+                problems.append(f"{variable} {error}")
+        settings = cls(**values)
+        problems += _contradictions(settings)
+        if problems:
+            raise SettingsError(_listed(problems))
+        return settings
+
+    def to_environ(self) -> dict[str, str]:
+        """The variables from which `from_env` makes these settings again."""
+        defaults = Settings()
+        return {
+            variable: _text(value)
+            for variable, setting in _BY_VARIABLE.items()
+            if (value := getattr(self, setting.field)) != getattr(defaults, setting.field)
+        }
+
+    def require(self, *names: str) -> None:
+        """Raise SettingsError for those of the variables `names` (without prefix) that are unset.
+
+        Which process needs which is the caller's knowledge; all that are missing are named.
+        """
+        problems = [
+            f"{PREFIX}{name} is not set; {_REMEDIES[name]}"
+            for name in names
+            if not getattr(self, name.lower())
+        ]
+        if problems:
+            raise SettingsError(_listed(problems))
+
+    def require_redis_url(self) -> str:
+        """The Redis address. Raises SettingsError if there is none."""
+        self.require("REDIS_URL")
+        return cast("str", self.redis_url)
+
+    def require_keys(self) -> tuple[bytes, ...]:
+        """The encryption keys, at least one. Raises SettingsError if there is none."""
+        self.require("ENCRYPTION_KEYS")
+        return self.encryption_keys
+
+    def __repr__(self) -> str:
+        fields = ", ".join(
+            f"{name}={'***' if name in _SECRET_FIELDS and value else repr(value)}"
+            for name, value in msgspec.structs.asdict(self).items()
+        )
+        return f"Settings({fields})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """What rich shows instead of the fields themselves."""
+        return [
+            (name, "***" if name in _SECRET_FIELDS and value else value)
+            for name, value in msgspec.structs.asdict(self).items()
+        ]
+
+
+_REMEDIES = {
+    "REDIS_URL": "write for example redis://127.0.0.1:6379/0",
+    "ADMIN_TOKEN": f"make one with {MAKE_A_TOKEN}",
+    "ENCRYPTION_KEYS": f"make one with {MAKE_A_KEY}",
+}
+
+
+def _is_unknown(variable: str) -> bool:
+    known = variable in _BY_VARIABLE or variable == LISTEN_SECRET
+    return variable.startswith(PREFIX) and not known
+
+
+def _unknown(variable: str) -> str:
+    names = [setting.name for setting in SETTINGS]
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    remedy = f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(_BY_VARIABLE)}"
+    return f"{variable} is no setting; {remedy}"
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    problems = []
+    if settings.event_retention_seconds < RETRY_SPAN:
+        problems.append(
+            f"{PREFIX}EVENT_RETENTION_SECONDS is {settings.event_retention_seconds}, but retries "
+            f"of a delivery take up to {RETRY_SPAN} seconds and would outlive the event's body; "
+            f"give at least {RETRY_SPAN}"
+        )
+    if settings.metrics_token is not None and settings.metrics_token == settings.admin_token:
+        problems.append(
+            f"{PREFIX}METRICS_TOKEN is the admin token, which would let whoever reads the "
+            f"metrics do everything; make another with {MAKE_A_TOKEN}"
+        )
+    return problems
+
+
+def _listed(problems: list[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join([f"{len(problems)} settings are not usable:", *problems])
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return ",".join(_text(item) for item in value)
+        case bytes():
+            return base64.urlsafe_b64encode(value).decode()
+        case _:
+            return str(value)
+
+
+def settings_table() -> str:
+    """Every setting as a Markdown table, which is the README's."""
+    rows = [
+        f"| `{variable}` | {setting.kind} | {f'`{setting.default}`' if setting.default else '-'} "
+        f"| {setting.meaning} |"
+        for variable, setting in _BY_VARIABLE.items()
+    ]
+    return "\n".join(
+        ["| variable | type | default | meaning |", "|---|---|---|---|", *rows],
+    )

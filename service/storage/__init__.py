@@ -1,0 +1,1 @@
+"""Every Redis key and script, behind one store per aggregate."""

@@ -1,0 +1,151 @@
+"""Deliveries as people look at them: one event on one lane, with its recorded attempts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.identifiers import event_position
+from service.domain.subscriptions import DeliveryState
+from service.storage import keys
+from service.storage.event_log import EventLog
+from service.storage.lanes import MAX_ATTEMPT_RECORDS
+from service.storage.streams import read_stream
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_MAX_DEAD = 10_000  # dead deliveries looked through by one listing
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP POST of a delivery and what came back. Times are epoch ms.
+
+    `outcome` is the outcome's class; `excerpt` the beginning of the answer as text;
+    `next_attempt_at` is None if there is to be none.
+    """
+
+    event_id: str
+    number: int
+    at: int
+    outcome: str
+    duration_ms: int
+    status: int | None = None
+    connect_ms: int | None = None
+    first_byte_ms: int | None = None
+    error: str | None = None
+    excerpt: str = ""
+    next_attempt_at: int | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on one lane; `reason` says why a dead one was given up."""
+
+    subscription_id: str
+    event_id: str
+    position: str
+    state: DeliveryState
+    attempts: list[Attempt]
+    reason: str | None = None
+
+
+_decode = msgspec.json.Decoder(Attempt).decode
+
+
+class Attempts:
+    """Reads attempt records; only the recording script writes them."""
+
+    def __init__(self, redis: Redis, log: EventLog) -> None:
+        self._redis = redis
+        self._log = log
+
+    async def deliveries(
+        self,
+        subscription_id: str,
+        *,
+        event_id: str | None = None,
+        state: DeliveryState | None = None,
+        limit: int,
+        after: str | None = None,
+    ) -> tuple[list[Delivery], str | None]:
+        """Deliveries behind the log position `after`, oldest event first, and the position to
+        go on from. Delivered ones are known for as long as their attempts are retained."""
+        only = None
+        if event_id is not None:
+            place = event_position(event_id)
+            if place is None:
+                return [], None
+            only = place[0]
+        attempts = await self._attempts(subscription_id, only)
+        states: dict[str, tuple[DeliveryState, str | None]] = {
+            position: ("delivered", None)
+            for position, made in attempts.items()
+            if made[-1].outcome == "delivered"
+        }
+        for position, given_up in await self._dead(subscription_id):
+            states[position] = ("dead", given_up)
+        for position in await self._pending(subscription_id, only, after, limit):
+            states[position] = ("pending", None)
+        chosen = sorted(
+            (
+                position
+                for position, (current, _) in states.items()
+                if (state is None or current == state)
+                and (only is None or position == only)
+                and (after is None or _order(position) > _order(after))
+            ),
+            key=_order,
+        )
+        page = chosen[:limit]
+        found = await self._log.get_many(page)
+        deliveries = []
+        for position, event in zip(page, found, strict=True):
+            made = attempts.get(position, [])
+            if event is not None:
+                identifier = event.id
+            elif made:
+                identifier = made[-1].event_id
+            else:
+                continue
+            current, reason = states[position]
+            deliveries.append(
+                Delivery(
+                    subscription_id=subscription_id,
+                    event_id=identifier,
+                    position=position,
+                    state=current,
+                    attempts=made,
+                    reason=reason,
+                )
+            )
+        return deliveries, page[-1] if len(chosen) > limit else None
+
+    async def _attempts(self, subscription_id: str, only: str | None) -> dict[str, list[Attempt]]:
+        found = await read_stream(
+            self._redis, keys.attempts(subscription_id), None, 2 * MAX_ATTEMPT_RECORDS
+        )
+        attempts: dict[str, list[Attempt]] = {}
+        for _, fields in found:
+            position = fields[b"p"].decode()
+            if only is None or position == only:
+                attempts.setdefault(position, []).append(_decode(fields[b"d"]))
+        return attempts
+
+    async def _dead(self, subscription_id: str) -> list[tuple[str, str]]:
+        found = await read_stream(self._redis, keys.lane_dead(subscription_id), None, _MAX_DEAD)
+        return [(fields[b"p"].decode(), fields[b"r"].decode()) for _, fields in found]
+
+    async def _pending(
+        self, subscription_id: str, only: str | None, after: str | None, limit: int
+    ) -> list[str]:
+        if only is not None:
+            found = await self._redis.xrange(keys.lane(subscription_id), only, only)
+            return [only] if found else []
+        page = await read_stream(self._redis, keys.lane(subscription_id), after, limit + 1)
+        return [entry_id.decode() for entry_id, _ in page]
+
+
+def _order(position: str) -> tuple[int, int]:
+    milliseconds, _, counter = position.partition("-")
+    return int(milliseconds), int(counter)

@@ -1,0 +1,198 @@
+"""Credentials: base URLs and the sealed API keys that open them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.errors import (
+    ConflictError,
+    CredentialInUseError,
+    IntegrationExistsError,
+    NotFoundError,
+)
+from service.domain.integrations import Credential, Integration
+from service.storage import keys
+from service.storage.hashes import read_field, read_fields
+from service.storage.ids import new_id
+from service.storage.index import IndexPosition, all_ids, page_of_ids
+from service.storage.integrations import upstream_identity
+from service.storage.scripts import load
+from service.storage.sealing import Sealer
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_EDITS_TRIED = 20  # times an edit starts again because another came first
+
+_decode = msgspec.json.Decoder(Credential).decode
+_decode_integration = msgspec.json.Decoder(Integration).decode
+
+
+class OpenedCredential(msgspec.Struct, frozen=True):
+    """What requests to the upstream need."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        """Without the key, so that no log or traceback shows it."""
+        return f"OpenedCredential(base_url={self.base_url!r})"
+
+
+class _User(msgspec.Struct, frozen=True, kw_only=True):
+    """An integration that uses the credential, as read."""
+
+    integration: Integration
+    record: bytes
+    epoch: bytes
+
+
+class CredentialStore:
+    """Stores credentials."""
+
+    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+        self._redis = redis
+        self._sealer = sealer
+        self._edit = load(redis, "edit_credential")
+        self._delete = load(redis, "delete_credential")
+
+    async def create(self, credential: Credential, api_key: str) -> None:
+        """Stores a new credential."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(
+                keys.credential(credential.id),
+                mapping={
+                    "record": msgspec.json.encode(credential),
+                    "api_key": self._seal(credential.id, api_key),
+                },
+            )
+            pipeline.zadd(keys.CREDENTIALS, {credential.id: credential.created_at})
+            await pipeline.execute()
+
+    async def get(self, credential_id: str) -> Credential:
+        """One credential. Raises NotFoundError."""
+        return _decode(await self._record(credential_id))
+
+    async def get_many(self, credential_ids: Sequence[str]) -> list[Credential | None]:
+        """The credentials with these ids, None where there is none."""
+        if not credential_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for credential_id in credential_ids:
+                pipeline.hget(keys.credential(credential_id), "record")
+            found = await pipeline.execute()
+        return [None if record is None else _decode(record) for record in found]
+
+    async def page(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Credential], IndexPosition | None]:
+        """At most `limit` credentials in the order of creation, and where to go on."""
+        ids, position = await page_of_ids(self._redis, keys.CREDENTIALS, limit, after)
+        found = await self.get_many(ids)
+        return [credential for credential in found if credential is not None], position
+
+    async def open(self, credential_id: str) -> OpenedCredential:
+        """The credential with its key. Raises NotFoundError or SealError."""
+        record, sealed = await read_fields(
+            self._redis, keys.credential(credential_id), ["record", "api_key"]
+        )
+        if record is None or sealed is None:
+            raise NotFoundError(f"there is no credential {credential_id}")
+        api_key = self._sealer.open(sealed, _owner(credential_id)).decode()
+        return OpenedCredential(base_url=_decode(record).base_url, api_key=api_key)
+
+    async def update(
+        self,
+        credential_id: str,
+        change: Callable[[Credential], Credential],
+        api_key: str | None = None,
+    ) -> Credential:
+        """Applies `change` to what is stored, and replaces the key unless it is None.
+
+        Another base URL begins a new epoch of every integration that uses the credential;
+        another key makes each of them be walked at once. Raises NotFoundError, or
+        IntegrationExistsError if one of them would meet another on the same upstream.
+        """
+        for _ in range(_EDITS_TRIED):
+            record = await self._record(credential_id)
+            before = _decode(record)
+            after = change(before)
+            moved = after.base_url != before.base_url
+            concerned = moved or api_key is not None
+            users = await self._users(credential_id) if concerned else []
+            script_keys = [
+                keys.credential(credential_id),
+                keys.UPSTREAMS,
+                keys.due("walks"),
+                keys.claimed("walks"),
+                keys.TOTALS,
+            ]
+            args: list[str | int | bytes] = [
+                record,
+                msgspec.json.encode(after),
+                b"" if api_key is None else self._seal(credential_id, api_key),
+                len(users) if concerned else "",
+            ]
+            for user in users:
+                integration, epoch = user.integration, user.epoch.decode()
+                script_keys += [
+                    keys.integration(integration.id),
+                    keys.catalogue(integration.id, epoch),
+                    keys.quarantine(integration.id, epoch),
+                ]
+                args += [
+                    integration.id,
+                    user.record,
+                    user.epoch,
+                    new_id("ep") if moved else "",
+                    upstream_identity(before.base_url, integration.upstream_id),
+                    upstream_identity(after.base_url, integration.upstream_id),
+                    "0" if integration.paused else "1",
+                ]
+            status, *existing = await self._edit(keys=script_keys, args=args)
+            if status == b"EXISTS":
+                raise IntegrationExistsError(existing[0].decode())
+            if status == b"OK":
+                return after
+        raise ConflictError(f"others are editing credential {credential_id}: try again")
+
+    async def delete(self, credential_id: str) -> None:
+        """Deletes a credential. Raises NotFoundError, or CredentialInUseError."""
+        uses = await self._delete(
+            keys=[keys.credential(credential_id), keys.CREDENTIALS], args=[credential_id]
+        )
+        if uses < 0:
+            raise NotFoundError(f"there is no credential {credential_id}")
+        if uses > 0:
+            raise CredentialInUseError(
+                f"{uses} integration{'s' if uses > 1 else ''} still use"
+                f"{'' if uses > 1 else 's'} credential {credential_id}"
+            )
+
+    async def _record(self, credential_id: str) -> bytes:
+        record = await read_field(self._redis, keys.credential(credential_id), "record")
+        if record is None:
+            raise NotFoundError(f"there is no credential {credential_id}")
+        return record
+
+    async def _users(self, credential_id: str) -> list[_User]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for integration_id in await all_ids(self._redis, keys.INTEGRATIONS):
+                pipeline.hmget(keys.integration(integration_id), ["record", "epoch"])
+            found = await pipeline.execute()
+        users = [
+            _User(integration=_decode_integration(record), record=record, epoch=epoch)
+            for record, epoch in found
+            if record is not None
+        ]
+        return [user for user in users if user.integration.credential_id == credential_id]
+
+    def _seal(self, credential_id: str, api_key: str) -> bytes:
+        return self._sealer.seal(api_key.encode(), _owner(credential_id))
+
+
+def _owner(credential_id: str) -> str:
+    return f"credential:{credential_id}:api_key"

@@ -1,0 +1,56 @@
+"""Pages through the indexes of registrations: ids in the order of their creation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+class IndexPosition(msgspec.Struct, frozen=True):
+    """A place in an index, which stays right whatever is added or removed meanwhile."""
+
+    created_at: int
+    id: str
+
+
+async def page_of_ids(
+    redis: Redis, key: str, limit: int, after: IndexPosition | None
+) -> tuple[list[str], IndexPosition | None]:
+    """At most `limit` ids behind `after`, and the position to go on from (None at the end)."""
+    found: list[IndexPosition] = []
+    offset = 0
+    while len(found) <= limit:
+        page = await _read(redis, key, after.created_at if after else 0, offset, limit + 1)
+        # Ids of the same millisecond are in the order of their bytes.
+        found += [
+            position
+            for position in page
+            if after is None or (position.created_at, position.id) > (after.created_at, after.id)
+        ]
+        if len(page) <= limit:
+            break
+        offset += len(page)
+    ids = [position.id for position in found[:limit]]
+    return ids, found[limit - 1] if len(found) > limit else None
+
+
+async def all_ids(redis: Redis, key: str) -> list[str]:
+    """Every id, in the order of creation."""
+    members = cast("list[bytes]", await redis.zrange(key, 0, -1))
+    return [member.decode() for member in members]
+
+
+async def _read(
+    redis: Redis, key: str, from_ms: int, offset: int, count: int
+) -> list[IndexPosition]:
+    found = cast(
+        "list[tuple[bytes, float]]",
+        await redis.zrange(
+            key, from_ms, "+inf", byscore=True, offset=offset, num=count, withscores=True
+        ),
+    )
+    return [IndexPosition(int(score), member.decode()) for member, score in found]

@@ -1,0 +1,343 @@
+"""Integrations: registrations, what walking them has led to, and the walks asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+
+from service.domain.errors import ConflictError, IntegrationExistsError, NotFoundError
+from service.domain.integrations import (
+    Credential,
+    Integration,
+    Problem,
+    WalkingState,
+    WalkKind,
+    WalkRecord,
+)
+from service.storage import keys
+from service.storage.hashes import read_field, read_fields
+from service.storage.ids import new_id
+from service.storage.index import IndexPosition, page_of_ids
+from service.storage.scripts import load
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_EDITS_TRIED = 20  # times an edit starts again because another came first
+
+_decode = msgspec.json.Decoder(Integration).decode
+_decode_credential = msgspec.json.Decoder(Credential).decode
+_decode_problem = msgspec.json.Decoder(Problem).decode
+_decode_walk = msgspec.json.Decoder(WalkRecord).decode
+_encode = msgspec.json.encode
+
+Stored = tuple[Integration, WalkingState]
+
+
+def upstream_identity(base_url: str, upstream_id: str) -> str:
+    """What makes two registrations the same: they would report every change twice."""
+    return f"{base_url} {upstream_id}"
+
+
+class IntegrationStore:
+    """Stores integrations."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._register = load(redis, "register_integration")
+        self._edit = load(redis, "edit_integration")
+        self._delete = load(redis, "delete_integration")
+        self._request = load(redis, "request_walk")
+
+    async def create(self, integration: Integration) -> None:
+        """Registers an integration; its first walk is due at once unless it is paused.
+
+        Raises NotFoundError if there is no such credential, IntegrationExistsError.
+        """
+        for _ in range(_EDITS_TRIED):
+            record, credential = await self._credential(integration.credential_id)
+            status, *existing = await self._register(
+                keys=[
+                    keys.integration(integration.id),
+                    keys.INTEGRATIONS,
+                    keys.UPSTREAMS,
+                    keys.credential(integration.credential_id),
+                    keys.due("walks"),
+                ],
+                args=[
+                    integration.id,
+                    integration.created_at,
+                    _encode(integration),
+                    new_id("ep"),
+                    upstream_identity(credential.base_url, integration.upstream_id),
+                    record,
+                    "0" if integration.paused else "1",
+                ],
+            )
+            if status == b"EXISTS":
+                raise IntegrationExistsError(existing[0].decode())
+            if status == b"OK":
+                return
+        raise ConflictError(f"others are editing credential {integration.credential_id}: try again")
+
+    async def get(self, integration_id: str) -> Stored:
+        """One integration and what walking it has led to. Raises NotFoundError."""
+        found = await self.get_many([integration_id])
+        if (stored := found[0]) is None:
+            raise _not_found(integration_id)
+        return stored
+
+    async def get_many(self, integration_ids: Sequence[str]) -> list[Stored | None]:
+        """The integrations with these ids, None where there is none."""
+        if not integration_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for integration_id in integration_ids:
+                pipeline.hgetall(keys.integration(integration_id))
+            found = await pipeline.execute()
+        return [_read(fields) if fields else None for fields in found]
+
+    async def page(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Stored], IndexPosition | None]:
+        """At most `limit` integrations in the order of creation, and where to go on."""
+        ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
+        return [stored for stored in await self.get_many(ids) if stored is not None], position
+
+    async def update(
+        self, integration_id: str, change: Callable[[Integration], Integration]
+    ) -> Integration:
+        """Applies `change` to what is stored.
+
+        State stays as it is, but another `upstream_id`, or a credential with another base URL,
+        begins a new epoch. Raises NotFoundError, IntegrationExistsError.
+        """
+        for _ in range(_EDITS_TRIED):
+            record, epoch = await self._record(integration_id)
+            before = _decode(record)
+            after = change(before)
+            old_record, old_credential = await self._credential(before.credential_id)
+            new_record, new_credential = await self._credential(after.credential_id)
+            old_upstream = upstream_identity(old_credential.base_url, before.upstream_id)
+            new_upstream = upstream_identity(new_credential.base_url, after.upstream_id)
+            status, *existing = await self._edit(
+                keys=[
+                    keys.integration(integration_id),
+                    keys.UPSTREAMS,
+                    keys.credential(before.credential_id),
+                    keys.credential(after.credential_id),
+                    keys.due("walks"),
+                    keys.claimed("walks"),
+                    keys.TOTALS,
+                    keys.catalogue(integration_id, epoch),
+                    keys.quarantine(integration_id, epoch),
+                ],
+                args=[
+                    integration_id,
+                    record,
+                    _encode(after),
+                    epoch,
+                    new_id("ep") if new_upstream != old_upstream else "",
+                    old_upstream,
+                    new_upstream,
+                    old_record,
+                    new_record,
+                    _place_in_schedule(before, after),
+                ],
+            )
+            if status == b"EXISTS":
+                raise IntegrationExistsError(existing[0].decode())
+            if status == b"OK":
+                return after
+        raise ConflictError(f"others are editing integration {integration_id}: try again")
+
+    async def delete(self, integration_id: str) -> None:
+        """Deletes an integration and ends its epoch; events already on lanes still go out.
+
+        Raises NotFoundError.
+        """
+        for _ in range(_EDITS_TRIED):
+            record, epoch = await self._record(integration_id)
+            integration = _decode(record)
+            credential_record, credential = await self._credential(integration.credential_id)
+            (status,) = await self._delete(
+                keys=[
+                    keys.integration(integration_id),
+                    keys.INTEGRATIONS,
+                    keys.UPSTREAMS,
+                    keys.credential(integration.credential_id),
+                    keys.TOTALS,
+                    keys.due("walks"),
+                    keys.claimed("walks"),
+                    keys.lease("walks", integration_id),
+                    keys.catalogue(integration_id, epoch),
+                    keys.quarantine(integration_id, epoch),
+                    keys.walks(integration_id),
+                    keys.walk_order(integration_id),
+                ],
+                args=[
+                    integration_id,
+                    record,
+                    epoch,
+                    upstream_identity(credential.base_url, integration.upstream_id),
+                    credential_record,
+                ],
+            )
+            if status == b"OK":
+                return
+        raise ConflictError(f"others are editing integration {integration_id}: try again")
+
+    async def request_walk(self, integration_id: str, kind: WalkKind, now_ms: int) -> WalkRecord:
+        """Asks for a walk now and returns it as queued.
+
+        A walk that is queued already is joined; a queued delta becomes the sweep asked for.
+        One under way is not joined, because it may have passed by what the caller is after.
+        Raises NotFoundError, or ConflictError if the integration is paused.
+        """
+        for _ in range(_EDITS_TRIED):
+            integration, walking, under_way = await self._walking(integration_id)
+            if integration.paused:
+                raise ConflictError(f"integration {integration_id} is paused: resume it first")
+            queued = None
+            if walking.requested_id is not None and walking.requested_id.encode() not in under_way:
+                queued = await self._find_walk(integration_id, walking.requested_id)
+            if queued is None:
+                walk = WalkRecord(id=new_id("walk"), kind=kind, state="queued", requested_at=now_ms)
+            elif kind == "sweep":
+                walk = msgspec.structs.replace(queued, kind="sweep")
+            else:
+                walk = queued
+            (status,) = await self._request(
+                keys=[
+                    keys.integration(integration_id),
+                    keys.walks(integration_id),
+                    keys.walk_order(integration_id),
+                    keys.due("walks"),
+                    keys.claimed("walks"),
+                ],
+                args=[
+                    integration_id,
+                    walking.requested_id or "",
+                    walk.kind,
+                    walk.id,
+                    _encode(walk),
+                ],
+            )
+            if status == b"OK":
+                return walk
+        raise ConflictError(f"others are asking for walks of {integration_id}: try again")
+
+    async def list_walks(self, integration_id: str) -> list[WalkRecord]:
+        """The walks that are kept, the latest first. Raises NotFoundError."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.exists(keys.integration(integration_id))
+            pipeline.zrange(keys.walk_order(integration_id), 0, -1, desc=True)
+            pipeline.hgetall(keys.walks(integration_id))
+            exists, order, walks = await pipeline.execute()
+        if not exists:
+            raise _not_found(integration_id)
+        return [_decode_walk(walks[walk_id]) for walk_id in order if walk_id in walks]
+
+    async def latest_walks(self, integration_ids: Sequence[str]) -> list[WalkRecord | None]:
+        """The latest walk of each that has begun, None where none has."""
+        if not integration_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for integration_id in integration_ids:
+                # At most one walk is queued, so the second at the latest has begun.
+                pipeline.zrange(keys.walk_order(integration_id), 0, 1, desc=True)
+            orders = await pipeline.execute()
+            for integration_id, order in zip(integration_ids, orders, strict=True):
+                pipeline.hmget(keys.walks(integration_id), order or [""])
+            found = await pipeline.execute()
+        return [_first_begun(walks) for walks in found]
+
+    async def get_walk(self, integration_id: str, walk_id: str) -> WalkRecord:
+        """One walk. Raises NotFoundError."""
+        walk = await self._find_walk(integration_id, walk_id)
+        if walk is None:
+            raise NotFoundError(
+                f"there is no walk {walk_id} of {integration_id}, or it is no longer listed"
+            )
+        return walk
+
+    async def _find_walk(self, integration_id: str, walk_id: str) -> WalkRecord | None:
+        walk = await read_field(self._redis, keys.walks(integration_id), walk_id)
+        return None if walk is None else _decode_walk(walk)
+
+    async def _record(self, integration_id: str) -> tuple[bytes, str]:
+        record, epoch = await read_fields(
+            self._redis, keys.integration(integration_id), ["record", "epoch"]
+        )
+        if record is None or epoch is None:
+            raise _not_found(integration_id)
+        return record, epoch.decode()
+
+    async def _walking(self, integration_id: str) -> tuple[Integration, WalkingState, bytes]:
+        fields = cast(
+            "dict[bytes, bytes]", await self._redis.hgetall(keys.integration(integration_id))
+        )
+        if not fields:
+            raise _not_found(integration_id)
+        return *_read(fields), fields.get(b"walk", b"")
+
+    async def _credential(self, credential_id: str) -> tuple[bytes, Credential]:
+        record = await read_field(self._redis, keys.credential(credential_id), "record")
+        if record is None:
+            raise NotFoundError(f"there is no credential {credential_id}")
+        return record, _decode_credential(record)
+
+
+def _place_in_schedule(before: Integration, after: Integration) -> Literal["wake", "stop", "leave"]:
+    """A paused integration leaves the schedule; what else concerns walking brings it forward."""
+    if after.paused:
+        return "stop"
+    unconcerned = msgspec.structs.replace(
+        before,
+        name=after.name,
+        external_id=after.external_id,
+        labels=after.labels,
+        updated_at=after.updated_at,
+    )
+    return "leave" if unconcerned == after else "wake"
+
+
+def _first_begun(walks: Sequence[bytes | None]) -> WalkRecord | None:
+    for encoded in walks:
+        if encoded is not None and (walk := _decode_walk(encoded)).state != "queued":
+            return walk
+    return None
+
+
+def _read(fields: dict[bytes, bytes]) -> Stored:
+    problem = fields.get(b"problem")
+    walking = WalkingState(
+        epoch=fields[b"epoch"].decode(),
+        baselined=fields.get(b"baselined") == b"1",
+        watermark=_number(fields, b"watermark"),
+        last_delta_at=_number(fields, b"last_delta_at"),
+        last_sweep_at=_number(fields, b"last_sweep_at"),
+        course_count=_number(fields, b"course_count") or 0,
+        quarantined=_number(fields, b"quarantined") or 0,
+        failures=_number(fields, b"failures") or 0,
+        problem=_decode_problem(problem) if problem else None,
+        requested=cast("WalkKind | None", _text(fields, b"requested")),
+        requested_id=_text(fields, b"requested_id"),
+    )
+    return _decode(fields[b"record"]), walking
+
+
+def _number(fields: dict[bytes, bytes], name: bytes) -> int | None:
+    value = fields.get(name)
+    return int(value) if value else None
+
+
+def _text(fields: dict[bytes, bytes], name: bytes) -> str | None:
+    value = fields.get(name)
+    return value.decode() if value else None
+
+
+def _not_found(integration_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no integration {integration_id}")

@@ -1,0 +1,151 @@
+"""Every Redis key of Coursewire: its type and its lifetime. RQ's own keys begin with `rq:`."""
+
+from __future__ import annotations
+
+# --- registrations: kept until deleted -----------------------------------------------------
+
+CREDENTIALS = "cw:credentials"  # zset: credential id -> created ms
+INTEGRATIONS = "cw:integrations"  # zset: integration id -> created ms
+UPSTREAMS = "cw:upstreams"  # hash: "base_url upstream_id" -> integration id
+SUBSCRIPTIONS = "cw:subscriptions"  # zset: subscription id -> created ms
+SUBSCRIPTIONS_VERSION = "cw:subscriptions:version"  # integer, grows with every edit of any
+
+
+def credential(credential_id: str) -> str:
+    """Hash: `record` (JSON), `api_key` (sealed), `uses` (integrations that refer to it)."""
+    return f"cw:credential:{credential_id}"
+
+
+def integration(integration_id: str) -> str:
+    """Hash: `record` (JSON), `epoch`, `baselined`, `watermark`, `last_delta_at`,
+    `last_sweep_at`, `course_count`, `quarantined`, `failures`, `problem` (JSON),
+    `requested`, `requested_id`, `walk` (JSON: the walk under way, to be resumed)."""
+    return f"cw:integration:{integration_id}"
+
+
+def subscription(subscription_id: str) -> str:
+    """Hash: `record` (JSON), `secrets` (sealed JSON), `headers` (sealed JSON)."""
+    return f"cw:subscription:{subscription_id}"
+
+
+# --- the catalogue: one epoch of an integration ---------------------------------------------
+
+
+def catalogue(integration_id: str, epoch: str) -> str:
+    """Hash: course id -> packed fingerprint. Deleted when its epoch ends."""
+    return f"cw:catalogue:{integration_id}:{epoch}"
+
+
+def quarantine(integration_id: str, epoch: str) -> str:
+    """Hash: course id -> reason its record does not decode. Deleted with its epoch."""
+    return f"cw:quarantine:{integration_id}:{epoch}"
+
+
+def seen(integration_id: str, walk_id: str) -> str:
+    """String: 8-byte digests of the live ids a sweep has seen so far. Lives 6 hours after the
+    last page, which is also how long a broken-off walk may be resumed."""
+    return f"cw:seen:{integration_id}:{walk_id}"
+
+
+def walks(integration_id: str) -> str:
+    """Hash: walk id -> JSON, the latest 50. Deleted with the integration."""
+    return f"cw:walks:{integration_id}"
+
+
+def walk_order(integration_id: str) -> str:
+    """Zset: walk id -> first known ms. Deleted with the integration."""
+    return f"cw:walks:{integration_id}:order"
+
+
+# --- events and lanes -----------------------------------------------------------------------
+
+EVENTS = "cw:events"  # stream: the event log; trimmed by retention
+
+
+def lane(subscription_id: str) -> str:
+    """Stream: what the subscription has not received yet, under the log's positions. Deleted
+    with the subscription; an entry leaves when delivered or dead."""
+    return f"cw:lane:{subscription_id}"
+
+
+def lane_retries(subscription_id: str) -> str:
+    """Zset: position -> ms of the next attempt. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:retries"
+
+
+def lane_failing(subscription_id: str) -> str:
+    """Hash: position -> "attempts order_key" of an entry that failed and is not dead. Deleted
+    with the subscription."""
+    return f"cw:lane:{subscription_id}:failing"
+
+
+def lane_dead(subscription_id: str) -> str:
+    """Stream: entries given up, under the log's positions, with the reason. Trimmed by the
+    retention of dead deliveries; deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:dead"
+
+
+def attempts(subscription_id: str) -> str:
+    """Stream: attempt records. Trimmed by count and age; deleted with the subscription."""
+    return f"cw:attempts:{subscription_id}"
+
+
+# --- schedule and leases --------------------------------------------------------------------
+
+
+def due(kind: str) -> str:
+    """Zset: id -> ms from which it may be claimed. `kind` is `walks` or `lanes`."""
+    return f"cw:due:{kind}"
+
+
+def claimed(kind: str) -> str:
+    """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is
+    in `due` or in `claimed`, never in both."""
+    return f"cw:claimed:{kind}"
+
+
+def lease(kind: str, owned_id: str) -> str:
+    """String: the random token of the worker at work. Expires with the lease."""
+    return f"cw:lease:{kind}:{owned_id}"
+
+
+def scheduler(name: str) -> str:
+    """String: a scheduler's last turn in ms. Expires after 30 s."""
+    return f"cw:scheduler:{name}"
+
+
+def rate(credential_id: str) -> str:
+    """String: present while the credential's requests are held back. Expires by itself."""
+    return f"cw:rate:{credential_id}"
+
+
+# --- figures --------------------------------------------------------------------------------
+
+TOTALS = "cw:totals"  # hash: gauges that scripts keep true (pending, dead, courses)
+
+
+def counters(run_id: str) -> str:
+    """Hash: counter -> value, for one run of the Redis server. Expires 7 days after its
+    last increment, so that a restart of the server reads as a reset."""
+    return f"cw:counters:{run_id}"
+
+
+# Keys that may live without an expiry; a test fails on any other.
+LASTING = (
+    "cw:credential:",
+    "cw:credentials",
+    "cw:integration:",
+    "cw:integrations",
+    "cw:upstreams",
+    "cw:subscription:",
+    "cw:subscriptions",
+    "cw:catalogue:",
+    "cw:quarantine:",
+    "cw:walks:",
+    "cw:events",
+    "cw:lane:",
+    "cw:attempts:",
+    "cw:due:",
+    "cw:claimed:",
+    "cw:totals",
+)

@@ -1,0 +1,108 @@
+"""Leases: who is at work on an integration or a lane, with a random token as the fence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
+
+from service.domain.errors import LeaseLostError
+from service.storage import keys
+from service.storage.ids import new_token
+from service.storage.scripts import load
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
+
+Kind = Literal["walks", "lanes"]
+_RENEWALS = 5  # renewals within the duration of a lease
+
+
+class Lease:
+    """The right to work on one integration (`walks`) or one lane (`lanes`) for a while.
+
+    `token` is compared inside every script that commits under the lease. The local clock
+    counts from before the request that obtained it, so it runs out here before it does there.
+    """
+
+    def __init__(self, kind: Kind, owned_id: str, token: str, duration_ms: int) -> None:
+        self.kind = kind
+        self.owned_id = owned_id
+        self.token = token
+        self.duration_ms = duration_ms
+        self.expires = time.monotonic() + duration_ms / 1000
+
+    @property
+    def key(self) -> str:
+        """The Redis key that holds the token."""
+        return keys.lease(self.kind, self.owned_id)
+
+    def remaining(self) -> float:
+        """Seconds until it must be taken as lost."""
+        return self.expires - time.monotonic()
+
+    def extended(self, asked_at: float) -> None:
+        """Notes that a request sent at `asked_at` (monotonic seconds) has extended it."""
+        self.expires = max(self.expires, asked_at + self.duration_ms / 1000)
+
+
+class Leases:
+    """Takes and renews leases."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._take = load(redis, "take_lease")
+        self._renew = load(redis, "renew_lease")
+        self._drop = load(redis, "drop_lease")
+
+    async def take(self, kind: Kind, owned_id: str, claim: int, duration_ms: int) -> Lease | None:
+        """Begins work on a claim; None if the claim is stale or somebody is at work."""
+        lease = Lease(kind, owned_id, new_token(), duration_ms)
+        taken = await self._take(
+            keys=[keys.claimed(kind), lease.key],
+            args=[owned_id, claim, lease.token, duration_ms],
+        )
+        return lease if taken else None
+
+    async def renew(self, lease: Lease) -> None:
+        """Extends a lease. Raises LeaseLostError if it is no longer ours."""
+        asked_at = time.monotonic()
+        if not await self._renew(
+            keys=[keys.claimed(lease.kind), lease.key],
+            args=[lease.owned_id, lease.token, lease.duration_ms],
+        ):
+            raise LeaseLostError
+        lease.extended(asked_at)
+
+    async def drop(self, lease: Lease, due_at: int | None) -> None:
+        """Gives a lease back without having worked; due again at `due_at` (epoch ms) or never."""
+        await self._drop(
+            keys=[keys.due(lease.kind), keys.claimed(lease.kind), lease.key],
+            args=[lease.owned_id, lease.token, "" if due_at is None else due_at],
+        )
+
+    @asynccontextmanager
+    async def kept(self, lease: Lease) -> AsyncIterator[None]:
+        """Renews a lease in the background while the body runs.
+
+        A renewal that fails is tried again until the lease has run out; the body finds that
+        out from its own commits and from `Lease.remaining`.
+        """
+        keeper = asyncio.create_task(self._keep(lease))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self, lease: Lease) -> None:
+        interval = lease.duration_ms / 1000 / _RENEWALS
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.renew(lease)
+            except (ConnectionError, TimeoutError):
+                continue

@@ -1,0 +1,175 @@
+"""Reads how the whole system is doing: the server, schedulers, RQ's workers and queues, work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from service.storage import keys
+from service.storage.leases import Kind
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# Keys of RQ 3, which has no asynchronous interface to read them through.
+_RQ_WORKERS = "rq:workers"
+_RQ_QUEUES = "rq:queues"
+_RQ_QUEUE_PREFIX = "rq:queue:"
+_SCAN_COUNT = 5_000
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The server. `memory_limit` is 0 where it has none."""
+
+    name: str
+    version: str
+    uptime_seconds: int
+    memory_used: int
+    memory_limit: int
+    aof_enabled: bool
+    aof_ok: bool
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker process as RQ knows it; `last_heartbeat` is RQ's ISO 8601 text."""
+
+    name: str
+    state: str
+    queues: tuple[str, ...]
+    host: str | None
+    pid: int | None
+    last_heartbeat: str | None
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """An RQ queue by the number of its jobs."""
+
+    name: str
+    queued: int
+    started: int
+    failed: int
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """Walks or lanes by where they stand; `oldest_due_at` is epoch ms."""
+
+    due: int
+    claimed: int
+    leased: int
+    oldest_due_at: int | None
+
+
+class Overview:
+    """Reads the state of the system. Nothing here blocks the server for long."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def server(self) -> Server:
+        """What the server says of itself."""
+        info = await self._redis.info()
+        return Server(
+            name=str(info.get("server_name", "redis")),
+            version=str(info.get("valkey_version", info.get("redis_version", "unknown"))),
+            uptime_seconds=int(info.get("uptime_in_seconds", 0)),
+            memory_used=int(info.get("used_memory", 0)),
+            memory_limit=int(info.get("maxmemory", 0)),
+            aof_enabled=bool(info.get("aof_enabled", 0)),
+            aof_ok=info.get("aof_last_write_status", "ok") == "ok",
+        )
+
+    async def schedulers(self) -> list[tuple[str, int]]:
+        """The schedulers at work, and when (epoch ms) each last looked for work."""
+        prefix = keys.scheduler("")
+        names = [
+            key.decode()
+            async for key in self._redis.scan_iter(match=f"{prefix}*", count=_SCAN_COUNT)
+        ]
+        if not names:
+            return []
+        turns = cast("list[bytes | None]", await self._redis.mget(names))
+        return sorted(
+            (name.removeprefix(prefix), int(turn))
+            for name, turn in zip(names, turns, strict=True)
+            if turn is not None
+        )
+
+    async def workers(self) -> list[Worker]:
+        """The worker processes that RQ knows."""
+        names = sorted(
+            name.decode() for name in cast("set[bytes]", await self._redis.smembers(_RQ_WORKERS))
+        )
+        if not names:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.hgetall(name)
+            found = await pipeline.execute()
+        return [
+            _worker(name.rpartition(":")[2], fields)
+            for name, fields in zip(names, found, strict=True)
+            if fields
+        ]
+
+    async def queues(self) -> list[Queue]:
+        """The queues that RQ knows."""
+        names = sorted(
+            name.decode().removeprefix(_RQ_QUEUE_PREFIX)
+            for name in cast("set[bytes]", await self._redis.smembers(_RQ_QUEUES))
+        )
+        if not names:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.llen(_RQ_QUEUE_PREFIX + name)
+                pipeline.zcard(f"rq:wip:{name}")
+                pipeline.zcard(f"rq:failed:{name}")
+            found = await pipeline.execute()
+        return [Queue(name, *found[3 * at : 3 * at + 3]) for at, name in enumerate(names)]
+
+    async def work(self, kind: Kind, now_ms: int) -> Work:
+        """Where the work of a kind stands."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcount(keys.due(kind), "-inf", now_ms)
+            pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
+            pipeline.zrange(keys.claimed(kind), 0, -1)
+            due, oldest, claimed = await pipeline.execute()
+        leased = 0
+        if claimed:
+            leased = await self._redis.exists(
+                *(keys.lease(kind, owned_id.decode()) for owned_id in claimed)
+            )
+        return Work(
+            due=due,
+            claimed=len(claimed),
+            leased=leased,
+            oldest_due_at=int(oldest[0][1]) if due else None,
+        )
+
+    async def sizes(self) -> dict[str, int]:
+        """How many credentials, integrations, subscriptions and events there are."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(keys.CREDENTIALS)
+            pipeline.zcard(keys.INTEGRATIONS)
+            pipeline.zcard(keys.SUBSCRIPTIONS)
+            pipeline.xlen(keys.EVENTS)
+            found = await pipeline.execute()
+        names = ("credentials", "integrations", "subscriptions", "events")
+        return dict(zip(names, found, strict=True))
+
+
+def _worker(name: str, fields: dict[bytes, bytes]) -> Worker:
+    def text(field: bytes) -> str | None:
+        value = fields.get(field)
+        return value.decode() if value else None
+
+    pid = text(b"pid")
+    return Worker(
+        name=name,
+        state=text(b"state") or "unknown",
+        queues=tuple((text(b"queues") or "").split(",")),
+        host=text(b"hostname"),
+        pid=int(pid) if pid else None,
+        last_heartbeat=text(b"last_heartbeat"),
+    )

@@ -1,0 +1,26 @@
+"""Loads the Lua scripts; each states its KEYS, ARGV and result above its code."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
+
+_INCLUDE = "-- include "
+
+
+def load(redis: Redis, name: str) -> AsyncScript:
+    """The script `name`.lua bound to `redis`; a lost script cache is refilled by itself."""
+    return redis.register_script(source(name))
+
+
+def source(name: str) -> str:
+    """The text of a script, with the file that its first line includes before it."""
+    text = files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    first, _, _ = text.partition("\n")
+    if first.startswith(_INCLUDE):
+        return source(first.removeprefix(_INCLUDE)) + text
+    return text

@@ -1,0 +1,30 @@
+-- include _epochs
+-- Stores an edited integration; another upstream begins a new epoch of it.
+--
+-- KEYS  1 integration  2 upstreams  3 credential before  4 credential after  5 due walks
+--       6 claimed walks  7 totals  8 catalogue and  9 quarantine of the epoch in force
+-- ARGV  1 id  2 record as read  3 record  4 epoch as read  5 next epoch, '' to stay in it
+--       6 upstream before  7 upstream after  8 and 9 the credentials' records as read
+--       10 'wake', 'stop' or 'leave': what becomes of its place in the schedule
+-- Result {'OK'}, {'EXISTS', id of the integration on that upstream} or {'STALE'}
+if redis.call('HGET', KEYS[1], 'record') ~= ARGV[2]
+  or redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[4]
+  or redis.call('HGET', KEYS[3], 'record') ~= ARGV[8]
+  or redis.call('HGET', KEYS[4], 'record') ~= ARGV[9] then
+  return {'STALE'}
+end
+if ARGV[6] ~= ARGV[7] then
+  local existing = redis.call('HGET', KEYS[2], ARGV[7])
+  if existing then return {'EXISTS', existing} end
+  redis.call('HDEL', KEYS[2], ARGV[6])
+  redis.call('HSET', KEYS[2], ARGV[7], ARGV[1])
+end
+if KEYS[3] ~= KEYS[4] then
+  redis.call('HINCRBY', KEYS[3], 'uses', -1)
+  redis.call('HINCRBY', KEYS[4], 'uses', 1)
+end
+redis.call('HSET', KEYS[1], 'record', ARGV[3])
+if ARGV[5] ~= '' then begin_epoch(KEYS[1], KEYS[8], KEYS[9], KEYS[7], ARGV[5]) end
+if ARGV[10] == 'wake' then wake_walk(KEYS[5], KEYS[6], ARGV[1]) end
+if ARGV[10] == 'stop' then redis.call('ZREM', KEYS[5], ARGV[1]) end
+return {'OK'}

@@ -1,0 +1,74 @@
+-- include _events
+-- Ends a worker's turn at an integration: stores what came of it, lists the walk, gives the
+-- lease back and puts the integration in the schedule. May append one operational event.
+--
+-- KEYS  1 lease  2 integration  3 walks  4 walk order  5 seen  6 due walks  7 claimed walks
+--       8 events  9 subscriptions version  10 totals  11 counters  12 due lanes
+--       13 claimed lanes  14.. the lanes named in ARGV
+-- ARGV  1 lease token  2 epoch  3 integration id  4 due ms  5 walk id  6 walk JSON
+--       7 '1' if the walk is over (forget its progress, its seen set and its request)
+--       8 subscriptions version  9 event type or ''  10 suffix  11 facts  12 targets
+--       13 number of lanes  14 number of counters  15 progress of the walk as last stored
+--       then per lane: id, '1' if it may be woken
+--       then per counter: field, increment
+--       then pairs to set in the integration: field, value
+-- Result {'OK', lanes woken} or {'LEASE'}, {'EPOCH'}, {'PROGRESS'}, {'SUBSCRIPTIONS'}
+local KEPT_WALKS = 50
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[7], ARGV[3])
+  if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('ZADD', KEYS[6], 'LT', 0, ARGV[3]) end
+  return {'EPOCH'}
+end
+if (redis.call('HGET', KEYS[2], 'walk') or '') ~= ARGV[15] then return {'PROGRESS'} end
+if ARGV[9] ~= '' and (redis.call('GET', KEYS[9]) or '0') ~= ARGV[8] then
+  return {'SUBSCRIPTIONS'}
+end
+
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[7], ARGV[3])
+local now = now_ms()
+local lanes, counters = tonumber(ARGV[13]), tonumber(ARGV[14])
+local due = tonumber(ARGV[4])
+if ARGV[7] == '1' then
+  redis.call('HDEL', KEYS[2], 'walk')
+  redis.call('DEL', KEYS[5])
+  if redis.call('HGET', KEYS[2], 'requested_id') == ARGV[5] then
+    redis.call('HDEL', KEYS[2], 'requested', 'requested_id')
+  end
+end
+if redis.call('HEXISTS', KEYS[2], 'requested') == 1 then due = math.min(due, now) end
+for at = 16 + 2 * lanes + 2 * counters, #ARGV, 2 do
+  redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
+end
+redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+redis.call('ZADD', KEYS[4], 'NX', now, ARGV[5])
+local excess = redis.call('ZRANGE', KEYS[4], 0, -(KEPT_WALKS + 1))
+for _, walk in ipairs(excess) do
+  redis.call('HDEL', KEYS[3], walk)
+  redis.call('ZREM', KEYS[4], walk)
+end
+redis.call('ZADD', KEYS[6], string.format('%.0f', due), ARGV[3])
+
+local touched, lane_keys, lane_ids, wakeable = {}, {}, {}, {}
+for lane = 1, lanes do
+  lane_keys[lane] = KEYS[13 + lane]
+  lane_ids[lane] = ARGV[14 + 2 * lane]
+  wakeable[lane] = ARGV[15 + 2 * lane]
+end
+if ARGV[9] ~= '' then
+  local position = append_event(KEYS[8], {
+    type = ARGV[9], integration = ARGV[3], course = '', suffix = ARGV[10],
+    sequence = '0', previous = '0', facts = ARGV[11], body = '',
+  })
+  local entered = enter_lanes(lane_keys, touched, ARGV[12], position, ARGV[3])
+  if entered ~= 0 then redis.call('HINCRBY', KEYS[10], 'pending', entered) end
+end
+for counter = 1, counters do
+  local at = 14 + 2 * lanes + 2 * counter
+  redis.call('HINCRBY', KEYS[11], ARGV[at], ARGV[at + 1])
+end
+if counters > 0 then redis.call('EXPIRE', KEYS[11], 604800) end
+return {'OK', wake_lanes(KEYS[12], KEYS[13], touched, lane_ids, wakeable, now)}

@@ -1,0 +1,183 @@
+"""Subscriptions: what subscribers want, and the sealed secrets and headers of their pushes."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.errors import ConflictError, NotFoundError
+from service.domain.signing import encode_secret
+from service.domain.subscriptions import Subscription, SubscriptionState, state_of
+from service.storage import keys
+from service.storage.hashes import read_field
+from service.storage.index import IndexPosition, page_of_ids
+from service.storage.scripts import load
+from service.storage.sealing import Sealer
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_EDITS_TRIED = 20  # times an edit starts again because another came first
+_SECRET_BYTES = 32
+
+_decode = msgspec.json.Decoder(Subscription).decode
+_decode_secrets = msgspec.json.Decoder(list[str]).decode
+_decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+_encode = msgspec.json.encode
+
+
+def new_secret() -> str:
+    """A new signing secret."""
+    return encode_secret(randomness.token_bytes(_SECRET_BYTES))
+
+
+class SubscriptionStore:
+    """Stores subscriptions."""
+
+    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+        self._redis = redis
+        self._sealer = sealer
+        self._write = load(redis, "write_subscription")
+        self._delete = load(redis, "delete_subscription")
+        self._read_all = load(redis, "read_subscriptions")
+
+    async def create(
+        self, subscription: Subscription, secrets: Sequence[str], headers: Mapping[str, str]
+    ) -> None:
+        """Stores a new subscription; events committed from now on reach its lane."""
+        written = await self._store(
+            subscription,
+            b"",
+            secrets=self._sealed(subscription.id, "secrets", list(secrets)),
+            headers=self._sealed(subscription.id, "headers", dict(headers)),
+        )
+        if not written:
+            raise ConflictError(f"there is a subscription {subscription.id} already")
+
+    async def get(self, subscription_id: str) -> Subscription:
+        """One subscription. Raises NotFoundError."""
+        return _decode(await self._field(subscription_id, "record"))
+
+    async def get_many(self, subscription_ids: Sequence[str]) -> list[Subscription | None]:
+        """The subscriptions with these ids, None where there is none."""
+        if not subscription_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for subscription_id in subscription_ids:
+                pipeline.hget(keys.subscription(subscription_id), "record")
+            found = await pipeline.execute()
+        return [None if record is None else _decode(record) for record in found]
+
+    async def page(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Subscription], IndexPosition | None]:
+        """At most `limit` subscriptions in the order of creation, and where to go on."""
+        ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
+        found = await self.get_many(ids)
+        return [subscription for subscription in found if subscription is not None], position
+
+    async def update(
+        self,
+        subscription_id: str,
+        change: Callable[[Subscription], Subscription],
+        headers: Mapping[str, str] | None = None,
+    ) -> Subscription:
+        """Applies `change` to what is stored, and replaces the headers unless they are None.
+
+        A lane that is sent to after the edit and holds anything is due at once; one that is
+        not leaves the schedule and goes on collecting. Raises NotFoundError.
+        """
+        for _ in range(_EDITS_TRIED):
+            record = await self._field(subscription_id, "record")
+            after = change(_decode(record))
+            sealed = (
+                {}
+                if headers is None
+                else {"headers": self._sealed(subscription_id, "headers", dict(headers))}
+            )
+            if await self._store(after, record, **sealed):
+                return after
+        raise ConflictError(f"others are editing subscription {subscription_id}: try again")
+
+    async def delete(self, subscription_id: str) -> None:
+        """Deletes a subscription with its lane. Raises NotFoundError."""
+        deleted = await self._delete(
+            keys=[
+                keys.subscription(subscription_id),
+                keys.SUBSCRIPTIONS,
+                keys.SUBSCRIPTIONS_VERSION,
+                keys.lane(subscription_id),
+                keys.lane_dead(subscription_id),
+                keys.TOTALS,
+                keys.due("lanes"),
+                keys.claimed("lanes"),
+                keys.lease("lanes", subscription_id),
+                keys.lane_retries(subscription_id),
+                keys.lane_failing(subscription_id),
+                keys.attempts(subscription_id),
+            ],
+            args=[subscription_id],
+        )
+        if not deleted:
+            raise _not_found(subscription_id)
+
+    async def secrets(self, subscription_id: str) -> list[str]:
+        """The signing secrets, the newest first. Raises NotFoundError or SealError."""
+        sealed = await self._field(subscription_id, "secrets")
+        return _decode_secrets(self._sealer.open(sealed, _owner(subscription_id, "secrets")))
+
+    async def headers(self, subscription_id: str) -> dict[str, str]:
+        """The headers to send with each push. Raises NotFoundError or SealError."""
+        sealed = await self._field(subscription_id, "headers")
+        return _decode_headers(self._sealer.open(sealed, _owner(subscription_id, "headers")))
+
+    async def all_for_matching(self) -> tuple[int, list[Subscription]]:
+        """Every subscription, and the version that all of them together have."""
+        version, *records = await self._read_all(
+            keys=[keys.SUBSCRIPTIONS_VERSION, keys.SUBSCRIPTIONS], args=[keys.subscription("")]
+        )
+        return int(version), [_decode(record) for record in records]
+
+    async def _store(self, subscription: Subscription, as_read: bytes, **sealed: bytes) -> bool:
+        sent_to = state_of(subscription) is SubscriptionState.ACTIVE
+        status = await self._write(
+            keys=[
+                keys.subscription(subscription.id),
+                keys.SUBSCRIPTIONS,
+                keys.SUBSCRIPTIONS_VERSION,
+                keys.lane(subscription.id),
+                keys.due("lanes"),
+                keys.claimed("lanes"),
+            ],
+            args=[
+                subscription.id,
+                subscription.created_at,
+                as_read,
+                _encode(subscription),
+                "1" if sent_to else "0",
+                *(item for pair in sealed.items() for item in pair),
+            ],
+        )
+        return bool(status == b"OK")
+
+    async def _field(self, subscription_id: str, name: str) -> bytes:
+        value = await read_field(self._redis, keys.subscription(subscription_id), name)
+        if value is None:
+            raise _not_found(subscription_id)
+        return value
+
+    def _sealed(
+        self, subscription_id: str, name: str, content: list[str] | dict[str, str]
+    ) -> bytes:
+        return self._sealer.seal(_encode(content), _owner(subscription_id, name))
+
+
+def _owner(subscription_id: str, name: str) -> str:
+    return f"subscription:{subscription_id}:{name}"
+
+
+def _not_found(subscription_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no subscription {subscription_id}")

@@ -1,0 +1,104 @@
+"""Ends a worker's turn at an integration, and what that leaves in the integration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from service.domain.integrations import WalkRecord
+from service.storage import keys
+from service.storage.catalogue import LaneTable, NewEvent, raise_for_status
+from service.storage.counters import Counters, flatten
+from service.storage.ids import event_suffixes
+from service.storage.leases import Lease
+from service.storage.scripts import load
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+class Walks:
+    """Stores how walks went."""
+
+    def __init__(self, redis: Redis, counters: Counters) -> None:
+        self._redis = redis
+        self._counters = counters
+        self._finish = load(redis, "finish_walk")
+
+    async def progress(self, integration_id: str) -> bytes:
+        """The stored progress of the walk under way, empty if none is."""
+        stored = await self._redis.hget(keys.integration(integration_id), "walk")
+        return cast("bytes", stored or b"")
+
+    async def give_up(self, integration_id: str, record: WalkRecord) -> None:
+        """Lists a walk that was broken off too long ago to be resumed as failed."""
+        await self._redis.hset(
+            keys.walks(integration_id), record.id, msgspec.json.encode(record).decode()
+        )
+
+    async def finish(
+        self,
+        lease: Lease,
+        *,
+        epoch: str,
+        progress: bytes,
+        record: WalkRecord,
+        over: bool,
+        due_at: int,
+        fields: Mapping[str, str | int | bytes],
+        increments: Counter[str],
+        event: NewEvent | None = None,
+        subscriptions_version: int = 0,
+    ) -> None:
+        """Gives the integration back, due at `due_at` (epoch ms), with `fields` set in it.
+
+        `over` says that the walk has ended, well or not; otherwise it is to be resumed. Raises
+        LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
+        """
+        integration_id = lease.owned_id
+        lanes = LaneTable()
+        targets = lanes.targets(event.lanes) if event is not None else ""
+        suffix = event_suffixes(1)[0] if event is not None else ""
+        pairs = [item for pair in fields.items() for item in pair]
+        status, *_ = await self._finish(
+            keys=[
+                lease.key,
+                keys.integration(integration_id),
+                keys.walks(integration_id),
+                keys.walk_order(integration_id),
+                keys.seen(integration_id, record.id),
+                keys.due("walks"),
+                keys.claimed("walks"),
+                keys.EVENTS,
+                keys.SUBSCRIPTIONS_VERSION,
+                keys.TOTALS,
+                await self._counters.key(),
+                keys.due("lanes"),
+                keys.claimed("lanes"),
+                *lanes.keys(),
+            ],
+            args=[
+                lease.token,
+                epoch,
+                integration_id,
+                due_at,
+                record.id,
+                msgspec.json.encode(record),
+                "1" if over else "0",
+                subscriptions_version,
+                event.type if event is not None else "",
+                suffix,
+                event.facts if event is not None else b"",
+                targets,
+                len(lanes.keys()),
+                len(increments),
+                progress,
+                *lanes.arguments(),
+                *flatten(increments),
+                *pairs,
+            ],
+        )
+        raise_for_status(status)

@@ -1,0 +1,1 @@
+"""The clients against peers on loopback that behave, and that do not."""

@@ -1,0 +1,243 @@
+"""The shared client: guarded at every connection, quiet, and closed without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from service.clients import egress
+from service.clients.egress import AddressGuard
+from service.clients.transport import ExchangeError, OutboundClient, Timeline, open_client
+from service.domain.retry import OutcomeClass
+from tests.integration.clients.conftest import Exchange, Listen
+
+# Ways to write this machine's address in a URL; `{port}` is where a peer listens.
+LOOPBACK_URLS = (
+    "http://127.0.0.1:{port}/",
+    "http://127.0.0.1.:{port}/",
+    "http://127.1:{port}/",
+    "http://127.0.1:{port}/",
+    "http://127.000.000.001:{port}/",
+    "http://2130706433:{port}/",
+    "http://017700000001:{port}/",
+    "http://0x7f000001:{port}/",
+    "http://0x7F.1:{port}/",
+    "http://0x7f.0.0.0x1:{port}/",
+    "http://0177.1:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://0:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:7f00:1]:{port}/",
+    "http://[0:0:0:0:0:ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:0.0.0.0]:{port}/",
+    "http://[::]:{port}/",
+    "http://[::1]:{port}/",
+    "http://[::1%25lo]:{port}/",
+    "http://[64:ff9b::7f00:1]:{port}/",
+    "http://localhost:{port}/",
+    "http://LOCALHOST.:{port}/",
+    "http://127。0。0。1:{port}/",
+    "http://\uff11\uff12\uff17.0.0.1:{port}/",
+    "http://example.com@127.0.0.1:{port}/",
+    "http://example.com\\@127.0.0.1:{port}/",
+    "http://127.0.0.1%2f:{port}/",
+    "http://loop.example:{port}/",
+    "http://many.example:{port}/",
+    "http://mapped.example:{port}/",
+)
+
+
+class Names(AbstractResolver):
+    """A name server under the test's control; other names are left to the system."""
+
+    def __init__(self, **names: list[str]) -> None:
+        self.names = {f"{name}.example": addresses for name, addresses in names.items()}
+        self.system = egress.SystemResolver()
+        self.closed = False
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        if host not in self.names:
+            return await self.system.resolve(host, port, family)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in self.names[host]
+        ]
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.system.close()
+
+
+async def ok(exchange: Exchange) -> None:
+    await exchange.answer(200, b"ok", Set_Cookie="session=1; Path=/")
+
+
+@pytest.mark.parametrize("filtered", [True, False], ids=["names filtered", "socket alone"])
+@pytest.mark.parametrize("url", LOOPBACK_URLS)
+async def test_no_way_of_writing_a_private_address_leads_to_a_connection(
+    listen: Listen, url: str, filtered: bool, monkeypatch: pytest.MonkeyPatch
+):
+    peer = await listen(ok)
+    names = Names(
+        loop=["127.0.0.1"], many=["127.0.0.1", "10.0.0.1", "::1"], mapped=["::ffff:127.0.0.1"]
+    )
+    if not filtered:  # whatever name resolution lets through, the socket does not
+        monkeypatch.setattr(
+            egress.GuardedResolver, "resolve", lambda self, *args, **kw: names.resolve(*args, **kw)
+        )
+    async with open_client(AddressGuard(), lookup=names) as client:
+        with pytest.raises((ExchangeError, httpx.InvalidURL, ValueError)) as failure:
+            await client.get(url.format(port=peer.port))
+    if isinstance(failure.value, ExchangeError):
+        assert failure.value.kind in (OutcomeClass.REFUSED_TARGET, OutcomeClass.DNS)
+    assert peer.connections == 0
+
+
+async def test_a_name_rebound_to_a_private_address_is_refused_at_the_next_connection(
+    listen: Listen,
+):
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, Connection="close")
+
+    peer = await listen(script)
+    names = Names(hook=["127.0.0.1"])
+    async with open_client(AddressGuard(["127.0.0.1"]), lookup=names) as client:
+        url = f"http://hook.example:{peer.port}/"
+        assert (await client.get(url)).status_code == 200
+        names.names["hook.example"] = ["127.0.0.2"]
+        client.direct.client.connector.clear_dns_cache()  # as after 10 s
+        with pytest.raises(ExchangeError) as refusal:
+            await client.get(url)
+    assert refusal.value.kind is OutcomeClass.REFUSED_TARGET
+    assert "hook.example resolves to 127.0.0.2" in str(refusal.value)
+    assert peer.connections == 1
+
+
+async def test_of_a_names_addresses_a_usable_one_is_connected_to(listen: Listen):
+    peer = await listen(ok)
+    names = Names(mixed=["10.0.0.1", "127.0.0.1", "::1"])
+    async with open_client(AddressGuard(["127.0.0.1"]), lookup=names) as client:
+        assert (await client.get(f"http://mixed.example:{peer.port}/")).status_code == 200
+
+
+async def test_an_allowed_name_opens_its_address_for_no_other_name(listen: Listen):
+    peer = await listen(ok)
+    names = Names(trusted=["127.0.0.1"], other=["127.0.0.1"])
+    async with open_client(AddressGuard(["trusted.example"]), lookup=names) as client:
+        assert (await client.get(f"http://trusted.example:{peer.port}/")).status_code == 200
+        for url in (f"http://other.example:{peer.port}/", f"http://127.0.0.1:{peer.port}/"):
+            with pytest.raises(ExchangeError):
+                await client.get(url)
+    assert peer.connections == 1
+
+
+def test_the_guard_and_vouching_hold_on_uvloop():
+    async def main() -> None:
+        async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            names = Names(trusted=["127.0.0.1"], other=["127.0.0.1", "127.0.0.2"])
+            async with open_client(AddressGuard(["trusted.example"]), lookup=names) as client:
+                assert (await client.get(f"http://trusted.example:{port}/")).status_code == 200
+                for host in ("other.example", "127.0.0.1", "[::1]"):
+                    with pytest.raises(ExchangeError) as refusal:
+                        await client.get(f"http://{host}:{port}/")
+                    assert refusal.value.kind is OutcomeClass.REFUSED_TARGET
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+async def test_it_names_itself_and_keeps_no_cookies(client: OutboundClient, listen: Listen):
+    peer = await listen(ok)
+    for _ in range(2):
+        await client.get(peer.url)
+    assert all(request.headers["user-agent"].startswith("Coursewire") for request in peer.requests)
+    assert all("cookie" not in request.headers for request in peer.requests)
+
+
+async def test_connections_are_kept_alive(client: OutboundClient, listen: Listen):
+    peer = await listen(ok)
+    timelines = [Timeline(), Timeline()]
+    for timeline in timelines:
+        await client.get(peer.url, extensions={Timeline.EXTENSION: timeline})
+    assert peer.connections == 1
+    assert [timeline.reused for timeline in timelines] == [False, True]
+
+
+async def test_proxies_in_the_environment_are_ignored(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, closed_port: int
+):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
+    peer = await listen(ok)
+    async with open_client(AddressGuard(["127.0.0.1"])) as client:
+        assert (await client.get(peer.url)).status_code == 200
+
+
+async def test_a_host_that_never_answers_leaves_connections_to_others(listen: Listen):
+    silent, healthy = await listen(None), await listen(ok)
+    async with open_client(
+        AddressGuard(["127.0.0.1"]), max_connections=6, max_connections_per_host=4
+    ) as client:
+        stuck = [asyncio.create_task(client.get(silent.url)) for _ in range(20)]
+        await silent.until(lambda: silent.connections == 4)
+        assert (await client.get(healthy.url)).status_code == 200
+        assert silent.connections == 4
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+
+
+async def test_a_failure_keeps_the_library_exception_as_its_cause(
+    client: OutboundClient, closed_port: int
+):
+    with pytest.raises(ExchangeError) as failure:
+        await client.get(f"http://127.0.0.1:{closed_port}/?token=secret")
+    assert failure.value.kind is OutcomeClass.CONNECT
+    assert "secret" not in str(failure.value)
+    causes: list[Any] = [failure.value]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    assert isinstance(causes[-1], ConnectionRefusedError)
+
+
+async def test_a_body_left_half_read_ends_its_connection(client: OutboundClient, listen: Listen):
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
+        while True:
+            await exchange.send(b"x" * 65536)
+
+    peer = await listen(script)
+    async with client.stream("GET", peer.url) as response:
+        async for _ in response.aiter_raw():
+            break
+    await peer.until(lambda: peer.disconnections == 1)
+
+
+async def test_closing_ends_every_connection_and_leaves_no_task(listen: Listen):
+    peer = await listen(ok)
+    names = Names(hook=["127.0.0.1"])
+    before = asyncio.all_tasks()
+    async with open_client(AddressGuard(["127.0.0.1"]), lookup=names) as client:
+        url = f"http://hook.example:{peer.port}/"
+        await asyncio.gather(*(client.get(url) for _ in range(5)))
+        assert not names.closed
+        opened = peer.connections
+    await peer.until(lambda: peer.disconnections == opened)
+    assert names.closed
+    ours = asyncio.all_tasks() - before
+    assert not [task for task in ours if "clients/conftest" not in repr(task)]

@@ -1,0 +1,326 @@
+"""The services of one process over a real Valkey, and a sandbox served on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+from aiohttp import web
+from redis.asyncio import Redis
+from standardwebhooks import Webhook
+
+from service.bootstrap import Services, open_services
+from service.domain.fingerprint import Fingerprint
+from service.domain.integrations import Credential, Integration
+from service.domain.subscriptions import Lane, Payload, Subscription
+from service.sandbox.server import SandboxConfig, create_sandbox
+from service.settings import Settings
+from service.storage import keys
+from service.storage.catalogue import Change, NewEvent, Progress
+from service.storage.ids import new_id
+from service.storage.schedule import ClaimLimit
+from service.storage.subscriptions import new_secret
+from workers.committer import now_ms
+from workers.deliverer import deliver_batch
+from workers.poller import poll_batch
+from workers.process import JobContext
+
+UPSTREAM_ID = "workday:integration"
+
+
+class QuietDispatcher:
+    """Stands in for enqueueing: the tests run jobs themselves."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def dispatch(self, *kinds: str, scheduler: str | None = None) -> int:
+        self.calls += 1
+        return 0
+
+
+@pytest.fixture
+async def services(redis: Redis, valkey_url: str) -> AsyncIterator[Services]:
+    settings = Settings.from_env(
+        {
+            "COURSEWIRE_REDIS_URL": valkey_url,
+            "COURSEWIRE_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(32)).decode(),
+            "COURSEWIRE_ALLOWED_TARGETS": "127.0.0.0/8",
+        }
+    )
+    async with open_services(settings) as services:
+        yield services
+
+
+@pytest.fixture
+def context(services: Services) -> JobContext:
+    return JobContext(services, QuietDispatcher(), asyncio.Event())
+
+
+class Sandbox:
+    """The stand-in upstream of one test, and what can be done to it."""
+
+    def __init__(self, port: int) -> None:
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/control")
+
+    async def _call(self, method: str, path: str, content: Any = None) -> Any:
+        answer = await self.client.request(method, path, json=content)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    async def change(self, *changes: dict[str, Any]) -> list[dict[str, Any]]:
+        return await self._call("POST", f"/integrations/{UPSTREAM_ID}/changes", list(changes))
+
+    async def fault(self, kind: str, **fields: Any) -> None:
+        await self._call("POST", "/faults", {"kind": kind, **fields})
+
+    async def heal(self) -> None:
+        await self._call("DELETE", "/faults")
+
+    async def served(self) -> list[dict[str, Any]]:
+        return await self._call("GET", "/served")
+
+
+@pytest.fixture
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """A sandbox with 600 courses: three pages of a walk; `indirect` chooses another number."""
+    courses = getattr(request, "param", 600)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = SandboxConfig(integrations=(UPSTREAM_ID,), courses=courses, quiet=True)
+    server = uvicorn.Server(
+        uvicorn.Config(create_sandbox(config), log_config=None, date_header=False, access_log=False)
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    sandbox = Sandbox(listener.getsockname()[1])
+    yield sandbox
+    await sandbox.client.aclose()
+    server.should_exit = True
+    await serving
+    listener.close()
+
+
+class Registered:
+    """A registered integration, walked by hand."""
+
+    def __init__(self, context: JobContext, integration: Integration) -> None:
+        self.context = context
+        self.services: Services = context.services
+        self.id = integration.id
+
+    async def claim(self) -> int:
+        """Makes the integration due and claims it; returns the claim's token."""
+        redis = self.services.redis
+        await redis.zadd(keys.due("walks"), {self.id: 0})
+        (claims,) = await self.services.schedule.claim([ClaimLimit("walks", "q", 10, 10)], 30_000)
+        assert claims.ids == [self.id]
+        return claims.token
+
+    async def turn(self) -> None:
+        """One poll job for it."""
+        await poll_batch(self.context, [(self.id, await self.claim())])
+
+    async def walk(self, kind: str) -> Any:
+        """Asks for a walk, takes one turn and returns the walk's record."""
+        walk = await self.services.integrations.request_walk(self.id, kind, now_ms())
+        await self.turn()
+        return await self.services.integrations.get_walk(self.id, walk.id)
+
+    async def state(self) -> Any:
+        _, state = await self.services.integrations.get(self.id)
+        return state
+
+    async def events(self) -> list[Any]:
+        events, _ = await self.services.events.read(None, 10_000)
+        return events
+
+
+@pytest.fixture
+async def register(context: JobContext, sandbox: Sandbox):
+    async def register(**fields: Any) -> Registered:
+        services = context.services
+        credential = await new_credential(services, sandbox.base_url)
+        now = now_ms()
+        integration = Integration(
+            id=new_id("int"),
+            name="test",
+            upstream_id=UPSTREAM_ID,
+            credential_id=credential,
+            created_at=now,
+            updated_at=now,
+            **fields,
+        )
+        await services.integrations.create(integration)
+        await services.redis.zrem(keys.due("walks"), integration.id)
+        return Registered(context, integration)
+
+    return register
+
+
+async def new_credential(services: Services, base_url: str, api_key: str = "sandbox-key") -> str:
+    now = now_ms()
+    credential = Credential(
+        id=new_id("cred"), name="test", base_url=base_url, created_at=now, updated_at=now
+    )
+    await services.credentials.create(credential, api_key)
+    return credential.id
+
+
+FACTS = {
+    "integration_id": "int_a",
+    "upstream_id": "workday:a",
+    "external_id": None,
+    "labels": {},
+    "remote_id": "32",
+    "origin_id": None,
+    "changed": [],
+    "reason": None,
+    "evidence": None,
+    "initial": False,
+    "detected_by": "delta",
+}
+
+
+class Hook:
+    """A receiver that answers as told and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[dict], int] = lambda _event: 204
+        self.received: list[tuple[str, dict, bytes]] = []
+        self.secret = new_secret()
+        self.url = ""
+        self.at_once = self.most_at_once = 0
+        self._arrival = asyncio.Condition()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        Webhook(self.secret).verify(body, dict(request.headers))
+        event = json.loads(body)
+        async with self._arrival:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self._arrival.notify_all()
+        await self.gate.wait()
+        self.at_once -= 1
+        self.received.append((request.headers["webhook-id"], event, body))
+        return web.Response(status=self.answer(event), text="so be it")
+
+    async def holds(self, count: int) -> None:
+        """Waits until so many requests are being held back at the gate."""
+        async with self._arrival:
+            await self._arrival.wait_for(lambda: self.at_once >= count)
+
+    def courses(self) -> list[str]:
+        return [event["data"]["course_id"] for _, event, _ in self.received]
+
+
+@pytest.fixture
+async def hook():
+    hook = Hook()
+    application = web.Application()
+    application.router.add_post("/hook", hook.handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    hook.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/hook"
+    yield hook
+    await runner.cleanup()
+
+
+class Harness:
+    """One subscription, events put on its lane, and turns of its sender."""
+
+    def __init__(self, context: JobContext, subscription: Subscription) -> None:
+        self.context = context
+        self.services = context.services
+        self.id = subscription.id
+        self._step = b""
+
+    async def emit(self, *course_ids: str) -> None:
+        """Commits one `course.updated` for each of the courses, in order."""
+        services = self.services
+        redis = services.redis
+        await redis.hset(keys.integration("int_a"), "epoch", "ep")
+        await redis.zadd(keys.claimed("walks"), {"int_a": 9e15})
+        lease = await services.leases.take("walks", "int_a", 9_000_000_000_000_000, 10_000)
+        version = int(await redis.get(keys.SUBSCRIPTIONS_VERSION))
+        for number, course_id in enumerate(course_ids):
+            step = self._step + b"."
+            await services.catalogue.commit(
+                lease,
+                epoch="ep",
+                walk_id="walk",
+                subscriptions_version=version,
+                progress=Progress(self._step, step),
+                changes=[
+                    Change(
+                        course_id=course_id,
+                        fingerprint=Fingerprint(
+                            deleted=False,
+                            raw=bytes(16),
+                            paths=bytes(95),
+                            remote_id="32",
+                            origin_id=None,
+                        ),
+                        event=NewEvent(
+                            type="course.updated",
+                            facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
+                            body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
+                            order_key=course_id,
+                            lanes=(Lane(self.id, Payload.FULL),),
+                        ),
+                    )
+                ],
+                seen=b"",
+                increments=Counter(),
+            )
+            self._step = step
+        await services.leases.drop(lease, None)
+
+    async def claim(self) -> int:
+        await self.services.redis.zadd(keys.due("lanes"), {self.id: 0})
+        (claims,) = await self.services.schedule.claim([ClaimLimit("lanes", "q", 10, 10)], 30_000)
+        return claims.token
+
+    async def turn(self) -> None:
+        await deliver_batch(self.context, [(self.id, await self.claim())])
+
+    async def make_retries_due(self) -> None:
+        redis = self.services.redis
+        for position in await redis.zrange(keys.lane_retries(self.id), 0, -1):
+            await redis.zadd(keys.lane_retries(self.id), {position: 1})
+
+    async def depth(self):
+        (depth,) = await self.services.lanes.depth_many([self.id])
+        return depth
+
+    async def deliveries(self, **filters):
+        found, _ = await self.services.attempts.deliveries(self.id, limit=100, **filters)
+        return found
+
+
+@pytest.fixture
+async def subscribe(context, hook):
+    async def subscribe(**fields) -> Harness:
+        subscription = Subscription(
+            id=new_id("sub"),
+            created_at=1,
+            updated_at=1,
+            **({"url": hook.url, "timeout_seconds": 5.0} | fields),
+        )
+        await context.services.subscriptions.create(subscription, [hook.secret], {"x-tenant": "42"})
+        return Harness(context, subscription)
+
+    return subscribe

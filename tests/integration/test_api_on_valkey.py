@@ -1,0 +1,78 @@
+"""The life of registrations over the API, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from litestar.testing import AsyncTestClient
+
+from service.app import create_app
+from service.settings import Settings
+from service.storage import keys
+
+TOKEN = "admin-token-of-this-test"
+
+
+@pytest.fixture
+async def client(redis, valkey_url) -> AsyncIterator[AsyncTestClient]:
+    settings = Settings(admin_token=TOKEN, encryption_keys=(b"k" * 32,), redis_url=valkey_url)
+
+    async with AsyncTestClient(create_app(settings)) as client:
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        yield client
+
+
+async def test_registrations_come_and_go_without_a_trace(client, redis) -> None:
+    registered = await client.post(
+        "/v1/integrations",
+        json={"name": "a", "upstream_id": "w:1", "base_url": "https://a.example", "api_key": "k"},
+    )
+    assert registered.status_code == 201, registered.text
+    integration = registered.headers["location"]
+    credential = f"/v1/credentials/{registered.json()['credential_id']}"
+    subscribed = await client.post(
+        "/v1/subscriptions",
+        json={"url": "https://r.example", "integration_ids": [registered.json()["id"]]},
+    )
+    assert subscribed.status_code == 201, subscribed.text
+    subscription = subscribed.headers["location"]
+
+    for path, change in (
+        (integration, {"labels": {"a": "b"}, "paused": True}),
+        (integration, {"upstream_id": "w:2", "paused": False}),
+        (credential, {"base_url": "https://b.example", "api_key": "k2"}),
+        (subscription, {"paused": True, "headers": {"a": "b"}}),
+        (subscription, {"paused": False}),
+    ):
+        answer = await client.patch(path, json=change)
+        assert answer.status_code == 200, answer.text
+    assert (await client.post(f"{integration}/walks", json={"kind": "sweep"})).status_code == 202
+    shown = (await client.get(integration)).json()
+    assert shown["epoch"] != registered.json()["epoch"]
+    assert (await client.get(f"{integration}/courses")).json() == {"items": [], "next": None}
+
+    for key in await redis.keys():
+        assert await redis.ttl(key) > 0 or key.decode().startswith(keys.LASTING), key
+    for path in (integration, subscription, credential):
+        assert (await client.delete(path)).status_code == 204
+    assert await redis.keys() == [keys.SUBSCRIPTIONS_VERSION.encode()]
+
+
+async def test_the_status_is_read_from_the_server(client, redis) -> None:
+    status = (await client.get("/v1/status")).json()
+    assert status["redis"]["up"] is True
+    assert status["redis"]["server"] == "valkey"
+    assert status["redis"]["memory_used_bytes"] > 0
+    metrics = await client.get("/metrics")
+    assert "coursewire_redis_up 1.0" in metrics.text
+
+
+async def test_a_full_server_is_a_problem_that_says_so(client, redis) -> None:
+    await redis.config_set("maxmemory", "1")
+    try:
+        answer = await client.post("/v1/subscriptions", json={"url": "https://r.example"})
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert answer.status_code == 503
+    assert "memory" in answer.json()["detail"]

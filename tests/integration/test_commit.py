@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from service.domain.errors import EpochEndedError, LeaseLostError, StaleSubscriptionsError
+from service.domain.fingerprint import Fingerprint, unpack
+from service.domain.identifiers import event_position
+from service.domain.subscriptions import Lane, Payload
+from service.storage import keys
+from service.storage.catalogue import Catalogue, Change, NewEvent, Progress
+from service.storage.counters import Counters
+from service.storage.event_log import EventLog
+from service.storage.lanes import Lanes, Recorded
+from service.storage.leases import Lease, Leases
+from service.storage.schedule import ClaimLimit, Schedule
+
+FINGERPRINT = Fingerprint(
+    deleted=False, raw=b"r" * 16, paths=b"p" * 95, remote_id="32", origin_id=None
+)
+
+
+@pytest.fixture
+async def lease(redis):
+    await redis.hset(keys.integration("int_a"), mapping={"epoch": "ep_1", "course_count": 0})
+    await redis.zadd(keys.claimed("walks"), {"int_a": 9e15})
+    lease = await Leases(redis).take("walks", "int_a", 9_000_000_000_000_000, 10_000)
+    assert lease is not None
+    return lease
+
+
+def change(course_id: str = "c1", lanes: tuple[Lane, ...] = (), **kept) -> Change:
+    return Change(
+        course_id=course_id,
+        fingerprint=msgspec.structs.replace(FINGERPRINT, **kept),
+        live=1,
+        event=NewEvent(
+            type="course.created", facts=b"{}", body=b'{"id":"c1"}', lanes=lanes, order_key="k"
+        ),
+    )
+
+
+async def commit(redis, lease: Lease, *changes: Change, **overrides):
+    arguments = {
+        "epoch": "ep_1",
+        "walk_id": "walk_1",
+        "subscriptions_version": 0,
+        "progress": Progress(b"", b"p1"),
+        "changes": changes,
+        "seen": b"",
+        "increments": Counter({"events_total|course.created": len(changes)}),
+    }
+    return await Catalogue(redis, Counters(redis)).commit(lease, **(arguments | overrides))
+
+
+async def everything(redis) -> dict[bytes, bytes]:
+    return {key: await redis.dump(key) async for key in redis.scan_iter("cw:*")}
+
+
+async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis, lease):
+    committed = await commit(redis, lease, change(lanes=(Lane("sub_1", Payload.FULL),)))
+
+    assert (committed.events, committed.lanes_woken) == (1, 1)
+    (event,), _ = await EventLog(redis).read(None, 10)
+    (packed,) = await Catalogue(redis, Counters(redis)).read("int_a", "ep_1", ["c1"])
+    kept = unpack(packed)
+    assert kept.sequence == event.sequence > 0
+    assert event.id == f"evt_{kept.event}"
+    assert event_position(event.id) == (event.position, event.suffix)
+    assert event.previous_sequence is None
+    (entry,) = await Lanes(redis, Counters(redis)).read("sub_1", None, 10)
+    assert (entry.position, entry.order_key, entry.payload) == (event.position, "k", Payload.FULL)
+    counters, totals = await Counters(redis).read()
+    assert counters == {"events_total|course.created": 1}
+    assert totals == {"courses": 1, "pending": 1}
+    assert await redis.zscore(keys.due("lanes"), "sub_1") is not None
+
+
+async def test_a_later_sequence_is_higher_even_if_the_clock_went_back(redis, lease):
+    ahead = 9_000_000_000_000
+    await commit(redis, lease, change(sequence=ahead))
+    (event,), _ = await EventLog(redis).read(None, 10)
+    assert (event.sequence, event.previous_sequence) == (ahead + 1, ahead)
+
+
+async def test_an_inactive_lane_collects_without_being_woken(redis, lease):
+    committed = await commit(
+        redis, lease, change(lanes=(Lane("sub_1", Payload.THIN, active=False),))
+    )
+    assert committed.lanes_woken == 0
+    assert await redis.xlen(keys.lane("sub_1")) == 1
+    assert await redis.zcard(keys.due("lanes")) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        ({"epoch": "ep_0"}, EpochEndedError),
+        ({"subscriptions_version": 7}, StaleSubscriptionsError),
+        ({"progress": Progress(b"other", b"p1")}, LeaseLostError),
+    ],
+)
+async def test_a_refused_commit_writes_nothing(redis, lease, overrides, error):
+    before = await everything(redis)
+    with pytest.raises(error):
+        await commit(redis, lease, change(), **overrides)
+    assert await everything(redis) == before
+
+
+async def test_a_worker_whose_lease_passed_to_another_writes_nothing(redis, lease):
+    await redis.set(lease.key, "another's token")
+    before = await everything(redis)
+    with pytest.raises(LeaseLostError):
+        await commit(redis, lease, change())
+    assert await everything(redis) == before
+
+
+async def test_a_commit_sent_twice_is_carried_out_once(redis, lease):
+    await commit(redis, lease, change())
+    with pytest.raises(LeaseLostError):
+        await commit(redis, lease, change())
+    assert await redis.xlen(keys.EVENTS) == 1
+
+
+async def test_quarantine_is_counted_once_and_ends_with_a_good_record(redis, lease):
+    bad = Change(course_id="c1", problem="Expected `str`")
+    await commit(redis, lease, bad)
+    await commit(redis, lease, bad, progress=Progress(b"p1", b"p2"))
+    assert await redis.hget(keys.integration("int_a"), "quarantined") == b"1"
+    row = await Catalogue(redis, Counters(redis)).row("int_a", "ep_1", "c1")
+    assert (row.state, row.quarantine_reason) == ("quarantined", "Expected `str`")
+    await commit(redis, lease, change(), progress=Progress(b"p2", b"p3"))
+    assert await redis.hget(keys.integration("int_a"), "quarantined") == b"0"
+
+
+async def test_only_what_is_due_is_claimed_and_only_once(redis):
+    schedule = Schedule(redis)
+    await schedule.wake("lanes", "sub_1")
+    await redis.zadd(keys.due("lanes"), {"sub_later": 9e15})
+    limits = [ClaimLimit("lanes", "rq:queue:coursewire-deliver", 10, 5)]
+    (claims,) = await schedule.claim(limits, 30_000)
+    assert claims.ids == ["sub_1"]
+    assert (await schedule.claim(limits, 30_000))[0].ids == []
+
+
+async def test_a_claim_that_lapsed_is_due_again_and_its_token_is_stale(redis):
+    schedule = Schedule(redis)
+    await schedule.wake("lanes", "sub_1")
+    limits = [ClaimLimit("lanes", "q", 10, 5)]
+    (first,) = await schedule.claim(limits, 0)
+    (second,) = await schedule.claim(limits, 30_000)
+    assert second.ids == ["sub_1"]
+    assert await Leases(redis).take("lanes", "sub_1", first.token, 1000) is None
+    assert await Leases(redis).take("lanes", "sub_1", second.token, 1000) is not None
+    assert await Leases(redis).take("lanes", "sub_1", second.token, 1000) is None
+
+
+async def test_a_long_queue_stops_claiming(redis):
+    await Schedule(redis).wake("lanes", "sub_1")
+    await redis.rpush("q", *range(5))
+    (claims,) = await Schedule(redis).claim([ClaimLimit("lanes", "q", 10, 5)], 30_000)
+    assert claims.ids == []
+
+
+async def lane_lease(redis) -> Lease:
+    schedule = Schedule(redis)
+    await schedule.wake("lanes", "sub_1")
+    (claims,) = await schedule.claim([ClaimLimit("lanes", "q", 10, 5)], 30_000)
+    lease = await Leases(redis).take("lanes", "sub_1", claims.token, 10_000)
+    assert lease is not None
+    return lease
+
+
+async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
+    for number in range(3):
+        await commit(
+            redis,
+            lease,
+            change(f"c{number}", lanes=(Lane("sub_1", Payload.FULL),)),
+            progress=Progress(b"p%d" % number if number else b"", b"p%d" % (number + 1)),
+        )
+    lanes = Lanes(redis, Counters(redis))
+    sender = await lane_lease(redis)
+    one, two, three = await lanes.read("sub_1", None, 10)
+    common = {"order_key": "k", "attempts": 1}
+    await lanes.record(
+        sender,
+        [
+            Recorded(position=one.position, result="S", **common),
+            Recorded(position=two.position, result="R", due_at=123, **common),
+            Recorded(position=three.position, result="D", reason="gone", **common),
+        ],
+        Counter(),
+    )
+    assert [entry.position for entry in await lanes.read("sub_1", None, 10)] == [two.position]
+    (failing,) = await lanes.failing("sub_1")
+    assert (failing.position, failing.attempts, failing.due_at) == (two.position, 1, 123)
+    (depth,) = await lanes.depth_many(["sub_1"])
+    assert (depth.pending, depth.dead) == (1, 1)
+    _, totals = await Counters(redis).read()
+    assert (totals["pending"], totals["dead"]) == (1, 1)
+    assert await lanes.release(sender, three.position, "later")
+    assert await redis.zscore(keys.due("lanes"), "sub_1") == 123
+
+
+async def test_a_record_sent_twice_counts_once(redis, lease):
+    await commit(redis, lease, change(lanes=(Lane("sub_1", Payload.FULL),)))
+    lanes = Lanes(redis, Counters(redis))
+    sender = await lane_lease(redis)
+    (entry,) = await lanes.read("sub_1", None, 10)
+    dead = Recorded(position=entry.position, result="D", order_key="k", attempts=1, reason="r")
+    await lanes.record(sender, [dead], Counter())
+    await lanes.record(sender, [dead], Counter())
+    _, totals = await Counters(redis).read()
+    assert (totals["pending"], totals["dead"]) == (0, 1)
+    assert (await lanes.depth_many(["sub_1"]))[0].dead == 1
+
+
+async def test_a_lane_with_unseen_entries_is_due_at_once(redis, lease):
+    sender = await lane_lease(redis)
+    await commit(redis, lease, change(lanes=(Lane("sub_1", Payload.FULL),)))
+    assert await redis.zscore(keys.due("lanes"), "sub_1") is None  # someone is at work on it
+    await Lanes(redis, Counters(redis)).release(sender, None, "later")
+    assert await redis.zscore(keys.due("lanes"), "sub_1") is not None

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from service.domain.subscriptions import Payload
+from service.storage import keys
+from workers.deliverer import deliver_batch
+
+
+async def test_every_event_is_signed_sent_recorded_and_leaves_the_lane(subscribe, hook):
+    harness = await subscribe()
+    await harness.emit(*(f"c{number}" for number in range(300)))
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(8)
+    hook.gate.set()
+    await turn
+    assert sorted(hook.courses()) == sorted(f"c{number}" for number in range(300))
+    assert hook.most_at_once == 8
+    assert (await harness.depth()).pending == 0
+    deliveries = await harness.deliveries(state="delivered")
+    assert len(deliveries) == 100
+    (attempt,) = deliveries[0].attempts
+    assert (attempt.outcome, attempt.status, attempt.number) == ("delivered", 204, 1)
+    assert await harness.services.redis.zcard(keys.due("lanes")) == 0
+
+
+async def test_a_failing_course_waits_in_order_and_holds_up_no_other(subscribe, hook):
+    harness = await subscribe()
+    hook.answer = lambda event: 500 if event["data"]["course_id"] == "bad" else 204
+    await harness.emit("bad", "good", "bad", "good", "bad", "other")
+    await harness.turn()
+    assert sorted(hook.courses()) == ["bad", "good", "good", "other"]
+    assert (await harness.depth()).pending == 3
+    (first, *_) = await harness.deliveries(state="pending")
+    (attempt,) = first.attempts
+    assert (attempt.outcome, attempt.status, attempt.excerpt) == ("status", 500, "so be it")
+
+    hook.answer = lambda _event: 204
+    await harness.turn()  # the retry is not due yet, so nothing may pass it
+    assert len(hook.received) == 4
+    await harness.make_retries_due()
+    await harness.turn()
+    bad = [event["data"]["course"]["n"] for _, event, _ in hook.received[4:]]
+    assert bad == [0, 2, 4]
+    assert (await harness.depth()).pending == 0
+
+
+async def test_a_retry_has_the_same_id_and_the_same_bytes(subscribe, hook):
+    harness = await subscribe()
+    hook.answer = lambda _event: 503
+    await harness.emit("c1")
+    await harness.turn()
+    await harness.services.subscriptions.update(
+        harness.id, lambda old: msgspec.structs.replace(old, payload=Payload.THIN)
+    )
+    hook.answer = lambda _event: 204
+    await harness.make_retries_due()
+    await harness.turn()
+    (first_id, _, first), (second_id, _, second) = hook.received
+    assert (first_id, first) == (second_id, second)
+
+
+async def test_an_exhausted_schedule_ends_in_a_listed_death_and_frees_the_course(subscribe, hook):
+    harness = await subscribe(retry_schedule_seconds=(1, 1))
+    hook.answer = lambda event: 500 if event["data"]["course"]["n"] == 0 else 204
+    await harness.emit("c1", "c1")
+    for _ in range(3):
+        await harness.make_retries_due()
+        await harness.turn()
+    (dead,) = await harness.deliveries(state="dead")
+    assert dead.reason == "3 attempts failed, the last with status 500"
+    assert [attempt.number for attempt in dead.attempts] == [1, 2, 3]
+    depth = await harness.depth()
+    assert (depth.pending, depth.dead) == (0, 1)
+    assert [event["data"]["course"]["n"] for _, event, _ in hook.received] == [0, 0, 0, 1]
+
+
+async def test_retry_after_delays_the_next_attempt(subscribe, hook, context):
+    harness = await subscribe()
+    post = context.services.receiver.post
+
+    async def ask_for_time(*arguments, **kept):
+        outcome = await post(*arguments, **kept)
+        return msgspec.structs.replace(outcome, retry_after=3600.0)
+
+    context.services.receiver.post = ask_for_time
+    hook.answer = lambda _event: 429
+    await harness.emit("c1")
+    await harness.turn()
+    (delivery,) = await harness.deliveries(state="pending")
+    (attempt,) = delivery.attempts
+    assert attempt.next_attempt_at - attempt.at >= 3_600_000
+    due = await harness.services.redis.zscore(keys.due("lanes"), harness.id)
+    assert due == attempt.next_attempt_at
+
+
+async def test_what_arrives_during_a_drain_is_sent_in_it(subscribe, hook):
+    harness = await subscribe()
+    await harness.emit("c1")
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    await harness.emit("c2")
+    hook.gate.set()
+    await turn
+    assert hook.courses() == ["c1", "c2"]
+
+
+async def test_two_senders_with_one_claim_send_once(subscribe, hook, context):
+    harness = await subscribe()
+    await harness.emit("c1", "c2")
+    token = await harness.claim()
+    await asyncio.gather(
+        deliver_batch(context, [(harness.id, token)]),
+        deliver_batch(context, [(harness.id, token)]),
+    )
+    assert sorted(hook.courses()) == ["c1", "c2"]
+
+
+async def test_a_sender_whose_lease_passed_on_records_nothing(subscribe, hook):
+    harness = await subscribe()
+    await harness.emit("c1")
+    redis = harness.services.redis
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    await redis.set(keys.lease("lanes", harness.id), "another's token")
+    hook.gate.set()
+    await turn
+    assert (await harness.depth()).pending == 1
+    assert await redis.xlen(keys.attempts(harness.id)) == 0
+
+
+async def test_an_event_that_outlived_the_log_dies_with_that_reason(subscribe, hook):
+    harness = await subscribe()
+    await harness.emit("c1")
+    await harness.services.redis.xtrim(keys.EVENTS, maxlen=0)
+    await harness.turn()
+    assert hook.received == []
+    assert (await harness.depth()).dead == 1
+
+
+async def test_a_paused_lane_collects_and_is_sent_when_resumed(subscribe, hook):
+    harness = await subscribe(paused=True)
+    await harness.emit("c1")
+    await harness.turn()
+    assert hook.received == []
+    assert await harness.services.redis.zcard(keys.due("lanes")) == 0
+    await harness.services.subscriptions.update(
+        harness.id, lambda old: msgspec.structs.replace(old, paused=False)
+    )
+    assert await harness.services.redis.zcard(keys.due("lanes")) == 1
+    await harness.turn()
+    assert hook.courses() == ["c1"]
+
+
+async def test_a_lane_far_longer_than_its_window_drains_in_order(subscribe, hook, monkeypatch):
+    monkeypatch.setattr("service.domain.lane.MAX_WAITING_PER_COURSE", 3)
+    harness = await subscribe()
+    await harness.emit(*(f"c{number % 3}" for number in range(60)))
+    await harness.turn()
+    sent: dict[str, list[int]] = {}
+    for _, event, _ in hook.received:
+        sent.setdefault(event["data"]["course_id"], []).append(event["data"]["course"]["n"])
+    assert all(numbers == sorted(numbers) for numbers in sent.values())
+    assert sum(len(numbers) for numbers in sent.values()) == 60
+
+
+async def test_headers_and_the_secret_reach_only_the_subscriber(subscribe, hook, services):
+    harness = await subscribe()
+    await harness.emit("c1")
+    await harness.turn()
+    dump = b"".join(
+        [await services.redis.dump(key) or b"" async for key in services.redis.scan_iter("*")]
+    )
+    assert hook.secret.encode() not in dump
+    assert b"x-tenant" not in dump

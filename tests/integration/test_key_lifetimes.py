@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from service.domain.integrations import Baseline
+from service.storage.keys import LASTING
+
+
+async def test_every_key_has_a_lifetime_or_is_on_the_list_of_those_that_last(
+    register,
+    sandbox,
+    subscribe,
+    hook,
+    context,
+    services,
+):
+    harness = await subscribe()
+    hook.answer = lambda event: 204 if event["type"] == "course.created" else 500
+    integration = await register(baseline=Baseline.EMIT)
+    await integration.turn()
+    await sandbox.fault("error", code="PLATFORM.RATE_LIMIT_EXCEEDED", times=1, retry_after=9)
+    await sandbox.change({"op": "edit", "count": 5}, {"op": "vanish", "count": 1})
+    await integration.turn()
+    registered, _ = await services.integrations.get(integration.id)
+    await services.redis.delete(f"cw:rate:{registered.credential_id}")
+    await integration.walk("sweep")
+    await harness.turn()
+
+    without = [
+        name.decode()
+        for name in await services.redis.keys("cw:*")
+        if await services.redis.ttl(name) == -1
+    ]
+    assert [name for name in without if not name.startswith(LASTING)] == []
+    assert without  # the scan saw the lasting ones

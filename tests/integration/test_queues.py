@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from service.domain.errors import SettingsError
+from service.storage.connections import open_async, open_sync
+from workers import queues
+
+
+@pytest.fixture
+def connection(valkey_url):
+    with open_sync(valkey_url) as connection:
+        connection.flushall()
+        yield connection
+
+
+def fetch(connection: Redis, job_id: str) -> Job:
+    return Job.fetch(job_id, connection, JSONSerializer)
+
+
+def test_a_job_carries_its_claims_and_expires_with_them(connection):
+    job_id = queues.enqueue(
+        connection, queues.POLL, [("int_a", 1_795_424_001_123), ("int_b", 7)], ttl=30
+    )
+    job = fetch(connection, job_id)
+    assert job.func_name == "workers.jobs.poll"
+    assert job.args == [[["int_a", 1_795_424_001_123], ["int_b", 7]]]
+    assert job.description == "poll 2 integrations"
+    assert (job.timeout, job.result_ttl, job.failure_ttl) == (90, 0, 86_400)
+    assert 25 < connection.ttl(job.key) <= 30
+    assert job.func is not None
+
+
+def test_each_queue_has_its_function(connection):
+    deliver = fetch(connection, queues.enqueue(connection, queues.DELIVER, [("sub_a", 1)], ttl=9))
+    assert (deliver.func_name, deliver.origin) == ("workers.jobs.deliver", queues.DELIVER)
+    maintain = fetch(connection, queues.enqueue_maintenance(connection))
+    assert (maintain.func_name, maintain.args) == ("workers.jobs.maintain", [])
+
+
+def test_the_backlog_is_the_length_of_the_list_under_its_key(connection):
+    assert queues.backlog(connection, queues.POLL) == 0
+    queues.enqueue(connection, queues.POLL, [("int_a", 1)], ttl=30)
+    assert queues.backlog(connection, queues.POLL) == 1
+    assert connection.llen(queues.key(queues.POLL)) == 1
+
+
+def test_maintenance_is_enqueued_once_at_a_time(connection):
+    assert queues.enqueue_maintenance(connection) is not None
+    assert queues.enqueue_maintenance(connection) is None
+    assert queues.backlog(connection, queues.MAINTAIN) == 1
+
+
+def test_a_scheme_that_is_not_supported_is_named():
+    for opened in (open_sync, open_async):
+        with pytest.raises(SettingsError, match="sentinel://"):
+            opened("sentinel://:hunter2@a:1,b:2/0?service=x")
+
+
+def test_a_command_whose_answer_was_lost_is_not_sent_again(connection, valkey_url):
+    with open_sync(valkey_url, blocks_for=20) as waiting:
+        outcome: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                waiting.blpop(["list"], 20)
+            except RedisConnectionError as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not (blocked := [c for c in connection.client_list() if c["cmd"] == "blpop"]):
+            pass
+        connection.client_kill_filter(_id=blocked[0]["id"])
+        thread.join(10)
+        assert outcome
+        connection.rpush("list", "kept")
+        assert connection.lrange("list", 0, -1) == [b"kept"]
+
+
+async def test_more_commands_than_connections_wait_for_one(valkey_url):
+    client = open_async(valkey_url, max_connections=2)
+    try:
+        assert await asyncio.gather(*(client.ping() for _ in range(20))) == [True] * 20
+    finally:
+        await client.aclose()
+
+
+def test_a_connection_that_the_server_closed_is_replaced_unnoticed(valkey_url):
+    with open_sync(valkey_url) as first, open_sync(valkey_url) as second:
+        for _ in range(2):
+            own = first.client_id()
+            second.client_kill_filter(_id=str(own))
+            assert first.ping()
+
+
+def test_redis_away_is_said_at_once(unused_tcp_port):
+    with (
+        open_sync(f"redis://127.0.0.1:{unused_tcp_port}/0") as client,
+        pytest.raises(RedisConnectionError),
+    ):
+        client.ping()

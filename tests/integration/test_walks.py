@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from service.domain.integrations import Baseline, IntegrationState, state_of
+from service.domain.subscriptions import Subscription
+from service.storage import keys
+from workers.poller import poll_batch
+
+
+def types(events) -> Counter[str]:
+    return Counter(event.type for event in events)
+
+
+async def baselined(register, **fields):
+    integration = await register(**fields)
+    await integration.turn()
+    assert (await integration.state()).baselined
+    return integration
+
+
+async def test_a_silent_baseline_reports_only_its_completion(register):
+    integration = await baselined(register)
+    assert types(await integration.events()) == {"integration.baseline_completed": 1}
+    state = await integration.state()
+    assert state.course_count == 600
+    assert state.watermark is not None
+
+
+async def test_an_emitted_baseline_reports_every_course_once(register):
+    integration = await baselined(register, baseline=Baseline.EMIT)
+    events = await integration.events()
+    assert types(events) == {"course.created": 600, "integration.baseline_completed": 1}
+    assert len({event.course_id for event in events}) == 601
+
+
+async def test_a_delta_sees_edits_and_tombstones_but_no_provider_or_skill(register, sandbox):
+    integration = await baselined(register)
+    changes = await sandbox.change(
+        {"op": "edit", "count": 3},
+        {"op": "create", "count": 2},
+        {"op": "delete", "count": 2},
+        {"op": "provider", "count": 4},
+        {"op": "skill", "count": 5},
+    )
+    walk = await integration.walk("delta")
+    assert walk.state == "completed"
+    expected = {"course.updated": 3, "course.created": 2, "course.deleted": 2}
+    assert types((await integration.events())[1:]) == expected
+    await integration.walk("sweep")
+    after = [event for event in (await integration.events())[1:] if event.type == "course.updated"]
+    assert {event.course_id for event in after} == {
+        change["course_id"] for change in changes if change["op"] in ("edit", "provider", "skill")
+    }
+    assert len(after) == 12
+
+
+async def test_a_vanished_course_is_deleted_only_when_asking_for_it_confirms_that(
+    register, sandbox
+):
+    integration = await baselined(register)
+    (hidden,) = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 1})]
+    await integration.walk("delta")
+    (gone,) = [one["course_id"] for one in await sandbox.change({"op": "vanish", "count": 1})]
+    # `hidden` is missing from pages only; asking for it by id still finds it.
+    await sandbox.fault("vanish", on="walk", course_ids=[hidden])
+    await integration.walk("sweep")
+    deleted = [event for event in await integration.events() if event.type == "course.deleted"]
+    assert [event.course_id for event in deleted] == [gone]
+
+
+async def test_an_answer_without_the_control_course_proves_no_absence(register, sandbox):
+    integration = await baselined(register)
+    await sandbox.change({"op": "vanish", "count": 3})
+    await sandbox.fault("empty", on="ids")
+    walk = await integration.walk("sweep")
+    assert walk.state == "completed"
+    assert "course.deleted" not in types(await integration.events())
+    await sandbox.heal()
+    await integration.walk("sweep")
+    assert types(await integration.events())["course.deleted"] == 3
+
+
+@pytest.mark.parametrize("sandbox", [1, 8, 10, 600], indirect=True)
+@pytest.mark.parametrize("fault", ["empty", "end_early"])
+async def test_an_empty_or_truncated_sweep_deletes_nothing(register, sandbox, fault):
+    integration = await baselined(register)
+    await sandbox.fault(fault, on="walk")
+    walk = await integration.walk("sweep")
+    assert walk.state == "completed"
+    assert (await integration.state()).course_count in (1, 8, 10, 600)
+    assert "course.deleted" not in types(await integration.events())
+
+
+async def test_a_mass_disappearance_deletes_nothing_and_says_so(register, sandbox):
+    integration = await baselined(register)
+    await sandbox.change({"op": "vanish", "count": 200})
+    walk = await integration.walk("sweep")
+    assert walk.error == (
+        "200 of 600 courses are absent from the sweep; too many to be believed, nothing was deleted"
+    )
+    assert "course.deleted" not in types(await integration.events())
+
+
+async def test_a_restored_course_is_created_again_with_a_higher_sequence(register, sandbox):
+    integration = await baselined(register)
+    (gone,) = await sandbox.change({"op": "delete", "count": 1})
+    await integration.walk("delta")
+    await sandbox.change({"op": "restore", "course_id": gone["course_id"]})
+    await integration.walk("delta")
+    deleted, restored = (await integration.events())[1:]
+    assert (deleted.type, restored.type) == ("course.deleted", "course.created")
+    assert restored.previous_sequence == deleted.sequence < restored.sequence
+    assert b'"reason":"restored"' in restored.facts
+
+
+async def test_anonymisation_of_a_deleted_course_is_silent(register, sandbox):
+    integration = await baselined(register)
+    (first, second) = await sandbox.change({"op": "delete", "count": 2})
+    await integration.walk("delta")
+    known = len(await integration.events())
+    await sandbox.change(
+        {"op": "anonymise", "course_id": first["course_id"], "keep_deleted_at": True},
+        {"op": "anonymise", "course_id": second["course_id"], "keep_deleted_at": False},
+    )
+    await integration.walk("delta")
+    await integration.walk("sweep")
+    assert len(await integration.events()) == known
+
+
+async def test_a_walk_handed_back_is_resumed_where_it_stopped(register, context, sandbox):
+    integration = await register(baseline=Baseline.EMIT)
+    fetch = context.services.upstream.fetch_page
+
+    async def fetch_one_then_drain(*arguments):
+        page = await fetch(*arguments)
+        context.draining.set()
+        return page
+
+    context.services.upstream.fetch_page = fetch_one_then_drain
+    await integration.turn()
+    assert not (await integration.state()).baselined
+    context.services.upstream.fetch_page = fetch
+    context.draining.clear()
+    await integration.turn()
+
+    assert (await integration.state()).baselined
+    pages = [one for one in await sandbox.served() if one["status"] == 200]
+    assert len(pages) == 3
+    assert types(await integration.events())["course.created"] == 600
+
+
+async def test_a_worker_killed_between_two_commits_loses_and_repeats_nothing(
+    register, context, sandbox
+):
+    integration = await register(baseline=Baseline.EMIT)
+    commit = context.services.catalogue.commit
+    calls = 0
+
+    async def die_at_the_second(*arguments, **kept):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise asyncio.CancelledError
+        return await commit(*arguments, **kept)
+
+    context.services.catalogue.commit = die_at_the_second
+    token = await integration.claim()
+    await asyncio.gather(poll_batch(context, [(integration.id, token)]), return_exceptions=True)
+    context.services.catalogue.commit = commit
+    await context.services.redis.delete(keys.lease("walks", integration.id))
+    await context.services.redis.zrem(keys.claimed("walks"), integration.id)
+    assert types(await integration.events()) == {"course.created": 250}
+
+    await integration.turn()
+    created = [e.course_id for e in await integration.events() if e.type == "course.created"]
+    assert len(created) == len(set(created)) == 600
+
+
+async def test_two_workers_with_the_same_claim_walk_once(register, context, sandbox):
+    integration = await register(baseline=Baseline.EMIT)
+    token = await integration.claim()
+    await asyncio.gather(
+        poll_batch(context, [(integration.id, token)]),
+        poll_batch(context, [(integration.id, token)]),
+    )
+    assert len(await sandbox.served()) == 3
+
+
+async def test_a_subscription_made_while_a_walk_runs_misses_nothing_after_it(
+    register, context, sandbox
+):
+    integration = await register(baseline=Baseline.EMIT)
+    services = context.services
+    read = services.catalogue.read
+    subscription = Subscription(
+        id="sub_new", url="http://127.0.0.1:1/hook", created_at=1, updated_at=1
+    )
+
+    async def subscribe_then_read(*arguments):
+        services.catalogue.read = read
+        # The snapshot of subscriptions that this walk matches with is out of date from here on.
+        await services.matchers.current()
+        await services.subscriptions.create(subscription, ["whsec_" + "A" * 32], {})
+        return await read(*arguments)
+
+    services.catalogue.read = subscribe_then_read
+    await integration.turn()
+    (depth,) = await services.lanes.depth_many(["sub_new"])
+    assert depth.pending == 600
+
+
+async def test_a_refused_key_asks_for_attention_and_is_probed_slowly(register, sandbox):
+    integration = await baselined(register)
+    await sandbox.fault("error", code="PLATFORM.AUTHENTICATION_INVALID")
+    walk = await integration.walk("delta")
+    assert walk.state == "failed"
+    registered, state = await integration.services.integrations.get(integration.id)
+    assert state_of(registered, state) is IntegrationState.ERROR
+    assert state.problem.code == "PLATFORM.AUTHENTICATION_INVALID"
+    due = await integration.services.redis.zscore(keys.due("walks"), integration.id)
+    assert due - state.problem.since == pytest.approx(1_800_000, abs=5_000)
+    await sandbox.heal()
+    await integration.walk("delta")
+    registered, state = await integration.services.integrations.get(integration.id)
+    assert state_of(registered, state) is IntegrationState.ACTIVE
+    assert state.problem is None
+
+
+async def test_an_outage_keeps_the_watermark_and_the_cursor(register, sandbox):
+    integration = await baselined(register)
+    before = (await integration.state()).watermark
+    await sandbox.fault("html", on="later", times=1)
+    await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+    await integration.turn()
+    state = await integration.state()
+    assert (state.failures, state.watermark) == (1, before)
+    assert not state.problem.attention
+    await integration.turn()
+    state = await integration.state()
+    assert (state.failures, state.problem) == (0, None)
+    refused = [one["status"] for one in await sandbox.served()]
+    assert refused == [200, 200, 200, 200, 502, 200, 200]
+
+
+async def test_a_rate_limit_holds_the_credential_and_goes_on_where_it_stopped(register, sandbox):
+    integration = await register()
+    await sandbox.fault(
+        "error", code="PLATFORM.RATE_LIMIT_EXCEEDED", on="later", times=1, retry_after=2
+    )
+    await integration.turn()
+    await integration.turn()  # held: asks for nothing
+    assert len(await sandbox.served()) == 2
+    registered, state = await integration.services.integrations.get(integration.id)
+    assert (state.failures, state.problem) == (0, None)
+    await integration.services.redis.delete(keys.rate(registered.credential_id))
+    await integration.turn()
+    assert (await integration.state()).baselined
+    assert len(await sandbox.served()) == 4
+
+
+async def test_a_cursor_that_the_upstream_refuses_starts_the_walk_again_once(register, sandbox):
+    integration = await register(baseline=Baseline.EMIT)
+    await sandbox.fault("error", code="PLATFORM.INPUT_INVALID", on="later", times=1)
+    await integration.turn()
+    await integration.turn()
+    assert (await integration.state()).baselined
+    assert types(await integration.events())["course.created"] == 600
+
+
+async def test_a_page_cut_short_stops_the_walk_and_is_asked_for_smaller(register, sandbox):
+    integration = await register(baseline=Baseline.EMIT)
+    await sandbox.fault("truncate", times=1)
+    await integration.turn()
+    state = await integration.state()
+    assert (state.failures, state.baselined) == (1, False)
+    await integration.turn()
+    assert (await integration.state()).baselined
+    sizes = [int(one["parameters"]["page_size"]) for one in await sandbox.served()]
+    assert sizes == [250, *[125] * 5]
+
+
+async def test_a_deleted_integration_ends_its_epoch_under_a_running_walk(register, context):
+    integration = await register(baseline=Baseline.EMIT)
+    services = context.services
+    read = services.catalogue.read
+
+    async def delete_then_read(*arguments):
+        services.catalogue.read = read
+        await services.integrations.delete(integration.id)
+        return await read(*arguments)
+
+    services.catalogue.read = delete_then_read
+    await integration.turn()
+    assert await integration.events() == []
+    assert [key async for key in services.redis.scan_iter(f"cw:*{integration.id}*")] == []
+    assert await services.redis.zcard(keys.due("walks")) == 0

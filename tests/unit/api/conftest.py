@@ -1,0 +1,150 @@
+"""The API over a fake Redis, with an upstream and a receiver that do as they are told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fakeredis import FakeAsyncRedis
+from litestar.testing import AsyncTestClient
+
+from service.app import create_app
+from service.bootstrap import Services, assemble
+from service.clients.egress import AddressGuard
+from service.clients.upstream import Page, RateLimit
+from service.domain.retry import Outcome, OutcomeClass
+from service.settings import Settings
+
+ADMIN = "admin-token-of-this-test"
+METRICS = "metrics-token-of-this-test"
+
+
+class FakeRedis(FakeAsyncRedis):
+    """Answers INFO, which fakeredis does not."""
+
+    async def info(self, *_sections):
+        return {
+            "run_id": "r1",
+            "redis_version": "7.2.4",
+            "server_name": "valkey",
+            "valkey_version": "9.1.0",
+            "uptime_in_seconds": 5,
+            "used_memory": 1000,
+            "maxmemory": 0,
+            "aof_enabled": 1,
+            "aof_last_write_status": "ok",
+        }
+
+
+class FakeUpstream:
+    """Answers with `error`, or with an empty page."""
+
+    def __init__(self):
+        self.error = None
+        self.asked = []
+
+    async def fetch_page(self, credential, upstream_id, query):
+        self.asked.append((credential, upstream_id, query))
+        if self.error is not None:
+            raise self.error
+        return Page(results=[b"{}"], next=None, date_ms=None, rate=RateLimit(), size=2)
+
+
+class FakeReceiver:
+    """Keeps what is posted and answers with `outcome`."""
+
+    def __init__(self):
+        self.outcome = Outcome(kind=OutcomeClass.DELIVERED, duration_ms=7, status=204)
+        self.posted = []
+
+    async def post(self, url, headers, body, *, timeout):  # noqa: ASYNC109 - the real one's
+        self.posted.append((url, headers, body, timeout))
+        return self.outcome
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings(
+        admin_token=ADMIN,
+        metrics_token=METRICS,
+        encryption_keys=(b"k" * 32,),
+        allowed_targets=("hooks.internal",),
+    )
+
+
+@pytest.fixture
+def upstream() -> FakeUpstream:
+    return FakeUpstream()
+
+
+@pytest.fixture
+def receiver() -> FakeReceiver:
+    return FakeReceiver()
+
+
+@pytest.fixture
+async def services(settings, upstream, receiver) -> AsyncIterator[Services]:
+    async with FakeRedis() as redis:
+        guard = AddressGuard(settings.allowed_targets)
+        yield assemble(settings, redis, guard, upstream, receiver)
+
+
+@pytest.fixture(scope="session")
+def app(settings):
+    """The application, built once; each test opens services of its own in it."""
+    given = []
+
+    @asynccontextmanager
+    async def opened(_settings):
+        yield given[-1]
+
+    built = create_app(settings, open_services=opened)
+    return built, given
+
+
+@pytest.fixture
+async def anonymous(app, services) -> AsyncIterator[AsyncTestClient]:
+    """A client without a token."""
+    built, given = app
+    given.append(services)
+    async with AsyncTestClient(built) as client:
+        yield client
+    given.clear()
+
+
+@pytest.fixture
+async def client(anonymous) -> AsyncTestClient:
+    """A client with the admin token."""
+    anonymous.headers["authorization"] = f"Bearer {ADMIN}"
+    return anonymous
+
+
+@pytest.fixture
+def problem():
+    """Checks that an answer is a problem of a type, and gives it."""
+
+    def check(response, name, status):
+        assert response.status_code == status, response.text
+        assert response.headers["content-type"] == "application/problem+json"
+        document = response.json()
+        assert document["type"] == f"urn:coursewire:problem:{name}"
+        assert document["status"] == status
+        assert document["title"]
+        assert document["detail"]
+        return document
+
+    return check
+
+
+@pytest.fixture
+def refused(problem):
+    """Checks that an answer refuses exactly these fields, each with message and remedy."""
+
+    def check(response, *fields):
+        errors = problem(response, "validation", 422)["errors"]
+        assert {error["field"] for error in errors} == set(fields), errors
+        assert all(error["message"] and error["remedy"] for error in errors)
+        return {error["field"]: error for error in errors}
+
+    return check

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from jsonschema import Draft202012Validator
+
+from service.domain.events import CourseFacts, render
+from service.domain.subscriptions import Payload, Subscription
+from service.storage import keys
+from service.storage.attempts import Attempt
+
+SUFFIX = "abcdefghjkmn"
+
+
+def facts(course_id: str) -> bytes:
+    return msgspec.json.encode(
+        CourseFacts(
+            integration_id="int_a",
+            upstream_id="workday:1",
+            external_id=None,
+            labels={},
+            course_id=course_id,
+            remote_id="1",
+            origin_id=None,
+            changed=(),
+            reason=None,
+            evidence=None,
+            initial=False,
+            detected_by="delta",
+        )
+    )
+
+
+async def append(services, position: str, course_id: str, event_type: str = "course.created"):
+    await services.redis.xadd(
+        keys.EVENTS,
+        {
+            "t": event_type,
+            "i": "int_a",
+            "c": course_id,
+            "x": SUFFIX,
+            "s": 5,
+            "p": 0,
+            "m": facts(course_id),
+            "b": json.dumps({"id": course_id, "text": "ü"}),
+        },
+        id=position,
+    )
+    (event,) = await services.events.get_many([position])
+    return event
+
+
+@pytest.fixture
+async def events(services) -> list:
+    return [await append(services, f"1795424001123-{number}", f"c{number}") for number in range(4)]
+
+
+def ids(page: dict) -> list[str]:
+    return [item["data"]["event_id"] for item in page["items"]]
+
+
+async def test_events_are_shown_byte_for_byte_as_they_are_pushed(client, events) -> None:
+    bodies = [render(event, Payload.FULL) for event in events]
+    answer = await client.get("/v1/events")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.content == b'{"items":[' + b",".join(bodies) + b'],"next":null}'
+    one = await client.get(f"/v1/events/{events[2].id}")
+    assert one.headers["content-type"] == "application/json"
+    assert one.content == bodies[2]
+
+
+async def test_events_are_as_documented(client, events) -> None:
+    webhooks = (await client.get("/schema/openapi.json")).json()["webhooks"]
+    content = webhooks["course.created"]["post"]["requestBody"]["content"]
+    schema = content["application/json"]["schema"]
+    Draft202012Validator(schema).validate((await client.get(f"/v1/events/{events[0].id}")).json())
+
+
+async def test_the_log_is_read_on_from_a_cursor_or_an_event(client, services, events) -> None:
+    page = (await client.get("/v1/events?limit=3")).json()
+    assert ids(page) == [event.id for event in events[:3]]
+    rest = (await client.get(f"/v1/events?after={page['next']}")).json()
+    assert ids(rest) == [events[3].id]
+    assert rest["next"] is None
+    later = await append(services, "1795424001200-0", "c9")
+    assert ids((await client.get(f"/v1/events?after={events[3].id}")).json()) == [later.id]
+
+
+async def test_the_log_is_filtered(client, services, events) -> None:
+    deleted = await append(services, "1795424001200-0", "c1", "course.deleted")
+    assert ids((await client.get("/v1/events?type=course.deleted")).json()) == [deleted.id]
+    both = await client.get("/v1/events?type=course.deleted,course.created&course_id=c1")
+    assert ids(both.json()) == [events[1].id, deleted.id]
+    assert ids((await client.get("/v1/events?integration_id=int_b")).json()) == []
+
+
+async def test_a_page_of_large_events_ends_early_and_leads_on(client, services, events) -> None:
+    from service.api import events as module
+
+    size = len(render(events[0], Payload.FULL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_PAGE_BYTES", 2 * size)
+        page = (await client.get("/v1/events")).json()
+        assert ids(page) == [event.id for event in events[:2]]
+        rest = (await client.get(f"/v1/events?after={page['next']}")).json()
+    assert ids(rest) == [event.id for event in events[2:]]
+
+
+async def test_wrong_queries_of_the_log_are_named(client, refused) -> None:
+    answer = await client.get(
+        "/v1/events?type=course.gone&integration_id=7&limit=501&after=evt_x&wait=5&limit=3"
+    )
+    refused(answer, "type[0]", "integration_id", "limit", "after", "wait")
+
+
+@pytest.mark.parametrize("event_id", ["evt_x", "x", f"evt_{'0' * 14}{SUFFIX}"])
+async def test_an_unknown_event_is_not_found(client, problem, event_id) -> None:
+    problem(await client.get(f"/v1/events/{event_id}"), "not-found", 404)
+
+
+async def test_deliveries_are_listed_with_their_attempts(client, services, events) -> None:
+    await services.subscriptions.create(
+        Subscription(id="sub_a", url="https://r.example", created_at=1, updated_at=1), [], {}
+    )
+    for event, outcome in ((events[0], "delivered"), (events[1], "status")):
+        attempt = Attempt(
+            event_id=event.id,
+            number=1,
+            at=1_795_424_001_123,
+            outcome=outcome,
+            duration_ms=4,
+            next_attempt_at=1_795_424_001_200,
+        )
+        await services.redis.xadd(
+            keys.attempts("sub_a"), {"p": event.position, "d": msgspec.json.encode(attempt)}
+        )
+    await services.redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"}, id=events[1].position)
+    answer = await client.get("/v1/deliveries?subscription_id=sub_a")
+    assert answer.status_code == 200, answer.text
+    items = answer.json()["items"]
+    assert [(item["event_id"], item["state"]) for item in items] == [
+        (events[0].id, "delivered"),
+        (events[1].id, "pending"),
+    ]
+    assert items[1]["attempts"][0]["next_attempt_at"] == "2026-11-23T08:53:21.200Z"
+    only = await client.get(f"/v1/deliveries?subscription_id=sub_a&event_id={events[1].id}")
+    assert [item["event_id"] for item in only.json()["items"]] == [events[1].id]
+    pending = await client.get("/v1/deliveries?subscription_id=sub_a&state=pending")
+    assert [item["event_id"] for item in pending.json()["items"]] == [events[1].id]
+
+
+async def test_wrong_queries_of_deliveries_are_named(client, refused, problem) -> None:
+    refused(
+        await client.get("/v1/deliveries?state=lost&event_id=1&after=?&x=1"),
+        *("subscription_id", "state", "event_id", "after", "x"),
+    )
+    problem(await client.get("/v1/deliveries?subscription_id=sub_none"), "not-found", 404)

@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from jsonschema import Draft202012Validator
+from litestar.testing import AsyncTestClient
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+
+from service.api.problems import CATALOGUE
+from service.app import create_app
+from service.domain.errors import SettingsError
+from service.domain.subscriptions import EVENT_TYPES
+from service.settings import Settings
+from service.storage import keys
+
+PROTECTED = [
+    ("GET", "/v1/credentials"),
+    ("POST", "/v1/credentials"),
+    ("GET", "/v1/credentials/x"),
+    ("PATCH", "/v1/credentials/x"),
+    ("DELETE", "/v1/credentials/x"),
+    ("GET", "/v1/integrations"),
+    ("POST", "/v1/integrations"),
+    ("POST", "/v1/integrations/check"),
+    ("GET", "/v1/integrations/x"),
+    ("PATCH", "/v1/integrations/x"),
+    ("DELETE", "/v1/integrations/x"),
+    ("POST", "/v1/integrations/x/check"),
+    ("GET", "/v1/integrations/x/walks"),
+    ("POST", "/v1/integrations/x/walks"),
+    ("GET", "/v1/integrations/x/walks/y"),
+    ("GET", "/v1/integrations/x/courses"),
+    ("GET", "/v1/integrations/x/courses/y"),
+    ("GET", "/v1/subscriptions"),
+    ("POST", "/v1/subscriptions"),
+    ("GET", "/v1/subscriptions/x"),
+    ("PATCH", "/v1/subscriptions/x"),
+    ("DELETE", "/v1/subscriptions/x"),
+    ("GET", "/v1/subscriptions/x/secret"),
+    ("POST", "/v1/subscriptions/x/test"),
+    ("GET", "/v1/deliveries"),
+    ("GET", "/v1/events"),
+    ("GET", "/v1/events/x"),
+    ("GET", "/v1/status"),
+    ("GET", "/metrics"),
+]
+
+
+def broken(error: Exception):
+    async def fail(*_arguments, **_options):
+        raise error
+
+    return fail
+
+
+# --- authorization --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+async def test_nothing_is_told_without_a_token(anonymous, problem, method, path) -> None:
+    answer = await anonymous.request(method, path)
+    problem(answer, "unauthorized", 401)
+    assert answer.headers["www-authenticate"] == 'Bearer realm="coursewire"'
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer", "Bearer ", "Bearer wrong", "Basic YTpi", "Bearer ümlaut".encode(), "admin-token"],
+)
+async def test_other_tokens_are_refused(anonymous, problem, header) -> None:
+    answer = await anonymous.get("/v1/status", headers={"authorization": header})
+    problem(answer, "unauthorized", 401)
+
+
+async def test_the_metrics_token_opens_the_metrics_alone(anonymous, problem, settings) -> None:
+    headers = {"authorization": f"Bearer {settings.metrics_token}"}
+    assert (await anonymous.get("/metrics", headers=headers)).status_code == 200
+    problem(await anonymous.get("/v1/status", headers=headers), "unauthorized", 401)
+
+
+async def test_every_documented_operation_is_protected_or_public_on_purpose(client) -> None:
+    document = (await client.get("/schema/openapi.json")).json()
+    documented = {
+        (method.upper(), re.sub(r"\{\w+\}", "x", path, count=1))
+        for path, item in document["paths"].items()
+        for method in item
+    }
+    documented = {(method, re.sub(r"\{\w+\}", "y", path)) for method, path in documented}
+    assert documented == {*PROTECTED, ("GET", "/healthz"), ("GET", "/readyz")}
+
+
+async def test_without_an_admin_token_there_is_no_api() -> None:
+    with pytest.raises(SettingsError, match="COURSEWIRE_ADMIN_TOKEN"):
+        create_app(Settings(encryption_keys=(b"k" * 32,)))
+
+
+# --- requests that cannot be read -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"a": 1} x', b'{"name": "\xff"}', b'{"name": "\\ud800"}', b"[" * 100_000]
+)
+async def test_a_body_that_is_not_json_is_a_problem(client, problem, body) -> None:
+    answer = await client.post(
+        "/v1/credentials", content=body, headers={"content-type": "application/json"}
+    )
+    problem(answer, "malformed", 400)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"1"])
+async def test_a_body_that_is_not_an_object_is_a_problem(client, problem, body) -> None:
+    answer = await client.post(
+        "/v1/credentials", content=body, headers={"content-type": "application/json"}
+    )
+    assert "object" in problem(answer, "malformed", 400)["detail"]
+
+
+async def test_another_content_type_is_a_problem(client, problem) -> None:
+    for headers in ({"content-type": "text/plain"}, {}):
+        answer = await client.post("/v1/credentials", content=b"{}", headers=headers)
+        problem(answer, "unsupported-media-type", 415)
+
+
+async def test_absurd_requests_are_answered_in_bounded_space(client, problem) -> None:
+    many = {f"{number}{'x' * 500}": 1 for number in range(1_500)}
+    answer = await client.post("/v1/credentials", json=many)
+    problem(answer, "validation", 422)
+    assert len(answer.content) < 100_000
+    huge = b'{"url": "https://r.example", "max_concurrency": %s}' % (b"9" * 10_000)
+    answer = await client.post(
+        "/v1/subscriptions", content=huge, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code in (400, 422)
+    problem(await client.get("/v1/events?after=%ff%00&course_id=%ed%a0%80"), "validation", 422)
+    problem(await client.get("/v1/integrations/%ff%00"), "not-found", 404)
+
+
+async def test_a_charset_does_no_harm(client) -> None:
+    answer = await client.post(
+        "/v1/credentials",
+        content=b"{}",
+        headers={"content-type": "application/json; charset=utf-8"},
+    )
+    assert answer.status_code == 422
+
+
+async def test_a_body_over_one_mebibyte_is_a_problem(client, problem) -> None:
+    answer = await client.post("/v1/credentials", json={"name": "a" * 1_048_576})
+    problem(answer, "too-large", 413)
+
+
+async def test_unknown_paths_and_methods_are_problems(client, problem) -> None:
+    problem(await client.get("/v1/nothing"), "not-found", 404)
+    problem(await client.get("/"), "not-found", 404)
+    answer = await client.put("/v1/credentials")
+    problem(answer, "method-not-allowed", 405)
+    assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
+
+
+# --- failures of our own --------------------------------------------------------------------
+
+
+async def test_redis_away_is_a_problem_that_says_when_to_try_again(
+    client, problem, services, monkeypatch
+) -> None:
+    monkeypatch.setattr(services.redis, "hget", broken(RedisConnectionError("at 10.1.2.3")))
+    answer = await client.get("/v1/credentials/cred_x")
+    problem(answer, "storage-unavailable", 503)
+    assert answer.headers["retry-after"] == "5"
+    assert "10.1.2.3" not in answer.text
+
+
+async def test_redis_full_is_a_problem_of_its_own(client, problem, services, monkeypatch) -> None:
+    monkeypatch.setattr(services.redis, "hget", broken(OutOfMemoryError("OOM")))
+    answer = await client.get("/v1/credentials/cred_x")
+    assert "memory" in problem(answer, "storage-unavailable", 503)["detail"]
+
+
+async def test_a_defect_is_not_shown(client, problem, services, monkeypatch) -> None:
+    monkeypatch.setattr(services.redis, "hget", broken(ValueError("inner detail")))
+    answer = await client.get("/v1/credentials/cred_x")
+    problem(answer, "internal", 500)
+    assert "inner detail" not in answer.text
+
+
+async def test_a_secret_that_does_not_open_is_told(client, problem, services) -> None:
+    created = (await client.post("/v1/subscriptions", json={"url": "https://r.example"})).json()
+    await services.redis.hset(keys.subscription(created["id"]), "secrets", b"1spoiled")
+    answer = await client.get(f"/v1/subscriptions/{created['id']}/secret")
+    problem(answer, "secret-unreadable", 500)
+
+
+def test_problem_types_are_distinct() -> None:
+    assert len({problem.name for problem in CATALOGUE}) == len(CATALOGUE)
+
+
+# --- health, metrics, status ----------------------------------------------------------------
+
+
+async def test_probes_need_no_token(anonymous) -> None:
+    assert (await anonymous.get("/healthz")).json() == {"status": "ok"}
+    assert (await anonymous.get("/readyz")).json() == {"status": "ok"}
+
+
+async def test_a_process_lives_without_redis_but_is_not_ready(
+    anonymous, problem, services, monkeypatch
+) -> None:
+    monkeypatch.setattr(services.redis, "ping", broken(RedisConnectionError()))
+    assert (await anonymous.get("/healthz")).status_code == 200
+    problem(await anonymous.get("/readyz"), "storage-unavailable", 503)
+    monkeypatch.setattr(services.redis, "ping", broken(TimeoutError()))
+    problem(await anonymous.get("/readyz"), "storage-unavailable", 503)
+
+
+async def test_metrics_are_in_the_exposition_format(client) -> None:
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["content-type"].count("charset") == 1
+    assert "coursewire_redis_up 1.0" in answer.text
+
+
+async def test_the_status_of_an_idle_system_names_what_is_missing(client) -> None:
+    status = (await client.get("/v1/status")).json()
+    assert status["status"] == "degraded"
+    assert status["reasons"] == ["no scheduler is running", "no worker is running"]
+    assert status["redis"]["up"] is True
+    assert (status["redis"]["server"], status["redis"]["version"]) == ("valkey", "9.1.0")
+    assert status["redis"]["memory_limit_bytes"] is None
+    assert status["totals"]["integrations"] == 0
+    assert status["walks"] == {"due": 0, "claimed": 0, "leased": 0, "oldest_due_at": None}
+
+
+async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
+    redis, now = services.redis, time.time_ns() // 1_000_000
+    await redis.set(keys.scheduler("one"), now)
+    await redis.sadd("rq:workers", "rq:worker:w1")
+    await redis.hset(
+        "rq:worker:w1",
+        mapping={
+            "state": "idle",
+            "queues": "coursewire-poll,coursewire-deliver",
+            "hostname": "host",
+            "pid": "7",
+            "last_heartbeat": "2026-11-23T08:53:21.123456Z",
+        },
+    )
+    await redis.sadd("rq:queues", "rq:queue:coursewire-poll")
+    await redis.rpush("rq:queue:coursewire-poll", "job")
+    await redis.zadd("rq:failed:coursewire-poll", {"job": 1})
+    await redis.zadd(keys.due("walks"), {"int_a": now - 5, "int_b": now + 60_000})
+    await redis.zadd(keys.claimed("lanes"), {"sub_a": now, "sub_b": now})
+    await redis.set(keys.lease("lanes", "sub_a"), "token")
+    await redis.hset(keys.TOTALS, mapping={"courses": 3, "pending": 2})
+    status = (await client.get("/v1/status")).json()
+    assert (status["status"], status["reasons"]) == ("ok", [])
+    assert [one["name"] for one in status["schedulers"]] == ["one"]
+    assert status["workers"] == [
+        {
+            "name": "w1",
+            "state": "idle",
+            "queues": ["coursewire-poll", "coursewire-deliver"],
+            "host": "host",
+            "pid": 7,
+            "last_heartbeat_at": "2026-11-23T08:53:21.123456Z",
+        }
+    ]
+    assert status["queues"] == [{"name": "coursewire-poll", "queued": 1, "started": 0, "failed": 1}]
+    assert (status["walks"]["due"], status["walks"]["oldest_due_at"][-1]) == (1, "Z")
+    assert (status["lanes"]["claimed"], status["lanes"]["leased"]) == (2, 1)
+    assert (status["totals"]["courses"], status["totals"]["pending"]) == (3, 2)
+
+
+async def test_overdue_work_degrades_the_status(client, services) -> None:
+    now = time.time_ns() // 1_000_000
+    await services.redis.zadd(keys.due("lanes"), {"sub_a": now - 120_000})
+    await services.redis.set(keys.scheduler("one"), now - 20_000)
+    reasons = (await client.get("/v1/status")).json()["reasons"]
+    assert any(reason.startswith("a lane has been due since") for reason in reasons)
+    assert any("no scheduler has looked for work since" in reason for reason in reasons)
+
+
+async def test_without_redis_the_status_is_down(client, services, monkeypatch) -> None:
+    monkeypatch.setattr(services.redis, "info", broken(RedisConnectionError()))
+    answer = await client.get("/v1/status")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "down"
+    assert answer.json()["redis"]["up"] is False
+
+
+# --- documentation --------------------------------------------------------------------------
+
+
+async def test_the_openapi_document_is_sound(anonymous) -> None:
+    answer = await anonymous.get("/schema/openapi.json")
+    document = answer.json()
+    assert document["openapi"].startswith("3.1")
+    components = document["components"]["schemas"]
+    for reference in re.findall(r'"#/components/schemas/([^"]+)"', answer.text):
+        assert reference in components
+    for schema in components.values():
+        Draft202012Validator.check_schema(schema)
+    operations = [
+        (f"{method} {path}", operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+    assert set(document["webhooks"]) == {*EVENT_TYPES, "coursewire.test"}
+    for item in document["webhooks"].values():
+        body = item["post"]["requestBody"]["content"]["application/json"]["schema"]
+        Draft202012Validator.check_schema(body)
+    for name, operation in operations:
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"], name
+        for parameter in operation.get("parameters", ()):
+            Draft202012Validator.check_schema(parameter["schema"])
+        if name.startswith(("post", "patch")) and "requestBody" in operation:
+            body = operation["requestBody"]["content"]["application/json"]["schema"]
+            Draft202012Validator.check_schema(body)
+            assert body["additionalProperties"] is False, name
+
+
+async def test_the_documented_defaults_are_those_in_force(client) -> None:
+    document = (await client.get("/schema/openapi.json")).json()
+    values = {
+        "/v1/subscriptions": {"url": "https://r.example"},
+        "/v1/integrations": {
+            "name": "a",
+            "upstream_id": "w:1",
+            "base_url": "https://a.example",
+            "api_key": "k",
+        },
+    }
+    for path, minimal in values.items():
+        content = document["paths"][path]["post"]["requestBody"]["content"]
+        fields = content["application/json"]["schema"]["properties"]
+        created = (await client.post(path, json=minimal)).json()
+        for name, field in fields.items():
+            if "default" in field:
+                assert created[name] == field["default"], name
+        assert set(fields) - {"secret", "base_url", "api_key"} <= set(created)
+
+
+async def test_the_page_is_self_contained_and_shows_every_operation(anonymous) -> None:
+    page = await anonymous.get("/schema")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<script" not in page.text
+    assert not re.search(r'(?:src|href)=[\'"]?https?:', page.text)
+    document = (await anonymous.get("/schema/openapi.json")).json()
+    for path in document["paths"]:
+        assert f"<code>{path}</code>" in page.text
+
+
+async def test_the_documentation_can_be_closed(settings, problem) -> None:
+    closed = json.loads(json.dumps({"public_docs": False}))
+    values = {field: getattr(settings, field) for field in settings.__struct_fields__}
+    async with AsyncTestClient(
+        create_app(Settings(**{**values, **closed}), open_services=_nothing)
+    ) as client:
+        problem(await client.get("/schema"), "unauthorized", 401)
+        problem(await client.get("/schema/openapi.json"), "unauthorized", 401)
+        client.headers["authorization"] = f"Bearer {settings.admin_token}"
+        assert (await client.get("/schema")).status_code == 200
+
+
+class _nothing:  # noqa: N801 - stands in for a function
+    def __init__(self, _settings):
+        pass
+
+    async def __aenter__(self):
+        return None
+
+    async def __aexit__(self, *_details):
+        return None

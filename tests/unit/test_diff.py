@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from service.domain.diff import EVENT_TYPES, Verdict, judge, judge_absence
+from service.domain.fingerprint import NO_RAW, REMOTE_DATA_PATHS, Fingerprint, raw_digest
+
+DELETED_AT = "2026-11-20T08:00:00.000Z"
+EVENT = "01krd8x3m3000026vafvwsrmbh"
+COURSE = {
+    "id": "c1",
+    "remote_id": "32",
+    "provider_id": "p1",
+    "origin_id": "course-123",
+    "remote_created_at": "2022-08-07T14:01:29.196Z",
+    "remote_deleted_at": None,
+    "changed_at": "2022-08-07T14:01:29.196Z",
+    "remote_data": None,
+    "custom_fields": None,
+    "integration_fields": [],
+    "provider": {"id": "p1", "remote_id": "provider-1", "name": "Academy"},
+    "revisions": [
+        {
+            "id": "r1",
+            "remote_id": "revision-1",
+            "course_id": "c1",
+            "title": "Fire safety",
+            "description": None,
+            "remote_url": None,
+            "status": "ACTIVE",
+            "remote_created_at": None,
+            "remote_deleted_at": None,
+            "changed_at": "2022-08-07T14:01:29.196Z",
+            "remote_data": None,
+            "custom_fields": None,
+            "integration_fields": [],
+            "skill_assignments": [],
+        }
+    ],
+}
+TOMBSTONE = {**COURSE, "remote_deleted_at": DELETED_AT}
+BLANK = dict.fromkeys(COURSE) | {"id": "c1", "integration_fields": [], "revisions": []}
+
+
+def record(course: dict, **fields) -> msgspec.Raw:
+    return msgspec.Raw(json.dumps({**course, **fields}).encode())
+
+
+def verdict_on(course: msgspec.Raw, known: Fingerprint | None, ignored=()):
+    return judge("c1", course, known, ignored)
+
+
+@pytest.fixture
+def live() -> Fingerprint:
+    kept = verdict_on(record(COURSE), None).fingerprint
+    return msgspec.structs.replace(kept, sequence=7, event=EVENT)
+
+
+@pytest.fixture
+def deleted(live) -> Fingerprint:
+    return verdict_on(record(TOMBSTONE), live).fingerprint
+
+
+# --- the table of verdicts ---------------------------------------------------------------
+
+
+def test_an_unknown_live_course_is_created():
+    found = verdict_on(record(COURSE), None)
+
+    assert (found.verdict, found.event_type) == (Verdict.CREATED, "course.created")
+    assert (found.reason, found.evidence, found.changed) == (None, None, ())
+    assert found.record == bytes(record(COURSE))
+    kept = found.fingerprint
+    assert (kept.deleted, kept.sequence, kept.event) == (False, 0, None)
+    assert (kept.remote_id, kept.origin_id) == ("32", "course-123")
+
+
+def test_the_tombstone_of_an_unknown_course_is_recorded_silently():
+    found = verdict_on(record(TOMBSTONE), None)
+
+    assert (found.verdict, found.event_type) == (Verdict.RECORDED, None)
+    assert found.fingerprint.deleted
+    assert (found.fingerprint.remote_id, found.fingerprint.origin_id) == ("32", "course-123")
+
+
+def test_a_tombstone_needs_nothing_but_id_and_date():
+    bare = record({"id": "c1", "remote_deleted_at": DELETED_AT})
+
+    assert verdict_on(bare, None).verdict is Verdict.RECORDED
+
+
+def test_a_tombstone_whose_names_are_broken_is_still_one(live):
+    broken = record({"id": "c1", "remote_deleted_at": DELETED_AT, "remote_id": 7})
+
+    assert verdict_on(broken, None).fingerprint.remote_id is None
+    assert verdict_on(broken, live).verdict is Verdict.DELETED
+
+
+def test_the_same_bytes_are_unchanged(live):
+    found = verdict_on(record(COURSE), live)
+
+    assert (found.verdict, found.event_type) == (Verdict.UNCHANGED, None)
+    assert found.fingerprint is None
+
+
+def test_other_bytes_without_a_tracked_change_only_refresh_the_fingerprint(live):
+    other = record(COURSE, changed_at="2026-01-01T00:00:00.000Z", new_field=[1])
+
+    found = verdict_on(other, live)
+
+    assert (found.verdict, found.event_type, found.changed) == (Verdict.REFRESHED, None, ())
+    assert found.fingerprint == msgspec.structs.replace(live, raw=raw_digest(other))
+
+
+def test_a_tracked_change_is_an_update_that_names_it(live):
+    found = verdict_on(record(COURSE, provider_id="p2", custom_fields={"a": 1}), live)
+
+    assert (found.verdict, found.event_type) == (Verdict.UPDATED, "course.updated")
+    assert found.changed == ("custom_fields", "provider")
+    assert (found.fingerprint.sequence, found.fingerprint.event) == (7, EVENT)
+
+
+def test_a_changed_name_is_kept(live):
+    found = verdict_on(record(COURSE, remote_id="33", origin_id=None), live)
+
+    assert found.changed == ("remote_id", "origin_id")
+    assert (found.fingerprint.remote_id, found.fingerprint.origin_id) == ("33", None)
+
+
+def test_a_tombstone_of_a_live_course_is_a_deletion(live):
+    found = verdict_on(record(TOMBSTONE), live)
+
+    assert (found.verdict, found.event_type) == (Verdict.DELETED, "course.deleted")
+    assert (found.evidence, found.reason) == ("tombstone", None)
+    kept = found.fingerprint
+    assert (kept.deleted, kept.sequence, kept.event) == (True, 7, EVENT)
+    assert (kept.remote_id, kept.origin_id) == ("32", "course-123")
+
+
+def test_the_tombstone_of_an_anonymised_course_that_was_live_is_a_deletion(live):
+    found = verdict_on(record(BLANK, remote_deleted_at=DELETED_AT), live)
+
+    assert found.verdict is Verdict.DELETED
+    assert found.fingerprint.remote_id == "32", "what the course was called is still known"
+
+
+def test_the_same_tombstone_again_is_unchanged(deleted):
+    assert verdict_on(record(TOMBSTONE), deleted).verdict is Verdict.UNCHANGED
+
+
+def test_another_tombstone_of_a_deleted_course_is_recorded_silently(deleted):
+    other = record(TOMBSTONE, changed_at="2026-11-21T08:00:00.000Z")
+
+    found = verdict_on(other, deleted)
+
+    assert (found.verdict, found.event_type) == (Verdict.RECORDED, None)
+    assert found.fingerprint == msgspec.structs.replace(deleted, raw=raw_digest(other))
+
+
+@pytest.mark.parametrize(
+    "anonymised",
+    [
+        record(BLANK, remote_deleted_at=DELETED_AT),
+        record(BLANK),
+        record({"id": "c1"}),
+        record(BLANK, changed_at=DELETED_AT, revisions=None, integration_fields=None),
+        record(BLANK, remote_id="", revisions=[]),
+        record(
+            BLANK,
+            revisions=[
+                dict.fromkeys(COURSE["revisions"][0])
+                | {"id": "r1", "course_id": "c1", "remote_deleted_at": DELETED_AT}
+            ],
+        ),
+    ],
+    ids=["with date", "without date", "id only", "null lists", "empty name", "blank revisions"],
+)
+def test_a_deleted_course_stays_deleted_when_it_is_anonymised(anonymised, deleted):
+    found = verdict_on(anonymised, deleted)
+
+    assert (found.verdict, found.event_type) == (Verdict.RECORDED, None)
+    assert found.fingerprint == msgspec.structs.replace(deleted, raw=raw_digest(anonymised))
+
+
+def test_a_live_course_that_loses_its_content_without_a_tombstone_is_no_deletion(live):
+    assert verdict_on(record(BLANK), live).verdict is Verdict.QUARANTINED
+
+
+def test_a_deleted_course_that_is_live_again_is_restored(deleted):
+    found = verdict_on(record(COURSE), deleted)
+
+    assert (found.verdict, found.event_type) == (Verdict.RESTORED, "course.created")
+    assert (found.reason, found.changed) == ("restored", ())
+    kept = found.fingerprint
+    assert (kept.deleted, kept.sequence, kept.event) == (False, 7, EVENT)
+
+
+def test_a_restored_course_with_little_content_is_still_restored(deleted):
+    little = record(BLANK, remote_id="32")
+
+    assert verdict_on(little, deleted).verdict is Verdict.RESTORED
+
+
+def test_a_course_whose_absence_is_verified_is_deleted(live):
+    found = judge_absence("c1", live)
+
+    assert (found.verdict, found.event_type) == (Verdict.DELETED, "course.deleted")
+    assert (found.evidence, found.record) == ("absence", None)
+    assert found.fingerprint == msgspec.structs.replace(live, deleted=True, raw=NO_RAW)
+
+
+def test_an_absent_course_that_returns_with_the_same_bytes_is_restored(live):
+    gone = judge_absence("c1", live).fingerprint
+
+    assert verdict_on(record(COURSE), gone).verdict is Verdict.RESTORED
+
+
+def test_the_tombstone_after_a_verified_absence_is_recorded_silently(live):
+    gone = judge_absence("c1", live).fingerprint
+
+    assert verdict_on(record(TOMBSTONE), gone).verdict is Verdict.RECORDED
+
+
+def test_only_changes_that_a_subscriber_cares_about_are_events():
+    assert {verdict for verdict in Verdict if verdict not in EVENT_TYPES} == {
+        Verdict.UNCHANGED,
+        Verdict.REFRESHED,
+        Verdict.RECORDED,
+        Verdict.QUARANTINED,
+    }
+
+
+# --- records that do not decode ----------------------------------------------------------
+
+BROKEN = {
+    "type": record(COURSE, revisions=7),
+    "missing": record({"id": "c1", "remote_id": "32"}),
+    "nested": record(COURSE, revisions=[{"id": "r1"}]),
+    "tombstone date": record(COURSE, remote_deleted_at=7),
+    "number": msgspec.Raw(bytes(record(COURSE, custom_fields="N")).replace(b'"N"', b"1e999")),
+    "utf-8 in a name": msgspec.Raw(bytes(record(COURSE)).replace(b'"32"', b'"\xff"')),
+    "utf-8 in a field nobody reads": msgspec.Raw(
+        bytes(record(COURSE, new_field="N")).replace(b'"N"', b'"\xff"')
+    ),
+    "depth": msgspec.Raw(
+        bytes(record(COURSE, custom_fields="N")).replace(b'"N"', b"[" * 9999 + b"]" * 9999)
+    ),
+    "blank but for a number": msgspec.Raw(
+        bytes(record(BLANK, custom_fields="N")).replace(b'"N"', b"9" * 5000)
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_record_is_quarantined_with_its_reason(broken, live, deleted):
+    for known in (None, live, deleted):
+        found = verdict_on(broken, known)
+
+        assert (found.verdict, found.event_type) == (Verdict.QUARANTINED, None)
+        assert found.problem
+        assert found.fingerprint is None
+        assert found.record == bytes(broken)
+
+
+def test_the_reason_names_the_place():
+    found = verdict_on(record(COURSE, revisions=[{**COURSE["revisions"][0], "title": 7}]), None)
+
+    assert found.problem == "Expected `str | null`, got `int` - at `$.revisions[0].title`"
+
+
+# --- what counts for nothing -------------------------------------------------------------
+
+
+def test_an_ignored_path_alone_is_no_update(live):
+    found = verdict_on(record(COURSE, provider=None, provider_id=None), live, {"provider"})
+
+    assert (found.verdict, found.changed) == (Verdict.REFRESHED, ())
+
+
+def test_an_ignored_path_is_left_out_of_what_changed(live):
+    other = record(COURSE, provider=None, custom_fields={"a": 1})
+
+    assert verdict_on(other, live, {"provider"}).changed == ("custom_fields",)
+
+
+def test_a_path_that_is_no_longer_ignored_reports_nothing_old(live):
+    other = record(COURSE, custom_fields={"a": 1})
+    kept = verdict_on(other, live, {"custom_fields"}).fingerprint
+
+    assert verdict_on(record(COURSE, custom_fields={"a": 1}, x=1), kept).changed == ()
+
+
+def test_ignoring_a_list_does_not_ignore_what_its_items_say(live):
+    renamed = [{**COURSE["revisions"][0], "title": "Other"}]
+
+    assert verdict_on(record(COURSE, revisions=renamed), live, {"revisions"}).changed == (
+        "revisions.title",
+    )
+
+
+def test_remote_data_counts_only_where_it_is_tracked(live):
+    """An integration that does not track remote data ignores these two paths."""
+    other = record(
+        COURSE,
+        remote_data={"/courses": {}},
+        revisions=[{**COURSE["revisions"][0], "remote_data": {"a": 1}}],
+    )
+
+    assert verdict_on(other, live, REMOTE_DATA_PATHS).verdict is Verdict.REFRESHED
+    assert verdict_on(other, live).changed == ("remote_data", "revisions.remote_data")

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+import rich.console
+
+from service.domain.errors import SettingsError
+from service.settings import RETRY_SPAN, SETTINGS, Settings, settings_table
+
+KEY_1, KEY_2 = bytes(range(32)), bytes(range(32, 64))
+TOKEN = "a-token-of-the-admin"
+
+
+def encoded(*keys: bytes) -> str:
+    return ",".join(base64.urlsafe_b64encode(key).decode() for key in keys)
+
+
+def refusal(**variables: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({f"COURSEWIRE_{name}": text for name, text in variables.items()})
+    return str(caught.value)
+
+
+def accepted(**variables: str) -> Settings:
+    return Settings.from_env({f"COURSEWIRE_{name}": text for name, text in variables.items()})
+
+
+def test_an_empty_environment_gives_the_documented_defaults():
+    settings = Settings.from_env({})
+    assert settings == Settings()
+    for setting in SETTINGS:
+        expected = setting.parse(setting.default) if setting.default else None
+        assert (getattr(settings, setting.field) or None) == (expected or None), setting.name
+
+
+def test_every_field_has_a_documented_variable_and_the_other_way_round():
+    assert {setting.field for setting in SETTINGS} == set(Settings.__struct_fields__)
+
+
+def test_values_are_read_and_variables_of_others_ignored():
+    settings = Settings.from_env(
+        {
+            "PATH": "/bin",
+            "COURSEWIRE_REDIS_URL": "rediss://user:pass@redis.example:6380/2",
+            "COURSEWIRE_DATA_DIR": "/srv/coursewire",
+            "COURSEWIRE_HOST": "0.0.0.0",
+            "COURSEWIRE_PORT": " 9000 ",
+            "COURSEWIRE_ADMIN_TOKEN": TOKEN,
+            "COURSEWIRE_ENCRYPTION_KEYS": f"{encoded(KEY_1)}, {encoded(KEY_2).rstrip('=')}",
+            "COURSEWIRE_ALLOWED_TARGETS": "10.0.0.0/8, ::1,127.0.0.1,Hooks.Internal,",
+            "COURSEWIRE_PUBLIC_DOCS": "no",
+            "COURSEWIRE_LOG_FORMAT": "JSON",
+            "COURSEWIRE_LOG_LEVEL": "debug",
+        }
+    )
+    assert settings.redis_url == "rediss://user:pass@redis.example:6380/2"
+    assert settings.data_dir == Path("/srv/coursewire")
+    assert settings.host == "0.0.0.0"
+    assert settings.port == 9000
+    assert settings.admin_token == TOKEN
+    assert settings.encryption_keys == (KEY_1, KEY_2)
+    assert settings.allowed_targets == (
+        "10.0.0.0/8",
+        "::1/128",
+        "127.0.0.1/32",
+        "hooks.internal",
+    )
+    assert settings.public_docs is False
+    assert settings.log_format == "json"
+    assert settings.log_level == "debug"
+
+
+def test_a_blank_variable_counts_as_unset():
+    assert accepted(REDIS_URL="", PORT=" ") == Settings()
+
+
+def test_every_problem_is_reported_at_once():
+    message = refusal(PORT="http", PUBLIC_DOCS="maybe", ENCRYPTION_KEYS="short", PROT="1")
+    assert message.startswith("4 settings are not usable:")
+    for name in ("PORT 'http'", "PUBLIC_DOCS 'maybe'", "ENCRYPTION_KEYS key 1", "PROT is no"):
+        assert f"COURSEWIRE_{name}" in message
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_known_name():
+    assert refusal(ADMIN_TOKN=TOKEN) == (
+        "COURSEWIRE_ADMIN_TOKN is no setting; did you mean COURSEWIRE_ADMIN_TOKEN?"
+    )
+    assert "known are COURSEWIRE_REDIS_URL" in refusal(X="1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://:password@127.0.0.1:6379/0",
+        "rediss://redis.example:6380/1?ssl_cert_reqs=required",
+        "unix:///run/redis.sock?db=1",
+        "sentinel://one:26379,two:26379/0?service=main",
+        "sentinel://user:pass@one:26379/0?service=main",
+    ],
+)
+def test_every_form_of_a_redis_address_is_accepted_as_written(url):
+    assert accepted(REDIS_URL=url).redis_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("http://localhost", "begins with redis://"),
+        ("localhost:6379", "begins with redis://"),
+        ("redis:///0", "names no host"),
+        ("redis://localhost/first", "database number"),
+        ("redis://user:pa/ss@localhost:6379/0", "percent-encoded"),
+        ("redis://[localhost", "not a URL"),
+        ("unix://redis.sock", "names no socket"),
+        ("sentinel://one/0?service=main", "lacks host or port of sentinel 1"),
+        ("sentinel://one:26379,:1/0?service=main", "lacks host or port of sentinel 2"),
+        ("sentinel://one:26379/0", "does not name the service"),
+    ],
+)
+def test_a_wrong_redis_address_is_refused_without_repeating_any_of_it(url, wrong):
+    message = refusal(REDIS_URL=url)
+    assert message.startswith("COURSEWIRE_REDIS_URL ")
+    assert wrong in message
+    assert "ss@" not in message
+    assert "'pa'" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("PORT", "65536", "at most 65535"),
+        ("PORT", "-1", "not a whole number"),
+        ("PORT", "٣", "not a whole number"),
+        ("HOST", "not a host", "neither an address nor a host name"),
+        ("HOST", "256.0.0.1", "neither an address nor a host name"),
+        ("EVENT_RETENTION_SECONDS", "7d", "not a whole number of seconds"),
+        ("EVENT_LOG_MAX_BYTES", "10", "at least 1048576 bytes"),
+        ("ALLOWED_TARGETS", "10.1.2.3/8", "write 10.0.0.0/8"),
+        ("ALLOWED_TARGETS", "http://hooks.internal", "neither an address, a CIDR nor a host"),
+        ("ALLOWED_TARGETS", "hooks.internal:8080", "neither an address, a CIDR nor a host"),
+        ("ADMIN_TOKEN", "short", "at least 16 are needed; make one with python3"),
+        ("ADMIN_TOKEN", "with blanks in its middle", "has blanks"),
+        ("ENCRYPTION_KEYS", "!", "not URL-safe base64; make one with python3"),
+        ("ENCRYPTION_KEYS", encoded(KEY_1[:31]), "has 31 bytes instead of 32"),
+        ("ENCRYPTION_KEYS", encoded(KEY_1, KEY_2, KEY_1), "key 3 repeats key 1"),
+        ("ENCRYPTION_KEYS", encoded(KEY_1) + ",", "key 2 has 0 bytes"),
+        ("PUBLIC_DOCS", "2", "neither true nor false"),
+        ("LOG_FORMAT", "xml", "not one of auto, json, console"),
+        ("LOG_LEVEL", "loud", "not one of debug, info, warning, error"),
+    ],
+)
+def test_nonsense_is_refused_with_what_to_write_instead(name, text, wrong):
+    message = refusal(**{name: text})
+    assert message.startswith(f"COURSEWIRE_{name} ")
+    assert wrong in message
+
+
+def test_retries_that_would_outlive_the_events_body_are_refused():
+    assert "would outlive" in refusal(EVENT_RETENTION_SECONDS=str(RETRY_SPAN - 1))
+    assert accepted(EVENT_RETENTION_SECONDS=str(RETRY_SPAN))
+
+
+def test_the_admin_token_is_refused_as_metrics_token():
+    assert "METRICS_TOKEN is the admin token" in refusal(ADMIN_TOKEN=TOKEN, METRICS_TOKEN=TOKEN)
+
+
+def test_missing_settings_are_named_together_with_how_to_make_them():
+    with pytest.raises(SettingsError) as caught:
+        Settings().require("REDIS_URL", "ENCRYPTION_KEYS", "ADMIN_TOKEN")
+    message = str(caught.value)
+    assert "COURSEWIRE_REDIS_URL is not set; write for example redis://" in message
+    assert "COURSEWIRE_ENCRYPTION_KEYS is not set; make one with python3 -c" in message
+    assert "COURSEWIRE_ADMIN_TOKEN is not set; make one with python3 -c" in message
+
+
+def test_required_settings_are_handed_out_when_present():
+    settings = accepted(REDIS_URL="redis://localhost", ENCRYPTION_KEYS=encoded(KEY_1))
+    assert settings.require_redis_url() == "redis://localhost"
+    assert settings.require_keys() == (KEY_1,)
+
+
+def test_no_secret_appears_in_a_repr():
+    settings = accepted(
+        REDIS_URL="redis://:hidden-password@localhost",
+        ADMIN_TOKEN=TOKEN,
+        METRICS_TOKEN="another-token-for-metrics",
+        ENCRYPTION_KEYS=encoded(KEY_1),
+    )
+    shown = io.StringIO()
+    rich.console.Console(file=shown, width=1000).print(settings)
+    for text in (repr(settings), f"{settings}", shown.getvalue()):
+        assert "hidden" not in text
+        assert TOKEN not in text
+        assert "another-token" not in text
+        assert repr(KEY_1) not in text
+        assert "admin_token=***" in text.replace("'", "")
+        assert "port=8000" in text
+
+
+def test_settings_survive_the_way_through_an_environment():
+    settings = accepted(
+        REDIS_URL="redis://:hidden-password@localhost",
+        ADMIN_TOKEN=TOKEN,
+        ENCRYPTION_KEYS=encoded(KEY_1, KEY_2),
+        ALLOWED_TARGETS="10.0.0.0/8,hooks.internal",
+        PUBLIC_DOCS="false",
+        PORT="0",
+        DATA_DIR="/srv/coursewire",
+    )
+    assert Settings.from_env(settings.to_environ()) == settings
+    assert Settings().to_environ() == {}
+
+
+def test_the_table_has_a_row_for_every_setting():
+    lines = settings_table().splitlines()
+    assert len(lines) == 2 + len(SETTINGS)
+    assert "| `COURSEWIRE_PORT` | number | `8000` |" in settings_table()
+    assert all(line.count("|") == 5 for line in lines)
+
+
+def test_the_readme_has_that_table():
+    readme = Path(__file__).parents[2] / "README.md"
+    assert settings_table() in readme.read_text(encoding="utf-8")

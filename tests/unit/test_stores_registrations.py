@@ -1,0 +1,553 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from service.domain.errors import (
+    ConflictError,
+    CredentialInUseError,
+    IntegrationExistsError,
+    NotFoundError,
+    SealError,
+)
+from service.domain.integrations import Credential, Integration, Problem
+from service.domain.subscriptions import Subscription
+from service.storage import keys
+from service.storage.credentials import CredentialStore
+from service.storage.integrations import IntegrationStore
+from service.storage.sealing import Sealer
+from service.storage.subscriptions import SubscriptionStore, new_secret
+
+EU = "https://eu.example/v1"
+US = "https://us.example/v1"
+replace = msgspec.structs.replace
+
+
+def a_credential(name: str, created_at: int = 1, base_url: str = EU) -> Credential:
+    return Credential(
+        id=f"cred_{name}", name=name, base_url=base_url, created_at=created_at, updated_at=1
+    )
+
+
+def an_integration(name: str, created_at: int = 1, **fields) -> Integration:
+    return Integration(
+        **{
+            "id": f"int_{name}",
+            "name": name,
+            "upstream_id": f"workday:{name}",
+            "credential_id": "cred_a",
+            "created_at": created_at,
+            "updated_at": 1,
+            **fields,
+        }
+    )
+
+
+def a_subscription(name: str, created_at: int = 1, **fields) -> Subscription:
+    return Subscription(
+        id=f"sub_{name}",
+        url="https://receiver.example/",
+        created_at=created_at,
+        updated_at=1,
+        **fields,
+    )
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[FakeAsyncRedis]:
+    async with FakeAsyncRedis() as client:
+        yield client
+
+
+@pytest.fixture
+def sealer() -> Sealer:
+    return Sealer([b"k" * 32])
+
+
+@pytest.fixture
+async def credentials(redis, sealer) -> CredentialStore:
+    store = CredentialStore(redis, sealer)
+    await store.create(a_credential("a"), "key-a")
+    return store
+
+
+@pytest.fixture
+def integrations(redis, credentials) -> IntegrationStore:
+    return IntegrationStore(redis)
+
+
+@pytest.fixture
+def subscriptions(redis, sealer) -> SubscriptionStore:
+    return SubscriptionStore(redis, sealer)
+
+
+async def walked(redis, integration_id: str, epoch: str) -> None:
+    """Leaves an integration as a completed baseline of three courses would."""
+    await redis.hset(
+        keys.integration(integration_id),
+        mapping={
+            "baselined": "1",
+            "watermark": "1795424001123",
+            "last_sweep_at": "1795424001123",
+            "course_count": "3",
+            "quarantined": "1",
+            "walk": "{}",
+        },
+    )
+    await redis.hset(keys.catalogue(integration_id, epoch), "c1", "fingerprint")
+    await redis.hset(keys.quarantine(integration_id, epoch), "c2", "reason")
+    await redis.hincrby(keys.TOTALS, "courses", 3)
+    await redis.hincrby(keys.TOTALS, "quarantined", 1)
+    await redis.zrem(keys.due("walks"), integration_id)
+
+
+# --- credentials ----------------------------------------------------------------------------
+
+
+async def test_a_credential_opens_with_its_key(credentials) -> None:
+    opened = await credentials.open("cred_a")
+    assert (opened.base_url, opened.api_key) == (EU, "key-a")
+    assert "key-a" not in repr(opened)
+
+
+async def test_the_key_of_a_credential_is_stored_sealed_and_bound_to_it(redis, credentials) -> None:
+    await credentials.create(a_credential("b"), "key-b")
+    stored = await redis.hgetall(keys.credential("cred_a"))
+    assert not any(b"key-a" in value for value in stored.values())
+    await redis.hset(keys.credential("cred_b"), "api_key", stored[b"api_key"])
+    with pytest.raises(SealError):
+        await credentials.open("cred_b")
+
+
+async def test_an_unknown_credential_is_not_found(credentials) -> None:
+    for attempt in (
+        credentials.get("cred_x"),
+        credentials.open("cred_x"),
+        credentials.delete("cred_x"),
+        credentials.update("cred_x", lambda credential: credential),
+    ):
+        with pytest.raises(NotFoundError, match="cred_x"):
+            await attempt
+
+
+async def test_a_credential_in_use_is_not_deleted(credentials, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    with pytest.raises(CredentialInUseError, match="1 integration still uses"):
+        await credentials.delete("cred_a")
+    await integrations.delete("int_one")
+    await credentials.delete("cred_a")
+    assert await credentials.page(10) == ([], None)
+
+
+async def test_a_new_key_replaces_the_old_and_brings_walks_forward(
+    redis, credentials, integrations
+) -> None:
+    await integrations.create(an_integration("one"))
+    _, before = await integrations.get("int_one")
+    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    await credentials.update("cred_a", lambda credential: credential, api_key="key-2")
+    assert (await credentials.open("cred_a")).api_key == "key-2"
+    assert await redis.zscore(keys.due("walks"), "int_one") < 9e15
+    assert (await integrations.get("int_one"))[1] == before
+
+
+async def test_another_base_url_begins_a_new_epoch_of_the_integrations_that_use_it(
+    redis, credentials, integrations
+) -> None:
+    await credentials.create(a_credential("b"), "key-b")
+    await integrations.create(an_integration("mine"))
+    await integrations.create(an_integration("other", credential_id="cred_b"))
+    epochs = {name: (await integrations.get(name))[1].epoch for name in ("int_mine", "int_other")}
+    await walked(redis, "int_mine", epochs["int_mine"])
+    await credentials.update("cred_a", lambda credential: replace(credential, base_url=US))
+    _, walking = await integrations.get("int_mine")
+    assert walking.epoch != epochs["int_mine"]
+    assert (walking.baselined, walking.watermark, walking.course_count) == (False, None, 0)
+    assert (await integrations.get("int_other"))[1].epoch == epochs["int_other"]
+    assert await redis.hgetall(keys.UPSTREAMS) == {
+        f"{US} workday:mine".encode(): b"int_mine",
+        f"{EU} workday:other".encode(): b"int_other",
+    }
+
+
+async def test_a_base_url_on_which_integrations_would_meet_is_refused(
+    credentials, integrations
+) -> None:
+    await credentials.create(a_credential("b", base_url=US), "key-b")
+    await integrations.create(an_integration("one", upstream_id="workday:x"))
+    await integrations.create(
+        an_integration("two", upstream_id="workday:x", credential_id="cred_b")
+    )
+    with pytest.raises(IntegrationExistsError) as refusal:
+        await credentials.update("cred_b", lambda credential: replace(credential, base_url=EU))
+    assert refusal.value.existing_id == "int_one"
+    assert (await credentials.get("cred_b")).base_url == US
+
+
+# --- integrations ---------------------------------------------------------------------------
+
+
+async def test_a_new_integration_is_listed_and_due_at_once(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    integration, walking = await integrations.get("int_one")
+    assert integration == an_integration("one")
+    assert not walking.baselined
+    assert walking.epoch.startswith("ep_")
+    seconds, _ = await redis.time()
+    assert await redis.zscore(keys.due("walks"), "int_one") <= (seconds + 1) * 1000
+    assert await integrations.page(10) == ([(integration, walking)], None)
+
+
+async def test_a_paused_integration_is_not_in_the_schedule(redis, integrations) -> None:
+    await integrations.create(an_integration("one", paused=True))
+    assert await redis.zscore(keys.due("walks"), "int_one") is None
+    await integrations.update("int_one", lambda one: replace(one, paused=False))
+    assert await redis.zscore(keys.due("walks"), "int_one") is not None
+    await integrations.update("int_one", lambda one: replace(one, paused=True))
+    assert await redis.zscore(keys.due("walks"), "int_one") is None
+
+
+async def test_the_same_upstream_twice_is_refused_with_the_existing_id(
+    credentials, integrations
+) -> None:
+    await credentials.create(a_credential("b"), "another key, same base URL")
+    await integrations.create(an_integration("one", upstream_id="workday:x"))
+    with pytest.raises(IntegrationExistsError) as refusal:
+        await integrations.create(
+            an_integration("two", upstream_id="workday:x", credential_id="cred_b")
+        )
+    assert refusal.value.existing_id == "int_one"
+    with pytest.raises(NotFoundError):
+        await integrations.get("int_two")
+
+
+async def test_an_integration_needs_its_credential(integrations) -> None:
+    with pytest.raises(NotFoundError, match="cred_missing"):
+        await integrations.create(an_integration("one", credential_id="cred_missing"))
+
+
+async def test_an_edit_resets_no_state(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    epoch = (await integrations.get("int_one"))[1].epoch
+    await walked(redis, "int_one", epoch)
+    before = (await integrations.get("int_one"))[1]
+    await integrations.update(
+        "int_one", lambda one: replace(one, name="renamed", sweep_interval_seconds=600)
+    )
+    after, walking = await integrations.get("int_one")
+    assert after.name == "renamed"
+    assert walking == before
+    assert await redis.hget(keys.catalogue("int_one", epoch), "c1") == b"fingerprint"
+
+
+async def test_renaming_leaves_the_schedule_alone(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    await integrations.update("int_one", lambda one: replace(one, name="renamed"))
+    assert await redis.zscore(keys.due("walks"), "int_one") == 9e15
+
+
+async def test_a_shorter_interval_brings_the_next_walk_forward(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    await integrations.update("int_one", lambda one: replace(one, delta_interval_seconds=10))
+    assert await redis.zscore(keys.due("walks"), "int_one") < 9e15
+
+
+async def test_another_upstream_id_begins_a_new_epoch(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    epoch = (await integrations.get("int_one"))[1].epoch
+    await walked(redis, "int_one", epoch)
+    await integrations.update("int_one", lambda one: replace(one, upstream_id="workday:new"))
+    _, walking = await integrations.get("int_one")
+    assert walking.epoch != epoch
+    assert (walking.baselined, walking.watermark, walking.last_sweep_at) == (False, None, None)
+    assert (walking.course_count, walking.quarantined) == (0, 0)
+    assert await redis.hget(keys.integration("int_one"), "walk") is None
+    assert not await redis.exists(
+        keys.catalogue("int_one", epoch), keys.quarantine("int_one", epoch)
+    )
+    assert await redis.hgetall(keys.TOTALS) == {b"courses": b"0", b"quarantined": b"0"}
+    assert await redis.zscore(keys.due("walks"), "int_one") is not None
+    assert await redis.hgetall(keys.UPSTREAMS) == {f"{EU} workday:new".encode(): b"int_one"}
+
+
+async def test_an_edit_onto_a_registered_upstream_is_refused(integrations) -> None:
+    await integrations.create(an_integration("one"))
+    await integrations.create(an_integration("two"))
+    with pytest.raises(IntegrationExistsError) as refusal:
+        await integrations.update("int_two", lambda two: replace(two, upstream_id="workday:one"))
+    assert refusal.value.existing_id == "int_one"
+
+
+async def test_a_credential_with_the_same_base_url_keeps_the_epoch(
+    credentials, integrations
+) -> None:
+    await credentials.create(a_credential("b"), "key-b")
+    await integrations.create(an_integration("one"))
+    epoch = (await integrations.get("int_one"))[1].epoch
+    await integrations.update("int_one", lambda one: replace(one, credential_id="cred_b"))
+    assert (await integrations.get("int_one"))[1].epoch == epoch
+    await credentials.delete("cred_a")
+    with pytest.raises(CredentialInUseError):
+        await credentials.delete("cred_b")
+
+
+async def test_edits_of_different_fields_at_once_are_both_kept(integrations) -> None:
+    await integrations.create(an_integration("one"))
+    edits = 0
+
+    def rename_while_relabelled(one: Integration) -> Integration:
+        nonlocal edits
+        edits += 1
+        return replace(one, name=f"edit {edits}")
+
+    async def relabel(one: Integration) -> Integration:
+        return await integrations.update(one.id, lambda one: replace(one, labels={"a": "b"}))
+
+    original = integrations._edit
+
+    async def interrupted(**arguments):
+        if edits == 1:
+            integrations._edit = original
+            await relabel(an_integration("one"))
+        return await original(**arguments)
+
+    integrations._edit = interrupted
+    await integrations.update("int_one", rename_while_relabelled)
+    integration, _ = await integrations.get("int_one")
+    assert (integration.name, integration.labels) == ("edit 2", {"a": "b"})
+
+
+async def test_deleting_an_integration_leaves_nothing_of_it(redis, integrations) -> None:
+    before = set(await redis.keys())
+    await integrations.create(an_integration("one"))
+    epoch = (await integrations.get("int_one"))[1].epoch
+    await walked(redis, "int_one", epoch)
+    await integrations.request_walk("int_one", "sweep", 5)
+    await redis.zadd(keys.claimed("walks"), {"int_one": 5})
+    await redis.set(keys.lease("walks", "int_one"), "token")
+    await integrations.delete("int_one")
+    assert set(await redis.keys()) - before == {keys.TOTALS.encode()}
+    assert await redis.hgetall(keys.TOTALS) == {b"courses": b"0", b"quarantined": b"0"}
+    for attempt in (integrations.get("int_one"), integrations.delete("int_one")):
+        with pytest.raises(NotFoundError):
+            await attempt
+
+
+async def test_the_stored_problem_is_read(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    problem = Problem(code="auth", message="refused", since=5, attention=True)
+    await redis.hset(keys.integration("int_one"), "problem", msgspec.json.encode(problem))
+    assert (await integrations.get("int_one"))[1].problem == problem
+
+
+async def test_integrations_are_read_together(integrations) -> None:
+    await integrations.create(an_integration("one"))
+    found = await integrations.get_many(["int_none", "int_one"])
+    assert found[0] is None
+    assert found[1][0].id == "int_one"
+    assert await integrations.get_many([]) == []
+
+
+# --- walks asked for ------------------------------------------------------------------------
+
+
+async def test_a_walk_asked_for_is_queued_and_due_now(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    walk = await integrations.request_walk("int_one", "delta", 5)
+    assert (walk.kind, walk.state, walk.requested_at) == ("delta", "queued", 5)
+    assert await integrations.get_walk("int_one", walk.id) == walk
+    assert await integrations.list_walks("int_one") == [walk]
+    _, walking = await integrations.get("int_one")
+    assert (walking.requested, walking.requested_id) == ("delta", walk.id)
+    assert await redis.zscore(keys.due("walks"), "int_one") < 9e15
+
+
+async def test_a_walk_asked_for_does_not_disturb_a_claim(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    await redis.zrem(keys.due("walks"), "int_one")
+    await redis.zadd(keys.claimed("walks"), {"int_one": 9e15})
+    await integrations.request_walk("int_one", "delta", 5)
+    assert await redis.zscore(keys.due("walks"), "int_one") is None
+
+
+async def test_a_queued_walk_is_joined_by_the_same_and_by_a_weaker_kind(integrations) -> None:
+    await integrations.create(an_integration("one"))
+    sweep = await integrations.request_walk("int_one", "sweep", 5)
+    assert await integrations.request_walk("int_one", "delta", 6) == sweep
+    assert await integrations.request_walk("int_one", "sweep", 7) == sweep
+    assert await integrations.list_walks("int_one") == [sweep]
+
+
+async def test_a_queued_delta_becomes_the_sweep_asked_for(integrations) -> None:
+    await integrations.create(an_integration("one"))
+    delta = await integrations.request_walk("int_one", "delta", 5)
+    sweep = await integrations.request_walk("int_one", "sweep", 6)
+    assert (sweep.id, sweep.kind) == (delta.id, "sweep")
+    assert (await integrations.get("int_one"))[1].requested == "sweep"
+
+
+async def test_a_walk_under_way_is_not_joined(redis, integrations) -> None:
+    await integrations.create(an_integration("one"))
+    first = await integrations.request_walk("int_one", "delta", 5)
+    await redis.hset(keys.integration("int_one"), "walk", f'{{"id": "{first.id}"}}')
+    second = await integrations.request_walk("int_one", "delta", 6)
+    assert second.id != first.id
+    assert (await integrations.get("int_one"))[1].requested_id == second.id
+
+
+async def test_no_walk_is_queued_for_a_paused_or_unknown_integration(integrations) -> None:
+    await integrations.create(an_integration("one", paused=True))
+    with pytest.raises(ConflictError, match="paused"):
+        await integrations.request_walk("int_one", "delta", 5)
+    with pytest.raises(NotFoundError):
+        await integrations.request_walk("int_none", "delta", 5)
+    with pytest.raises(NotFoundError):
+        await integrations.list_walks("int_none")
+    with pytest.raises(NotFoundError):
+        await integrations.get_walk("int_one", "walk_none")
+
+
+# --- subscriptions --------------------------------------------------------------------------
+
+
+async def test_secrets_and_headers_are_stored_sealed(redis, subscriptions) -> None:
+    secret = new_secret()
+    await subscriptions.create(a_subscription("a"), [secret], {"x-token": "hush"})
+    assert await subscriptions.secrets("sub_a") == [secret]
+    assert await subscriptions.headers("sub_a") == {"x-token": "hush"}
+    stored = b"".join((await redis.hgetall(keys.subscription("sub_a"))).values())
+    assert secret.encode() not in stored
+    assert b"hush" not in stored
+
+
+async def test_every_edit_of_a_subscription_moves_the_version_on(subscriptions) -> None:
+    versions = [(await subscriptions.all_for_matching())[0]]
+    await subscriptions.create(a_subscription("a"), [], {})
+    versions.append((await subscriptions.all_for_matching())[0])
+    await subscriptions.update("sub_a", lambda one: replace(one, paused=True))
+    versions.append((await subscriptions.all_for_matching())[0])
+    await subscriptions.delete("sub_a")
+    versions.append((await subscriptions.all_for_matching())[0])
+    assert versions[0] == 0
+    assert versions == sorted(set(versions))
+
+
+async def test_a_version_that_was_lost_is_not_given_out_again(redis, subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), [], {})
+    lost, _ = await subscriptions.all_for_matching()
+    await redis.delete(keys.SUBSCRIPTIONS_VERSION)
+    await subscriptions.create(a_subscription("b"), [], {})
+    again, _ = await subscriptions.all_for_matching()
+    assert again >= lost > 10**12
+
+
+async def test_all_subscriptions_are_read_for_matching(subscriptions) -> None:
+    await subscriptions.create(a_subscription("b", created_at=2), [], {})
+    await subscriptions.create(a_subscription("a", created_at=1), [], {})
+    _, found = await subscriptions.all_for_matching()
+    assert [one.id for one in found] == ["sub_a", "sub_b"]
+
+
+async def test_a_subscription_is_created_once(subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), ["s"], {})
+    with pytest.raises(ConflictError):
+        await subscriptions.create(a_subscription("a"), ["t"], {})
+
+
+async def test_headers_change_only_when_given(subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), ["s"], {"x": "1"})
+    await subscriptions.update("sub_a", lambda one: replace(one, url="https://other.example/"))
+    assert await subscriptions.headers("sub_a") == {"x": "1"}
+    await subscriptions.update("sub_a", lambda one: one, headers={"y": "2"})
+    assert await subscriptions.headers("sub_a") == {"y": "2"}
+    assert (await subscriptions.get("sub_a")).url == "https://other.example/"
+    assert await subscriptions.secrets("sub_a") == ["s"]
+
+
+async def test_pausing_takes_a_lane_out_of_the_schedule_and_resuming_puts_it_back(
+    redis, subscriptions
+) -> None:
+    await subscriptions.create(a_subscription("a"), [], {})
+    assert await redis.zscore(keys.due("lanes"), "sub_a") is None
+    await redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"})
+    await redis.zadd(keys.due("lanes"), {"sub_a": 5})
+    await subscriptions.update("sub_a", lambda one: replace(one, paused=True))
+    assert await redis.zscore(keys.due("lanes"), "sub_a") is None
+    await subscriptions.update("sub_a", lambda one: replace(one, paused=False))
+    assert await redis.zscore(keys.due("lanes"), "sub_a") is not None
+
+
+async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), ["s"], {})
+    for _ in range(3):
+        await redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"})
+    await redis.xadd(keys.lane_dead("sub_a"), {"p": "1-1"})
+    await redis.xadd(keys.attempts("sub_a"), {"p": "1-1"})
+    await redis.zadd(keys.lane_retries("sub_a"), {"1-1": 5})
+    await redis.hset(keys.lane_failing("sub_a"), "1-1", "1 c")
+    await redis.zadd(keys.due("lanes"), {"sub_a": 5})
+    await redis.zadd(keys.claimed("lanes"), {"sub_a": 5})
+    await redis.set(keys.lease("lanes", "sub_a"), "token")
+    await redis.hset(keys.TOTALS, mapping={"pending": 10, "dead": 4})
+    await subscriptions.delete("sub_a")
+    assert set(await redis.keys()) == {
+        keys.TOTALS.encode(),
+        keys.SUBSCRIPTIONS_VERSION.encode(),
+    }
+    assert await redis.hgetall(keys.TOTALS) == {b"pending": b"7", b"dead": b"3"}
+    with pytest.raises(NotFoundError):
+        await subscriptions.delete("sub_a")
+
+
+async def test_an_unknown_subscription_is_not_found(subscriptions) -> None:
+    for attempt in (
+        subscriptions.get("sub_x"),
+        subscriptions.secrets("sub_x"),
+        subscriptions.headers("sub_x"),
+        subscriptions.update("sub_x", lambda one: one),
+    ):
+        with pytest.raises(NotFoundError, match="sub_x"):
+            await attempt
+
+
+# --- listing --------------------------------------------------------------------------------
+
+
+async def test_pages_follow_the_order_of_creation_and_end(subscriptions) -> None:
+    names = ["d", "a", "c", "b", "e"]
+    for created_at, name in enumerate(names):
+        await subscriptions.create(a_subscription(name, created_at), [], {})
+    seen, after = [], None
+    for _ in range(3):
+        page, after = await subscriptions.page(2, after)
+        seen += [one.id.removeprefix("sub_") for one in page]
+    assert seen == names
+    assert after is None
+
+
+async def test_pages_hold_registrations_of_the_same_millisecond_once_each(subscriptions) -> None:
+    for name in "hgfedcba":
+        await subscriptions.create(a_subscription(name, 7), [], {})
+    seen, after = [], None
+    while True:
+        page, after = await subscriptions.page(3, after)
+        seen += [one.id for one in page]
+        if after is None:
+            break
+    assert seen == [f"sub_{name}" for name in "abcdefgh"]
+
+
+async def test_a_page_stays_right_when_its_place_is_deleted(subscriptions) -> None:
+    for created_at, name in enumerate("abcd"):
+        await subscriptions.create(a_subscription(name, created_at), [], {})
+    _, after = await subscriptions.page(2)
+    await subscriptions.delete("sub_a")
+    await subscriptions.delete("sub_b")
+    page, _ = await subscriptions.page(2, after)
+    assert [one.id for one in page] == ["sub_c", "sub_d"]

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from service.domain.diff import Verdict, judge
+from service.domain.fingerprint import raw_digest
+from service.domain.walking import (
+    RESUMABLE_MS,
+    SEEN_BYTES,
+    VERIFY_BATCH,
+    WalkProgress,
+    begin,
+    judge_page,
+    resumable,
+    seen_digest,
+    seen_set,
+    sight,
+    too_many_absent,
+)
+
+NOW = 1_795_424_001_123
+DELETED_AT = "2026-11-20T08:00:00.000Z"
+COURSE = {
+    "remote_id": "32",
+    "provider_id": None,
+    "origin_id": None,
+    "remote_created_at": None,
+    "remote_deleted_at": None,
+    "provider": None,
+    "revisions": [],
+}
+
+
+def record(course_id: object, **fields) -> msgspec.Raw:
+    return msgspec.Raw(json.dumps({"id": course_id, **COURSE, **fields}).encode())
+
+
+# --- progress ----------------------------------------------------------------------------
+
+
+def test_a_delta_looks_ten_minutes_behind_the_watermark():
+    walk = begin("walk_1", "delta", "ep_1", NOW - 60_000, NOW)
+
+    assert walk.updated_after == NOW - 660_000
+    assert (walk.started_at, walk.watermark, walk.cursor) == (NOW, NOW, None)
+    assert not walk.pages_done
+
+
+def test_a_sweep_asks_for_everything():
+    assert begin("walk_1", "sweep", "ep_1", NOW - 60_000, NOW).updated_after is None
+
+
+def test_a_broken_off_walk_is_resumed_while_it_is_fresh_and_of_this_epoch():
+    walk = begin("walk_1", "sweep", "ep_1", None, NOW)
+
+    assert resumable(walk, "ep_1", NOW + RESUMABLE_MS)
+    assert not resumable(walk, "ep_1", NOW + RESUMABLE_MS + 1)
+    assert not resumable(walk, "ep_2", NOW)
+
+
+def test_progress_reads_back_as_it_was_stored():
+    walk = msgspec.structs.replace(
+        begin("walk_1", "delta", "ep_1", NOW, NOW),
+        cursor="é=",
+        control="c1",
+        verdicts={"created": 3},
+    )
+
+    assert msgspec.json.decode(msgspec.json.encode(walk), type=WalkProgress) == walk
+
+
+def test_a_walk_is_listed_with_what_it_did():
+    walk = msgspec.structs.replace(
+        begin("walk_1", "sweep", "ep_1", None, NOW),
+        pages=2,
+        records=300,
+        changes=4,
+        verdicts={"created": 4, "unchanged": 296},
+    )
+
+    listed = walk.record("failed", finished_at=NOW + 5, error="why")
+
+    assert (listed.id, listed.kind, listed.state, listed.error) == (
+        "walk_1",
+        "sweep",
+        "failed",
+        "why",
+    )
+    assert (listed.started_at, listed.finished_at) == (NOW, NOW + 5)
+    assert (listed.pages, listed.records, listed.changes) == (2, 300, 4)
+    assert listed.verdicts == {"created": 4, "unchanged": 296}
+
+
+# --- records of a page -------------------------------------------------------------------
+
+
+def test_records_are_seen_with_their_id_life_and_digest():
+    live, dead = record("a"), record("b", remote_deleted_at=DELETED_AT)
+
+    sightings, nameless = sight([live, dead])
+
+    assert [(one.course_id, one.live, one.digest) for one in sightings] == [
+        ("a", True, raw_digest(live)),
+        ("b", False, raw_digest(dead)),
+    ]
+    assert nameless == 0
+
+
+def test_a_record_that_comes_twice_on_a_page_counts_once_as_it_was_last():
+    last = record("a", remote_deleted_at=DELETED_AT)
+
+    sightings, _ = sight([record("a"), record("b"), last])
+
+    assert [(one.course_id, one.live) for one in sightings] == [("a", False), ("b", True)]
+    assert sightings[0].record is last
+
+
+@pytest.mark.parametrize(
+    "nameless",
+    [
+        record(""),
+        record(7),
+        record(None),
+        msgspec.Raw(b"{}"),
+        msgspec.Raw(b"null"),
+        msgspec.Raw(b'["a"]'),
+        msgspec.Raw(b'{"id":"\xff"}'),
+    ],
+)
+def test_a_record_without_an_id_can_only_be_counted(nameless):
+    sightings, count = sight([record("a"), nameless])
+
+    assert [one.course_id for one in sightings] == ["a"]
+    assert count == 1
+
+
+@pytest.mark.parametrize("deleted_at", [0, False, {}, [DELETED_AT]])
+def test_a_record_whose_tombstone_cannot_be_read_was_still_seen(deleted_at):
+    """Otherwise its course would be taken for absent, and reported as deleted."""
+    sightings, nameless = sight([record("a", remote_deleted_at=deleted_at)])
+
+    assert [(one.course_id, one.live) for one in sightings] == [("a", False)]
+    assert nameless == 0
+    ((judgement, _),), _ = judge_page(sightings, [None], ())
+    assert judgement.verdict is Verdict.QUARANTINED
+
+
+# --- judging a page ----------------------------------------------------------------------
+
+
+def packed(course: msgspec.Raw, course_id: str) -> bytes:
+    return judge(course_id, course, None, ()).fingerprint.pack()
+
+
+def test_a_page_is_judged_record_by_record():
+    old = [record(course_id) for course_id in "abcd"]
+    stored = [packed(course, course_id) for course, course_id in zip(old, "abcd", strict=True)]
+    page = [
+        old[0],
+        record("b", changed_at="now"),
+        record("c", origin_id="7"),
+        record("d", remote_deleted_at=DELETED_AT),
+        record("e"),
+        record("f", revisions=None),
+    ]
+
+    judged, verdicts = judge_page(sight(page)[0], [*stored, None, None], ())
+
+    assert [(one.course_id, one.verdict, was_live) for one, was_live in judged] == [
+        ("b", Verdict.REFRESHED, True),
+        ("c", Verdict.UPDATED, True),
+        ("d", Verdict.DELETED, True),
+        ("e", Verdict.CREATED, False),
+        ("f", Verdict.QUARANTINED, False),
+    ]
+    assert verdicts == {
+        "unchanged": 1,
+        "refreshed": 1,
+        "updated": 1,
+        "deleted": 1,
+        "created": 1,
+        "quarantined": 1,
+    }
+
+
+def test_a_deleted_course_was_not_live():
+    gone = packed(record("a", remote_deleted_at=DELETED_AT), "a")
+
+    ((restored, was_live),), _ = judge_page(sight([record("a")])[0], [gone], ())
+
+    assert (restored.verdict, was_live) == (Verdict.RESTORED, False)
+
+
+def test_known_bytes_are_not_looked_into():
+    sightings, _ = sight([record("a")])
+    known = bytearray(packed(record("a"), "a"))
+    known[57:] = b""  # nothing but the raw digest is there to be compared
+
+    assert judge_page(sightings, [bytes(known)], ()) == ([], {"unchanged": 1})
+
+
+def test_ignored_paths_are_ignored_on_a_page():
+    sightings, _ = sight([record("a", origin_id="7")])
+
+    _, verdicts = judge_page(sightings, [packed(record("a"), "a")], {"origin_id"})
+
+    assert verdicts == {"refreshed": 1}
+
+
+def test_a_page_and_its_fingerprints_must_fit():
+    with pytest.raises(ValueError, match="zip"):
+        judge_page(sight([record("a")])[0], [], ())
+
+
+def test_an_empty_page_means_nothing():
+    assert judge_page([], [], ()) == ([], {})
+
+
+# --- what a sweep has seen ---------------------------------------------------------------
+
+
+def test_what_was_seen_is_found_again():
+    course_ids = [f"course-{number}" for number in range(1_000)] + ["", "名前"]
+
+    seen = seen_set(b"".join(seen_digest(course_id) for course_id in course_ids))
+
+    assert len(seen) == len(course_ids)
+    assert all(seen_digest(course_id) in seen for course_id in course_ids)
+    assert seen_digest("other") not in seen
+    assert len(seen_digest("a")) == SEEN_BYTES
+    assert seen_set(b"") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("absent", "live", "too_many"),
+    [
+        (0, 0, False),
+        (1, 1, True),  # all of it
+        (1, 2, False),  # half is not more than half
+        (2, 3, True),
+        (10, 20, False),
+        (11, 20, True),
+        (10, 66, False),
+        (11, 66, True),
+        (15, 100, False),
+        (16, 100, True),
+        (150, 1_000, False),
+        (151, 1_000, True),
+    ],
+)
+def test_a_sweep_that_misses_too_much_is_not_believed(absent, live, too_many):
+    assert too_many_absent(absent, live) is too_many
+
+
+def test_a_batch_of_ids_to_verify_is_no_longer_than_promised():
+    assert VERIFY_BATCH == 100

@@ -1,0 +1,1 @@
+"""The processes that poll the upstream and push events to subscribers."""

@@ -1,0 +1,291 @@
+"""One lane: read it in order, sign, send, record."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+
+import msgspec
+from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
+
+from service.domain.errors import LeaseLostError, NotFoundError
+from service.domain.events import StoredEvent, render
+from service.domain.lane import Entry, Window
+from service.domain.retry import Outcome, OutcomeClass, next_delay
+from service.domain.signing import decode_secret, sign
+from service.domain.subscriptions import Subscription, SubscriptionState, state_of
+from service.logs import get_logger
+from service.storage.attempts import Attempt
+from service.storage.counters import field
+from service.storage.lanes import Due, Recorded, Result
+from service.storage.leases import Lease
+from workers.isolation import run_isolated
+from workers.process import JobContext
+
+TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
+LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
+READ = 200  # entries read at once
+PREPARED = 64  # events fetched ahead of being sent
+RECORD_RETRY_SECONDS = 0.2
+
+_log = get_logger("delivery")
+
+
+async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
+    """Drains a batch of lanes concurrently; none of them disturbs another."""
+    await run_isolated(
+        _log, {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
+    )
+
+
+async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
+    services = context.services
+    try:
+        subscription = await services.subscriptions.get(subscription_id)
+    except NotFoundError:
+        return
+    lease_ms = int(subscription.timeout_seconds * 1000) + LEASE_MARGIN_MS
+    lease = await services.leases.take("lanes", subscription_id, claim, lease_ms)
+    if lease is None:
+        return
+    async with services.leases.kept(lease):
+        if state_of(subscription) is not SubscriptionState.ACTIVE:
+            await services.lanes.release(lease, None, "never")
+            # One resumed while it was claimed could not be woken then.
+            (now,) = await services.subscriptions.get_many([subscription_id])
+            if now is not None and state_of(now) is SubscriptionState.ACTIVE:
+                await services.schedule.wake("lanes", subscription_id)
+            return
+        drain = Drain(context, lease, subscription)
+        try:
+            await drain.run()
+        except LeaseLostError as error:
+            _log.info("lane given up", subscription=subscription_id, reason=str(error))
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An entry with everything that one attempt needs, but for the time and the signature."""
+
+    entry: Entry
+    event: StoredEvent
+    body: bytes
+
+
+class Drain:
+    """One turn at one lane."""
+
+    def __init__(self, context: JobContext, lease: Lease, subscription: Subscription) -> None:
+        self._context = context
+        self._services = context.services
+        self._lease = lease
+        self._subscription = subscription
+        self._window = Window()
+        self._attempts: dict[str, int] = {}
+        self._prepared: deque[Prepared] = deque()
+        self._cursor: str | None = None
+        self._exhausted = False
+        self._keys: list[bytes] = []
+        self._headers: dict[str, str] = {}
+        self._ends = time.monotonic() + TURN_SECONDS
+        self._sent: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Sends what is due until nothing is, or the turn is over."""
+        started = time.monotonic()
+        in_flight: set[asyncio.Task[tuple[Prepared, Outcome, int]]] = set()
+        try:
+            await self._open()
+            while True:
+                stopping = self._must_stop()
+                if not stopping:
+                    await self._prepare()
+                    while self._prepared and len(in_flight) < self._subscription.max_concurrency:
+                        in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
+                if not in_flight:
+                    break
+                done, in_flight = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
+                await self._record([task.result() for task in done])
+            await self._release("now" if self._prepared or self._must_stop() else "later")
+        finally:
+            for task in in_flight:
+                task.cancel()
+            await asyncio.gather(*in_flight, return_exceptions=True)
+            _log.info(
+                "drain",
+                subscription=self._subscription.id,
+                outcomes=dict(self._sent),
+                seconds=round(time.monotonic() - started, 3),
+            )
+
+    async def _open(self) -> None:
+        subscription_id = self._subscription.id
+        secrets = await self._services.subscriptions.secrets(subscription_id)
+        self._keys = [decode_secret(secret) for secret in secrets]
+        self._headers = {
+            **await self._services.subscriptions.headers(subscription_id),
+            "content-type": "application/json",
+        }
+        failing = await self._services.lanes.failing(subscription_id)
+        entries = await self._services.lanes.entries(
+            subscription_id, [one.position for one in failing]
+        )
+        for one, entry in zip(failing, entries, strict=True):
+            if entry is not None:
+                self._attempts[entry.position] = one.attempts
+                self._window.offer_failing(entry, one.due_at)
+
+    def _must_stop(self) -> bool:
+        return (
+            self._context.draining.is_set()
+            or time.monotonic() >= self._ends
+            # No attempt may outlast the lease under which it began.
+            or self._lease.remaining() <= self._subscription.timeout_seconds
+        )
+
+    async def _release(self, due: Due) -> None:
+        if await self._services.lanes.release(self._lease, self._cursor, due):
+            await self._context.dispatcher.dispatch("lanes")
+
+    # --- what to send next ---------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        """Fetches the events that may be sent next, reading on in the lane where needed."""
+        entries: list[Entry] = []
+        while len(self._prepared) + len(entries) < PREPARED:
+            entry = self._window.take(time.time_ns() // 1_000_000)
+            if entry is not None:
+                entries.append(entry)
+            elif not await self._read():
+                break
+        if not entries:
+            return
+        events = await self._services.events.get_many([entry.position for entry in entries])
+        expired: list[Recorded] = []
+        for entry, event in zip(entries, events, strict=True):
+            if event is None:
+                expired.append(self._dead(entry, "the event is older than the retention"))
+                self._window.settle(entry)
+            else:
+                self._prepared.append(Prepared(entry, event, render(event, entry.payload)))
+        if expired:
+            await self._store(
+                expired, Counter({field("deliveries_total", state="dead"): len(expired)})
+            )
+
+    async def _read(self) -> bool:
+        """Reads on in the lane; False if there is nothing more that could be sent."""
+        if self._window.reread:
+            self._window.restart()
+            self._cursor, self._exhausted = None, False
+        if self._exhausted or self._window.full:
+            return False
+        found = await self._services.lanes.read(self._subscription.id, self._cursor, READ)
+        for entry in found:
+            self._window.offer(entry)
+        if found:
+            self._cursor = found[-1].position
+        self._exhausted = len(found) < READ
+        return bool(found)
+
+    # --- one attempt ---------------------------------------------------------------------
+
+    async def _attempt(self, prepared: Prepared) -> tuple[Prepared, Outcome, int]:
+        at = time.time_ns() // 1_000_000
+        headers = {
+            **self._headers,
+            **sign(self._keys, prepared.event.id, at // 1000, prepared.body),
+        }
+        outcome = await self._services.receiver.post(
+            self._subscription.url,
+            headers,
+            prepared.body,
+            timeout=self._subscription.timeout_seconds,
+        )
+        return prepared, outcome, at
+
+    async def _record(self, ended: Sequence[tuple[Prepared, Outcome, int]]) -> None:
+        increments: Counter[str] = Counter()
+        recorded: list[Recorded] = []
+        for prepared, outcome, at in ended:
+            one = self._judge(prepared, outcome, at)
+            recorded.append(one)
+            self._sent[outcome.kind.value] += 1
+            increments[field("attempts_total", outcome=outcome.kind)] += 1
+            if one.result != "R":
+                state = "delivered" if one.result == "S" else "dead"
+                increments[field("deliveries_total", state=state)] += 1
+        await self._store(recorded, increments)
+        for (prepared, _, _), one in zip(ended, recorded, strict=True):
+            if one.result == "R":
+                self._attempts[one.position] = one.attempts
+                self._window.retry(prepared.entry, one.due_at)
+            else:
+                self._attempts.pop(one.position, None)
+                self._window.settle(prepared.entry)
+        if not self._prepared:
+            self._exhausted = False  # what has come in meanwhile is sent in this turn
+
+    def _judge(self, prepared: Prepared, outcome: Outcome, at: int) -> Recorded:
+        entry = prepared.entry
+        attempts = self._attempts.get(entry.position, 0) + 1
+        delay = None
+        if not outcome.delivered:
+            delay = next_delay(
+                outcome,
+                attempts,
+                self._subscription.retry_schedule_seconds,
+                random.random(),
+            )
+        due_at = 0 if delay is None else at + outcome.duration_ms + int(delay * 1000)
+        result: Result = "S" if outcome.delivered else "D" if delay is None else "R"
+        attempt = Attempt(
+            event_id=prepared.event.id,
+            number=attempts,
+            at=at,
+            outcome=outcome.kind.value,
+            duration_ms=outcome.duration_ms,
+            status=outcome.status,
+            connect_ms=outcome.connect_ms,
+            first_byte_ms=outcome.first_byte_ms,
+            error=outcome.error,
+            excerpt=outcome.excerpt.decode("utf-8", "replace"),
+            next_attempt_at=due_at or None,
+        )
+        return Recorded(
+            position=entry.position,
+            order_key=entry.order_key,
+            attempts=attempts,
+            result=result,
+            due_at=due_at,
+            reason=_reason(outcome, attempts) if result == "D" else "",
+            record=msgspec.json.encode(attempt),
+        )
+
+    def _dead(self, entry: Entry, reason: str) -> Recorded:
+        return Recorded(
+            position=entry.position,
+            order_key=entry.order_key,
+            attempts=self._attempts.get(entry.position, 0),
+            result="D",
+            reason=reason,
+        )
+
+    async def _store(self, recorded: Sequence[Recorded], increments: Counter[str]) -> None:
+        """Records attempts; while Redis is away, for as long as the lease lasts."""
+        while True:
+            try:
+                await self._services.lanes.record(self._lease, recorded, increments)
+            except (ConnectionError, TimeoutError):
+                if self._lease.remaining() <= 0:
+                    raise LeaseLostError from None
+                await asyncio.sleep(RECORD_RETRY_SECONDS)
+            else:
+                return
+
+
+def _reason(outcome: Outcome, attempts: int) -> str:
+    last = f"status {outcome.status}" if outcome.kind is OutcomeClass.STATUS else outcome.kind
+    return f"{attempts} attempts failed, the last with {last}"

@@ -1,0 +1,43 @@
+"""Claims what is due and enqueues it as RQ jobs, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.storage.leases import Kind
+from service.storage.schedule import ClaimLimit, Claims, Schedule
+from workers import queues
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+CLAIM_MS = 30_000  # within which a job must have begun, or what it was to do is due again
+BATCH: dict[Kind, int] = {"walks": 10, "lanes": 25}  # ids in one job
+MOST: dict[Kind, int] = {"walks": 500, "lanes": 1_000}  # ids claimed at once
+BACKLOG = 40  # queued jobs from which nothing more is claimed
+QUEUES: dict[Kind, str] = {"walks": queues.POLL, "lanes": queues.DELIVER}
+
+
+class Dispatcher:
+    """Turns due times into jobs."""
+
+    def __init__(self, schedule: Schedule, connection: Redis) -> None:
+        self._schedule = schedule
+        self._connection = connection
+
+    async def dispatch(self, *kinds: Kind, scheduler: str | None = None) -> int:
+        """Claims what is due of `kinds` and enqueues it; returns how much that was."""
+        limits = [ClaimLimit(kind, queues.key(QUEUES[kind]), MOST[kind], BACKLOG) for kind in kinds]
+        claimed = await self._schedule.claim(limits, CLAIM_MS, scheduler)
+        total = sum(len(claims.ids) for claims in claimed)
+        if total:
+            await asyncio.to_thread(self._enqueue, list(zip(kinds, claimed, strict=True)))
+        return total
+
+    def _enqueue(self, claimed: list[tuple[Kind, Claims]]) -> None:
+        for kind, claims in claimed:
+            size = BATCH[kind]
+            for start in range(0, len(claims.ids), size):
+                batch = [(owned_id, claims.token) for owned_id in claims.ids[start : start + size]]
+                queues.enqueue(self._connection, QUEUES[kind], batch, ttl=CLAIM_MS // 1000)

@@ -1,0 +1,28 @@
+"""Runs the parts of a batch side by side, so that one part's failure stays its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
+from structlog.stdlib import BoundLogger
+
+
+async def run_isolated(log: BoundLogger, parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Awaits every part, named by its id. Redis being away is logged and otherwise left to the
+    schedule; any other error is raised once all parts have ended, so that the job shows it."""
+    results = await asyncio.gather(*parts.values(), return_exceptions=True)
+    unexpected: list[BaseException] = []
+    for owned_id, result in zip(parts, results, strict=True):
+        if result is None:
+            continue
+        if isinstance(result, ConnectionError | TimeoutError):
+            log.warning("redis is away", id=owned_id, error=str(result))
+            continue
+        if isinstance(result, Exception):
+            log.error("failed", id=owned_id, exc_info=result)
+        unexpected.append(result)
+    if unexpected:
+        raise unexpected[0]

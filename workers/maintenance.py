@@ -1,0 +1,25 @@
+"""Retention: what has outlived its time leaves the log and the attempt records."""
+
+from __future__ import annotations
+
+import time
+
+from service.logs import get_logger
+from workers.process import JobContext
+
+INTERVAL_SECONDS = 300
+
+_log = get_logger("maintenance")
+
+
+async def run(context: JobContext) -> None:
+    """Trims the event log, attempt records and dead deliveries to their retention."""
+    services = context.services
+    settings = services.settings
+    now_ms = time.time_ns() // 1_000_000
+    trimmed = await services.retention.trim(
+        events_before=now_ms - settings.event_retention_seconds * 1000,
+        attempts_before=now_ms - settings.attempt_retention_seconds * 1000,
+        dead_before=now_ms - settings.dead_retention_seconds * 1000,
+    )
+    _log.info("maintenance", **trimmed)

@@ -1,0 +1,77 @@
+"""The scheduler process: every second, claims what is due and enqueues it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+
+from redis.exceptions import RedisError
+
+from service.bootstrap import open_services
+from service.domain.errors import CoursewireError
+from service.logs import configure, get_logger
+from service.settings import Settings
+from service.storage.connections import open_sync
+from workers import queues
+from workers.dispatch import Dispatcher
+from workers.maintenance import INTERVAL_SECONDS
+
+TURN_SECONDS = 1.0
+MAX_WAIT_SECONDS = 15.0  # between turns while Redis is away
+
+_log = get_logger("scheduler")
+
+
+async def run(settings: Settings) -> None:
+    """Takes turns until asked to stop by SIGTERM or SIGINT. Any number may run at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    async with open_services(settings) as services:
+        connection = open_sync(settings.redis_url or "")
+        dispatcher = Dispatcher(services.schedule, connection)
+        _log.info("scheduler started", name=name)
+        failures = 0
+        maintained = time.monotonic() - INTERVAL_SECONDS
+        while not stop.is_set():
+            try:
+                if time.monotonic() - maintained >= INTERVAL_SECONDS:
+                    await asyncio.to_thread(queues.enqueue_maintenance, connection)
+                    maintained = time.monotonic()
+                claimed = await dispatcher.dispatch("walks", "lanes", scheduler=name)
+                failures = 0
+            except RedisError as error:
+                failures += 1
+                claimed = 0
+                _log.warning("redis is away", error=str(error), failures=failures)
+            if claimed:
+                continue
+            wait = min(TURN_SECONDS * 2 ** max(0, failures - 1), MAX_WAIT_SECONDS)
+            try:
+                await asyncio.wait_for(stop.wait(), wait)
+            except TimeoutError:
+                continue
+        connection.close()
+    _log.info("scheduler stopped", name=name)
+
+
+def main() -> int:
+    """The entry point of `coursewire scheduler`."""
+    try:
+        settings = Settings.from_env(os.environ)
+        configure(settings.log_format, settings.log_level, "scheduler")
+        asyncio.run(run(settings))
+    except CoursewireError as error:
+        sys.stderr.write(f"coursewire: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
