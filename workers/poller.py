@@ -27,6 +27,7 @@ from service.domain.errors import (
     UpstreamNotReadyError,
     UpstreamPageError,
     UpstreamRateLimitedError,
+    UpstreamTargetRefusedError,
 )
 from service.domain.events import rfc3339
 from service.domain.fingerprint import REMOTE_DATA_PATHS, unpack
@@ -404,6 +405,7 @@ class Walk:
             since=previous.since if previous is not None else now,
             attention=attention,
             status=error.status,
+            log_url=error.log_url,
         )
         await self._committer.finish(
             progress,
@@ -438,7 +440,7 @@ def _consequence(
     error: UpstreamError, progress: WalkProgress, failures: int
 ) -> tuple[bool, bool, int]:
     """Whether the walk is over, whether a person must act, and how long to wait in ms."""
-    if isinstance(error, UpstreamAuthError | UpstreamNotFoundError):
+    if isinstance(error, UpstreamAuthError | UpstreamNotFoundError | UpstreamTargetRefusedError):
         return True, True, PROBE_SECONDS * 1000
     if isinstance(error, UpstreamModelUnavailableError):
         return True, True, MODEL_PROBE_SECONDS * 1000

@@ -14,6 +14,7 @@ from service.domain.errors import (
     UpstreamNotReadyError,
     UpstreamPageError,
     UpstreamRateLimitedError,
+    UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
 
@@ -27,6 +28,8 @@ _REMEDIES: dict[type[UpstreamError], str] = {
         "complete the set-up at the upstream; its first sync can take hours, and walks begin "
         "by themselves once it is done"
     ),
+    UpstreamTargetRefusedError: "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another "
+    "base_url",
     UpstreamModelUnavailableError: "enable courses for this integration at the upstream",
     UpstreamRateLimitedError: "wait a minute and check again",
     UpstreamBusyError: "wait a minute and check again",

@@ -15,7 +15,6 @@ import msgspec
 from service.clients.headers import http_date, retry_after, seconds
 from service.clients.transport import ExchangeError
 from service.domain.errors import (
-    TargetRefusedError,
     UpstreamAuthError,
     UpstreamBusyError,
     UpstreamError,
@@ -25,6 +24,7 @@ from service.domain.errors import (
     UpstreamNotReadyError,
     UpstreamPageError,
     UpstreamRateLimitedError,
+    UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
 from service.domain.retry import OutcomeClass
@@ -116,6 +116,7 @@ class _ErrorDetail(msgspec.Struct, frozen=True):
     code: str | None = None
     title: str | None = None
     message: str | None = None
+    log_url: str | None = None
 
 
 class _ErrorBody(msgspec.Struct, frozen=True):
@@ -182,7 +183,7 @@ class UpstreamClient:
         """One page of the integration's courses.
 
         Raises the `UpstreamError` that the answer, or its absence, amounts to, and
-        `TargetRefusedError` where the address guard refuses the base URL.
+        `UpstreamTargetRefusedError` where the address guard refuses the base URL.
         """
         try:
             request = self._request(credential, upstream_id, query)
@@ -199,7 +200,7 @@ class UpstreamClient:
             ) from exc
         except ExchangeError as exc:
             if exc.kind is OutcomeClass.REFUSED_TARGET:
-                raise TargetRefusedError(str(exc)) from exc
+                raise UpstreamTargetRefusedError(str(exc)) from exc
             raise UpstreamUnavailableError(f"the upstream could not be read: {exc}") from exc
 
     def _request(
@@ -271,6 +272,7 @@ class UpstreamClient:
             code=detail.code,
             status=status,
             retry_after=wait,
+            log_url=detail.log_url,
         )
 
 

@@ -81,7 +81,8 @@ class UpstreamError(CoursewireError):
     """The upstream did not answer with a page.
 
     `code` is the upstream's `error.code` (an open set, may be null), `status` the HTTP
-    status (None where no response came), `retry_after` seconds the upstream asked to wait.
+    status (None where no response came), `retry_after` seconds the upstream asked to wait,
+    `log_url` the upstream's own page about this request.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class UpstreamError(CoursewireError):
         code: str | None = None,
         status: int | None = None,
         retry_after: float | None = None,
+        log_url: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.log_url = log_url
         self.code = code
         self.status = status
         self.retry_after = retry_after
@@ -116,6 +119,10 @@ class UpstreamInputError(UpstreamError):
 
 class UpstreamAuthError(UpstreamError):
     """The upstream refuses the API key: the integration needs attention."""
+
+
+class UpstreamTargetRefusedError(UpstreamError):
+    """The address guard refuses the upstream's base URL; nothing was sent."""
 
 
 class UpstreamNotFoundError(UpstreamError):

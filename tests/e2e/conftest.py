@@ -247,10 +247,15 @@ class House:
         )
         self.integration_id = created["id"]
 
-    async def walk(self, kind: str, seconds: float = 90) -> dict[str, Any]:
-        """Asks for a walk and waits until it has completed."""
+    async def walk(
+        self, kind: str, *, victim: str | None = None, seconds: float = 90
+    ) -> dict[str, Any]:
+        """Asks for a walk, kills `victim` as soon as that is granted, and waits until the walk
+        has completed."""
         path = f"/v1/integrations/{self.integration_id}/walks"
         walk = await self.call("POST", path, json={"kind": kind})
+        if victim is not None:
+            await self.restart(victim)
 
         async def completed() -> dict[str, Any] | None:
             found = await self.call("GET", f"{path}/{walk['id']}")

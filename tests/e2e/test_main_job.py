@@ -32,8 +32,11 @@ def ids(changes: list[dict], *operations: str) -> set[str]:
     return {change["course_id"] for change in changes if change["op"] in operations}
 
 
-async def check_changes(house: House, subscriber: Subscriber, scale: int = 1) -> None:
-    """Edits, deletions, restorations, provider and skill changes give exactly those events."""
+async def check_changes(
+    house: House, subscriber: Subscriber, *, scale: int = 1, victim: str | None = None
+) -> None:
+    """Edits, deletions, restorations, provider and skill changes give exactly those events,
+    even if `victim` is killed while the sweep that is to find most of them begins."""
     start = len(subscriber.received)
     changes = await house.change(
         {"op": "edit", "count": 100 // scale},
@@ -57,7 +60,7 @@ async def check_changes(house: House, subscriber: Subscriber, scale: int = 1) ->
     }
 
     middle = len(subscriber.received)
-    await house.walk("sweep")
+    await house.walk("sweep", victim=victim)
     await house.drained()
     by_sweep = subscriber.received[middle:]
     updated = {
@@ -118,7 +121,7 @@ async def test_killing_a_process_loses_and_invents_nothing(build_house, subscrib
     await house.drained()
     assert subscriber.types() == {"course.created": courses}
 
-    await check_changes(house, subscriber, scale=5)
+    await check_changes(house, subscriber, scale=5, victim=victim)
     assert subscriber.conflicts == []
     subscriber.check_order()
 

@@ -17,7 +17,6 @@ from service.clients.egress import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, RateLimit, UpstreamClient, UpstreamCredential
 from service.domain.errors import (
-    TargetRefusedError,
     UpstreamAuthError,
     UpstreamBusyError,
     UpstreamError,
@@ -27,6 +26,7 @@ from service.domain.errors import (
     UpstreamNotReadyError,
     UpstreamPageError,
     UpstreamRateLimitedError,
+    UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
 from tests.integration.clients.conftest import Exchange, Listen, Peer
@@ -394,7 +394,7 @@ async def test_a_refused_base_url_is_told_from_an_unavailable_one(listen: Listen
 
     peer = await listen(script)
     async with open_client(AddressGuard()) as client:
-        with pytest.raises(TargetRefusedError, match="COURSEWIRE_ALLOWED_TARGETS"):
+        with pytest.raises(UpstreamTargetRefusedError, match="COURSEWIRE_ALLOWED_TARGETS"):
             await UpstreamClient(client).fetch_page(credential(peer), "workday:1", PageQuery())
     assert peer.connections == 0
 
