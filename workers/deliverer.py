@@ -74,6 +74,9 @@ class Prepared(msgspec.Struct, frozen=True):
     body: bytes
 
 
+Ended = tuple[Prepared, Outcome, int]  # what was sent, what came of it, and when (epoch ms)
+
+
 class Drain:
     """One turn at one lane."""
 
@@ -85,6 +88,7 @@ class Drain:
         self._window = Window()
         self._attempts: dict[str, int] = {}
         self._prepared: deque[Prepared] = deque()
+        self._recording: asyncio.Task[None] | None = None
         self._cursor: str | None = None
         self._exhausted = False
         self._keys: list[bytes] = []
@@ -93,26 +97,40 @@ class Drain:
         self._sent: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Sends what is due until nothing is, or the turn is over."""
+        """Sends what is due until nothing is, or the turn is over.
+
+        Attempts go on while others are being recorded; a course's next event is not sent
+        before its last attempt is.
+        """
         started = time.monotonic()
-        in_flight: set[asyncio.Task[tuple[Prepared, Outcome, int]]] = set()
+        in_flight: set[asyncio.Task[Ended]] = set()
+        ended: list[Ended] = []
         try:
             await self._open()
             while True:
-                stopping = self._must_stop()
-                if not stopping:
+                if not self._must_stop():
                     await self._prepare()
                     while self._prepared and len(in_flight) < self._subscription.max_concurrency:
                         in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
-                if not in_flight:
+                if ended and self._recording is None:
+                    self._recording = asyncio.create_task(self._record(ended))
+                    ended = []
+                waiting = {self._recording, *in_flight} if self._recording else in_flight
+                if not waiting:
                     break
-                done, in_flight = await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
-                await self._record([task.result() for task in done])
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if self._recording in done:
+                    await self._recording
+                    self._recording = None
+                finished = in_flight & done
+                in_flight -= finished
+                ended += [task.result() for task in finished]
             await self._release("now" if self._prepared or self._must_stop() else "later")
         finally:
-            for task in in_flight:
+            tasks = [*in_flight, self._recording] if self._recording else [*in_flight]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*in_flight, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             _log.info(
                 "drain",
                 subscription=self._subscription.id,
@@ -178,6 +196,8 @@ class Drain:
     async def _read(self) -> bool:
         """Reads on in the lane; False if there is nothing more that could be sent."""
         if self._window.reread:
+            if self._recording is not None:
+                return False  # it may settle what would be read: look again once it has
             self._window.restart()
             self._cursor, self._exhausted = None, False
         if self._exhausted or self._window.full:
@@ -192,7 +212,7 @@ class Drain:
 
     # --- one attempt ---------------------------------------------------------------------
 
-    async def _attempt(self, prepared: Prepared) -> tuple[Prepared, Outcome, int]:
+    async def _attempt(self, prepared: Prepared) -> Ended:
         at = time.time_ns() // 1_000_000
         headers = {
             **self._headers,
@@ -206,7 +226,7 @@ class Drain:
         )
         return prepared, outcome, at
 
-    async def _record(self, ended: Sequence[tuple[Prepared, Outcome, int]]) -> None:
+    async def _record(self, ended: Sequence[Ended]) -> None:
         increments: Counter[str] = Counter()
         recorded: list[Recorded] = []
         for prepared, outcome, at in ended:

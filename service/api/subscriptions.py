@@ -40,6 +40,7 @@ from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.domain.events import StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
+from service.domain.identifiers import event_id
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 from service.domain.signing import decode_secret, sign
 from service.domain.subscriptions import EVENT_TYPES, Payload, Subscription
@@ -262,8 +263,8 @@ async def _send_test(
     now = now_ms()
     (suffix,) = event_suffixes(1)
     event = StoredEvent(
+        id=event_id(f"{now}-0", suffix),
         position=f"{now}-0",
-        suffix=suffix,
         type=TEST_EVENT,
         integration_id="",
         course_id="",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
 
-from service.domain.identifiers import event_id, position_ms
+from service.domain.identifiers import position_ms
 from service.domain.subscriptions import Payload
 
 SCHEMA_VERSION = 1
@@ -37,8 +38,8 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event as the log holds it. `facts` is the JSON of `CourseFacts`, or of the data of an
     operational event (then `course_id` is empty and `sequence` 0)."""
 
+    id: str
     position: str
-    suffix: str
     type: str
     integration_id: str
     course_id: str
@@ -46,11 +47,6 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     previous_sequence: int | None
     facts: bytes
     course: bytes | None
-
-    @property
-    def id(self) -> str:
-        """The event's id, which subscribers see as `webhook-id`."""
-        return event_id(self.position, self.suffix)
 
 
 class CourseData(msgspec.Struct, kw_only=True):
@@ -88,6 +84,7 @@ _encode = msgspec.json.encode
 _decode_facts = msgspec.json.Decoder(CourseFacts).decode
 
 
+@lru_cache(maxsize=1024)  # events committed together share their time
 def rfc3339(milliseconds: int) -> str:
     """Epoch ms as RFC 3339 in UTC, with milliseconds."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from service.domain.errors import NotFoundError
 from service.domain.events import StoredEvent
-from service.domain.identifiers import event_position
+from service.domain.identifiers import event_id, event_position
 from service.storage import keys
 from service.storage.streams import read_stream
 
@@ -24,15 +24,14 @@ class EventLog:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def get(self, event_id: str) -> StoredEvent:
+    async def get(self, identifier: str) -> StoredEvent:
         """One event. Raises NotFoundError if there is none under that id, or no longer."""
-        place = event_position(event_id)
+        place = event_position(identifier)
         if place is not None:
-            position, suffix = place
-            found = await self.get_many([position])
-            if (event := found[0]) is not None and event.suffix == suffix:
+            (event,) = await self.get_many([place[0]])
+            if event is not None and event.id == identifier:
                 return event
-        raise NotFoundError(f"there is no event {event_id}, or it is older than the retention")
+        raise NotFoundError(f"there is no event {identifier}, or it is older than the retention")
 
     async def get_many(self, positions: Sequence[str]) -> list[StoredEvent | None]:
         """The events at `positions`, None where the log no longer holds one."""
@@ -80,9 +79,10 @@ class EventLog:
 
 def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
     previous = int(fields[b"p"])
+    position = entry_id.decode()
     return StoredEvent(
-        position=entry_id.decode(),
-        suffix=fields[b"x"].decode(),
+        id=event_id(position, fields[b"x"].decode()),
+        position=position,
         type=fields[b"t"].decode(),
         integration_id=fields[b"i"].decode(),
         course_id=fields[b"c"].decode(),

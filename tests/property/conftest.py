@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 BUSY = (HealthCheck.too_slow,)
 
 settings.register_profile(
-    "ci", max_examples=60, deadline=None, derandomize=True, suppress_health_check=BUSY
+    "ci", max_examples=40, deadline=None, derandomize=True, suppress_health_check=BUSY
 )
 settings.register_profile(
     "thorough", max_examples=2_000, deadline=None, print_blob=True, suppress_health_check=BUSY

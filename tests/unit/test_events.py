@@ -9,7 +9,6 @@ from service.domain.events import MAX_BODY_BYTES, CourseFacts, StoredEvent, rend
 from service.domain.subscriptions import Payload
 
 POSITION = "1795424001123-7"
-SUFFIX = "26vafvwsrmbh"
 EVENT_ID = "evt_01m83sr733000726vafvwsrmbh"
 # Spacing, key order and numbers that a decoder would not give back as they came.
 COURSE = b'{"id":"c1", "b": 1.50, "a":"\xc3\xa9\\u00e9", "n":1e3}'
@@ -54,8 +53,8 @@ def event(
 ) -> StoredEvent:
     return StoredEvent(
         **{
+            "id": EVENT_ID,
             "position": POSITION,
-            "suffix": SUFFIX,
             "type": "course.updated",
             "integration_id": "int_a",
             "course_id": "c1",

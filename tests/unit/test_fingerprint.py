@@ -190,6 +190,43 @@ def test_each_path_has_its_own_place(path):
         assert changed_paths(bytes(before), bytes(after)) == (path,)
 
 
+def replaced(value, place: tuple, new):
+    """A copy of nested JSON with the value at `place` replaced."""
+    if not place:
+        return new
+    key, *rest = place
+    copy = value.copy()
+    copy[key] = replaced(value[key], tuple(rest), new)
+    return copy
+
+
+FIELD, LINK = ("integration_fields", 1), ("revisions", 0, "skill_assignments", 1, "skill")
+NESTED = ("revisions", 1, "integration_fields", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "path"),
+    [
+        (("provider_id",), "provider"),
+        *((("provider", field), "provider") for field in ("id", "remote_id", "name")),
+        *(((*FIELD, field), "integration_fields") for field in ("key", "type", "value", "label")),
+        *(
+            ((*NESTED, field), "revisions.integration_fields")
+            for field in ("key", "type", "value", "label")
+        ),
+        *(((*LINK, field), "revisions.skill_assignments") for field in ("id", "remote_id", "name")),
+        (("custom_fields", "größe"), "custom_fields"),
+        (("remote_data", "/courses", "n"), "remote_data"),
+        (("revisions", 0, "custom_fields", "b", 1), "revisions.custom_fields"),
+        (("revisions", 1, "remote_data", "x"), "revisions.remote_data"),
+    ],
+)
+def test_a_value_deep_inside_is_tracked(place, path):
+    other = replaced(COURSE, place, "another")
+
+    assert changed_paths(digests(COURSE), digests(other)) == (path,)
+
+
 def test_numbers_beyond_machine_words_are_told_apart():
     other = {**COURSE, "custom_fields": {**COURSE["custom_fields"], "big": 2**70 + 1}}
 
