@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.errors import EpochEndedError, LeaseLostError, StaleSubscriptionsError
 from service.domain.fingerprint import Fingerprint, unpack
-from service.domain.identifiers import event_position
+from service.domain.identifiers import encode, event_position
 from service.domain.subscriptions import Lane, Payload
 from service.storage import keys
 from service.storage.catalogue import Catalogue, Change, NewEvent, Progress
@@ -16,6 +16,7 @@ from service.storage.event_log import EventLog
 from service.storage.lanes import Lanes, Recorded
 from service.storage.leases import Lease, Leases
 from service.storage.schedule import ClaimLimit, Schedule
+from service.storage.scripts import source
 
 FINGERPRINT = Fingerprint(
     deleted=False, raw=b"r" * 16, paths=b"p" * 95, remote_id="32", origin_id=None
@@ -133,6 +134,13 @@ async def test_quarantine_is_counted_once_and_ends_with_a_good_record(redis, lea
     assert (row.state, row.quarantine_reason) == ("quarantined", "Expected `str`")
     await commit(redis, lease, change(), progress=Progress(b"p2", b"p3"))
     assert await redis.hget(keys.integration("int_a"), "quarantined") == b"0"
+
+
+async def test_scripts_write_numbers_as_the_domain_does(redis):
+    script = source("_events") + "return base32(tonumber(ARGV[1]), tonumber(ARGV[2]))"
+    for number in (0, 1, 31, 32, 1_795_424_001_123, 2**41 - 1, 2**50 - 1):
+        assert await redis.eval(script, 0, number, 10) == encode(number, 10).encode()
+    assert await redis.eval(script, 0, 7, 4) == b"0007"
 
 
 async def test_only_what_is_due_is_claimed_and_only_once(redis):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from lupa import LuaRuntime
 
 from service.domain.identifiers import (
     ALPHABET,
@@ -14,7 +13,6 @@ from service.domain.identifiers import (
     event_position,
     position_ms,
 )
-from service.storage.scripts import source
 
 SUFFIX = "26vafvwsrmbh"
 
@@ -52,14 +50,6 @@ def test_foreign_characters_are_refused(foreign):
 def test_the_alphabet_leaves_out_what_is_misread():
     assert len(set(ALPHABET)) == 32
     assert not set("ilou") & set(ALPHABET)
-
-
-def test_scripts_write_numbers_as_python_does():
-    base32 = LuaRuntime().execute(source("_events") + "\nreturn base32")
-
-    for number in (0, 1, 31, 32, 1_795_424_001_123, 2**41 - 1, 2**50 - 1):
-        assert base32(number, 10) == encode(number, 10)
-    assert base32(7, 4) == "0007"
 
 
 def test_random_characters_use_each_byte_once():
