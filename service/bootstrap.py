@@ -26,6 +26,7 @@ from service.storage.leases import Leases
 from service.storage.matchers import Matchers
 from service.storage.metrics import Metrics
 from service.storage.rate_limits import RateLimits
+from service.storage.reconciliation import Reconciliation
 from service.storage.retention import Retention
 from service.storage.schedule import Schedule
 from service.storage.sealing import Sealer
@@ -53,6 +54,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     leases: Leases
     rate_limits: RateLimits
     retention: Retention
+    reconciliation: Reconciliation
     counters: Counters
     metrics: Metrics
     upstream: UpstreamClient
@@ -90,7 +92,9 @@ def assemble(
     sealer = Sealer(settings.encryption_keys)
     counters = Counters(redis)
     events = EventLog(redis)
+    integrations = IntegrationStore(redis)
     subscriptions = SubscriptionStore(redis, sealer)
+    lanes = Lanes(redis, counters)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
@@ -98,18 +102,19 @@ def assemble(
         sealer=sealer,
         guard=guard,
         credentials=CredentialStore(redis, sealer),
-        integrations=IntegrationStore(redis),
+        integrations=integrations,
         subscriptions=subscriptions,
         matchers=Matchers(subscriptions),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,
-        lanes=Lanes(redis, counters),
+        lanes=lanes,
         attempts=Attempts(redis, events),
         schedule=schedule,
         leases=Leases(redis),
         rate_limits=RateLimits(redis),
         retention=Retention(redis),
+        reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,
         metrics=Metrics(redis, counters),
         upstream=upstream,

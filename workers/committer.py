@@ -11,7 +11,7 @@ from xxhash import xxh3_64_hexdigest
 
 from service.domain.diff import Judgement
 from service.domain.errors import StaleSubscriptionsError
-from service.domain.events import CourseFacts
+from service.domain.events import MAX_BODY_BYTES, CourseFacts
 from service.domain.integrations import Baseline, Integration, WalkingState, WalkRecord
 from service.domain.subscriptions import Matcher
 from service.domain.walking import WalkProgress
@@ -62,6 +62,17 @@ class Committer:
     ) -> WalkProgress:
         """Commits what was judged, in parts of bounded size. Only the last part moves the
         cursor, so that a walk broken off in between fetches the page again."""
+        after = msgspec.structs.replace(after, updated_at=now_ms())
+        return await self._commit(before, after, judged, seen, verdicts)
+
+    async def _commit(
+        self,
+        before: WalkProgress,
+        after: WalkProgress,
+        judged: Sequence[tuple[Judgement, bool]],
+        seen: bytes,
+        verdicts: Counter[str],
+    ) -> WalkProgress:
         matcher = await self._services.matchers.current()
         rest = list(judged)
         while True:
@@ -73,7 +84,6 @@ class Committer:
                 goal,
                 step=before.step + 1,
                 changes=before.changes + changed,
-                updated_at=now_ms(),
             )
             encoded = msgspec.json.encode(step)
             increments = self._increments(changes, verdicts if last else Counter(), last)
@@ -150,7 +160,7 @@ class Committer:
         return NewEvent(
             type=event_type,
             facts=msgspec.json.encode(facts),
-            body=b"" if fingerprint.deleted else judgement.record or b"",
+            body=b"" if fingerprint.deleted else _sendable(judgement.record),
             order_key=xxh3_64_hexdigest(f"{integration.id} {judgement.course_id}".encode()),
             lanes=matcher.lanes(
                 event_type=event_type,
@@ -174,13 +184,17 @@ class Committer:
             increments[field("pages_total")] += 1
         return increments
 
+    async def stash(self, progress: WalkProgress) -> WalkProgress:
+        """Stores a walk's progress as it is, without counting as progress made."""
+        return await self._commit(progress, progress, (), b"", Counter())
+
     async def finish(
         self,
         progress: WalkProgress,
         record: WalkRecord,
         *,
         over: bool,
-        due_at: int,
+        wait_ms: int,
         fields: Mapping[str, str | int | bytes],
         increments: Counter[str],
         event: NewEvent | None = None,
@@ -189,13 +203,19 @@ class Committer:
         """Gives the integration back to the schedule; `storage.walks` says what is stored."""
         await self._services.walks.finish(
             self._lease,
-            epoch=progress.epoch,
+            epoch=self._state.epoch,
             progress=self.stored,
             record=record,
             over=over,
-            due_at=due_at,
+            wait_ms=wait_ms,
+            queued=self._state.requested_id,
             fields=fields,
             increments=increments,
             event=event,
             subscriptions_version=subscriptions_version,
         )
+
+
+def _sendable(record: bytes | None) -> bytes:
+    """The record, unless no body could carry it anyway."""
+    return record if record is not None and len(record) <= MAX_BODY_BYTES else b""

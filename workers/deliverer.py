@@ -9,9 +9,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 
 import msgspec
-from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    RedisError,
+    TimeoutError,  # noqa: A004 - redis's own name
+)
 
-from service.domain.errors import LeaseLostError, NotFoundError
+from service.domain.errors import LeaseLostError
 from service.domain.events import StoredEvent, render
 from service.domain.lane import Entry, Window
 from service.domain.retry import Outcome, OutcomeClass, next_delay
@@ -20,7 +24,7 @@ from service.domain.subscriptions import Subscription, SubscriptionState, state_
 from service.logs import get_logger
 from service.storage.attempts import Attempt
 from service.storage.counters import field
-from service.storage.lanes import Due, Recorded, Result
+from service.storage.lanes import EXPIRED, Due, Recorded, Result
 from service.storage.leases import Lease
 from workers.isolation import run_isolated
 from workers.process import JobContext
@@ -30,6 +34,7 @@ LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 READ = 200  # entries read at once
 PREPARED = 64  # events fetched ahead of being sent
 RECORD_RETRY_SECONDS = 0.2
+UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 
 _log = get_logger("delivery")
 
@@ -43,15 +48,16 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
 
 async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
     services = context.services
-    try:
-        subscription = await services.subscriptions.get(subscription_id)
-    except NotFoundError:
-        return
-    lease_ms = int(subscription.timeout_seconds * 1000) + LEASE_MARGIN_MS
+    (subscription,) = await services.subscriptions.get_many([subscription_id])
+    timeout = subscription.timeout_seconds if subscription is not None else 0
+    lease_ms = int(timeout * 1000) + LEASE_MARGIN_MS
     lease = await services.leases.take("lanes", subscription_id, claim, lease_ms)
     if lease is None:
         return
     async with services.leases.kept(lease):
+        if subscription is None:
+            await services.leases.drop(lease, None)
+            return
         if state_of(subscription) is not SubscriptionState.ACTIVE:
             await services.lanes.release(lease, None, "never")
             # One resumed while it was claimed could not be woken then.
@@ -64,6 +70,11 @@ async def _deliver(context: JobContext, subscription_id: str, claim: int) -> Non
             await drain.run()
         except LeaseLostError as error:
             _log.info("lane given up", subscription=subscription_id, reason=str(error))
+        except RedisError:
+            raise  # the claim lapses
+        except Exception:
+            await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
+            raise
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -89,6 +100,7 @@ class Drain:
         self._attempts: dict[str, int] = {}
         self._prepared: deque[Prepared] = deque()
         self._recording: asyncio.Task[None] | None = None
+        self._clock_offset = 0
         self._cursor: str | None = None
         self._exhausted = False
         self._keys: list[bytes] = []
@@ -109,7 +121,7 @@ class Drain:
             await self._open()
             while True:
                 if not self._must_stop():
-                    await self._prepare()
+                    await self._prepare(busy=bool(in_flight))
                     while self._prepared and len(in_flight) < self._subscription.max_concurrency:
                         in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
                 if ended and self._recording is None:
@@ -146,14 +158,14 @@ class Drain:
             **await self._services.subscriptions.headers(subscription_id),
             "content-type": "application/json",
         }
-        failing = await self._services.lanes.failing(subscription_id)
-        entries = await self._services.lanes.entries(
-            subscription_id, [one.position for one in failing]
-        )
-        for one, entry in zip(failing, entries, strict=True):
-            if entry is not None:
-                self._attempts[entry.position] = one.attempts
-                self._window.offer_failing(entry, one.due_at)
+        self._clock_offset = await self._services.lanes.now_ms() - _local_ms()
+        for one in await self._services.lanes.failing(subscription_id):
+            self._attempts[one.entry.position] = one.attempts
+            self._window.offer_failing(one.entry, one.due_at)
+
+    def _now_ms(self) -> int:
+        """The present by the clock of Redis, as far as it is known here."""
+        return _local_ms() + self._clock_offset
 
     def _must_stop(self) -> bool:
         return (
@@ -164,34 +176,46 @@ class Drain:
         )
 
     async def _release(self, due: Due) -> None:
-        if await self._services.lanes.release(self._lease, self._cursor, due):
+        looked_at = "+" if self._window.full else self._cursor
+        if await self._services.lanes.release(self._lease, looked_at, due):
             await self._context.dispatcher.dispatch("lanes")
 
     # --- what to send next ---------------------------------------------------------------
 
-    async def _prepare(self) -> None:
-        """Fetches the events that may be sent next, reading on in the lane where needed."""
+    async def _prepare(self, *, busy: bool) -> None:
+        """Fetches the events that may be sent next, reading on in the lane where needed; no
+        further than to have something to do, for most of a lane may wait behind failures."""
+        read = False
+        while len(self._prepared) <= PREPARED // 2 and not self._must_stop():
+            entries = self._take(PREPARED - len(self._prepared))
+            if entries:
+                await self._fetch(entries)
+            elif (read and (busy or self._prepared)) or not await self._read():
+                return
+            else:
+                read = True
+
+    def _take(self, most: int) -> list[Entry]:
         entries: list[Entry] = []
-        while len(self._prepared) + len(entries) < PREPARED:
-            entry = self._window.take(time.time_ns() // 1_000_000)
-            if entry is not None:
-                entries.append(entry)
-            elif not await self._read():
-                break
-        if not entries:
-            return
+        now = self._now_ms()
+        while len(entries) < most and (entry := self._window.take(now)) is not None:
+            entries.append(entry)
+        return entries
+
+    async def _fetch(self, entries: Sequence[Entry]) -> None:
         events = await self._services.events.get_many([entry.position for entry in entries])
         expired: list[Recorded] = []
         for entry, event in zip(entries, events, strict=True):
             if event is None:
-                expired.append(self._dead(entry, "the event is older than the retention"))
-                self._window.settle(entry)
+                expired.append(self._expired(entry))
             else:
                 self._prepared.append(Prepared(entry, event, render(event, entry.payload)))
         if expired:
             await self._store(
                 expired, Counter({field("deliveries_total", state="dead"): len(expired)})
             )
+            for one in expired:
+                self._window.settle(one.entry)
 
     async def _read(self) -> bool:
         """Reads on in the lane; False if there is nothing more that could be sent."""
@@ -213,7 +237,9 @@ class Drain:
     # --- one attempt ---------------------------------------------------------------------
 
     async def _attempt(self, prepared: Prepared) -> Ended:
-        at = time.time_ns() // 1_000_000
+        if self._lease.remaining() <= self._subscription.timeout_seconds:
+            raise LeaseLostError
+        at = _local_ms()
         headers = {
             **self._headers,
             **sign(self._keys, prepared.event.id, at // 1000, prepared.body),
@@ -238,13 +264,13 @@ class Drain:
                 state = "delivered" if one.result == "S" else "dead"
                 increments[field("deliveries_total", state=state)] += 1
         await self._store(recorded, increments)
-        for (prepared, _, _), one in zip(ended, recorded, strict=True):
+        for one in recorded:
             if one.result == "R":
-                self._attempts[one.position] = one.attempts
-                self._window.retry(prepared.entry, one.due_at)
+                self._attempts[one.entry.position] = one.attempts
+                self._window.retry(one.entry, self._now_ms() + one.wait_ms)
             else:
-                self._attempts.pop(one.position, None)
-                self._window.settle(prepared.entry)
+                self._attempts.pop(one.entry.position, None)
+                self._window.settle(one.entry)
         if not self._prepared:
             self._exhausted = False  # what has come in meanwhile is sent in this turn
 
@@ -259,7 +285,7 @@ class Drain:
                 self._subscription.retry_schedule_seconds,
                 random.random(),
             )
-        due_at = 0 if delay is None else at + outcome.duration_ms + int(delay * 1000)
+        wait_ms = 0 if delay is None else int(delay * 1000)
         result: Result = "S" if outcome.delivered else "D" if delay is None else "R"
         attempt = Attempt(
             event_id=prepared.event.id,
@@ -272,25 +298,23 @@ class Drain:
             first_byte_ms=outcome.first_byte_ms,
             error=outcome.error,
             excerpt=outcome.excerpt.decode("utf-8", "replace"),
-            next_attempt_at=due_at or None,
+            next_attempt_at=at + outcome.duration_ms + wait_ms if result == "R" else None,
         )
         return Recorded(
-            position=entry.position,
-            order_key=entry.order_key,
+            entry=entry,
             attempts=attempts,
             result=result,
-            due_at=due_at,
+            wait_ms=wait_ms,
             reason=_reason(outcome, attempts) if result == "D" else "",
             record=msgspec.json.encode(attempt),
         )
 
-    def _dead(self, entry: Entry, reason: str) -> Recorded:
+    def _expired(self, entry: Entry) -> Recorded:
         return Recorded(
-            position=entry.position,
-            order_key=entry.order_key,
+            entry=entry,
             attempts=self._attempts.get(entry.position, 0),
             result="D",
-            reason=reason,
+            reason=EXPIRED,
         )
 
     async def _store(self, recorded: Sequence[Recorded], increments: Counter[str]) -> None:
@@ -304,6 +328,10 @@ class Drain:
                 await asyncio.sleep(RECORD_RETRY_SECONDS)
             else:
                 return
+
+
+def _local_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _reason(outcome: Outcome, attempts: int) -> str:

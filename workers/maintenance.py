@@ -1,4 +1,4 @@
-"""Retention: what has outlived its time leaves the log and the attempt records."""
+"""What is done every few minutes: retention, and putting right what an accident left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = get_logger("maintenance")
 
 
 async def run(context: JobContext) -> None:
-    """Trims the event log, attempt records and dead deliveries to their retention."""
+    """Trims the log, attempts, lanes and dead deliveries to their retention, and reschedules."""
     services = context.services
     settings = services.settings
     now_ms = time.time_ns() // 1_000_000
@@ -22,4 +22,5 @@ async def run(context: JobContext) -> None:
         attempts_before=now_ms - settings.attempt_retention_seconds * 1000,
         dead_before=now_ms - settings.dead_retention_seconds * 1000,
     )
-    _log.info("maintenance", **trimmed)
+    rescheduled = await services.reconciliation.reconcile()
+    _log.info("maintenance", **trimmed, rescheduled=rescheduled)

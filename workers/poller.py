@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
+from redis.exceptions import RedisError
 
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
@@ -44,6 +46,7 @@ from service.domain.integrations import (
 from service.domain.subscriptions import Matcher
 from service.domain.walking import (
     MIN_PAGE_SIZE,
+    PAGE_SIZE,
     RESUMABLE_MS,
     VERIFY_BATCH,
     WalkProgress,
@@ -60,13 +63,17 @@ from service.storage.catalogue import NewEvent
 from service.storage.counters import field
 from service.storage.ids import new_id
 from service.storage.leases import Lease
+from service.storage.rate_limits import MAX_WAIT_SECONDS
 from workers.committer import Committer, now_ms
 from workers.isolation import run_isolated
 from workers.process import JobContext
 
 LEASE_MS = 15_000
 TURN_SECONDS = 20.0  # after which a walk is handed back to the schedule, to be resumed
+UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages in circles
+
+_CODE = re.compile(r"[A-Za-z_.]{1,64}")
 
 _log = get_logger("walk")
 
@@ -95,7 +102,7 @@ async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
             return
         held = await services.rate_limits.held_ms(integration.credential_id)
         if held:
-            await services.leases.drop(lease, now_ms() + held)
+            await services.leases.drop(lease, held)
             return
         stored = await services.walks.progress(integration_id)
         walk = Walk(context, lease, integration, state, stored)
@@ -103,6 +110,12 @@ async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
             await walk.run()
         except (LeaseLostError, EpochEndedError) as error:
             _log.info("walk given up", integration=integration_id, reason=str(error))
+            await services.leases.drop(lease, 0)
+        except RedisError:
+            raise  # the claim lapses
+        except Exception:
+            await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
+            raise
 
 
 async def _wake_if_resumed(services: Services, integration_id: str) -> None:
@@ -140,7 +153,10 @@ class Walk:
     async def run(self) -> None:
         """Walks until the walk is over, the turn is, or the upstream asks to wait."""
         started = time.monotonic()
-        progress = await self._begin()
+        progress, fresh = await self._begin()
+        if not fresh:
+            await self._give_up(progress)
+            return
         outcome = "failed"
         try:
             credential = await self._credential()
@@ -154,12 +170,12 @@ class Walk:
             outcome = "completed"
         except _TurnOverError:
             outcome = "yielded"
-            await self._yield(progress, now_ms())
+            await self._yield(progress, 0)
         except UpstreamRateLimitedError as error:
             outcome = "rate_limited"
-            wait = error.retry_after or 1.0
+            wait = min(error.retry_after or 1.0, MAX_WAIT_SECONDS)
             await self._services.rate_limits.hold(self._integration.credential_id, wait)
-            await self._yield(progress, now_ms() + int(wait * 1000))
+            await self._yield(progress, int(wait * 1000))
         except UpstreamError as error:
             await self._fail(progress, error)
         finally:
@@ -176,22 +192,35 @@ class Walk:
                 seconds=round(time.monotonic() - started, 3),
             )
 
-    async def _begin(self) -> WalkProgress:
+    async def _begin(self) -> tuple[WalkProgress, bool]:
+        """The walk to go on with, and whether it may go on."""
         state, integration = self._state, self._integration
         now = now_ms()
         if self._committer.stored:
             progress = msgspec.json.decode(self._committer.stored, type=WalkProgress)
-            if resumable(progress, state.epoch, now):
-                return progress
-            await self._services.walks.give_up(
-                integration.id, progress.record("failed", finished_at=now, error="broken off")
-            )
+            return progress, resumable(progress, state.epoch, now)
         kind = next_walk(integration, state, now)
         # A sweep answers a request for a delta too.
-        answers = state.requested_id if state.requested in (kind, "delta") else None
-        progress = begin(answers or new_id("walk"), kind, state.epoch, state.watermark, now)
+        if state.requested_id is None or state.requested not in (kind, "delta"):
+            return begin(new_id("walk"), kind, state.epoch, state.watermark, now), True
+        asked_for = await self._services.integrations.get_walk(integration.id, state.requested_id)
+        progress = msgspec.structs.replace(
+            begin(asked_for.id, kind, state.epoch, state.watermark, now),
+            requested_at=asked_for.requested_at,
+        )
         # A request is answered by a walk that begins after it: from here on others begin anew.
-        return await self._stash(progress, progress) if answers else progress
+        return await self._committer.stash(progress), True
+
+    async def _give_up(self, progress: WalkProgress) -> None:
+        """Ends a walk that was broken off too long ago to be resumed."""
+        await self._committer.finish(
+            progress,
+            progress.record("failed", finished_at=now_ms(), error="broken off, not resumed"),
+            over=True,
+            wait_ms=0,
+            fields={},
+            increments=self._walk_counters(progress, "failed"),
+        )
 
     async def _credential(self) -> UpstreamCredential:
         try:
@@ -225,6 +254,11 @@ class Walk:
         )
         if page.next is not None and page.next == progress.cursor:
             raise UpstreamPageError("the upstream repeats the cursor it was given")
+        if len(page.results) > max(PAGE_SIZE, query.page_size):
+            raise UpstreamPageError(
+                f"the upstream sent {len(page.results)} records where {query.page_size} were "
+                "asked for"
+            )
         sightings, nameless = sight(page.results)
         stored = await self._services.catalogue.read(
             self._integration.id, progress.epoch, [sighting.course_id for sighting in sightings]
@@ -257,14 +291,12 @@ class Walk:
         has confirmed it. Returns also what was withheld, in words."""
         integration = self._integration
         seen = seen_set(await self._services.catalogue.seen(integration.id, progress.walk_id))
-        absent: dict[str, bytes] = {}
+        absent: set[str] = set()
         live = 0
-        async for course_id, packed in self._services.catalogue.live(
-            integration.id, progress.epoch
-        ):
+        async for course_id in self._services.catalogue.live(integration.id, progress.epoch):
             live += 1
             if seen_digest(course_id) not in seen:
-                absent[course_id] = packed
+                absent.add(course_id)
         if not absent:
             return progress, None
         control = progress.control
@@ -275,11 +307,13 @@ class Walk:
                 f"{len(absent)} of {live} courses are absent from the sweep; too many to be "
                 "believed, nothing was deleted"
             )
-        missing = list(absent)
+        # In a list of ids, one with a comma could not be asked for.
+        missing = sorted(course_id for course_id in absent if "," not in course_id)
         for start in range(0, len(missing), VERIFY_BATCH - 1):
-            self._check_turn()
             batch = missing[start : start + VERIFY_BATCH - 1]
             progress = await self._verify(credential, progress, control, batch)
+            if start + len(batch) < len(missing):
+                self._check_turn()
         return progress, None
 
     async def _verify(
@@ -294,10 +328,13 @@ class Walk:
             self._integration.upstream_id,
             PageQuery(ids=(control, *course_ids), include_deleted=True),
         )
-        sightings, _ = sight(page.results)
+        sightings, nameless = sight(page.results)
         shown = {sighting.course_id: sighting for sighting in sightings}
-        if control not in shown or not shown[control].live or page.next is not None:
-            return progress
+        # What was asked for counts as seen from here on, so that a resumed walk asks on.
+        asked = b"".join([seen_digest(course_id) for course_id in course_ids])
+        proven = control in shown and shown[control].live and page.next is None and not nameless
+        if not proven:
+            return await self._committer.commit(progress, progress, (), asked, Counter())
         # Read after the answer, so that nothing older is judged.
         stored = await self._services.catalogue.read(
             self._integration.id, progress.epoch, course_ids
@@ -315,13 +352,14 @@ class Walk:
                 judged.append((judge_absence(course_id, unpack(packed)), True))
                 verdicts[Verdict.DELETED] += 1
         after = msgspec.structs.replace(progress, verdicts=_sum(progress.verdicts, verdicts))
-        return await self._committer.commit(progress, after, judged, b"", verdicts)
+        return await self._committer.commit(progress, after, judged, asked, verdicts)
 
     # --- the end of a turn ---------------------------------------------------------------
 
     async def _complete(self, progress: WalkProgress, note: str | None) -> None:
         now = now_ms()
-        integration, state = self._integration, self._state
+        # Read again, because its intervals may have been edited meanwhile.
+        integration, state = await self._services.integrations.get(self._integration.id)
         state = msgspec.structs.replace(
             state,
             last_sweep_at=now if progress.kind == "sweep" else state.last_sweep_at,
@@ -342,7 +380,7 @@ class Walk:
                     progress,
                     progress.record("completed", finished_at=now, error=note),
                     over=True,
-                    due_at=next_walk_at(integration, state, now),
+                    wait_ms=next_walk_at(integration, state, now) - now,
                     fields=fields,
                     increments=self._walk_counters(progress, "completed"),
                     event=self._baseline_event(matcher, progress) if first else None,
@@ -377,12 +415,14 @@ class Walk:
             ),
         )
 
-    async def _yield(self, progress: WalkProgress, due_at: int) -> None:
+    async def _yield(self, progress: WalkProgress, wait_ms: int) -> None:
+        if not self._committer.stored:
+            progress = await self._committer.stash(progress)
         await self._committer.finish(
             progress,
             progress.record("running"),
             over=False,
-            due_at=due_at,
+            wait_ms=wait_ms,
             fields={},
             increments=Counter(),
         )
@@ -391,13 +431,8 @@ class Walk:
         now = now_ms()
         failures = self._state.failures + 1
         over, attention, wait_ms = _consequence(error, progress, failures)
-        if isinstance(error, UpstreamInputError) and progress.cursor and not progress.restarts:
-            progress = await self._restart(progress)
-        elif isinstance(error, UpstreamPageError):
-            smaller = max(MIN_PAGE_SIZE, progress.page_size // 2)
-            progress = await self._stash(
-                msgspec.structs.replace(progress, page_size=smaller), progress
-            )
+        if not over:
+            progress = await self._committer.stash(_adapted(progress, error))
         previous = self._state.problem
         problem = Problem(
             code=error.code or type(error).__name__.removesuffix("Error"),
@@ -415,22 +450,11 @@ class Walk:
                 error=f"{problem.code}: {problem.message}",
             ),
             over=over,
-            due_at=now + wait_ms,
+            wait_ms=wait_ms,
             fields={"failures": failures, "problem": msgspec.json.encode(problem)},
             increments=self._walk_counters(progress, "failed")
-            + Counter([field("upstream_errors_total", code=problem.code)]),
+            + Counter([field("upstream_errors_total", code=_label(problem.code))]),
         )
-
-    async def _restart(self, progress: WalkProgress) -> WalkProgress:
-        """The cursor is no good any more: the walk begins again, once, with what it had seen
-        still counting as seen."""
-        return await self._stash(
-            msgspec.structs.replace(progress, cursor=None, restarts=progress.restarts + 1),
-            progress,
-        )
-
-    async def _stash(self, after: WalkProgress, before: WalkProgress) -> WalkProgress:
-        return await self._committer.commit(before, after, (), b"", Counter())
 
     def _walk_counters(self, progress: WalkProgress, outcome: str) -> Counter[str]:
         return Counter([field("walks_total", kind=progress.kind, outcome=outcome)])
@@ -453,6 +477,22 @@ def _consequence(
     if isinstance(error, UpstreamBusyError) and error.retry_after is not None:
         wait_ms = max(wait_ms, int(error.retry_after * 1000))
     return now_ms() - progress.updated_at > RESUMABLE_MS, False, wait_ms
+
+
+def _adapted(progress: WalkProgress, error: UpstreamError) -> WalkProgress:
+    """How a walk goes on after an error: from the start where its cursor is no good any more
+    (what it had seen still counts as seen), with smaller pages where one was not readable."""
+    if isinstance(error, UpstreamInputError):
+        return msgspec.structs.replace(progress, cursor=None, restarts=progress.restarts + 1)
+    if isinstance(error, UpstreamPageError):
+        smaller = max(MIN_PAGE_SIZE, progress.page_size // 2)
+        return msgspec.structs.replace(progress, page_size=smaller)
+    return progress
+
+
+def _label(code: str) -> str:
+    """The upstream's codes are an open set; what does not look like one is not worth a series."""
+    return code if _CODE.fullmatch(code) else "other"
 
 
 def _watermark(progress: WalkProgress, page: Page) -> int:

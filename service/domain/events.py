@@ -123,7 +123,8 @@ def render(event: StoredEvent, payload: Payload) -> bytes:
     )
     envelope = Envelope(type=event.type, timestamp=timestamp, data=data_of_course)
     if event.course is None:
-        data_of_course.course_omitted = "gone"
+        # Of a record too large to be sent, the log keeps nothing.
+        data_of_course.course_omitted = "gone" if event.type == "course.deleted" else "size"
         return _encode(envelope)
     if payload is Payload.THIN:
         data_of_course.course_omitted = "thin"

@@ -118,10 +118,10 @@ def next_walk(integration: Integration, walking: WalkingState, now_ms: int) -> W
     """The kind of walk that is called for at `now_ms`."""
     if not walking.baselined or walking.watermark is None:
         return "sweep"
-    if walking.requested is not None:
-        return walking.requested
     if now_ms - walking.watermark > DELTA_HORIZON_MS:
         return "sweep"
+    if walking.requested is not None:
+        return walking.requested
     if now_ms >= sweep_due_at(integration, walking):
         return "sweep"
     return "delta"

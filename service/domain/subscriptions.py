@@ -86,7 +86,10 @@ class Matcher:
     def __init__(self, version: int, subscriptions: Iterable[Subscription]) -> None:
         self.version = version
         self._subscriptions = tuple(subscriptions)
-        self._narrowed: dict[tuple[str, str], tuple[tuple[Lane, frozenset[str] | None], ...]] = {}
+        self._narrowed: dict[
+            tuple[str, str, frozenset[tuple[str, str]]],
+            tuple[tuple[Lane, frozenset[str] | None], ...],
+        ] = {}
 
     def lanes(
         self,
@@ -97,7 +100,7 @@ class Matcher:
         changed: Iterable[str],
     ) -> tuple[Lane, ...]:
         """The lanes that one event goes to."""
-        key = (integration_id, event_type)
+        key = (integration_id, event_type, frozenset(labels.items()))
         candidates = self._narrowed.get(key)
         if candidates is None:
             candidates = self._narrowed[key] = tuple(

@@ -44,6 +44,7 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     started_at: int
     updated_at: int
+    requested_at: int | None = None
     watermark: int
     updated_after: int | None = None
     cursor: str | None = None
@@ -62,7 +63,6 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
         self,
         state: Literal["running", "completed", "failed"],
         *,
-        requested_at: int | None = None,
         finished_at: int | None = None,
         error: str | None = None,
     ) -> WalkRecord:
@@ -71,7 +71,7 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
             id=self.walk_id,
             kind=self.kind,
             state=state,
-            requested_at=requested_at,
+            requested_at=self.requested_at,
             started_at=self.started_at,
             finished_at=finished_at,
             pages=self.pages,

@@ -136,13 +136,13 @@ class Catalogue:
         found = await self._redis.hmget(keys.catalogue(integration_id, epoch), list(course_ids))
         return cast("list[bytes | None]", found)
 
-    async def live(self, integration_id: str, epoch: str) -> AsyncIterator[tuple[str, bytes]]:
-        """Every live course with its packed fingerprint, in no order; one may come twice."""
+    async def live(self, integration_id: str, epoch: str) -> AsyncIterator[str]:
+        """The ids of all live courses, in no order; one may come twice."""
         async for course_id, packed in self._redis.hscan_iter(
             keys.catalogue(integration_id, epoch), count=_SCAN_COUNT
         ):
             if packed[1:2] != DELETED:
-                yield course_id.decode(), packed
+                yield course_id.decode()
 
     async def seen(self, integration_id: str, walk_id: str) -> bytes:
         """The digests of the ids that a sweep has seen so far, 8 bytes each."""

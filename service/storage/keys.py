@@ -74,13 +74,13 @@ def lane_retries(subscription_id: str) -> str:
 
 
 def lane_failing(subscription_id: str) -> str:
-    """Hash: position -> "attempts order_key" of an entry that failed and is not dead. Deleted
-    with the subscription."""
+    """Hash: position -> "attempts rendering order_key" of an entry that failed and is not
+    dead. Deleted with the subscription."""
     return f"cw:lane:{subscription_id}:failing"
 
 
 def lane_dead(subscription_id: str) -> str:
-    """Stream: entries given up, under the log's positions, with the reason. Trimmed by the
+    """Stream: entries given up: `p` position, `a` attempts, `r` reason. Trimmed by the
     retention of dead deliveries; deleted with the subscription."""
     return f"cw:lane:{subscription_id}:dead"
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RENDERINGS: dict[Payload, str] = {Payload.FULL: "f", Payload.THIN: "t"}
 _PAYLOADS = {rendering.encode(): payload for payload, rendering in RENDERINGS.items()}
+EXPIRED = "the event is older than the retention"
 MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
 Due = Literal["now", "later", "never"]
@@ -38,10 +39,9 @@ class LaneDepth(msgspec.Struct, frozen=True):
 
 
 class Failing(msgspec.Struct, frozen=True):
-    """An entry that has failed and waits: `attempts` so far, `due_at` epoch ms."""
+    """An entry that has failed and waits: `attempts` so far, `due_at` epoch ms of Redis."""
 
-    position: str
-    order_key: str
+    entry: Entry
     attempts: int
     due_at: int
 
@@ -49,15 +49,14 @@ class Failing(msgspec.Struct, frozen=True):
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that has ended, as the lane records it.
 
-    `result` is S (delivered), R (to be retried at `due_at`, epoch ms) or D (dead for
-    `reason`); `record` is the attempt's JSON, empty if no attempt was made.
+    `result` is S (delivered), R (to be retried in `wait_ms`) or D (dead for `reason`);
+    `record` is the attempt's JSON, empty if no attempt was made.
     """
 
-    position: str
-    order_key: str
+    entry: Entry
     attempts: int
     result: Result
-    due_at: int = 0
+    wait_ms: int = 0
     reason: str = ""
     record: bytes = b""
 
@@ -76,6 +75,11 @@ class Lanes:
         found = await read_stream(self._redis, keys.lane(subscription_id), after, count)
         return [_entry(entry_id, fields) for entry_id, fields in found]
 
+    async def now_ms(self) -> int:
+        """The present by the clock of Redis, which all due times are told by, in epoch ms."""
+        seconds, microseconds = await self._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     async def failing(self, subscription_id: str) -> list[Failing]:
         """The entries that have failed and wait for their next attempt."""
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -85,21 +89,10 @@ class Lanes:
         due_at = {position: int(score) for position, score in retries}
         waiting = []
         for position, state in failing.items():
-            attempts, _, order_key = state.partition(b" ")
-            waiting.append(
-                Failing(
-                    position.decode(), order_key.decode(), int(attempts), due_at.get(position, 0)
-                )
-            )
+            attempts, rendering, order_key = state.split(b" ", 2)
+            entry = Entry(position.decode(), order_key.decode(), _PAYLOADS[rendering])
+            waiting.append(Failing(entry, int(attempts), due_at.get(position, 0)))
         return waiting
-
-    async def entries(self, subscription_id: str, positions: Sequence[str]) -> list[Entry | None]:
-        """The entries at `positions`, None where the lane no longer holds one."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for position in positions:
-                pipeline.xrange(keys.lane(subscription_id), position, position)
-            found = await pipeline.execute()
-        return [_entry(*entries[0]) if entries else None for entries in found]
 
     async def record(
         self, lease: Lease, recorded: Sequence[Recorded], increments: Counter[str]
@@ -114,12 +107,13 @@ class Lanes:
             *flatten(increments),
         ]
         for one in recorded:
-            detail = one.due_at if one.result == "R" else one.reason
+            entry = one.entry
+            detail = one.wait_ms if one.result == "R" else one.reason
             arguments += [
-                one.position,
+                entry.position,
                 one.result,
                 one.attempts,
-                one.order_key,
+                f"{RENDERINGS[entry.payload]} {entry.order_key}",
                 detail,
                 one.record,
             ]
@@ -140,7 +134,11 @@ class Lanes:
             raise LeaseLostError
 
     async def release(self, lease: Lease, last_looked_at: str | None, due: Due) -> bool:
-        """Gives a lane back to the schedule; False if the lease was no longer ours."""
+        """Gives a lane back to the schedule; False if the lease was no longer ours.
+
+        `last_looked_at` is a position, None before the first, or "+" if only retries can make
+        room for more.
+        """
         subscription_id = lease.owned_id
         return bool(
             await self._release(

@@ -77,11 +77,11 @@ class Leases:
             raise LeaseLostError
         lease.extended(asked_at)
 
-    async def drop(self, lease: Lease, due_at: int | None) -> None:
-        """Gives a lease back without having worked; due again at `due_at` (epoch ms) or never."""
+    async def drop(self, lease: Lease, wait_ms: int | None) -> None:
+        """Gives a lease back without having worked; due again in `wait_ms`, or never."""
         await self._drop(
             keys=[keys.due(lease.kind), keys.claimed(lease.kind), lease.key],
-            args=[lease.owned_id, lease.token, "" if due_at is None else due_at],
+            args=[lease.owned_id, lease.token, "" if wait_ms is None else wait_ms],
         )
 
     @asynccontextmanager

@@ -33,12 +33,6 @@ class Walks:
         stored = await self._redis.hget(keys.integration(integration_id), "walk")
         return cast("bytes", stored or b"")
 
-    async def give_up(self, integration_id: str, record: WalkRecord) -> None:
-        """Lists a walk that was broken off too long ago to be resumed as failed."""
-        await self._redis.hset(
-            keys.walks(integration_id), record.id, msgspec.json.encode(record).decode()
-        )
-
     async def finish(
         self,
         lease: Lease,
@@ -47,13 +41,16 @@ class Walks:
         progress: bytes,
         record: WalkRecord,
         over: bool,
-        due_at: int,
+        wait_ms: int,
+        queued: str | None,
         fields: Mapping[str, str | int | bytes],
         increments: Counter[str],
         event: NewEvent | None = None,
         subscriptions_version: int = 0,
     ) -> None:
-        """Gives the integration back, due at `due_at` (epoch ms), with `fields` set in it.
+        """Gives the integration back, due in `wait_ms`, with `fields` set in it.
+
+        `queued` is the id of the walk that was queued when the turn began.
 
         `over` says that the walk has ended, well or not; otherwise it is to be resumed. Raises
         LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
@@ -84,7 +81,7 @@ class Walks:
                 lease.token,
                 epoch,
                 integration_id,
-                due_at,
+                wait_ms,
                 record.id,
                 msgspec.json.encode(record),
                 "1" if over else "0",
@@ -96,6 +93,8 @@ class Walks:
                 len(lanes.keys()),
                 len(increments),
                 progress,
+                queued or "",
+                record.kind,
                 *lanes.arguments(),
                 *flatten(increments),
                 *pairs,

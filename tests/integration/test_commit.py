@@ -192,25 +192,26 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
     lanes = Lanes(redis, Counters(redis))
     sender = await lane_lease(redis)
     one, two, three = await lanes.read("sub_1", None, 10)
-    common = {"order_key": "k", "attempts": 1}
+    before = await lanes.now_ms()
     await lanes.record(
         sender,
         [
-            Recorded(position=one.position, result="S", **common),
-            Recorded(position=two.position, result="R", due_at=123, **common),
-            Recorded(position=three.position, result="D", reason="gone", **common),
+            Recorded(entry=one, attempts=1, result="S"),
+            Recorded(entry=two, attempts=1, result="R", wait_ms=60_000),
+            Recorded(entry=three, attempts=1, result="D", reason="gone"),
         ],
         Counter(),
     )
     assert [entry.position for entry in await lanes.read("sub_1", None, 10)] == [two.position]
     (failing,) = await lanes.failing("sub_1")
-    assert (failing.position, failing.attempts, failing.due_at) == (two.position, 1, 123)
+    assert (failing.entry, failing.attempts) == (two, 1)
+    assert 60_000 <= failing.due_at - before <= 62_000
     (depth,) = await lanes.depth_many(["sub_1"])
     assert (depth.pending, depth.dead) == (1, 1)
     _, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (1, 1)
     assert await lanes.release(sender, three.position, "later")
-    assert await redis.zscore(keys.due("lanes"), "sub_1") == 123
+    assert await redis.zscore(keys.due("lanes"), "sub_1") == failing.due_at
 
 
 async def test_a_record_sent_twice_counts_once(redis, lease):
@@ -218,11 +219,15 @@ async def test_a_record_sent_twice_counts_once(redis, lease):
     lanes = Lanes(redis, Counters(redis))
     sender = await lane_lease(redis)
     (entry,) = await lanes.read("sub_1", None, 10)
-    dead = Recorded(position=entry.position, result="D", order_key="k", attempts=1, reason="r")
-    await lanes.record(sender, [dead], Counter())
-    await lanes.record(sender, [dead], Counter())
-    _, totals = await Counters(redis).read()
+    increments = Counter({"attempts_total|status": 1})
+    retry = Recorded(entry=entry, attempts=1, result="R", wait_ms=1, record=b"{}")
+    dead = Recorded(entry=entry, attempts=2, result="D", reason="r", record=b"{}")
+    for recorded in (retry, retry, dead, dead):
+        await lanes.record(sender, [recorded], increments)
+    counters, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (0, 1)
+    assert counters["attempts_total|status"] == 2
+    assert await redis.xlen(keys.attempts("sub_1")) == 2
     assert (await lanes.depth_many(["sub_1"]))[0].dead == 1
 
 

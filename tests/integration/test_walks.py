@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import msgspec
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from service.domain.integrations import Baseline, IntegrationState, state_of
 from service.domain.subscriptions import Subscription
 from service.storage import keys
+from workers.committer import now_ms
 from workers.poller import poll_batch
 
 
@@ -298,3 +301,197 @@ async def test_a_deleted_integration_ends_its_epoch_under_a_running_walk(registe
     assert await integration.events() == []
     assert [key async for key in services.redis.scan_iter(f"cw:*{integration.id}*")] == []
     assert await services.redis.zcard(keys.due("walks")) == 0
+
+
+async def test_a_walk_asked_for_backs_off_like_any_other(register, sandbox):
+    integration = await baselined(register)
+    services = integration.services
+    await sandbox.fault("html")
+    await services.integrations.request_walk(integration.id, "sweep", 1)
+    for _ in range(4):
+        await integration.turn()
+    due = await services.redis.zscore(keys.due("walks"), integration.id)
+    assert due - await services.lanes.now_ms() > 900
+    (running, *_) = await services.integrations.list_walks(integration.id)
+    assert (running.state, running.requested_at) == ("running", 1)
+
+
+async def test_failed_beginnings_of_a_walk_are_one_walk(register, sandbox):
+    integration = await register()
+    await sandbox.fault("html", times=3)
+    for _ in range(4):
+        await integration.turn()
+    walks = await integration.services.integrations.list_walks(integration.id)
+    assert [walk.state for walk in walks] == ["completed"]
+
+
+async def test_a_page_that_never_decodes_ends_the_walk_in_the_end(register, sandbox, monkeypatch):
+    integration = await register()
+    await sandbox.fault("truncate", on="later")
+    await integration.turn()
+    later = now_ms() + 31 * 60_000
+    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    await integration.turn()
+    walks = await integration.services.integrations.list_walks(integration.id)
+    assert [walk.state for walk in walks] == ["failed"]
+    monkeypatch.undo()
+    await sandbox.heal()
+    await integration.turn()
+    assert (await integration.state()).baselined
+
+
+async def test_a_broken_off_walk_that_is_too_old_is_listed_as_failed(
+    register, sandbox, monkeypatch
+):
+    integration = await register()
+    await sandbox.fault("html", on="later", times=1)
+    await integration.turn()
+    later = now_ms() + 31 * 60_000
+    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    await integration.turn()
+    monkeypatch.undo()
+    await integration.turn()
+    walks = await integration.services.integrations.list_walks(integration.id)
+    assert sorted(walk.state for walk in walks) == ["completed", "failed"]
+
+
+async def test_absences_that_prove_nothing_do_not_keep_a_sweep_from_ending(
+    register, context, sandbox, monkeypatch
+):
+    monkeypatch.setattr("workers.poller.VERIFY_BATCH", 11)
+    integration = await baselined(register)
+    live = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 80})]
+    await integration.walk("delta")
+    await sandbox.fault("vanish", on="walk", course_ids=live)
+    await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+    monkeypatch.setattr("workers.poller.TURN_SECONDS", 0.0)  # as if each step took a whole turn
+    asked_before = len(await sandbox.served())
+    turns = 0
+    while (await integration.state()).requested is not None:
+        turns += 1
+        # A turn without any time still fetches a page, or verifies a batch.
+        monkeypatch.setattr("workers.poller.TURN_SECONDS", 60.0 if turns == 1 else 0.0)
+        if turns == 1:
+            fetch = context.services.upstream.fetch_page
+
+            async def fetch_until_asked(credential, upstream_id, query, fetch=fetch):
+                if query.ids:
+                    monkeypatch.setattr(context.services.upstream, "fetch_page", fetch)
+                    context.draining.set()
+                return await fetch(credential, upstream_id, query)
+
+            monkeypatch.setattr(context.services.upstream, "fetch_page", fetch_until_asked)
+        await integration.turn()
+        context.draining.clear()
+        assert turns < 20
+    by_id = [one for one in (await sandbox.served())[asked_before:] if one["ids"]]
+    assert len(by_id) == 8  # each batch once
+    assert "course.deleted" not in types(await integration.events())
+
+
+async def test_a_record_that_breaks_and_comes_back_unchanged_leaves_quarantine(
+    register, context, sandbox
+):
+    integration = await baselined(register)
+    fetch = context.services.upstream.fetch_page
+
+    async def break_one(*arguments):
+        page = await fetch(*arguments)
+        raw = bytes(page.results[0]).replace(b'"revisions":[', b'"revisions":[1,', 1)
+        return msgspec.structs.replace(page, results=[msgspec.Raw(raw), *page.results[1:]])
+
+    context.services.upstream.fetch_page = break_one
+    await integration.walk("sweep")
+    assert (await integration.state()).quarantined == 3  # one a page
+    context.services.upstream.fetch_page = fetch
+    await integration.walk("sweep")
+    assert (await integration.state()).quarantined == 0
+    assert types(await integration.events()) == {"integration.baseline_completed": 1}
+
+
+async def test_a_page_with_far_more_records_than_asked_for_is_refused(register, context, sandbox):
+    integration = await register()
+    fetch = context.services.upstream.fetch_page
+
+    async def flood(*arguments):
+        page = await fetch(*arguments)
+        return msgspec.structs.replace(page, results=[msgspec.Raw(b"{}")] * 251)
+
+    context.services.upstream.fetch_page = flood
+    await integration.turn()
+    state = await integration.state()
+    assert state.problem.code == "UpstreamPage"
+    assert "251 records where 250 were asked for" in state.problem.message
+
+
+async def test_a_sweep_asked_for_while_its_delta_runs_is_a_walk_of_its_own(
+    register, context, sandbox
+):
+    integration = await baselined(register)
+    services = context.services
+    delta = await services.integrations.request_walk(integration.id, "delta", 1)
+    fetch = services.upstream.fetch_page
+    asked = []
+
+    async def ask_for_a_sweep(*arguments):
+        services.upstream.fetch_page = fetch
+        asked.append(await services.integrations.request_walk(integration.id, "sweep", 2))
+        return await fetch(*arguments)
+
+    services.upstream.fetch_page = ask_for_a_sweep
+    await integration.turn()
+    assert asked[0].id != delta.id
+    assert (await integration.state()).requested_id == asked[0].id
+    await integration.turn()
+    done = await services.integrations.get_walk(integration.id, asked[0].id)
+    assert (done.kind, done.state) == ("sweep", "completed")
+
+
+async def test_an_interval_edited_during_a_walk_counts_at_its_end(register, context, sandbox):
+    integration = await baselined(register, delta_interval_seconds=86_400)
+    services = context.services
+    fetch = services.upstream.fetch_page
+
+    async def edit_then_fetch(*arguments):
+        services.upstream.fetch_page = fetch
+        await services.integrations.update(
+            integration.id, lambda old: msgspec.structs.replace(old, delta_interval_seconds=60)
+        )
+        return await fetch(*arguments)
+
+    services.upstream.fetch_page = edit_then_fetch
+    await integration.walk("delta")
+    due = await services.redis.zscore(keys.due("walks"), integration.id)
+    assert due - await services.lanes.now_ms() <= 60_000
+
+
+async def test_a_retry_after_of_weeks_is_not_believed(register, sandbox):
+    integration = await register()
+    await sandbox.fault(
+        "error", code="PLATFORM.RATE_LIMIT_EXCEEDED", times=1, retry_after=4_000_000
+    )
+    await integration.turn()
+    due = await integration.services.redis.zscore(keys.due("walks"), integration.id)
+    assert due - await integration.services.lanes.now_ms() <= 3_600_000
+
+
+async def test_an_outlandish_error_code_is_no_label_of_a_metric(register, context, sandbox):
+    integration = await register()
+    await sandbox.fault("error", code="a|b", status=503, times=1)
+    await integration.turn()
+    counters, _ = await context.services.counters.read()
+    assert counters["upstream_errors_total|other"] == 1
+
+
+async def test_at_its_memory_limit_redis_refuses_a_commit_whole(register, context):
+    integration = await register(baseline=Baseline.EMIT)
+    redis = context.services.redis
+    token = await integration.claim()
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OutOfMemoryError):
+            await poll_batch(context, [(integration.id, token)])
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert await integration.events() == []
+    assert (await integration.state()).course_count == 0

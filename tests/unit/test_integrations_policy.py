@@ -118,7 +118,6 @@ def test_after_thirteen_days_without_success_only_a_sweep_will_do():
     assert next_walk(rare, state, at + 1) == "sweep"
 
 
-@pytest.mark.xfail(reason="a delta that was asked for is taken before the horizon is looked at")
 def test_after_thirteen_days_a_delta_that_was_asked_for_is_a_sweep():
     state = walking(requested="delta", watermark=NOW - DELTA_HORIZON_MS - 1)
 

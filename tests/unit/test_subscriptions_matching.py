@@ -141,7 +141,6 @@ def test_a_snapshot_answers_each_event_by_itself():
         assert ask("course.created", "int_a") == ["sub_a", "sub_b"]
 
 
-@pytest.mark.xfail(reason="the snapshot remembers an integration by its id alone")
 def test_a_snapshot_follows_the_labels_an_integration_has_now():
     matcher = Matcher(1, [subscription(labels={"region": "eu"})])
 

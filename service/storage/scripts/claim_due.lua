@@ -8,6 +8,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local token = string.format('%.0f', now + tonumber(ARGV[1]))
 local result = {}
+-- A removal first, so that it runs even when Redis is at its memory limit.
+if KEYS[1] ~= '' then redis.call('DEL', KEYS[1]) end
 for kind = 1, (#KEYS - 1) / 3 do
   local due, claimed, queue = KEYS[3 * kind - 1], KEYS[3 * kind], KEYS[3 * kind + 1]
   local most, bound = tonumber(ARGV[2 * kind]), tonumber(ARGV[2 * kind + 1])

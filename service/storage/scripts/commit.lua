@@ -28,6 +28,8 @@ if (#ARGV - first + 1) % CHANGE ~= 0 or #KEYS ~= 11 + lanes then
   return redis.error_reply('commit: wrong number of arguments')
 end
 
+-- A write that may grow comes first: at the memory limit Redis then refuses the whole commit.
+redis.call('HSET', KEYS[2], 'walk', ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local now = now_ms()
 local lane_keys, lane_ids, wakeable, touched = {}, {}, {}, {}
@@ -42,6 +44,12 @@ for at = first, #ARGV, CHANGE do
   local course, operation = ARGV[at], ARGV[at + 1]
   if operation == 'Q' then
     quarantined = quarantined + redis.call('HSET', KEYS[4], course, ARGV[at + 2])
+    -- Whatever bytes come next are looked at, even those from before.
+    local known = redis.call('HGET', KEYS[3], course)
+    if known then
+      redis.call('HSET', KEYS[3], course,
+        string.sub(known, 1, 41) .. string.rep('\0', 16) .. string.sub(known, 58))
+    end
   else
     local previous = tonumber(ARGV[at + 3])
     local sequence, event = previous, ARGV[at + 4]
@@ -71,7 +79,6 @@ if quarantined ~= 0 then
   redis.call('HINCRBY', KEYS[2], 'quarantined', quarantined)
   redis.call('HINCRBY', KEYS[8], 'quarantined', quarantined)
 end
-redis.call('HSET', KEYS[2], 'walk', ARGV[6])
 if ARGV[7] ~= '' then
   redis.call('APPEND', KEYS[5], ARGV[7])
   redis.call('EXPIRE', KEYS[5], ARGV[8])

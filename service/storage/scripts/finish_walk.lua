@@ -5,10 +5,11 @@
 -- KEYS  1 lease  2 integration  3 walks  4 walk order  5 seen  6 due walks  7 claimed walks
 --       8 events  9 subscriptions version  10 totals  11 counters  12 due lanes
 --       13 claimed lanes  14.. the lanes named in ARGV
--- ARGV  1 lease token  2 epoch  3 integration id  4 due ms  5 walk id  6 walk JSON
+-- ARGV  1 lease token  2 epoch  3 integration id  4 ms until due  5 walk id  6 walk JSON
 --       7 '1' if the walk is over (forget its progress, its seen set and its request)
 --       8 subscriptions version  9 event type or ''  10 suffix  11 facts  12 targets
 --       13 number of lanes  14 number of counters  15 progress of the walk as last stored
+--       16 id of the walk queued when the turn began, '' if none  17 kind of the walk
 --       then per lane: id, '1' if it may be woken
 --       then per counter: field, increment
 --       then pairs to set in the integration: field, value
@@ -31,16 +32,19 @@ redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[7], ARGV[3])
 local now = now_ms()
 local lanes, counters = tonumber(ARGV[13]), tonumber(ARGV[14])
-local due = tonumber(ARGV[4])
+local due = now + tonumber(ARGV[4])
 if ARGV[7] == '1' then
   redis.call('HDEL', KEYS[2], 'walk')
   redis.call('DEL', KEYS[5])
-  if redis.call('HGET', KEYS[2], 'requested_id') == ARGV[5] then
+  if redis.call('HGET', KEYS[2], 'requested_id') == ARGV[5]
+    and (ARGV[17] == 'sweep' or redis.call('HGET', KEYS[2], 'requested') == 'delta') then
     redis.call('HDEL', KEYS[2], 'requested', 'requested_id')
   end
 end
-if redis.call('HEXISTS', KEYS[2], 'requested') == 1 then due = math.min(due, now) end
-for at = 16 + 2 * lanes + 2 * counters, #ARGV, 2 do
+-- What was asked for meanwhile is due at once; what a walk waits for, it waits for anyhow.
+local requested = redis.call('HGET', KEYS[2], 'requested_id') or ''
+if requested ~= '' and (ARGV[7] == '1' or requested ~= ARGV[16]) then due = math.min(due, now) end
+for at = 18 + 2 * lanes + 2 * counters, #ARGV, 2 do
   redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
 end
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
@@ -55,8 +59,8 @@ redis.call('ZADD', KEYS[6], string.format('%.0f', due), ARGV[3])
 local touched, lane_keys, lane_ids, wakeable = {}, {}, {}, {}
 for lane = 1, lanes do
   lane_keys[lane] = KEYS[13 + lane]
-  lane_ids[lane] = ARGV[14 + 2 * lane]
-  wakeable[lane] = ARGV[15 + 2 * lane]
+  lane_ids[lane] = ARGV[16 + 2 * lane]
+  wakeable[lane] = ARGV[17 + 2 * lane]
 end
 if ARGV[9] ~= '' then
   local position = append_event(KEYS[8], {
@@ -67,7 +71,7 @@ if ARGV[9] ~= '' then
   if entered ~= 0 then redis.call('HINCRBY', KEYS[10], 'pending', entered) end
 end
 for counter = 1, counters do
-  local at = 14 + 2 * lanes + 2 * counter
+  local at = 16 + 2 * lanes + 2 * counter
   redis.call('HINCRBY', KEYS[11], ARGV[at], ARGV[at + 1])
 end
 if counters > 0 then redis.call('EXPIRE', KEYS[11], 604800) end

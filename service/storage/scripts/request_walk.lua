@@ -5,7 +5,9 @@
 -- ARGV  1 id  2 id of the walk queued as read, '' if none  3 kind  4 walk id  5 walk JSON
 -- Result {'OK'} or {'STALE'}
 if redis.call('EXISTS', KEYS[1]) == 0
-  or (redis.call('HGET', KEYS[1], 'requested_id') or '') ~= ARGV[2] then
+  or (redis.call('HGET', KEYS[1], 'requested_id') or '') ~= ARGV[2]
+  -- A walk that has begun is not joined, because it may have passed what the caller is after.
+  or string.find(redis.call('HGET', KEYS[1], 'walk') or '', ARGV[4], 1, true) then
   return {'STALE'}
 end
 redis.call('HSET', KEYS[1], 'requested', ARGV[3], 'requested_id', ARGV[4])

@@ -10,6 +10,8 @@ if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- The removal first, so that it runs even when Redis is at its memory limit.
+redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
-redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
 return 1

@@ -1,0 +1,62 @@
+"""Puts back into the schedule what ought to be there and, through some accident, is not."""
+
+from __future__ import annotations
+
+from service.domain.subscriptions import SubscriptionState, state_of
+from service.storage.integrations import IntegrationStore
+from service.storage.lanes import Lanes
+from service.storage.leases import Kind
+from service.storage.schedule import Schedule
+from service.storage.subscriptions import SubscriptionStore
+
+_PAGE = 500
+
+
+class Reconciliation:
+    """The last safety net: an integration that is walked, and a lane that is sent to and holds
+    anything, is due or claimed at any time."""
+
+    def __init__(
+        self,
+        integrations: IntegrationStore,
+        subscriptions: SubscriptionStore,
+        lanes: Lanes,
+        schedule: Schedule,
+    ) -> None:
+        self._integrations = integrations
+        self._subscriptions = subscriptions
+        self._lanes = lanes
+        self._schedule = schedule
+
+    async def reconcile(self) -> int:
+        """Wakes what is missing from the schedule; returns how much that was."""
+        return await self._integrations_missing() + await self._lanes_missing()
+
+    async def _integrations_missing(self) -> int:
+        woken, after = 0, None
+        while True:
+            page, after = await self._integrations.page(_PAGE, after)
+            walked = [integration.id for integration, _ in page if not integration.paused]
+            woken += await self._wake_missing("walks", walked)
+            if after is None:
+                return woken
+
+    async def _lanes_missing(self) -> int:
+        woken, after = 0, None
+        while True:
+            page, after = await self._subscriptions.page(_PAGE, after)
+            sent_to = [one.id for one in page if state_of(one) is SubscriptionState.ACTIVE]
+            depths = await self._lanes.depth_many(sent_to)
+            holding = [
+                owned_id for owned_id, depth in zip(sent_to, depths, strict=True) if depth.pending
+            ]
+            woken += await self._wake_missing("lanes", holding)
+            if after is None:
+                return woken
+
+    async def _wake_missing(self, kind: Kind, ids: list[str]) -> int:
+        due = await self._schedule.next_at(kind, ids)
+        missing = [owned_id for owned_id, at in zip(ids, due, strict=True) if at is None]
+        for owned_id in missing:
+            await self._schedule.wake(kind, owned_id)
+        return len(missing)
