@@ -16,7 +16,7 @@ from service.api.auth import require_admin
 from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController
 from service.api.events import EventController
-from service.api.health import healthz, readyz
+from service.api.health import healthz, readyz, root
 from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
@@ -58,7 +58,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         ],
     )
     return Litestar(
-        route_handlers=[v1, healthz, readyz, metrics],
+        route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
             "services": Provide(provide_services),
             "document": Provide(provide_document),

@@ -17,6 +17,7 @@ _BACKLOG = 1024
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
+EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -126,7 +127,7 @@ def _become(module: str, arguments: tuple[str, ...]) -> NoReturn:
     type=click.FloatRange(min=0),
     help="Changes per second.",
 )
-@click.option("--quiet", is_flag=True, help="Leave out the line per request.")
+@click.option("--quiet", is_flag=True, help="Print the address alone.")
 def sandbox(
     *,
     host: str,
@@ -203,10 +204,8 @@ def listen(
     import asyncio
 
     from service import listen as listening
+    from service.domain.errors import StartError
 
-    if secret is None:
-        secret = listening.new_secret()
-        click.echo(f"no secret was given; subscribe with this one: {secret}", err=as_json)
     try:
         asyncio.run(
             listening.run(
@@ -221,7 +220,12 @@ def listen(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--secret") from error
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        # What asyncio makes of it repeats the address; a failed look-up has no number above 0.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
+        raise StartError(
+            f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for any free one"
+        ) from error
 
 
 @coursewire.command()
@@ -247,11 +251,18 @@ def demo(*, events: int | None, timeout: float, keep: bool) -> None:
 
 
 def main() -> None:
-    """Run the command; an error of the house ends it with one line and no traceback."""
+    """Run the command; an error of the house ends it with one line and no traceback, and
+    Ctrl-C before the part has its own handler without any.
+    """
     from service.domain.errors import CoursewireError, SettingsError
 
     try:
-        coursewire(prog_name="coursewire")
+        sys.exit(coursewire.main(prog_name="coursewire", standalone_mode=False))
+    except click.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except CoursewireError as error:
         click.echo(f"coursewire: {error}", err=True)
         sys.exit(EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)

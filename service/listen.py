@@ -258,7 +258,7 @@ def _describe_event(line: Text, push: Push, event: Event) -> None:
     data = event.data
     kind = printable(event.type)
     line.append("✓ ", "green")
-    line.append(f"{kind:<15}", STYLES.get(kind.rpartition(".")[2], "bold"))
+    line.append(f"{kind:<15} ", STYLES.get(kind.rpartition(".")[2], "bold"))
     if push.times > 1:
         line.append(f"duplicate, {push.times} times now  ", "magenta")
     if push.altered:
@@ -283,7 +283,7 @@ def new_secret() -> str:
 
 
 async def run(
-    secret: str,
+    secret: str | None,
     *,
     host: str,
     port: int,
@@ -292,11 +292,14 @@ async def run(
     exit_after: int | None,
 ) -> None:
     """Listen and show what comes, until SIGINT or SIGTERM, or until `exit_after` different
-    events have been verified. Raises what Listener raises.
+    events have been verified. Without a `secret` one is made, and shown once the address is
+    bound. Raises what Listener raises.
 
     With `as_json` standard output gets the verified bodies alone, one per line, and standard
     error all else.
     """
+    given = secret is not None
+    secret = secret or new_secret()
     bodies = open_console(sys.stdout)
     lines = open_console(sys.stderr) if as_json else bodies
     width = lines.width if lines.is_terminal else None
@@ -321,5 +324,7 @@ async def run(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     async with Listener(secret, show, host=host, port=port, status=status) as listener:
+        if not given:
+            lines.print(f"no secret was given; subscribe with this one: {secret}", soft_wrap=True)
         lines.print(f"listening on {listener.url} and answering {status}", soft_wrap=True)
         await ended.wait()

@@ -148,7 +148,8 @@ def _token(text: str) -> str:
         raise ValueError(f"has blanks or characters outside ASCII; make one with {MAKE_A_TOKEN}")
     if len(text) < MIN_TOKEN_LENGTH:
         raise ValueError(
-            f"has {len(text)} characters, at least {MIN_TOKEN_LENGTH} are needed; "
+            f"has {len(text)} character{'s' if len(text) > 1 else ''}, "
+            f"at least {MIN_TOKEN_LENGTH} are needed; "
             f"make one with {MAKE_A_TOKEN}"
         )
     return text

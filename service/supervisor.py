@@ -12,14 +12,17 @@ import secrets
 import shlex
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
+from urllib.parse import urlsplit
 
 import msgspec
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from service import embedded
 from service.data_directory import DataDirectory
@@ -27,6 +30,7 @@ from service.domain.errors import SettingsError, StartError
 from service.embedded import EmbeddedValkey, free_port
 from service.logs import configure, get_logger, wants_colour
 from service.settings import KEY_BYTES, PREFIX, Settings
+from service.storage.connections import open_async
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 ENCRYPTION_KEYS_FILE = "encryption-keys"
@@ -36,9 +40,10 @@ RESTART_MAX_SECONDS = 30.0
 ORPHAN_SECONDS = 30  # what outlives the supervisor is killed after that long
 STABLE_SECONDS = 60.0  # a program that ran this long starts its backoff anew
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.05
+_POLL_MAX_SECONDS = 0.5  # once the API answers, for it logs each refusal
 _READY_REQUEST_SECONDS = 2.0
-_REPORT_EVERY_SECONDS = 15.0  # while the service does not become ready
+_REPORT_EVERY_SECONDS = 5.0  # while the service does not become ready
 _FIRST_ANSWER_SECONDS = 600.0  # a large append-only file takes its time to load
 _OUTPUT_END_SECONDS = 1.0
 _LINE_MAX_BYTES = 64 * 1024
@@ -131,6 +136,7 @@ class Supervisor:
         self._colour = colour
         self._data: DataDirectory | None = None
         self._children: list[_Child] = []
+        self._outside_redis: str | None = None  # None where the Valkey is our own
         self._hurry = asyncio.Event()
 
     async def __aenter__(self) -> Supervisor:
@@ -147,16 +153,21 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start everything. Raises StartError if that is impossible; nothing runs then."""
-        port = self.settings.port or free_port(self.settings.host)
-        check_port(self.settings.host, port)
+        # Before the port: where the service runs already, that is what there is to say.
         self._data = DataDirectory(self.settings.data_dir)
         try:
+            port = self.settings.port or free_port(self.settings.host)
+            check_port(self.settings.host, port)
             self.settings = msgspec.structs.replace(
                 self.settings, port=port, data_dir=self._data.path
             )
             self._complete_secrets(self._data)
             if self.settings.redis_url is None:
                 await self._start_valkey(self._data)
+            else:
+                self._outside_redis = self.settings.redis_url
+                if (fault := await redis_fault(self._outside_redis)) is not None:
+                    _log.warning(fault)
             for program in self._programs:
                 self.add(program)
         except BaseException:
@@ -179,15 +190,21 @@ class Supervisor:
 
         Raises StartError after `timeout` seconds (None: waits on, and says so now and then).
         """
+        host, port = _reachable(self.settings.host), self.settings.port
         begun = reported = time.monotonic()
-        while not await _answers_ready(_reachable(self.settings.host), self.settings.port):
+        pause = _POLL_SECONDS
+        while (status := await _readiness(host, port)) != b"200":
             now = time.monotonic()
             if timeout is not None and now - begun > timeout:
                 raise StartError(f"{self.api_url}/readyz did not say 200 within {timeout:g} s")
             if now - reported > _REPORT_EVERY_SECONDS:
                 reported = now
-                _log.warning("not ready yet", url=f"{self.api_url}/readyz")
-            await asyncio.sleep(_POLL_SECONDS)
+                reason = f"{self.api_url}/readyz does not say 200; the API's own lines say why"
+                if self._outside_redis is not None:
+                    reason = await redis_fault(self._outside_redis) or reason
+                _log.warning("not ready yet", reason=reason)
+            pause = _POLL_SECONDS if status is None else min(2 * pause, _POLL_MAX_SECONDS)
+            await asyncio.sleep(pause)
 
     async def stop(self) -> None:
         """Stop everything in order, and wait until it has ended."""
@@ -450,18 +467,60 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _answers_ready(host: str, port: int) -> bool:
+async def _readiness(host: str, port: int) -> bytes | None:
+    """The status that /readyz answers, None where nobody answers."""
     request = f"GET /readyz HTTP/1.1\r\nHost: {_bracketed(host)}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(_READY_REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(request.encode())
-                return (await reader.readline()).split()[1:2] == [b"200"]
+                return b"".join((await reader.readline()).split()[1:2]) or None
             finally:
                 writer.close()
     except OSError:  # TimeoutError is one
-        return False
+        return None
+
+
+# --- a Redis of somebody else's -----------------------------------------------------------------
+
+
+async def redis_fault(url: str) -> str | None:
+    """Why the Redis at `url` cannot be used, with what to do, in one line without its password;
+    None if it can.
+    """
+    redis = open_async(url)
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        away = not isinstance(error, (AuthenticationError, ResponseError))
+        return (
+            f"Redis at {_redis_address(url)} {'does not answer' if away else 'refuses us'} "
+            f"({_reason(error)}); check {PREFIX}REDIS_URL, or unset it for the embedded Valkey"
+        )
+    finally:
+        await redis.aclose()
+    return None
+
+
+def _redis_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.path
+    return parts.netloc.rpartition("@")[2]
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where it said anything; else what redis-py did."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError):
+            if inner.errno is not None and inner.errno > 0:
+                return os.strerror(inner.errno)  # asyncio's own text repeats the address
+            if inner.strerror:
+                return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__
 
 
 # --- one readable log -------------------------------------------------------------------------

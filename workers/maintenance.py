@@ -19,6 +19,7 @@ async def run(context: JobContext) -> None:
     now_ms = time.time_ns() // 1_000_000
     trimmed = await services.retention.trim(
         events_before=now_ms - settings.event_retention_seconds * 1000,
+        events_max_bytes=settings.event_log_max_bytes,
         attempts_before=now_ms - settings.attempt_retention_seconds * 1000,
         dead_before=now_ms - settings.dead_retention_seconds * 1000,
     )

@@ -73,6 +73,7 @@ TURN_SECONDS = 20.0  # after which a walk is handed back to the schedule, to be 
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages in circles
 
+BASELINE_COMPLETED = "integration.baseline_completed"
 _CODE = re.compile(r"[A-Za-z_.]{1,64}")
 
 _log = get_logger("walk")
@@ -157,16 +158,15 @@ class Walk:
         if not fresh:
             await self._give_up(progress)
             return
-        outcome = "failed"
+        outcome, trouble = "failed", None
         try:
             credential = await self._credential()
             while not progress.pages_done:
                 self._check_turn()
                 progress = await self._page(credential, progress)
-            note = None
             if progress.kind == "sweep":
-                progress, note = await self._absences(credential, progress)
-            await self._complete(progress, note)
+                progress, trouble = await self._absences(credential, progress)
+            await self._complete(progress, trouble)
             outcome = "completed"
         except _TurnOverError:
             outcome = "yielded"
@@ -177,9 +177,10 @@ class Walk:
             await self._services.rate_limits.hold(self._integration.credential_id, wait)
             await self._yield(progress, int(wait * 1000))
         except UpstreamError as error:
+            trouble = str(error)
             await self._fail(progress, error)
         finally:
-            _log.info(
+            (_log.warning if trouble else _log.info)(
                 "walk",
                 integration=self._integration.id,
                 walk=progress.walk_id,
@@ -189,6 +190,7 @@ class Walk:
                 records=progress.records,
                 verdicts=progress.verdicts,
                 events=self._committer.events,
+                trouble=trouble,
                 seconds=round(time.monotonic() - started, 3),
             )
 
@@ -382,7 +384,8 @@ class Walk:
                     over=True,
                     wait_ms=next_walk_at(integration, state, now) - now,
                     fields=fields,
-                    increments=self._walk_counters(progress, "completed"),
+                    increments=self._walk_counters(progress, "completed")
+                    + Counter([field("events_total", type=BASELINE_COMPLETED)] if first else []),
                     event=self._baseline_event(matcher, progress) if first else None,
                     subscriptions_version=matcher.version,
                 )
@@ -394,7 +397,6 @@ class Walk:
 
     def _baseline_event(self, matcher: Matcher, progress: WalkProgress) -> NewEvent:
         integration = self._integration
-        event_type = "integration.baseline_completed"
         facts = {
             "integration_id": integration.id,
             "upstream_id": integration.upstream_id,
@@ -404,11 +406,11 @@ class Walk:
             "records": progress.records,
         }
         return NewEvent(
-            type=event_type,
+            type=BASELINE_COMPLETED,
             facts=msgspec.json.encode(facts),
             order_key=integration.id,
             lanes=matcher.lanes(
-                event_type=event_type,
+                event_type=BASELINE_COMPLETED,
                 integration_id=integration.id,
                 labels=integration.labels,
                 changed=(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
@@ -61,16 +63,27 @@ async def run(settings: Settings) -> None:
     _log.info("scheduler stopped", name=name)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of `coursewire scheduler`."""
+    _parser().parse_args(argv)
     try:
         settings = Settings.from_env(os.environ)
         configure(settings.log_format, settings.log_level, "scheduler")
+        # It opens no secret, but what it is assembled from would not start without the keys.
+        settings.require("REDIS_URL", "ENCRYPTION_KEYS")
         asyncio.run(run(settings))
     except CoursewireError as error:
         sys.stderr.write(f"coursewire: {error}\n")
         return 2
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog="coursewire scheduler",
+        description="Every second, hands out the walks and deliveries that are due, until asked "
+        "to stop.",
+    )
 
 
 if __name__ == "__main__":

@@ -545,6 +545,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.from_env(os.environ)
         configure(settings.log_format, settings.log_level, "worker")
+        settings.require("REDIS_URL", "ENCRYPTION_KEYS")
         redis_url = settings.require_redis_url()
 
         @asynccontextmanager

@@ -14,6 +14,7 @@ from service.settings import Settings
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 _CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
+_WHERE = "it is COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in DATA_DIR/admin-token"
 
 
 def require_admin(connection: Connection, _handler: BaseRouteHandler) -> None:
@@ -32,7 +33,7 @@ def _require(connection: Connection, *tokens: str | None) -> None:
     scheme, _, given = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise NotAuthorizedException(
-            "send the header `Authorization: Bearer TOKEN`", headers=_CHALLENGE
+            f"send the header `Authorization: Bearer TOKEN`; {_WHERE}", headers=_CHALLENGE
         )
     # Every token is compared, so that the time says nothing about which of them came close.
     matches = [
@@ -40,4 +41,4 @@ def _require(connection: Connection, *tokens: str | None) -> None:
         for token in tokens
     ]
     if not any(matches):
-        raise NotAuthorizedException("this token is not valid", headers=_CHALLENGE)
+        raise NotAuthorizedException(f"this token is not valid; {_WHERE}", headers=_CHALLENGE)

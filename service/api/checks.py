@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from service.api.schemas import CheckResult
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
-from service.domain.errors import (
-    UpstreamAuthError,
-    UpstreamBusyError,
-    UpstreamError,
-    UpstreamInputError,
-    UpstreamModelUnavailableError,
-    UpstreamNotFoundError,
-    UpstreamNotReadyError,
-    UpstreamPageError,
-    UpstreamRateLimitedError,
-    UpstreamTargetRefusedError,
-    UpstreamUnavailableError,
-)
+from service.domain.errors import UpstreamError
 
-_REMEDIES: dict[type[UpstreamError], str] = {
-    UpstreamAuthError: (
-        "check api_key and base_url (each region has its own), and whether the upstream "
-        "admits this server's address"
+_BASE_URL = "check that base_url ends in /v1 (not in /lms/courses)"
+_UNREACHED = "check base_url and that this server can reach it, if it does not pass by itself"
+_KEY = (
+    "check api_key and base_url (each region has its own), and whether the upstream admits this "
+    "server's address"
+)
+_UPSTREAM_ID = "check upstream_id, and that base_url is that of its region"
+_SET_UP = (
+    "complete the set-up at the upstream; its first sync can take hours, and walks begin by "
+    "themselves once it is done"
+)
+_WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"
+
+# By the upstream's code, or where it gave none by the name of what went wrong.
+_BY_CODE = {
+    "PLATFORM.AUTHENTICATION_INVALID": _KEY,
+    "PLATFORM.IP_NOT_WHITELISTED": "admit this server's address at the upstream",
+    "PLATFORM.INTEGRATION_NOT_FOUND": _UPSTREAM_ID,
+    "PLATFORM.INPUT_INVALID": "check upstream_id and base_url",
+    "PLATFORM.RATE_LIMIT_EXCEEDED": _WAIT,
+    "PLATFORM.CONCURRENCY_LIMIT_EXCEEDED": _WAIT,
+    "REMOTE.RATE_LIMIT_EXCEEDED": _WAIT,
+    "INTEGRATION.SETUP_INCOMPLETE": _SET_UP,
+    "INTEGRATION.SETUP_SYNC_PENDING": _SET_UP,
+    "INTEGRATION.QA_FAILED": _SET_UP,
+    "INTEGRATION.MODEL_NOT_AVAILABLE": "enable courses for this integration at the upstream",
+    "UpstreamTargetRefused": (
+        "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another base_url"
     ),
-    UpstreamNotFoundError: "check upstream_id, and that base_url is that of its region",
-    UpstreamNotReadyError: (
-        "complete the set-up at the upstream; its first sync can take hours, and walks begin "
-        "by themselves once it is done"
-    ),
-    UpstreamTargetRefusedError: "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another "
-    "base_url",
-    UpstreamModelUnavailableError: "enable courses for this integration at the upstream",
-    UpstreamRateLimitedError: "wait a minute and check again",
-    UpstreamBusyError: "wait a minute and check again",
-    UpstreamInputError: "check upstream_id and base_url",
-    UpstreamPageError: "check that base_url is the upstream's, up to and including /v1",
-    UpstreamUnavailableError: "check base_url and that this server can reach it; try again",
+    "UpstreamNotFound": _BASE_URL,
+    "UpstreamInput": _BASE_URL,
+    "UpstreamPage": _BASE_URL,
+    "UpstreamUnavailable": _UNREACHED,
 }
+_BY_STATUS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: _KEY,
+    HTTPStatus.FORBIDDEN: _KEY,
+    HTTPStatus.NOT_FOUND: _UPSTREAM_ID,
+    HTTPStatus.CONFLICT: _SET_UP,
+    HTTPStatus.TOO_MANY_REQUESTS: _WAIT,
+}
+
+
+def code_of(error: UpstreamError) -> str:
+    """The upstream's code, or the name of what went wrong."""
+    return error.code or type(error).__name__.removesuffix("Error")
+
+
+def remedy(code: str, status: int | None) -> str:
+    """What to do about a failure: its code decides, then its HTTP status."""
+    if (known := _BY_CODE.get(code)) is not None:
+        return known
+    if status is None:
+        return _UNREACHED
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "wait: the upstream fails; if it stays, tell its operators"
+    return _BY_STATUS.get(status, "look into the upstream's log")
 
 
 async def check(
@@ -46,15 +74,12 @@ async def check(
     try:
         page = await upstream.fetch_page(credential, upstream_id, PageQuery(page_size=1))
     except UpstreamError as error:
-        remedy = next(
-            (_REMEDIES[kind] for kind in type(error).__mro__ if kind in _REMEDIES),
-            "look into the upstream's log",
-        )
+        code = code_of(error)
         return CheckResult(
             ok=False,
-            code=error.code or type(error).__name__.removesuffix("Error"),
+            code=code,
             status=error.status,
             message=str(error),
-            remedy=remedy,
+            remedy=remedy(code, error.status),
         )
     return CheckResult(ok=True, records_seen=len(page.results))

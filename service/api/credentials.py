@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
+import httpx
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
@@ -11,6 +13,7 @@ from service.api import cursors, views
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import base_url, text, visible
+from service.api.problems import CONFLICT, CREDENTIAL_IN_USE, INTEGRATION_EXISTS
 from service.api.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -22,6 +25,8 @@ from service.api.requests import (
     query_form,
 )
 from service.api.schemas import CredentialList, CredentialView
+from service.clients.egress import SETTING, AddressGuard
+from service.domain.errors import TargetRefusedError
 from service.domain.integrations import Credential
 from service.storage.ids import new_id
 
@@ -43,6 +48,29 @@ REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 READ_ONLY = ("id", "created_at", "updated_at")
 PAGE = page_table()
 
+_PUBLIC_ONLY = AddressGuard()
+
+
+def upstream_check(guard: AddressGuard) -> Callable[[str], None]:
+    """What `Form.check_target` asks of a base URL: the guard may allow it, and the API key does
+    not cross other people's networks in clear."""
+
+    def check(url: str) -> None:
+        guard.check_url(url)
+        parts = httpx.URL(url)
+        if parts.scheme == "https" or guard.allows_name(parts.host):
+            return
+        try:
+            _PUBLIC_ONLY.check_url(url)
+        except TargetRefusedError:
+            return  # only the operator's exceptions open it, so it is a network of their own
+        raise TargetRefusedError(
+            "http:// would send the API key in clear; use https:// "
+            f"(for a name of your own network, {SETTING}={parts.host} would allow http://)"
+        )
+
+    return check
+
 
 class CredentialController(Controller):
     """Thin over the credential store."""
@@ -52,6 +80,7 @@ class CredentialController(Controller):
 
     @post(
         summary="Create a credential",
+        response_description="The new credential",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
             HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
@@ -60,7 +89,7 @@ class CredentialController(Controller):
     async def create(self, document: Document, services: GivenServices) -> Response[CredentialView]:
         """Several integrations may share one credential."""
         form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
-        form.check_target("base_url", services.guard.check_url)
+        form.check_target("base_url", upstream_check(services.guard))
         values = form.accept()
         api_key = values.pop("api_key")
         now = now_ms()
@@ -72,6 +101,7 @@ class CredentialController(Controller):
 
     @get(
         summary="List credentials",
+        response_description="A page of credentials",
         operation_class=reads(query=PAGE),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
@@ -88,6 +118,7 @@ class CredentialController(Controller):
     @get(
         "/{credential_id:str}",
         summary="Show a credential",
+        response_description="The credential",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -98,12 +129,14 @@ class CredentialController(Controller):
     @patch(
         "/{credential_id:str}",
         summary="Change a credential",
+        response_description="The changed credential",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
-            HTTPStatus.CONFLICT,
+            CONFLICT,
+            INTEGRATION_EXISTS,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -116,7 +149,7 @@ class CredentialController(Controller):
         """Changes what is sent. Another `base_url` begins a new epoch of every integration that
         uses the credential; another `api_key` makes each of them be walked at once."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
-        form.check_target("base_url", services.guard.check_url)
+        form.check_target("base_url", upstream_check(services.guard))
         values = form.accept()
         api_key = values.pop("api_key", None)
 
@@ -128,8 +161,9 @@ class CredentialController(Controller):
     @delete(
         "/{credential_id:str}",
         summary="Delete a credential",
+        response_description="It is deleted",
         operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CREDENTIAL_IN_USE),
     )
     async def remove(self, credential_id: PathId, services: GivenServices) -> None:
         """Refused while integrations use it."""

@@ -6,10 +6,12 @@ import base64
 import re
 
 from service.domain.identifiers import EVENT_PREFIX, event_position
+from service.storage.catalogue import ScanPlace
 from service.storage.index import IndexPosition
 
 _LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
-_MAX_LENGTH = 200
+_SCAN_CURSOR = re.compile(r"[0-9]{1,20}")
+_MAX_LENGTH = 4_000  # a place of a scan carries a course id
 
 
 def _write(text: str) -> str:
@@ -55,14 +57,15 @@ def read_log(cursor: str) -> str:
     return position
 
 
-def write_scan(cursor: int) -> str | None:
+def write_scan(place: ScanPlace | None) -> str | None:
     """The cursor of a scan, None at its end."""
-    return None if cursor == 0 else _write(f"scan {cursor}")
+    return None if place is None else _write(f"scan {place.cursor} {place.behind}")
 
 
-def read_scan(cursor: str) -> int:
+def read_scan(cursor: str) -> ScanPlace:
     """The place of a scan. Raises ValueError."""
     word, _, place = _read(cursor).partition(" ")
-    if word != "scan" or not place.isdecimal() or int(place) >= 2**64:
+    number, _, behind = place.partition(" ")
+    if word != "scan" or not _SCAN_CURSOR.fullmatch(number) or int(number) >= 2**64:
         raise ValueError("no place of a scan")
-    return int(place)
+    return ScanPlace(int(number), behind)

@@ -36,6 +36,7 @@ class DeliveryController(Controller):
 
     @get(
         summary="List deliveries with their attempts",
+        response_description="A page of deliveries",
         operation_class=reads(query=QUERY),
         responses=problems(
             HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY

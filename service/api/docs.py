@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+import msgspec
 from litestar import Request, Router
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.plugins import OpenAPIRenderPlugin
@@ -21,11 +23,11 @@ code { font: .9em ui-monospace, monospace }
 h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem }
 details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0 }
 summary { cursor: pointer; padding: .5rem .75rem }
-summary b { display: inline-block; min-width: 4.2rem }
+summary b { display: inline-block; min-width: 5rem; margin-right: .5rem }
 summary span { color: var(--soft); margin-left: .75rem }
 details > div { padding: 0 .75rem .75rem }
 table { border-collapse: collapse; width: 100% }
-td, th { border-top: 1px solid var(--line); padding: .3rem .6rem }
+td, th { border-top: 1px solid var(--line); padding: .3rem .6rem; overflow-wrap: anywhere }
 td, th { text-align: left; vertical-align: top }
 th { color: var(--soft); font-weight: normal }
 :target { background: var(--back) }
@@ -56,7 +58,7 @@ class DocsPlugin(OpenAPIRenderPlugin):
                 "<meta name=viewport content='width=device-width'>",
                 f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>",
                 f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
-                f"<p>{escape(info['description'])}",
+                f"<p>{_prose(info['description'])}",
                 f"<p>The same for machines: <a href={path}><code>{path}</code></a>. ",
                 "Send <code>Authorization: Bearer TOKEN</code> with every request.",
                 *_operations(openapi_schema),
@@ -79,7 +81,7 @@ def _operations(document: dict[str, Any]) -> Iterable[str]:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterable[str]:
     yield f"<details><summary><b>{method.upper()}</b><code>{escape(path)}</code>"
     yield f"<span>{escape(operation['summary'])}</span></summary><div>"
-    yield f"<p>{escape(operation.get('description', ''))}"
+    yield f"<p>{_prose(operation.get('description', ''))}"
     parameters = operation.get("parameters", ())
     if parameters:
         yield "<table><tr><th>parameter<th>type<th>meaning"
@@ -95,32 +97,40 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterable[st
     for status, response in sorted(operation["responses"].items()):
         schemas = [content["schema"] for content in response.get("content", {}).values()]
         kind = _kind(schemas[0]) if schemas and schemas[0] else ""
-        yield f"<tr><td>{escape(status)}<td>{kind}<td>{escape(response['description'])}"
+        yield f"<tr><td>{escape(status)}<td>{kind}<td>{_prose(response['description'])}"
     yield "</table></div></details>"
 
 
 def _objects(schemas: dict[str, Any]) -> Iterable[str]:
     for name, schema in sorted(schemas.items()):
         yield f"<h3 id='{escape(name)}'>{escape(schema.get('title', name))}</h3>"
-        yield f"<p>{escape(schema.get('description', ''))}"
+        yield f"<p>{_prose(schema.get('description', ''))}"
         yield "<table><tr><th>field<th>type<th>meaning"
         yield from _properties(schema)
         yield "</table>"
 
 
-def _properties(schema: dict[str, Any]) -> Iterable[str]:
+def _properties(schema: dict[str, Any], above: str = "") -> Iterable[str]:
     required = schema.get("required", ())
     for name, one in schema.get("properties", {}).items():
-        yield _row(name, one, one.get("description", ""), name in required)
+        yield _row(above + name, one, one.get("description", ""), name in required)
+        yield from _properties(one, f"{above}{name}.")
 
 
 def _row(name: str, schema: dict[str, Any], meaning: str, required: object) -> str:
     mark = " <small>required</small>" if required else ""
     default = ""
     if "default" in schema:
-        default = f" Default: <code>{escape(str(schema['default']))}</code>."
+        default = (
+            f". Default: <code>{escape(msgspec.json.encode(schema['default']).decode())}</code>"
+        )
     named = f"<code>{escape(name)}</code>{mark}"
-    return f"<tr><td>{named}<td>{_kind(schema)}<td>{escape(meaning)}{default}"
+    return f"<tr><td>{named}<td>{_kind(schema)}<td>{_prose(meaning)}{default}"
+
+
+def _prose(text: str) -> str:
+    """Text whose backticks mark code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _kind(schema: dict[str, Any]) -> str:
@@ -130,6 +140,8 @@ def _kind(schema: dict[str, Any]) -> str:
     for combination in ("oneOf", "anyOf", "allOf"):
         if combination in schema:
             return " or ".join(_kind(one) for one in schema[combination])
+    if "const" in schema:
+        return f"<code>{escape(str(schema['const']))}</code>"
     if "enum" in schema:
         return " | ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
     kind = schema.get("type", "any")

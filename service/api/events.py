@@ -35,10 +35,15 @@ QUERY: Table = {
     "course_id": Field(
         parser=once(visible(200, "26vafvWSRmbhNcxJYqjCzuJg")), meaning="only events of this course"
     ),
+    "order": Field(
+        parser=once(one_of(("asc", "desc"))),
+        meaning="asc: the oldest first; desc: the newest first; asc if left out",
+    ),
     "limit": LIMIT,
     "after": Field(
         parser=after(cursors.read_log).parser,
-        meaning="`next` of the answer before, or the id of the last event seen",
+        meaning="`next` of the answer before, or the id of the last event seen; with desc the "
+        "events before it follow",
     ),
 }
 
@@ -62,12 +67,13 @@ class EventController(Controller):
         },
     )
     async def index(self, request: AnyRequest, services: GivenServices) -> Response[bytes]:
-        """Oldest first, each event byte for byte as it is pushed. A filtered page may hold few
-        events, or none, and still lead on."""
+        """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
+        A filtered page may hold few events, or none, and still lead on."""
         query = query_form(request, QUERY).accept()
         events, position = await services.events.read(
             query.get("after"),
             query.get("limit", PAGE_SIZE),
+            newest_first=query.get("order") == "desc",
             event_types=query.get("type"),
             integration_id=query.get("integration_id"),
             course_id=query.get("course_id"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar.openapi.spec import Schema
@@ -18,9 +18,9 @@ MAX_NAME_LENGTH = 100  # characters of an unknown field's name that are repeated
 class FieldError(msgspec.Struct, frozen=True):
     """What is wrong with one field, and what to do about it."""
 
-    field: str
-    message: str
-    remedy: str
+    field: Annotated[str, msgspec.Meta(description="its name, and the path inside it")]
+    message: Annotated[str, msgspec.Meta(description="what is wrong")]
+    remedy: Annotated[str, msgspec.Meta(description="what to do about it")]
 
 
 class InvalidRequestError(CoursewireError):
@@ -62,14 +62,15 @@ class Parser(msgspec.Struct, frozen=True):
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """One field of a resource.
 
-    `required` holds on creation; one that is `fixed` cannot be sent afterwards. `default` is
-    what a creation without it means, for the documentation alone.
+    `required` holds on creation. One that is `fixed` cannot be sent afterwards; the text says
+    what to do instead. `default` is what a creation without it means, for the documentation
+    alone.
     """
 
     parser: Parser
     meaning: str
     required: bool = False
-    fixed: bool = False
+    fixed: str = ""
     write_only: bool = False
     default: Any = None
 
@@ -99,7 +100,7 @@ class Form:
             if field is None:
                 self._unknown(name, table, read_only)
             elif field.fixed and editing:
-                self.refuse(name, "cannot be changed after creation", "leave it out")
+                self.refuse(name, "cannot be changed here", field.fixed)
             else:
                 self._parse(name, field, value)
         for name in required:

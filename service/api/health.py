@@ -1,4 +1,4 @@
-"""Probes: whether this process lives, and whether it can serve."""
+"""Probes: whether this process lives, and whether it can serve; and where to read on."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from http import HTTPStatus
 
 from litestar import get
 
-from service.api.openapi import problems, reads
+from service.api.openapi import problems, reads, version
 from service.api.requests import GivenServices
-from service.api.schemas import Health
+from service.api.schemas import Health, Root
 from service.domain.errors import StorageUnavailableError
 
 READY_SECONDS = 2.0  # within which Redis must answer
 
 
+@get("/", include_in_schema=False)
+async def root() -> Root:
+    """For who comes without knowing a path."""
+    return Root(name="Coursewire", version=version(), documentation="/schema", api="/v1")
+
+
 @get(
     "/healthz",
     summary="Whether this process lives",
+    response_description="It lives",
     tags=["System"],
     security=[{}],
     operation_class=reads(),
@@ -30,6 +37,7 @@ async def healthz() -> Health:
 @get(
     "/readyz",
     summary="Whether this process can serve",
+    response_description="It can serve",
     tags=["System"],
     security=[{}],
     operation_class=reads(),

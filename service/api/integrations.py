@@ -12,6 +12,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from service.api import cursors, views
 from service.api.checks import check
 from service.api.credentials import FIELDS as CREDENTIAL_FIELDS
+from service.api.credentials import upstream_check
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -25,6 +26,7 @@ from service.api.parsers import (
     visible,
     whole_number,
 )
+from service.api.problems import CONFLICT, INTEGRATION_EXISTS
 from service.api.requests import (
     LIMIT,
     PAGE_SIZE,
@@ -35,6 +37,7 @@ from service.api.requests import (
     after,
     now_ms,
     page_table,
+    provide_document,
     query_form,
 )
 from service.api.schemas import (
@@ -63,6 +66,8 @@ from service.storage.ids import new_id
 MAX_DELTA_INTERVAL = 86_400
 MAX_SWEEP_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
 
+CREDENTIAL_REMEDY = "change its credential: PATCH /v1/credentials/{}"
+
 FIELDS: Table = {
     "name": Field(parser=text(200), meaning="what people call it", required=True),
     "upstream_id": Field(
@@ -77,13 +82,13 @@ FIELDS: Table = {
     "base_url": Field(
         parser=CREDENTIAL_FIELDS["base_url"].parser,
         meaning="instead of credential_id: the base URL of a credential of its own",
-        fixed=True,
+        fixed=CREDENTIAL_REMEDY.format("{id}"),
         write_only=True,
     ),
     "api_key": Field(
         parser=CREDENTIAL_FIELDS["api_key"].parser,
         meaning="instead of credential_id: the API key of a credential of its own",
-        fixed=True,
+        fixed=CREDENTIAL_REMEDY.format("{id}"),
         write_only=True,
     ),
     "external_id": Field(
@@ -120,6 +125,7 @@ FIELDS: Table = {
     "paused": Field(parser=boolean(), meaning="whether it is not walked", default=False),
 }
 REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
+INLINE = ("base_url", "api_key")  # a credential's values
 READ_ONLY = (
     *("id", "created_at", "updated_at", "state", "epoch", "course_count", "quarantined"),
     *("last_walk", "next_walk_at", "error"),
@@ -131,7 +137,7 @@ WALK_FIELDS: Table = {
     "kind": Field(
         parser=one_of(("delta", "sweep")),
         meaning="delta: changed courses; sweep: all courses",
-        required=True,
+        default="delta",
     )
 }
 PAGE = page_table()
@@ -146,11 +152,13 @@ class IntegrationController(Controller):
 
     @post(
         summary="Register an integration",
+        response_description="The new integration",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.CONFLICT,
+            CONFLICT,
+            INTEGRATION_EXISTS,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -178,6 +186,7 @@ class IntegrationController(Controller):
 
     @get(
         summary="List integrations",
+        response_description="A page of integrations",
         operation_class=reads(query=PAGE),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
@@ -192,6 +201,7 @@ class IntegrationController(Controller):
     @get(
         "/{integration_id:str}",
         summary="Show an integration",
+        response_description="The integration",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -202,12 +212,14 @@ class IntegrationController(Controller):
     @patch(
         "/{integration_id:str}",
         summary="Change an integration",
+        response_description="The changed integration",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
-            HTTPStatus.CONFLICT,
+            CONFLICT,
+            INTEGRATION_EXISTS,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -219,7 +231,11 @@ class IntegrationController(Controller):
     ) -> IntegrationView:
         """Changes what is sent. Another `upstream_id`, or a credential with another base URL,
         begins a new epoch with a new baseline; nothing else resets anything."""
-        form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
+        table = FIELDS
+        if not document.keys().isdisjoint(INLINE):
+            integration, _ = await services.integrations.get(integration_id)
+            table = _for_editing(integration.credential_id)
+        form = Form(document, table, editing=True, read_only=READ_ONLY)
         await _check_known(form, services)
         values = form.accept()
 
@@ -232,8 +248,9 @@ class IntegrationController(Controller):
     @delete(
         "/{integration_id:str}",
         summary="Delete an integration",
+        response_description="It is deleted",
         operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
     )
     async def remove(self, integration_id: PathId, services: GivenServices) -> None:
         """Reports nothing; events that are pending still go out. Its credential stays."""
@@ -245,6 +262,7 @@ class IntegrationController(Controller):
         "/check",
         status_code=HTTPStatus.OK,
         summary="Try values before registering them",
+        response_description="What came of it",
         operation_class=reads(body=FIELDS, required=("upstream_id",)),
         responses=problems(
             HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
@@ -265,6 +283,7 @@ class IntegrationController(Controller):
         "/{integration_id:str}/check",
         status_code=HTTPStatus.OK,
         summary="Try an integration's values",
+        response_description="What came of it",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -280,26 +299,27 @@ class IntegrationController(Controller):
         "/{integration_id:str}/walks",
         status_code=HTTPStatus.ACCEPTED,
         summary="Walk an integration now",
-        operation_class=reads(body=WALK_FIELDS, required=("kind",)),
+        response_description="The queued walk",
+        operation_class=reads(body=WALK_FIELDS),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
-            HTTPStatus.CONFLICT,
+            CONFLICT,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
     async def request_walk(
         self,
         integration_id: PathId,
-        document: Document,
+        request: AnyRequest,
         services: GivenServices,
     ) -> Response[WalkView]:
         """Queues a walk and returns it. One that is queued already is joined: a sweep serves
         for a delta, and a queued delta becomes the sweep asked for."""
-        form = Form(document, WALK_FIELDS, required=("kind",))
-        values = form.accept()
-        walk = await services.integrations.request_walk(integration_id, values["kind"], now_ms())
+        document = await provide_document(request) if await request.body() else {}
+        kind = Form(document, WALK_FIELDS).accept().get("kind", "delta")
+        walk = await services.integrations.request_walk(integration_id, kind, now_ms())
         return Response(
             views.walk(walk),
             headers={"location": f"/v1/integrations/{integration_id}/walks/{walk.id}"},
@@ -308,6 +328,7 @@ class IntegrationController(Controller):
     @get(
         "/{integration_id:str}/walks",
         summary="List recent walks",
+        response_description="The walks",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -319,6 +340,7 @@ class IntegrationController(Controller):
     @get(
         "/{integration_id:str}/walks/{walk_id:str}",
         summary="Show a walk",
+        response_description="The walk",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -336,6 +358,7 @@ class IntegrationController(Controller):
     @get(
         "/{integration_id:str}/courses",
         summary="List the courses of an integration",
+        response_description="A page of courses",
         operation_class=reads(query=COURSE_PAGE),
         responses=problems(
             HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
@@ -347,18 +370,19 @@ class IntegrationController(Controller):
         request: AnyRequest,
         services: GivenServices,
     ) -> CourseList:
-        """What is kept of each, in no order; a page holds about `limit` of them. Deleted courses
-        stay listed for the epoch."""
+        """What is kept of each, in no order. A page may hold few courses, or none, and still lead
+        on. Deleted courses stay listed for the epoch."""
         query = query_form(request, COURSE_PAGE).accept()
         _, state = await services.integrations.get(integration_id)
         rows, place = await services.catalogue.rows(
-            integration_id, state.epoch, query.get("limit", PAGE_SIZE), query.get("after", 0)
+            integration_id, state.epoch, query.get("limit", PAGE_SIZE), query.get("after")
         )
         return CourseList([views.course(row) for row in rows], cursors.write_scan(place))
 
     @get(
         "/{integration_id:str}/courses/{course_id:str}",
         summary="Show a course",
+        response_description="The course",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -373,9 +397,18 @@ class IntegrationController(Controller):
         return views.course(await services.catalogue.row(integration_id, state.epoch, course_id))
 
 
+def _for_editing(credential_id: str) -> Table:
+    """The fields, where a credential's values say which credential to change instead."""
+    fixed = CREDENTIAL_REMEDY.format(credential_id)
+    return {
+        **FIELDS,
+        **{name: msgspec.structs.replace(FIELDS[name], fixed=fixed) for name in INLINE},
+    }
+
+
 async def _check_credential(form: Form, services: Services) -> None:
     """A registration names a credential or brings the values of one."""
-    inline = [name for name in ("base_url", "api_key") if form.sent(name)]
+    inline = [name for name in INLINE if form.sent(name)]
     if form.sent("credential_id"):
         for name in inline:
             form.refuse(name, "contradicts credential_id", "send one or the other")
@@ -384,7 +417,7 @@ async def _check_credential(form: Form, services: Services) -> None:
     elif len(inline) == 1:
         missing = "api_key" if inline == ["base_url"] else "base_url"
         form.refuse(missing, f"is required with {inline[0]}", "send both, or credential_id")
-    form.check_target("base_url", services.guard.check_url)
+    form.check_target("base_url", upstream_check(services.guard))
     await _check_known(form, services)
 
 

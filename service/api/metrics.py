@@ -14,6 +14,7 @@ from service.api.requests import AnyRequest, GivenServices
 @get(
     "/metrics",
     summary="Metrics for Prometheus",
+    response_description="The exposition",
     tags=["System"],
     guards=[require_metrics],
     security=SECURITY,

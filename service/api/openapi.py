@@ -24,7 +24,7 @@ from litestar.openapi.spec import (
 
 from service.api.docs import DocsPlugin, schema_router
 from service.api.forms import Field, Table
-from service.api.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument
+from service.api.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument, ProblemType
 from service.api.webhooks import webhooks
 from service.settings import Settings
 
@@ -49,16 +49,18 @@ def version() -> str:
         return "unknown"
 
 
-def problems(*statuses: HTTPStatus) -> dict[int, ResponseSpec]:
-    """The documentation of the problems that an operation answers with."""
+def problems(*kinds: HTTPStatus | ProblemType) -> dict[int, ResponseSpec]:
+    """The documentation of the problems that an operation answers with: single ones, or all of
+    a status."""
+    found = [one for one in CATALOGUE if one in kinds or one.status in kinds]
     return {
         int(status): ResponseSpec(
             data_container=ProblemDocument,
             generate_examples=False,
             media_type=MEDIA_TYPE,
-            description="; ".join(one.title for one in CATALOGUE if one.status == status),
+            description="; ".join(one.title for one in found if one.status == status),
         )
-        for status in statuses
+        for status in dict.fromkeys(one.status for one in found)
     }
 
 
@@ -102,7 +104,10 @@ def _request_body(table: Table, required: Collection[str], *, editing: bool) -> 
         required=list(required) or None,
         additional_properties=False,
     )
-    return RequestBody(required=True, content={"application/json": OpenAPIMediaType(schema=schema)})
+    return RequestBody(
+        required=editing or bool(required),
+        content={"application/json": OpenAPIMediaType(schema=schema)},
+    )
 
 
 def _documented(field: Field, *, editing: bool) -> Schema:

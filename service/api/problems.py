@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response
@@ -28,6 +28,7 @@ from service.logs import get_logger
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:coursewire:problem:"
+MAX_PATH_LENGTH = 200  # characters of an unknown path that are repeated
 
 _log = get_logger("api")
 
@@ -112,16 +113,21 @@ _BY_STATUS = {
 }
 
 
-class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What every error answers with. `errors` lists the fields of a `validation` problem;
-    `existing_id` is the registration that an `integration-exists` problem speaks of."""
+def _means(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: tuple[FieldError, ...] = ()
-    existing_id: str | None = None
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every error answers with."""
+
+    type: Annotated[str, _means("a URI that names the kind of problem")]
+    title: Annotated[str, _means("the kind of problem, in words")]
+    status: Annotated[int, _means("the HTTP status")]
+    detail: Annotated[str, _means("what is wrong this time, and what to do")]
+    errors: Annotated[tuple[FieldError, ...], _means("the fields of a `validation` problem")] = ()
+    existing_id: Annotated[
+        str | None, _means("the registration that an `integration-exists` problem speaks of")
+    ] = None
 
 
 def answer(
@@ -148,13 +154,16 @@ def answer(
     )
 
 
-def _of_http(_request: AnyRequest, error: HTTPException) -> Response[ProblemDocument]:
+def _of_http(request: AnyRequest, error: HTTPException) -> Response[ProblemDocument]:
     problem = _BY_STATUS.get(HTTPStatus(error.status_code))
     if problem is None:
         if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return _of_defect(_request, error)
+            return _of_defect(request, error)
         problem = MALFORMED
-    return answer(problem, error.detail or problem.title, headers=error.headers)
+    detail = error.detail or problem.title
+    if problem is NOT_FOUND:  # things that are missing are errors of our own
+        detail = f"no path {request.url.path[:MAX_PATH_LENGTH]}; see /schema"
+    return answer(problem, detail, headers=error.headers)
 
 
 def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDocument]:
@@ -167,14 +176,23 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
         _log.error("a stored secret does not open", path=request.url.path)
     return answer(
         problem,
-        str(error),
+        _detail(error),
         errors=error.errors if isinstance(error, InvalidRequestError) else (),
         existing_id=error.existing_id if isinstance(error, IntegrationExistsError) else None,
     )
 
 
+def _detail(error: CoursewireError) -> str:
+    if isinstance(error, IntegrationExistsError):
+        return f"{error}; change that one: PATCH /v1/integrations/{error.existing_id}"
+    if isinstance(error, CredentialInUseError):
+        return f"{error}; delete them first, or PATCH their credential_id"
+    return str(error)
+
+
 def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
-    _log.error("storage unavailable", path=request.url.path, reason=type(error).__name__)
+    if request.url.path != "/readyz":  # probes ask often, and their answer says it
+        _log.error("storage unavailable", path=request.url.path, reason=type(error).__name__)
     detail = "Redis does not answer; try again shortly"
     if isinstance(error, OutOfMemoryError):
         detail = "Redis is at its memory limit; give it more, or shorten the retention"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -11,294 +11,343 @@ from service.domain.subscriptions import DeliveryState
 Timestamp = str  # RFC 3339 in UTC with milliseconds and Z
 
 
+def _means(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
 class CredentialView(msgspec.Struct, frozen=True, kw_only=True):
     """A credential; its API key is never returned."""
 
-    id: str
-    name: str
-    base_url: str
-    created_at: Timestamp
-    updated_at: Timestamp
+    id: Annotated[str, _means("its id")]
+    name: Annotated[str, _means("what people call it")]
+    base_url: Annotated[str, _means("the upstream's base URL")]
+    created_at: Annotated[Timestamp, _means("when it was created")]
+    updated_at: Annotated[Timestamp, _means("when it was last changed")]
 
 
 class CredentialList(msgspec.Struct, frozen=True):
     """A page of credentials in the order of creation; `next` leads on."""
 
-    items: list[CredentialView]
-    next: str | None
+    items: Annotated[list[CredentialView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class WalkView(msgspec.Struct, frozen=True, kw_only=True):
     """One walk. `verdicts` counts its records by what they meant for their courses."""
 
-    id: str
-    kind: str
-    state: str
-    requested_at: Timestamp | None
-    started_at: Timestamp | None
-    finished_at: Timestamp | None
-    duration_seconds: float | None
-    pages: int
-    records: int
-    verdicts: dict[str, int]
-    changes: int
-    error: str | None
+    id: Annotated[str, _means("its id")]
+    kind: Annotated[str, _means("delta: changed courses; sweep: all courses")]
+    state: Annotated[str, _means("queued, running, completed or failed")]
+    requested_at: Annotated[
+        Timestamp | None, _means("when it was asked for; null: it was due by itself")
+    ]
+    started_at: Annotated[Timestamp | None, _means("when its first page was asked for")]
+    finished_at: Annotated[Timestamp | None, _means("when it ended")]
+    duration_seconds: Annotated[float | None, _means("from start to end")]
+    pages: Annotated[int, _means("pages read so far")]
+    records: Annotated[int, _means("records read so far")]
+    verdicts: Annotated[dict[str, int], _means("how many records meant what for their courses")]
+    changes: Annotated[int, _means("events that it led to")]
+    error: Annotated[str | None, _means("why it failed, or what the last attempt failed with")]
 
 
 class WalkList(msgspec.Struct, frozen=True):
     """The walks that are kept, the latest first."""
 
-    items: list[WalkView]
-    next: str | None
+    items: Annotated[list[WalkView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class IntegrationProblem(msgspec.Struct, frozen=True, kw_only=True):
     """What walks of an integration fail with. If `attention` is set a person must act;
     otherwise the next attempts may succeed by themselves."""
 
-    code: str
-    message: str
-    since: Timestamp
-    attention: bool
-    status: int | None
-    log_url: str | None
+    code: Annotated[str, _means("the upstream's error code, or the name of what went wrong")]
+    message: Annotated[str, _means("what went wrong, in words")]
+    remedy: Annotated[str, _means("what to do about it")]
+    since: Annotated[Timestamp, _means("when the first failure in a row was")]
+    attention: Annotated[bool, _means("whether a person must act")]
+    status: Annotated[int | None, _means("the upstream's HTTP status; null: it did not answer")]
+    log_url: Annotated[str | None, _means("the upstream's own page about the request")]
 
 
 class IntegrationView(msgspec.Struct, frozen=True, kw_only=True):
     """An integration, as registered and as it goes."""
 
-    id: str
-    name: str
-    upstream_id: str
-    credential_id: str
-    external_id: str | None
-    labels: dict[str, str]
-    delta_interval_seconds: int
-    sweep_interval_seconds: int
-    baseline: str
-    ignore_paths: tuple[str, ...]
-    track_remote_data: bool
-    paused: bool
-    created_at: Timestamp
-    updated_at: Timestamp
-    state: str
-    epoch: str
-    course_count: int
-    quarantined: int
-    last_walk: WalkView | None
-    next_walk_at: Timestamp | None
-    error: IntegrationProblem | None
+    id: Annotated[str, _means("its id")]
+    name: Annotated[str, _means("what people call it")]
+    upstream_id: Annotated[str, _means("its X-Integration-Id at the upstream")]
+    credential_id: Annotated[str, _means("the credential it uses")]
+    external_id: Annotated[str | None, _means("your own name for it")]
+    labels: Annotated[dict[str, str], _means("your own labels")]
+    delta_interval_seconds: Annotated[int, _means("from one look for changed courses to the next")]
+    sweep_interval_seconds: Annotated[int, _means("from one look at all courses to the next")]
+    baseline: Annotated[
+        str,
+        _means(
+            "emit: the first complete sweep reports its courses as created; silent: it does not"
+        ),
+    ]
+    ignore_paths: Annotated[tuple[str, ...], _means("paths whose changes are not reported")]
+    track_remote_data: Annotated[bool, _means("whether changes of remote_data count")]
+    paused: Annotated[bool, _means("whether it is not walked")]
+    created_at: Annotated[Timestamp, _means("when it was registered")]
+    updated_at: Annotated[Timestamp, _means("when it was last changed")]
+    state: Annotated[
+        str,
+        _means(
+            "the first that applies: paused; error: a person must act, see `error`; "
+            "pending: its first sweep is not complete; active"
+        ),
+    ]
+    epoch: Annotated[str, _means("names its catalogue; another one begins with another upstream")]
+    course_count: Annotated[int, _means("live courses")]
+    quarantined: Annotated[int, _means("courses whose records do not decode")]
+    last_walk: Annotated[WalkView | None, _means("the latest walk")]
+    next_walk_at: Annotated[
+        Timestamp | None, _means("when it is due; null: it is under way or paused")
+    ]
+    error: Annotated[
+        IntegrationProblem | None, _means("what walks fail with; null: the last one did not")
+    ]
 
 
 class IntegrationList(msgspec.Struct, frozen=True):
     """A page of integrations in the order of creation; `next` leads on."""
 
-    items: list[IntegrationView]
-    next: str | None
+    items: Annotated[list[IntegrationView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one small request to the upstream led to: `records_seen` (0 or 1) if it is ok, else
     what went wrong and what to do."""
 
-    ok: bool
-    records_seen: int | None = None
-    code: str | None = None
-    status: int | None = None
-    message: str | None = None
-    remedy: str | None = None
+    ok: Annotated[bool, _means("whether the upstream answered with a page")]
+    records_seen: Annotated[int | None, _means("courses on it, 0 or 1")] = None
+    code: Annotated[
+        str | None, _means("the upstream's error code, or the name of what went wrong")
+    ] = None
+    status: Annotated[int | None, _means("the upstream's HTTP status")] = None
+    message: Annotated[str | None, _means("what went wrong, in words")] = None
+    remedy: Annotated[str | None, _means("what to do about it")] = None
 
 
 class CourseView(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of a course. `state` is live, deleted or quarantined (with the reason that
     its record does not decode); `sequence` and `last_event_id` are null before its first event."""
 
-    course_id: str
-    remote_id: str | None
-    origin_id: str | None
-    state: str
-    reason: str | None
-    sequence: int | None
-    last_event_id: str | None
+    course_id: Annotated[str, _means("its id at the upstream")]
+    remote_id: Annotated[str | None, _means("its id in the learning system")]
+    origin_id: Annotated[
+        str | None, _means("its id where it came from, if the learning system says so")
+    ]
+    state: Annotated[str, _means("live, deleted or quarantined")]
+    reason: Annotated[str | None, _means("why its record does not decode")]
+    sequence: Annotated[int | None, _means("the number of its last event")]
+    last_event_id: Annotated[str | None, _means("the id of its last event")]
 
 
 class CourseList(msgspec.Struct, frozen=True):
-    """About `limit` courses in no order; `next` leads on."""
+    """At most `limit` courses in no order; `next` leads on."""
 
-    items: list[CourseView]
-    next: str | None
+    items: Annotated[list[CourseView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription. `headers` shows the names of its headers with null for the values, which
     are never returned; `secret` is there only in the answer to its creation."""
 
-    id: str
-    url: str
-    description: str | None
-    event_types: tuple[str, ...] | None
-    integration_ids: tuple[str, ...] | None
-    labels: dict[str, str] | None
-    changed: tuple[str, ...] | None
-    payload: str
-    headers: dict[str, None]
-    max_concurrency: int
-    timeout_seconds: float
-    retry_schedule_seconds: tuple[int, ...]
-    paused: bool
-    created_at: Timestamp
-    updated_at: Timestamp
-    state: str
-    disabled_reason: str | None
-    pending: int
-    dead: int
-    oldest_pending_at: Timestamp | None
-    secret: str | msgspec.UnsetType = msgspec.UNSET
+    id: Annotated[str, _means("its id")]
+    url: Annotated[str, _means("where events are posted to")]
+    description: Annotated[str | None, _means("what it is for")]
+    event_types: Annotated[tuple[str, ...] | None, _means("only these; null: every course.* event")]
+    integration_ids: Annotated[tuple[str, ...] | None, _means("only events of these; null: of all")]
+    labels: Annotated[
+        dict[str, str] | None,
+        _means("only events of integrations that carry all of these; null: any"),
+    ]
+    changed: Annotated[
+        tuple[str, ...] | None,
+        _means("of course.updated only those that name one of these paths; null: any"),
+    ]
+    payload: Annotated[str, _means("full: with the course; thin: without it")]
+    headers: Annotated[
+        dict[str, None], _means("the names of its headers, with null for each value")
+    ]
+    max_concurrency: Annotated[int, _means("how many pushes may be under way at once")]
+    timeout_seconds: Annotated[float, _means("how long one attempt may take")]
+    retry_schedule_seconds: Annotated[tuple[int, ...], _means("the delays between attempts")]
+    paused: Annotated[bool, _means("whether nothing is sent; events are collected meanwhile")]
+    created_at: Annotated[Timestamp, _means("when it was created")]
+    updated_at: Annotated[Timestamp, _means("when it was last changed")]
+    state: Annotated[str, _means("active or paused")]
+    pending: Annotated[int, _means("events not yet delivered")]
+    dead: Annotated[int, _means("events whose delivery was given up")]
+    oldest_pending_at: Annotated[Timestamp | None, _means("when the oldest pending event happened")]
+    secret: Annotated[
+        str | msgspec.UnsetType,
+        _means("what pushes are signed with; only in the answer to its creation"),
+    ] = msgspec.UNSET
 
 
 class SubscriptionList(msgspec.Struct, frozen=True):
     """A page of subscriptions in the order of creation; `next` leads on."""
 
-    items: list[SubscriptionView]
-    next: str | None
+    items: Annotated[list[SubscriptionView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class SecretView(msgspec.Struct, frozen=True):
     """The secret that pushes are signed with."""
 
-    secret: str
+    secret: Annotated[str, _means("whsec_ and base64")]
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP POST and what came back. `excerpt` is the beginning of the answer."""
 
-    event_id: str
-    number: int
-    at: Timestamp
-    outcome: str
-    duration_ms: int
-    status: int | None
-    connect_ms: int | None
-    first_byte_ms: int | None
-    error: str | None
-    excerpt: str
-    next_attempt_at: Timestamp | None
+    event_id: Annotated[str, _means("the event that was posted")]
+    number: Annotated[int, _means("the first attempt is 1")]
+    at: Annotated[Timestamp, _means("when it began")]
+    outcome: Annotated[str, _means("what it came to; `delivered` is the only success")]
+    duration_ms: Annotated[int, _means("until the answer was read, or given up")]
+    status: Annotated[int | None, _means("the receiver's HTTP status; null: it did not answer")]
+    connect_ms: Annotated[int | None, _means("until the connection stood")]
+    first_byte_ms: Annotated[int | None, _means("until the answer began")]
+    error: Annotated[str | None, _means("what went wrong, in words")]
+    excerpt: Annotated[str, _means("the beginning of the answer")]
+    next_attempt_at: Annotated[
+        Timestamp | None, _means("when the next one is due; null: there is none")
+    ]
 
 
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     """One event for one subscription, with its attempts; `reason` says why a dead one is."""
 
-    subscription_id: str
-    event_id: str
-    state: DeliveryState
-    reason: str | None
-    attempts: list[AttemptView]
+    subscription_id: Annotated[str, _means("who it is for")]
+    event_id: Annotated[str, _means("the event")]
+    state: Annotated[DeliveryState, _means("pending, delivered or dead")]
+    reason: Annotated[str | None, _means("why a dead one is dead")]
+    attempts: Annotated[list[AttemptView], _means("its attempts, the first one first")]
 
 
 class DeliveryList(msgspec.Struct, frozen=True):
     """A page of deliveries in the order of their events; `next` leads on."""
 
-    items: list[DeliveryView]
-    next: str | None
+    items: Annotated[list[DeliveryView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class EventView(msgspec.Struct, frozen=True):
     """An event, byte for byte as it is pushed."""
 
-    type: str
-    timestamp: Timestamp
-    data: dict[str, Any]
+    type: Annotated[str, _means("the event type")]
+    timestamp: Annotated[Timestamp, _means("when the change was found")]
+    data: Annotated[dict[str, Any], _means("what happened; see the webhook of this type")]
 
 
 class EventList(msgspec.Struct, frozen=True):
-    """A page of the event log, oldest first. `next` leads on and is null at the end of the log;
-    to go on later, pass the id of the last event as `after`."""
+    """A page of the event log. `next` leads on and is null at the end of the log; to go on later,
+    pass the id of the last event as `after`."""
 
-    items: list[EventView]
-    next: str | None
+    items: Annotated[list[EventView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class Health(msgspec.Struct, frozen=True):
     """The answer of a process that is well."""
 
-    status: str
+    status: Annotated[str, _means("ok")]
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to read on."""
+
+    name: str
+    version: str
+    documentation: str
+    api: str
 
 
 class RedisStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The Redis or Valkey server. `memory_limit_bytes` is null where it has none; `aof_ok` is
     null where the append-only file is off."""
 
-    up: bool
-    server: str | None = None
-    version: str | None = None
-    uptime_seconds: int | None = None
-    memory_used_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    aof_enabled: bool | None = None
-    aof_ok: bool | None = None
+    up: Annotated[bool, _means("whether it answers")]
+    server: Annotated[str | None, _means("redis or valkey")] = None
+    version: Annotated[str | None, _means("its version")] = None
+    uptime_seconds: Annotated[int | None, _means("how long it has been running")] = None
+    memory_used_bytes: Annotated[int | None, _means("memory in use")] = None
+    memory_limit_bytes: Annotated[int | None, _means("its limit; null: none")] = None
+    aof_enabled: Annotated[bool | None, _means("whether it keeps an append-only file")] = None
+    aof_ok: Annotated[
+        bool | None, _means("whether the last write to it succeeded; null: there is none")
+    ] = None
 
 
 class SchedulerStatus(msgspec.Struct, frozen=True):
     """A scheduler and when it last looked for work."""
 
-    name: str
-    last_turn_at: Timestamp
+    name: Annotated[str, _means("its name")]
+    last_turn_at: Annotated[Timestamp, _means("when it last looked for work")]
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A worker process as RQ knows it."""
 
-    name: str
-    state: str
-    queues: tuple[str, ...]
-    host: str | None
-    pid: int | None
-    last_heartbeat_at: Timestamp | None
+    name: Annotated[str, _means("its name")]
+    state: Annotated[str, _means("busy, idle, suspended or started")]
+    queues: Annotated[tuple[str, ...], _means("the queues it serves, the most urgent first")]
+    host: Annotated[str | None, _means("where it runs")]
+    pid: Annotated[int | None, _means("its process id there")]
+    last_heartbeat_at: Annotated[Timestamp | None, _means("when it last said that it lives")]
 
 
 class QueueStatus(msgspec.Struct, frozen=True):
     """An RQ queue: jobs that wait, jobs under way, jobs that failed in the last day."""
 
-    name: str
-    queued: int
-    started: int
-    failed: int
+    name: Annotated[str, _means("its name")]
+    queued: Annotated[int, _means("jobs that wait")]
+    started: Annotated[int, _means("jobs under way")]
+    failed: Annotated[int, _means("jobs that failed in the last day")]
 
 
 class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Walks or lanes: due and not claimed, claimed, and of those under a worker's lease."""
 
-    due: int
-    claimed: int
-    leased: int
-    oldest_due_at: Timestamp | None
+    due: Annotated[int, _means("due and not claimed")]
+    claimed: Annotated[int, _means("claimed for a worker")]
+    leased: Annotated[int, _means("of the claimed, those under a worker's lease")]
+    oldest_due_at: Annotated[Timestamp | None, _means("since when the oldest has been due")]
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What there is in all."""
 
-    credentials: int
-    integrations: int
-    subscriptions: int
-    courses: int
-    quarantined: int
-    events: int
-    pending: int
-    dead: int
+    credentials: Annotated[int, _means("credentials")]
+    integrations: Annotated[int, _means("integrations")]
+    subscriptions: Annotated[int, _means("subscriptions")]
+    courses: Annotated[int, _means("live courses")]
+    quarantined: Annotated[int, _means("courses whose records do not decode")]
+    events: Annotated[int, _means("events in the log")]
+    pending: Annotated[int, _means("events not yet delivered, over all subscriptions")]
+    dead: Annotated[int, _means("events whose delivery was given up, over all subscriptions")]
 
 
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How the whole system is doing; `reasons` says why it is not `ok`. With Redis down nothing
     else is known."""
 
-    status: str
-    reasons: tuple[str, ...]
-    version: str
-    time: Timestamp
-    redis: RedisStatus
-    schedulers: list[SchedulerStatus]
-    workers: list[WorkerStatus]
-    queues: list[QueueStatus]
-    walks: WorkStatus | None
-    lanes: WorkStatus | None
-    totals: Totals | None
+    status: Annotated[str, _means("ok, degraded or down")]
+    reasons: Annotated[tuple[str, ...], _means("why it is not ok")]
+    version: Annotated[str, _means("of this service")]
+    time: Annotated[Timestamp, _means("of this answer")]
+    redis: Annotated[RedisStatus, _means("the Redis or Valkey server")]
+    schedulers: Annotated[list[SchedulerStatus], _means("the schedulers at work")]
+    workers: Annotated[list[WorkerStatus], _means("the worker processes")]
+    queues: Annotated[list[QueueStatus], _means("the job queues")]
+    walks: Annotated[WorkStatus | None, _means("where walks stand")]
+    lanes: Annotated[WorkStatus | None, _means("where pushes stand")]
+    totals: Annotated[Totals | None, _means("what there is in all")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from litestar import Controller, get
@@ -37,6 +38,7 @@ class StatusController(Controller):
 
     @get(
         summary="Show the state of the system",
+        response_description="The state of the system",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED),
     )
@@ -105,8 +107,18 @@ def _worker(worker: Worker) -> WorkerStatus:
         queues=worker.queues,
         host=worker.host,
         pid=worker.pid,
-        last_heartbeat_at=worker.last_heartbeat,
+        last_heartbeat_at=_heartbeat(worker.last_heartbeat),
     )
+
+
+def _heartbeat(text: str | None) -> str | None:
+    """RQ's time in ISO 8601, as the API shows times."""
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return rfc3339(int(at.timestamp() * 1000))
 
 
 def _work(work: Work) -> WorkStatus:

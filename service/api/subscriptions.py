@@ -25,6 +25,7 @@ from service.api.parsers import (
     url,
     whole_number,
 )
+from service.api.problems import CONFLICT
 from service.api.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -91,7 +92,7 @@ FIELDS: Table = {
     "secret": Field(
         parser=signing_secret(),
         meaning="what pushes are signed with; one is made if it is left out",
-        fixed=True,
+        fixed="make a new subscription, whose secret it becomes",
         write_only=True,
     ),
     "max_concurrency": Field(
@@ -121,10 +122,7 @@ FIELDS: Table = {
     ),
 }
 REQUIRED = ("url",)
-READ_ONLY = (
-    *("id", "created_at", "updated_at", "state", "pending", "dead", "oldest_pending_at"),
-    "disabled_reason",
-)
+READ_ONLY = ("id", "created_at", "updated_at", "state", "pending", "dead", "oldest_pending_at")
 PAGE = page_table()
 
 
@@ -136,6 +134,7 @@ class SubscriptionController(Controller):
 
     @post(
         summary="Create a subscription",
+        response_description="The new subscription, with its secret",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
             HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
@@ -162,6 +161,7 @@ class SubscriptionController(Controller):
 
     @get(
         summary="List subscriptions",
+        response_description="A page of subscriptions",
         operation_class=reads(query=PAGE),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
@@ -180,6 +180,7 @@ class SubscriptionController(Controller):
     @get(
         "/{subscription_id:str}",
         summary="Show a subscription",
+        response_description="The subscription",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -190,12 +191,13 @@ class SubscriptionController(Controller):
     @patch(
         "/{subscription_id:str}",
         summary="Change a subscription",
+        response_description="The changed subscription",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
-            HTTPStatus.CONFLICT,
+            CONFLICT,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -223,6 +225,7 @@ class SubscriptionController(Controller):
     @delete(
         "/{subscription_id:str}",
         summary="Delete a subscription",
+        response_description="It is deleted",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -233,6 +236,7 @@ class SubscriptionController(Controller):
     @get(
         "/{subscription_id:str}/secret",
         summary="Show a subscription's secret",
+        response_description="The secret",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
@@ -245,6 +249,7 @@ class SubscriptionController(Controller):
         "/{subscription_id:str}/test",
         status_code=HTTPStatus.OK,
         summary="Send a test event",
+        response_description="The attempt",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )

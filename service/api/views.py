@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from service.api import schemas
+from service.api import checks, schemas
 from service.domain import integrations as walking
 from service.domain import subscriptions as matching
 from service.domain.events import rfc3339
@@ -73,6 +73,7 @@ def _problem(problem: Problem) -> schemas.IntegrationProblem:
     return schemas.IntegrationProblem(
         code=problem.code,
         message=problem.message,
+        remedy=checks.remedy(problem.code, problem.status),
         since=rfc3339(problem.since),
         attention=problem.attention,
         status=problem.status,
@@ -135,7 +136,6 @@ def subscription(
         created_at=rfc3339(one.created_at),
         updated_at=rfc3339(one.updated_at),
         state=matching.state_of(one),
-        disabled_reason=one.disabled_reason,
         pending=depth.pending,
         dead=depth.dead,
         oldest_pending_at=moment(depth.oldest_pending_at),

@@ -31,7 +31,29 @@ _HEADERS = {
     "webhook-id": "the event's id, the same on every attempt",
     "webhook-timestamp": "epoch seconds of the attempt",
     "webhook-signature": "v1 and base64 of the HMAC-SHA256 over id, timestamp and body, with dots "
-    "between them; several, separated by blanks, while secrets overlap",
+    "between them",
+}
+
+
+_DATA = {
+    "schema_version": "the version of this shape",
+    "event_id": "the event's id, the same as in `webhook-id`",
+    "integration_id": "the integration",
+    "upstream_id": "its X-Integration-Id at the upstream",
+    "external_id": "your own name for the integration",
+    "labels": "your own labels of the integration",
+    "course_id": "the course's id at the upstream",
+    "remote_id": "its id in the learning system",
+    "origin_id": "its id where it came from, if the learning system says so",
+    "sequence": "the event's number among those of the course, which only grows",
+    "previous_sequence": "the number of the course's event before; null: there is none",
+    "changed": "the paths that changed, of a course.updated",
+    "reason": "what kind of change it is, where the type does not say",
+    "evidence": "how it is known that a course is gone",
+    "initial": "whether the first complete sweep found the course",
+    "detected_by": "the kind of walk that found the change",
+    "course_omitted": "why `course` is not there; null: it is",
+    "course": "the course as the upstream gives it",
 }
 
 
@@ -68,8 +90,12 @@ def _body(event_type: str) -> Schema:
     body = {
         "type": "object",
         "properties": {
-            "type": {"const": event_type},
-            "timestamp": {"type": "string", "format": "date-time"},
+            "type": {"const": event_type, "description": "the event type"},
+            "timestamp": {
+                "type": "string",
+                "format": "date-time",
+                "description": "when the change was found",
+            },
             "data": _data(event_type),
         },
         "required": ["type", "timestamp", "data"],
@@ -80,10 +106,16 @@ def _body(event_type: str) -> Schema:
 
 def _data(event_type: str) -> dict[str, Any]:
     if event_type.startswith("course."):
-        definitions = msgspec.json.schema(CourseData)["$defs"]
-        return cast("dict[str, Any]", definitions[CourseData.__name__])
+        schema = msgspec.json.schema(CourseData)["$defs"][CourseData.__name__]
+        described = {
+            name: {**one, "description": _DATA[name]} for name, one in schema["properties"].items()
+        }
+        return {**schema, "properties": described}
     return {
         "type": "object",
-        "properties": {"schema_version": {"type": "integer"}, "event_id": {"type": "string"}},
+        "properties": {
+            "schema_version": {"type": "integer", "description": _DATA["schema_version"]},
+            "event_id": {"type": "string", "description": _DATA["event_id"]},
+        },
         "required": ["schema_version", "event_id"],
     }

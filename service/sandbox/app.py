@@ -38,7 +38,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Each of `integrations` (upstream ids) gets `courses` courses from `seed`. `port` 0 takes
     any free port. `access_log` names a file that gets one JSON line per request served;
-    `quiet` keeps the line per request out of standard output.
+    `quiet` leaves the address alone on standard output: no lines per request, no directions.
     """
 
     host: str = "127.0.0.1"

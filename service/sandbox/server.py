@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import socket
 import sys
 from types import FrameType
 from typing import NoReturn
+from urllib.parse import quote, urlsplit
 
 import uvicorn
 
 from service.sandbox.app import SandboxConfig, create_sandbox, logger
 
-__all__ = ["SandboxConfig", "create_sandbox", "run"]
+__all__ = ["SandboxConfig", "create_sandbox", "guide", "run"]
 
 _STOP_SECONDS = 2
 """How long requests under way may take to finish when the process is told to stop."""
@@ -21,22 +23,49 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
+    """Says where it listens once it does, and how to use it unless asked to be quiet."""
+
+    def __init__(self, config: uvicorn.Config, sandbox: SandboxConfig) -> None:
+        super().__init__(config)
+        self._sandbox = sandbox
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             where = f"[{host}]" if ":" in host else host
-            sys.stdout.write(f"sandbox listening on http://{where}:{port}/v1\n")
+            url = f"http://{where}:{port}"
+            sys.stdout.write(f"sandbox listening on {url}/v1\n")
+            if not self._sandbox.quiet:
+                sys.stdout.write(guide(self._sandbox, url))
             sys.stdout.flush()
+
+
+def guide(config: SandboxConfig, url: str) -> str:
+    """How to connect Coursewire to the sandbox at `url`, and how to have courses change.
+
+    Lines for a person, each with its end; the addresses are as a shell takes them.
+    """
+    host = urlsplit(url).hostname
+    lines = [
+        f"  base_url     {url}/v1",
+        f"  api_key      {config.api_key}",
+        *(f"  upstream_id  {upstream_id}" for upstream_id in config.integrations),
+        *(
+            """  change some  curl -d '[{"op":"edit","count":3}]' """
+            + shlex.quote(f"{url}/control/integrations/{quote(upstream_id, safe=':')}/changes")
+            for upstream_id in config.integrations[:1]
+        ),
+        f"  Start Coursewire with COURSEWIRE_ALLOWED_TARGETS={host}, or it will not come here.",
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def run(config: SandboxConfig) -> None:
     """Serve until SIGINT or SIGTERM; to be called in the main thread.
 
-    Once it accepts requests it prints `sandbox listening on http://HOST:PORT/v1`. Raises
-    OSError when the address cannot be bound.
+    Once it accepts requests it prints `sandbox listening on http://HOST:PORT/v1` and, unless
+    it is to be quiet, what `guide` says. Raises OSError when the address cannot be bound.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s sandbox %(message)s"))
@@ -55,7 +84,8 @@ def run(config: SandboxConfig) -> None:
                     log_level="warning",
                     timeout_graceful_shutdown=_STOP_SECONDS,
                     timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                )
+                ),
+                config,
             )
             server.run(sockets=[listener])
     except KeyboardInterrupt:

@@ -80,6 +80,14 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_reason: str | None = None
 
 
+class ScanPlace(msgspec.Struct, frozen=True):
+    """A place in a catalogue: a scan's cursor, and the course behind which to go on among those
+    that the scan finds there."""
+
+    cursor: int
+    behind: str = ""
+
+
 class LaneTable:
     """The lanes that one script call names, numbered from 1."""
 
@@ -207,14 +215,15 @@ class Catalogue:
         return Committed(*counts)
 
     async def rows(
-        self, integration_id: str, epoch: str, limit: int, after: int
-    ) -> tuple[list[CourseRow], int]:
-        """About `limit` courses from the scan cursor `after` (0 at first), and the next cursor
-        (0 when done). A course that is added or removed meanwhile may be missed, none else."""
+        self, integration_id: str, epoch: str, limit: int, after: ScanPlace | None
+    ) -> tuple[list[CourseRow], ScanPlace | None]:
+        """At most `limit` courses from a place (None: the start), and the next place (None when
+        done). A course that is added or removed meanwhile may be missed, none else."""
+        place = after or ScanPlace(0)
         cursor, found = cast(
             "tuple[int, dict[bytes, bytes]]",
             await self._redis.hscan(
-                keys.catalogue(integration_id, epoch), cursor=after, count=limit
+                keys.catalogue(integration_id, epoch), cursor=place.cursor, count=limit
             ),
         )
         reasons = await self._reasons(integration_id, epoch, list(found))
@@ -222,9 +231,13 @@ class Catalogue:
             _row(course_id.decode(), packed, reason)
             for (course_id, packed), reason in zip(found.items(), reasons, strict=True)
         ]
-        if after == 0:
+        if place.cursor == 0:
             rows += await self._only_quarantined(integration_id, epoch)
-        return rows, cursor
+        # A scan gives more than it is asked for; what is cut off comes when it is repeated.
+        rows = sorted((row for row in rows if row.id > place.behind), key=lambda row: row.id)
+        if len(rows) > limit:
+            return rows[:limit], ScanPlace(place.cursor, rows[limit - 1].id)
+        return rows, ScanPlace(cursor) if cursor else None
 
     async def row(self, integration_id: str, epoch: str, course_id: str) -> CourseRow:
         """One course. Raises NotFoundError."""

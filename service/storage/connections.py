@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import msgspec
 from redis import ConnectionPool, Redis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.retry import Retry
-
-from service.domain.errors import SettingsError
+from redis.sentinel import Sentinel
 
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 5.0  # after which a silent server counts as away
 POOL_SIZE: Final = 64  # connections of one process's event loop
 POOL_WAIT_SECONDS: Final = 10.0  # for a free one of them
 
-_SCHEMES = ("redis", "rediss", "unix")
-
 
 def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
     """A client for one event loop. Connects when first used; close it with `aclose()`.
 
-    Who finds all connections in use waits for one. Raises SettingsError for a URL of a scheme
-    that is not supported.
+    Who finds all connections in use waits for one; behind sentinels, it is refused.
     """
+    if (watched := _watched_by_sentinels(url)) is not None:
+        sentinels = AsyncSentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            watched.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+        )
+        master: _WatchedRedis = sentinels.master_for(
+            watched.service,
+            _WatchedRedis,
+            max_connections=max_connections,
+            retry=AsyncRetry(NoBackoff(), 0),
+            socket_timeout=ANSWER_SECONDS,
+            **watched.login,
+            **_COMMON,
+        )
+        master.watchers = sentinels.sentinels
+        return master
     pool = BlockingConnectionPool.from_url(
-        _supported(url),
+        url,
         max_connections=max_connections,
         timeout=POOL_WAIT_SECONDS,
         retry=AsyncRetry(NoBackoff(), 0),
@@ -51,8 +64,7 @@ def open_sync(
     it with `close()`.
 
     `blocks_for` is the longest, in seconds, that a blocking command will be asked to wait.
-    `on_connect` is called with each new connection, ready for use. Raises SettingsError for a
-    URL of a scheme that is not supported.
+    `on_connect` is called with each new connection, ready for use.
     """
 
     def announce(connection: AbstractConnection) -> None:
@@ -60,8 +72,22 @@ def open_sync(
         if on_connect is not None:
             on_connect(connection)
 
+    if (watched := _watched_by_sentinels(url)) is not None:
+        sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            watched.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+        )
+        master: Redis = sentinels.master_for(  # type: ignore[no-untyped-call]  # the same
+            watched.service,
+            Redis,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=ANSWER_SECONDS + blocks_for,
+            redis_connect_func=announce,
+            **watched.login,
+            **_COMMON,
+        )
+        return master
     pool = ConnectionPool.from_url(
-        _supported(url),
+        url,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=ANSWER_SECONDS + blocks_for,
         redis_connect_func=announce,
@@ -83,11 +109,41 @@ _COMMON: Final[dict[str, Any]] = {
 }
 
 
-def _supported(url: str) -> str:
-    scheme = urlsplit(url).scheme
-    if scheme not in _SCHEMES:
-        raise SettingsError(
-            f"COURSEWIRE_REDIS_URL begins with {scheme}://, which this version cannot connect "
-            "to; give a redis://, rediss:// or unix:// address"
-        )
-    return url
+class _WatchedRedis(AsyncRedis):
+    """A client that closes its connections to the sentinels together with its own."""
+
+    watchers: Sequence[AsyncRedis] = ()
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Closes all of them."""
+        await super().aclose(close_connection_pool)
+        for watcher in self.watchers:
+            await watcher.aclose()
+
+
+class _Watched(msgspec.Struct, frozen=True):
+    """A server that sentinels watch: where they are, what they call it, how to log in to it."""
+
+    sentinels: list[tuple[str, int]]
+    service: str
+    login: dict[str, Any]
+
+
+def _watched_by_sentinels(url: str) -> _Watched | None:
+    """What a URL `sentinel://USER:PASSWORD@host:port,host:port/DB?service=NAME` says; None for
+    any other. The settings have checked its form."""
+    parts = urlsplit(url)
+    if parts.scheme != "sentinel":
+        return None
+    user, _, hosts = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    addresses = [host.rpartition(":") for host in hosts.split(",")]
+    return _Watched(
+        sentinels=[(host.strip("[]"), int(port)) for host, _, port in addresses],
+        service=parse_qs(parts.query)["service"][0],
+        login={
+            "db": int(parts.path.strip("/") or 0),
+            "username": unquote(name) or None,
+            "password": unquote(password) or None,
+        },
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from service.domain.errors import NotFoundError
 from service.domain.events import StoredEvent
 from service.domain.identifiers import event_id, event_position
 from service.storage import keys
-from service.storage.streams import read_stream
+from service.storage.streams import StreamEntry, read_stream
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,11 +48,13 @@ class EventLog:
         after: str | None,
         limit: int,
         *,
+        newest_first: bool = False,
         event_types: Collection[str] | None = None,
         integration_id: str | None = None,
         course_id: str | None = None,
     ) -> tuple[list[StoredEvent], str | None]:
-        """Events behind the position `after`, oldest first, and the position to go on from.
+        """Events behind the position `after`, oldest first, and the position to go on from;
+        with `newest_first` those before it, the newest first.
 
         A filtered read looks through a bounded part of the log, so it may return fewer than
         `limit` events, or none, together with a position to go on from.
@@ -60,7 +62,7 @@ class EventLog:
         events: list[StoredEvent] = []
         last = after
         for _ in range(_SCAN_PAGES):
-            page = await read_stream(self._redis, keys.EVENTS, last, _SCAN_PAGE)
+            page = await self._page(last, newest_first=newest_first)
             for entry_id, fields in page:
                 event = _event(entry_id, fields)
                 last = event.position
@@ -75,6 +77,13 @@ class EventLog:
             if len(page) < _SCAN_PAGE:
                 return events, None
         return events, last
+
+    async def _page(self, after: str | None, *, newest_first: bool) -> list[StreamEntry]:
+        if not newest_first:
+            return await read_stream(self._redis, keys.EVENTS, after, _SCAN_PAGE)
+        newest = f"({after}" if after else "+"
+        found = await self._redis.xrevrange(keys.EVENTS, newest, "-", count=_SCAN_PAGE)
+        return cast("list[StreamEntry]", found)
 
 
 def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:

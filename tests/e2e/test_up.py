@@ -9,14 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import (
-    SANDBOX_KEY,
-    UPSTREAM_ID,
-    Process,
-    Subscriber,
-    free_port,
-    until,
-)
+from tests.conftest import free_port
+from tests.e2e.conftest import SANDBOX_KEY, UPSTREAM_ID, Process, Subscriber, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -8,6 +8,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from service.app import create_app
+from service.domain.fingerprint import Fingerprint
 from service.settings import Settings
 from service.storage import keys
 
@@ -76,3 +77,34 @@ async def test_a_full_server_is_a_problem_that_says_so(client, redis) -> None:
         await redis.config_set("maxmemory", "0")
     assert answer.status_code == 503
     assert "memory" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("count", [10, 700])
+async def test_courses_are_listed_in_pages_of_at_most_the_limit(client, redis, count) -> None:
+    registered = await client.post(
+        "/v1/integrations",
+        json={"name": "a", "upstream_id": "w:1", "base_url": "https://a.example", "api_key": "k"},
+    )
+    integration = registered.json()
+    packed = Fingerprint(
+        deleted=False, raw=b"r" * 16, paths=bytes(95), remote_id="1", origin_id=None
+    )
+    names = {f"c{number}" for number in range(count)}
+    await redis.hset(
+        keys.catalogue(integration["id"], integration["epoch"]),
+        mapping=dict.fromkeys(names, packed.pack()),
+    )
+    await redis.hset(
+        keys.quarantine(integration["id"], integration["epoch"]),
+        mapping={f"q{number}": "no id" for number in range(5)},
+    )
+    seen: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        path = f"/v1/integrations/{integration['id']}/courses?limit=3{cursor}"
+        page = (await client.get(path)).json()
+        assert len(page["items"]) <= 3
+        seen += [one["course_id"] for one in page["items"]]
+        cursor = page["next"] and f"&after={page['next']}"
+    assert set(seen) == names | {f"q{number}" for number in range(5)}
+    assert len(seen) == len(set(seen))

@@ -287,9 +287,23 @@ async def test_entries_that_outlived_the_log_leave_a_paused_lane(subscribe, hook
     harness = await subscribe(paused=True)
     await harness.emit(*(f"c{number}" for number in range(30)))
     await services.redis.xtrim(keys.EVENTS, maxlen=10, approximate=False)
-    trimmed = await services.retention.trim(events_before=0, attempts_before=0, dead_before=0)
+    trimmed = await services.retention.trim(
+        events_before=0, events_max_bytes=2**30, attempts_before=0, dead_before=0
+    )
     assert trimmed["expired"] == 20
     depth = await harness.depth()
     assert (depth.pending, depth.dead) == (10, 20)
     _, totals = await services.counters.read()
     assert (totals["pending"], totals["dead"]) == (10, 20)
+
+
+async def test_the_log_keeps_to_its_size_and_lanes_say_what_that_cost_them(subscribe, services):
+    harness = await subscribe(paused=True)
+    await harness.emit(*(f"c{number}" for number in range(400)))
+    redis = services.redis
+    half = await redis.memory_usage(keys.EVENTS) // 2
+    trimmed = await services.retention.trim(
+        events_before=0, events_max_bytes=half, attempts_before=0, dead_before=0
+    )
+    assert await redis.memory_usage(keys.EVENTS) <= 1.2 * half
+    assert 100 <= trimmed["events"] == trimmed["expired"] == (await harness.depth()).dead

@@ -9,7 +9,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from service.domain.errors import SettingsError
 from service.storage.connections import open_async, open_sync
 from workers import queues
 
@@ -56,12 +55,6 @@ def test_maintenance_is_enqueued_once_at_a_time(connection):
     assert queues.enqueue_maintenance(connection) is not None
     assert queues.enqueue_maintenance(connection) is None
     assert queues.backlog(connection, queues.MAINTAIN) == 1
-
-
-def test_a_scheme_that_is_not_supported_is_named():
-    for opened in (open_sync, open_async):
-        with pytest.raises(SettingsError, match="sentinel://"):
-            opened("sentinel://:hunter2@a:1,b:2/0?service=x")
 
 
 def test_a_command_whose_answer_was_lost_is_not_sent_again(connection, valkey_url):

@@ -10,10 +10,12 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.data_directory import DataDirectory
 from service.domain.errors import StartError
@@ -25,6 +27,7 @@ from service.supervisor import (
     console_sink,
     curl_line,
     json_sink,
+    redis_fault,
     restart_delay,
 )
 
@@ -125,15 +128,9 @@ def test_the_delay_doubles_from_one_second_to_thirty():
 
 async def test_a_crashed_program_is_started_again(tmp_path, lines, monkeypatch):
     monkeypatch.setattr("service.supervisor.RESTART_FIRST_SECONDS", 0.01)
-    source = POLITE.replace(
-        "while True", "sys.exit(3) if not os.path.exists(sys.argv[4]) else 0\nwhile True"
-    )
-    mark = tmp_path / "mark"
-    async with supervisor(tmp_path, lines, program("x", source, tmp_path / "log", "x", 0, mark)):
-        await until(lambda: len(lines.pids("x")) >= 2)
-        mark.touch()
-        before = len(lines.pids("x"))
-        await until(lambda: len(lines.pids("x")) > before)
+    source = "import os, sys; print('pid', os.getpid(), flush=True); sys.exit(3)"
+    async with supervisor(tmp_path, lines, program("x", source)):
+        await until(lambda: len(lines.pids("x")) >= 3)
     assert len(set(lines.pids("x"))) == len(lines.pids("x"))
 
 
@@ -313,7 +310,63 @@ async def test_a_taken_port_is_refused_in_one_line_before_anything_starts(tmp_pa
         f"port {port} on 127.0.0.1 is taken; set COURSEWIRE_PORT to another, or to 0 "
         "for any free one"
     )
-    assert not (tmp_path / "data").exists()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lock"]
+
+
+async def test_a_second_start_on_the_directory_names_the_first_rather_than_the_port(
+    tmp_path, lines
+):
+    async with supervisor(tmp_path, lines, program("api", API)) as running:
+        await running.ready(30)
+        with pytest.raises(StartError, match=f"is in use by process {os.getpid()}; stop that one"):
+            await supervisor(tmp_path, lines, port=running.settings.port).start()
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("redis://me:hush@127.0.0.1:1/0", "127.0.0.1:1 does not answer (Connection refused)"),
+        ("rediss://:hush@localhost:1", "localhost:1 does not answer (Connection refused)"),
+        ("unix:///nowhere/s?db=0", "/nowhere/s does not answer (No such file or directory)"),
+    ],
+)
+async def test_a_redis_that_is_away_is_named_with_reason_and_remedy_but_no_password(url, fault):
+    assert await redis_fault(url) == (
+        f"Redis at {fault}; check COURSEWIRE_REDIS_URL, or unset it for the embedded Valkey"
+    )
+
+
+async def test_a_redis_that_answers_has_no_fault_and_one_that_refuses_says_why(valkey_url):
+    assert await redis_fault(valkey_url) is None
+    refused = await redis_fault(valkey_url.replace("://", "://:hush@"))
+    assert refused is not None
+    assert "refuses us (" in refused
+    assert "hush" not in refused
+
+
+async def test_a_redis_that_is_away_is_said_at_the_start_and_now_and_then(
+    tmp_path, lines, monkeypatch
+):
+    monkeypatch.setattr("service.supervisor._REPORT_EVERY_SECONDS", 0.1)
+    with capture_logs() as logs:
+        async with supervisor(tmp_path, lines) as running:
+            waiting = asyncio.create_task(running.ready())
+            await until(lambda: sum(log["event"] == "not ready yet" for log in logs) >= 2)
+            waiting.cancel()
+    first, second, *_ = [log for log in logs if log["log_level"] == "warning"]
+    assert first["event"].startswith("Redis at 127.0.0.1:1 does not answer (Connection refused)")
+    assert second["event"] == "not ready yet"
+    assert second["reason"] == first["event"]
+
+
+async def test_an_api_that_is_not_ready_is_asked_less_and_less_often(tmp_path, lines):
+    source = API.replace("200 OK", "503 No").replace(
+        "await reader.readline()", "await reader.readline(); print('asked', flush=True)"
+    )
+    async with supervisor(tmp_path, lines, program("api", source)) as running:
+        with pytest.raises(StartError):
+            await running.ready(3)
+    assert 1 <= len(lines.of("api")[1:]) <= 9
 
 
 async def test_an_address_of_another_machine_is_refused_in_one_line(tmp_path, lines):
@@ -517,6 +570,41 @@ def test_the_command_reports_unusable_settings_without_a_traceback():
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["worker", "scheduler"])
+def test_the_workers_commands_report_missing_settings_without_a_traceback(name):
+    ended = coursewire(name, COURSEWIRE_REDIS_URL=REDIS_URL)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("coursewire: COURSEWIRE_ENCRYPTION_KEYS is not set; make one")
+    assert len(ended.stderr.splitlines()) == 1
+    ended = coursewire(name)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("coursewire: 2 settings are not usable:")
+
+
+@pytest.mark.parametrize("name", ["worker", "scheduler"])
+def test_the_workers_commands_take_their_arguments_before_any_settings(name):
+    shown = coursewire(name, "--help")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(f"usage: coursewire {name} ")
+    refused = coursewire(name, "--bogus")
+    assert refused.returncode == 2
+    assert "--bogus" in refused.stderr
+
+
+def test_ctrl_c_before_a_part_handles_it_ends_the_command_quietly(monkeypatch, capsys):
+    from service import cli, demo
+
+    def interrupted(**_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "demo", interrupted)
+    monkeypatch.setattr(sys, "argv", ["coursewire", "demo"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
 def test_help_loads_none_of_the_parts():
     source = "import sys, service.cli; print(sorted(sys.modules))"
     loaded = eval(
@@ -532,14 +620,22 @@ def test_help_loads_none_of_the_parts():
 
 def test_the_sandbox_command_serves_until_it_is_told_to_stop():
     with subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "sandbox", "--port", "0", "--courses", "1"],
+        [sys.executable, "-m", "service.cli", "sandbox", "--port", "0", "--courses", "3"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         try:
-            read_until(process, "sandbox listening on http://127.0.0.1:")
+            shown = read_until(process, "sandbox listening on http://127.0.0.1:")
+            url = shown[0].split()[-1]
+            directions = "\n".join(read_until(process, "COURSEWIRE_ALLOWED_TARGETS=127.0.0.1"))
+            for text in (url, "sandbox-key", "sandbox:demo"):
+                assert text in directions
+            curl = shlex.split(directions[directions.index("curl") :].splitlines()[0])
+            request = urllib.request.Request(curl[-1], data=curl[2].encode())
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert json.loads(answer.read())[0]["op"] == "edit"
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
         finally:

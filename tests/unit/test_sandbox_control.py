@@ -380,9 +380,11 @@ def test_the_process_says_where_it_listens_and_returns_when_told_to_stop(start, 
     validate("positive", answer.json())
     assert len(answer.headers.get_list("date")) == 1
     process.send_signal(stop)
-    output, errors = process.communicate(timeout=10)
-    assert process.returncode == 0, errors
-    served, returned = output.splitlines()
+    # Not `communicate`, which loses what came along with the line that was read.
+    output, errors = process.stdout.read(), process.stderr.read()
+    assert process.wait(timeout=10) == 0, errors
+    *directions, served, returned = output.splitlines()
+    assert "COURSEWIRE_ALLOWED_TARGETS=127.0.0.1" in directions[-1]
     assert "GET /v1/lms/courses -> 200" in served
     assert returned == "returned"
     assert errors == ""

@@ -143,6 +143,7 @@ def test_a_wrong_redis_address_is_refused_without_repeating_any_of_it(url, wrong
         ("ALLOWED_TARGETS", "http://hooks.internal", "neither an address, a CIDR nor a host"),
         ("ALLOWED_TARGETS", "hooks.internal:8080", "neither an address, a CIDR nor a host"),
         ("ADMIN_TOKEN", "short", "at least 16 are needed; make one with python3"),
+        ("ADMIN_TOKEN", "x", "has 1 character, at least"),
         ("ADMIN_TOKEN", "with blanks in its middle", "has blanks"),
         ("ENCRYPTION_KEYS", "!", "not URL-safe base64; make one with python3"),
         ("ENCRYPTION_KEYS", encoded(KEY_1[:31]), "has 31 bytes instead of 32"),

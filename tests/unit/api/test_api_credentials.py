@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from service.api.credentials import upstream_check
+from service.clients.egress import AddressGuard
+from service.domain.errors import TargetRefusedError
+
 VALUES = {"name": "EU", "base_url": "https://api.kombo.dev/v1", "api_key": "key-1"}
 
 
@@ -56,6 +60,9 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
         7,
         None,
         "https://x.example/" + "a" * 3000,
+        "http://api.kombo.dev/v1",
+        "http://93.184.215.14/v1",
+        "http://hooks.example/v1",
     ],
 )
 async def test_a_base_url_that_cannot_be_used_is_refused(client, refused, base_url) -> None:
@@ -74,6 +81,20 @@ async def test_an_allowed_name_is_accepted(client) -> None:
         "/v1/credentials", json={**VALUES, "base_url": "http://hooks.internal/v1"}
     )
     assert answer.status_code == 201
+
+
+async def test_a_key_does_not_cross_the_public_network_in_clear(client, refused) -> None:
+    answer = await client.post(
+        "/v1/credentials", json={**VALUES, "base_url": "http://api.kombo.dev/v1"}
+    )
+    assert refused(answer, "base_url")["base_url"]["remedy"].startswith("use https://")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8090/v1", "http://localhost:8090/v1"])
+def test_an_excepted_network_may_be_spoken_to_in_clear(url) -> None:
+    upstream_check(AddressGuard(["127.0.0.0/8"]))(url)
+    with pytest.raises(TargetRefusedError):
+        upstream_check(AddressGuard())(url)
 
 
 async def test_a_patch_changes_only_what_is_sent(client, services, credential) -> None:
@@ -114,7 +135,7 @@ async def test_a_credential_in_use_is_not_deleted(client, problem, credential) -
     registration = {"name": "a", "upstream_id": "w:1", "credential_id": credential["id"]}
     integration = (await client.post("/v1/integrations", json=registration)).json()
     path = f"/v1/credentials/{credential['id']}"
-    problem(await client.delete(path), "credential-in-use", 409)
+    assert "delete" in problem(await client.delete(path), "credential-in-use", 409)["detail"]
     await client.delete(f"/v1/integrations/{integration['id']}")
     assert (await client.delete(path)).status_code == 204
     problem(await client.get(path), "not-found", 404)

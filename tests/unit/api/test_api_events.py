@@ -88,6 +88,15 @@ async def test_the_log_is_read_on_from_a_cursor_or_an_event(client, services, ev
     assert ids((await client.get(f"/v1/events?after={events[3].id}")).json()) == [later.id]
 
 
+async def test_the_log_is_read_from_its_end(client, events) -> None:
+    page = (await client.get("/v1/events?order=desc&limit=3")).json()
+    assert ids(page) == [event.id for event in events[:0:-1]]
+    rest = (await client.get(f"/v1/events?order=desc&after={page['next']}")).json()
+    assert (ids(rest), rest["next"]) == ([events[0].id], None)
+    before = await client.get(f"/v1/events?order=desc&after={events[2].id}&course_id=c1")
+    assert ids(before.json()) == [events[1].id]
+
+
 async def test_the_log_is_filtered(client, services, events) -> None:
     deleted = await append(services, "1795424001200-0", "c1", "course.deleted")
     assert ids((await client.get("/v1/events?type=course.deleted")).json()) == [deleted.id]
@@ -110,9 +119,9 @@ async def test_a_page_of_large_events_ends_early_and_leads_on(client, services, 
 
 async def test_wrong_queries_of_the_log_are_named(client, refused) -> None:
     answer = await client.get(
-        "/v1/events?type=course.gone&integration_id=7&limit=501&after=evt_x&wait=5&limit=3"
+        "/v1/events?type=course.gone&integration_id=7&order=up&limit=501&after=evt_x&wait=5&limit=3"
     )
-    refused(answer, "type[0]", "integration_id", "limit", "after", "wait")
+    refused(answer, "type[0]", "integration_id", "order", "limit", "after", "wait")
 
 
 @pytest.mark.parametrize("event_id", ["evt_x", "x", f"evt_{'0' * 14}{SUFFIX}"])

@@ -5,7 +5,13 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.domain.errors import UpstreamAuthError, UpstreamUnavailableError
+from service.api.checks import code_of, remedy
+from service.domain.errors import (
+    UpstreamAuthError,
+    UpstreamError,
+    UpstreamNotFoundError,
+    UpstreamUnavailableError,
+)
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Problem, WalkRecord
 from service.storage import keys
@@ -155,6 +161,7 @@ async def test_the_same_upstream_twice_is_a_conflict_that_names_the_existing_one
     answer = await client.post("/v1/integrations", json={**INLINE, "name": "again"})
     document = problem(answer, "integration-exists", 409)
     assert document["existing_id"] == integration["id"]
+    assert f"PATCH /v1/integrations/{integration['id']}" in document["detail"]
     credentials, _ = await services.credentials.page(10)
     assert [one.id for one in credentials] == [integration["credential_id"]]
 
@@ -198,11 +205,13 @@ async def test_the_state_of_walking_is_shown(client, services, path, integration
     assert shown["error"] == {
         "code": "PLATFORM.AUTHENTICATION_INVALID",
         "message": "refused",
+        "remedy": shown["error"]["remedy"],
         "since": "2026-11-23T08:53:21.123Z",
         "attention": True,
         "status": 401,
         "log_url": None,
     }
+    assert "api_key" in shown["error"]["remedy"]
     assert (shown["last_walk"]["id"], shown["last_walk"]["duration_seconds"]) == ("walk_1", 1.5)
 
 
@@ -222,12 +231,14 @@ async def test_null_clears_what_may_be_null(client, path) -> None:
     assert (await client.patch(path, json={"external_id": None})).json()["external_id"] is None
 
 
-async def test_a_patch_cannot_bring_a_credential_along(client, refused, path) -> None:
-    refused(
+async def test_a_patch_cannot_bring_a_credential_along(client, refused, path, integration) -> None:
+    errors = refused(
         await client.patch(path, json={"base_url": "https://b.example", "api_key": "k"}),
         "base_url",
         "api_key",
     )
+    for error in errors.values():
+        assert f"PATCH /v1/credentials/{integration['credential_id']}" in error["remedy"]
     refused(await client.patch(path, json={"credential_id": "cred_none"}), "credential_id")
 
 
@@ -281,6 +292,24 @@ async def test_a_failed_check_says_what_to_do(client, upstream) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"), [(None, "ends in /v1"), ("PLATFORM.INTEGRATION_NOT_FOUND", "upstream_id")]
+)
+async def test_not_found_without_a_code_points_to_the_base_url(
+    client, upstream, code, advice
+) -> None:
+    upstream.error = UpstreamNotFoundError("not there", code=code, status=404)
+    answer = await client.post("/v1/integrations/check", json=INLINE)
+    assert advice in answer.json()["remedy"]
+
+
+@pytest.mark.parametrize("kind", UpstreamError.__subclasses__())
+@pytest.mark.parametrize("status", [None, 302, 401, 404, 418, 429, 503, 999])
+def test_every_failure_has_a_remedy(kind, status) -> None:
+    assert remedy(code_of(kind()), status)
+    assert remedy("NEW.CODE", status)
+
+
 async def test_a_check_names_wrong_values(client, refused) -> None:
     refused(
         await client.post("/v1/integrations/check", json={"base_url": "http://127.0.0.1"}),
@@ -315,8 +344,14 @@ async def test_a_walk_asked_for_is_accepted_and_listed(client, path) -> None:
     assert (await client.get(f"{path}/walks")).json() == {"items": [walk], "next": None}
 
 
+@pytest.mark.parametrize("body", [{}, {"json": {}}])
+async def test_a_walk_is_a_delta_unless_it_says_otherwise(client, path, body) -> None:
+    answer = await client.post(f"{path}/walks", **body)
+    assert answer.status_code == 202
+    assert answer.json()["kind"] == "delta"
+
+
 async def test_a_walk_needs_a_known_kind(client, refused, path) -> None:
-    refused(await client.post(f"{path}/walks", json={}), "kind")
     refused(await client.post(f"{path}/walks", json={"kind": "full", "kin": 1}), "kind", "kin")
 
 
@@ -389,6 +424,19 @@ async def test_courses_are_listed_with_what_is_kept_of_them(
     }
     assert courses["c3"]["reason"] == "no id"
     assert (await client.get(f"{path}/courses/c1")).json() == courses["c1"]
+
+
+async def test_pages_of_courses_hold_no_more_than_asked_for(
+    client, services, path, integration
+) -> None:
+    await commit_courses(services, integration["id"])
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = (await client.get(f"{path}/courses?limit=1{cursor}")).json()
+        assert len(page["items"]) <= 1
+        seen += [one["course_id"] for one in page["items"]]
+        cursor = page["next"] and f"&after={page['next']}"
+    assert sorted(seen) == ["c1", "c2", "c3"]
 
 
 async def test_unknown_courses_are_not_found(client, problem, refused, path) -> None:

@@ -46,7 +46,6 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
         "retry_schedule_seconds": [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
         "paused": False,
         "state": "active",
-        "disabled_reason": None,
         "pending": 0,
         "dead": 0,
         "oldest_pending_at": None,
@@ -161,7 +160,7 @@ async def test_a_patch_changes_only_what_is_sent(client, services, path, subscri
 
 async def test_the_secret_cannot_be_patched(client, refused, path) -> None:
     errors = refused(await client.patch(path, json={"secret": SECRET, "url": "x"}), "secret", "url")
-    assert "creation" in errors["secret"]["message"]
+    assert "new subscription" in errors["secret"]["remedy"]
 
 
 async def test_what_is_pending_and_dead_is_shown(client, services, path, subscription) -> None:

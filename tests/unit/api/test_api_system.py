@@ -64,6 +64,7 @@ def broken(error: Exception):
 async def test_nothing_is_told_without_a_token(anonymous, problem, method, path) -> None:
     answer = await anonymous.request(method, path)
     problem(answer, "unauthorized", 401)
+    assert "admin-token" in answer.json()["detail"]
     assert answer.headers["www-authenticate"] == 'Bearer realm="coursewire"'
 
 
@@ -153,9 +154,14 @@ async def test_a_body_over_one_mebibyte_is_a_problem(client, problem) -> None:
     problem(answer, "too-large", 413)
 
 
+async def test_the_root_says_where_to_read_on(anonymous) -> None:
+    answer = await anonymous.get("/")
+    assert (answer.status_code, answer.json()["documentation"]) == (200, "/schema")
+
+
 async def test_unknown_paths_and_methods_are_problems(client, problem) -> None:
-    problem(await client.get("/v1/nothing"), "not-found", 404)
-    problem(await client.get("/"), "not-found", 404)
+    document = problem(await client.get("/v1/integration"), "not-found", 404)
+    assert document["detail"] == "no path /v1/integration; see /schema"
     answer = await client.put("/v1/credentials")
     problem(answer, "method-not-allowed", 405)
     assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
@@ -265,7 +271,7 @@ async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
             "queues": ["coursewire-poll", "coursewire-deliver"],
             "host": "host",
             "pid": 7,
-            "last_heartbeat_at": "2026-11-23T08:53:21.123456Z",
+            "last_heartbeat_at": "2026-11-23T08:53:21.123Z",
         }
     ]
     assert status["queues"] == [{"name": "coursewire-poll", "queued": 1, "started": 0, "failed": 1}]
@@ -346,6 +352,34 @@ async def test_the_documented_defaults_are_those_in_force(client) -> None:
             if "default" in field:
                 assert created[name] == field["default"], name
         assert set(fields) - {"secret", "base_url", "api_key"} <= set(created)
+
+
+async def test_every_field_and_answer_is_described(client) -> None:
+    document = (await client.get("/schema/openapi.json")).json()
+    for name, schema in document["components"]["schemas"].items():
+        for field, one in schema.get("properties", {}).items():
+            assert one.get("description"), f"{name}.{field}"
+    for name, item in document["webhooks"].items():
+        body = item["post"]["requestBody"]["content"]["application/json"]["schema"]
+        for field, one in body["properties"]["data"]["properties"].items():
+            assert one.get("description"), f"{name}.{field}"
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            for response in operation["responses"].values():
+                assert "follows" not in response["description"], path
+
+
+async def test_only_the_conflicts_that_an_operation_gives_are_listed(client) -> None:
+    paths = (await client.get("/schema/openapi.json")).json()["paths"]
+    conflict = paths["/v1/credentials/{credential_id}"]["delete"]["responses"]["409"]
+    assert conflict["description"] == "Integrations still use the credential"
+
+
+async def test_the_page_shows_code_and_inner_fields(anonymous) -> None:
+    page = (await anonymous.get("/schema")).text
+    assert "`" not in page
+    assert "<code>data.course_id</code>" in page
+    assert "to the next. Default: <code>60</code>" in page
 
 
 async def test_the_page_is_self_contained_and_shows_every_operation(anonymous) -> None:
