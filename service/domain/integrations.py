@@ -98,7 +98,6 @@ class IntegrationState(StrEnum):
 
     PAUSED = "paused"
     ERROR = "error"
-    REVIEW = "review"
     PENDING = "pending"
     ACTIVE = "active"
 

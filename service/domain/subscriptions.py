@@ -27,8 +27,6 @@ class SubscriptionState(StrEnum):
 
     ACTIVE = "active"
     PAUSED = "paused"
-    PARKED = "parked"
-    DISABLED = "disabled"
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,13 +51,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float = 15.0
     retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
     paused: bool = False
-    disabled_reason: str | None = None
 
 
 def state_of(subscription: Subscription) -> SubscriptionState:
     """The one state shown to people."""
-    if subscription.disabled_reason is not None:
-        return SubscriptionState.DISABLED
     if subscription.paused:
         return SubscriptionState.PAUSED
     return SubscriptionState.ACTIVE

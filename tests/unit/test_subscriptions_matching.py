@@ -165,19 +165,14 @@ def test_a_lane_has_the_rendering_of_its_subscription():
     assert lane == Lane("sub_a", Payload.THIN, active=True)
 
 
-@pytest.mark.parametrize(
-    "fields", [{"paused": True}, {"disabled_reason": "gone"}], ids=["paused", "disabled"]
-)
-def test_lanes_that_are_not_sent_to_go_on_collecting(fields):
-    (lane,) = Matcher(1, [subscription(**fields)]).lanes(
+def test_a_lane_that_is_paused_goes_on_collecting():
+    (lane,) = Matcher(1, [subscription(paused=True)]).lanes(
         event_type="course.created", integration_id="int_a", labels={}, changed=()
     )
 
     assert not lane.active
 
 
-def test_the_state_is_the_strongest_reason_for_not_sending():
+def test_a_subscription_is_active_unless_paused():
     assert state_of(subscription()) is SubscriptionState.ACTIVE
     assert state_of(subscription(paused=True)) is SubscriptionState.PAUSED
-    disabled = subscription(paused=True, disabled_reason="410")
-    assert state_of(disabled) is SubscriptionState.DISABLED
