@@ -92,8 +92,12 @@ async def test_a_second_up_repeats_and_loses_no_event(tmp_path: Path, subscriber
 
             await until(completed, seconds=60, what=f"the sweep\n{up.log()}")
             await until(lambda: len(subscriber.received) >= 320, seconds=60, what="the edits")
-            found = (await api.get(f"/v1/subscriptions/{created.json()['id']}")).json()
-            assert found["pending"] == 0
+
+            async def drained() -> bool:
+                found = await api.get(f"/v1/subscriptions/{created.json()['id']}")
+                return found.json()["pending"] == 0
+
+            await until(drained, seconds=30, what="an empty lane")
         assert up.stop() == 0
     finally:
         sandbox.kill()
