@@ -106,7 +106,7 @@ async def _demo(events: int | None, seconds: float, *, keep: bool) -> int:
             interrupted = await _interruptible(performance.run(events), supervisor.hurry)
     except BrokenPipeError:  # nobody watches any more
         raise
-    except Exception:
+    except Exception:  # what the parts said last is the best explanation there is
         _print_tail(log)
         raise
     finally:

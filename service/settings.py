@@ -412,11 +412,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         self.require("REDIS_URL")
         return cast("str", self.redis_url)
 
-    def require_keys(self) -> tuple[bytes, ...]:
-        """The encryption keys, at least one. Raises SettingsError if there is none."""
-        self.require("ENCRYPTION_KEYS")
-        return self.encryption_keys
-
     def __repr__(self) -> str:
         fields = ", ".join(
             f"{name}={'***' if name in _SECRET_FIELDS and value else repr(value)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
 from xxhash import xxh3_64_hexdigest
 
+from service.clock import now_ms
 from service.domain.diff import Judgement
 from service.domain.errors import StaleSubscriptionsError
 from service.domain.events import MAX_BODY_BYTES, CourseFacts
@@ -23,11 +23,6 @@ from workers.process import JobContext
 MAX_CHANGES = 250  # changes in one commit
 MAX_BYTES = 1_048_576  # course bytes in one commit
 MAX_ENTRIES = 5_000  # lane entries in one commit
-
-
-def now_ms() -> int:
-    """The present, in epoch ms."""
-    return time.time_ns() // 1_000_000
 
 
 class Committer:

@@ -15,6 +15,7 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 - redis's own name
 )
 
+from service.clock import now_ms
 from service.domain.errors import LeaseLostError
 from service.domain.events import StoredEvent, render
 from service.domain.lane import Entry, Window
@@ -72,7 +73,7 @@ async def _deliver(context: JobContext, subscription_id: str, claim: int) -> Non
             _log.info("lane given up", subscription=subscription_id, reason=str(error))
         except RedisError:
             raise  # the claim lapses
-        except Exception:
+        except Exception:  # whatever it is, it must not come back at once; the job shows it
             await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
             raise
 
@@ -158,14 +159,14 @@ class Drain:
             **await self._services.subscriptions.headers(subscription_id),
             "content-type": "application/json",
         }
-        self._clock_offset = await self._services.lanes.now_ms() - _local_ms()
+        self._clock_offset = await self._services.lanes.now_ms() - now_ms()
         for one in await self._services.lanes.failing(subscription_id):
             self._attempts[one.entry.position] = one.attempts
             self._window.offer_failing(one.entry, one.due_at)
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
-        return _local_ms() + self._clock_offset
+        return now_ms() + self._clock_offset
 
     def _must_stop(self) -> bool:
         return (
@@ -245,7 +246,7 @@ class Drain:
     async def _attempt(self, prepared: Prepared) -> Ended:
         if self._lease.remaining() <= self._subscription.timeout_seconds:
             raise LeaseLostError
-        at = _local_ms()
+        at = now_ms()
         headers = {
             **self._headers,
             **sign(self._keys, prepared.event.id, at // 1000, prepared.body),
@@ -342,10 +343,6 @@ class Drain:
                 await asyncio.sleep(RECORD_RETRY_SECONDS)
             else:
                 return
-
-
-def _local_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _reason(outcome: Outcome, attempts: int) -> str:

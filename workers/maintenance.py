@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from service.clock import now_ms
 from service.logs import get_logger
 from workers.process import JobContext
 
@@ -16,12 +15,12 @@ async def run(context: JobContext) -> None:
     """Trims the log, attempts, lanes and dead deliveries to their retention, and reschedules."""
     services = context.services
     settings = services.settings
-    now_ms = time.time_ns() // 1_000_000
+    now = now_ms()
     trimmed = await services.retention.trim(
-        events_before=now_ms - settings.event_retention_seconds * 1000,
+        events_before=now - settings.event_retention_seconds * 1000,
         events_max_bytes=settings.event_log_max_bytes,
-        attempts_before=now_ms - settings.attempt_retention_seconds * 1000,
-        dead_before=now_ms - settings.dead_retention_seconds * 1000,
+        attempts_before=now - settings.attempt_retention_seconds * 1000,
+        dead_before=now - settings.dead_retention_seconds * 1000,
     )
     rescheduled = await services.reconciliation.reconcile()
     _log.info("maintenance", **trimmed, rescheduled=rescheduled)

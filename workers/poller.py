@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.clock import now_ms
 from service.domain.diff import Verdict, judge_absence
 from service.domain.errors import (
     EpochEndedError,
@@ -64,7 +65,7 @@ from service.storage.counters import field
 from service.storage.ids import new_id
 from service.storage.leases import Lease
 from service.storage.rate_limits import MAX_WAIT_SECONDS
-from workers.committer import Committer, now_ms
+from workers.committer import Committer
 from workers.isolation import run_isolated
 from workers.process import JobContext
 
@@ -114,7 +115,7 @@ async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
             await services.leases.drop(lease, 0)
         except RedisError:
             raise  # the claim lapses
-        except Exception:
+        except Exception:  # whatever it is, it must not come back at once; the job shows it
             await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
             raise
 

@@ -20,12 +20,12 @@ from service.api.requests import (
     Document,
     GivenServices,
     PathId,
-    now_ms,
     page_table,
     query_form,
 )
 from service.api.schemas import CredentialList, CredentialView
 from service.clients.egress import SETTING, AddressGuard
+from service.clock import now_ms
 from service.domain.errors import TargetRefusedError
 from service.domain.integrations import Credential
 from service.storage.ids import new_id

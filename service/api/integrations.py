@@ -35,7 +35,6 @@ from service.api.requests import (
     GivenServices,
     PathId,
     after,
-    now_ms,
     page_table,
     provide_document,
     query_form,
@@ -51,6 +50,7 @@ from service.api.schemas import (
 )
 from service.bootstrap import Services
 from service.clients.upstream import UpstreamCredential
+from service.clock import now_ms
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.integrations import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -75,8 +74,3 @@ def query_form(request: AnyRequest, table: Table) -> Form:
         sent.setdefault(name, []).append(value)
     required = [name for name, field in table.items() if field.required]
     return Form(sent, table, required=required)
-
-
-def now_ms() -> int:
-    """The present, in epoch ms."""
-    return time.time_ns() // 1_000_000

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.api.openapi import problems, reads, version
-from service.api.requests import GivenServices, now_ms
+from service.api.requests import GivenServices
 from service.api.schemas import (
     QueueStatus,
     RedisStatus,
@@ -22,6 +22,7 @@ from service.api.schemas import (
     WorkStatus,
 )
 from service.api.views import moment
+from service.clock import now_ms
 from service.domain.events import rfc3339
 from service.storage.overview import Overview, Server, Work, Worker
 

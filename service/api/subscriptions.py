@@ -32,13 +32,13 @@ from service.api.requests import (
     Document,
     GivenServices,
     PathId,
-    now_ms,
     page_table,
     query_form,
 )
 from service.api.schemas import AttemptView, SecretView, SubscriptionList, SubscriptionView
 from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
+from service.clock import now_ms
 from service.domain.events import StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.identifiers import event_id

@@ -93,10 +93,6 @@ class Window:
             return heapq.heappop(self._retries)[2]
         return None
 
-    def next_retry_at(self) -> int | None:
-        """Epoch ms of the earliest retry."""
-        return self._retries[0][0] if self._retries else None
-
     def settle(self, entry: Entry) -> None:
         """The entry is delivered or dead: the next of its course becomes the head."""
         key = entry.order_key

@@ -130,6 +130,27 @@ def counters(run_id: str) -> str:
     return f"cw:counters:{run_id}"
 
 
+# --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
+
+RQ_WORKERS = "rq:workers"  # set: keys of the workers
+RQ_QUEUES = "rq:queues"  # set: keys of the queues
+
+
+def rq_queue(name: str) -> str:
+    """List: ids of the jobs that wait."""
+    return f"rq:queue:{name}"
+
+
+def rq_started(name: str) -> str:
+    """Zset: executions under way."""
+    return f"rq:wip:{name}"
+
+
+def rq_failed(name: str) -> str:
+    """Zset: failed jobs, for a day."""
+    return f"rq:failed:{name}"
+
+
 # Keys that may live without an expiry; a test fails on any other.
 LASTING = (
     "cw:credential:",

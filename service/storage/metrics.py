@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from redis.exceptions import RedisError
 
+from service.clock import now_ms
 from service.domain.metrics import COUNTERS, GAUGES, PREFIX
 from service.storage import keys
 from service.storage.counters import Counters
@@ -53,13 +53,13 @@ class Metrics:
 
     async def _read(self) -> list[Metric]:
         counters, totals = await self._counters.read()
-        now_ms = time.time_ns() // 1_000_000
+        now = now_ms()
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zcard(keys.INTEGRATIONS)
             pipeline.zcard(keys.SUBSCRIPTIONS)
             pipeline.xlen(keys.EVENTS)
             for kind in ("walks", "lanes"):
-                pipeline.zcount(keys.due(kind), "-inf", now_ms)
+                pipeline.zcount(keys.due(kind), "-inf", now)
                 pipeline.zcard(keys.claimed(kind))
             (
                 integrations,

@@ -12,10 +12,6 @@ from service.storage.leases import Kind
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# Keys of RQ 3, which has no asynchronous interface to read them through.
-_RQ_WORKERS = "rq:workers"
-_RQ_QUEUES = "rq:queues"
-_RQ_QUEUE_PREFIX = "rq:queue:"
 _SCAN_COUNT = 5_000
 
 
@@ -98,7 +94,8 @@ class Overview:
     async def workers(self) -> list[Worker]:
         """The worker processes that RQ knows."""
         names = sorted(
-            name.decode() for name in cast("set[bytes]", await self._redis.smembers(_RQ_WORKERS))
+            name.decode()
+            for name in cast("set[bytes]", await self._redis.smembers(keys.RQ_WORKERS))
         )
         if not names:
             return []
@@ -115,16 +112,16 @@ class Overview:
     async def queues(self) -> list[Queue]:
         """The queues that RQ knows."""
         names = sorted(
-            name.decode().removeprefix(_RQ_QUEUE_PREFIX)
-            for name in cast("set[bytes]", await self._redis.smembers(_RQ_QUEUES))
+            name.decode().removeprefix(keys.rq_queue(""))
+            for name in cast("set[bytes]", await self._redis.smembers(keys.RQ_QUEUES))
         )
         if not names:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
-                pipeline.llen(_RQ_QUEUE_PREFIX + name)
-                pipeline.zcard(f"rq:wip:{name}")
-                pipeline.zcard(f"rq:failed:{name}")
+                pipeline.llen(keys.rq_queue(name))
+                pipeline.zcard(keys.rq_started(name))
+                pipeline.zcard(keys.rq_failed(name))
             found = await pipeline.execute()
         return [Queue(name, *found[3 * at : 3 * at + 3]) for at, name in enumerate(names)]
 

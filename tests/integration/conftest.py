@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
 from service.bootstrap import Services, open_services
+from service.clock import now_ms
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
 from service.domain.subscriptions import Lane, Payload, Subscription
@@ -29,7 +30,6 @@ from service.storage.catalogue import Change, NewEvent, Progress
 from service.storage.ids import new_id
 from service.storage.schedule import ClaimLimit
 from service.storage.subscriptions import new_secret
-from workers.committer import now_ms
 from workers.deliverer import deliver_batch
 from workers.poller import poll_batch
 from workers.process import JobContext

@@ -5,10 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
+from service.clock import now_ms
 from service.domain.errors import SealError
 from service.domain.subscriptions import Payload
 from service.storage import keys
-from workers.committer import now_ms
 from workers.deliverer import deliver_batch
 
 
@@ -233,7 +233,7 @@ async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypa
     harness = await subscribe()
     hook.answer = lambda _event: 500
     await harness.emit("c1")
-    monkeypatch.setattr("workers.deliverer._local_ms", lambda: now_ms() - 120_000)
+    monkeypatch.setattr("workers.deliverer.now_ms", lambda: now_ms() - 120_000)
     await harness.turn()
     await harness.turn()
     redis = harness.services.redis

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from redis.exceptions import OutOfMemoryError
 
+from service.clock import now_ms
 from service.domain.integrations import Baseline, IntegrationState, state_of
 from service.domain.subscriptions import Subscription
 from service.storage import keys
-from workers.committer import now_ms
 from workers.poller import poll_batch
 
 
