@@ -125,6 +125,10 @@ class _ErrorBody(msgspec.Struct, frozen=True):
 
 _INTEGER = re.compile(r"\s*([0-9]{1,10})(?![0-9])")
 
+# How decoding says that a body is broken: malformed or of the wrong types, not UTF-8, or nested
+# too deep.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _page_decoder = msgspec.json.Decoder(_PageBody)
 _error_decoder = msgspec.json.Decoder(_ErrorBody)
 
@@ -237,7 +241,7 @@ class UpstreamClient:
     def _page(self, response: httpx.Response, body: bytes, api_key: str) -> Page:
         try:
             data = _page_decoder.decode(body).data
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except _UNREADABLE as exc:
             if _decode_error(body).code is not None:
                 raise self._error(response, body, api_key) from exc
             raise UpstreamPageError(
@@ -288,7 +292,7 @@ def _decode_error(body: bytes) -> _ErrorDetail:
     """What an error's body says; nothing, if it is HTML, plain text or broken."""
     try:
         return _error_decoder.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _ErrorDetail()
 
 

@@ -35,6 +35,7 @@ KEY = "key-that-must-not-leak"
 COURSE = b'{"id":"c1","title":"Caf\xc3\xa9 \\u00e9"}'
 PAGE = b'{"status":"success","data":{"next":"cur","results":[' + COURSE + b',{"id":"c2"}]}}'
 SQUEEZED = gzip.compress(PAGE, mtime=0)
+DEEP = b"[" * 5_000 + b"]" * 5_000
 NOW = 1_795_424_000.0
 
 
@@ -267,6 +268,13 @@ async def test_how_long_to_wait_is_taken_from_the_headers(
         b'{"status":"error","data":{"next":null,"results":[]}}',
         b'{"data":{"next":null,"results":[]}}',
         b'{"status":"success","data":{"next":"\xff","results":[]}}',
+        pytest.param(
+            b'{"status":"success","data":{"next":null,"results":[' + DEEP + b"]}}",
+            id="a record nested too deep",
+        ),
+        pytest.param(
+            b'{"error":{"code":null},"more":' + DEEP + b"}", id="an error nested too deep"
+        ),
     ],
 )
 async def test_an_answer_that_is_no_page_is_never_taken_for_an_empty_one(
