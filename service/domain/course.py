@@ -2,7 +2,7 @@
 
 Fields that are not named here pass through to subscribers untouched and are not tracked.
 Enumerations are open strings, free-form objects are any JSON, because the upstream
-publishes neither as closed.
+publishes neither as closed. A list that is null means the same as an empty one.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Revision(msgspec.Struct, frozen=True):
     remote_deleted_at: str | None
     remote_data: Any = None
     custom_fields: Any = None
-    integration_fields: list[IntegrationField] = []
-    skill_assignments: list[SkillAssignment] = []
+    integration_fields: list[IntegrationField] | None = None
+    skill_assignments: list[SkillAssignment] | None = None
 
 
 class Course(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Course(msgspec.Struct, frozen=True):
     origin_id: str | None
     remote_created_at: str | None
     provider: Provider | None
-    revisions: list[Revision]
+    revisions: list[Revision] | None
     remote_data: Any = None
     custom_fields: Any = None
-    integration_fields: list[IntegrationField] = []
+    integration_fields: list[IntegrationField] | None = None

@@ -10,6 +10,7 @@ import msgspec
 
 from service.domain.course import Course, Head, Identity
 from service.domain.fingerprint import (
+    CURRENT,
     NO_RAW,
     PATH_DIGEST_BYTES,
     TRACKED_PATHS,
@@ -17,6 +18,7 @@ from service.domain.fingerprint import (
     changed_paths,
     path_digests,
     raw_digest,
+    version_of,
 )
 
 _NO_PATHS = bytes(PATH_DIGEST_BYTES * len(TRACKED_PATHS))
@@ -108,7 +110,7 @@ def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
         verdict=Verdict.DELETED,
         evidence="absence",
         # No bytes led here, so whatever bytes come next are looked at.
-        fingerprint=msgspec.structs.replace(known, deleted=True, raw=NO_RAW),
+        fingerprint=_deleted(known, NO_RAW),
     )
 
 
@@ -137,7 +139,7 @@ def _judge_live(
     elif known.deleted:
         verdict, reason = Verdict.RESTORED, "restored"
     else:
-        changed = changed_paths(known.paths, fingerprint.paths, ignored)
+        changed = _changed(course, fingerprint.paths, known, ignored)
         verdict = Verdict.UPDATED if changed else Verdict.REFRESHED
     return Judgement(
         course_id=course.id,
@@ -149,6 +151,28 @@ def _judge_live(
     )
 
 
+def _changed(
+    course: Course, current: bytes, known: Fingerprint, ignored: Collection[str]
+) -> tuple[str, ...]:
+    """The paths that changed, judged by the version that the known digests are of: what only
+    the current one tracks has nothing yet that it could differ from."""
+    version = version_of(known.version)
+    digests = current if version is CURRENT else path_digests(course, version)
+    return changed_paths(known.paths, digests, ignored, version)
+
+
+def _deleted(known: Fingerprint, raw: bytes) -> Fingerprint:
+    """What is kept of a course that is gone: who it was, and its place among its events.
+
+    Path digests are given up. Nothing is compared with them, since a course that comes back is
+    restored whatever it says, and without them the current version can be written though the
+    content is not at hand. Otherwise a course deleted under an older version would keep it.
+    """
+    return msgspec.structs.replace(
+        known, version=CURRENT.tag, deleted=True, raw=raw, paths=_NO_PATHS
+    )
+
+
 def _judge_tombstone(
     course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
 ) -> Judgement:
@@ -157,7 +181,7 @@ def _judge_tombstone(
             course_id=course_id,
             verdict=Verdict.DELETED,
             evidence="tombstone",
-            fingerprint=msgspec.structs.replace(known, deleted=True, raw=raw),
+            fingerprint=_deleted(known, raw),
             record=bytes(record),
         )
     return _still_deleted(course_id, record, raw, known)
@@ -167,7 +191,7 @@ def _still_deleted(
     course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
 ) -> Judgement:
     if known is not None:
-        fingerprint = msgspec.structs.replace(known, raw=raw)
+        fingerprint = _deleted(known, raw)
     else:
         identity = _identity(record)
         fingerprint = Fingerprint(

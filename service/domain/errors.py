@@ -74,6 +74,20 @@ class StaleSubscriptionsError(CoursewireError):
     """Subscriptions changed since the snapshot was taken; nothing was written."""
 
 
+class FingerprintVersionError(CoursewireError):
+    """The catalogue was written by a newer release of Coursewire.
+
+    `tag` is the byte that names the version of its fingerprints.
+    """
+
+    def __init__(self, tag: bytes) -> None:
+        super().__init__(
+            "the catalogue was written by a newer release of Coursewire: this one cannot read "
+            f"fingerprints of version {tag.decode(errors='replace')!r}"
+        )
+        self.tag = tag
+
+
 # --- the upstream --------------------------------------------------------------------------
 
 

@@ -143,7 +143,8 @@ def judge_page(
     sightings: Sequence[Sighting], stored: Sequence[bytes | None], ignored: Collection[str]
 ) -> tuple[list[tuple[Judgement, bool]], Counter[str]]:
     """What is to be written of a page, with whether each course was live before, and how many
-    records got which verdict. Records whose bytes are known go no further than a comparison."""
+    records got which verdict. Records whose bytes are known under the current version go no
+    further than a comparison."""
     judged: list[tuple[Judgement, bool]] = []
     verdicts: Counter[str] = Counter()
     unchanged = 0

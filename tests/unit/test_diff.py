@@ -4,9 +4,20 @@ import json
 
 import msgspec
 import pytest
+from xxhash import xxh3_128_digest
 
+from service.domain.course import Course
 from service.domain.diff import EVENT_TYPES, Verdict, judge, judge_absence
-from service.domain.fingerprint import NO_RAW, REMOTE_DATA_PATHS, Fingerprint, raw_digest
+from service.domain.fingerprint import (
+    CURRENT,
+    NO_RAW,
+    OLDER,
+    REMOTE_DATA_PATHS,
+    Fingerprint,
+    Version,
+    path_digests,
+    raw_digest,
+)
 
 DELETED_AT = "2026-11-20T08:00:00.000Z"
 EVENT = "01krd8x3m3000026vafvwsrmbh"
@@ -138,6 +149,7 @@ def test_a_tombstone_of_a_live_course_is_a_deletion(live):
     kept = found.fingerprint
     assert (kept.deleted, kept.sequence, kept.event) == (True, 7, EVENT)
     assert (kept.remote_id, kept.origin_id) == ("32", "course-123")
+    assert not any(kept.paths), "of what is gone no digests are kept"
 
 
 def test_the_tombstone_of_an_anonymised_course_that_was_live_is_a_deletion(live):
@@ -209,7 +221,9 @@ def test_a_course_whose_absence_is_verified_is_deleted(live):
 
     assert (found.verdict, found.event_type) == (Verdict.DELETED, "course.deleted")
     assert (found.evidence, found.record) == ("absence", None)
-    assert found.fingerprint == msgspec.structs.replace(live, deleted=True, raw=NO_RAW)
+    assert found.fingerprint == msgspec.structs.replace(
+        live, deleted=True, raw=NO_RAW, paths=bytes(len(live.paths))
+    )
 
 
 def test_an_absent_course_that_returns_with_the_same_bytes_is_restored(live):
@@ -237,6 +251,7 @@ def test_only_changes_that_a_subscriber_cares_about_are_events():
 
 BROKEN = {
     "type": record(COURSE, revisions=7),
+    "null in a list": record(COURSE, revisions=[None]),
     "missing": record({"id": "c1", "remote_id": "32"}),
     "nested": record(COURSE, revisions=[{"id": "r1"}]),
     "tombstone date": record(COURSE, remote_deleted_at=7),
@@ -269,6 +284,120 @@ def test_the_reason_names_the_place():
     found = verdict_on(record(COURSE, revisions=[{**COURSE["revisions"][0], "title": 7}]), None)
 
     assert found.problem == "Expected `str | null`, got `int` - at `$.revisions[0].title`"
+
+
+# --- lists that are null -----------------------------------------------------------------
+
+NULLS = {"revisions": None, "integration_fields": None}
+
+
+def test_a_course_whose_lists_are_null_is_one_like_any_other(live):
+    assert verdict_on(record(COURSE, **NULLS), None).verdict is Verdict.CREATED
+    assert verdict_on(record(COURSE, integration_fields=None), live).verdict is Verdict.REFRESHED
+
+    emptied = verdict_on(record(COURSE, **NULLS), live)
+    assert emptied.verdict is Verdict.UPDATED
+    assert emptied.changed == (
+        "revisions",
+        "revisions.remote_id",
+        "revisions.title",
+        "revisions.status",
+    )
+    again = verdict_on(record(COURSE, revisions=[], integration_fields=[]), emptied.fingerprint)
+    assert again.verdict is Verdict.REFRESHED
+
+
+# --- fingerprints of an older version ----------------------------------------------------
+
+
+@pytest.fixture
+def older(monkeypatch) -> Version:
+    """It saw neither the provider nor titles, took custom fields otherwise, and tracked how many
+    revisions there are."""
+    version = Version(
+        b"0",
+        {
+            "revision_count": lambda course: len(course.revisions or ()),
+            **{
+                path: extract
+                for path, extract in CURRENT.tracked.items()
+                if path not in {"provider", "revisions.title"}
+            },
+            "custom_fields": lambda course: ["then", course.custom_fields],
+        },
+    )
+    monkeypatch.setitem(OLDER, version.tag, version)
+    return version
+
+
+@pytest.fixture
+def live_then(older, live) -> Fingerprint:
+    """The live course as a release of the older version left it."""
+    return msgspec.structs.replace(
+        live,
+        version=older.tag,
+        raw=xxh3_128_digest(record(COURSE), older.seed),
+        paths=path_digests(msgspec.json.decode(record(COURSE), type=Course), older),
+    )
+
+
+def test_an_older_fingerprint_is_replaced_silently(live_then, live):
+    found = verdict_on(record(COURSE), live_then)
+
+    assert (found.verdict, found.event_type, found.changed) == (Verdict.REFRESHED, None, ())
+    assert found.fingerprint == live
+    assert verdict_on(record(COURSE), found.fingerprint).verdict is Verdict.UNCHANGED
+
+
+def test_a_change_found_while_the_version_changes_is_reported_with_its_paths(live_then):
+    other = record(COURSE, custom_fields={"a": 1}, provider_id="p2", revisions=[])
+
+    found = verdict_on(other, live_then, {"revisions.status"})
+
+    assert found.verdict is Verdict.UPDATED
+    assert found.changed == (
+        "revision_count",
+        "custom_fields",
+        "revisions",
+        "revisions.remote_id",
+    ), "what only the new version tracks is taken as it is"
+    kept = found.fingerprint
+    assert (kept.version, kept.sequence, kept.event) == (CURRENT.tag, 7, EVENT)
+    assert kept.paths == verdict_on(other, None).fingerprint.paths
+
+
+def test_what_only_the_new_version_tracks_is_reported_from_then_on(live_then):
+    kept = verdict_on(record(COURSE, provider_id="p2"), live_then)
+    assert kept.verdict is Verdict.REFRESHED
+
+    assert verdict_on(record(COURSE, provider_id="p3"), kept.fingerprint).changed == ("provider",)
+
+
+@pytest.mark.parametrize("gone", [TOMBSTONE, BLANK | {"remote_deleted_at": DELETED_AT}, None])
+def test_a_deletion_needs_no_content_to_leave_the_older_version(gone, live_then):
+    found = judge_absence("c1", live_then) if gone is None else verdict_on(record(gone), live_then)
+
+    assert (found.verdict, found.fingerprint.version) == (Verdict.DELETED, CURRENT.tag)
+    assert len(found.fingerprint.paths) == CURRENT.names_start - 57
+    assert (found.fingerprint.sequence, found.fingerprint.remote_id) == (7, "32")
+
+
+@pytest.mark.parametrize("anonymised", [TOMBSTONE, BLANK])
+def test_a_course_deleted_under_the_older_version_stays_deleted_under_the_new(
+    anonymised, live_then
+):
+    gone = msgspec.structs.replace(live_then, deleted=True)
+
+    found = verdict_on(record(anonymised), gone)
+
+    assert (found.verdict, found.fingerprint.version) == (Verdict.RECORDED, CURRENT.tag)
+    assert verdict_on(record(COURSE), gone).verdict is Verdict.RESTORED
+
+
+def test_a_broken_record_leaves_an_older_fingerprint_as_it_is(live_then):
+    found = verdict_on(record(COURSE, revisions=7), live_then)
+
+    assert (found.verdict, found.fingerprint) == (Verdict.QUARANTINED, None)
 
 
 # --- what counts for nothing -------------------------------------------------------------

@@ -7,14 +7,17 @@ import msgspec
 import pytest
 
 from service.domain.course import Course
+from service.domain.errors import CoursewireError, FingerprintVersionError
 from service.domain.fingerprint import (
+    CURRENT,
     NO_EVENT,
     NO_RAW,
+    OLDER,
     PATH_DIGEST_BYTES,
     RAW,
     TRACKED_PATHS,
-    VERSION,
     Fingerprint,
+    Version,
     changed_paths,
     path_digests,
     raw_digest,
@@ -124,12 +127,13 @@ def test_the_tracked_paths_are_those_published():
 
 def test_the_digests_of_this_version_never_change():
     """Other digests under the same version would report every course as changed at once."""
-    assert VERSION == b"1"
+    assert CURRENT.tag == b"1"
     found = digests(COURSE)
     assert len(found) == PATH_DIGEST_BYTES * len(TRACKED_PATHS)
     assert hashlib.sha256(found).hexdigest() == (
         "a8aa45030280298299fa3159aa887479a15ce6f39eb0344ff19226bb571fd859"
     )
+    assert raw_digest(b'{"id":"a"}').hex() == "cd0f24c6a87f899923e5b37d4c14ed87"
 
 
 def test_each_part_of_the_packed_form_is_where_the_scripts_expect_it():
@@ -166,9 +170,57 @@ def test_any_names_read_back(remote_id, origin_id):
     assert unpack(one.pack()) == one
 
 
-def test_an_unknown_version_is_refused():
-    with pytest.raises(ValueError, match="unknown fingerprint version b'0'"):
-        unpack(b"0" + fingerprint().pack()[1:])
+# --- versions ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def older(monkeypatch) -> Version:
+    version = Version(b"0", {path: CURRENT.tracked[path] for path in TRACKED_PATHS[::-2]})
+    monkeypatch.setitem(OLDER, version.tag, version)
+    return version
+
+
+def test_each_version_is_known_by_one_byte_of_its_own():
+    known = [CURRENT, *OLDER.values()]
+
+    assert [version.tag for version in known[1:]] == list(OLDER)
+    assert all(len(version.tag) == 1 for version in known)
+    assert len({version.seed for version in known}) == len(known)
+
+
+def test_a_fingerprint_of_an_older_version_reads_back_as_it_was(older):
+    one = fingerprint(version=b"0", paths=b"p" * PATH_DIGEST_BYTES * len(older.tracked))
+
+    packed = one.pack()
+
+    assert packed[:2] == b"0L"
+    assert packed[2:57] == fingerprint().pack()[2:57], "scripts rely on these places"
+    assert packed[57:] == b"p" * 50 + b"=32\xff=course-123"
+    assert unpack(packed) == one
+
+
+def test_older_digests_are_told_apart_by_the_paths_of_their_version(older):
+    course = msgspec.json.decode(json.dumps(COURSE), type=Course)
+    other = msgspec.json.decode(
+        json.dumps({**COURSE, "remote_id": "33", "origin_id": "x"}), type=Course
+    )
+    before, after = path_digests(course, older), path_digests(other, older)
+
+    assert len(before) == PATH_DIGEST_BYTES * len(older.tracked)
+    assert changed_paths(before, after, (), older) == ("remote_id",), "it never saw origin_id"
+    assert changed_paths(before, after, {"remote_id"}, older) == ()
+
+
+@pytest.mark.parametrize("tag", [b"2", b"0", b"\xff", b""])
+def test_an_unknown_version_is_refused(tag):
+    with pytest.raises(FingerprintVersionError, match="written by a newer release") as raised:
+        unpack(tag + fingerprint().pack()[1:] if tag else b"")
+
+    assert raised.value.tag == tag
+    assert isinstance(raised.value, CoursewireError)
+
+
+# --- what digests see --------------------------------------------------------------------
 
 
 def test_no_record_has_the_digest_of_none():
@@ -263,6 +315,23 @@ def test_a_skill_that_moves_to_another_revision_is_a_change():
     }
 
     assert changed_paths(digests(COURSE), digests(moved)) == ("revisions.skill_assignments",)
+
+
+def test_a_list_that_is_null_is_an_empty_one():
+    first, second = COURSE["revisions"]
+    lists = {
+        **COURSE,
+        "integration_fields": [],
+        "revisions": [first, {**second, "integration_fields": [], "skill_assignments": []}],
+    }
+    nulls = {
+        **COURSE,
+        "integration_fields": None,
+        "revisions": [first, {**second, "integration_fields": None, "skill_assignments": None}],
+    }
+
+    assert digests(nulls) == digests(lists)
+    assert digests({**COURSE, "revisions": None}) == digests({**COURSE, "revisions": []})
 
 
 def test_every_path_can_be_ignored():

@@ -4,9 +4,12 @@ import json
 
 import msgspec
 import pytest
+from xxhash import xxh3_128_digest
 
+from service.domain.course import Course
 from service.domain.diff import Verdict, judge
-from service.domain.fingerprint import raw_digest
+from service.domain.errors import FingerprintVersionError
+from service.domain.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
 from service.domain.walking import (
     RESUMABLE_MS,
     SEEN_BYTES,
@@ -164,7 +167,7 @@ def test_a_page_is_judged_record_by_record():
         record("c", origin_id="7"),
         record("d", remote_deleted_at=DELETED_AT),
         record("e"),
-        record("f", revisions=None),
+        record("f", revisions=7),
     ]
 
     judged, verdicts = judge_page(sight(page)[0], [*stored, None, None], ())
@@ -200,6 +203,30 @@ def test_known_bytes_are_not_looked_into():
     known[57:] = b""  # nothing but the raw digest is there to be compared
 
     assert judge_page(sightings, [bytes(known)], ()) == ([], {"unchanged": 1})
+
+
+def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatch):
+    older = Version(b"0", {"remote_id": lambda course: [course.remote_id]})
+    monkeypatch.setitem(OLDER, older.tag, older)
+    course = record("a")
+    known = msgspec.structs.replace(
+        unpack(packed(course, "a")),
+        version=older.tag,
+        raw=xxh3_128_digest(course, older.seed),
+        paths=path_digests(msgspec.json.decode(course, type=Course), older),
+    )
+    sightings, _ = sight([course])
+
+    ((judgement, was_live),), verdicts = judge_page(sightings, [known.pack()], ())
+
+    assert (verdicts, was_live) == ({"refreshed": 1}, True)
+    assert judgement.fingerprint.pack() == packed(course, "a")
+    assert judge_page(sightings, [packed(course, "a")], ()) == ([], {"unchanged": 1})
+
+
+def test_a_catalogue_of_a_newer_release_stops_the_walk():
+    with pytest.raises(FingerprintVersionError):
+        judge_page(sight([record("a")])[0], [b"2" + packed(record("b"), "b")[1:]], ())
 
 
 def test_ignored_paths_are_ignored_on_a_page():
