@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -38,6 +38,16 @@ class ErrorDetail(msgspec.Struct, frozen=True):
     log_url: str | None
 
 
+class _Identified(msgspec.Struct, frozen=True):
+    id: Any
+
+
+_CONTAINERS: Final = frozenset(
+    {"remote_data", "custom_fields", "integration_fields", "provider", "revisions"}
+)
+"""The fields of a record that are lists or objects."""
+
+
 class _ErrorBody(msgspec.Struct, frozen=True, tag_field="status", tag="error"):
     error: ErrorDetail
 
@@ -60,6 +70,30 @@ def page_body(records: list[bytes], next_cursor: str | None) -> bytes:
     cursor = msgspec.json.encode(next_cursor)
     results = b",".join(records)
     return b'{"status":"success","data":{"next":%b,"results":[%b]}}' % (cursor, results)
+
+
+def page_with_object(records: list[bytes], next_cursor: str | None) -> bytes:
+    """A page whose `results` is an object, its records under their numbers."""
+    cursor = msgspec.json.encode(next_cursor)
+    results = b",".join(b'"%d":%b' % entry for entry in enumerate(records))
+    return b'{"status":"success","data":{"next":%b,"results":{%b}}}' % (cursor, results)
+
+
+_decode_id = msgspec.json.Decoder(_Identified).decode
+
+
+def record_id(record: bytes) -> str:
+    """The `id` of an encoded record; empty where it is no string any more."""
+    found = _decode_id(record).id
+    return found if isinstance(found, str) else ""
+
+
+def with_wrong_type(record: bytes, field: str) -> bytes:
+    """An encoded record whose `field` has a type that it never has: a string in place of a
+    list or an object, a number in place of a string.
+    """
+    value: int | str = "not of this type" if field in _CONTAINERS else 42
+    return msgspec.json.encode(msgspec.json.decode(record, type=dict[str, Any]) | {field: value})
 
 
 HTML_BODY: Final = (

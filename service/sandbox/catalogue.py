@@ -7,17 +7,26 @@ each course once.
 
 from __future__ import annotations
 
-import enum
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Annotated, Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from service.sandbox import edits
+from service.sandbox.changes import (
+    ALLOWED_FROM,
+    RENAME_PROVIDER,
+    UNSEEN_BY_UPDATED_AFTER,
+    Change,
+    ChangeRequest,
+    ChangesRefusedError,
+    Operation,
+    State,
+)
 from service.sandbox.content import (
     ContentSource,
     Course,
@@ -27,88 +36,14 @@ from service.sandbox.content import (
     format_time,
     parse_time,
 )
-from service.sandbox.edits import EDITABLE_PATHS, USUAL_PATHS, InapplicableError, Stroke
+from service.sandbox.edits import USUAL_PATHS, InapplicableError, Stroke
+from service.sandbox.presentation import Presentation
 from service.sandbox.query import Query
 
 LOG_LENGTH: Final = 500_000
 """Changes that the log of one integration keeps; older ones leave it."""
 
-RENAME_PROVIDER: Final = "provider.name"
-
-Operation = Literal[
-    "create", "edit", "delete", "vanish", "restore", "anonymise", "provider", "skill",
-    "revision_add", "revision_remove",
-]  # fmt: skip
 FilterName = Literal["updated_after", "ids", "remote_ids"]
-
-
-class State(enum.StrEnum):
-    """Where a course stands."""
-
-    LIVE = "live"
-    DELETED = "deleted"
-    """A tombstone: still there with `include_deleted`, `remote_deleted_at` set."""
-    ANONYMISED = "anonymised"
-    """A tombstone that lost everything but its id, perhaps the date too."""
-    VANISHED = "vanished"
-    """Gone without a tombstone: no query finds it."""
-
-
-_ALLOWED_FROM: Final[dict[Operation, tuple[State, ...]]] = {
-    "edit": (State.LIVE,),
-    "delete": (State.LIVE,),
-    "vanish": (State.LIVE, State.DELETED, State.ANONYMISED),
-    "restore": (State.DELETED, State.ANONYMISED, State.VANISHED),
-    "anonymise": (State.LIVE, State.DELETED),
-    "provider": (State.LIVE,),
-    "skill": (State.LIVE,),
-    "revision_add": (State.LIVE,),
-    "revision_remove": (State.LIVE,),
-}
-
-
-_UNSEEN_BY_UPDATED_AFTER: Final[frozenset[Operation]] = frozenset({"provider", "skill"})
-
-
-class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One operation on the given course, or on `count` courses drawn from those it fits.
-
-    `path` names the field of an `edit` (one of EDITABLE_PATHS; drawn when absent). For
-    `provider` it may be `provider.name`, which renames the provider of the course for every
-    course that shares it; otherwise the course moves to another provider.
-    `keep_deleted_at` says whether the tombstone's date survives `anonymise`.
-    """
-
-    op: Operation
-    course_id: str | None = None
-    count: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
-    path: str | None = None
-    keep_deleted_at: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what no course could satisfy."""
-        if self.course_id is not None and (self.op == "create" or self.count != 1):
-            raise ValueError("course_id: only for a single course, and not for create")
-        fitting: tuple[str, ...] = ()
-        if self.op == "edit":
-            fitting = EDITABLE_PATHS
-        elif self.op == "provider":
-            fitting = ("provider", RENAME_PROVIDER)
-        if self.path is not None and self.path not in fitting:
-            raise ValueError(f"path: {self.op} takes {', '.join(fitting) or 'none'}")
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One change of one course: its number, from 1, its time, and the fields it touched.
-
-    `paths` is empty where the whole record came, went or was emptied.
-    """
-
-    n: int
-    at: str
-    op: Operation
-    course_id: str
-    paths: tuple[str, ...] = ()
 
 
 class CourseSummary(msgspec.Struct, frozen=True):
@@ -127,21 +62,23 @@ class Selection(msgspec.Struct, frozen=True):
     next_after: int | None
 
 
-class ChangesRefusedError(Exception):
-    """A change could not be made; those before it were, and stay."""
-
-    def __init__(self, reason: str, applied: list[Change]) -> None:
-        super().__init__(reason)
-        self.applied = applied
-
-
 class _Row(msgspec.Struct, gc=False):
     position: int
     course_id: str
     remote_id: str | None
     body: bytes
+    """What the connected system holds."""
+    served: bytes
+    """What is served of it: the same bytes, unless fields are off."""
     updated_at: int
     state: State = State.LIVE
+
+
+class _Moment(NamedTuple):
+    """A true time, and how far the clock that records are dated by is ahead of it (ms)."""
+
+    now: int
+    skew: int
 
 
 class Catalogue:
@@ -154,10 +91,12 @@ class Catalogue:
         courses: int,
         seed: int,
         unsupported_filters: frozenset[FilterName] = frozenset(),
+        null_lists: bool = False,
     ) -> None:
         self.upstream_id = upstream_id
         self.seed = seed
         self.unsupported_filters = unsupported_filters
+        self._presentation = Presentation(null_lists=null_lists)
         self._content = ContentSource(upstream_id, seed)
         self._random = random.Random(f"{seed}\n{upstream_id}")
         self._rows: list[_Row] = []
@@ -197,7 +136,7 @@ class Catalogue:
     def record(self, course_id: str) -> bytes | None:
         """The course as it would be served, or None where there is none to serve."""
         row = self._by_id.get(course_id)
-        return None if row is None or row.state is State.VANISHED else row.body
+        return None if row is None or row.state is State.VANISHED else row.served
 
     def log(self, after: int = 0) -> list[Change]:
         """The changes with a number above `after`, as far as they are still kept."""
@@ -209,18 +148,40 @@ class Catalogue:
         query: Query,
         after: int = -1,
         hidden: Callable[[str], bool] | None = None,
+        shift: int = 0,
     ) -> Selection:
-        """The page of `query` that begins after position `after`, without `hidden` courses."""
+        """The page of `query` that begins after position `after`, without `hidden` courses.
+
+        It begins `shift` of its records later than that, or earlier where `shift` is negative.
+        """
         records: list[bytes] = []
         last = after
-        for row in self._matching(query, after):
-            if hidden is not None and hidden(row.course_id):
-                continue
+        for row in self._shifted(query, after, hidden, shift):
             if len(records) == query.page_size:
                 return Selection(records, last)
-            records.append(row.body)
+            records.append(row.served)
             last = row.position
         return Selection(records, None)
+
+    def _shifted(
+        self, query: Query, after: int, hidden: Callable[[str], bool] | None, shift: int
+    ) -> Iterator[_Row]:
+        begin = after if shift >= 0 else -1
+        rows = self._matching(query, begin)
+        if hidden is not None:
+            rows = (row for row in rows if not hidden(row.course_id))
+        if shift >= 0:
+            yield from islice(rows, shift, None)
+            return
+        again: deque[_Row] = deque(maxlen=-shift)
+        for row in rows:
+            if row.position > after:
+                yield from again
+                again.clear()
+                yield row
+            else:
+                again.append(row)
+        yield from again
 
     def _matching(self, query: Query, after: int) -> Iterator[_Row]:
         updated_after, ids, remote_ids = query.updated_after, query.ids, query.remote_ids
@@ -262,19 +223,24 @@ class Catalogue:
 
     # --- what can be changed ---------------------------------------------------------------
 
-    def apply(self, requests: list[ChangeRequest], now: int) -> list[Change]:
+    def apply(self, requests: list[ChangeRequest], now: int, skew: int = 0) -> list[Change]:
         """Make the changes in order, at `now` (ms) or just after the change before.
 
         Courses that are drawn are distinct within one call, and none that the call names.
-        Times rise by at least 1 ms from change to change. Raises ChangesRefusedError at the
+        Times rise by at least 1 ms from change to change; records carry them `skew` (ms)
+        later, where the request does not say which time. Raises ChangesRefusedError at the
         first change that cannot be made.
         """
+        moment = _Moment(now, skew)
         applied: list[Change] = []
         used = {request.course_id for request in requests if request.course_id is not None}
         try:
             for request in requests:
+                if request.op in {"field_off", "field_on"}:
+                    applied.extend(self._switch(request, moment))
+                    continue
                 for row in self._subjects(request, used):
-                    done = self._apply_one(request, row, now)
+                    done = self._apply_one(request, row, moment)
                     used.update(change.course_id for change in done)
                     applied.extend(done)
         except InapplicableError as error:
@@ -287,6 +253,12 @@ class Catalogue:
             return [None] * request.count
         if request.course_id is not None:
             return [self._named(request.op, request.course_id)]
+        if request.all:
+            return [
+                row
+                for row in self._rows
+                if row.state in ALLOWED_FROM[request.op] and _is_applicable(request, row)
+            ]
         rows = self._drawn_gone(request.op, request.count, used)
         rows += self._drawn_live(request, request.count - len(rows), used)
         if len(rows) < request.count:
@@ -299,7 +271,7 @@ class Catalogue:
         row = self._by_id.get(course_id)
         if row is None:
             raise InapplicableError(f"there is no course {course_id}")
-        if row.state not in _ALLOWED_FROM[op]:
+        if row.state not in ALLOWED_FROM[op]:
             raise InapplicableError(f"{course_id} is {row.state}: cannot {op} it")
         return row
 
@@ -307,7 +279,7 @@ class Catalogue:
         """Courses to bring back or, of the tombstones, to anonymise."""
         if op not in {"restore", "anonymise"}:
             return []
-        allowed = (State.DELETED,) if op == "anonymise" else _ALLOWED_FROM[op]
+        allowed = (State.DELETED,) if op == "anonymise" else ALLOWED_FROM[op]
         gone = [
             row
             for row in map(self._by_id.__getitem__, self._last_live)
@@ -339,26 +311,29 @@ class Catalogue:
         wanting = min(count - len(chosen), len(fitting))
         return [*chosen.values(), *self._random.sample(fitting, wanting)]
 
-    def _apply_one(self, request: ChangeRequest, row: _Row | None, now: int) -> list[Change]:
+    def _apply_one(self, request: ChangeRequest, row: _Row | None, moment: _Moment) -> list[Change]:
+        if request.op == "provider" and request.path == RENAME_PROVIDER and row is not None:
+            return self._rename_provider(row, moment)
+        stroke = self._stroke(request, moment)
         if row is None:
-            stroke = self._stroke(now)
             row = self._append(self._content.course(len(self._rows), stroke.at))
             return [self._logged(stroke, "create", row)]
-        if request.op == "provider" and request.path == RENAME_PROVIDER:
-            return self._rename_provider(row, now)
-        stroke = self._stroke(now)
         paths = self._alter(request, row, stroke)
         return [self._logged(stroke, request.op, row, paths)]
 
-    def _stroke(self, now: int) -> Stroke:
-        self._clock = max(now, self._clock + 1)
-        return Stroke(self._changes + 1, self._clock, self._content)
+    def _stroke(self, request: ChangeRequest, moment: _Moment) -> Stroke:
+        self._clock = max(moment.now, self._clock + 1)
+        at = self._clock + moment.skew
+        if request.updated_at is not None:
+            at = parse_time(request.updated_at)
+        return Stroke(self._changes + 1, at, self._clock, self._content)
 
     def _logged(
         self, stroke: Stroke, op: Operation, row: _Row, paths: tuple[str, ...] = ()
     ) -> Change:
         self._changes = stroke.number
-        change = Change(stroke.number, stroke.time, op, row.course_id, paths)
+        made_at = format_time(stroke.made_at)
+        change = Change(stroke.number, made_at, op, row.course_id, paths)
         self._log.append(change)
         return change
 
@@ -388,9 +363,38 @@ class Catalogue:
             case _:
                 after = edits.change_skills(course, stroke)
         self._store(row, after)
-        if request.op not in _UNSEEN_BY_UPDATED_AFTER:
+        if request.op not in UNSEEN_BY_UPDATED_AFTER:
             row.updated_at = stroke.at
-        return edits.touched_paths(course, after)
+        return self._touched(course, after)
+
+    def _touched(self, before: Course, after: Course) -> tuple[str, ...]:
+        """The paths in which two states of a course differ as they are served."""
+        return edits.touched_paths(
+            self._presentation.shown(before), self._presentation.shown(after)
+        )
+
+    def _switch(self, request: ChangeRequest, moment: _Moment) -> list[Change]:
+        """Switch a field off or on in all records; live ones that it changes are updated."""
+        path = request.path or ""
+        before = self._presentation
+        self._presentation = before.switched(path, on=request.op == "field_on")
+        changes = []
+        for row in self._rows:
+            if row.state not in {State.LIVE, State.DELETED}:
+                continue
+            course = decode_course(row.body)
+            shown, showing = before.shown(course), self._presentation.shown(course)
+            if shown == showing:
+                continue
+            if row.state is State.DELETED:
+                self._store(row, course)
+                continue
+            stroke = self._stroke(request, moment)
+            self._store(row, edits.stamp(course, path, stroke))
+            row.updated_at = stroke.at
+            paths = edits.touched_paths(shown, showing)
+            changes.append(self._logged(stroke, request.op, row, paths))
+        return changes
 
     def _remove(self, request: ChangeRequest, row: _Row, stroke: Stroke) -> None:
         if row.state is State.LIVE:
@@ -401,9 +405,7 @@ class Catalogue:
         elif request.op == "delete":
             row.state = State.DELETED
             course = decode_course(row.body)
-            row.body = encode_course(
-                replace(course, remote_deleted_at=stroke.time, changed_at=stroke.time)
-            )
+            self._store(row, replace(course, remote_deleted_at=stroke.time, changed_at=stroke.time))
         else:
             deleted_at = (
                 decode_course(row.body).remote_deleted_at
@@ -411,7 +413,7 @@ class Catalogue:
                 else stroke.time
             )
             row.state = State.ANONYMISED
-            row.body = encode_anonymised(
+            row.body = row.served = encode_anonymised(
                 row.course_id, deleted_at if request.keep_deleted_at else None
             )
             self._forget_remote_id(row)
@@ -421,17 +423,16 @@ class Catalogue:
         today = {provider.id: provider for provider in self._content.providers}
         return replace(course, provider=today.get(course.provider_id or ""))
 
-    def _rename_provider(self, row: _Row, now: int) -> list[Change]:
+    def _rename_provider(self, row: _Row, moment: _Moment) -> list[Change]:
         provider = decode_course(row.body).provider
         if provider is None:
             raise InapplicableError(f"{row.course_id} has no provider to rename")
-        stroke = self._stroke(now)
-        renamed = replace(
-            provider, name=f"{(provider.name or '').partition(' (')[0]} ({stroke.number})"
-        )
+        number = self._changes + 1
+        renamed = replace(provider, name=f"{(provider.name or '').partition(' (')[0]} ({number})")
         self._content.providers = tuple(
             renamed if known.id == provider.id else known for known in self._content.providers
         )
+        request = ChangeRequest(op="provider", path=RENAME_PROVIDER)
         changes = []
         mark = provider.id.encode("ascii")
         for sharing in self._rows:
@@ -440,15 +441,16 @@ class Catalogue:
             course = decode_course(sharing.body)
             if course.provider_id != provider.id:
                 continue
-            self._store(sharing, replace(course, provider=renamed))
-            changes.append(self._logged(stroke, "provider", sharing, ("provider",)))
-            stroke = self._stroke(now)
+            after = replace(course, provider=renamed)
+            self._store(sharing, after)
+            stroke = self._stroke(request, moment)
+            changes.append(self._logged(stroke, "provider", sharing, self._touched(course, after)))
         return changes
 
     # --- how it is kept --------------------------------------------------------------------
 
     def _append(self, course: Course) -> _Row:
-        row = _Row(len(self._rows), course.id, None, b"", 0)
+        row = _Row(len(self._rows), course.id, None, b"", b"", 0)
         # A seeded course was last updated when its youngest part was.
         stamps = [course.changed_at, *(revision.changed_at for revision in course.revisions)]
         row.updated_at = parse_time(max(stamps))
@@ -459,6 +461,7 @@ class Catalogue:
 
     def _store(self, row: _Row, course: Course) -> None:
         row.body = encode_course(course)
+        row.served = row.body if self._presentation.plain else self._presentation.encode(course)
         if row.remote_id != course.remote_id:
             self._forget_remote_id(row)
             row.remote_id = course.remote_id

@@ -7,9 +7,10 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from service.sandbox.catalogue import Catalogue, ChangeRequest, Operation
+from service.sandbox.catalogue import Catalogue
+from service.sandbox.changes import ChangeRequest, CourseOperation
 
-_WEIGHTS: Final[dict[Operation, int]] = {
+_WEIGHTS: Final[dict[CourseOperation, int]] = {
     "edit": 60,
     "provider": 8,
     "skill": 8,

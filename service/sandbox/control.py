@@ -18,14 +18,8 @@ from litestar.exceptions import HTTPException, NotFoundException
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta
 
-from service.sandbox.catalogue import (
-    Catalogue,
-    Change,
-    ChangeRequest,
-    ChangesRefusedError,
-    CourseSummary,
-    FilterName,
-)
+from service.sandbox.catalogue import Catalogue, CourseSummary, FilterName
+from service.sandbox.changes import Change, ChangeRequest, ChangesRefusedError
 from service.sandbox.churn import Churn
 from service.sandbox.endpoint import Endpoint, Served
 from service.sandbox.faults import ActiveFault, AnyFault
@@ -52,13 +46,15 @@ class Sandbox:
 
 class NewIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An integration to make. Filters it does not support find nothing, as at the upstream,
-    unless the request says `ignore_unsupported_filters=true`.
+    unless the request says `ignore_unsupported_filters=true`. With `null_lists` a list of
+    `revisions`, `integration_fields` or `skill_assignments` without an entry is served as null.
     """
 
     upstream_id: Annotated[str, Meta(min_length=1, max_length=200)]
     courses: Annotated[int, Meta(ge=0, le=MAX_COURSES)] = 50
     seed: int = 1
     unsupported_filters: frozenset[FilterName] = frozenset()
+    null_lists: bool = False
 
 
 class IntegrationSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +109,7 @@ class IntegrationControl(Controller):
             courses=data.courses,
             seed=data.seed,
             unsupported_filters=data.unsupported_filters,
+            null_lists=data.null_lists,
         )
         sandbox.endpoint.catalogues[data.upstream_id] = catalogue
         return _summary(catalogue)
@@ -149,15 +146,21 @@ class IntegrationControl(Controller):
         upstream_id: FromPath[str],
         data: JSONBody[list[ChangeRequest]],
     ) -> list[Change]:
-        """Make changes, in order: `[{"op", "course_id"?, "count"?, "path"?,
-        "keep_deleted_at"?}]`. The answer lists each changed course: `n`, `at`, `op`,
-        `course_id`, `paths`.
+        """Make changes, in order: `[{"op", "course_id"?, "count"?, "all"?, "path"?,
+        "updated_at"?, "keep_deleted_at"?}]`. The answer lists each changed course: `n`, `at`,
+        `op`, `course_id`, `paths`.
 
         Without `course_id` courses are drawn: live ones, for `restore` gone ones, for
-        `anonymise` tombstones before live ones; distinct within one request. Ops: create,
-        edit, delete (tombstone), vanish (no tombstone), restore, anonymise, provider (another
-        provider; with path `provider.name` its name, for all who share it), skill,
-        revision_add, revision_remove.
+        `anonymise` tombstones before live ones; distinct within one request. `all: true` takes
+        every course that the operation fits, be there none. Ops: create, edit, delete
+        (tombstone), vanish (no tombstone), restore, anonymise, provider (another provider;
+        with path `provider.name` its name, for all who share it), skill, revision_add,
+        revision_remove; and for the whole integration field_off and field_on, which serve the
+        field at `path` as null, or an empty list, until it is switched on again.
+
+        `updated_at` (like 2026-11-23T09:30:00.000Z) is the time that `updated_after` looks at
+        and the record carries for the change; without it, the time of the change. `at` is the
+        time of the change in any case.
 
         409 at the first change that cannot be made; `extra.applied` lists those before it.
         """
@@ -210,7 +213,7 @@ class FaultControl(Controller):
     ) -> ActiveFault:
         """Put one fault in force: `{"kind": ..., "times"?, "probability"?, "upstream_id"?,
         "on"?}` and what the kind takes. Kinds: error, html, delay, drop, truncate, empty,
-        end_early, vanish.
+        end_early, vanish, shift, repeat_cursor, endless, wrong_types.
         """
         return sandbox.endpoint.faults.add(data)
 

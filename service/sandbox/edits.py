@@ -27,10 +27,14 @@ class InapplicableError(Exception):
 
 
 class Stroke(NamedTuple):
-    """What an edit may use: its number (unique within the integration), its time and content."""
+    """What an edit may use: its number (unique within the integration), its time and content.
+
+    `at` is the time that the record carries, `made_at` the true one (both in ms).
+    """
 
     number: int
     at: int
+    made_at: int
     content: ContentSource
 
     @property
@@ -131,6 +135,26 @@ def touched_paths(before: Course, after: Course) -> tuple[str, ...]:
         if by_revision(before, name) != by_revision(after, name)
     ]
     return tuple(touched)
+
+
+def stamp(course: Course, path: str, stroke: Stroke) -> Course:
+    """`course` with the times moved that move when the field at `path` comes or goes
+    everywhere: of a revision's field, on each revision that has it.
+    """
+    parent, _, name = path.rpartition(".")
+    if name in {"provider", "skill_assignments"}:
+        return course
+    if not parent:
+        return replace(course, changed_at=stroke.time)
+    return replace(
+        course,
+        revisions=tuple(
+            revision
+            if getattr(revision, name) in (None, ())
+            else replace(revision, changed_at=stroke.time)
+            for revision in course.revisions
+        ),
+    )
 
 
 def reassign_provider(course: Course, stroke: Stroke) -> Course:

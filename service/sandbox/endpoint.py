@@ -16,8 +16,11 @@ from service.sandbox.answers import (
     date_header,
     error_body,
     page_body,
+    page_with_object,
     rate_headers,
+    record_id,
     status_of,
+    with_wrong_type,
 )
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.content import format_time
@@ -27,14 +30,18 @@ from service.sandbox.faults import (
     DropFault,
     EmptyFault,
     EndEarlyFault,
+    EndlessFault,
     ErrorFault,
     FaultBoard,
     HtmlFault,
+    RepeatCursorFault,
+    ShiftFault,
     Target,
     TruncateFault,
     VanishFault,
+    WrongTypesFault,
 )
-from service.sandbox.query import Cursors, InvalidInputError, parse_query, read_parameters
+from service.sandbox.query import Cursors, InvalidInputError, Place, parse_query, read_parameters
 from service.sandbox.rate import Allowance, Budget
 
 SERVED_LENGTH: Final = 20_000
@@ -181,9 +188,9 @@ class Endpoint:
         upstream_id = catalogue.upstream_id
         try:
             query = parse_query(read_parameters(incoming.query_string))
-            after = -1
+            place = Place()
             if query.cursor is not None:
-                after = self._cursors.read(query.cursor, upstream_id, query)
+                place = self._cursors.read(query.cursor, upstream_id, query)
         except InvalidInputError as error:
             raise _RefusedError("PLATFORM.INPUT_INVALID", str(error)) from error
         if _has(faults, EmptyFault):
@@ -191,15 +198,21 @@ class Endpoint:
         missing = [fault for fault in faults if isinstance(fault, VanishFault)]
         found = catalogue.select(
             query,
-            after,
+            place.after,
             (lambda course_id: any(fault.hides(course_id) for fault in missing))
             if missing
             else None,
+            shift=sum(fault.by for fault in faults if isinstance(fault, ShiftFault)),
         )
+        following = _following(place, found.next_after, faults)
         cursor = None
-        if found.next_after is not None and not _has(faults, EndEarlyFault):
-            cursor = self._cursors.issue(found.next_after, upstream_id, query)
-        return _Page(page_body(found.records, cursor), len(found.records), cursor is not None)
+        if following is not None:
+            cursor = self._cursors.issue(following, upstream_id, query)
+        return _Page(
+            _with_wrong_types(found.records, cursor, faults),
+            len(found.records),
+            cursor is not None,
+        )
 
     def _admitted(self, incoming: Incoming, allowance: Allowance, *, authentic: bool) -> Catalogue:
         if incoming.method != "GET":
@@ -231,6 +244,30 @@ def _refuse_by_fault(faults: list[AnyFault], headers: dict[str, str]) -> None:
             if fault.retry_after is not None:
                 headers["retry-after"] = str(fault.retry_after)
             raise _RefusedError(fault.code, fault.message, fault.status)
+
+
+def _following(place: Place, next_after: int | None, faults: list[AnyFault]) -> Place | None:
+    """Where the page after the one at `place` begins; None where there is none."""
+    if _has(faults, EndEarlyFault):
+        return None
+    if _has(faults, RepeatCursorFault):
+        return place
+    if next_after is not None:
+        return Place(next_after, place.lap)
+    return Place(lap=place.lap + 1) if _has(faults, EndlessFault) else None
+
+
+def _with_wrong_types(records: list[bytes], cursor: str | None, faults: list[AnyFault]) -> bytes:
+    """The page, with the types that the faults give it."""
+    struck = [fault for fault in faults if isinstance(fault, WrongTypesFault)]
+    if any(fault.where == "page" for fault in struck):
+        return page_with_object(records, cursor)
+    for fault in struck:
+        records = [
+            with_wrong_type(record, fault.path) if fault.spoils(record_id(record)) else record
+            for record in records
+        ]
+    return page_body(records, cursor)
 
 
 def _has(faults: list[AnyFault], kind: type[AnyFault]) -> bool:

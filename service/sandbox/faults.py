@@ -1,22 +1,27 @@
 """Which requests a fault is to strike, and in which way; carrying it out is the endpoint's.
 
-A fault strikes at one of three stages: it replaces the answer, it changes which records are
-found, or it changes how the finished answer travels. Those of different kinds combine; of
-two that replace the answer, the one added first wins.
+A fault strikes at one of three stages: it replaces the answer, it changes what the page holds
+or which page comes next, or it changes how the finished answer travels. Those of different
+kinds combine; of two that replace the answer, the one added first wins.
 """
 
 from __future__ import annotations
 
 import random
 import zlib
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from service.sandbox.content import Course
+
 Share = Annotated[float, Meta(ge=0, le=1)]
 Status = Annotated[int, Meta(ge=200, le=599)]
 Scope = Literal["any", "walk", "first", "later", "ids"]
+
+RECORD_FIELDS: Final = Course.__struct_fields__
+"""The top level fields of a record."""
 
 
 class Fault(
@@ -88,7 +93,55 @@ class VanishFault(Fault, frozen=True, kw_only=True, tag="vanish"):
 
     def hides(self, course_id: str) -> bool:
         """Whether the course is one of the missing."""
-        return course_id in self.course_ids or zlib.crc32(course_id.encode()) < self.share * 2**32
+        return _is_chosen(course_id, self.course_ids, self.share)
+
+
+class ShiftFault(Fault, frozen=True, kw_only=True, tag="shift"):
+    """The page begins `by` records later than its cursor says, so that those are skipped, or
+    earlier where `by` is negative, so that those come twice: the rows before it changed while
+    a client was paging by offset. Meant for `on: later`.
+    """
+
+    by: int
+
+
+class RepeatCursorFault(Fault, frozen=True, kw_only=True, tag="repeat_cursor"):
+    """The next page is the one that was asked for, under the cursor that the request carried;
+    after a first page it is the first page again.
+    """
+
+
+class EndlessFault(Fault, frozen=True, kw_only=True, tag="endless"):
+    """After the last page the first one comes again, under cursors that were not given before:
+    paging never ends.
+    """
+
+
+class WrongTypesFault(Fault, frozen=True, kw_only=True, tag="wrong_types"):
+    """Values of a type that they must not have.
+
+    With `where: records` the top level field `path` is a string where a list or an object
+    belongs, and a number where a string does, in `course_ids` and in this share of all other
+    records (always the same ones). With `where: page` the page's `results` is an object.
+    """
+
+    where: Literal["records", "page"] = "records"
+    share: Share = 1.0
+    course_ids: frozenset[str] = frozenset()
+    path: str = "revisions"
+
+    def __post_init__(self) -> None:
+        """Refuse a field that no record has."""
+        if self.path not in RECORD_FIELDS:
+            raise ValueError(f"path: must be one of {', '.join(RECORD_FIELDS)}")
+
+    def spoils(self, course_id: str) -> bool:
+        """Whether the record of the course is one of those with a wrong type."""
+        return self.where == "records" and _is_chosen(course_id, self.course_ids, self.share)
+
+
+def _is_chosen(course_id: str, course_ids: frozenset[str], share: float) -> bool:
+    return course_id in course_ids or zlib.crc32(course_id.encode()) < share * 2**32
 
 
 AnyFault = (
@@ -100,6 +153,10 @@ AnyFault = (
     | EmptyFault
     | EndEarlyFault
     | VanishFault
+    | ShiftFault
+    | RepeatCursorFault
+    | EndlessFault
+    | WrongTypesFault
 )
 
 

@@ -17,8 +17,9 @@ import binascii
 import hashlib
 import hmac
 import re
+import struct
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -32,7 +33,7 @@ _PARAMETERS: Final = (
 _TIME = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:T(\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?)?Z?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAC_LENGTH = 20
-_POSITION_LENGTH = 8
+_PLACE = struct.Struct(">II")
 
 
 class InvalidInputError(ValueError):
@@ -116,41 +117,53 @@ def _list(text: str | None) -> frozenset[str] | None:
     return None if text is None else frozenset(text.split(","))
 
 
+class Place(NamedTuple):
+    """Where a page begins: after the record at position `after`, -1 for the beginning.
+
+    `lap` counts how often paging began again after the last page, which is never but for a
+    fault.
+    """
+
+    after: int = -1
+    lap: int = 0
+
+
 class Cursors:
     """Issues and reads cursors that nobody else can make.
 
-    Identity: a cursor is the position of the last record served, with a keyed digest of that
-    position, the integration and the filters. Two walks with the same filters at the same
-    position therefore share a cursor.
+    Identity: a cursor is the place where its page begins, with a keyed digest of that place,
+    the integration and the filters. Two walks with the same filters at the same place
+    therefore share a cursor.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def issue(self, position: int, upstream_id: str, query: Query) -> str:
-        """The cursor for what comes after `position`. Like the upstream's own it is standard
-        base64 with padding, so a client has to percent-encode it.
+    def issue(self, place: Place, upstream_id: str, query: Query) -> str:
+        """The cursor for the page at `place`. Like the upstream's own it is standard base64
+        with padding, so a client has to percent-encode it.
         """
-        place = position.to_bytes(_POSITION_LENGTH)
-        return base64.b64encode(place + self._mac(place, upstream_id, query)).decode("ascii")
+        packed = _PLACE.pack(place.lap, place.after + 1)
+        return base64.b64encode(packed + self._mac(packed, upstream_id, query)).decode("ascii")
 
-    def read(self, cursor: str, upstream_id: str, query: Query) -> int:
-        """The position in `cursor`. Raises InvalidInputError for one that was tampered with,
-        or was issued for another integration or with other filters.
+    def read(self, cursor: str, upstream_id: str, query: Query) -> Place:
+        """The place in `cursor`. Raises InvalidInputError for one that was tampered with, or
+        was issued for another integration or with other filters.
         """
         refusal = "query.cursor: not a cursor of this integration with these filters"
         try:
             token = base64.b64decode(cursor, validate=True)
         except (ValueError, binascii.Error) as error:
             raise InvalidInputError(refusal) from error
-        place, mac = token[:_POSITION_LENGTH], token[_POSITION_LENGTH:]
-        if not hmac.compare_digest(mac, self._mac(place, upstream_id, query)):
+        packed, mac = token[: _PLACE.size], token[_PLACE.size :]
+        if not hmac.compare_digest(mac, self._mac(packed, upstream_id, query)):
             raise InvalidInputError(refusal)
         if base64.b64encode(token).decode("ascii") != cursor:
             raise InvalidInputError(refusal)
-        return int.from_bytes(place)
+        lap, begin = _PLACE.unpack(packed)
+        return Place(begin - 1, lap)
 
-    def _mac(self, place: bytes, upstream_id: str, query: Query) -> bytes:
+    def _mac(self, packed: bytes, upstream_id: str, query: Query) -> bytes:
         filters = (
             query.updated_after,
             query.include_deleted,
@@ -159,4 +172,4 @@ class Cursors:
             None if query.remote_ids is None else sorted(query.remote_ids),
         )
         text = msgspec.json.encode((upstream_id, filters))
-        return hashlib.blake2b(place + text, digest_size=_MAC_LENGTH, key=self._secret).digest()
+        return hashlib.blake2b(packed + text, digest_size=_MAC_LENGTH, key=self._secret).digest()

@@ -8,12 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from service.sandbox.catalogue import (
-    Catalogue,
-    ChangeRequest,
-    ChangesRefusedError,
-    State,
-)
+from service.sandbox.catalogue import Catalogue
+from service.sandbox.changes import ChangeRequest, ChangesRefusedError, State
 from service.sandbox.content import format_time, parse_time
 from service.sandbox.edits import EDITABLE_PATHS
 from service.sandbox.query import Query

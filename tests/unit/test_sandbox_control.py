@@ -109,6 +109,17 @@ async def test_an_integration_that_does_not_support_a_filter_finds_nothing_unles
     assert found == [3, 0, 3]
 
 
+async def test_an_integration_may_serve_null_in_place_of_an_empty_list(client):
+    await client.post(
+        "/control/integrations", json={"upstream_id": "m:1", "courses": 20, "null_lists": True}
+    )
+    headers = HEADERS | {"x-integration-id": "m:1"}
+    records = (await client.get("/v1/lms/courses", headers=headers)).json()["data"]["results"]
+    fields = [record["integration_fields"] for record in records]
+    assert None in fields
+    assert [] not in fields
+
+
 async def test_courses_are_listed_with_their_states(client):
     done = await change(client, {"op": "delete"}, {"op": "vanish"}, {"op": "create"})
     listed = (await client.get(f"{DEMO}/courses")).json()
@@ -139,6 +150,42 @@ async def test_changes_are_answered_and_logged(client):
     assert len((await ok(client))["results"]) == 28
 
 
+async def test_a_field_is_switched_off_and_on_for_the_whole_integration(client):
+    before = (await ok(client))["results"]
+    off = await change(client, {"op": "field_off", "path": "revisions.title"})
+    titles = [
+        revision["title"]
+        for record in (await ok(client))["results"]
+        for revision in record["revisions"]
+    ]
+    assert set(titles) == {None}
+    assert len(off) == len(before)
+    assert (await client.get(f"{DEMO}/log")).json() == off
+    await change(client, {"op": "field_on", "path": "revisions.title"})
+    after = (await ok(client))["results"]
+    assert [record["revisions"][0]["title"] for record in after] == [
+        record["revisions"][0]["title"] for record in before
+    ]
+
+
+async def test_a_model_is_switched_off_and_on(client):
+    assert len(await change(client, {"op": "delete", "all": True})) == 30
+    assert (await ok(client))["results"] == []
+    assert len((await ok(client, include_deleted="true"))["results"]) == 30
+    assert len(await change(client, {"op": "restore", "all": True})) == 30
+    assert await change(client, {"op": "restore", "all": True}) == []
+    assert len((await ok(client))["results"]) == 30
+
+
+async def test_a_change_may_carry_a_time_of_its_own(client):
+    time = "2026-11-23T08:00:00.000Z"
+    (done,) = await change(client, {"op": "edit", "path": "origin_id", "updated_at": time})
+    record = (await client.get(f"{DEMO}/courses/{done['course_id']}")).json()
+    assert record["changed_at"] == time < done["at"]
+    data = await ok(client, updated_after="2026-11-23T07:59:59.999Z")
+    assert data["results"] == [record]
+
+
 async def test_a_change_that_cannot_be_made_says_what_was_done_before(client):
     response = await client.post(f"{DEMO}/changes", json=[{"op": "edit"}, {"op": "restore"}])
     assert response.status_code == 409
@@ -152,6 +199,9 @@ async def test_a_change_that_cannot_be_made_says_what_was_done_before(client):
         (f"{DEMO}/changes", [{"op": "explode"}]),
         (f"{DEMO}/changes", [{"op": "edit", "path": "nothing"}]),
         (f"{DEMO}/changes", [{"op": "edit", "counts": 3}]),
+        (f"{DEMO}/changes", [{"op": "edit", "updated_at": "2026-11-23T08:00:00Z"}]),
+        (f"{DEMO}/changes", [{"op": "field_off", "path": "remote_id"}]),
+        (f"{DEMO}/changes", [{"op": "delete", "all": True, "count": 2}]),
         ("/control/integrations", {"upstream_id": ""}),
         ("/control/faults", {"kind": "unheard-of"}),
         ("/control/faults", {"kind": "delay"}),
@@ -312,6 +362,25 @@ async def test_a_share_of_the_courses_is_missing_always_the_same(client):
     first, second = await ok(client), await ok(client)
     assert first == second
     assert 5 < len(first["results"]) < 25
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"kind": "shift", "by": -1},
+        {"kind": "repeat_cursor"},
+        {"kind": "endless"},
+        {"kind": "wrong_types", "where": "page"},
+    ],
+)
+async def test_a_fault_of_paging_strikes_as_others_do(client, what):
+    before = await ok(client, page_size=7)
+    await fault(client, **what, on="later", times=1)
+    for struck in (True, False):
+        answer = await courses(client, page_size=7, cursor=before["next"])
+        (served,) = (await client.get("/control/served")).json()[-1:]
+        assert served["faults"] == ([what["kind"]] if struck else [])
+        assert answer.status_code == 200
 
 
 async def test_faults_are_listed_and_removed(client):

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
-from service.sandbox.catalogue import Catalogue, ChangeRequest
+from service.sandbox.catalogue import Catalogue
+from service.sandbox.changes import ChangeRequest
 from service.sandbox.endpoint import Endpoint, Incoming
 
 SCHEMA = json.loads(Path(__file__).with_name("sandbox_schema.json").read_text(encoding="utf-8"))
