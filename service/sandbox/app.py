@@ -16,14 +16,18 @@ from litestar.di import Provide
 
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.churn import Churn
+from service.sandbox.clock import Clock
 from service.sandbox.control import (
     ChurnControl,
+    ClockControl,
     FaultControl,
     IntegrationControl,
+    RateLimitControl,
     Sandbox,
     ServedControl,
 )
-from service.sandbox.endpoint import Answer, Endpoint, Incoming, Served
+from service.sandbox.endpoint import Endpoint, Incoming, Served
+from service.sandbox.travel import Answer, pieces
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -69,15 +73,16 @@ def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clo
         endpoint.catalogues[upstream_id] = Catalogue(
             upstream_id, courses=config.courses, seed=config.seed
         )
-    churn = Churn(endpoint.catalogues, clock, per_second=config.churn_per_second, seed=config.seed)
-    sandbox = Sandbox(endpoint, churn, clock)
+    dated = Clock(clock)
+    churn = Churn(endpoint.catalogues, dated, per_second=config.churn_per_second, seed=config.seed)
+    sandbox = Sandbox(endpoint, churn, dated)
     access_log = None if config.access_log is None else Path(config.access_log)
 
     @asgi(COURSES_PATH, copy_scope=True)
     async def list_courses(scope: Scope, receive: Receive, send: Send) -> None:
-        answer, served = endpoint.answer(_incoming(scope), clock())
+        answer, served = endpoint.answer(_incoming(scope), dated.now(), dated.skew)
         _log(served, access_log)
-        await _send(answer, send)
+        await _send(answer, receive, send)
 
     return Litestar(
         [
@@ -86,6 +91,8 @@ def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clo
             ServedControl,
             FaultControl,
             ChurnControl,
+            ClockControl,
+            RateLimitControl,
         ],
         dependencies={"sandbox": Provide(lambda: sandbox, sync_to_thread=False)},
         lifespan=[lambda _: _churning(churn)],
@@ -140,16 +147,30 @@ def _log(served: Served, access_log: Path | None) -> None:
             file.write(msgspec.json.encode(served) + b"\n")
 
 
-async def _send(answer: Answer, send: Send) -> None:
-    if answer.delay_seconds > 0:
-        await asyncio.sleep(answer.delay_seconds)
+async def _send(answer: Answer, receive: Receive, send: Send) -> None:
+    if not await _stays(receive, answer.delay_seconds):
+        return
     headers = [
         (name.encode("latin-1"), text.encode("latin-1")) for name, text in answer.headers.items()
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    if answer.drop_after is None:
-        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
-        return
-    # An application that returns before it sent all it announced has its connection closed.
-    part = answer.body[: answer.drop_after]
-    await send({"type": "http.response.body", "body": part, "more_body": True})
+    left = answer.length
+    for piece, pause in pieces(answer):
+        left -= len(piece)
+        # An application that returns before it sent all it announced has its connection closed.
+        more = left > 0 or answer.drop_after is not None
+        await send({"type": "http.response.body", "body": piece, "more_body": more})
+        if left == 0 or not await _stays(receive, pause):
+            return
+
+
+async def _stays(receive: Receive, seconds: float) -> bool:
+    """Whether the client is still there after so many seconds; False as soon as it is not."""
+    if seconds <= 0:
+        return True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return False
+    return True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import ChangeRequest, CourseOperation
+from service.sandbox.clock import Clock
 
 _WEIGHTS: Final[dict[CourseOperation, int]] = {
     "edit": 60,
@@ -43,7 +44,7 @@ class Churn:
     def __init__(
         self,
         catalogues: Mapping[str, Catalogue],
-        clock: Callable[[], int],
+        clock: Clock,
         *,
         per_second: float,
         seed: int,
@@ -73,7 +74,8 @@ class Churn:
         catalogues = list(self._catalogues.values())
         for _ in range(count if catalogues else 0):
             catalogue = self._random.choice(catalogues)
-            catalogue.apply([next_change(self._random, catalogue)], self._clock())
+            change = next_change(self._random, catalogue)
+            catalogue.apply([change], self._clock.now(), self._clock.skew)
 
     async def run(self) -> None:
         """Make what is due, until cancelled."""

@@ -7,7 +7,7 @@ that is not there 404, and a change that cannot be made 409.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,20 +21,24 @@ from msgspec import Meta
 from service.sandbox.catalogue import Catalogue, CourseSummary, FilterName
 from service.sandbox.changes import Change, ChangeRequest, ChangesRefusedError
 from service.sandbox.churn import Churn
+from service.sandbox.clock import Clock
 from service.sandbox.endpoint import Endpoint, Served
-from service.sandbox.faults import ActiveFault, AnyFault
+from service.sandbox.faults import ActiveFault, AnyFault, BombFault
+from service.sandbox.travel import gzip_bomb
 
 MAX_COURSES = 1_000_000
+MAX_SKEW_SECONDS = 1_000_000_000
+"""Some thirty years, to stay with dates that can be written."""
 Natural = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """All that the sandbox is made of. `clock` gives the ms since 1970."""
+    """All that the sandbox is made of."""
 
     endpoint: Endpoint
     churn: Churn
-    clock: Callable[[], int]
+    clock: Clock
 
     def catalogue(self, upstream_id: str) -> Catalogue:
         """The integration's courses. Raises NotFoundException."""
@@ -71,6 +75,18 @@ class ChurnRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Changes per second over all integrations; 0 stops."""
 
     per_second: Annotated[float, Meta(ge=0, le=10_000)]
+
+
+class ClockSkew(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many seconds the clock is ahead of the true time; negative where it is behind."""
+
+    skew_seconds: Annotated[float, Meta(ge=-MAX_SKEW_SECONDS, le=MAX_SKEW_SECONDS)]
+
+
+class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests that pass in a minute."""
+
+    per_minute: Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
 
 def _summary(catalogue: Catalogue) -> IntegrationSummary:
@@ -165,7 +181,9 @@ class IntegrationControl(Controller):
         409 at the first change that cannot be made; `extra.applied` lists those before it.
         """
         try:
-            return sandbox.catalogue(upstream_id).apply(data, sandbox.clock())
+            return sandbox.catalogue(upstream_id).apply(
+                data, sandbox.clock.now(), sandbox.clock.skew
+            )
         except ChangesRefusedError as error:
             raise HTTPException(
                 str(error),
@@ -213,8 +231,11 @@ class FaultControl(Controller):
     ) -> ActiveFault:
         """Put one fault in force: `{"kind": ..., "times"?, "probability"?, "upstream_id"?,
         "on"?}` and what the kind takes. Kinds: error, html, delay, drop, truncate, empty,
-        end_early, vanish, shift, repeat_cursor, endless, wrong_types.
+        end_early, vanish, shift, repeat_cursor, endless, wrong_types, drip, bomb, bloat.
         """
+        if isinstance(data, BombFault):
+            # It is kept; made here, so that no answer has to wait for it.
+            await asyncio.to_thread(gzip_bomb, data.megabytes)
         return sandbox.endpoint.faults.add(data)
 
     @delete()
@@ -249,4 +270,44 @@ class ChurnControl(Controller):
         restores, mixed.
         """
         sandbox.churn.set_rate(data.per_second)
+        return data
+
+
+class ClockControl(Controller):
+    """A clock that is wrong."""
+
+    path = "/control/clock"
+
+    @get()
+    async def get_clock(self, sandbox: NamedDependency[Sandbox]) -> ClockSkew:
+        """The skew in force."""
+        return ClockSkew(sandbox.clock.skew / 1000)
+
+    @post(status_code=200)
+    async def set_clock(
+        self, sandbox: NamedDependency[Sandbox], data: JSONBody[ClockSkew]
+    ) -> ClockSkew:
+        """Date answers and later changes by a clock that is so far off. The logs and the
+        request budget keep the true time.
+        """
+        sandbox.clock.skew = round(data.skew_seconds * 1000)
+        return data
+
+
+class RateLimitControl(Controller):
+    """The request budget of the API key."""
+
+    path = "/control/rate-limit"
+
+    @get()
+    async def get_rate_limit(self, sandbox: NamedDependency[Sandbox]) -> RateLimit:
+        """The limit in force."""
+        return RateLimit(sandbox.endpoint.rate_limit_per_minute)
+
+    @post(status_code=200)
+    async def set_rate_limit(
+        self, sandbox: NamedDependency[Sandbox], data: JSONBody[RateLimit]
+    ) -> RateLimit:
+        """Set the limit; a fresh minute begins with the next request."""
+        sandbox.endpoint.limit_rate(data.per_minute)
         return data

@@ -26,8 +26,6 @@ from service.sandbox.catalogue import Catalogue
 from service.sandbox.content import format_time
 from service.sandbox.faults import (
     AnyFault,
-    DelayFault,
-    DropFault,
     EmptyFault,
     EndEarlyFault,
     EndlessFault,
@@ -37,12 +35,12 @@ from service.sandbox.faults import (
     RepeatCursorFault,
     ShiftFault,
     Target,
-    TruncateFault,
     VanishFault,
     WrongTypesFault,
 )
 from service.sandbox.query import Cursors, InvalidInputError, Place, parse_query, read_parameters
 from service.sandbox.rate import Allowance, Budget
+from service.sandbox.travel import Answer, travelling
 
 SERVED_LENGTH: Final = 20_000
 """Requests that the log of what was served keeps."""
@@ -56,20 +54,6 @@ class Incoming(msgspec.Struct, frozen=True):
     method: str
     query_string: str
     headers: Mapping[str, str]
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer and how it is to travel.
-
-    It waits `delay_seconds`; when `drop_after` is set the connection closes after so many
-    bytes of a body that was announced in full.
-    """
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    delay_seconds: float = 0.0
-    drop_after: int | None = None
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +106,7 @@ class Endpoint:
         self.catalogues: dict[str, Catalogue] = {}
         self.faults = FaultBoard(seed)
         self._api_key = api_key
+        self._rate_limit_per_minute = rate_limit_per_minute
         self._budget = Budget(rate_limit_per_minute)
         # Requests without the right key share one budget: theirs are not keys to count by.
         self._strangers = Budget(rate_limit_per_minute)
@@ -130,12 +115,25 @@ class Endpoint:
         self._numbers = itertools.count(1)
         self._served: deque[Served] = deque(maxlen=SERVED_LENGTH)
 
+    @property
+    def rate_limit_per_minute(self) -> int:
+        """How many requests pass in a minute."""
+        return self._rate_limit_per_minute
+
+    def limit_rate(self, per_minute: int) -> None:
+        """Let so many requests pass in a minute; one begins with the next request."""
+        self._rate_limit_per_minute = per_minute
+        self._budget.renew(per_minute)
+        self._strangers.renew(per_minute)
+
     def served(self, after: int = 0) -> list[Served]:
         """The requests with a number above `after`, as far as they are still kept."""
         return [entry for entry in self._served if entry.n > after]
 
-    def answer(self, incoming: Incoming, now: int) -> tuple[Answer, Served]:
-        """The answer at `now` (ms), and its entry in the log of what was served."""
+    def answer(self, incoming: Incoming, now: int, skew: int = 0) -> tuple[Answer, Served]:
+        """The answer at `now` (ms), and its entry in the log of what was served. The answer is
+        dated `skew` (ms) later.
+        """
         number = next(self._numbers)
         upstream_id = incoming.headers.get("x-integration-id")
         parameters = dict(parse_qsl(incoming.query_string, keep_blank_values=True))
@@ -143,7 +141,7 @@ class Endpoint:
         faults = self.faults.draw(Target(upstream_id, "cursor" in parameters, bool(asked)))
         authentic = self._is_authentic(incoming.headers)
         allowance = (self._budget if authentic else self._strangers).spend(now)
-        headers = {"content-type": JSON, "date": date_header(now), **rate_headers(allowance)}
+        headers = {"content-type": JSON, "date": date_header(now + skew), **rate_headers(allowance)}
         status, code, page = 200, None, _NO_PAGE
         try:
             _refuse_by_fault(faults, headers)
@@ -168,7 +166,7 @@ class Endpoint:
             faults=tuple(str(fault.__struct_config__.tag) for fault in faults),
         )
         self._served.append(entry)
-        return _travelling(status, headers, body, faults), entry
+        return travelling(status, headers, body, faults), entry
 
     def _is_authentic(self, headers: Mapping[str, str]) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -272,22 +270,3 @@ def _with_wrong_types(records: list[bytes], cursor: str | None, faults: list[Any
 
 def _has(faults: list[AnyFault], kind: type[AnyFault]) -> bool:
     return any(isinstance(fault, kind) for fault in faults)
-
-
-def _travelling(
-    status: int, headers: dict[str, str], body: bytes, faults: list[AnyFault]
-) -> Answer:
-    """The answer with what the faults do to it on its way."""
-    drop_after = None
-    for fault in faults:
-        if isinstance(fault, TruncateFault):
-            body = body[: int(len(body) * fault.after)]
-        elif isinstance(fault, DropFault):
-            drop_after = int(len(body) * fault.after)
-    return Answer(
-        status=status,
-        headers={**headers, "content-length": str(len(body))},
-        body=body,
-        delay_seconds=sum(fault.seconds for fault in faults if isinstance(fault, DelayFault)),
-        drop_after=drop_after,
-    )

@@ -140,6 +140,26 @@ class WrongTypesFault(Fault, frozen=True, kw_only=True, tag="wrong_types"):
         return self.where == "records" and _is_chosen(course_id, self.course_ids, self.share)
 
 
+class DripFault(Fault, frozen=True, kw_only=True, tag="drip"):
+    """The body comes slowly, in at most some twenty pieces a second."""
+
+    bytes_per_second: Annotated[float, Meta(gt=0)]
+
+
+class BombFault(Fault, frozen=True, kw_only=True, tag="bomb"):
+    """The answer is gzip, a kilobyte for each of the MB that it unpacks to: the beginning of a
+    page, and blanks.
+    """
+
+    megabytes: Annotated[int, Meta(ge=1, le=1024)] = 256
+
+
+class BloatFault(Fault, frozen=True, kw_only=True, tag="bloat"):
+    """The body is followed by blanks, up to so many MB in all."""
+
+    megabytes: Annotated[int, Meta(ge=1, le=4096)] = 80
+
+
 def _is_chosen(course_id: str, course_ids: frozenset[str], share: float) -> bool:
     return course_id in course_ids or zlib.crc32(course_id.encode()) < share * 2**32
 
@@ -157,6 +177,9 @@ AnyFault = (
     | RepeatCursorFault
     | EndlessFault
     | WrongTypesFault
+    | DripFault
+    | BombFault
+    | BloatFault
 )
 
 

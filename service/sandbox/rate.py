@@ -22,16 +22,25 @@ class Budget:
     """Counts requests in fixed windows of a minute."""
 
     def __init__(self, per_minute: int) -> None:
-        self.per_minute = per_minute
+        self._per_minute = per_minute
         self._ends_at = 0
         self._spent = 0
 
+    def renew(self, per_minute: int) -> None:
+        """Begin a fresh window, in which so many requests pass, as in those after it."""
+        self._per_minute = per_minute
+        self._ends_at = 0
+
     def spend(self, now: int) -> Allowance:
-        """Take one request from the budget at `now` (ms)."""
-        if now >= self._ends_at:
+        """Take one request from the budget at `now` (ms).
+
+        A clock that was put back leaves the window it is in: else that would last for longer
+        than a minute.
+        """
+        if not self._ends_at - WINDOW_MS <= now < self._ends_at:
             self._ends_at = now + WINDOW_MS
             self._spent = 0
-        granted = self._spent < self.per_minute
+        granted = self._spent < self._per_minute
         self._spent += granted
         reset = -(-(self._ends_at - now) // 1000)
-        return Allowance(granted, self.per_minute, self.per_minute - self._spent, reset)
+        return Allowance(granted, self._per_minute, self._per_minute - self._spent, reset)

@@ -1,14 +1,10 @@
-"""The sandbox over HTTP: its control API, its faults and its process."""
+"""The sandbox over HTTP: its control API and its faults."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-import signal
-import subprocess
-import sys
-import textwrap
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -206,6 +202,8 @@ async def test_a_change_that_cannot_be_made_says_what_was_done_before(client):
         ("/control/faults", {"kind": "unheard-of"}),
         ("/control/faults", {"kind": "delay"}),
         ("/control/churn", {"per_second": -1}),
+        ("/control/clock", {"skew_seconds": 1e12}),
+        ("/control/rate-limit", {"per_minute": -1}),
     ],
 )
 async def test_what_the_control_api_does_not_understand_is_refused(client, path, body):
@@ -255,6 +253,44 @@ async def test_churn_changes_courses_until_it_is_stopped(client):
     assert {"edit", "provider", "create", "delete", "restore"} <= {entry["op"] for entry in log}
     (summary,) = (await client.get("/control/integrations")).json()
     assert summary["live"] >= summary["courses"] / 2 - 1
+
+
+async def test_a_skewed_clock_dates_answers_and_later_changes_but_no_logs(client):
+    assert (await client.get("/control/clock")).json() == {"skew_seconds": 0.0}
+    (before,) = await change(client, {"op": "edit"})
+    for skew in (90.5, -3600.0):
+        answer = await client.post("/control/clock", json={"skew_seconds": skew})
+        assert answer.json() == (await client.get("/control/clock")).json()
+        assert answer.json() == {"skew_seconds": skew}
+        dated = parsedate_to_datetime((await courses(client)).headers["date"])
+        assert dated.timestamp() == int(NOW / 1000 + skew)
+        (done,) = await change(client, {"op": "edit", "path": "origin_id"})
+        record = (await client.get(f"{DEMO}/courses/{done['course_id']}")).json()
+        logged = datetime.fromisoformat(done["at"])
+        assert datetime.fromisoformat(record["changed_at"]) == logged + timedelta(seconds=skew)
+        assert logged > datetime.fromisoformat(before["at"])
+        (*_, served) = (await client.get("/control/served")).json()
+        assert datetime.fromisoformat(served["at"]).timestamp() == NOW / 1000
+
+
+async def test_the_rate_limit_is_set_while_requests_come_and_begins_a_fresh_window(client):
+    assert (await client.get("/control/rate-limit")).json() == {"per_minute": 60_000}
+
+    async def allowed(per_minute):
+        answer = await client.post("/control/rate-limit", json={"per_minute": per_minute})
+        assert answer.json() == (await client.get("/control/rate-limit")).json()
+        answers = [await courses(client) for _ in range(4)]
+        assert {answer.headers["ratelimit-limit"] for answer in answers} == {str(per_minute)}
+        assert {answer.headers["ratelimit-reset"] for answer in answers} == {"60"}
+        assert answers[0].headers["ratelimit-remaining"] == str(max(0, per_minute - 1))
+        return [answer.status_code for answer in answers]
+
+    assert await allowed(2) == [200, 200, 429, 429]
+    assert await allowed(2) == [200, 200, 429, 429]
+    await client.post("/control/clock", json={"skew_seconds": 7200})
+    assert (await courses(client)).status_code == 429
+    assert await allowed(0) == [429] * 4
+    assert await allowed(1000) == [200] * 4
 
 
 # --- faults -------------------------------------------------------------------------------
@@ -407,75 +443,3 @@ async def test_a_delayed_answer_holds_up_no_other():
         late.cancel()
         with pytest.raises(asyncio.CancelledError):
             await late
-
-
-# --- the process --------------------------------------------------------------------------
-
-START = """
-    import sys
-    from service.sandbox.server import SandboxConfig, run
-    run(SandboxConfig(port=0, courses=200, quiet=sys.argv[1] == "quiet"))
-    print("returned")
-"""
-
-
-@pytest.fixture
-def start():
-    processes = []
-
-    def launch(mode):
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(START), mode],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        line = process.stdout.readline()
-        found = re.fullmatch(r"sandbox listening on (http://127\.0\.0\.1:[1-9]\d*/v1)\n", line)
-        assert found, (line, process.poll())
-        return process, found[1]
-
-    yield launch
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_process_says_where_it_listens_and_returns_when_told_to_stop(start, stop):
-    process, url = start("loud")
-    answer = httpx.get(f"{url}/lms/courses", headers=HEADERS)
-    validate("positive", answer.json())
-    assert len(answer.headers.get_list("date")) == 1
-    process.send_signal(stop)
-    # Not `communicate`, which loses what came along with the line that was read.
-    output, errors = process.stdout.read(), process.stderr.read()
-    assert process.wait(timeout=10) == 0, errors
-    *directions, served, returned = output.splitlines()
-    assert "COURSEWIRE_ALLOWED_TARGETS=127.0.0.1" in directions[-1]
-    assert "GET /v1/lms/courses -> 200" in served
-    assert returned == "returned"
-    assert errors == ""
-
-
-def test_a_dropped_connection_breaks_off_in_the_middle_of_the_body(start):
-    process, url = start("quiet")
-    with httpx.Client() as client:
-        control = url.removesuffix("/v1") + "/control/faults"
-        client.post(control, json={"kind": "drop", "times": 1, "after": 0.5})
-        received = b""
-        with client.stream("GET", f"{url}/lms/courses", headers=HEADERS) as answer:
-            broken = False
-            try:
-                for chunk in answer.iter_raw():
-                    received += chunk
-            except httpx.RemoteProtocolError:
-                broken = True
-        assert broken
-        assert 0 < len(received) < int(answer.headers["content-length"])
-        whole = client.get(f"{url}/lms/courses", headers=HEADERS)
-        assert whole.content.startswith(received)
-    process.terminate()
-    output, _ = process.communicate(timeout=10)
-    assert output == "returned\n"

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import ChangeRequest
 from service.sandbox.endpoint import Endpoint, Incoming
+from service.sandbox.rate import Budget
 
 SCHEMA = json.loads(Path(__file__).with_name("sandbox_schema.json").read_text(encoding="utf-8"))
 PARAMETERS = SCHEMA["$defs"]["parameters"]
@@ -423,3 +424,11 @@ def test_the_budget_of_a_key_is_announced_and_kept_and_renewed_after_a_minute():
     assert refused.headers["retry-after"] == announced["reset"] == "1"
     assert at(59_900, headers={})[0].status == 401
     assert at(60_000)[0].status == 200
+
+
+def test_a_clock_that_is_put_back_leaves_the_window_it_was_in():
+    budget = Budget(2)
+    budget.spend(NOW)
+    assert budget.spend(NOW + 30_000).remaining == 0
+    back = budget.spend(NOW - 3_600_000)
+    assert (back.granted, back.remaining, back.reset_seconds) == (True, 1, 60)
