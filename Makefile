@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-nightly test-all-pythons check format lock clean runtime dev
+.PHONY: help demo up test test-nightly test-all-pythons bench check format lock clean runtime dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test-all-pythons: ## Run the tests on each supported Python that is installed
 	    echo "python$$version is not installed: left out"; \
 	  fi; \
 	done
+
+bench: dev ## Measure time and memory for each course; ARGS='sweep --profile' chooses one
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 check: dev ## Check formatting, lint, types, the import rule and the lock files
 	$(BIN)/ruff format --check .

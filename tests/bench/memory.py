@@ -1,0 +1,70 @@
+"""Resident memory of a worker process during a sweep, for catalogues of several sizes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from service.settings import Settings
+from tests.bench import report
+from tests.bench.memory_worker import Kind, Measured
+from tests.bench.rig import embedded_server, rig
+
+AIM_MB = 200
+_ROOT = Path(__file__).parents[2]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument(
+        "--courses",
+        type=int,
+        nargs="+",
+        default=[100_000, 500_000],
+        help="sizes of the catalogue, default %(default)s",
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measures and reports."""
+    measured: list[dict[str, object]] = []
+    for courses in options.courses:
+        async with embedded_server() as settings:
+            async with rig(settings) as registered:
+                server = await report.server_version(registered.services.redis)
+            for kind in ("baseline", "sweep"):
+                found = await _measure(settings, registered.id, kind, courses)
+                measured.append({"kind": kind, "courses": courses, **msgspec.to_builtins(found)})
+    report.show(
+        f"memory: resident MB of a worker process (aim: {AIM_MB})",
+        ("walk", "courses", "before", "at most", "seconds"),
+        [
+            tuple(str(row[name]) for name in ("kind", "courses", "before_mb", "peak_mb", "seconds"))
+            for row in measured
+        ],
+    )
+    report.tell("memory", server, {"walks": measured, "aim_mb": AIM_MB})
+
+
+async def _measure(settings: Settings, integration_id: str, kind: Kind, courses: int) -> Measured:
+    """One walk in a process of its own, so that the peak is that walk's."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.bench.memory_worker",
+        integration_id,
+        kind,
+        str(courses),
+        cwd=_ROOT,
+        env={**os.environ, **settings.to_environ()},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await child.communicate()
+    if child.returncode:
+        raise AssertionError(f"the worker process ended with {child.returncode}")
+    return msgspec.json.decode(said, type=Measured)

@@ -1,0 +1,120 @@
+"""What a benchmark walks: a server of its own, one worker's services, one integration."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from service.bootstrap import Services, open_services
+from service.clock import now_ms
+from service.domain.integrations import Credential, Integration, WalkRecord
+from service.settings import Settings
+from service.storage import keys
+from service.storage.ids import new_id
+from service.storage.schedule import ClaimLimit
+from service.supervisor import Supervisor
+from workers.poller import poll_batch
+from workers.process import JobContext
+
+_CLAIM_MS = 30_000
+
+
+class Walked(msgspec.Struct, frozen=True):
+    """A completed walk: what it says of itself, and the seconds its turns took in this process."""
+
+    record: WalkRecord
+    cpu: float
+    wall: float
+
+
+class _NoDispatcher:
+    """Stands in for enqueueing: the benchmark runs the jobs itself."""
+
+    async def dispatch(self, *_kinds: str, **_options: object) -> int:
+        return 0
+
+
+class Rig:
+    """One integration, walked by the same job that a worker would run."""
+
+    def __init__(self, services: Services, integration_id: str) -> None:
+        self.services = services
+        self.id = integration_id
+        self._context = JobContext(services, _NoDispatcher(), asyncio.Event())
+
+    async def walk(self, courses: int, verdict: str) -> Walked:
+        """One sweep. Raises AssertionError unless it gave every one of `courses` the `verdict`."""
+        asked = await self.services.integrations.request_walk(self.id, "sweep", now_ms())
+        cpu = wall = 0.0
+        while True:
+            claims = [(self.id, await self._claim())]
+            cpu_begun, wall_begun = time.process_time(), time.perf_counter()
+            await poll_batch(self._context, claims)
+            cpu += time.process_time() - cpu_begun
+            wall += time.perf_counter() - wall_begun
+            record = await self.services.integrations.get_walk(self.id, asked.id)
+            if record.state == "running":
+                continue  # a turn has a bounded length
+            if record.state != "completed" or record.verdicts != {verdict: courses}:
+                raise AssertionError(f"not the walk that was to be measured: {record}")
+            return Walked(record, cpu, wall)
+
+    async def baseline(self, courses: int) -> Walked:
+        """The silent first sweep."""
+        return await self.walk(courses, "created")
+
+    async def sweep(self, courses: int) -> Walked:
+        """A sweep that finds nothing changed."""
+        return await self.walk(courses, "unchanged")
+
+    async def _claim(self) -> int:
+        await self.services.redis.zadd(keys.due("walks"), {self.id: 0})
+        limit = ClaimLimit("walks", keys.rq_queue("bench"), 1, 1)
+        (claims,) = await self.services.schedule.claim([limit], _CLAIM_MS)
+        if claims.ids != [self.id]:
+            raise AssertionError("the integration could not be claimed")
+        return claims.token
+
+
+@asynccontextmanager
+async def embedded_server() -> AsyncIterator[Settings]:
+    """The settings of a service whose Valkey has just been started, empty, as `up` starts it."""
+    with tempfile.TemporaryDirectory(prefix="coursewire-bench-") as directory:
+        settings = Settings(data_dir=Path(directory), port=0)
+        async with Supervisor(settings, (), sink=lambda *_: None) as running:
+            yield running.settings
+
+
+@asynccontextmanager
+async def rig(settings: Settings, integration_id: str | None = None) -> AsyncIterator[Rig]:
+    """Services over the server, and the integration, registered if none is named."""
+    async with open_services(settings) as services:
+        yield Rig(services, integration_id or await _register(services))
+
+
+async def _register(services: Services) -> str:
+    now = now_ms()
+    credential = Credential(
+        id=new_id("cred"),
+        name="bench",
+        base_url="https://api.example/v1",
+        created_at=now,
+        updated_at=now,
+    )
+    await services.credentials.create(credential, "bench-key")
+    integration = Integration(
+        id=new_id("int"),
+        name="bench",
+        upstream_id="workday:bench",
+        credential_id=credential.id,
+        created_at=now,
+        updated_at=now,
+    )
+    await services.integrations.create(integration)
+    return integration.id

@@ -1,0 +1,153 @@
+"""Processor time of a sweep that finds nothing changed, against plainly decoding its pages."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+from service.domain.course import Course
+from tests.bench import pages, report
+from tests.bench.rig import Rig, embedded_server, rig
+from tests.bench.sampling import Sampler
+
+AIM = 1.5  # times the plain decoding; 1.2 later
+_PROFILED_ROUNDS = 5
+_SHOWN = 0.005  # of all time, below which a function is not worth a row
+
+
+class _Data(msgspec.Struct, frozen=True):
+    results: list[Course]
+    next: str | None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    status: Literal["success"]
+    data: _Data
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+class _Round(msgspec.Struct, frozen=True):
+    """Seconds that one round took."""
+
+    decode_cpu: float
+    decode_wall: float
+    sweep_cpu: float
+    sweep_wall: float
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--courses", type=int, default=100_000, help="default %(default)s")
+    parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
+    parser.add_argument(
+        "--uncut", action="store_true", help="records of 2.8 kB, as the sandbox makes them"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="more rounds, to show where the time goes"
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measures and reports."""
+    courses = options.courses
+    bodies = pages.prepared(courses, uncut=options.uncut)
+    async with embedded_server() as settings, rig(settings) as walker:
+        pages.serve(walker.services.upstream, bodies.__getitem__)
+        baseline = await walker.baseline(courses)
+        await walker.sweep(courses)  # so that nothing is done for the first time below
+        rounds = [
+            await _round(walker, bodies, courses, sweep_first=bool(number % 2))
+            for number in range(options.rounds)
+        ]
+        server = await report.server_version(walker.services.redis)
+        results = _results(rounds, courses)
+        results["record_bytes"] = round(sum(map(len, bodies)) / courses)
+        results["baseline_us"] = _us(baseline.cpu, courses)
+        _show(results)
+        if options.profile:
+            results["profile_us"] = await _profile(walker, courses)
+        report.tell("sweep", server, results)
+
+
+async def _round(walker: Rig, bodies: list[bytes], courses: int, *, sweep_first: bool) -> _Round:
+    if sweep_first:
+        gc.collect()
+        walked = await walker.sweep(courses)
+    gc.collect()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for body in bodies:
+        _decode(body)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    if not sweep_first:
+        gc.collect()
+        walked = await walker.sweep(courses)
+    return _Round(cpu, wall, walked.cpu, walked.wall)
+
+
+def _results(rounds: list[_Round], courses: int) -> dict[str, object]:
+    ratios = sorted(each.sweep_cpu / each.decode_cpu for each in rounds)
+    return {
+        "courses": courses,
+        "rounds": len(rounds),
+        **{
+            f"{name}_us": _us(median(getattr(each, name) for each in rounds), courses)
+            for name in _Round.__struct_fields__
+        },
+        "ratio": round(median(ratios), 2),
+        "ratio_least": round(ratios[0], 2),
+        "ratio_most": round(ratios[-1], 2),
+        "aim": AIM,
+    }
+
+
+def _show(results: dict[str, object]) -> None:
+    report.show(
+        f"sweep: {results['courses']} unchanged courses of {results['record_bytes']} bytes, "
+        f"without the network, median of {results['rounds']} rounds",
+        ("µs per record", "processor", "wall"),
+        [
+            ("plain typed decode", f"{results['decode_cpu_us']}", f"{results['decode_wall_us']}"),
+            ("unchanged sweep", f"{results['sweep_cpu_us']}", f"{results['sweep_wall_us']}"),
+            (
+                f"ratio (from {results['ratio_least']} to {results['ratio_most']}; aim {AIM})",
+                f"{results['ratio']}",
+                "",
+            ),
+            ("for comparison, once: the silent baseline", f"{results['baseline_us']}", ""),
+        ],
+    )
+
+
+async def _profile(walker: Rig, courses: int) -> dict[str, float]:
+    """µs per record by function: its own work and that of libraries it called."""
+    with Sampler() as sampler:
+        for _ in range(_PROFILED_ROUNDS):
+            await walker.sweep(courses)
+    everything = sampler.own.total()
+    records = courses * _PROFILED_ROUNDS
+    report.show(
+        f"where it goes, sampled over {_PROFILED_ROUNDS} more sweeps",
+        ("function", "own µs per record", "own %", "with ours it calls"),
+        [
+            (
+                name,
+                f"{_us(sampler.own[name], records)}",
+                f"{100 * sampler.own[name] / everything:.1f}",
+                f"{_us(total, records)}",
+            )
+            for name, total in sampler.total.most_common()
+            if total >= _SHOWN * everything
+        ],
+    )
+    return {name: _us(spent, records) for name, spent in sampler.own.most_common()}
+
+
+def _us(seconds: float, records: int) -> float:
+    return round(seconds / records * 1e6, 3)
