@@ -21,6 +21,7 @@ from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
+from service.api.reviews import ReviewController
 from service.api.status import StatusController
 from service.api.subscriptions import SubscriptionController
 from service.bootstrap import Services
@@ -51,6 +52,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         route_handlers=[
             CredentialController,
             IntegrationController,
+            ReviewController,
             SubscriptionController,
             DeliveryController,
             EventController,

@@ -15,6 +15,7 @@ from service.clients.upstream import UpstreamClient
 from service.domain.errors import SettingsError
 from service.settings import Settings
 from service.storage.attempts import Attempts
+from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
 from service.storage.counters import Counters
@@ -24,10 +25,11 @@ from service.storage.integrations import IntegrationStore
 from service.storage.lanes import Lanes
 from service.storage.leases import Leases
 from service.storage.matchers import Matchers
+from service.storage.memory import Memory
 from service.storage.metrics import Metrics
-from service.storage.rate_limits import RateLimits
 from service.storage.reconciliation import Reconciliation
 from service.storage.retention import Retention
+from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore
@@ -52,7 +54,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     attempts: Attempts
     schedule: Schedule
     leases: Leases
-    rate_limits: RateLimits
+    budgets: Budgets
+    memory: Memory
+    reviews: Reviews
     retention: Retention
     reconciliation: Reconciliation
     counters: Counters
@@ -112,7 +116,9 @@ def assemble(
         attempts=Attempts(redis, events),
         schedule=schedule,
         leases=Leases(redis),
-        rate_limits=RateLimits(redis),
+        budgets=Budgets(redis),
+        memory=Memory(redis),
+        reviews=Reviews(redis),
         retention=Retention(redis),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from xxhash import xxh3_64_hexdigest
 
 from service.clock import now_ms
-from service.domain.diff import Judgement
+from service.domain.diff import Judgement, Verdict
 from service.domain.errors import StaleSubscriptionsError
 from service.domain.events import MAX_BODY_BYTES, CourseFacts
 from service.domain.integrations import Baseline, Integration, WalkingState, WalkRecord
+from service.domain.sifting import Judged, Mark
 from service.domain.subscriptions import Matcher
 from service.domain.walking import WalkProgress
-from service.storage.catalogue import Change, NewEvent, Progress
+from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.counters import field
 from service.storage.leases import Lease
 from workers.process import JobContext
@@ -24,11 +26,42 @@ MAX_CHANGES = 250  # changes in one commit
 MAX_BYTES = 1_048_576  # course bytes in one commit
 MAX_ENTRIES = 5_000  # lane entries in one commit
 
+REVIEW_REQUIRED = "integration.review_required"
+
+
+class Portion(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be committed of a walk at once.
+
+    `unchanged` and `nameless` records are only counted; `seen` are digests of ids to add to the
+    sweep's; `opening` says how much is held if `marks` open a review; `detected_by` is the
+    walk's kind unless given.
+    """
+
+    judged: Sequence[Judged] = ()
+    marks: Sequence[Mark] = ()
+    unchanged: int = 0
+    nameless: int = 0
+    seen: bytes = b""
+    opening: Mapping[str, Any] | None = None
+    detected_by: str | None = None
+    is_page: bool = False
+
+    def verdicts(self) -> Counter[str]:
+        """How many records got which verdict; those that wait get theirs later."""
+        counted = Counter(str(one.judgement.verdict) for one in self.judged)
+        counted[Verdict.UNCHANGED.value] += self.unchanged
+        counted[Verdict.QUARANTINED.value] += self.nameless
+        counted[Verdict.HELD.value] += sum(
+            mark.operation in ("hold", "keep") for mark in self.marks
+        )
+        return +counted
+
 
 class Committer:
     """Writes for one walk under its lease, each commit building on the one before.
 
-    `stored` is the walk's progress as Redis holds it, `events` how many were appended.
+    `progress` is where the walk stands, `stored` what Redis holds of it (empty if nothing
+    yet), `events` how many were appended.
     """
 
     def __init__(
@@ -37,6 +70,7 @@ class Committer:
         lease: Lease,
         integration: Integration,
         state: WalkingState,
+        progress: WalkProgress,
         stored: bytes,
     ) -> None:
         self._context = context
@@ -44,44 +78,50 @@ class Committer:
         self._lease = lease
         self._integration = integration
         self._state = state
+        self.progress = progress
         self.stored = stored
         self.events = 0
 
-    async def commit(
-        self,
-        before: WalkProgress,
-        after: WalkProgress,
-        judged: Sequence[tuple[Judgement, bool]],
-        seen: bytes,
-        verdicts: Counter[str],
-    ) -> WalkProgress:
-        """Commits what was judged, in parts of bounded size. Only the last part moves the
-        cursor, so that a walk broken off in between fetches the page again."""
-        after = msgspec.structs.replace(after, updated_at=now_ms())
-        return await self._commit(before, after, judged, seen, verdicts)
+    async def commit(self, portion: Portion, **moved: Any) -> None:
+        """Commits what was judged, in parts of bounded size, and moves the progress on.
+
+        `moved` are fields of the progress. Only the last part sets them, so that a walk broken
+        off in between does the whole again.
+        """
+        counted = portion.verdicts()
+        moved["verdicts"] = _sum(self.progress.verdicts, counted)
+        await self._commit(portion, {**moved, "updated_at": now_ms(), "error": None}, counted)
+
+    async def stash(self, **moved: Any) -> None:
+        """Stores the progress with these fields of it, without counting as progress made."""
+        await self._commit(Portion(), moved, Counter())
 
     async def _commit(
-        self,
-        before: WalkProgress,
-        after: WalkProgress,
-        judged: Sequence[tuple[Judgement, bool]],
-        seen: bytes,
-        verdicts: Counter[str],
-    ) -> WalkProgress:
+        self, portion: Portion, moved: Mapping[str, Any], verdicts: Counter[str]
+    ) -> None:
         matcher = await self._services.matchers.current()
-        rest = list(judged)
+        rest = list(portion.judged)
         while True:
-            changes, taken = self._changes(matcher, before.kind, rest)
+            before = self.progress
+            changes, taken = self._changes(matcher, portion.detected_by or before.kind, rest)
             last = taken == len(rest)
-            goal = after if last else before
-            changed = sum(change.event is not None for change in changes)
-            step = msgspec.structs.replace(
-                goal,
+            after = msgspec.structs.replace(
+                before,
+                **(moved if last else {}),
                 step=before.step + 1,
-                changes=before.changes + changed,
+                changes=before.changes + sum(change.event is not None for change in changes),
             )
-            encoded = msgspec.json.encode(step)
-            increments = self._increments(changes, verdicts if last else Counter(), last)
+            batch = Batch(changes=changes)
+            increments = _increments(changes, verdicts if last else Counter())
+            if last:
+                batch = Batch(
+                    changes=changes,
+                    marks=portion.marks,
+                    seen=portion.seen,
+                    opening=self._opening(matcher, portion.opening),
+                )
+                increments[field("pages_total")] += portion.is_page
+            encoded = msgspec.json.encode(after)
             try:
                 committed = await self._services.catalogue.commit(
                     self._lease,
@@ -89,31 +129,28 @@ class Committer:
                     walk_id=before.walk_id,
                     subscriptions_version=matcher.version,
                     progress=Progress(self.stored, encoded),
-                    changes=changes,
-                    seen=seen if last else b"",
-                    increments=increments,
+                    batch=batch,
+                    increments=+increments,
                 )
             except StaleSubscriptionsError:
                 matcher = await self._services.matchers.current(fresh=True)
                 continue
-            self.stored = encoded
+            self.progress, self.stored = after, encoded
             self.events += committed.events
             if committed.lanes_woken:
                 await self._context.dispatcher.dispatch("lanes")
             if last:
-                return step
+                return
             rest = rest[taken:]
-            before = step
-            after = msgspec.structs.replace(after, changes=step.changes)
 
     def _changes(
-        self, matcher: Matcher, kind: str, judged: Sequence[tuple[Judgement, bool]]
+        self, matcher: Matcher, detected_by: str, judged: Sequence[Judged]
     ) -> tuple[list[Change], int]:
         changes: list[Change] = []
         size = entries = 0
-        for taken, (judgement, was_live) in enumerate(judged):
-            change = self._change(matcher, kind, judgement, was_live)
-            size += len(judgement.record or b"")
+        for taken, one in enumerate(judged):
+            change = self._change(matcher, detected_by, one)
+            size += len(one.judgement.record or b"")
             entries += len(change.event.lanes) if change.event is not None else 0
             if changes and (
                 len(changes) >= MAX_CHANGES or size > MAX_BYTES or entries > MAX_ENTRIES
@@ -122,17 +159,18 @@ class Committer:
             changes.append(change)
         return changes, len(judged)
 
-    def _change(self, matcher: Matcher, kind: str, judgement: Judgement, was_live: bool) -> Change:
+    def _change(self, matcher: Matcher, detected_by: str, one: Judged) -> Change:
+        judgement = one.judgement
         if judgement.fingerprint is None:
             return Change(course_id=judgement.course_id, problem=judgement.problem or "")
         return Change(
             course_id=judgement.course_id,
             fingerprint=judgement.fingerprint,
-            live=(not judgement.fingerprint.deleted) - was_live,
-            event=self._event(matcher, kind, judgement),
+            live=(not judgement.fingerprint.deleted) - one.live_before,
+            event=self._event(matcher, detected_by, judgement),
         )
 
-    def _event(self, matcher: Matcher, kind: str, judgement: Judgement) -> NewEvent | None:
+    def _event(self, matcher: Matcher, detected_by: str, judgement: Judgement) -> NewEvent | None:
         event_type, fingerprint = judgement.event_type, judgement.fingerprint
         integration, state = self._integration, self._state
         silent = not state.baselined and integration.baseline is Baseline.SILENT
@@ -150,7 +188,7 @@ class Committer:
             reason=judgement.reason,
             evidence=judgement.evidence,
             initial=not state.baselined and event_type == "course.created",
-            detected_by=kind,
+            detected_by=detected_by,
         )
         return NewEvent(
             type=event_type,
@@ -165,27 +203,34 @@ class Committer:
             ),
         )
 
-    def _increments(
-        self, changes: Sequence[Change], verdicts: Counter[str], page: bool
-    ) -> Counter[str]:
-        increments: Counter[str] = Counter()
-        for change in changes:
-            if change.event is not None:
-                increments[field("events_total", type=change.event.type)] += 1
-        for verdict, count in verdicts.items():
-            if count:
-                increments[field("records_total", verdict=str(verdict))] = count
-        if page and verdicts:
-            increments[field("pages_total")] += 1
-        return increments
+    def _opening(self, matcher: Matcher, counts: Mapping[str, Any] | None) -> NewEvent | None:
+        """The event that says that a review has opened, with how much it holds."""
+        return None if counts is None else self.announcement(matcher, REVIEW_REQUIRED, counts)
 
-    async def stash(self, progress: WalkProgress) -> WalkProgress:
-        """Stores a walk's progress as it is, without counting as progress made."""
-        return await self._commit(progress, progress, (), b"", Counter())
+    def announcement(self, matcher: Matcher, event_type: str, said: Mapping[str, Any]) -> NewEvent:
+        """An operational event about the integration."""
+        integration = self._integration
+        facts = {
+            "integration_id": integration.id,
+            "upstream_id": integration.upstream_id,
+            "external_id": integration.external_id,
+            "labels": integration.labels,
+            **said,
+        }
+        return NewEvent(
+            type=event_type,
+            facts=msgspec.json.encode(facts),
+            order_key=integration.id,
+            lanes=matcher.lanes(
+                event_type=event_type,
+                integration_id=integration.id,
+                labels=integration.labels,
+                changed=(),
+            ),
+        )
 
     async def finish(
         self,
-        progress: WalkProgress,
         record: WalkRecord,
         *,
         over: bool,
@@ -209,6 +254,20 @@ class Committer:
             event=event,
             subscriptions_version=subscriptions_version,
         )
+
+
+def _increments(changes: Sequence[Change], verdicts: Counter[str]) -> Counter[str]:
+    increments: Counter[str] = Counter()
+    for change in changes:
+        if change.event is not None:
+            increments[field("events_total", type=change.event.type)] += 1
+    for verdict, count in verdicts.items():
+        increments[field("records_total", verdict=verdict)] = count
+    return increments
+
+
+def _sum(verdicts: Mapping[str, int], more: Counter[str]) -> dict[str, int]:
+    return dict(Counter(verdicts) + more)
 
 
 def _sendable(record: bytes | None) -> bytes:

@@ -1,4 +1,4 @@
-"""One walk: fetch pages, compare them, commit what changed."""
+"""One turn at an integration: fetch pages, compare them, commit what changed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 from redis.exceptions import RedisError
@@ -14,9 +15,9 @@ from redis.exceptions import RedisError
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
-from service.domain.diff import Verdict, judge_absence
 from service.domain.errors import (
     EpochEndedError,
+    FingerprintVersionError,
     LeaseLostError,
     NotFoundError,
     SealError,
@@ -29,14 +30,16 @@ from service.domain.errors import (
     UpstreamNotFoundError,
     UpstreamNotReadyError,
     UpstreamPageError,
-    UpstreamRateLimitedError,
+    UpstreamPagingError,
     UpstreamTargetRefusedError,
+    UpstreamUnavailableError,
 )
 from service.domain.events import rfc3339
-from service.domain.fingerprint import REMOTE_DATA_PATHS, unpack
+from service.domain.fingerprint import REMOTE_DATA_PATHS
 from service.domain.integrations import (
     MODEL_PROBE_SECONDS,
     PROBE_SECONDS,
+    SKEW_REPORTED_MS,
     Integration,
     Problem,
     WalkingState,
@@ -44,35 +47,36 @@ from service.domain.integrations import (
     next_walk,
     next_walk_at,
 )
-from service.domain.subscriptions import Matcher
+from service.domain.sifting import Held, Judged, Sieve, Sifted
 from service.domain.walking import (
     MIN_PAGE_SIZE,
     PAGE_SIZE,
     RESUMABLE_MS,
-    VERIFY_BATCH,
     WalkProgress,
     begin,
+    controls_after,
+    count_others,
     judge_page,
     resumable,
     seen_digest,
-    seen_set,
     sight,
-    too_many_absent,
 )
 from service.logs import get_logger
-from service.storage.catalogue import NewEvent
 from service.storage.counters import field
 from service.storage.ids import new_id
 from service.storage.leases import Lease
-from service.storage.rate_limits import MAX_WAIT_SECONDS
-from workers.committer import Committer
+from workers.committer import Committer, Portion
+from workers.fetching import Fetcher
+from workers.inquiry import Inquiry
 from workers.isolation import run_isolated
 from workers.process import JobContext
+from workers.reviewer import Reviewer
+from workers.settling import Settling
+from workers.turn import Turn, TurnOverError
 
 LEASE_MS = 15_000
-TURN_SECONDS = 20.0  # after which a walk is handed back to the schedule, to be resumed
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
-MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages in circles
+MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without end
 
 BASELINE_COMPLETED = "integration.baseline_completed"
 _CODE = re.compile(r"[A-Za-z_.]{1,64}")
@@ -102,10 +106,6 @@ async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
             await services.leases.drop(lease, None)
             await _wake_if_resumed(services, integration_id)
             return
-        held = await services.rate_limits.held_ms(integration.credential_id)
-        if held:
-            await services.leases.drop(lease, held)
-            return
         stored = await services.walks.progress(integration_id)
         walk = Walk(context, lease, integration, state, stored)
         try:
@@ -127,10 +127,6 @@ async def _wake_if_resumed(services: Services, integration_id: str) -> None:
         await services.schedule.wake("walks", integration_id)
 
 
-class _TurnOverError(Exception):
-    """The walk is to go on in another job."""
-
-
 class Walk:
     """One turn at one integration: a whole walk, or a part of one."""
 
@@ -149,38 +145,34 @@ class Walk:
         self._ignored = frozenset(integration.ignore_paths) | (
             frozenset() if integration.track_remote_data else REMOTE_DATA_PATHS
         )
-        self._committer = Committer(context, lease, integration, state, stored)
-        self._ends = time.monotonic() + TURN_SECONDS
+        if stored:
+            progress = msgspec.json.decode(stored, type=WalkProgress)
+        else:
+            now = now_ms()
+            kind = next_walk(integration, state, now)
+            progress = begin(new_id("walk"), kind, state.epoch, state.watermark, now)
+        self._committer = Committer(context, lease, integration, state, progress, stored)
+        self._turn = Turn(context)
+        self._held = Held()
 
     async def run(self) -> None:
         """Walks until the walk is over, the turn is, or the upstream asks to wait."""
         started = time.monotonic()
-        progress, fresh = await self._begin()
-        if not fresh:
-            await self._give_up(progress)
-            return
         outcome, trouble = "failed", None
         try:
-            credential = await self._credential()
-            while not progress.pages_done:
-                self._check_turn()
-                progress = await self._page(credential, progress)
-            if progress.kind == "sweep":
-                progress, trouble = await self._absences(credential, progress)
-            await self._complete(progress, trouble)
+            if not await self._begin():
+                return
+            await self._go_on()
+            trouble = await self._complete()
             outcome = "completed"
-        except _TurnOverError:
-            outcome = "yielded"
-            await self._yield(progress, 0)
-        except UpstreamRateLimitedError as error:
-            outcome = "rate_limited"
-            wait = min(error.retry_after or 1.0, MAX_WAIT_SECONDS)
-            await self._services.rate_limits.hold(self._integration.credential_id, wait)
-            await self._yield(progress, int(wait * 1000))
-        except UpstreamError as error:
+        except TurnOverError as over:
+            outcome, trouble = over.outcome, over.reason if over.problem else None
+            await self._yield(over)
+        except (UpstreamError, FingerprintVersionError) as error:
             trouble = str(error)
-            await self._fail(progress, error)
+            await self._fail(error)
         finally:
+            progress = self._committer.progress
             (_log.warning if trouble else _log.info)(
                 "walk",
                 integration=self._integration.id,
@@ -195,35 +187,51 @@ class Walk:
                 seconds=round(time.monotonic() - started, 3),
             )
 
-    async def _begin(self) -> tuple[WalkProgress, bool]:
-        """The walk to go on with, and whether it may go on."""
-        state, integration = self._state, self._integration
-        now = now_ms()
+    async def _begin(self) -> bool:
+        """Whether there is a walk to go on with; one that is too old is ended instead."""
+        state, progress = self._state, self._committer.progress
         if self._committer.stored:
-            progress = msgspec.json.decode(self._committer.stored, type=WalkProgress)
-            return progress, resumable(progress, state.epoch, now)
-        kind = next_walk(integration, state, now)
+            if resumable(progress, state.epoch, now_ms()):
+                return True
+            await self._committer.finish(
+                progress.record("failed", finished_at=now_ms(), error="broken off, not resumed"),
+                over=True,
+                wait_ms=0,
+                fields={},
+                increments=self._walk_counters("failed"),
+            )
+            return False
         # A sweep answers a request for a delta too.
-        if state.requested_id is None or state.requested not in (kind, "delta"):
-            return begin(new_id("walk"), kind, state.epoch, state.watermark, now), True
-        asked_for = await self._services.integrations.get_walk(integration.id, state.requested_id)
-        progress = msgspec.structs.replace(
-            begin(asked_for.id, kind, state.epoch, state.watermark, now),
-            requested_at=asked_for.requested_at,
-        )
-        # A request is answered by a walk that begins after it: from here on others begin anew.
-        return await self._committer.stash(progress), True
+        if state.requested_id is not None and state.requested in (progress.kind, "delta"):
+            asked_for = await self._services.integrations.get_walk(
+                self._integration.id, state.requested_id
+            )
+            # A request is answered by a walk that begins after it: others begin anew from here.
+            self._committer.progress = msgspec.structs.replace(progress, walk_id=asked_for.id)
+            await self._committer.stash(requested_at=asked_for.requested_at)
+        return True
 
-    async def _give_up(self, progress: WalkProgress) -> None:
-        """Ends a walk that was broken off too long ago to be resumed."""
-        await self._committer.finish(
-            progress,
-            progress.record("failed", finished_at=now_ms(), error="broken off, not resumed"),
-            over=True,
-            wait_ms=0,
-            fields={},
-            increments=self._walk_counters(progress, "failed"),
+    async def _go_on(self) -> None:
+        services, integration, committer = self._services, self._integration, self._committer
+        progress = committer.progress
+        fetcher = Fetcher(
+            services, integration, await self._credential(), progress.kind, progress.place
         )
+        committer.progress = msgspec.structs.replace(progress, place=0)
+        inquiry = Inquiry(
+            fetcher, services.catalogue, integration.id, progress.epoch, self._ignored
+        )
+        reviewer = Reviewer(services, integration, self._state, committer, inquiry, self._turn)
+        await reviewer.carry_out()
+        if self._state.held:
+            self._held = (await services.reviews.get(integration.id, progress.epoch)).held
+        while committer.progress.phase == "pages":
+            await self._turn.check(now_ms())
+            await self._page(fetcher)
+        settling = Settling(services, integration, committer, inquiry, self._turn)
+        if committer.progress.phase == "absences":
+            await settling.find_absences()
+        await settling.settle()
 
     async def _credential(self) -> UpstreamCredential:
         try:
@@ -235,15 +243,12 @@ class Walk:
             ) from error
         return UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
 
-    def _check_turn(self) -> None:
-        if self._context.draining.is_set() or time.monotonic() >= self._ends:
-            raise _TurnOverError
-
     # --- pages ---------------------------------------------------------------------------
 
-    async def _page(self, credential: UpstreamCredential, progress: WalkProgress) -> WalkProgress:
+    async def _page(self, fetcher: Fetcher) -> None:
+        progress = self._committer.progress
         if progress.pages >= MAX_PAGES:
-            raise UpstreamPageError(f"the upstream pages without end: {MAX_PAGES} pages")
+            raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
         query = PageQuery(
             page_size=progress.page_size,
             cursor=progress.cursor,
@@ -252,125 +257,88 @@ class Walk:
             else rfc3339(progress.updated_after),
             include_deleted=True,
         )
-        page = await self._services.upstream.fetch_page(
-            credential, self._integration.upstream_id, query
-        )
-        if page.next is not None and page.next == progress.cursor:
-            raise UpstreamPageError("the upstream repeats the cursor it was given")
-        if len(page.results) > max(PAGE_SIZE, query.page_size):
-            raise UpstreamPageError(
-                f"the upstream sent {len(page.results)} records where {query.page_size} were "
-                "asked for"
-            )
+        page = await fetcher.page(query)
+        _check_page(progress, page)
         sightings, nameless = sight(page.results)
-        stored = await self._services.catalogue.read(
-            self._integration.id, progress.epoch, [sighting.course_id for sighting in sightings]
-        )
-        judged, verdicts = judge_page(sightings, stored, self._ignored)
-        verdicts[Verdict.QUARANTINED] += nameless
-        live = [sighting.course_id for sighting in sightings if sighting.live]
-        seen = b""
-        if progress.kind == "sweep":
-            seen = b"".join([seen_digest(sighting.course_id) for sighting in sightings])
-        after = msgspec.structs.replace(
-            progress,
-            cursor=page.next,
-            pages_done=page.next is None,
-            pages=progress.pages + 1,
-            records=progress.records + len(page.results),
-            live=progress.live + len(live),
-            control=live[-1] if live else progress.control,
-            watermark=_watermark(progress, page),
-            verdicts=_sum(progress.verdicts, verdicts),
-        )
-        return await self._committer.commit(progress, after, judged, seen, verdicts)
-
-    # --- absences ------------------------------------------------------------------------
-
-    async def _absences(
-        self, credential: UpstreamCredential, progress: WalkProgress
-    ) -> tuple[WalkProgress, str | None]:
-        """Reports live courses that a complete sweep did not show, once asking for them by id
-        has confirmed it. Returns also what was withheld, in words."""
-        integration = self._integration
-        seen = seen_set(await self._services.catalogue.seen(integration.id, progress.walk_id))
-        absent: set[str] = set()
-        live = 0
-        async for course_id in self._services.catalogue.live(integration.id, progress.epoch):
-            live += 1
-            if seen_digest(course_id) not in seen:
-                absent.add(course_id)
-        if not absent:
-            return progress, None
-        control = progress.control
-        if control is None:
-            return progress, "the sweep showed no live course; nothing was deleted"
-        if too_many_absent(len(absent), live):
-            return progress, (
-                f"{len(absent)} of {live} courses are absent from the sweep; too many to be "
-                "believed, nothing was deleted"
-            )
-        # In a list of ids, one with a comma could not be asked for.
-        missing = sorted(course_id for course_id in absent if "," not in course_id)
-        for start in range(0, len(missing), VERIFY_BATCH - 1):
-            batch = missing[start : start + VERIFY_BATCH - 1]
-            progress = await self._verify(credential, progress, control, batch)
-            if start + len(batch) < len(missing):
-                self._check_turn()
-        return progress, None
-
-    async def _verify(
-        self,
-        credential: UpstreamCredential,
-        progress: WalkProgress,
-        control: str,
-        course_ids: Sequence[str],
-    ) -> WalkProgress:
-        page = await self._services.upstream.fetch_page(
-            credential,
-            self._integration.upstream_id,
-            PageQuery(ids=(control, *course_ids), include_deleted=True),
-        )
-        sightings, nameless = sight(page.results)
-        shown = {sighting.course_id: sighting for sighting in sightings}
-        # What was asked for counts as seen from here on, so that a resumed walk asks on.
-        asked = b"".join([seen_digest(course_id) for course_id in course_ids])
-        proven = control in shown and shown[control].live and page.next is None and not nameless
-        if not proven:
-            return await self._committer.commit(progress, progress, (), asked, Counter())
-        # Read after the answer, so that nothing older is judged.
+        course_ids = [sighting.course_id for sighting in sightings]
         stored = await self._services.catalogue.read(
             self._integration.id, progress.epoch, course_ids
         )
-        found = [
-            (shown[course_id], packed)
-            for course_id, packed in zip(course_ids, stored, strict=True)
-            if course_id in shown
-        ]
-        judged, verdicts = judge_page(
-            [sighting for sighting, _ in found], [packed for _, packed in found], self._ignored
+        judged, unchanged = judge_page(sightings, stored, self._ignored)
+        live = [sighting.course_id for sighting in sightings if sighting.live]
+        sifted = await self._sift(page, judged, course_ids, live)
+        pages = progress.pages + 1
+        ended: Literal["absences", "settling"] = (
+            "absences" if progress.kind == "sweep" else "settling"
         )
-        for course_id, packed in zip(course_ids, stored, strict=True):
-            if course_id not in shown and packed is not None:
-                judged.append((judge_absence(course_id, unpack(packed)), True))
-                verdicts[Verdict.DELETED] += 1
-        after = msgspec.structs.replace(progress, verdicts=_sum(progress.verdicts, verdicts))
-        return await self._committer.commit(progress, after, judged, asked, verdicts)
+        skew_ms = progress.skew_ms
+        if progress.pages == 0 and page.date_ms is not None:
+            skew_ms = page.date_ms - now_ms()
+        await self._committer.commit(
+            Portion(
+                judged=sifted.flowing,
+                marks=sifted.marks,
+                unchanged=unchanged,
+                nameless=nameless,
+                seen=b"".join(map(seen_digest, course_ids)) if progress.kind == "sweep" else b"",
+                is_page=True,
+            ),
+            cursor=page.next,
+            # Brent's algorithm: a walk in circles meets the cursor of a power of two again.
+            landmark=page.next if pages & (pages - 1) == 0 else progress.landmark,
+            phase=ended if page.next is None else "pages",
+            pages=pages,
+            records=progress.records + len(page.results),
+            live=progress.live + len(live),
+            others=progress.others + count_others(sightings, judged),
+            controls=controls_after(progress.controls, live),
+            changed=sifted.changed,
+            waiting=sifted.waiting,
+            watermark=_watermark(progress, page),
+            skew_ms=skew_ms,
+        )
+
+    async def _sift(
+        self, page: Page, judged: list[Judged], course_ids: list[str], live: list[str]
+    ) -> Sifted:
+        progress, integration, state = self._committer.progress, self._integration, self._state
+        if not state.baselined:  # what nobody knows of yet needs no guard
+            return Sifted(flowing=judged, marks=[], waiting=progress.waiting, changed={})
+        held = (
+            await self._services.reviews.held(integration.id, progress.epoch, course_ids)
+            if state.held
+            else {}
+        )
+        sieve = Sieve(
+            guards=integration.guards,
+            kind=progress.kind,
+            changed=progress.changed,
+            waiting=progress.waiting,
+            seen=progress.records + len(page.results),
+            live=state.course_count,
+            held=self._held,
+            last=page.next is None,
+        )
+        return sieve.sift(judged, live, held)
 
     # --- the end of a turn ---------------------------------------------------------------
 
-    async def _complete(self, progress: WalkProgress, note: str | None) -> None:
-        now = now_ms()
+    async def _complete(self) -> str | None:
+        """Ends the walk well; returns what people should know of it all the same."""
+        now, progress = now_ms(), self._committer.progress
         # Read again, because its intervals may have been edited meanwhile.
         integration, state = await self._services.integrations.get(self._integration.id)
+        note = _note(integration, state, progress)
         state = msgspec.structs.replace(
             state,
             last_sweep_at=now if progress.kind == "sweep" else state.last_sweep_at,
         )
+        skewed = progress.skew_ms is not None and abs(progress.skew_ms) > SKEW_REPORTED_MS
         fields: dict[str, str | int | bytes] = {
             "watermark": progress.watermark,
             "failures": 0,
             "problem": "",
+            "clock_skew_ms": progress.skew_ms if skewed and progress.skew_ms else "",
             f"last_{progress.kind}_at": now,
         }
         first = progress.kind == "sweep" and not state.baselined
@@ -378,16 +346,23 @@ class Walk:
             fields["baselined"] = 1
         while True:
             matcher = await self._services.matchers.current(fresh=first)
+            said = {
+                "baseline": integration.baseline.value,
+                "records": progress.records,
+                "epoch": progress.epoch,
+                "previous_epoch": state.previous_epoch,
+            }
             try:
                 await self._committer.finish(
-                    progress,
                     progress.record("completed", finished_at=now, error=note),
                     over=True,
                     wait_ms=next_walk_at(integration, state, now) - now,
                     fields=fields,
-                    increments=self._walk_counters(progress, "completed")
+                    increments=self._walk_counters("completed")
                     + Counter([field("events_total", type=BASELINE_COMPLETED)] if first else []),
-                    event=self._baseline_event(matcher, progress) if first else None,
+                    event=self._committer.announcement(matcher, BASELINE_COMPLETED, said)
+                    if first
+                    else None,
                     subscriptions_version=matcher.version,
                 )
             except StaleSubscriptionsError:
@@ -395,85 +370,108 @@ class Walk:
             break
         if first:
             await self._context.dispatcher.dispatch("lanes")
+        return note
 
-    def _baseline_event(self, matcher: Matcher, progress: WalkProgress) -> NewEvent:
-        integration = self._integration
-        facts = {
-            "integration_id": integration.id,
-            "upstream_id": integration.upstream_id,
-            "external_id": integration.external_id,
-            "labels": integration.labels,
-            "baseline": integration.baseline.value,
-            "records": progress.records,
-        }
-        return NewEvent(
-            type=BASELINE_COMPLETED,
-            facts=msgspec.json.encode(facts),
-            order_key=integration.id,
-            lanes=matcher.lanes(
-                event_type=BASELINE_COMPLETED,
-                integration_id=integration.id,
-                labels=integration.labels,
-                changed=(),
-            ),
-        )
-
-    async def _yield(self, progress: WalkProgress, wait_ms: int) -> None:
-        if not self._committer.stored:
-            progress = await self._committer.stash(progress)
+    async def _yield(self, over: TurnOverError) -> None:
+        now = now_ms()
+        # A wait that was asked for does not make the walk any older.
+        fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
+        await self._committer.stash(place=over.place, error=over.reason, updated_at=fresh_at)
         await self._committer.finish(
-            progress,
-            progress.record("running"),
+            self._committer.progress.record(),
             over=False,
-            wait_ms=wait_ms,
-            fields={},
+            wait_ms=over.wait_ms,
+            fields={}
+            if over.problem is None
+            else {"problem": msgspec.json.encode(_lasting(self._state.problem, over.problem))},
             increments=Counter(),
         )
 
-    async def _fail(self, progress: WalkProgress, error: UpstreamError) -> None:
-        now = now_ms()
+    async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
+        now, progress = now_ms(), self._committer.progress
         failures = self._state.failures + 1
         over, attention, wait_ms = _consequence(error, progress, failures)
+        problem = _lasting(self._state.problem, _problem(error, now, attention=attention))
+        told = f"{problem.code}: {problem.message}"
         if not over:
-            progress = await self._committer.stash(_adapted(progress, error))
-        previous = self._state.problem
-        problem = Problem(
-            code=error.code or type(error).__name__.removesuffix("Error"),
-            message=str(error),
-            since=previous.since if previous is not None else now,
-            attention=attention,
-            status=error.status,
-            log_url=error.log_url,
-        )
+            await self._committer.stash(error=told, **_adapted(progress, error))
         await self._committer.finish(
-            progress,
-            progress.record(
-                "failed" if over else "running",
-                finished_at=now if over else None,
-                error=f"{problem.code}: {problem.message}",
-            ),
+            progress.record("failed", finished_at=now, error=told),
             over=over,
             wait_ms=wait_ms,
             fields={"failures": failures, "problem": msgspec.json.encode(problem)},
-            increments=self._walk_counters(progress, "failed")
+            increments=(self._walk_counters("failed") if over else Counter())
             + Counter([field("upstream_errors_total", code=_label(problem.code))]),
         )
 
-    def _walk_counters(self, progress: WalkProgress, outcome: str) -> Counter[str]:
-        return Counter([field("walks_total", kind=progress.kind, outcome=outcome)])
+    def _walk_counters(self, outcome: str) -> Counter[str]:
+        kind = self._committer.progress.kind
+        return Counter([field("walks_total", kind=kind, outcome=outcome)])
+
+
+def _check_page(progress: WalkProgress, page: Page) -> None:
+    if page.next is not None and page.next in (progress.cursor, progress.landmark):
+        raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
+    if len(page.results) > max(PAGE_SIZE, progress.page_size):
+        raise UpstreamPageError(
+            f"the upstream sent {len(page.results)} records where {progress.page_size} were "
+            "asked for"
+        )
+
+
+def _note(integration: Integration, state: WalkingState, progress: WalkProgress) -> str | None:
+    notes = []
+    if progress.kind == "sweep" and not progress.controls and state.course_count:
+        notes.append("the sweep showed no live course; absences were not believed")
+    if state.held:
+        notes.append(
+            f"{state.held} changes are held until they are decided on: "
+            f"GET /v1/integrations/{integration.id}/review"
+        )
+    return "; ".join(notes) or None
+
+
+def _problem(
+    error: UpstreamError | FingerprintVersionError, now: int, *, attention: bool
+) -> Problem:
+    name = type(error).__name__.removesuffix("Error")
+    if isinstance(error, FingerprintVersionError):
+        return Problem(code=name, message=str(error), since=now, attention=attention)
+    return Problem(
+        code=error.code or name,
+        message=str(error),
+        since=now,
+        attention=attention,
+        status=error.status,
+        log_url=error.log_url,
+    )
+
+
+def _lasting(previous: Problem | None, problem: Problem) -> Problem:
+    """The problem, since the first failure in a row."""
+    since = previous.since if previous is not None else problem.since
+    return msgspec.structs.replace(problem, since=since)
 
 
 def _consequence(
-    error: UpstreamError, progress: WalkProgress, failures: int
+    error: UpstreamError | FingerprintVersionError, progress: WalkProgress, failures: int
 ) -> tuple[bool, bool, int]:
     """Whether the walk is over, whether a person must act, and how long to wait in ms."""
-    if isinstance(error, UpstreamAuthError | UpstreamNotFoundError | UpstreamTargetRefusedError):
+    if isinstance(
+        error,
+        FingerprintVersionError
+        | UpstreamAuthError
+        | UpstreamNotFoundError
+        | UpstreamTargetRefusedError,
+    ):
         return True, True, PROBE_SECONDS * 1000
     if isinstance(error, UpstreamModelUnavailableError):
         return True, True, MODEL_PROBE_SECONDS * 1000
     if isinstance(error, UpstreamNotReadyError):
         return True, False, PROBE_SECONDS * 1000
     wait_ms = backoff_ms(failures, random.random())
+    if isinstance(error, UpstreamPagingError):
+        return True, False, wait_ms
     if isinstance(error, UpstreamInputError):
         refused = progress.cursor is None or progress.restarts > 0
         return refused, False, wait_ms if refused else 0
@@ -482,15 +480,14 @@ def _consequence(
     return now_ms() - progress.updated_at > RESUMABLE_MS, False, wait_ms
 
 
-def _adapted(progress: WalkProgress, error: UpstreamError) -> WalkProgress:
+def _adapted(progress: WalkProgress, error: Exception) -> dict[str, Any]:
     """How a walk goes on after an error: from the start where its cursor is no good any more
-    (what it had seen still counts as seen), with smaller pages where one was not readable."""
+    (what it had seen still counts as seen), with smaller pages where one did not arrive."""
     if isinstance(error, UpstreamInputError):
-        return msgspec.structs.replace(progress, cursor=None, restarts=progress.restarts + 1)
-    if isinstance(error, UpstreamPageError):
-        smaller = max(MIN_PAGE_SIZE, progress.page_size // 2)
-        return msgspec.structs.replace(progress, page_size=smaller)
-    return progress
+        return {"cursor": None, "landmark": None, "changed": {}, "restarts": progress.restarts + 1}
+    if isinstance(error, UpstreamPageError | UpstreamUnavailableError):
+        return {"page_size": max(MIN_PAGE_SIZE, progress.page_size // 2)}
+    return {}
 
 
 def _label(code: str) -> str:
@@ -503,10 +500,3 @@ def _watermark(progress: WalkProgress, page: Page) -> int:
     if progress.pages or page.date_ms is None:
         return progress.watermark
     return min(progress.watermark, page.date_ms)
-
-
-def _sum(verdicts: dict[str, int], more: Counter[str]) -> dict[str, int]:
-    total = Counter(verdicts)
-    for verdict, count in more.items():
-        total[str(verdict)] += count
-    return {verdict: count for verdict, count in total.items() if count}

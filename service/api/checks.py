@@ -37,6 +37,9 @@ _BY_CODE = {
     "UpstreamTargetRefused": (
         "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another base_url"
     ),
+    "FingerprintVersion": "go back to the release that wrote it, or delete and register anew",
+    "RedisMemory": "give Redis more memory, or shorten the retention of events",
+    "UpstreamPaging": "nothing, if it passes by itself; else tell the upstream's operators",
     "UpstreamNotFound": _BASE_URL,
     "UpstreamInput": _BASE_URL,
     "UpstreamPage": _BASE_URL,

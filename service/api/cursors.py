@@ -6,8 +6,8 @@ import base64
 import re
 
 from service.domain.identifiers import EVENT_PREFIX, event_position
-from service.storage.catalogue import ScanPlace
 from service.storage.index import IndexPosition
+from service.storage.scans import ScanPlace
 
 _LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
 _SCAN_CURSOR = re.compile(r"[0-9]{1,20}")

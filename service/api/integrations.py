@@ -17,10 +17,12 @@ from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
     boolean,
+    fields_of,
     identifier,
     labels,
     list_of,
     nullable,
+    number,
     one_of,
     text,
     visible,
@@ -53,6 +55,7 @@ from service.clients.upstream import UpstreamCredential
 from service.clock import now_ms
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.fingerprint import TRACKED_PATHS
+from service.domain.guards import Guards
 from service.domain.integrations import (
     DELTA_INTERVAL_SECONDS,
     SWEEP_INTERVAL_SECONDS,
@@ -63,6 +66,7 @@ from service.domain.integrations import (
 )
 from service.storage.ids import new_id
 
+DEFAULT_GUARDS = Guards()
 MAX_DELTA_INTERVAL = 86_400
 MAX_SWEEP_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
 
@@ -122,13 +126,45 @@ FIELDS: Table = {
         meaning="whether changes of remote_data count as changes",
         default=False,
     ),
+    "guards": Field(
+        parser=fields_of(
+            {
+                "deleted_count": Field(
+                    parser=whole_number(0, 10_000_000),
+                    meaning="so many deletions of one walk are never held",
+                    default=DEFAULT_GUARDS.deleted_count,
+                ),
+                "deleted_share": Field(
+                    parser=number(0, 1, "1 switches it off"),
+                    meaning="more deletions than this share of the live courses are held",
+                    default=DEFAULT_GUARDS.deleted_share,
+                ),
+                "deleted_share_max": Field(
+                    parser=number(0, 1, "1 switches it off"),
+                    meaning="more than this share are held however few they are",
+                    default=DEFAULT_GUARDS.deleted_share_max,
+                ),
+                "changed_count": Field(
+                    parser=whole_number(1, 10_000_000),
+                    meaning="fewer courses that changed in one path are never held",
+                    default=DEFAULT_GUARDS.changed_count,
+                ),
+                "changed_share": Field(
+                    parser=number(0, 1, "1 switches it off"),
+                    meaning="more than this share of the live courses are held",
+                    default=DEFAULT_GUARDS.changed_share,
+                ),
+            }
+        ),
+        meaning="how much change in one walk is held for review; what is left out stays",
+    ),
     "paused": Field(parser=boolean(), meaning="whether it is not walked", default=False),
 }
 REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 INLINE = ("base_url", "api_key")  # a credential's values
 READ_ONLY = (
-    *("id", "created_at", "updated_at", "state", "epoch", "course_count", "quarantined"),
-    *("last_walk", "next_walk_at", "error"),
+    *("id", "created_at", "updated_at", "state", "epoch", "held", "course_count"),
+    *("quarantined", "clock_skew_seconds", "last_walk", "next_walk_at", "error"),
 )
 CHECK_FIELDS: Table = {
     name: FIELDS[name] for name in ("upstream_id", "credential_id", "base_url", "api_key")
@@ -172,6 +208,7 @@ class IntegrationController(Controller):
         values = form.accept()
         made = await _make_credential(values, services)
         now = now_ms()
+        values["guards"] = Guards(**values.get("guards", {}))
         integration = Integration(id=new_id("int"), created_at=now, updated_at=now, **values)
         try:
             await services.integrations.create(integration)
@@ -230,7 +267,8 @@ class IntegrationController(Controller):
         services: GivenServices,
     ) -> IntegrationView:
         """Changes what is sent. Another `upstream_id`, or a credential with another base URL,
-        begins a new epoch with a new baseline; nothing else resets anything."""
+        begins a new epoch with a new baseline, and so does another `baseline` while the first
+        is not complete; nothing else resets anything."""
         table = FIELDS
         if not document.keys().isdisjoint(INLINE):
             integration, _ = await services.integrations.get(integration_id)
@@ -239,8 +277,15 @@ class IntegrationController(Controller):
         await _check_known(form, services)
         values = form.accept()
 
+        guards = values.pop("guards", {})
+
         def change(integration: Integration) -> Integration:
-            return msgspec.structs.replace(integration, updated_at=now_ms(), **values)
+            return msgspec.structs.replace(
+                integration,
+                updated_at=now_ms(),
+                guards=msgspec.structs.replace(integration.guards, **guards),
+                **values,
+            )
 
         await services.integrations.update(integration_id, change)
         return await _shown(services, integration_id)
@@ -315,8 +360,9 @@ class IntegrationController(Controller):
         request: AnyRequest,
         services: GivenServices,
     ) -> Response[WalkView]:
-        """Queues a walk and returns it. One that is queued already is joined: a sweep serves
-        for a delta, and a queued delta becomes the sweep asked for."""
+        """Queues a walk and returns it. One that is under way or queued already is joined: a
+        sweep serves for a delta, and a queued delta becomes the sweep asked for. A walk under
+        way that was joined is followed by the next at once, for what it had passed by."""
         document = await provide_document(request) if await request.body() else {}
         kind = Form(document, WALK_FIELDS).accept().get("kind", "delta")
         walk = await services.integrations.request_walk(integration_id, kind, now_ms())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError
@@ -70,8 +70,10 @@ def reads(
     required: Collection[str] = (),
     editing: bool = False,
     query: Table | None = None,
+    headers: Sequence[Parameter] = (),
 ) -> type[Operation]:
-    """The documentation of an operation whose body or query is read by tables."""
+    """The documentation of an operation whose body or query is read by tables, and of the
+    headers that it reads."""
 
     @dataclass
     class Documented(Operation):
@@ -84,11 +86,11 @@ def reads(
             }
             if body is not None:
                 self.request_body = _request_body(body, required, editing=editing)
-            if query is not None:
-                self.parameters = [
-                    *(self.parameters or ()),
-                    *(_query_parameter(name, field) for name, field in query.items()),
-                ]
+            self.parameters = [
+                *(self.parameters or ()),
+                *headers,
+                *(_query_parameter(name, field) for name, field in (query or {}).items()),
+            ]
 
     return Documented
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import msgspec
-from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Reference, Schema
 
-from service.api.forms import FieldError, Parser, Refusal
+from service.api.forms import FieldError, Parser, Refusal, Table
 from service.domain.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, decode_secret
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -266,6 +267,36 @@ def labels() -> Parser:
             additional_properties=value_parser.schema,
             examples=[{"region": "eu"}],
         ),
+    )
+
+
+def fields_of(table: Table) -> Parser:
+    """An object of named fields, any of which may be left out."""
+
+    def parse(value: Any) -> dict[str, Any]:
+        _expect(value, dict, "an object")
+        parsed: dict[str, Any] = {}
+        found: list[FieldError] = []
+        for name, content in value.items():
+            path = f".{name[:64]}"
+            if name not in table:
+                found.append(FieldError(path, "is not known", f"known are {', '.join(table)}"))
+                continue
+            try:
+                parsed[name] = table[name].parser.parse(content)
+            except Refusal as refusal:
+                found += refusal.below(path)
+        if found:
+            raise Refusal.of(found)
+        return parsed
+
+    properties: dict[str, Reference | Schema] = {
+        name: replace(field.parser.schema, description=field.meaning, default=field.default)
+        for name, field in table.items()
+    }
+    return Parser(
+        parse,
+        Schema(type=OpenAPIType.OBJECT, properties=properties, additional_properties=False),
     )
 
 

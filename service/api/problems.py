@@ -21,6 +21,8 @@ from service.domain.errors import (
     CredentialInUseError,
     IntegrationExistsError,
     NotFoundError,
+    PreconditionFailedError,
+    PreconditionRequiredError,
     SealError,
     StorageUnavailableError,
 )
@@ -56,6 +58,14 @@ INTEGRATION_EXISTS = ProblemType(
 CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use", HTTPStatus.CONFLICT, "Integrations still use the credential"
 )
+PRECONDITION_FAILED = ProblemType(
+    "precondition-failed", HTTPStatus.PRECONDITION_FAILED, "It has changed since it was shown"
+)
+PRECONDITION_REQUIRED = ProblemType(
+    "precondition-required",
+    HTTPStatus.PRECONDITION_REQUIRED,
+    "The request must say what it builds on",
+)
 TOO_LARGE = ProblemType(
     "too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large"
 )
@@ -83,6 +93,8 @@ CATALOGUE = (
     CONFLICT,
     INTEGRATION_EXISTS,
     CREDENTIAL_IN_USE,
+    PRECONDITION_FAILED,
+    PRECONDITION_REQUIRED,
     TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     VALIDATION,
@@ -96,6 +108,8 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     IntegrationExistsError: INTEGRATION_EXISTS,
     CredentialInUseError: CREDENTIAL_IN_USE,
     ConflictError: CONFLICT,
+    PreconditionFailedError: PRECONDITION_FAILED,
+    PreconditionRequiredError: PRECONDITION_REQUIRED,
     InvalidRequestError: VALIDATION,
     SealError: SECRET_UNREADABLE,
     StorageUnavailableError: STORAGE_UNAVAILABLE,

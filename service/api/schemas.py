@@ -90,19 +90,25 @@ class IntegrationView(msgspec.Struct, frozen=True, kw_only=True):
     ]
     ignore_paths: Annotated[tuple[str, ...], _means("paths whose changes are not reported")]
     track_remote_data: Annotated[bool, _means("whether changes of remote_data count")]
+    guards: Annotated[dict[str, float], _means("how much change in one walk is held for review")]
     paused: Annotated[bool, _means("whether it is not walked")]
     created_at: Annotated[Timestamp, _means("when it was registered")]
     updated_at: Annotated[Timestamp, _means("when it was last changed")]
     state: Annotated[
         str,
         _means(
-            "the first that applies: paused; error: a person must act, see `error`; "
-            "pending: its first sweep is not complete; active"
+            "the first that applies: paused; error: a person must act, see `error`; review: "
+            "changes are held for a decision; pending: its first sweep is not complete; active"
         ),
     ]
     epoch: Annotated[str, _means("names its catalogue; another one begins with another upstream")]
+    held: Annotated[int, _means("changes held for a decision, or until it is carried out")]
     course_count: Annotated[int, _means("live courses")]
     quarantined: Annotated[int, _means("courses whose records do not decode")]
+    clock_skew_seconds: Annotated[
+        float | None,
+        _means("how far the upstream's clock is ahead of ours; null: within 30 seconds"),
+    ]
     last_walk: Annotated[WalkView | None, _means("the latest walk")]
     next_walk_at: Annotated[
         Timestamp | None, _means("when it is due; null: it is under way or paused")
@@ -116,6 +122,37 @@ class IntegrationList(msgspec.Struct, frozen=True):
     """A page of integrations in the order of creation; `next` leads on."""
 
     items: Annotated[list[IntegrationView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
+
+
+class HeldChangeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that is held. Its course's last event and what is kept of it stay as they were."""
+
+    course_id: Annotated[str, _means("the course's id at the upstream")]
+    kind: Annotated[str, _means("deleted or updated")]
+    evidence: Annotated[
+        str | None,
+        _means("of a deletion: tombstone, or absence, which is verified when it is applied"),
+    ]
+    changed: Annotated[tuple[str, ...], _means("of an update: the paths that are held")]
+
+
+class ReviewView(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes of an integration that are held because they are too many to be believed. `deleted`
+    and `changed` count all of them, `items` is a page of them in no order."""
+
+    integration_id: Annotated[str, _means("the integration")]
+    state: Annotated[
+        str,
+        _means(
+            "open: a decision is needed; applying or discarding: the last one is being carried "
+            "out; none"
+        ),
+    ]
+    since: Annotated[Timestamp | None, _means("when the first of them was held")]
+    deleted: Annotated[int, _means("how many courses seem to be deleted")]
+    changed: Annotated[dict[str, int], _means("how many courses changed, by path")]
+    items: Annotated[list[HeldChangeView], _means("the page")]
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
@@ -134,15 +171,16 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class CourseView(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a course. `state` is live, deleted or quarantined (with the reason that
-    its record does not decode); `sequence` and `last_event_id` are null before its first event."""
+    """What is kept of a course. `state` is live, deleted, held (a change of it waits for a
+    decision) or quarantined (with the reason that its record does not decode); `sequence` and
+    `last_event_id` are null before its first event."""
 
     course_id: Annotated[str, _means("its id at the upstream")]
     remote_id: Annotated[str | None, _means("its id in the learning system")]
     origin_id: Annotated[
         str | None, _means("its id where it came from, if the learning system says so")
     ]
-    state: Annotated[str, _means("live, deleted or quarantined")]
+    state: Annotated[str, _means("live, deleted, held or quarantined")]
     reason: Annotated[str | None, _means("why its record does not decode")]
     sequence: Annotated[int | None, _means("the number of its last event")]
     last_event_id: Annotated[str | None, _means("the id of its last event")]

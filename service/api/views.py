@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from service.api import checks, schemas
@@ -19,6 +21,7 @@ from service.domain.subscriptions import Subscription
 from service.storage.attempts import Attempt, Delivery
 from service.storage.catalogue import CourseRow
 from service.storage.lanes import LaneDepth
+from service.storage.reviews import HeldChange, Review
 
 
 def moment(milliseconds: int | None) -> schemas.Timestamp | None:
@@ -56,13 +59,16 @@ def integration(
         baseline=one.baseline,
         ignore_paths=one.ignore_paths,
         track_remote_data=one.track_remote_data,
+        guards=msgspec.structs.asdict(one.guards),
         paused=one.paused,
         created_at=rfc3339(one.created_at),
         updated_at=rfc3339(one.updated_at),
         state=walking.state_of(one, state),
         epoch=state.epoch,
+        held=state.held,
         course_count=state.course_count,
         quarantined=state.quarantined,
+        clock_skew_seconds=None if state.clock_skew_ms is None else state.clock_skew_ms / 1000,
         last_walk=None if last_walk is None else walk(last_walk),
         next_walk_at=moment(next_walk_at),
         error=None if state.problem is None else _problem(state.problem),
@@ -99,6 +105,38 @@ def walk(one: WalkRecord) -> schemas.WalkView:
         verdicts=one.verdicts,
         changes=one.changes,
         error=one.error,
+    )
+
+
+def review(
+    integration_id: str,
+    state: WalkingState,
+    found: Review,
+    changes: Sequence[HeldChange],
+    following: str | None,
+) -> schemas.ReviewView:
+    """What is held of an integration."""
+    being_done = {"apply": "applying", "discard": "discarding"}
+    return schemas.ReviewView(
+        integration_id=integration_id,
+        state="open"
+        if found.since is not None
+        else being_done[state.decision]
+        if state.decision is not None
+        else "none",
+        since=moment(found.since),
+        deleted=found.held.deleted,
+        changed=dict(found.held.changed),
+        items=[
+            schemas.HeldChangeView(
+                course_id=one.id,
+                kind="updated" if one.withheld.kind == "update" else "deleted",
+                evidence=None if one.withheld.kind == "update" else one.withheld.kind,
+                changed=tuple(one.withheld.paths),
+            )
+            for one in changes
+        ],
+        next=following,
     )
 
 

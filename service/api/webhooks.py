@@ -25,6 +25,8 @@ _MEANINGS = {
     "course.updated": "Something tracked changed in a course; `changed` names the paths.",
     "course.deleted": "A course is gone; `evidence` says how that is known.",
     "integration.baseline_completed": "The first complete sweep of an epoch has ended.",
+    "integration.review_required": "Changes are held because they are too many to be believed; "
+    "somebody must decide on them.",
     TEST_EVENT: "Somebody asked for a test of the subscription.",
 }
 _HEADERS = {

@@ -47,6 +47,7 @@ class Verdict(StrEnum):
     DELETED = "deleted"
     RESTORED = "restored"
     RECORDED = "recorded"  # a deletion that nobody needs to hear of
+    HELD = "held"  # kept back for a person to decide on
     QUARANTINED = "quarantined"  # the record does not decode
 
 
@@ -100,6 +101,9 @@ def judge(
             return _still_deleted(course_id, record, raw, known)
         return _judge_live(record, raw, known, ignored)
     except UNREADABLE as error:
+        # Of a live course it is no proof that it is gone: a person should look at it.
+        if known is None and _is_anonymised(record):
+            return _still_deleted(course_id, record, raw, known)
         return _quarantined(course_id, record, error)
 
 
@@ -110,7 +114,7 @@ def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
         verdict=Verdict.DELETED,
         evidence="absence",
         # No bytes led here, so whatever bytes come next are looked at.
-        fingerprint=_deleted(known, NO_RAW),
+        fingerprint=gone(known, NO_RAW),
     )
 
 
@@ -161,7 +165,7 @@ def _changed(
     return changed_paths(known.paths, digests, ignored, version)
 
 
-def _deleted(known: Fingerprint, raw: bytes) -> Fingerprint:
+def gone(known: Fingerprint, raw: bytes) -> Fingerprint:
     """What is kept of a course that is gone: who it was, and its place among its events.
 
     Path digests are given up. Nothing is compared with them, since a course that comes back is
@@ -181,7 +185,7 @@ def _judge_tombstone(
             course_id=course_id,
             verdict=Verdict.DELETED,
             evidence="tombstone",
-            fingerprint=_deleted(known, raw),
+            fingerprint=gone(known, raw),
             record=bytes(record),
         )
     return _still_deleted(course_id, record, raw, known)
@@ -191,7 +195,7 @@ def _still_deleted(
     course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
 ) -> Judgement:
     if known is not None:
-        fingerprint = _deleted(known, raw)
+        fingerprint = gone(known, raw)
     else:
         identity = _identity(record)
         fingerprint = Fingerprint(
@@ -223,6 +227,15 @@ def _is_blank(content: Any) -> bool:
     if isinstance(content, list):
         return all(_is_blank(value) for value in content)
     return not content
+
+
+def _is_anonymised(record: msgspec.Raw) -> bool:
+    """Whether a record is what is left of a deleted one whose date went too: there, and null."""
+    try:
+        content = _decode_any(record)
+    except UNREADABLE:
+        return False
+    return "remote_id" in content and "revisions" in content and _is_blank(content)
 
 
 def _quarantined(course_id: str, record: msgspec.Raw, error: Exception) -> Judgement:

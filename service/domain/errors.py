@@ -47,6 +47,18 @@ class CredentialInUseError(ConflictError):
     """Integrations still use this credential."""
 
 
+class PreconditionFailedError(CoursewireError):
+    """What the request builds on has changed since it was shown."""
+
+
+class PreconditionRequiredError(CoursewireError):
+    """The request must say what it builds on."""
+
+
+class StaleReviewError(PreconditionFailedError):
+    """What is held has changed since it was shown: look at it again."""
+
+
 class TargetRefusedError(CoursewireError):
     """Requests to this address are not allowed."""
 
@@ -153,3 +165,7 @@ class UpstreamModelUnavailableError(UpstreamError):
 
 class UpstreamPageError(UpstreamError):
     """The upstream's answer does not decode as a page."""
+
+
+class UpstreamPagingError(UpstreamError):
+    """The upstream's pages lead in circles, or never end."""

@@ -213,6 +213,22 @@ def changed_paths(
     )
 
 
+def path_digest(paths: bytes, path: str) -> bytes:
+    """The digest of one path among those that the current version took."""
+    start = TRACKED_PATHS.index(path) * PATH_DIGEST_BYTES
+    return paths[start : start + PATH_DIGEST_BYTES]
+
+
+def with_path_digests(fingerprint: Fingerprint, digests: Mapping[str, bytes]) -> Fingerprint:
+    """A fingerprint of the current version with other digests of some paths. No bytes led to
+    it, so whatever bytes come next are looked at."""
+    paths = bytearray(fingerprint.paths)
+    for path, digest in digests.items():
+        start = TRACKED_PATHS.index(path) * PATH_DIGEST_BYTES
+        paths[start : start + PATH_DIGEST_BYTES] = digest
+    return msgspec.structs.replace(fingerprint, paths=bytes(paths), raw=NO_RAW)
+
+
 def _name(value: str | None) -> bytes:
     # A present name is marked, so that an empty one differs from none.
     return b"" if value is None else b"=" + value.encode()

@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import Literal
 
 import msgspec
+from xxhash import xxh3_64_intdigest
+
+from service.domain.guards import Guards
 
 DELTA_INTERVAL_SECONDS = 60
 SWEEP_INTERVAL_SECONDS = 21_600
@@ -14,8 +17,11 @@ DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: s
 PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
 MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
 MAX_BACKOFF_SECONDS = 900
+SWEEP_JITTER = 0.05  # of the interval by which a sweep may come later than its slot
+SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
 
 WalkKind = Literal["delta", "sweep"]
+Decision = Literal["apply", "discard"]
 
 
 class Baseline(StrEnum):
@@ -55,6 +61,7 @@ class Integration(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Baseline = Baseline.SILENT
     ignore_paths: tuple[str, ...] = ()
     track_remote_data: bool = False
+    guards: Guards = Guards()
     paused: bool = False
 
 
@@ -76,19 +83,25 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     """What walking an integration has led to so far. Times are epoch ms, None where never.
 
-    `epoch` names the catalogue in force; `failures` counts failed walks in a row;
+    `epoch` names the catalogue in force; `failures` counts failed walks in a row; `held`
+    counts the changes that wait for a decision or for it to be carried out, and `decision` is
+    the one to be carried out; `clock_skew_ms` is how far the upstream's clock is ahead of ours;
     `requested` is the walk asked for over the API and not yet begun.
     """
 
     epoch: str
+    previous_epoch: str | None = None
     baselined: bool = False
     watermark: int | None = None
     last_delta_at: int | None = None
     last_sweep_at: int | None = None
     course_count: int = 0
     quarantined: int = 0
+    held: int = 0
+    decision: Decision | None = None
     failures: int = 0
     problem: Problem | None = None
+    clock_skew_ms: int | None = None
     requested: WalkKind | None = None
     requested_id: str | None = None
 
@@ -98,6 +111,7 @@ class IntegrationState(StrEnum):
 
     PAUSED = "paused"
     ERROR = "error"
+    REVIEW = "review"
     PENDING = "pending"
     ACTIVE = "active"
 
@@ -108,6 +122,8 @@ def state_of(integration: Integration, walking: WalkingState) -> IntegrationStat
         return IntegrationState.PAUSED
     if walking.problem is not None and walking.problem.attention:
         return IntegrationState.ERROR
+    if walking.held:
+        return IntegrationState.REVIEW
     if not walking.baselined:
         return IntegrationState.PENDING
     return IntegrationState.ACTIVE
@@ -127,14 +143,17 @@ def next_walk(integration: Integration, walking: WalkingState, now_ms: int) -> W
 
 
 def sweep_due_at(integration: Integration, walking: WalkingState) -> int:
-    """Epoch ms of the next sweep. Spread by a stable offset, so that integrations registered
-    together do not sweep together; a missed sweep is not replayed."""
+    """Epoch ms of the next sweep: one in each slot of the interval, spread by a stable offset
+    and by a jitter that differs from slot to slot, so that integrations registered together do
+    not sweep together. A missed sweep is not replayed."""
     interval = integration.sweep_interval_seconds * 1000
     if walking.last_sweep_at is None:
         return 0
-    offset = int.from_bytes(integration.id.encode()[-6:], "big") % interval
-    previous_slot = (walking.last_sweep_at - offset) // interval
-    return (previous_slot + 1) * interval + offset
+    offset = xxh3_64_intdigest(integration.id.encode()) % interval
+    slot = (walking.last_sweep_at - offset) // interval + 1
+    spread = int(interval * SWEEP_JITTER) + 1
+    jitter = xxh3_64_intdigest(f"{integration.id} {slot}".encode()) % spread
+    return slot * interval + offset + jitter
 
 
 def next_walk_at(integration: Integration, walking: WalkingState, now_ms: int) -> int:

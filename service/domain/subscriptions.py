@@ -11,7 +11,7 @@ import msgspec
 from service.domain.retry import DEFAULT_SCHEDULE
 
 COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
-OPERATIONAL_EVENT_TYPES = ("integration.baseline_completed",)
+OPERATIONAL_EVENT_TYPES = ("integration.baseline_completed", "integration.review_required")
 EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
 
 

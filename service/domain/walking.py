@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
+from array import array
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 from typing import Literal
 
 import msgspec
 from xxhash import xxh3_64_digest
 
 from service.domain.course import Head
-from service.domain.diff import UNREADABLE, Judgement, Verdict, judge
+from service.domain.diff import UNREADABLE, Verdict, judge
 from service.domain.fingerprint import RAW, raw_digest, unpack
 from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
+from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
 RESUMABLE_MS = 30 * 60_000  # a broken-off walk is resumed if its last page is no older
-SEEN_BYTES = 8
-VERIFY_BATCH = 100  # ids asked for at once, the control included
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False):
@@ -35,8 +37,14 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a walk stands after its last commit. Times are epoch ms.
 
     `updated_after` is where a delta begins (None for a sweep); `watermark` what completing
-    the walk will set; `step` counts commits, so that no two states of a walk are alike;
-    `live` counts records without a tombstone and `control` is the id of one of them.
+    the walk will set; `phase` what it is at: reading pages, looking for absences, or settling
+    what waits; `step` counts commits, so that no two states of a walk are alike; `landmark` is
+    a cursor passed earlier, to notice paging in circles; `live` counts records without a
+    tombstone and `controls` are the ids of the first and the last of them; `others` counts
+    records of courses that do not count as live; `changed` counts courses by changed path,
+    and `waiting` says whether any change waits for the end; `place` is the ms at which it is
+    its turn to spend from the credential's budget; `skew_ms` how far the upstream's clock is
+    ahead of ours; `error` what the last attempt at going on failed with.
     """
 
     walk_id: str
@@ -48,20 +56,27 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int
     updated_after: int | None = None
     cursor: str | None = None
-    pages_done: bool = False
+    landmark: str | None = None
+    phase: Literal["pages", "absences", "settling"] = "pages"
     step: int = 0
     restarts: int = 0
     page_size: int = PAGE_SIZE
     pages: int = 0
     records: int = 0
     live: int = 0
-    control: str | None = None
+    others: int = 0
+    controls: tuple[str, ...] = ()
     changes: int = 0
+    changed: dict[str, int] = {}
+    waiting: bool = False
     verdicts: dict[str, int] = {}
+    place: int = 0
+    skew_ms: int | None = None
+    error: str | None = None
 
     def record(
         self,
-        state: Literal["running", "completed", "failed"],
+        state: Literal["running", "completed", "failed"] = "running",
         *,
         finished_at: int | None = None,
         error: str | None = None,
@@ -78,7 +93,7 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
             records=self.records,
             verdicts=self.verdicts,
             changes=self.changes,
-            error=error,
+            error=self.error if state == "running" else error,
         )
 
 
@@ -141,24 +156,40 @@ def _identify(record: msgspec.Raw) -> tuple[str, bool]:
 
 def judge_page(
     sightings: Sequence[Sighting], stored: Sequence[bytes | None], ignored: Collection[str]
-) -> tuple[list[tuple[Judgement, bool]], Counter[str]]:
-    """What is to be written of a page, with whether each course was live before, and how many
-    records got which verdict. Records whose bytes are known under the current version go no
-    further than a comparison."""
-    judged: list[tuple[Judgement, bool]] = []
-    verdicts: Counter[str] = Counter()
+) -> tuple[list[Judged], int]:
+    """The judgements on a page's records, but for those whose bytes are known under the current
+    version, which go no further than a comparison; and how many those were."""
+    judged: list[Judged] = []
     unchanged = 0
     for sighting, packed in zip(sightings, stored, strict=True):
         if packed is not None and packed[RAW] == sighting.digest:
             unchanged += 1
             continue
         known = unpack(packed) if packed is not None else None
-        judgement = judge(sighting.course_id, sighting.record, known, ignored)
-        verdicts[judgement.verdict] += 1
-        judged.append((judgement, known is not None and not known.deleted))
-    if unchanged:
-        verdicts[Verdict.UNCHANGED] += unchanged
-    return judged, verdicts
+        judged.append(Judged(judge(sighting.course_id, sighting.record, known, ignored), known))
+    return judged, unchanged
+
+
+def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str, ...]:
+    """The first and the last live course of a walk, after a page with these."""
+    first = controls[:1] or tuple(live[:1])
+    last = tuple(live[-1:]) or controls[-1:]
+    return first if first == last else first + last
+
+
+def count_others(sightings: Sequence[Sighting], judged: Iterable[Judged]) -> int:
+    """How many records of a page are of courses that do not count as live after it: those with
+    tombstones that are known, and those that never decoded."""
+    others = sum(not sighting.live for sighting in sightings)
+    shown: frozenset[str] | None = None
+    for one in judged:
+        match one.judgement.verdict:
+            case Verdict.DELETED:  # until the end of the walk, at least
+                others -= 1
+            case Verdict.QUARANTINED:
+                shown = shown or frozenset(one.course_id for one in sightings if one.live)
+                others += (one.judgement.course_id in shown) - one.live_before
+    return others
 
 
 def seen_digest(course_id: str) -> bytes:
@@ -167,13 +198,19 @@ def seen_digest(course_id: str) -> bytes:
     return xxh3_64_digest(course_id.encode())
 
 
-def seen_set(stored: bytes) -> frozenset[bytes]:
-    """The digests kept of a sweep."""
-    return frozenset(
-        stored[start : start + SEEN_BYTES] for start in range(0, len(stored), SEEN_BYTES)
-    )
+def sorted_digests(stored: bytes) -> array[int]:
+    """The digests kept of a sweep, sorted, 8 bytes each however many they are."""
+    digests = array("Q", stored)
+    return array("Q", sorted(digests))
 
 
-def too_many_absent(absent: int, live: int) -> bool:
-    """Whether a sweep misses so much of a catalogue that it is not to be believed."""
-    return absent > max(10, live * 15 // 100) or 2 * absent > live
+def distinct(digests: array[int]) -> int:
+    """How many different ones there are among sorted digests."""
+    return sum(1 for _ in groupby(digests))
+
+
+def was_seen(digests: array[int], course_id: str) -> bool:
+    """Whether `digests`, sorted, hold that of `course_id`."""
+    digest = int.from_bytes(seen_digest(course_id), sys.byteorder)
+    place = bisect_left(digests, digest)
+    return place < len(digests) and digests[place] == digest

@@ -16,12 +16,15 @@ from service.domain.errors import (
 )
 from service.domain.fingerprint import DELETED, NO_EVENT, Fingerprint, unpack
 from service.domain.identifiers import EVENT_PREFIX
+from service.domain.sifting import Mark
 from service.domain.subscriptions import Lane
 from service.storage import keys
 from service.storage.counters import Counters, flatten
+from service.storage.hashes import read_field
 from service.storage.ids import event_suffixes
 from service.storage.lanes import RENDERINGS
 from service.storage.leases import Lease
+from service.storage.scans import ScanPlace, cut_page
 from service.storage.scripts import load
 
 if TYPE_CHECKING:
@@ -68,6 +71,19 @@ class Committed(msgspec.Struct, frozen=True):
     lanes_woken: int
 
 
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one commit writes besides the walk's progress.
+
+    `seen` are digests of ids to add to the sweep's; `opening` is the event that says that a
+    review has opened, appended if `marks` open one.
+    """
+
+    changes: Sequence[Change] = ()
+    marks: Sequence[Mark] = ()
+    seen: bytes = b""
+    opening: NewEvent | None = None
+
+
 class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     """A course as listed; `sequence` and `last_event_id` are None before its first event."""
 
@@ -78,14 +94,6 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int | None = None
     last_event_id: str | None = None
     quarantine_reason: str | None = None
-
-
-class ScanPlace(msgspec.Struct, frozen=True):
-    """A place in a catalogue: a scan's cursor, and the course behind which to go on among those
-    that the scan finds there."""
-
-    cursor: int
-    behind: str = ""
 
 
 class LaneTable:
@@ -152,6 +160,22 @@ class Catalogue:
             if packed[1:2] != DELETED:
                 yield course_id.decode()
 
+    async def any_live(self, integration_id: str, epoch: str, most: int) -> list[str]:
+        """Some live courses, picked at random from `most`."""
+        found = await self._redis.hrandfield(
+            keys.catalogue(integration_id, epoch), most, withvalues=True
+        )
+        pairs = cast("list[bytes]", found or [])
+        return [
+            course_id.decode()
+            for course_id, packed in zip(pairs[::2], pairs[1::2], strict=True)
+            if packed[1:2] != DELETED
+        ]
+
+    async def never_decoded(self, integration_id: str, epoch: str) -> list[str]:
+        """The ids of courses of which nothing but broken records was seen."""
+        return [row.id for row in await self._only_quarantined(integration_id, epoch)]
+
     async def seen(self, integration_id: str, walk_id: str) -> bytes:
         """The digests of the ids that a sweep has seen so far, 8 bytes each."""
         return cast("bytes", await self._redis.get(keys.seen(integration_id, walk_id)) or b"")
@@ -164,21 +188,28 @@ class Catalogue:
         walk_id: str,
         subscriptions_version: int,
         progress: Progress,
-        changes: Sequence[Change],
-        seen: bytes,
+        batch: Batch,
         increments: Counter[str],
     ) -> Committed:
-        """Writes changes, their events, lanes and counters, all or nothing.
+        """Writes changes, their events, lanes, marks and counters, all or nothing.
 
         Raises LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was
         written. A repeated call finds the progress moved on and counts as a lost lease.
         """
         integration_id = lease.owned_id
         lanes = LaneTable()
-        suffixes = iter(event_suffixes(sum(change.event is not None for change in changes)))
+        opening = batch.opening
+        count = sum(change.event is not None for change in batch.changes)
+        suffixes = iter(event_suffixes(count + (opening is not None)))
         written: list[str | int | bytes] = []
-        for change in changes:
+        for mark in batch.marks:
+            withheld = b"" if mark.withheld is None else mark.withheld.pack()
+            written += [mark.course_id, mark.operation, withheld]
+        for change in batch.changes:
             written += _arguments(change, lanes, suffixes)
+        announced: list[str | bytes] = ["", "", "", ""]
+        if opening is not None:
+            announced = [opening.type, next(suffixes), opening.facts, lanes.targets(opening.lanes)]
         status, *counts = await self._commit(
             keys=[
                 lease.key,
@@ -192,6 +223,10 @@ class Catalogue:
                 await self._counters.key(),
                 keys.due("lanes"),
                 keys.claimed("lanes"),
+                keys.waiting(integration_id, walk_id),
+                keys.held(integration_id, epoch),
+                keys.review(integration_id, epoch),
+                keys.decided(integration_id, epoch),
                 *lanes.keys(),
             ],
             args=[
@@ -201,11 +236,13 @@ class Catalogue:
                 subscriptions_version,
                 progress.before,
                 progress.after,
-                seen,
+                batch.seen,
                 SEEN_LIFETIME_SECONDS,
                 len(lanes.keys()),
                 len(increments),
                 integration_id,
+                len(batch.marks),
+                *announced,
                 *lanes.arguments(),
                 *flatten(increments),
                 *written,
@@ -226,36 +263,34 @@ class Catalogue:
                 keys.catalogue(integration_id, epoch), cursor=place.cursor, count=limit
             ),
         )
-        reasons = await self._reasons(integration_id, epoch, list(found))
+        notes = await self._notes(integration_id, epoch, list(found))
         rows = [
-            _row(course_id.decode(), packed, reason)
-            for (course_id, packed), reason in zip(found.items(), reasons, strict=True)
+            _row(course_id.decode(), packed, note)
+            for (course_id, packed), note in zip(found.items(), notes, strict=True)
         ]
         if place.cursor == 0:
             rows += await self._only_quarantined(integration_id, epoch)
-        # A scan gives more than it is asked for; what is cut off comes when it is repeated.
-        rows = sorted((row for row in rows if row.id > place.behind), key=lambda row: row.id)
-        if len(rows) > limit:
-            return rows[:limit], ScanPlace(place.cursor, rows[limit - 1].id)
-        return rows, ScanPlace(cursor) if cursor else None
+        return cut_page(rows, place, cursor, limit)
 
     async def row(self, integration_id: str, epoch: str, course_id: str) -> CourseRow:
         """One course. Raises NotFoundError."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hget(keys.catalogue(integration_id, epoch), course_id)
-            pipeline.hget(keys.quarantine(integration_id, epoch), course_id)
-            packed, reason = await pipeline.execute()
-        if packed is None and reason is None:
+        packed = await read_field(self._redis, keys.catalogue(integration_id, epoch), course_id)
+        (note,) = await self._notes(integration_id, epoch, [course_id.encode()])
+        if packed is None and note.reason is None:
             raise NotFoundError(f"there is no course {course_id} of {integration_id}")
-        return _row(course_id, packed, reason)
+        return _row(course_id, packed, note)
 
-    async def _reasons(
-        self, integration_id: str, epoch: str, course_ids: list[bytes]
-    ) -> list[bytes | None]:
+    async def _notes(self, integration_id: str, epoch: str, course_ids: list[bytes]) -> list[_Note]:
         if not course_ids:
             return []
-        found = await self._redis.hmget(keys.quarantine(integration_id, epoch), course_ids)
-        return cast("list[bytes | None]", found)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in (keys.quarantine, keys.held, keys.decided):
+                pipeline.hmget(key(integration_id, epoch), course_ids)
+            reasons, held, decided = await pipeline.execute()
+        return [
+            _Note(reason, waits is not None or is_decided is not None)
+            for reason, waits, is_decided in zip(reasons, held, decided, strict=True)
+        ]
 
     async def _only_quarantined(self, integration_id: str, epoch: str) -> list[CourseRow]:
         """Courses whose records never decoded, so that no fingerprint is kept of them."""
@@ -265,7 +300,7 @@ class Catalogue:
         )
         known = await self.read(integration_id, epoch, [name.decode() for name in reasons])
         return [
-            _row(name.decode(), None, reason)
+            _row(name.decode(), None, _Note(reason, held=False))
             for (name, reason), packed in zip(reasons.items(), known, strict=True)
             if packed is None
         ]
@@ -299,21 +334,29 @@ def _arguments(
     ]
 
 
-def _row(course_id: str, packed: bytes | None, reason: bytes | None) -> CourseRow:
+class _Note(msgspec.Struct, frozen=True):
+    """Why a course's record does not decode, and whether a change of it is held."""
+
+    reason: bytes | None
+    held: bool
+
+
+def _row(course_id: str, packed: bytes | None, note: _Note) -> CourseRow:
+    reason = None if note.reason is None else note.reason.decode()
     if packed is None:
-        return CourseRow(
-            id=course_id,
-            state="quarantined",
-            quarantine_reason=(reason or b"").decode(),
-        )
+        return CourseRow(id=course_id, state="quarantined", quarantine_reason=reason)
     known = unpack(packed)
     state = "deleted" if known.deleted else "live"
+    if reason is not None:
+        state = "quarantined"
+    elif note.held:
+        state = "held"
     return CourseRow(
         id=course_id,
-        state="quarantined" if reason is not None else state,
+        state=state,
         remote_id=known.remote_id,
         origin_id=known.origin_id,
         sequence=known.sequence or None,
         last_event_id=EVENT_PREFIX + known.event if known.event else None,
-        quarantine_reason=reason.decode() if reason is not None else None,
+        quarantine_reason=reason,
     )

@@ -140,8 +140,7 @@ class CredentialStore:
                 integration, epoch = user.integration, user.epoch.decode()
                 script_keys += [
                     keys.integration(integration.id),
-                    keys.catalogue(integration.id, epoch),
-                    keys.quarantine(integration.id, epoch),
+                    *keys.of_epoch(integration.id, epoch),
                 ]
                 args += [
                     integration.id,

@@ -10,12 +10,14 @@ import msgspec
 from service.domain.errors import ConflictError, IntegrationExistsError, NotFoundError
 from service.domain.integrations import (
     Credential,
+    Decision,
     Integration,
     Problem,
     WalkingState,
     WalkKind,
     WalkRecord,
 )
+from service.domain.walking import WalkProgress
 from service.storage import keys
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
@@ -31,6 +33,7 @@ _decode = msgspec.json.Decoder(Integration).decode
 _decode_credential = msgspec.json.Decoder(Credential).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 _decode_walk = msgspec.json.Decoder(WalkRecord).decode
+_decode_progress = msgspec.json.Decoder(WalkProgress).decode
 _encode = msgspec.json.encode
 
 Stored = tuple[Integration, WalkingState]
@@ -112,7 +115,8 @@ class IntegrationStore:
         """Applies `change` to what is stored.
 
         State stays as it is, but another `upstream_id`, or a credential with another base URL,
-        begins a new epoch. Raises NotFoundError, IntegrationExistsError.
+        begins a new epoch; so does another `baseline` before the baseline is complete, because
+        half of one cannot be reported. Raises NotFoundError, IntegrationExistsError.
         """
         for _ in range(_EDITS_TRIED):
             record, epoch = await self._record(integration_id)
@@ -122,6 +126,7 @@ class IntegrationStore:
             new_record, new_credential = await self._credential(after.credential_id)
             old_upstream = upstream_identity(old_credential.base_url, before.upstream_id)
             new_upstream = upstream_identity(new_credential.base_url, after.upstream_id)
+            moved = new_upstream != old_upstream
             status, *existing = await self._edit(
                 keys=[
                     keys.integration(integration_id),
@@ -131,20 +136,20 @@ class IntegrationStore:
                     keys.due("walks"),
                     keys.claimed("walks"),
                     keys.TOTALS,
-                    keys.catalogue(integration_id, epoch),
-                    keys.quarantine(integration_id, epoch),
+                    *keys.of_epoch(integration_id, epoch),
                 ],
                 args=[
                     integration_id,
                     record,
                     _encode(after),
                     epoch,
-                    new_id("ep") if new_upstream != old_upstream else "",
+                    new_id("ep") if moved or after.baseline is not before.baseline else "",
                     old_upstream,
                     new_upstream,
                     old_record,
                     new_record,
                     _place_in_schedule(before, after),
+                    "0" if moved else "1",
                 ],
             )
             if status == b"EXISTS":
@@ -172,10 +177,9 @@ class IntegrationStore:
                     keys.due("walks"),
                     keys.claimed("walks"),
                     keys.lease("walks", integration_id),
-                    keys.catalogue(integration_id, epoch),
-                    keys.quarantine(integration_id, epoch),
                     keys.walks(integration_id),
                     keys.walk_order(integration_id),
+                    *keys.of_epoch(integration_id, epoch),
                 ],
                 args=[
                     integration_id,
@@ -190,26 +194,31 @@ class IntegrationStore:
         raise ConflictError(f"others are editing integration {integration_id}: try again")
 
     async def request_walk(self, integration_id: str, kind: WalkKind, now_ms: int) -> WalkRecord:
-        """Asks for a walk now and returns it as queued.
+        """Asks for a walk now and returns it as queued, or the one under way.
 
-        A walk that is queued already is joined; a queued delta becomes the sweep asked for.
-        One under way is not joined, because it may have passed by what the caller is after.
-        Raises NotFoundError, or ConflictError if the integration is paused.
+        One under way is joined if it sees what was asked for, and followed by the next at once;
+        one that is queued already is joined too, and a queued delta becomes the sweep asked
+        for. Raises NotFoundError, or ConflictError if the integration is paused.
         """
         for _ in range(_EDITS_TRIED):
-            integration, walking, under_way = await self._walking(integration_id)
+            fields = await self._fields(integration_id)
+            integration, walking = _read(fields)
             if integration.paused:
                 raise ConflictError(f"integration {integration_id} is paused: resume it first")
+            under_way = _progress(fields)
             queued = None
-            if walking.requested_id is not None and walking.requested_id.encode() not in under_way:
-                queued = await self._find_walk(integration_id, walking.requested_id)
-            if queued is None:
+            if walking.requested_id not in (None, under_way.walk_id if under_way else None):
+                queued = await self._find_walk(integration_id, walking.requested_id or "")
+            joined = queued is None and under_way is not None and under_way.kind in (kind, "sweep")
+            if under_way is not None and joined:
+                walk = under_way.record()
+            elif queued is None:
                 walk = WalkRecord(id=new_id("walk"), kind=kind, state="queued", requested_at=now_ms)
             elif kind == "sweep":
                 walk = msgspec.structs.replace(queued, kind="sweep")
             else:
                 walk = queued
-            (status,) = await self._request(
+            status = await self._request(
                 keys=[
                     keys.integration(integration_id),
                     keys.walks(integration_id),
@@ -220,6 +229,8 @@ class IntegrationStore:
                 args=[
                     integration_id,
                     walking.requested_id or "",
+                    under_way.walk_id if under_way is not None else "",
+                    "join" if joined else "queue",
                     walk.kind,
                     walk.id,
                     _encode(walk),
@@ -230,15 +241,19 @@ class IntegrationStore:
         raise ConflictError(f"others are asking for walks of {integration_id}: try again")
 
     async def list_walks(self, integration_id: str) -> list[WalkRecord]:
-        """The walks that are kept, the latest first. Raises NotFoundError."""
+        """The walk under way, then those that are kept, the latest first. Raises NotFoundError."""
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.exists(keys.integration(integration_id))
+            pipeline.hgetall(keys.integration(integration_id))
             pipeline.zrange(keys.walk_order(integration_id), 0, -1, desc=True)
             pipeline.hgetall(keys.walks(integration_id))
-            exists, order, walks = await pipeline.execute()
-        if not exists:
+            fields, order, kept = await pipeline.execute()
+        if not fields:
             raise _not_found(integration_id)
-        return [_decode_walk(walks[walk_id]) for walk_id in order if walk_id in walks]
+        under_way = _progress(fields)
+        walks = [_decode_walk(kept[walk_id]) for walk_id in order if walk_id in kept]
+        if under_way is None:
+            return walks
+        return [under_way.record(), *(walk for walk in walks if walk.id != under_way.walk_id)]
 
     async def latest_walks(self, integration_ids: Sequence[str]) -> list[WalkRecord | None]:
         """The latest walk of each that has begun, None where none has."""
@@ -248,14 +263,21 @@ class IntegrationStore:
             for integration_id in integration_ids:
                 # At most one walk is queued, so the second at the latest has begun.
                 pipeline.zrange(keys.walk_order(integration_id), 0, 1, desc=True)
-            orders = await pipeline.execute()
-            for integration_id, order in zip(integration_ids, orders, strict=True):
-                pipeline.hmget(keys.walks(integration_id), order or [""])
+                pipeline.hget(keys.integration(integration_id), "walk")
             found = await pipeline.execute()
-        return [_first_begun(walks) for walks in found]
+            for integration_id, order in zip(integration_ids, found[::2], strict=True):
+                pipeline.hmget(keys.walks(integration_id), order or [""])
+            kept = await pipeline.execute()
+        return [
+            _decode_progress(walk).record() if walk else _first_begun(walks)
+            for walk, walks in zip(found[1::2], kept, strict=True)
+        ]
 
     async def get_walk(self, integration_id: str, walk_id: str) -> WalkRecord:
         """One walk. Raises NotFoundError."""
+        under_way = await read_field(self._redis, keys.integration(integration_id), "walk")
+        if under_way and (progress := _decode_progress(under_way)).walk_id == walk_id:
+            return progress.record()
         walk = await self._find_walk(integration_id, walk_id)
         if walk is None:
             raise NotFoundError(
@@ -275,13 +297,13 @@ class IntegrationStore:
             raise _not_found(integration_id)
         return record, epoch.decode()
 
-    async def _walking(self, integration_id: str) -> tuple[Integration, WalkingState, bytes]:
+    async def _fields(self, integration_id: str) -> dict[bytes, bytes]:
         fields = cast(
             "dict[bytes, bytes]", await self._redis.hgetall(keys.integration(integration_id))
         )
         if not fields:
             raise _not_found(integration_id)
-        return *_read(fields), fields.get(b"walk", b"")
+        return fields
 
     async def _credential(self, credential_id: str) -> tuple[bytes, Credential]:
         record = await read_field(self._redis, keys.credential(credential_id), "record")
@@ -315,18 +337,28 @@ def _read(fields: dict[bytes, bytes]) -> Stored:
     problem = fields.get(b"problem")
     walking = WalkingState(
         epoch=fields[b"epoch"].decode(),
+        previous_epoch=_text(fields, b"previous_epoch"),
         baselined=fields.get(b"baselined") == b"1",
         watermark=_number(fields, b"watermark"),
         last_delta_at=_number(fields, b"last_delta_at"),
         last_sweep_at=_number(fields, b"last_sweep_at"),
         course_count=_number(fields, b"course_count") or 0,
         quarantined=_number(fields, b"quarantined") or 0,
+        held=_number(fields, b"held") or 0,
+        decision=cast("Decision | None", _text(fields, b"decision")),
         failures=_number(fields, b"failures") or 0,
         problem=_decode_problem(problem) if problem else None,
+        clock_skew_ms=_number(fields, b"clock_skew_ms"),
         requested=cast("WalkKind | None", _text(fields, b"requested")),
         requested_id=_text(fields, b"requested_id"),
     )
     return _decode(fields[b"record"]), walking
+
+
+def _progress(fields: dict[bytes, bytes]) -> WalkProgress | None:
+    """The walk under way."""
+    walk = fields.get(b"walk")
+    return _decode_progress(walk) if walk else None
 
 
 def _number(fields: dict[bytes, bytes], name: bytes) -> int | None:

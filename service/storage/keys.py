@@ -17,9 +17,10 @@ def credential(credential_id: str) -> str:
 
 
 def integration(integration_id: str) -> str:
-    """Hash: `record` (JSON), `epoch`, `baselined`, `watermark`, `last_delta_at`,
-    `last_sweep_at`, `course_count`, `quarantined`, `failures`, `problem` (JSON),
-    `requested`, `requested_id`, `walk` (JSON: the walk under way, to be resumed)."""
+    """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
+    `last_delta_at`, `last_sweep_at`, `course_count`, `quarantined`, `held`, `decision`,
+    `failures`, `problem` (JSON), `clock_skew_ms`, `requested`, `requested_id`, `walk` (JSON: the
+    walk under way, to be resumed), `again` (the walk under way was joined)."""
     return f"cw:integration:{integration_id}"
 
 
@@ -41,10 +42,39 @@ def quarantine(integration_id: str, epoch: str) -> str:
     return f"cw:quarantine:{integration_id}:{epoch}"
 
 
+def held(integration_id: str, epoch: str) -> str:
+    """Hash: course id -> packed `Withheld`: changes that wait for a person to decide. Deleted
+    with its epoch."""
+    return f"cw:held:{integration_id}:{epoch}"
+
+
+def review(integration_id: str, epoch: str) -> str:
+    """Hash: `since` (ms), `version`, and how many held changes there are: `T`, `A` and `U` by
+    kind, `path<number>` by tracked path. There is one while anything is held."""
+    return f"cw:review:{integration_id}:{epoch}"
+
+
+def decided(integration_id: str, epoch: str) -> str:
+    """Hash: course id -> packed `Withheld`: changes whose decision is being carried out. Deleted
+    with its epoch."""
+    return f"cw:decided:{integration_id}:{epoch}"
+
+
+def of_epoch(integration_id: str, epoch: str) -> list[str]:
+    """All keys that end with an epoch."""
+    return [key(integration_id, epoch) for key in (catalogue, quarantine, held, review, decided)]
+
+
 def seen(integration_id: str, walk_id: str) -> str:
-    """String: 8-byte digests of the live ids a sweep has seen so far. Lives 6 hours after the
-    last page, which is also how long a broken-off walk may be resumed."""
+    """String: 8-byte digests of the ids a sweep has seen so far. Lives 6 hours after the last
+    page, longer than a broken-off walk may be resumed."""
     return f"cw:seen:{integration_id}:{walk_id}"
+
+
+def waiting(integration_id: str, walk_id: str) -> str:
+    """Hash: course id -> packed `Withheld`: changes that wait for the end of a walk. Lives 6
+    hours after the last of them, and no longer than the walk."""
+    return f"cw:waiting:{integration_id}:{walk_id}"
 
 
 def walks(integration_id: str) -> str:
@@ -114,9 +144,11 @@ def scheduler(name: str) -> str:
     return f"cw:scheduler:{name}"
 
 
-def rate(credential_id: str) -> str:
-    """String: present while the credential's requests are held back. Expires by itself."""
-    return f"cw:rate:{credential_id}"
+def budget(credential_id: str) -> str:
+    """Hash: what is known of a credential's rate limit: `limit`, `remaining`, `reset_at` (ms),
+    `hold` (ms until which nothing is sent) and `line` (ms of the last place given out to those
+    who wait). Expires when all of that has passed."""
+    return f"cw:budget:{credential_id}"
 
 
 # --- figures --------------------------------------------------------------------------------
@@ -162,6 +194,9 @@ LASTING = (
     "cw:subscriptions",
     "cw:catalogue:",
     "cw:quarantine:",
+    "cw:held:",
+    "cw:review:",
+    "cw:decided:",
     "cw:walks:",
     "cw:events",
     "cw:lane:",

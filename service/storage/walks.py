@@ -52,7 +52,8 @@ class Walks:
 
         `queued` is the id of the walk that was queued when the turn began.
 
-        `over` says that the walk has ended, well or not; otherwise it is to be resumed. Raises
+        `over` says that the walk has ended, well or not, and is listed as `record`; otherwise
+        it is to be resumed, and its progress says how it stands. Raises
         LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
         """
         integration_id = lease.owned_id
@@ -75,6 +76,7 @@ class Walks:
                 await self._counters.key(),
                 keys.due("lanes"),
                 keys.claimed("lanes"),
+                keys.waiting(integration_id, record.id),
                 *lanes.keys(),
             ],
             args=[
@@ -83,7 +85,7 @@ class Walks:
                 integration_id,
                 wait_ms,
                 record.id,
-                msgspec.json.encode(record),
+                msgspec.json.encode(record) if over else "",
                 "1" if over else "0",
                 subscriptions_version,
                 event.type if event is not None else "",

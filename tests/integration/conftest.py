@@ -26,7 +26,7 @@ from service.domain.subscriptions import Lane, Payload, Subscription
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
 from service.storage import keys
-from service.storage.catalogue import Change, NewEvent, Progress
+from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.ids import new_id
 from service.storage.schedule import ClaimLimit
 from service.storage.subscriptions import new_secret
@@ -86,6 +86,9 @@ class Sandbox:
 
     async def heal(self) -> None:
         await self._call("DELETE", "/faults")
+
+    async def courses(self) -> list[dict[str, Any]]:
+        return await self._call("GET", f"/integrations/{UPSTREAM_ID}/courses")
 
     async def served(self) -> list[dict[str, Any]]:
         return await self._call("GET", "/served")
@@ -264,26 +267,27 @@ class Harness:
                 walk_id="walk",
                 subscriptions_version=version,
                 progress=Progress(self._step, step),
-                changes=[
-                    Change(
-                        course_id=course_id,
-                        fingerprint=Fingerprint(
-                            deleted=False,
-                            raw=bytes(16),
-                            paths=bytes(95),
-                            remote_id="32",
-                            origin_id=None,
-                        ),
-                        event=NewEvent(
-                            type="course.updated",
-                            facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
-                            body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
-                            order_key=course_id,
-                            lanes=(Lane(self.id, Payload.FULL),),
-                        ),
-                    )
-                ],
-                seen=b"",
+                batch=Batch(
+                    changes=[
+                        Change(
+                            course_id=course_id,
+                            fingerprint=Fingerprint(
+                                deleted=False,
+                                raw=bytes(16),
+                                paths=bytes(95),
+                                remote_id="32",
+                                origin_id=None,
+                            ),
+                            event=NewEvent(
+                                type="course.updated",
+                                facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
+                                body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
+                                order_key=course_id,
+                                lanes=(Lane(self.id, Payload.FULL),),
+                            ),
+                        )
+                    ]
+                ),
                 increments=Counter(),
             )
             self._step = step

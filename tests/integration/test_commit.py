@@ -10,7 +10,7 @@ from service.domain.fingerprint import Fingerprint, unpack
 from service.domain.identifiers import encode, event_position
 from service.domain.subscriptions import Lane, Payload
 from service.storage import keys
-from service.storage.catalogue import Catalogue, Change, NewEvent, Progress
+from service.storage.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.counters import Counters
 from service.storage.event_log import EventLog
 from service.storage.lanes import Lanes, Recorded
@@ -49,8 +49,7 @@ async def commit(redis, lease: Lease, *changes: Change, **overrides):
         "walk_id": "walk_1",
         "subscriptions_version": 0,
         "progress": Progress(b"", b"p1"),
-        "changes": changes,
-        "seen": b"",
+        "batch": Batch(changes=changes),
         "increments": Counter({"events_total|course.created": len(changes)}),
     }
     return await Catalogue(redis, Counters(redis)).commit(lease, **(arguments | overrides))

@@ -98,16 +98,6 @@ async def test_an_empty_or_truncated_sweep_deletes_nothing(register, sandbox, fa
     assert "course.deleted" not in types(await integration.events())
 
 
-async def test_a_mass_disappearance_deletes_nothing_and_says_so(register, sandbox):
-    integration = await baselined(register)
-    await sandbox.change({"op": "vanish", "count": 200})
-    walk = await integration.walk("sweep")
-    assert walk.error == (
-        "200 of 600 courses are absent from the sweep; too many to be believed, nothing was deleted"
-    )
-    assert "course.deleted" not in types(await integration.events())
-
-
 async def test_a_restored_course_is_created_again_with_a_higher_sequence(register, sandbox):
     integration = await baselined(register)
     (gone,) = await sandbox.change({"op": "delete", "count": 1})
@@ -246,7 +236,7 @@ async def test_an_outage_keeps_the_watermark_and_the_cursor(register, sandbox):
     state = await integration.state()
     assert (state.failures, state.problem) == (0, None)
     refused = [one["status"] for one in await sandbox.served()]
-    assert refused == [200, 200, 200, 200, 502, 200, 200]
+    assert refused == [200, 200, 200, 200, 502, *[200] * 3]  # the rest in smaller pages
 
 
 async def test_a_rate_limit_holds_the_credential_and_goes_on_where_it_stopped(register, sandbox):
@@ -259,7 +249,7 @@ async def test_a_rate_limit_holds_the_credential_and_goes_on_where_it_stopped(re
     assert len(await sandbox.served()) == 2
     registered, state = await integration.services.integrations.get(integration.id)
     assert (state.failures, state.problem) == (0, None)
-    await integration.services.redis.delete(keys.rate(registered.credential_id))
+    await integration.services.redis.delete(keys.budget(registered.credential_id))
     await integration.turn()
     assert (await integration.state()).baselined
     assert len(await sandbox.served()) == 4
@@ -358,19 +348,19 @@ async def test_a_broken_off_walk_that_is_too_old_is_listed_as_failed(
 async def test_absences_that_prove_nothing_do_not_keep_a_sweep_from_ending(
     register, context, sandbox, monkeypatch
 ):
-    monkeypatch.setattr("workers.poller.VERIFY_BATCH", 11)
+    monkeypatch.setattr("workers.settling.MOST_IDS", 12)
     integration = await baselined(register)
     live = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 80})]
     await integration.walk("delta")
     await sandbox.fault("vanish", on="walk", course_ids=live)
     await integration.services.integrations.request_walk(integration.id, "sweep", 1)
-    monkeypatch.setattr("workers.poller.TURN_SECONDS", 0.0)  # as if each step took a whole turn
+    monkeypatch.setattr("workers.turn.TURN_SECONDS", 0.0)  # as if each step took a whole turn
     asked_before = len(await sandbox.served())
     turns = 0
     while (await integration.state()).requested is not None:
         turns += 1
         # A turn without any time still fetches a page, or verifies a batch.
-        monkeypatch.setattr("workers.poller.TURN_SECONDS", 60.0 if turns == 1 else 0.0)
+        monkeypatch.setattr("workers.turn.TURN_SECONDS", 60.0 if turns == 1 else 0.0)
         if turns == 1:
             fetch = context.services.upstream.fetch_page
 

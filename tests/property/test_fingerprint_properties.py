@@ -667,9 +667,6 @@ def test_a_page_seen_twice_says_nothing_the_second_time(found):
     records = [raw({**course, "id": f"c{number}"}) for number, course in enumerate(found)]
     sightings, _ = sight(records)
     first, _ = judge_page(sightings, [None] * len(sightings), ())
-    stored = [judgement.fingerprint.pack() for judgement, _ in first if judgement.fingerprint]
+    stored = [one.judgement.fingerprint.pack() for one in first if one.judgement.fingerprint]
 
-    again, verdicts = judge_page(sightings, stored, ())
-
-    assert again == []
-    assert verdicts == {Verdict.UNCHANGED: len(records)}
+    assert judge_page(sightings, stored, ()) == ([], len(records))

@@ -243,6 +243,7 @@ def test_only_changes_that_a_subscriber_cares_about_are_events():
         Verdict.UNCHANGED,
         Verdict.REFRESHED,
         Verdict.RECORDED,
+        Verdict.HELD,
         Verdict.QUARANTINED,
     }
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from service.domain.integrations import (
     DELTA_HORIZON_MS,
     MAX_BACKOFF_SECONDS,
+    SWEEP_JITTER,
     Integration,
     IntegrationState,
     Problem,
@@ -135,22 +138,34 @@ def test_the_next_sweep_is_at_most_one_interval_away(interval_seconds, identifie
     for last in range(NOW, NOW + 3 * interval, interval // 7):
         due = sweep_due_at(one, walking(last_sweep_at=last))
 
-        assert last < due <= last + interval
+        assert last < due <= last + interval * (1 + SWEEP_JITTER)
 
 
 def test_sweeps_keep_their_rhythm_however_late_one_ends():
     one = integration()
     due = sweep_due_at(one, walking(last_sweep_at=NOW))
+    following = sweep_due_at(one, walking(last_sweep_at=due))
 
-    for late in (0, 1, SWEEP - 1):
-        assert sweep_due_at(one, walking(last_sweep_at=due + late)) == due + SWEEP
+    assert abs(following - due - SWEEP) <= SWEEP * SWEEP_JITTER
+    for late in (1, SWEEP // 2, int(SWEEP * (1 - SWEEP_JITTER)) - 1):
+        assert sweep_due_at(one, walking(last_sweep_at=due + late)) == following
 
 
 def test_a_missed_sweep_is_not_replayed():
     one = integration()
     due = sweep_due_at(one, walking(last_sweep_at=NOW))
+    late = due + 5 * SWEEP + SWEEP // 2
 
-    assert sweep_due_at(one, walking(last_sweep_at=due + 5 * SWEEP + 1)) == due + 6 * SWEEP
+    assert late < sweep_due_at(one, walking(last_sweep_at=late)) <= late + SWEEP
+
+
+def test_one_sweep_after_the_other_comes_a_little_earlier_or_later():
+    one = integration()
+    moments = [sweep_due_at(one, walking(last_sweep_at=NOW + n * SWEEP)) for n in range(50)]
+    apart = [after - before for before, after in itertools.pairwise(moments)]
+
+    assert len(set(apart)) > 40
+    assert all(abs(one - SWEEP) <= SWEEP * SWEEP_JITTER for one in apart)
 
 
 def test_integrations_registered_together_do_not_sweep_together():

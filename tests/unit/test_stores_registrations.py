@@ -15,6 +15,7 @@ from service.domain.errors import (
 )
 from service.domain.integrations import Credential, Integration, Problem
 from service.domain.subscriptions import Subscription
+from service.domain.walking import begin
 from service.storage import keys
 from service.storage.credentials import CredentialStore
 from service.storage.integrations import IntegrationStore
@@ -94,7 +95,7 @@ async def walked(redis, integration_id: str, epoch: str) -> None:
             "last_sweep_at": "1795424001123",
             "course_count": "3",
             "quarantined": "1",
-            "walk": "{}",
+            "walk": msgspec.json.encode(begin("walk_1", "sweep", epoch, None, 5)),
         },
     )
     await redis.hset(keys.catalogue(integration_id, epoch), "c1", "fingerprint")
@@ -392,13 +393,27 @@ async def test_a_queued_delta_becomes_the_sweep_asked_for(integrations) -> None:
     assert (await integrations.get("int_one"))[1].requested == "sweep"
 
 
-async def test_a_walk_under_way_is_not_joined(redis, integrations) -> None:
+@pytest.mark.parametrize(
+    ("under_way", "asked_for", "joined"),
+    [
+        ("delta", "delta", True),
+        ("sweep", "sweep", True),
+        ("sweep", "delta", True),
+        ("delta", "sweep", False),
+    ],
+)
+async def test_a_walk_under_way_is_joined_if_it_sees_what_was_asked_for(
+    redis, integrations, under_way, asked_for, joined
+) -> None:
     await integrations.create(an_integration("one"))
-    first = await integrations.request_walk("int_one", "delta", 5)
-    await redis.hset(keys.integration("int_one"), "walk", f'{{"id": "{first.id}"}}')
-    second = await integrations.request_walk("int_one", "delta", 6)
-    assert second.id != first.id
-    assert (await integrations.get("int_one"))[1].requested_id == second.id
+    progress = begin("walk_now", under_way, "ep_1", 0, 5)
+    await redis.hset(keys.integration("int_one"), "walk", msgspec.json.encode(progress))
+    walk = await integrations.request_walk("int_one", asked_for, 6)
+    assert (walk.id == "walk_now") is joined
+    assert (await integrations.get("int_one"))[1].requested_id == (None if joined else walk.id)
+    assert await redis.hget(keys.integration("int_one"), "again") == (b"1" if joined else None)
+    again = await integrations.request_walk("int_one", asked_for, 7)
+    assert again.id == walk.id
 
 
 async def test_no_walk_is_queued_for_a_paused_or_unknown_integration(integrations) -> None:

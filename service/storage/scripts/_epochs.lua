@@ -8,19 +8,21 @@ end
 
 -- Takes what an integration has counted out of the totals.
 local function leave_totals(integration, totals)
-  for field, total in pairs({course_count = 'courses', quarantined = 'quarantined'}) do
+  for field, total in pairs({course_count = 'courses', quarantined = 'quarantined', held = 'held'}) do
     local count = tonumber(redis.call('HGET', integration, field) or '0')
     if count ~= 0 then redis.call('HINCRBY', totals, total, -count) end
   end
 end
 
 -- Forgets everything that belongs to the epoch in force and begins the next.
-local function begin_epoch(integration, catalogue, quarantine, totals, epoch)
-  redis.call('UNLINK', catalogue, quarantine)
+local function begin_epoch(integration, totals, epoch, kept)
+  for _, key in ipairs(kept) do redis.call('UNLINK', key) end
   leave_totals(integration, totals)
+  local before = redis.call('HGET', integration, 'epoch')
   redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_sweep_at',
-    'course_count', 'quarantined', 'failures', 'problem', 'walk')
-  redis.call('HSET', integration, 'epoch', epoch)
+    'course_count', 'quarantined', 'held', 'decision', 'failures', 'problem', 'walk', 'again',
+    'clock_skew_ms')
+  redis.call('HSET', integration, 'epoch', epoch, 'previous_epoch', before)
 end
 
 -- Makes the next walk due now, unless somebody is at work on the integration.

@@ -4,27 +4,32 @@
 --
 -- KEYS  1 lease  2 integration  3 catalogue  4 quarantine  5 seen  6 events
 --       7 subscriptions version  8 totals  9 counters  10 due lanes  11 claimed lanes
---       12.. the lanes named in ARGV
+--       12 waiting  13 held  14 review  15 decided  16.. the lanes named in ARGV
 -- ARGV  1 lease token  2 lease ms  3 epoch  4 subscriptions version
 --       5 progress of the walk as last stored ('' if none): what this commit builds on, so that
 --         neither a repeated call nor a server that lost its last second goes unnoticed
 --       6 progress from now on (JSON)  7 seen digests or ''  8 seen lifetime s
---       9 number of lanes  10 number of counters  11 integration id
+--       9 number of lanes  10 number of counters  11 integration id  12 number of marks
+--       13 type of the event that says that a review has opened, or ''  14 suffix  15 facts
+--       16 targets
 --       then per lane: id, '1' if it may be woken
 --       then per counter: field, increment
+--       then per mark 3: course id, operation, withheld change or ''; operations are 'wait',
+--       'absolve', 'hold', 'keep', 'release', 'decided' and 'forget' (a quarantined record)
 --       then per change 13: course id, 'P' (put) or 'Q' (quarantine), head or reason,
 --       previous sequence, previous event, tail, live courses +1/0/-1, event type or '',
 --       suffix, facts, body or '', order key, targets
 -- Result {'OK', events, lanes woken} or {'LEASE'}, {'EPOCH'}, {'PROGRESS'}, {'SUBSCRIPTIONS'}
-local CHANGE = 13
+local LANE_KEYS, LANE_ARGS, MARK, CHANGE = 15, 16, 3, 13
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
 if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[3] then return {'EPOCH'} end
 if (redis.call('HGET', KEYS[2], 'walk') or '') ~= ARGV[5] then return {'PROGRESS'} end
 if (redis.call('GET', KEYS[7]) or '0') ~= ARGV[4] then return {'SUBSCRIPTIONS'} end
-local lanes, counters = tonumber(ARGV[9]), tonumber(ARGV[10])
-local first = 12 + 2 * lanes + 2 * counters
-if (#ARGV - first + 1) % CHANGE ~= 0 or #KEYS ~= 11 + lanes then
+local lanes, counters, marks = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
+local first_mark = LANE_ARGS + 1 + 2 * lanes + 2 * counters
+local first = first_mark + MARK * marks
+if (#ARGV - first + 1) % CHANGE ~= 0 or #KEYS ~= LANE_KEYS + lanes then
   return redis.error_reply('commit: wrong number of arguments')
 end
 
@@ -34,9 +39,9 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local now = now_ms()
 local lane_keys, lane_ids, wakeable, touched = {}, {}, {}, {}
 for lane = 1, lanes do
-  lane_keys[lane] = KEYS[11 + lane]
-  lane_ids[lane] = ARGV[10 + 2 * lane]
-  wakeable[lane] = ARGV[11 + 2 * lane]
+  lane_keys[lane] = KEYS[LANE_KEYS + lane]
+  lane_ids[lane] = ARGV[LANE_ARGS - 1 + 2 * lane]
+  wakeable[lane] = ARGV[LANE_ARGS + 2 * lane]
 end
 
 local live, events, entered, quarantined = 0, 0, 0, 0
@@ -71,6 +76,71 @@ for at = first, #ARGV, CHANGE do
   end
 end
 
+-- Counts a withheld change in the review: by kind, and an update by the number of each path.
+local function tally(withheld, by)
+  local kind = string.sub(withheld, 1, 1)
+  redis.call('HINCRBY', KEYS[14], kind, by)
+  if kind ~= 'U' then return end
+  for at = 3, #withheld, 6 do
+    redis.call('HINCRBY', KEYS[14], 'path' .. string.byte(withheld, at), by)
+  end
+end
+
+local waiting, held, review_moved = false, 0, false
+for at = first_mark, first - 1, MARK do
+  local course, operation, withheld = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if operation == 'wait' then
+    redis.call('HSET', KEYS[12], course, withheld)
+    waiting = true
+  elseif operation == 'absolve' then
+    redis.call('HDEL', KEYS[12], course)
+  elseif operation == 'forget' then
+    quarantined = quarantined - redis.call('HDEL', KEYS[4], course)
+  elseif operation == 'decided' then
+    held = held - redis.call('HDEL', KEYS[15], course)
+  else
+    local known = redis.call('HGET', KEYS[13], course)
+    if operation == 'release' then
+      if known then
+        redis.call('HDEL', KEYS[13], course)
+        tally(known, -1)
+        held, review_moved = held - 1, true
+      end
+    elseif withheld ~= known and (known or operation == 'hold') then
+      if redis.call('HSETNX', KEYS[14], 'since', string.format('%.0f', now)) == 1
+        and ARGV[13] ~= '' then
+        local position = append_event(KEYS[6], {
+          type = ARGV[13], integration = ARGV[11], course = '', suffix = ARGV[14],
+          sequence = '0', previous = '0', facts = ARGV[15], body = '',
+        })
+        events = events + 1
+        entered = entered + enter_lanes(lane_keys, touched, ARGV[16], position, ARGV[11])
+        redis.call('HINCRBY', KEYS[9], 'events_total|' .. ARGV[13], 1)
+      end
+      if known then tally(known, -1) else held = held + 1 end
+      redis.call('HSET', KEYS[13], course, withheld)
+      tally(withheld, 1)
+      review_moved = true
+    end
+    if operation == 'hold' then redis.call('HDEL', KEYS[12], course) end
+  end
+end
+if waiting then redis.call('EXPIRE', KEYS[12], ARGV[8]) end
+if review_moved then
+  if redis.call('EXISTS', KEYS[13]) == 0 then
+    redis.call('DEL', KEYS[14])
+  else
+    -- It follows the clock, so that a server that lost its last second repeats none.
+    local version = tonumber(redis.call('HGET', KEYS[14], 'version') or '0')
+    redis.call('HSET', KEYS[14], 'version', string.format('%.0f', math.max(version + 1, now)))
+  end
+end
+if held ~= 0 then
+  redis.call('HINCRBY', KEYS[2], 'held', held)
+  redis.call('HINCRBY', KEYS[8], 'held', held)
+end
+if redis.call('EXISTS', KEYS[15]) == 0 then redis.call('HDEL', KEYS[2], 'decision') end
+
 if live ~= 0 then
   redis.call('HINCRBY', KEYS[2], 'course_count', live)
   redis.call('HINCRBY', KEYS[8], 'courses', live)
@@ -85,7 +155,7 @@ if ARGV[7] ~= '' then
 end
 if entered ~= 0 then redis.call('HINCRBY', KEYS[8], 'pending', entered) end
 for counter = 1, counters do
-  local at = 10 + 2 * lanes + 2 * counter
+  local at = LANE_ARGS - 1 + 2 * lanes + 2 * counter
   redis.call('HINCRBY', KEYS[9], ARGV[at], ARGV[at + 1])
 end
 if counters > 0 then redis.call('EXPIRE', KEYS[9], 604800) end

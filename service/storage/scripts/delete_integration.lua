@@ -2,7 +2,8 @@
 -- Deletes an integration with all that is kept of it. Work under way loses its lease.
 --
 -- KEYS  1 integration  2 integrations  3 upstreams  4 credential  5 totals  6 due walks
---       7 claimed walks  8 lease  9.. its catalogue, quarantine, walks and walk order
+--       7 claimed walks  8 lease  9.. its walks, walk order, and
+--       what is kept of its epoch
 -- ARGV  1 id  2 record as read  3 epoch as read  4 upstream  5 the credential's record as read
 -- Result {'OK'} or {'STALE'}
 if redis.call('HGET', KEYS[1], 'record') ~= ARGV[2]

@@ -2,10 +2,11 @@
 -- Stores an edited integration; another upstream begins a new epoch of it.
 --
 -- KEYS  1 integration  2 upstreams  3 credential before  4 credential after  5 due walks
---       6 claimed walks  7 totals  8 catalogue and  9 quarantine of the epoch in force
+--       6 claimed walks  7 totals  8.. what is kept of the epoch in force
 -- ARGV  1 id  2 record as read  3 record  4 epoch as read  5 next epoch, '' to stay in it
 --       6 upstream before  7 upstream after  8 and 9 the credentials' records as read
 --       10 'wake', 'stop' or 'leave': what becomes of its place in the schedule
+--       11 '1' if the next epoch begins only where the baseline is not complete
 -- Result {'OK'}, {'EXISTS', id of the integration on that upstream} or {'STALE'}
 if redis.call('HGET', KEYS[1], 'record') ~= ARGV[2]
   or redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[4]
@@ -24,7 +25,11 @@ if KEYS[3] ~= KEYS[4] then
   redis.call('HINCRBY', KEYS[4], 'uses', 1)
 end
 redis.call('HSET', KEYS[1], 'record', ARGV[3])
-if ARGV[5] ~= '' then begin_epoch(KEYS[1], KEYS[8], KEYS[9], KEYS[7], ARGV[5]) end
+if ARGV[5] ~= '' and (ARGV[11] ~= '1' or redis.call('HGET', KEYS[1], 'baselined') ~= '1') then
+  local kept = {}
+  for key = 8, #KEYS do kept[#kept + 1] = KEYS[key] end
+  begin_epoch(KEYS[1], KEYS[7], ARGV[5], kept)
+end
 if ARGV[10] == 'wake' then wake_walk(KEYS[5], KEYS[6], ARGV[1]) end
 if ARGV[10] == 'stop' then redis.call('ZREM', KEYS[5], ARGV[1]) end
 return {'OK'}

@@ -4,9 +4,10 @@
 --
 -- KEYS  1 lease  2 integration  3 walks  4 walk order  5 seen  6 due walks  7 claimed walks
 --       8 events  9 subscriptions version  10 totals  11 counters  12 due lanes
---       13 claimed lanes  14.. the lanes named in ARGV
--- ARGV  1 lease token  2 epoch  3 integration id  4 ms until due  5 walk id  6 walk JSON
---       7 '1' if the walk is over (forget its progress, its seen set and its request)
+--       13 claimed lanes  14 waiting  15.. the lanes named in ARGV
+-- ARGV  1 lease token  2 epoch  3 integration id  4 ms until due  5 walk id
+--       6 walk JSON, '' if it is not over
+--       7 '1' if the walk is over (forget its progress, its sets and its request)
 --       8 subscriptions version  9 event type or ''  10 suffix  11 facts  12 targets
 --       13 number of lanes  14 number of counters  15 progress of the walk as last stored
 --       16 id of the walk queued when the turn began, '' if none  17 kind of the walk
@@ -35,30 +36,34 @@ local lanes, counters = tonumber(ARGV[13]), tonumber(ARGV[14])
 local due = now + tonumber(ARGV[4])
 if ARGV[7] == '1' then
   redis.call('HDEL', KEYS[2], 'walk')
-  redis.call('DEL', KEYS[5])
+  redis.call('UNLINK', KEYS[5], KEYS[14])
   if redis.call('HGET', KEYS[2], 'requested_id') == ARGV[5]
     and (ARGV[17] == 'sweep' or redis.call('HGET', KEYS[2], 'requested') == 'delta') then
     redis.call('HDEL', KEYS[2], 'requested', 'requested_id')
   end
 end
--- What was asked for meanwhile is due at once; what a walk waits for, it waits for anyhow.
+-- What was asked for meanwhile is due at once, and so is the walk after one that was joined;
+-- what a walk waits for, it waits for anyhow.
+if ARGV[7] == '1' and redis.call('HDEL', KEYS[2], 'again') == 1 then due = now end
 local requested = redis.call('HGET', KEYS[2], 'requested_id') or ''
 if requested ~= '' and (ARGV[7] == '1' or requested ~= ARGV[16]) then due = math.min(due, now) end
 for at = 18 + 2 * lanes + 2 * counters, #ARGV, 2 do
   redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
 end
-redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
-redis.call('ZADD', KEYS[4], 'NX', now, ARGV[5])
-local excess = redis.call('ZRANGE', KEYS[4], 0, -(KEPT_WALKS + 1))
-for _, walk in ipairs(excess) do
-  redis.call('HDEL', KEYS[3], walk)
-  redis.call('ZREM', KEYS[4], walk)
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+  redis.call('ZADD', KEYS[4], 'NX', now, ARGV[5])
+  local excess = redis.call('ZRANGE', KEYS[4], 0, -(KEPT_WALKS + 1))
+  for _, walk in ipairs(excess) do
+    redis.call('HDEL', KEYS[3], walk)
+    redis.call('ZREM', KEYS[4], walk)
+  end
 end
 redis.call('ZADD', KEYS[6], string.format('%.0f', due), ARGV[3])
 
 local touched, lane_keys, lane_ids, wakeable = {}, {}, {}, {}
 for lane = 1, lanes do
-  lane_keys[lane] = KEYS[13 + lane]
+  lane_keys[lane] = KEYS[14 + lane]
   lane_ids[lane] = ARGV[16 + 2 * lane]
   wakeable[lane] = ARGV[17 + 2 * lane]
 end

@@ -15,7 +15,7 @@ from service.domain.errors import (
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Problem, WalkRecord
 from service.storage import keys
-from service.storage.catalogue import Change, NewEvent, Progress
+from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.leases import Lease
 
 INLINE = {
@@ -57,6 +57,15 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
         "baseline": "silent",
         "ignore_paths": [],
         "track_remote_data": False,
+        "guards": {
+            "deleted_count": 10,
+            "deleted_share": 0.15,
+            "deleted_share_max": 0.5,
+            "changed_count": 200,
+            "changed_share": 0.5,
+        },
+        "held": 0,
+        "clock_skew_seconds": None,
         "paused": False,
         "state": "pending",
         "course_count": 0,
@@ -385,17 +394,18 @@ async def commit_courses(services, integration_id: str) -> None:
         walk_id="walk_1",
         subscriptions_version=0,
         progress=Progress(b"", b"{}"),
-        changes=[
-            Change(
-                course_id="c1",
-                fingerprint=fingerprint("1"),
-                live=1,
-                event=NewEvent(type="course.created", facts=b"{}", lanes=(), order_key="c1"),
-            ),
-            Change(course_id="c2", fingerprint=fingerprint("2"), live=1),
-            Change(course_id="c3", problem="no id"),
-        ],
-        seen=b"",
+        batch=Batch(
+            changes=[
+                Change(
+                    course_id="c1",
+                    fingerprint=fingerprint("1"),
+                    live=1,
+                    event=NewEvent(type="course.created", facts=b"{}", lanes=(), order_key="c1"),
+                ),
+                Change(course_id="c2", fingerprint=fingerprint("2"), live=1),
+                Change(course_id="c3", problem="no id"),
+            ]
+        ),
         increments=Counter(),
     )
 

@@ -33,6 +33,8 @@ PROTECTED = [
     ("GET", "/v1/integrations/x/walks"),
     ("POST", "/v1/integrations/x/walks"),
     ("GET", "/v1/integrations/x/walks/y"),
+    ("GET", "/v1/integrations/x/review"),
+    ("POST", "/v1/integrations/x/review"),
     ("GET", "/v1/integrations/x/courses"),
     ("GET", "/v1/integrations/x/courses/y"),
     ("GET", "/v1/subscriptions"),

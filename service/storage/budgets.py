@@ -1,0 +1,68 @@
+"""One budget of upstream requests per credential, shared by all workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.integrations import WalkKind
+from service.storage import keys
+from service.storage.scripts import load
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+MAX_HOLD_SECONDS = 3600.0  # of a wait that an upstream asks for
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A place in the line of those who wait: ms until its turn, and which moment that is (epoch
+    ms by the clock of Redis)."""
+
+    wait_ms: int
+    at: int
+
+
+class Budgets:
+    """Spends a credential's requests as the upstream allows them.
+
+    What the upstream says of its rate limit is kept until its window ends. Where nothing is
+    left, or it asked us to wait, those who come are given places in a line, a request's share
+    of the window apart, in the order in which they came: a waiting walk frees its worker and
+    comes back at its turn. Sweeps leave a quarter of each window to deltas.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._spend = load(redis, "spend_request")
+        self._note = load(redis, "note_rate_limit")
+
+    async def spend(self, credential_id: str, kind: WalkKind, place: int) -> Place | None:
+        """Takes one request; None if it may be sent now. `place` is the one given before, 0
+        for a newcomer."""
+        wait_ms, at = await self._spend(keys=[keys.budget(credential_id)], args=[kind, place])
+        return Place(wait_ms, at) if wait_ms else None
+
+    async def note(
+        self,
+        credential_id: str,
+        *,
+        limit: int | None,
+        remaining: int | None,
+        reset_seconds: float | None,
+    ) -> None:
+        """Keeps what an answer said of the rate limit, if it said enough."""
+        if remaining is None or reset_seconds is None:
+            return
+        reset_ms = int(min(reset_seconds, MAX_HOLD_SECONDS) * 1000)
+        await self._note(
+            keys=[keys.budget(credential_id)],
+            args=[0, remaining if limit is None else limit, remaining, reset_ms],
+        )
+
+    async def hold(self, credential_id: str, seconds: float) -> Place:
+        """Nobody is to use the credential for `seconds`, at most an hour; returns the place of
+        the one who was told so."""
+        hold_ms = max(1, int(min(seconds, MAX_HOLD_SECONDS) * 1000))
+        at = await self._note(keys=[keys.budget(credential_id)], args=[hold_ms, "", "", ""])
+        return Place(hold_ms, at)

@@ -1,0 +1,162 @@
+"""Changes that wait or are held: those of a walk under way, those under review, those decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from service.domain.errors import ConflictError, EpochEndedError, StaleReviewError
+from service.domain.fingerprint import TRACKED_PATHS
+from service.domain.guards import Withheld, unpack_withheld
+from service.domain.integrations import Decision
+from service.domain.sifting import Held
+from service.storage import keys
+from service.storage.scans import ScanPlace, cut_page
+from service.storage.scripts import load
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_SCAN_COUNT = 1_000
+_PATH = b"path"
+
+
+class Review(msgspec.Struct, frozen=True, kw_only=True):
+    """What is held: since when (epoch ms), and how much. `version` changes with the set."""
+
+    version: int
+    since: int | None
+    held: Held
+
+
+class HeldChange(msgspec.Struct, frozen=True):
+    """One held change as listed; `id` is the course's."""
+
+    id: str
+    withheld: Withheld
+
+
+class Reviews:
+    """Reads and decides. What waits or is held is written by the commits of walks."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._decide = load(redis, "decide_review")
+
+    async def get(self, integration_id: str, epoch: str) -> Review:
+        """What is held at present; `since` is None where nothing is."""
+        found = cast(
+            "dict[bytes, bytes]",
+            await self._redis.hgetall(keys.review(integration_id, epoch)),
+        )
+        counts = {name: int(value) for name, value in found.items()}
+        return Review(
+            version=counts.get(b"version", 0),
+            since=counts.get(b"since"),
+            held=Held(
+                deleted=counts.get(b"T", 0) + counts.get(b"A", 0),
+                changed={
+                    TRACKED_PATHS[int(name.removeprefix(_PATH))]: count
+                    for name, count in counts.items()
+                    if name.startswith(_PATH) and count > 0
+                },
+            ),
+        )
+
+    async def held(
+        self, integration_id: str, epoch: str, course_ids: Sequence[str]
+    ) -> dict[str, Withheld]:
+        """The held changes of those among `course_ids` that have any."""
+        return await self._among(keys.held(integration_id, epoch), course_ids)
+
+    async def decided_among(
+        self, integration_id: str, epoch: str, course_ids: Sequence[str]
+    ) -> dict[str, Withheld]:
+        """The decided changes of those among `course_ids` that have any."""
+        return await self._among(keys.decided(integration_id, epoch), course_ids)
+
+    async def _among(self, key: str, course_ids: Sequence[str]) -> dict[str, Withheld]:
+        if not course_ids:
+            return {}
+        found = cast("list[bytes | None]", await self._redis.hmget(key, list(course_ids)))
+        return {
+            course_id: unpack_withheld(packed)
+            for course_id, packed in zip(course_ids, found, strict=True)
+            if packed is not None
+        }
+
+    async def page(
+        self, integration_id: str, epoch: str, limit: int, after: ScanPlace | None
+    ) -> tuple[list[HeldChange], ScanPlace | None]:
+        """At most `limit` held changes from a place (None: the start), and the next place."""
+        place = after or ScanPlace(0)
+        cursor, found = cast(
+            "tuple[int, dict[bytes, bytes]]",
+            await self._redis.hscan(
+                keys.held(integration_id, epoch), cursor=place.cursor, count=limit
+            ),
+        )
+        rows = (
+            HeldChange(name.decode(), unpack_withheld(packed)) for name, packed in found.items()
+        )
+        return cut_page(rows, place, cursor, limit)
+
+    async def decide(
+        self, integration_id: str, epoch: str, version: int, decision: Decision
+    ) -> None:
+        """Takes the decision on exactly the set whose version was shown.
+
+        Raises ConflictError if nothing is held or the last decision is still being carried
+        out, StaleReviewError if the set has changed since, EpochEndedError.
+        """
+        status = await self._decide(
+            keys=[
+                keys.integration(integration_id),
+                keys.held(integration_id, epoch),
+                keys.review(integration_id, epoch),
+                keys.decided(integration_id, epoch),
+                keys.due("walks"),
+                keys.claimed("walks"),
+            ],
+            args=[integration_id, epoch, version, decision],
+        )
+        if status == b"EPOCH":
+            raise EpochEndedError
+        if status == b"STALE":
+            raise StaleReviewError
+        if status == b"NONE":
+            raise ConflictError(f"nothing of integration {integration_id} is held for review")
+        if status == b"BUSY":
+            raise ConflictError(
+                f"the last decision on integration {integration_id} is still being carried out"
+            )
+
+    # --- what waits, what is decided -----------------------------------------------------
+
+    async def waiting_deletions(self, integration_id: str, walk_id: str) -> int:
+        """How many deletions wait for the end of a walk."""
+        deletions = 0
+        async for _, packed in self._redis.hscan_iter(
+            keys.waiting(integration_id, walk_id), count=_SCAN_COUNT
+        ):
+            deletions += unpack_withheld(packed).kind != "update"
+        return deletions
+
+    async def some_waiting(
+        self, integration_id: str, walk_id: str, most: int
+    ) -> dict[str, Withheld]:
+        """Some of what waits for the end of a walk."""
+        return await self._some(keys.waiting(integration_id, walk_id), most)
+
+    async def some_decided(self, integration_id: str, epoch: str, most: int) -> dict[str, Withheld]:
+        """Some of what was decided and is not carried out yet."""
+        return await self._some(keys.decided(integration_id, epoch), most)
+
+    async def _some(self, key: str, most: int) -> dict[str, Withheld]:
+        found = cast("list[bytes]", await self._redis.hrandfield(key, most, withvalues=True) or [])
+        return {
+            course_id.decode(): unpack_withheld(packed)
+            for course_id, packed in zip(found[::2], found[1::2], strict=True)
+        }

@@ -1,0 +1,35 @@
+"""Pages of hashes that are scanned rather than sorted, because they may be large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+
+class ScanPlace(msgspec.Struct, frozen=True):
+    """A place in a scan: its cursor, and the course behind which to go on among those that the
+    scan finds there."""
+
+    cursor: int
+    behind: str = ""
+
+
+class _Listed(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Listed)
+
+
+def cut_page(
+    rows: Iterable[Row], place: ScanPlace, cursor: int, limit: int
+) -> tuple[list[Row], ScanPlace | None]:
+    """At most `limit` of the rows that a scan found at `place`, and the next place (None when
+    done). A scan gives more than it is asked for; what is cut off comes when it is repeated."""
+    found = sorted((row for row in rows if row.id > place.behind), key=lambda row: row.id)
+    if len(found) > limit:
+        return found[:limit], ScanPlace(place.cursor, found[limit - 1].id)
+    return found, ScanPlace(cursor) if cursor else None

@@ -1,0 +1,60 @@
+"""Asks the upstream for an integration's pages, within its credential's budget."""
+
+from __future__ import annotations
+
+from service.bootstrap import Services
+from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.domain.errors import UpstreamRateLimitedError
+from service.domain.integrations import Integration, WalkKind
+from workers.turn import TurnOverError
+
+DEFAULT_HOLD_SECONDS = 1.0  # where an upstream limits us and does not say for how long
+
+
+class Fetcher:
+    """One integration's way to the upstream, for one turn. `place` is the walk's place in the
+    line for the budget, 0 if it is not in one."""
+
+    def __init__(
+        self,
+        services: Services,
+        integration: Integration,
+        credential: UpstreamCredential,
+        kind: WalkKind,
+        place: int,
+    ) -> None:
+        self._services = services
+        self._integration = integration
+        self._credential = credential
+        self._kind: WalkKind = kind
+        self._place = place
+
+    async def page(self, query: PageQuery) -> Page:
+        """One page. Raises the `UpstreamError` that its failure amounts to, or TurnOverError
+        where the budget makes us wait."""
+        budgets, credential_id = self._services.budgets, self._integration.credential_id
+        line = await budgets.spend(credential_id, self._kind, self._place)
+        if line is not None:
+            raise TurnOverError(
+                "rate_limited",
+                wait_ms=line.wait_ms,
+                place=line.at,
+                reason="waiting for the upstream's rate limit",
+            )
+        self._place = 0
+        try:
+            page = await self._services.upstream.fetch_page(
+                self._credential, self._integration.upstream_id, query
+            )
+        except UpstreamRateLimitedError as error:
+            line = await budgets.hold(credential_id, error.retry_after or DEFAULT_HOLD_SECONDS)
+            raise TurnOverError(
+                "rate_limited", wait_ms=line.wait_ms, place=line.at, reason=str(error)
+            ) from error
+        await budgets.note(
+            credential_id,
+            limit=page.rate.limit,
+            remaining=page.rate.remaining,
+            reset_seconds=page.rate.reset_seconds,
+        )
+        return page

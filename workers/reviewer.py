@@ -1,0 +1,101 @@
+"""Carries out what was decided about held changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from service.bootstrap import Services
+from service.clock import now_ms
+from service.domain.diff import Judgement, Verdict, judge_absence
+from service.domain.fingerprint import unpack
+from service.domain.guards import Withheld, settled
+from service.domain.integrations import Integration, WalkingState
+from service.domain.sifting import Judged, Mark
+from workers.committer import Committer, Portion
+from workers.inquiry import MOST_IDS, Inquiry
+from workers.turn import Turn
+
+CONTROLS = 3  # live courses asked for beside those that may be gone
+CANDIDATES = 20  # courses from which the controls are picked
+
+DETECTED_BY = "review"
+
+
+class Reviewer:
+    """Carries out the decision on one integration's held changes, before its walk goes on."""
+
+    def __init__(
+        self,
+        services: Services,
+        integration: Integration,
+        state: WalkingState,
+        committer: Committer,
+        inquiry: Inquiry,
+        turn: Turn,
+    ) -> None:
+        self._services = services
+        self._integration = integration
+        self._state = state
+        self._committer = committer
+        self._inquiry = inquiry
+        self._turn = turn
+
+    async def carry_out(self) -> None:
+        """Applies or discards all that is decided, in batches, so that it can be broken off."""
+        if self._state.decision is None:
+            return
+        settle = self._apply if self._state.decision == "apply" else self._discard
+        while batch := await self._services.reviews.some_decided(
+            self._integration.id, self._state.epoch, MOST_IDS - CONTROLS
+        ):
+            await self._turn.check(now_ms())
+            await self._committer.commit(await settle(batch))
+
+    async def _discard(self, batch: Mapping[str, Withheld]) -> Portion:
+        """Takes the state that was shown for known. A course that has moved on since is shown
+        again, by the next sweep at the latest."""
+        stored = await self._services.catalogue.read(
+            self._integration.id, self._state.epoch, list(batch)
+        )
+        judged = []
+        for (course_id, withheld), packed in zip(batch.items(), stored, strict=True):
+            known = unpack(packed) if packed is not None else None
+            if known is None or known.deleted:
+                continue
+            judgement = Judgement(
+                course_id=course_id,
+                verdict=Verdict.RECORDED,
+                fingerprint=settled(known, withheld),
+            )
+            judged.append(Judged(judgement, known))
+        return Portion(judged=judged, marks=_done(batch))
+
+    async def _apply(self, batch: Mapping[str, Withheld]) -> Portion:
+        """Asks for the courses again and commits what is shown now. A deletion that cannot be
+        confirmed goes back to be reviewed."""
+        controls = await self._controls(batch)
+        answer = await self._inquiry.ask(list(batch), controls)
+        judged = list(answer.judged)
+        marks = _done(batch)
+        unproven = 0
+        for course_id, packed in answer.missing.items():
+            if batch[course_id].kind == "update":
+                continue  # whether it is gone is for a sweep to find out
+            if answer.whole and answer.controls_live:
+                known = unpack(packed)
+                judged.append(Judged(judge_absence(course_id, known), known))
+            else:
+                marks.append(Mark(course_id, "hold", batch[course_id]))
+                unproven += 1
+        opening = {"deleted": unproven, "changed": {}}
+        return Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
+
+    async def _controls(self, batch: Mapping[str, Withheld]) -> list[str]:
+        integration_id, epoch = self._integration.id, self._state.epoch
+        live = await self._services.catalogue.any_live(integration_id, epoch, CANDIDATES)
+        decided = await self._services.reviews.decided_among(integration_id, epoch, live)
+        return [course_id for course_id in live if course_id not in decided][:CONTROLS]
+
+
+def _done(batch: Mapping[str, Withheld]) -> list[Mark]:
+    return [Mark(course_id, "decided") for course_id in batch]

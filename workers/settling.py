@@ -1,0 +1,235 @@
+"""The end of a walk: finds what a sweep did not show, and settles the changes that waited."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from service.bootstrap import Services
+from service.clock import now_ms
+from service.domain.diff import Judgement, Verdict, judge_absence
+from service.domain.fingerprint import unpack
+from service.domain.guards import (
+    Withheld,
+    distrusted_paths,
+    divide,
+    settled,
+    too_many_deleted,
+)
+from service.domain.integrations import Integration
+from service.domain.sifting import Judged, Mark
+from service.domain.walking import WalkProgress, distinct, sorted_digests, was_seen
+from service.storage.reviews import Review
+from workers.committer import Committer, Portion
+from workers.inquiry import MOST_IDS, Answer, Inquiry
+from workers.turn import Turn
+
+FOUND_AT_ONCE = 1_000  # absences written down in one commit
+ABSENT = Withheld(kind="absence")
+
+
+class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
+    """What is believed of the changes that wait, and what is told if any of it is not."""
+
+    hold_deleted: bool
+    distrusted: frozenset[str]
+    review: Review
+    opening: Mapping[str, Any]
+
+
+class Settling:
+    """Settles one walk."""
+
+    def __init__(
+        self,
+        services: Services,
+        integration: Integration,
+        committer: Committer,
+        inquiry: Inquiry,
+        turn: Turn,
+    ) -> None:
+        self._services = services
+        self._integration = integration
+        self._committer = committer
+        self._inquiry = inquiry
+        self._turn = turn
+
+    # --- what a sweep did not show -------------------------------------------------------
+
+    async def find_absences(self) -> None:
+        """Writes down the live courses that a complete sweep did not show. One that showed no
+        live course at all says nothing about the others."""
+        progress = self._committer.progress
+        integration_id, epoch = self._integration.id, progress.epoch
+        catalogue = self._services.catalogue
+        if progress.controls:
+            seen = sorted_digests(await catalogue.seen(integration_id, progress.walk_id))
+            _, state = await self._services.integrations.get(integration_id)
+            # Counted low rather than high, as others may be counted twice; then it is looked up.
+            if distinct(seen) - progress.others < state.course_count:
+                await self._look_for_absences(seen)
+            gone = [
+                course_id
+                for course_id in await catalogue.never_decoded(integration_id, epoch)
+                if not was_seen(seen, course_id)
+            ]
+            forgotten = [Mark(course_id, "forget") for course_id in gone]
+            if forgotten:
+                await self._committer.commit(Portion(marks=forgotten))
+        await self._committer.stash(phase="settling")
+
+    async def _look_for_absences(self, seen: array[int]) -> None:
+        absent: list[str] = []
+        async for course_id in self._services.catalogue.live(
+            self._integration.id, self._committer.progress.epoch
+        ):
+            # In a list of ids, one with a comma could not be asked for.
+            if not was_seen(seen, course_id) and "," not in course_id:
+                absent.append(course_id)
+            if len(absent) == FOUND_AT_ONCE:
+                await self._write_down(absent)
+                absent = []
+        await self._write_down(absent)
+
+    async def _write_down(self, absent: list[str]) -> None:
+        if not absent:
+            return
+        progress = self._committer.progress
+        held = await self._services.reviews.held(self._integration.id, progress.epoch, absent)
+        marks = [
+            Mark(course_id, "wait", ABSENT)
+            for course_id in absent
+            if course_id not in held or held[course_id].kind == "update"
+        ]
+        waiting = progress.waiting or bool(marks)
+        await self._committer.commit(Portion(marks=marks), waiting=waiting)
+
+    # --- what waited ---------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Commits or holds everything that waits, in batches, so that it can be broken off."""
+        progress = self._committer.progress
+        if not progress.waiting:
+            return
+        ruling = await self._rule(progress)
+        while batch := await self._services.reviews.some_waiting(
+            self._integration.id, progress.walk_id, MOST_IDS - len(progress.controls)
+        ):
+            await self._turn.check(now_ms())
+            await self._settle_batch(progress, batch, ruling)
+        await self._committer.stash(waiting=False)
+
+    async def _rule(self, progress: WalkProgress) -> _Ruling:
+        services, guards = self._services, self._integration.guards
+        waiting = await services.reviews.waiting_deletions(self._integration.id, progress.walk_id)
+        review = await services.reviews.get(self._integration.id, progress.epoch)
+        _, state = await services.integrations.get(self._integration.id)
+        # Of the changes of this walk, some may not have looked suspicious and are out already.
+        together = Counter(progress.changed) + Counter(review.held.changed)
+        deleted = waiting + review.held.deleted
+        distrusted = distrusted_paths(guards, together, state.course_count)
+        # What nobody knows of yet needs no guard.
+        hold_deleted = state.baselined and too_many_deleted(guards, deleted, state.course_count)
+        return _Ruling(
+            hold_deleted=hold_deleted,
+            distrusted=distrusted if state.baselined else frozenset(),
+            review=review,
+            opening=_opening(deleted if hold_deleted else 0, together, distrusted),
+        )
+
+    async def _settle_batch(
+        self, progress: WalkProgress, batch: Mapping[str, Withheld], ruling: _Ruling
+    ) -> None:
+        judged: list[Judged] = []
+        marks: list[Mark] = []
+        asked: list[str] = []
+        tombstones: dict[str, Withheld] = {}
+        for course_id, withheld in batch.items():
+            if withheld.kind == "update":
+                if withheld.paths.keys() <= ruling.distrusted:
+                    marks.append(Mark(course_id, "hold", withheld))
+                else:
+                    asked.append(course_id)
+            elif ruling.hold_deleted:
+                marks.append(Mark(course_id, "hold", withheld))
+            elif withheld.kind == "tombstone":
+                tombstones[course_id] = withheld
+            else:
+                asked.append(course_id)
+        judged += await self._buried(progress, tombstones)
+        if asked:
+            answer = await self._inquiry.ask(asked, progress.controls)
+            # An answer cut short in the order of the walk would lack the last one.
+            proven = answer.whole and answer.controls_live == len(progress.controls) > 0
+            found, more = _sort(answer, batch, ruling, proven=proven)
+            judged += found
+            marks += more
+        held = {mark.course_id for mark in marks}
+        marks += [Mark(course_id, "absolve") for course_id in batch if course_id not in held]
+        if ruling.review.since is not None:
+            # A course that is gone has no other change left to decide on.
+            marks += [
+                Mark(one.judgement.course_id, "release")
+                for one in judged
+                if one.judgement.verdict is Verdict.DELETED
+            ]
+        portion = Portion(judged=judged, marks=marks, opening=ruling.opening)
+        await self._committer.commit(portion)
+
+    async def _buried(
+        self, progress: WalkProgress, tombstones: Mapping[str, Withheld]
+    ) -> list[Judged]:
+        """The deletions that tombstones stand for."""
+        stored = await self._services.catalogue.read(
+            self._integration.id, progress.epoch, list(tombstones)
+        )
+        judged = []
+        for (course_id, withheld), packed in zip(tombstones.items(), stored, strict=True):
+            known = unpack(packed) if packed is not None else None
+            if known is None or known.deleted:
+                continue
+            judgement = Judgement(
+                course_id=course_id,
+                verdict=Verdict.DELETED,
+                evidence="tombstone",
+                fingerprint=settled(known, withheld),
+            )
+            judged.append(Judged(judgement, known))
+        return judged
+
+
+def _sort(
+    answer: Answer, batch: Mapping[str, Withheld], ruling: _Ruling, *, proven: bool
+) -> tuple[list[Judged], list[Mark]]:
+    """What of an answer is committed, and what is held after all."""
+    judged: list[Judged] = []
+    marks: list[Mark] = []
+    for one in answer.judged:
+        judgement, known = one.judgement, one.known
+        if judgement.verdict is Verdict.UPDATED and known is not None:
+            kept, withheld = divide(judgement, known, ruling.distrusted)
+            if kept is not None:
+                judged.append(Judged(kept, known))
+            if withheld is not None:
+                marks.append(Mark(judgement.course_id, "hold", withheld))
+        elif judgement.verdict is Verdict.DELETED and ruling.hold_deleted:
+            raw = judgement.fingerprint.raw if judgement.fingerprint is not None else b""
+            marks.append(Mark(judgement.course_id, "hold", Withheld(kind="tombstone", raw=raw)))
+        else:
+            judged.append(one)
+    if proven:
+        for course_id, packed in answer.missing.items():
+            if batch[course_id].kind == "absence":
+                known = unpack(packed)
+                judged.append(Judged(judge_absence(course_id, known), known))
+    return judged, marks
+
+
+def _opening(
+    deleted: int, changed: Mapping[str, int], distrusted: frozenset[str]
+) -> dict[str, Any]:
+    return {"deleted": deleted, "changed": {path: changed[path] for path in sorted(distrusted)}}
