@@ -17,7 +17,7 @@ from redis.exceptions import (
 
 from service.clock import now_ms
 from service.domain.errors import LeaseLostError
-from service.domain.events import StoredEvent, render
+from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.lane import Entry, Window
 from service.domain.retry import Outcome, OutcomeClass, next_delay
 from service.domain.signing import decode_secret, sign
@@ -155,10 +155,7 @@ class Drain:
         subscription_id = self._subscription.id
         secrets = await self._services.subscriptions.secrets(subscription_id)
         self._keys = [decode_secret(secret) for secret in secrets]
-        self._headers = {
-            **await self._services.subscriptions.headers(subscription_id),
-            "content-type": "application/json",
-        }
+        self._headers = await self._services.subscriptions.headers(subscription_id)
         self._clock_offset = await self._services.lanes.now_ms() - now_ms()
         for one in await self._services.lanes.failing(subscription_id):
             self._attempts[one.entry.position] = one.attempts
@@ -210,7 +207,7 @@ class Drain:
             if event is None:
                 expired.append(self._expired(entry))
             else:
-                self._prepared.append(Prepared(entry, event, render(event, entry.payload)))
+                self._prepared.append(Prepared(entry, event, render(event, entry.rendering)))
         if expired:
             _log.warning(
                 "deliveries dead",
@@ -249,6 +246,7 @@ class Drain:
         at = now_ms()
         headers = {
             **self._headers,
+            "content-type": CONTENT_TYPES[prepared.entry.rendering.format],
             **sign(self._keys, prepared.event.id, at // 1000, prepared.body),
         }
         outcome = await self._services.receiver.post(

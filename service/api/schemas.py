@@ -173,6 +173,7 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
         _means("of course.updated only those that name one of these paths; null: any"),
     ]
     payload: Annotated[str, _means("full: with the course; thin: without it")]
+    format: Annotated[str, _means("standard, or cloudevents: a structured CloudEvent 1.0")]
     headers: Annotated[
         dict[str, None], _means("the names of its headers, with null for each value")
     ]

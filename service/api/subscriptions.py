@@ -39,12 +39,12 @@ from service.api.schemas import AttemptView, SecretView, SubscriptionList, Subsc
 from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
-from service.domain.events import StoredEvent, render
+from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.identifiers import event_id
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 from service.domain.signing import decode_secret, sign
-from service.domain.subscriptions import EVENT_TYPES, Payload, Subscription
+from service.domain.subscriptions import EVENT_TYPES, Format, Payload, Subscription
 from service.storage.attempts import Attempt
 from service.storage.ids import event_suffixes, new_id
 from service.storage.subscriptions import new_secret
@@ -83,6 +83,12 @@ FIELDS: Table = {
         parser=one_of(Payload),
         meaning="full: with the course; thin: without it",
         default=str(Payload.FULL),
+    ),
+    "format": Field(
+        parser=one_of(Format),
+        meaning="standard: as documented under Webhooks; cloudevents: a structured CloudEvent 1.0 "
+        "with the same data",
+        default=str(Format.STANDARD),
     ),
     "headers": Field(
         parser=headers(),
@@ -207,8 +213,8 @@ class SubscriptionController(Controller):
         document: Document,
         services: GivenServices,
     ) -> SubscriptionView:
-        """Changes what is sent. Filters and `payload` hold for events from now on; where and how
-        they are posted changes for pending ones too."""
+        """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
+        and how they are posted changes for pending ones too."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
         await _check(form, services)
         values = form.accept()
@@ -278,11 +284,11 @@ async def _send_test(
         facts=msgspec.json.encode({"subscription_id": subscription.id}),
         course=None,
     )
-    body = render(event, subscription.payload)
+    body = render(event, subscription.rendering)
     signed = sign([decode_secret(secret) for secret in secrets], event.id, now // 1000, body)
     outcome = await services.receiver.post(
         subscription.url,
-        {**extra, "content-type": "application/json", **signed},
+        {**extra, "content-type": CONTENT_TYPES[subscription.format], **signed},
         body,
         timeout=subscription.timeout_seconds,
     )

@@ -128,6 +128,7 @@ def subscription(
         labels=one.labels,
         changed=one.changed,
         payload=one.payload,
+        format=one.format,
         headers=dict.fromkeys(one.header_names),
         max_concurrency=one.max_concurrency,
         timeout_seconds=one.timeout_seconds,

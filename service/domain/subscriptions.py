@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal
 
 import msgspec
@@ -20,6 +20,32 @@ class Payload(StrEnum):
 
     FULL = "full"
     THIN = "thin"
+
+
+class Format(StrEnum):
+    """What the body is: our own envelope, or a CloudEvent."""
+
+    STANDARD = "standard"
+    CLOUDEVENTS = "cloudevents"
+
+
+class Rendering(Enum):
+    """What becomes of an event as a body: the same event and rendering, the same bytes."""
+
+    FULL = (Payload.FULL, Format.STANDARD)
+    THIN = (Payload.THIN, Format.STANDARD)
+    FULL_CLOUDEVENT = (Payload.FULL, Format.CLOUDEVENTS)
+    THIN_CLOUDEVENT = (Payload.THIN, Format.CLOUDEVENTS)
+
+    @property
+    def payload(self) -> Payload:
+        """Whether the body carries the course."""
+        return self.value[0]
+
+    @property
+    def format(self) -> Format:
+        """What the body is."""
+        return self.value[1]
 
 
 class SubscriptionState(StrEnum):
@@ -46,11 +72,17 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
     changed: tuple[str, ...] | None = None
     payload: Payload = Payload.FULL
+    format: Format = Format.STANDARD
     header_names: tuple[str, ...] = ()
     max_concurrency: int = 8
     timeout_seconds: float = 15.0
     retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
     paused: bool = False
+
+    @property
+    def rendering(self) -> Rendering:
+        """How events that match from now on are rendered."""
+        return Rendering((self.payload, self.format))
 
 
 def state_of(subscription: Subscription) -> SubscriptionState:
@@ -67,7 +99,7 @@ class Lane(msgspec.Struct, frozen=True):
     """
 
     subscription_id: str
-    payload: Payload
+    rendering: Rendering
     active: bool = True
 
 
@@ -102,7 +134,7 @@ class Matcher:
                 (
                     Lane(
                         subscription.id,
-                        subscription.payload,
+                        subscription.rendering,
                         state_of(subscription) is SubscriptionState.ACTIVE,
                     ),
                     frozenset(subscription.changed) if subscription.changed is not None else None,

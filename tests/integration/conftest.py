@@ -7,7 +7,7 @@ import base64
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -22,7 +22,7 @@ from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
-from service.domain.subscriptions import Lane, Payload, Subscription
+from service.domain.subscriptions import Lane, Rendering, Subscription
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
 from service.storage import keys
@@ -196,6 +196,7 @@ class Hook:
     def __init__(self) -> None:
         self.answer: Callable[[dict], int] = lambda _event: 204
         self.received: list[tuple[str, dict, bytes]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.secret = new_secret()
         self.url = ""
         self.at_once = self.most_at_once = 0
@@ -213,6 +214,7 @@ class Hook:
             self._arrival.notify_all()
         await self.gate.wait()
         self.at_once -= 1
+        self.headers.append(request.headers)
         self.received.append((request.headers["webhook-id"], event, body))
         return web.Response(status=self.answer(event), text="so be it")
 
@@ -248,7 +250,7 @@ class Harness:
         self.id = subscription.id
         self._step = b""
 
-    async def emit(self, *course_ids: str) -> None:
+    async def emit(self, *course_ids: str, rendering: Rendering = Rendering.FULL) -> None:
         """Commits one `course.updated` for each of the courses, in order."""
         services = self.services
         redis = services.redis
@@ -279,7 +281,7 @@ class Harness:
                             facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
                             body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
                             order_key=course_id,
-                            lanes=(Lane(self.id, Payload.FULL),),
+                            lanes=(Lane(self.id, rendering),),
                         ),
                     )
                 ],

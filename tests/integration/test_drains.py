@@ -7,7 +7,8 @@ import pytest
 
 from service.clock import now_ms
 from service.domain.errors import SealError
-from service.domain.subscriptions import Payload
+from service.domain.events import CONTENT_TYPES, render
+from service.domain.subscriptions import Format, Payload, Rendering
 from service.storage import keys
 from workers.deliverer import deliver_batch
 
@@ -57,7 +58,8 @@ async def test_a_retry_has_the_same_id_and_the_same_bytes(subscribe, hook):
     await harness.emit("c1")
     await harness.turn()
     await harness.services.subscriptions.update(
-        harness.id, lambda old: msgspec.structs.replace(old, payload=Payload.THIN)
+        harness.id,
+        lambda old: msgspec.structs.replace(old, payload=Payload.THIN, format=Format.CLOUDEVENTS),
     )
     hook.answer = lambda _event: 204
     await harness.make_retries_due()
@@ -307,3 +309,19 @@ async def test_the_log_keeps_to_its_size_and_lanes_say_what_that_cost_them(subsc
     )
     assert await redis.memory_usage(keys.EVENTS) <= 1.2 * half
     assert 100 <= trimmed["events"] == trimmed["expired"] == (await harness.depth()).dead
+
+
+@pytest.mark.parametrize("rendering", Rendering)
+async def test_each_entry_is_sent_and_retried_in_its_own_rendering(subscribe, hook, rendering):
+    harness = await subscribe()
+    hook.answer = lambda _event: 503
+    await harness.emit("c1", rendering=rendering)
+    await harness.turn()
+    await harness.make_retries_due()
+    await harness.turn()
+    (event,) = await harness.services.events.get_many(
+        [entry.position for entry in await harness.services.lanes.read(harness.id, None, 10)]
+    )
+    assert [body for _, _, body in hook.received] == [render(event, rendering)] * 2
+    content_type = CONTENT_TYPES[rendering.format]
+    assert [headers["content-type"] for headers in hook.headers] == [content_type] * 2

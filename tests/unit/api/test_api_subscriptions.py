@@ -40,6 +40,7 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
         "labels": None,
         "changed": None,
         "payload": "full",
+        "format": "standard",
         "headers": {},
         "max_concurrency": 8,
         "timeout_seconds": 15.0,
@@ -65,6 +66,7 @@ async def test_every_field_is_stored_as_sent(client) -> None:
         "labels": {"region": "eu"},
         "changed": ["provider"],
         "payload": "thin",
+        "format": "cloudevents",
         "max_concurrency": 1,
         "timeout_seconds": 2.5,
         "retry_schedule_seconds": [1, 1, 2],
@@ -89,6 +91,7 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
             "labels": [],
             "changed": [],
             "payload": "fat",
+            "format": "cloudevent",
             "headers": {"host": "x", "a b": "c", "ok": "line\nbreak", "no": None},
             "secret": "whsec_c2hvcnQ=",
             "max_concurrency": 0,
@@ -102,7 +105,7 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
     errors = refused(
         answer,
         *("url", "description", "event_types[1]", "integration_ids[1]", "labels", "changed"),
-        *("payload", "headers.host", "headers.a b", "headers.ok", "headers.no", "secret"),
+        *("payload", "format", "headers.host", "headers.a b", "headers.ok", "headers.no", "secret"),
         *("max_concurrency", "timeout_seconds", "retry_schedule_seconds[2]"),
         *("retry_schedule_seconds[3]", "paused", "urll", "pending"),
     )
@@ -213,3 +216,12 @@ async def test_a_test_that_fails_returns_the_attempt_too(client, receiver, path)
     attempt = answer.json()
     assert (attempt["outcome"], attempt["status"]) == ("status", 500)
     assert attempt["excerpt"].endswith("oops")
+
+
+async def test_a_test_event_has_the_format_of_the_subscription(client, receiver, path) -> None:
+    await client.patch(path, json={"format": "cloudevents"})
+    await client.post(f"{path}/test")
+    (_, headers, body, _) = receiver.posted[0]
+    assert headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+    event = json.loads(body)
+    assert (event["type"], event["id"]) == ("coursewire.test", headers["webhook-id"])
