@@ -12,7 +12,7 @@ import msgspec
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 
 from service.api.forms import FieldError, Parser, Refusal
-from service.domain.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES, decode_secret
+from service.domain.signing import read_secret
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
@@ -356,19 +356,16 @@ def signing_secret() -> Parser:
     def parse(value: Any) -> str:
         _expect(value, str, "text")
         try:
-            decode_secret(value)
+            read_secret(value)
         except ValueError as error:
-            raise Refusal(
-                str(error), "leave it out and one is made, or send whsec_ and base64"
-            ) from None
+            raise Refusal(str(error), "leave it out and one is made") from None
         return str(value)
 
     return Parser(
         parse,
         Schema(
             type=OpenAPIType.STRING,
-            pattern="^whsec_[A-Za-z0-9+/]+={0,2}$",
-            description=f"whsec_ and base64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes",
+            pattern="^wh(sec|sk)_[A-Za-z0-9+/]+={0,2}$",
         ),
     )
 

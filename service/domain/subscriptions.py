@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from service.domain.retry import DEFAULT_SCHEDULE
+from service.domain.signing import Signature
 
 COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
 OPERATIONAL_EVENT_TYPES = ("integration.baseline_completed",)
@@ -58,6 +59,9 @@ class SubscriptionState(StrEnum):
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """A URL, a filter, a rendering and limits; secrets are kept sealed beside it.
 
+    `public_key` is that of an ed25519 subscription's newest secret. The script that stores a
+    secret stores it too, so both are always of one kind.
+
     `None` filters mean all: every `course.*` event, every integration, any labels, any
     changed path. Operational events come only when named. Times are epoch ms.
     """
@@ -73,11 +77,17 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...] | None = None
     payload: Payload = Payload.FULL
     format: Format = Format.STANDARD
+    public_key: str | None = None
     header_names: tuple[str, ...] = ()
     max_concurrency: int = 8
     timeout_seconds: float = 15.0
     retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
     paused: bool = False
+
+    @property
+    def signature(self) -> Signature:
+        """How pushes are signed."""
+        return Signature.HMAC if self.public_key is None else Signature.ED25519
 
     @property
     def rendering(self) -> Rendering:

@@ -22,6 +22,7 @@ from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
+from service.domain.signing import read_secret
 from service.domain.subscriptions import Lane, Rendering, Subscription
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
@@ -204,9 +205,12 @@ class Hook:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def verify(self, body: bytes, headers: dict[str, str]) -> None:
+        Webhook(self.secret).verify(body, headers)
+
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
-        Webhook(self.secret).verify(body, dict(request.headers))
+        self.verify(body, dict(request.headers))
         event = json.loads(body)
         async with self._arrival:
             self.at_once += 1
@@ -316,10 +320,12 @@ class Harness:
 @pytest.fixture
 async def subscribe(context, hook):
     async def subscribe(**fields) -> Harness:
+        key = read_secret(hook.secret)
         subscription = Subscription(
             id=new_id("sub"),
             created_at=1,
             updated_at=1,
+            public_key=key.public_key,
             **({"url": hook.url, "timeout_seconds": 5.0} | fields),
         )
         await context.services.subscriptions.create(subscription, [hook.secret], {"x-tenant": "42"})
