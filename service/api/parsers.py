@@ -351,15 +351,14 @@ def _url_schema(example: str) -> Schema:
 
 
 def signing_secret() -> Parser:
-    """A Standard Webhooks secret."""
+    """A Standard Webhooks secret; the same key parses to the same text."""
 
     def parse(value: Any) -> str:
         _expect(value, str, "text")
         try:
-            read_secret(value)
+            return read_secret(value).secret
         except ValueError as error:
             raise Refusal(str(error), "leave it out and one is made") from None
-        return str(value)
 
     return Parser(
         parse,

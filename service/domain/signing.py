@@ -41,6 +41,11 @@ class HmacKey:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
+    @property
+    def secret(self) -> str:
+        """Its `whsec_` form."""
+        return HMAC_PREFIX + base64.b64encode(self._key).decode()
+
     def sign(self, content: bytes) -> str:
         """The signature of `content` as it stands in the header."""
         return "v1," + base64.b64encode(hmac.digest(self._key, content, hashlib.sha256)).decode()
@@ -131,13 +136,13 @@ def _decode(text: str, prefix: str) -> bytes:
 
 def make_secret(signature: Signature, entropy: bytes) -> str:
     """A secret made of 32 random bytes."""
-    if signature is Signature.ED25519:
-        return Ed25519Key(entropy).secret
-    return HMAC_PREFIX + base64.b64encode(entropy).decode()
+    kind = Ed25519Key if signature is Signature.ED25519 else HmacKey
+    return kind(entropy).secret
 
 
 class SigningSecret(msgspec.Struct, frozen=True):
-    """A secret that signs attempts before `expires_at` (epoch ms; None: until it is rotated)."""
+    """A secret that signs attempts made before `expires_at` (epoch ms, None: until it is rotated),
+    by the clock that also tells the time in the attempt's header."""
 
     secret: str
     expires_at: int | None = None

@@ -49,9 +49,11 @@ def packages() -> Path:
                 text=True,
             )
             assert done.returncode == 0, f"npm could not install {SCRIPT.parent}: {done.stderr}"
-            # Another process may have been faster; what it installed is the same.
-            if not installed.is_dir():
+            try:
                 fresh.rename(installed)
+            except OSError:  # another process was faster; what it installed is the same
+                if not installed.is_dir():
+                    raise
     return installed / "node_modules"
 
 

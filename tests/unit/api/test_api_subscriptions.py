@@ -388,6 +388,12 @@ async def test_a_secret_in_force_is_not_taken_again(client, refused, path) -> No
     refused(await client.post(f"{path}/secret/rotate", json={"secret": SECRET}), "secret")
 
 
+async def test_a_key_in_force_is_not_taken_again_in_its_other_form(client, refused, path) -> None:
+    await client.post(f"{path}/secret/rotate", json={"secret": PRIVATE})
+    seed = "whsk_" + base64.b64encode(SEED).decode()
+    refused(await client.post(f"{path}/secret/rotate", json={"secret": seed}), "secret")
+
+
 async def test_no_more_than_five_secrets_sign_at_once(client, problem, path) -> None:
     for _ in range(4):
         assert (await client.post(f"{path}/secret/rotate")).status_code == 200
