@@ -16,12 +16,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV_LOCK = "requirements-dev.lock"
+JAVASCRIPT_LOCK = "tests/javascript/package-lock.json"
 
 # What hatchling asks for on top of itself when a project is installed in editable mode.
 EDITABLE_BUILD = ["editables>=0.5"]
 
 INPUTS_LINE = re.compile(r"^# inputs: sha256:([0-9a-f]{64})$", re.MULTILINE)
 PINNED_LINE = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
+RESOLVED = re.compile(r'"resolved": .*')
 ADDRESS = re.compile(r"^.*(?:://|--(?:extra-)?index-url|--find-links).*$", re.MULTILINE)
 
 
@@ -63,6 +65,8 @@ def faults() -> list[str]:
             f"{name} pins {package} {version}, unlike {DEV_LOCK}"
             for package, version in sorted(pins - covering)
         )
+    text = (ROOT / JAVASCRIPT_LOCK).read_text()
+    found.extend(f"{JAVASCRIPT_LOCK} names an address: {one}" for one in RESOLVED.findall(text))
     return found
 
 

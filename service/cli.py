@@ -175,7 +175,8 @@ def sandbox(
     "--secret",
     envvar="COURSEWIRE_LISTEN_SECRET",
     show_envvar=True,
-    help="The subscription's, whsec_...; without one a secret is made and shown.",
+    help="The subscription's secret, whsec_..., or public key, whpk_...; without one a secret "
+    "is made and shown.",
 )
 @click.option(
     "--status",

@@ -10,10 +10,11 @@ import re
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO
 
 import msgspec
 from aiohttp import web
@@ -22,7 +23,15 @@ from rich.text import Text
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from service.domain.signing import decode_secret, encode_secret
+from service.domain.signing import (
+    HMAC_PREFIX,
+    PUBLIC_PREFIX,
+    Signature,
+    make_secret,
+    read_public_key,
+    read_secret,
+)
+from service.domain.verification import fault
 from service.logs import wants_colour
 
 if TYPE_CHECKING:
@@ -69,6 +78,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     data: EventData
 
 
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified body that is a CloudEvent."""
+
+    specversion: Literal["1.0"]
+    id: str
+    source: str
+    type: str
+    time: datetime
+    data: EventData
+
+
 class Push(msgspec.Struct, frozen=True, kw_only=True):
     """One POST as it came.
 
@@ -87,16 +107,53 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decode_event = msgspec.json.Decoder(Event).decode
+_decode_cloud_event = msgspec.json.Decoder(CloudEvent).decode
+
+
+def _read(content_type: str, body: bytes) -> Event:
+    if not content_type.lower().startswith("application/cloudevents+json"):
+        return _decode_event(body)
+    one = _decode_cloud_event(body)
+    return Event(type=one.type, timestamp=one.time, data=one.data)
+
+
+Verifier = Callable[[Mapping[str, str], bytes], str | None]
+"""Says why a push is not to be believed; None: it is."""
+
+
+def _verifier(secret: str) -> Verifier:
+    if secret.startswith(PUBLIC_PREFIX):
+        key = read_public_key(secret)
+        return lambda headers, body: fault(key, headers, body, time.time())
+    if not secret.startswith(HMAC_PREFIX):
+        raise ValueError(
+            f"give a {HMAC_PREFIX!r} secret, or the {PUBLIC_PREFIX!r} key of an ed25519 one"
+        )
+    read_secret(secret)
+    webhook = Webhook(secret)
+
+    def verify(headers: Mapping[str, str], body: bytes) -> str | None:
+        try:
+            webhook.verify(body, dict(headers), json_parse=False)
+        except WebhookVerificationError as error:
+            return _sentence(error)
+        except ValueError:
+            # The library splits and decodes the signature header without looking.
+            return "webhook-signature or the body is malformed"
+        return None
+
+    return verify
 
 
 class Listener:
-    """An HTTP receiver that verifies with the official `standardwebhooks` library.
+    """An HTTP receiver that verifies: `v1` with the official `standardwebhooks` library, `v1a`,
+    which that library does not know, by itself.
 
     Every POST, to whatever path, is handed to `on_push` before it is answered: with `status`
     where it verified, with 400 and the reason where it did not. Port 0 takes a free one.
 
-    Raises ValueError if `secret` is no usable `whsec_` secret; `start` raises OSError if the
-    address cannot be bound.
+    Raises ValueError if `secret` is no usable `whsec_` secret or `whpk_` key; `start` raises
+    OSError if the address cannot be bound.
     """
 
     def __init__(
@@ -108,8 +165,7 @@ class Listener:
         port: int = 0,
         status: int = 200,
     ) -> None:
-        decode_secret(secret)
-        self._webhook = Webhook(secret)
+        self._verify = _verifier(secret)
         self._on_push = on_push
         self._host = host
         self._port = port
@@ -163,17 +219,13 @@ class Listener:
     def _judge(self, headers: CIMultiDictProxy[str] | Mapping[str, str], body: bytes) -> Push:
         at = datetime.now(UTC)
         webhook_id = headers.get("webhook-id")
-        try:
-            self._webhook.verify(body, dict(headers), json_parse=False)
-            event = _decode_event(body)
-        except WebhookVerificationError as error:
-            return Push(at=at, id=webhook_id, body=body, refusal=_sentence(error))
-        except msgspec.MsgspecError as error:
-            refusal = f"the signature is right, but the body is no event: {error}"
+        refusal = self._verify(headers, body)
+        if refusal is not None:
             return Push(at=at, id=webhook_id, body=body, refusal=refusal)
-        except ValueError:
-            # The library splits and decodes the signature header without looking.
-            refusal = "webhook-signature or the body is malformed"
+        try:
+            event = _read(headers.get("content-type", ""), body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            refusal = f"the signature is right, but the body is no event: {error}"
             return Push(at=at, id=webhook_id, body=body, refusal=refusal)
         times, altered = self._count(webhook_id or "", body)
         return Push(at=at, id=webhook_id, body=body, event=event, times=times, altered=altered)
@@ -279,7 +331,7 @@ def one_line(body: bytes) -> str:
 
 def new_secret() -> str:
     """A secret for a subscription that has none yet."""
-    return encode_secret(secrets.token_bytes(32))
+    return make_secret(Signature.HMAC, secrets.token_bytes(32))
 
 
 async def run(

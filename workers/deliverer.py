@@ -16,11 +16,11 @@ from redis.exceptions import (
 )
 
 from service.clock import now_ms
-from service.domain.errors import LeaseLostError
-from service.domain.events import StoredEvent, render
+from service.domain.errors import LeaseLostError, NotFoundError
+from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.lane import Entry, Window
 from service.domain.retry import Outcome, OutcomeClass, next_delay
-from service.domain.signing import decode_secret, sign
+from service.domain.signing import Signer
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
 from service.storage.attempts import Attempt
@@ -30,6 +30,7 @@ from service.storage.leases import Lease
 from workers.isolation import run_isolated
 from workers.process import JobContext
 
+SECRETS_SECONDS = 1.0  # after which the secrets are read again within a turn
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 READ = 200  # entries read at once
@@ -104,7 +105,8 @@ class Drain:
         self._clock_offset = 0
         self._cursor: str | None = None
         self._exhausted = False
-        self._keys: list[bytes] = []
+        self._signer = Signer(())
+        self._secrets_read_at = 0.0
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
@@ -123,6 +125,7 @@ class Drain:
             while True:
                 if not self._must_stop():
                     await self._prepare(busy=bool(in_flight))
+                    await self._refresh_secrets()
                     while self._prepared and len(in_flight) < self._subscription.max_concurrency:
                         in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
                 if ended and self._recording is None:
@@ -153,16 +156,29 @@ class Drain:
 
     async def _open(self) -> None:
         subscription_id = self._subscription.id
-        secrets = await self._services.subscriptions.secrets(subscription_id)
-        self._keys = [decode_secret(secret) for secret in secrets]
-        self._headers = {
-            **await self._services.subscriptions.headers(subscription_id),
-            "content-type": "application/json",
-        }
+        await self._read_secrets()
+        self._headers = await self._services.subscriptions.headers(subscription_id)
         self._clock_offset = await self._services.lanes.now_ms() - now_ms()
         for one in await self._services.lanes.failing(subscription_id):
             self._attempts[one.entry.position] = one.attempts
             self._window.offer_failing(one.entry, one.due_at)
+
+    async def _read_secrets(self) -> None:
+        try:
+            secrets = await self._services.subscriptions.secrets(self._subscription.id)
+        except NotFoundError:
+            raise LeaseLostError("the subscription was deleted") from None
+        self._signer = Signer(secrets)
+        self._secrets_read_at = time.monotonic()
+
+    async def _refresh_secrets(self) -> None:
+        """Notices a secret that was revoked during the turn."""
+        if time.monotonic() - self._secrets_read_at < SECRETS_SECONDS:
+            return
+        try:
+            await self._read_secrets()
+        except (ConnectionError, TimeoutError):  # without Redis nothing is revoked either
+            self._secrets_read_at = time.monotonic()
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
@@ -210,7 +226,7 @@ class Drain:
             if event is None:
                 expired.append(self._expired(entry))
             else:
-                self._prepared.append(Prepared(entry, event, render(event, entry.payload)))
+                self._prepared.append(Prepared(entry, event, render(event, entry.rendering)))
         if expired:
             _log.warning(
                 "deliveries dead",
@@ -249,7 +265,8 @@ class Drain:
         at = now_ms()
         headers = {
             **self._headers,
-            **sign(self._keys, prepared.event.id, at // 1000, prepared.body),
+            "content-type": CONTENT_TYPES[prepared.entry.rendering.format],
+            **self._signer.headers(prepared.event.id, at, prepared.body),
         }
         outcome = await self._services.receiver.post(
             self._subscription.url,

@@ -88,8 +88,11 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterable[st
         for one in parameters:
             yield _row(one["name"], one["schema"], one.get("description", ""), one.get("required"))
         yield "</table>"
-    for content in operation.get("requestBody", {}).get("content", {}).values():
+    bodies = operation.get("requestBody", {}).get("content", {})
+    for media_type, content in bodies.items():
         schema = content["schema"]
+        if len(bodies) > 1:
+            yield f"<p>As <code>{escape(media_type)}</code>:"
         yield "<table><tr><th>field<th>type<th>meaning"
         yield from _properties(schema)
         yield "</table>"

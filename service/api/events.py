@@ -23,7 +23,7 @@ from service.api.requests import (
 )
 from service.api.schemas import EventList, EventView
 from service.domain.events import render
-from service.domain.subscriptions import EVENT_TYPES, Payload
+from service.domain.subscriptions import EVENT_TYPES, Rendering
 
 MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
 
@@ -81,7 +81,7 @@ class EventController(Controller):
         bodies: list[bytes] = []
         size = 0
         for event in events:
-            body = render(event, Payload.FULL)
+            body = render(event, Rendering.FULL)
             size += len(body)
             if bodies and size > MAX_PAGE_BYTES:
                 position = events[len(bodies) - 1].position
@@ -107,4 +107,4 @@ class EventController(Controller):
     async def show(self, event_id: PathId, services: GivenServices) -> Response[bytes]:
         """Byte for byte as it is pushed, with the course."""
         event = await services.events.get(event_id)
-        return Response(render(event, Payload.FULL), media_type=MediaType.JSON)
+        return Response(render(event, Rendering.FULL), media_type=MediaType.JSON)

@@ -67,6 +67,11 @@ async def provide_document(request: AnyRequest) -> dict[str, Any]:
     return document
 
 
+async def document_or_empty(request: AnyRequest) -> dict[str, Any]:
+    """The JSON object in a request's body; no body is an empty one. Raises HTTPException."""
+    return await provide_document(request) if await request.body() else {}
+
+
 def query_form(request: AnyRequest, table: Table) -> Form:
     """The query of a request, read by `table`."""
     sent: dict[str, list[str]] = {}

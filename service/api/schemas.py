@@ -195,7 +195,8 @@ class CourseList(msgspec.Struct, frozen=True):
 
 class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription. `headers` shows the names of its headers with null for the values, which
-    are never returned; `secret` is there only in the answer to its creation."""
+    are never returned; `secret` is there only in the answer to its creation, and not for
+    ed25519."""
 
     id: Annotated[str, _means("its id")]
     url: Annotated[str, _means("where events are posted to")]
@@ -211,6 +212,11 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
         _means("of course.updated only those that name one of these paths; null: any"),
     ]
     payload: Annotated[str, _means("full: with the course; thin: without it")]
+    format: Annotated[str, _means("standard, or cloudevents: a structured CloudEvent 1.0")]
+    signature: Annotated[str, _means("hmac: signed as v1; ed25519: signed as v1a")]
+    public_key: Annotated[
+        str | None, _means("what ed25519 signatures are verified with: whpk_ and base64")
+    ]
     headers: Annotated[
         dict[str, None], _means("the names of its headers, with null for each value")
     ]
@@ -226,7 +232,7 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     oldest_pending_at: Annotated[Timestamp | None, _means("when the oldest pending event happened")]
     secret: Annotated[
         str | msgspec.UnsetType,
-        _means("what pushes are signed with; only in the answer to its creation"),
+        _means("what hmac pushes are signed with; only in the answer to its creation"),
     ] = msgspec.UNSET
 
 
@@ -237,10 +243,24 @@ class SubscriptionList(msgspec.Struct, frozen=True):
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
-class SecretView(msgspec.Struct, frozen=True):
-    """The secret that pushes are signed with."""
+class EndingSecretView(msgspec.Struct, frozen=True, kw_only=True):
+    """A rotated secret that still signs beside the new one."""
 
-    secret: Annotated[str, _means("whsec_ and base64")]
+    signature: Annotated[str, _means("hmac or ed25519")]
+    secret: Annotated[str | None, _means("whsec_ and base64; null: an ed25519 key")]
+    public_key: Annotated[str | None, _means("whpk_ and base64; null: an hmac secret")]
+    expires_at: Annotated[Timestamp, _means("when it signs no more")]
+
+
+class SecretView(msgspec.Struct, frozen=True, kw_only=True):
+    """What receivers verify pushes with: the secret of hmac, or the public key of ed25519."""
+
+    signature: Annotated[str, _means("hmac or ed25519")]
+    secret: Annotated[str | None, _means("whsec_ and base64; null: an ed25519 key")]
+    public_key: Annotated[str | None, _means("whpk_ and base64; null: an hmac secret")]
+    previous: Annotated[
+        list[EndingSecretView], _means("rotated secrets that still sign, the newest first")
+    ]
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):

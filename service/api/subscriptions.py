@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
@@ -32,6 +33,7 @@ from service.api.requests import (
     Document,
     GivenServices,
     PathId,
+    document_or_empty,
     page_table,
     query_form,
 )
@@ -39,12 +41,24 @@ from service.api.schemas import AttemptView, SecretView, SubscriptionList, Subsc
 from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
-from service.domain.events import StoredEvent, render
+from service.domain.errors import ConflictError
+from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.identifiers import event_id
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
-from service.domain.signing import decode_secret, sign
-from service.domain.subscriptions import EVENT_TYPES, Payload, Subscription
+from service.domain.signing import (
+    MAX_IN_FORCE,
+    MAX_SECRET_BYTES,
+    MIN_SECRET_BYTES,
+    Signature,
+    Signer,
+    SigningSecret,
+    in_force,
+    read_secret,
+    rotated,
+    signature_of,
+)
+from service.domain.subscriptions import EVENT_TYPES, Format, Payload, Subscription
 from service.storage.attempts import Attempt
 from service.storage.ids import event_suffixes, new_id
 from service.storage.subscriptions import new_secret
@@ -55,6 +69,18 @@ MAX_CONCURRENCY = 100
 MAX_TIMEOUT_SECONDS = 60
 SPARE_SECONDS = 3_600  # beyond all delays, for the attempts themselves and for queueing
 
+MAX_OVERLAP_SECONDS = 604_800
+OVERLAP_SECONDS = 86_400
+
+ROTATE = "POST it to /v1/subscriptions/{id}/secret/rotate"
+SECRET = Field(
+    parser=signing_secret(),
+    meaning="what pushes are signed with; one is made if it is left out. whsec_ and base64 of "
+    f"{MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes for hmac; whsk_ and base64 of a private key's "
+    "32-byte seed, or of seed and public half, for ed25519",
+    fixed=ROTATE,
+    write_only=True,
+)
 FIELDS: Table = {
     "url": Field(
         parser=url("https://example.com/webhooks"),
@@ -84,17 +110,26 @@ FIELDS: Table = {
         meaning="full: with the course; thin: without it",
         default=str(Payload.FULL),
     ),
+    "format": Field(
+        parser=one_of(Format),
+        meaning="standard: as documented under Webhooks; cloudevents: a structured CloudEvent 1.0 "
+        "with the same data",
+        default=str(Format.STANDARD),
+    ),
     "headers": Field(
         parser=headers(),
         meaning="sent with every push; the values are sealed and never returned",
         write_only=True,
     ),
-    "secret": Field(
-        parser=signing_secret(),
-        meaning="what pushes are signed with; one is made if it is left out",
-        fixed="make a new subscription, whose secret it becomes",
-        write_only=True,
+    "signature": Field(
+        parser=one_of(Signature),
+        meaning="hmac: v1, with a secret that both sides know; ed25519: v1a, with a private key "
+        "that never leaves the service and a public one for the receiver. Left out, it is what "
+        "`secret` is for",
+        fixed=ROTATE,
+        default=str(Signature.HMAC),
     ),
+    "secret": SECRET,
     "max_concurrency": Field(
         parser=whole_number(1, MAX_CONCURRENCY),
         meaning="how many pushes may be under way at once",
@@ -122,7 +157,24 @@ FIELDS: Table = {
     ),
 }
 REQUIRED = ("url",)
-READ_ONLY = ("id", "created_at", "updated_at", "state", "pending", "dead", "oldest_pending_at")
+READ_ONLY = (
+    *("id", "created_at", "updated_at", "public_key", "state", "pending", "dead"),
+    "oldest_pending_at",
+)
+ROTATION: Table = {
+    "overlap_seconds": Field(
+        parser=whole_number(0, MAX_OVERLAP_SECONDS, "seconds"),
+        meaning="how long the secrets in force until now go on signing beside the new one; 0 "
+        "revokes them at once",
+        default=OVERLAP_SECONDS,
+    ),
+    "secret": SECRET,
+    "signature": Field(
+        parser=one_of(Signature),
+        meaning="hmac or ed25519, for a change from one to the other; left out, it is what "
+        "`secret` is for, or stays",
+    ),
+}
 PAGE = page_table()
 
 
@@ -143,15 +195,22 @@ class SubscriptionController(Controller):
     async def create(
         self, document: Document, services: GivenServices
     ) -> Response[SubscriptionView]:
-        """Events from now on reach it. The answer carries its secret."""
+        """Events from now on reach it. The answer carries its secret, or for ed25519 the public
+        key; the private one is never returned."""
         form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
         await _check(form, services)
+        _check_secret(form)
         values = form.accept()
-        secret = values.pop("secret", None) or new_secret()
+        secret = _take_secret(values, Signature.HMAC)
         extra = values.pop("headers", {})
         now = now_ms()
         subscription = Subscription(
-            id=new_id("sub"), created_at=now, updated_at=now, header_names=tuple(extra), **values
+            id=new_id("sub"),
+            created_at=now,
+            updated_at=now,
+            public_key=read_secret(secret).public_key,
+            header_names=tuple(extra),
+            **values,
         )
         await services.subscriptions.create(subscription, [secret], extra)
         return Response(
@@ -207,8 +266,8 @@ class SubscriptionController(Controller):
         document: Document,
         services: GivenServices,
     ) -> SubscriptionView:
-        """Changes what is sent. Filters and `payload` hold for events from now on; where and how
-        they are posted changes for pending ones too."""
+        """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
+        and how they are posted changes for pending ones too."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
         await _check(form, services)
         values = form.accept()
@@ -236,14 +295,63 @@ class SubscriptionController(Controller):
     @get(
         "/{subscription_id:str}/secret",
         summary="Show a subscription's secret",
-        response_description="The secret",
+        response_description="The secret, or the public key",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
     async def secret(self, subscription_id: PathId, services: GivenServices) -> SecretView:
-        """For the receiver to verify signatures with."""
+        """What the receiver verifies signatures with, those of rotated secrets included as long
+        as they overlap. The private keys of ed25519 are never returned."""
         secrets = await services.subscriptions.secrets(subscription_id)
-        return SecretView(secrets[0])
+        return views.secret(in_force(secrets, now_ms()))
+
+    @post(
+        "/{subscription_id:str}/secret/rotate",
+        status_code=HTTPStatus.OK,
+        summary="Rotate a subscription's secret",
+        response_description="The new secret, or its public key",
+        operation_class=reads(body=ROTATION),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.NOT_FOUND,
+            CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    )
+    async def rotate(
+        self, subscription_id: PathId, request: AnyRequest, services: GivenServices
+    ) -> SecretView:
+        """While the old secret overlaps, every push carries a signature of each, the newest
+        first. The body may be left out."""
+        form = Form(await document_or_empty(request), ROTATION)
+        _check_secret(form)
+        values = form.accept()
+        overlap_ms = values.get("overlap_seconds", OVERLAP_SECONDS) * 1000
+
+        def change(
+            before: Subscription, secrets: list[SigningSecret]
+        ) -> tuple[Subscription, list[SigningSecret]]:
+            now = now_ms()
+            new = _take_secret(dict(values), before.signature)
+            if any(one.secret == new for one in in_force(secrets, now)):
+                form.refuse("secret", "is in force already", "leave it out and another is made")
+                form.accept()
+            after = rotated(secrets, new, overlap_ms, now)
+            if len(after) > MAX_IN_FORCE:
+                raise ConflictError(
+                    f"{MAX_IN_FORCE} secrets are in force; wait until one has ended, or send "
+                    "overlap_seconds 0 to end them all"
+                )
+            subscription = msgspec.structs.replace(
+                before,
+                public_key=read_secret(new).public_key,
+                updated_at=max(now, before.updated_at + 1),
+            )
+            return subscription, after
+
+        _, secrets = await services.subscriptions.rotate(subscription_id, change)
+        return views.secret(secrets)
 
     @post(
         "/{subscription_id:str}/test",
@@ -263,7 +371,10 @@ class SubscriptionController(Controller):
 
 
 async def _send_test(
-    services: Services, subscription: Subscription, secrets: list[str], extra: dict[str, str]
+    services: Services,
+    subscription: Subscription,
+    secrets: list[SigningSecret],
+    extra: dict[str, str],
 ) -> Attempt:
     now = now_ms()
     (suffix,) = event_suffixes(1)
@@ -278,11 +389,11 @@ async def _send_test(
         facts=msgspec.json.encode({"subscription_id": subscription.id}),
         course=None,
     )
-    body = render(event, subscription.payload)
-    signed = sign([decode_secret(secret) for secret in secrets], event.id, now // 1000, body)
+    body = render(event, subscription.rendering)
+    signed = Signer(secrets).headers(event.id, now, body)
     outcome = await services.receiver.post(
         subscription.url,
-        {**extra, "content-type": "application/json", **signed},
+        {**extra, "content-type": CONTENT_TYPES[subscription.format], **signed},
         body,
         timeout=subscription.timeout_seconds,
     )
@@ -312,6 +423,24 @@ async def _check(form: Form, services: Services) -> None:
                 f"there is no integration {integration_id}",
                 "register it first, or leave it out",
             )
+
+
+def _check_secret(form: Form) -> None:
+    """A secret must be one for the signature that is asked for beside it."""
+    secret, signature = form.values.get("secret"), form.values.get("signature")
+    if secret and signature and signature_of(secret) != signature:
+        form.refuse(
+            "secret",
+            f"is one for {signature_of(secret)}",
+            f"leave it out and one for {signature} is made, or leave out signature",
+        )
+
+
+def _take_secret(values: dict[str, Any], present: Signature) -> str:
+    """The secret given, or a new one for the signature given, or else for the present one."""
+    signature = Signature(values.pop("signature", present))
+    given: str | None = values.pop("secret", None)
+    return given or new_secret(signature)
 
 
 def _check_retries(form: Form, services: Services) -> None:

@@ -17,6 +17,7 @@ from service.domain.integrations import (
     WalkingState,
     WalkRecord,
 )
+from service.domain.signing import Signature, SigningSecret, read_secret, signature_of
 from service.domain.subscriptions import Subscription
 from service.storage.attempts import Attempt, Delivery
 from service.storage.catalogue import CourseRow
@@ -156,7 +157,9 @@ def course(row: CourseRow) -> schemas.CourseView:
 def subscription(
     one: Subscription, depth: LaneDepth, secret: str | None = None
 ) -> schemas.SubscriptionView:
-    """A subscription; with `secret` only in the answer to its creation."""
+    """A subscription; with `secret`, if it is one that may be shown, only in the answer to its
+    creation."""
+    shown = None if secret is None else _secret_to_show(secret)
     return schemas.SubscriptionView(
         id=one.id,
         url=one.url,
@@ -166,6 +169,9 @@ def subscription(
         labels=one.labels,
         changed=one.changed,
         payload=one.payload,
+        format=one.format,
+        signature=one.signature,
+        public_key=one.public_key,
         headers=dict.fromkeys(one.header_names),
         max_concurrency=one.max_concurrency,
         timeout_seconds=one.timeout_seconds,
@@ -177,8 +183,39 @@ def subscription(
         pending=depth.pending,
         dead=depth.dead,
         oldest_pending_at=moment(depth.oldest_pending_at),
-        secret=msgspec.UNSET if secret is None else secret,
+        secret=msgspec.UNSET if shown is None else shown,
     )
+
+
+def secret(secrets: Sequence[SigningSecret]) -> schemas.SecretView:
+    """The secrets in force, the newest first."""
+    newest, *ending = secrets
+    key = read_secret(newest.secret)
+    return schemas.SecretView(
+        signature=key.signature,
+        secret=_secret_to_show(newest.secret),
+        public_key=key.public_key,
+        previous=[
+            _ending_secret(one.secret, one.expires_at)
+            for one in ending
+            if one.expires_at is not None
+        ],
+    )
+
+
+def _ending_secret(secret: str, expires_at: int) -> schemas.EndingSecretView:
+    key = read_secret(secret)
+    return schemas.EndingSecretView(
+        signature=key.signature,
+        secret=_secret_to_show(secret),
+        public_key=key.public_key,
+        expires_at=rfc3339(expires_at),
+    )
+
+
+def _secret_to_show(secret: str) -> str | None:
+    """None instead of a private key, which only the service needs."""
+    return secret if signature_of(secret) is Signature.HMAC else None
 
 
 def attempt(one: Attempt) -> schemas.AttemptView:

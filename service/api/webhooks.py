@@ -16,7 +16,8 @@ from litestar.openapi.spec import (
 )
 from litestar.openapi.spec.enums import OpenAPIType
 
-from service.domain.events import CourseData
+from service.domain.events import CONTENT_TYPES, CourseData
+from service.domain.subscriptions import Format
 
 TEST_EVENT = "coursewire.test"
 
@@ -32,8 +33,9 @@ _MEANINGS = {
 _HEADERS = {
     "webhook-id": "the event's id, the same on every attempt",
     "webhook-timestamp": "epoch seconds of the attempt",
-    "webhook-signature": "v1 and base64 of the HMAC-SHA256 over id, timestamp and body, with dots "
-    "between them",
+    "webhook-signature": "v1, a comma and base64 of the HMAC-SHA256 over id, timestamp and body "
+    "with dots between them, or v1a, a comma and base64 of their ed25519 signature; while rotated "
+    "secrets overlap one of each secret, the newest first, with blanks between them",
 }
 
 
@@ -82,26 +84,41 @@ def _operation(event_type: str, meaning: str) -> Operation:
             for name, text in _HEADERS.items()
         ],
         request_body=RequestBody(
-            required=True, content={"application/json": OpenAPIMediaType(schema=_body(event_type))}
+            required=True,
+            content={
+                CONTENT_TYPES[wanted]: OpenAPIMediaType(schema=_body(event_type, wanted))
+                for wanted in Format
+            },
         ),
         responses={"2XX": OpenAPIResponse(description="taken")},
     )
 
 
-def _body(event_type: str) -> Schema:
-    body = {
-        "type": "object",
-        "properties": {
-            "type": {"const": event_type, "description": "the event type"},
-            "timestamp": {
+def _body(event_type: str, wanted: Format) -> Schema:
+    of_course = event_type.startswith("course.")
+    named = {"const": event_type, "description": "the event type"}
+    found = {"type": "string", "format": "date-time", "description": "when the change was found"}
+    properties: dict[str, Any]
+    if wanted is Format.STANDARD:
+        properties = {"type": named, "timestamp": found}
+    else:
+        properties = {
+            "specversion": {"const": "1.0", "description": "the version of CloudEvents"},
+            "id": {"type": "string", "description": _DATA["event_id"]},
+            "source": {
                 "type": "string",
-                "format": "date-time",
-                "description": "when the change was found",
+                "format": "uri-reference",
+                "description": "the path of the integration in the API, or of the API itself",
             },
-            "data": _data(event_type),
-        },
-        "required": ["type", "timestamp", "data"],
-    }
+            "type": named,
+            "subject": {"type": "string", "description": _DATA["course_id"]},
+            "time": found,
+            "datacontenttype": {"const": "application/json", "description": "what `data` is"},
+        }
+        if not of_course:
+            del properties["subject"]
+    properties["data"] = _data(event_type)
+    body = {"type": "object", "properties": properties, "required": list(properties)}
     # Litestar passes plain JSON through; its own class could not hold what msgspec generates.
     return cast("Schema", body)
 

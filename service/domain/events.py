@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.domain.identifiers import position_ms
-from service.domain.subscriptions import Payload
+from service.domain.subscriptions import Format, Payload, Rendering
 
 SCHEMA_VERSION = 1
 MAX_BODY_BYTES = 262_144  # a larger body goes without its course
@@ -73,12 +74,30 @@ class CourseData(msgspec.Struct, kw_only=True):
 
 
 class Envelope(msgspec.Struct, kw_only=True):
-    """The body of a push."""
+    """The body of a push in our own form."""
 
     type: str
     timestamp: str
     data: CourseData | msgspec.Raw
 
+
+class CloudEvent(msgspec.Struct, kw_only=True):
+    """The body of a push as a structured CloudEvent 1.0, with the same `data`."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str | msgspec.UnsetType = msgspec.UNSET
+    time: str
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: CourseData | msgspec.Raw
+
+
+CONTENT_TYPES: Mapping[Format, str] = {  # of the bodies
+    Format.STANDARD: "application/json",
+    Format.CLOUDEVENTS: "application/cloudevents+json; charset=utf-8",
+}
 
 _encode = msgspec.json.encode
 _decode_facts = msgspec.json.Decoder(CourseFacts).decode
@@ -91,18 +110,34 @@ def rfc3339(milliseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
-def render(event: StoredEvent, payload: Payload) -> bytes:
-    """The body of `event`. The same event and payload always give the same bytes."""
-    timestamp = rfc3339(position_ms(event.position))
+def render(event: StoredEvent, rendering: Rendering) -> bytes:
+    """The body of `event`. The same event and rendering always give the same bytes."""
     if not event.course_id:
         data = b'{"schema_version":%d,"event_id":"%s",%s' % (
             SCHEMA_VERSION,
             event.id.encode(),
             event.facts[1:],
         )
-        return _encode(Envelope(type=event.type, timestamp=timestamp, data=msgspec.Raw(data)))
+        return _enclose(event, msgspec.Raw(data), rendering.format)
+    data_of_course = _data_of_course(event)
+    if event.course is None:
+        # Of a record too large to be sent, the log keeps nothing.
+        data_of_course.course_omitted = "gone" if event.type == "course.deleted" else "size"
+    elif rendering.payload is Payload.THIN:
+        data_of_course.course_omitted = "thin"
+    else:
+        data_of_course.course = msgspec.Raw(event.course)
+        body = _enclose(event, data_of_course, rendering.format)
+        if len(body) <= MAX_BODY_BYTES:
+            return body
+        data_of_course.course = msgspec.UNSET
+        data_of_course.course_omitted = "size"
+    return _enclose(event, data_of_course, rendering.format)
+
+
+def _data_of_course(event: StoredEvent) -> CourseData:
     facts = _decode_facts(event.facts)
-    data_of_course = CourseData(
+    return CourseData(
         schema_version=SCHEMA_VERSION,
         event_id=event.id,
         integration_id=facts.integration_id,
@@ -121,18 +156,21 @@ def render(event: StoredEvent, payload: Payload) -> bytes:
         detected_by=facts.detected_by,
         course_omitted=None,
     )
-    envelope = Envelope(type=event.type, timestamp=timestamp, data=data_of_course)
-    if event.course is None:
-        # Of a record too large to be sent, the log keeps nothing.
-        data_of_course.course_omitted = "gone" if event.type == "course.deleted" else "size"
-        return _encode(envelope)
-    if payload is Payload.THIN:
-        data_of_course.course_omitted = "thin"
-        return _encode(envelope)
-    data_of_course.course = msgspec.Raw(event.course)
-    body = _encode(envelope)
-    if len(body) <= MAX_BODY_BYTES:
-        return body
-    data_of_course.course = msgspec.UNSET
-    data_of_course.course_omitted = "size"
-    return _encode(envelope)
+
+
+def _enclose(event: StoredEvent, data: CourseData | msgspec.Raw, wanted: Format) -> bytes:
+    timestamp = rfc3339(position_ms(event.position))
+    if wanted is Format.STANDARD:
+        return _encode(Envelope(type=event.type, timestamp=timestamp, data=data))
+    # The path of the integration in the API, or of the API where the event is about the service.
+    source = f"/v1/integrations/{event.integration_id}" if event.integration_id else "/v1"
+    return _encode(
+        CloudEvent(
+            id=event.id,
+            source=source,
+            type=event.type,
+            subject=event.course_id or msgspec.UNSET,
+            time=timestamp,
+            data=data,
+        )
+    )

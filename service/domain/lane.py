@@ -7,7 +7,7 @@ from collections import deque
 
 import msgspec
 
-from service.domain.subscriptions import Payload
+from service.domain.subscriptions import Rendering
 
 MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again when it is its turn
 MAX_KNOWN = 20_000  # courses held at once, and entries: bounds memory however long the lane is
@@ -21,7 +21,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     position: str
     order_key: str
-    payload: Payload
+    rendering: Rendering
 
 
 class Window:

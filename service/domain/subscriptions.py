@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal
 
 import msgspec
 
 from service.domain.retry import DEFAULT_SCHEDULE
+from service.domain.signing import Signature
 
 COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
 OPERATIONAL_EVENT_TYPES = ("integration.baseline_completed", "integration.review_required")
@@ -22,6 +23,32 @@ class Payload(StrEnum):
     THIN = "thin"
 
 
+class Format(StrEnum):
+    """What the body is: our own envelope, or a CloudEvent."""
+
+    STANDARD = "standard"
+    CLOUDEVENTS = "cloudevents"
+
+
+class Rendering(Enum):
+    """What becomes of an event as a body: the same event and rendering, the same bytes."""
+
+    FULL = (Payload.FULL, Format.STANDARD)
+    THIN = (Payload.THIN, Format.STANDARD)
+    FULL_CLOUDEVENT = (Payload.FULL, Format.CLOUDEVENTS)
+    THIN_CLOUDEVENT = (Payload.THIN, Format.CLOUDEVENTS)
+
+    @property
+    def payload(self) -> Payload:
+        """Whether the body carries the course."""
+        return self.value[0]
+
+    @property
+    def format(self) -> Format:
+        """What the body is."""
+        return self.value[1]
+
+
 class SubscriptionState(StrEnum):
     """Active, or why nothing is sent."""
 
@@ -31,6 +58,9 @@ class SubscriptionState(StrEnum):
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """A URL, a filter, a rendering and limits; secrets are kept sealed beside it.
+
+    `public_key` is that of an ed25519 subscription's newest secret. The script that stores a
+    secret stores it too, so both are always of one kind.
 
     `None` filters mean all: every `course.*` event, every integration, any labels, any
     changed path. Operational events come only when named. Times are epoch ms.
@@ -46,11 +76,23 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
     changed: tuple[str, ...] | None = None
     payload: Payload = Payload.FULL
+    format: Format = Format.STANDARD
+    public_key: str | None = None
     header_names: tuple[str, ...] = ()
     max_concurrency: int = 8
     timeout_seconds: float = 15.0
     retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
     paused: bool = False
+
+    @property
+    def signature(self) -> Signature:
+        """How pushes are signed."""
+        return Signature.HMAC if self.public_key is None else Signature.ED25519
+
+    @property
+    def rendering(self) -> Rendering:
+        """How events that match from now on are rendered."""
+        return Rendering((self.payload, self.format))
 
 
 def state_of(subscription: Subscription) -> SubscriptionState:
@@ -67,7 +109,7 @@ class Lane(msgspec.Struct, frozen=True):
     """
 
     subscription_id: str
-    payload: Payload
+    rendering: Rendering
     active: bool = True
 
 
@@ -102,7 +144,7 @@ class Matcher:
                 (
                     Lane(
                         subscription.id,
-                        subscription.payload,
+                        subscription.rendering,
                         state_of(subscription) is SubscriptionState.ACTIVE,
                     ),
                     frozenset(subscription.changed) if subscription.changed is not None else None,

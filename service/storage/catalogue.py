@@ -111,7 +111,7 @@ class LaneTable:
             if index is None:
                 index = self._index[lane.subscription_id] = len(self._index) + 1
                 self._wakeable.append("1" if lane.active else "0")
-            named.append(f"{index}{RENDERINGS[lane.payload]}")
+            named.append(f"{index}{RENDERINGS[lane.rendering]}")
         return ",".join(named)
 
     def keys(self) -> list[str]:

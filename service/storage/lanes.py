@@ -11,7 +11,7 @@ import msgspec
 from service.domain.errors import LeaseLostError
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
-from service.domain.subscriptions import Payload
+from service.domain.subscriptions import Rendering
 from service.storage import keys
 from service.storage.counters import Counters, flatten
 from service.storage.leases import Lease
@@ -21,8 +21,13 @@ from service.storage.streams import read_stream
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-RENDERINGS: dict[Payload, str] = {Payload.FULL: "f", Payload.THIN: "t"}
-_PAYLOADS = {rendering.encode(): payload for payload, rendering in RENDERINGS.items()}
+RENDERINGS: dict[Rendering, str] = {  # one letter each, for every entry of a lane carries it
+    Rendering.FULL: "f",
+    Rendering.THIN: "t",
+    Rendering.FULL_CLOUDEVENT: "c",
+    Rendering.THIN_CLOUDEVENT: "d",
+}
+_BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
 EXPIRED = "the event is older than the retention"
 MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
@@ -89,8 +94,8 @@ class Lanes:
         due_at = {position: int(score) for position, score in retries}
         waiting = []
         for position, state in failing.items():
-            attempts, rendering, order_key = state.split(b" ", 2)
-            entry = Entry(position.decode(), order_key.decode(), _PAYLOADS[rendering])
+            attempts, letter, order_key = state.split(b" ", 2)
+            entry = Entry(position.decode(), order_key.decode(), _BY_LETTER[letter])
             waiting.append(Failing(entry, int(attempts), due_at.get(position, 0)))
         return waiting
 
@@ -113,7 +118,7 @@ class Lanes:
                 entry.position,
                 one.result,
                 one.attempts,
-                f"{RENDERINGS[entry.payload]} {entry.order_key}",
+                f"{RENDERINGS[entry.rendering]} {entry.order_key}",
                 detail,
                 one.record,
             ]
@@ -172,4 +177,4 @@ class Lanes:
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(entry_id.decode(), fields[b"k"].decode(), _PAYLOADS[fields[b"r"]])
+    return Entry(entry_id.decode(), fields[b"k"].decode(), _BY_LETTER[fields[b"r"]])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.errors import ConflictError, NotFoundError
-from service.domain.signing import encode_secret
+from service.domain.signing import Signature, SigningSecret, make_secret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.storage import keys
-from service.storage.hashes import read_field
+from service.storage.hashes import read_field, read_fields
 from service.storage.index import IndexPosition, page_of_ids
 from service.storage.scripts import load
 from service.storage.sealing import Sealer
@@ -24,14 +24,14 @@ _EDITS_TRIED = 20  # times an edit starts again because another came first
 _SECRET_BYTES = 32
 
 _decode = msgspec.json.Decoder(Subscription).decode
-_decode_secrets = msgspec.json.Decoder(list[str]).decode
+_decode_secrets = msgspec.json.Decoder(list[SigningSecret]).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _encode = msgspec.json.encode
 
 
-def new_secret() -> str:
+def new_secret(signature: Signature = Signature.HMAC) -> str:
     """A new signing secret."""
-    return encode_secret(randomness.token_bytes(_SECRET_BYTES))
+    return make_secret(signature, randomness.token_bytes(_SECRET_BYTES))
 
 
 class SubscriptionStore:
@@ -51,7 +51,9 @@ class SubscriptionStore:
         written = await self._store(
             subscription,
             b"",
-            secrets=self._sealed(subscription.id, "secrets", list(secrets)),
+            secrets=self._sealed(
+                subscription.id, "secrets", [SigningSecret(one) for one in secrets]
+            ),
             headers=self._sealed(subscription.id, "headers", dict(headers)),
         )
         if not written:
@@ -102,6 +104,30 @@ class SubscriptionStore:
                 return after
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
 
+    async def rotate(
+        self,
+        subscription_id: str,
+        change: Callable[
+            [Subscription, list[SigningSecret]], tuple[Subscription, list[SigningSecret]]
+        ],
+    ) -> tuple[Subscription, list[SigningSecret]]:
+        """Applies `change` to the subscription and its secrets, which must not leave the
+        subscription as it was: that is how a concurrent rotation is noticed.
+
+        Raises NotFoundError, SealError or whatever `change` raises.
+        """
+        for _ in range(_EDITS_TRIED):
+            record, sealed = await read_fields(
+                self._redis, keys.subscription(subscription_id), ("record", "secrets")
+            )
+            if record is None or sealed is None:
+                raise _not_found(subscription_id)
+            after, secrets = change(_decode(record), self._opened(subscription_id, sealed))
+            sealed = self._sealed(subscription_id, "secrets", secrets)
+            if await self._store(after, record, secrets=sealed):
+                return after, secrets
+        raise ConflictError(f"others are editing subscription {subscription_id}: try again")
+
     async def delete(self, subscription_id: str) -> None:
         """Deletes a subscription with its lane. Raises NotFoundError."""
         deleted = await self._delete(
@@ -124,10 +150,10 @@ class SubscriptionStore:
         if not deleted:
             raise _not_found(subscription_id)
 
-    async def secrets(self, subscription_id: str) -> list[str]:
-        """The signing secrets, the newest first. Raises NotFoundError or SealError."""
-        sealed = await self._field(subscription_id, "secrets")
-        return _decode_secrets(self._sealer.open(sealed, _owner(subscription_id, "secrets")))
+    async def secrets(self, subscription_id: str) -> list[SigningSecret]:
+        """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
+        NotFoundError or SealError."""
+        return self._opened(subscription_id, await self._field(subscription_id, "secrets"))
 
     async def headers(self, subscription_id: str) -> dict[str, str]:
         """The headers to send with each push. Raises NotFoundError or SealError."""
@@ -169,8 +195,11 @@ class SubscriptionStore:
             raise _not_found(subscription_id)
         return value
 
+    def _opened(self, subscription_id: str, sealed: bytes) -> list[SigningSecret]:
+        return _decode_secrets(self._sealer.open(sealed, _owner(subscription_id, "secrets")))
+
     def _sealed(
-        self, subscription_id: str, name: str, content: list[str] | dict[str, str]
+        self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]
     ) -> bytes:
         return self._sealer.seal(_encode(content), _owner(subscription_id, name))
 

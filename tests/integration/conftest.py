@@ -7,7 +7,7 @@ import base64
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -22,7 +22,8 @@ from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
-from service.domain.subscriptions import Lane, Payload, Subscription
+from service.domain.signing import read_secret
+from service.domain.subscriptions import Lane, Rendering, Subscription
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
 from service.storage import keys
@@ -199,6 +200,7 @@ class Hook:
     def __init__(self) -> None:
         self.answer: Callable[[dict], int] = lambda _event: 204
         self.received: list[tuple[str, dict, bytes]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.secret = new_secret()
         self.url = ""
         self.at_once = self.most_at_once = 0
@@ -206,9 +208,12 @@ class Hook:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def verify(self, body: bytes, headers: dict[str, str]) -> None:
+        Webhook(self.secret).verify(body, headers)
+
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
-        Webhook(self.secret).verify(body, dict(request.headers))
+        self.verify(body, dict(request.headers))
         event = json.loads(body)
         async with self._arrival:
             self.at_once += 1
@@ -216,6 +221,7 @@ class Hook:
             self._arrival.notify_all()
         await self.gate.wait()
         self.at_once -= 1
+        self.headers.append(request.headers)
         self.received.append((request.headers["webhook-id"], event, body))
         return web.Response(status=self.answer(event), text="so be it")
 
@@ -251,7 +257,7 @@ class Harness:
         self.id = subscription.id
         self._step = b""
 
-    async def emit(self, *course_ids: str) -> None:
+    async def emit(self, *course_ids: str, rendering: Rendering = Rendering.FULL) -> None:
         """Commits one `course.updated` for each of the courses, in order."""
         services = self.services
         redis = services.redis
@@ -283,7 +289,7 @@ class Harness:
                                 facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
                                 body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
                                 order_key=course_id,
-                                lanes=(Lane(self.id, Payload.FULL),),
+                                lanes=(Lane(self.id, rendering),),
                             ),
                         )
                     ]
@@ -318,10 +324,12 @@ class Harness:
 @pytest.fixture
 async def subscribe(context, hook):
     async def subscribe(**fields) -> Harness:
+        key = read_secret(hook.secret)
         subscription = Subscription(
             id=new_id("sub"),
             created_at=1,
             updated_at=1,
+            public_key=key.public_key,
             **({"url": hook.url, "timeout_seconds": 5.0} | fields),
         )
         await context.services.subscriptions.create(subscription, [hook.secret], {"x-tenant": "42"})

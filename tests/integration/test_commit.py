@@ -8,7 +8,7 @@ import pytest
 from service.domain.errors import EpochEndedError, LeaseLostError, StaleSubscriptionsError
 from service.domain.fingerprint import Fingerprint, unpack
 from service.domain.identifiers import encode, event_position
-from service.domain.subscriptions import Lane, Payload
+from service.domain.subscriptions import Lane, Rendering
 from service.storage import keys
 from service.storage.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.counters import Counters
@@ -60,7 +60,7 @@ async def everything(redis) -> dict[bytes, bytes]:
 
 
 async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis, lease):
-    committed = await commit(redis, lease, change(lanes=(Lane("sub_1", Payload.FULL),)))
+    committed = await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
 
     assert (committed.events, committed.lanes_woken) == (1, 1)
     (event,), _ = await EventLog(redis).read(None, 10)
@@ -71,7 +71,11 @@ async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis
     assert event_position(event.id) == (event.position, event.id[-12:])
     assert event.previous_sequence is None
     (entry,) = await Lanes(redis, Counters(redis)).read("sub_1", None, 10)
-    assert (entry.position, entry.order_key, entry.payload) == (event.position, "k", Payload.FULL)
+    assert (entry.position, entry.order_key, entry.rendering) == (
+        event.position,
+        "k",
+        Rendering.FULL,
+    )
     counters, totals = await Counters(redis).read()
     assert counters == {"events_total|course.created": 1}
     assert totals == {"courses": 1, "pending": 1}
@@ -87,7 +91,7 @@ async def test_a_later_sequence_is_higher_even_if_the_clock_went_back(redis, lea
 
 async def test_an_inactive_lane_collects_without_being_woken(redis, lease):
     committed = await commit(
-        redis, lease, change(lanes=(Lane("sub_1", Payload.THIN, active=False),))
+        redis, lease, change(lanes=(Lane("sub_1", Rendering.THIN, active=False),))
     )
     assert committed.lanes_woken == 0
     assert await redis.xlen(keys.lane("sub_1")) == 1
@@ -185,7 +189,7 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
         await commit(
             redis,
             lease,
-            change(f"c{number}", lanes=(Lane("sub_1", Payload.FULL),)),
+            change(f"c{number}", lanes=(Lane("sub_1", Rendering.FULL),)),
             progress=Progress(b"p%d" % number if number else b"", b"p%d" % (number + 1)),
         )
     lanes = Lanes(redis, Counters(redis))
@@ -214,7 +218,7 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
 
 
 async def test_a_record_sent_twice_counts_once(redis, lease):
-    await commit(redis, lease, change(lanes=(Lane("sub_1", Payload.FULL),)))
+    await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
     lanes = Lanes(redis, Counters(redis))
     sender = await lane_lease(redis)
     (entry,) = await lanes.read("sub_1", None, 10)
@@ -232,7 +236,7 @@ async def test_a_record_sent_twice_counts_once(redis, lease):
 
 async def test_a_lane_with_unseen_entries_is_due_at_once(redis, lease):
     sender = await lane_lease(redis)
-    await commit(redis, lease, change(lanes=(Lane("sub_1", Payload.FULL),)))
+    await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
     assert await redis.zscore(keys.due("lanes"), "sub_1") is None  # someone is at work on it
     await Lanes(redis, Counters(redis)).release(sender, None, "later")
     assert await redis.zscore(keys.due("lanes"), "sub_1") is not None

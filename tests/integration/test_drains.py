@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 import pytest
+from standardwebhooks import Webhook
 
 from service.clock import now_ms
 from service.domain.errors import SealError
-from service.domain.subscriptions import Payload
+from service.domain.events import CONTENT_TYPES, render
+from service.domain.signing import Signature, read_public_key, read_secret, rotated
+from service.domain.subscriptions import Format, Payload, Rendering
+from service.domain.verification import fault
 from service.storage import keys
+from service.storage.subscriptions import new_secret
 from workers.deliverer import deliver_batch
 
 
@@ -57,7 +63,8 @@ async def test_a_retry_has_the_same_id_and_the_same_bytes(subscribe, hook):
     await harness.emit("c1")
     await harness.turn()
     await harness.services.subscriptions.update(
-        harness.id, lambda old: msgspec.structs.replace(old, payload=Payload.THIN)
+        harness.id,
+        lambda old: msgspec.structs.replace(old, payload=Payload.THIN, format=Format.CLOUDEVENTS),
     )
     hook.answer = lambda _event: 204
     await harness.make_retries_due()
@@ -307,3 +314,78 @@ async def test_the_log_keeps_to_its_size_and_lanes_say_what_that_cost_them(subsc
     )
     assert await redis.memory_usage(keys.EVENTS) <= 1.2 * half
     assert 100 <= trimmed["events"] == trimmed["expired"] == (await harness.depth()).dead
+
+
+@pytest.mark.parametrize("rendering", Rendering)
+async def test_each_entry_is_sent_and_retried_in_its_own_rendering(subscribe, hook, rendering):
+    harness = await subscribe()
+    hook.answer = lambda _event: 503
+    await harness.emit("c1", rendering=rendering)
+    await harness.turn()
+    await harness.make_retries_due()
+    await harness.turn()
+    (event,) = await harness.services.events.get_many(
+        [entry.position for entry in await harness.services.lanes.read(harness.id, None, 10)]
+    )
+    assert [body for _, _, body in hook.received] == [render(event, rendering)] * 2
+    content_type = CONTENT_TYPES[rendering.format]
+    assert [headers["content-type"] for headers in hook.headers] == [content_type] * 2
+
+
+async def replace_secret(harness, secret: str, overlap_ms: int = 0) -> None:
+    await harness.services.subscriptions.rotate(
+        harness.id,
+        lambda before, secrets: (
+            msgspec.structs.replace(
+                before,
+                updated_at=before.updated_at + 1,
+                public_key=read_secret(secret).public_key,
+            ),
+            rotated(secrets, secret, overlap_ms, now_ms()),
+        ),
+    )
+
+
+async def test_a_secret_revoked_during_a_turn_signs_no_further_attempt_of_it(
+    subscribe, hook, monkeypatch
+):
+    monkeypatch.setattr("workers.deliverer.SECRETS_SECONDS", 0.0)
+    harness = await subscribe(max_concurrency=1)
+    await harness.emit(*(f"c{number}" for number in range(5)))
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    hook.secret = new_secret()  # what the receiver accepts from now on
+    await replace_secret(harness, hook.secret)
+    hook.gate.set()
+    await turn
+    assert len(hook.courses()) == 5
+    assert (await harness.depth()).pending == 0
+
+
+async def test_while_secrets_overlap_every_push_carries_both_signatures(subscribe, hook):
+    harness = await subscribe()
+    old, new = hook.secret, new_secret(Signature.ED25519)
+    await replace_secret(harness, new, overlap_ms=60_000)
+    await harness.emit("c1")
+    await harness.turn()
+    ((_, _, body),) = hook.received
+    headers = hook.headers[0]
+    versions = [one.partition(",")[0] for one in headers["webhook-signature"].split(" ")]
+    assert versions == ["v1a", "v1"]
+    Webhook(old).verify(body, dict(headers))
+    public = read_public_key(read_secret(new).public_key)
+    assert fault(public, headers, body, time.time()) is None
+
+
+async def test_a_subscription_deleted_during_a_turn_ends_it_quietly(subscribe, hook, monkeypatch):
+    monkeypatch.setattr("workers.deliverer.SECRETS_SECONDS", 0.0)
+    harness = await subscribe(max_concurrency=1)
+    await harness.emit("c1", "c2")
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    await harness.services.subscriptions.delete(harness.id)
+    hook.gate.set()
+    await turn
+    assert hook.courses() == ["c1"]

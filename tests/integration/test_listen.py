@@ -15,10 +15,11 @@ import httpx
 import msgspec
 import pytest
 
-from service.domain.signing import decode_secret, encode_secret, sign
+from service.domain.signing import Signature, make_secret, read_secret, sign
 from service.listen import Listener, Push, describe, one_line
 
-SECRET = encode_secret(bytes(range(32)))
+SECRET = make_secret(Signature.HMAC, bytes(range(32)))
+PRIVATE = make_secret(Signature.ED25519, bytes(range(32)))
 
 
 def body(**data: Any) -> bytes:
@@ -41,8 +42,10 @@ def body(**data: Any) -> bytes:
     return msgspec.json.encode(event)
 
 
-def signed(content: bytes, webhook_id: str = "evt_1", at: float | None = None) -> dict[str, str]:
-    return sign([decode_secret(SECRET)], webhook_id, int(at or time.time()), content)
+def signed(
+    content: bytes, webhook_id: str = "evt_1", at: float | None = None, *, secret: str = SECRET
+) -> dict[str, str]:
+    return sign([read_secret(secret)], webhook_id, int(at or time.time()), content)
 
 
 class Subscriber:
@@ -175,6 +178,64 @@ async def test_a_port_that_is_taken_is_an_os_error(subscriber: Subscriber) -> No
         await Listener(SECRET, subscriber.pushes.append, port=port).start()
 
 
+CLOUDEVENTS = {"content-type": "application/cloudevents+json; charset=utf-8"}
+
+
+def cloud_event(**changes: Any) -> bytes:
+    event = json.loads(body())
+    return msgspec.json.encode(
+        {
+            "specversion": "1.0",
+            "id": "evt_1",
+            "source": "/v1/integrations/int_a",
+            "type": event["type"],
+            "time": event["timestamp"],
+            "data": event["data"],
+            **changes,
+        }
+    )
+
+
+async def test_a_public_key_verifies_ed25519_pushes_and_no_others() -> None:
+    pushes: list[Push] = []
+    content = body()
+    public = read_secret(PRIVATE).public_key
+    assert public is not None
+    other = make_secret(Signature.ED25519, bytes(32))
+    async with Listener(public, pushes.append) as listener, httpx.AsyncClient() as client:
+        for secret, status in ((PRIVATE, 200), (other, 400), (SECRET, 400)):
+            headers = signed(content, secret=secret)
+            answer = await client.post(listener.url, content=content, headers=headers)
+            assert answer.status_code == status
+    assert [push.refusal for push in pushes] == [None, *["no matching signature found"] * 2]
+    assert pushes[0].event is not None
+    assert pushes[0].event.data.title == "Managing Conflict"
+
+
+async def test_a_cloud_event_is_shown_as_any_other_event(subscriber: Subscriber) -> None:
+    content = cloud_event()
+    await subscriber.post(content, signed(content) | CLOUDEVENTS)
+    await subscriber.post(body(), signed(body(), "evt_2"))
+    as_cloud_event, as_standard = subscriber.pushes
+    assert as_cloud_event.event == as_standard.event
+    lines = [
+        describe(msgspec.structs.replace(push, at=as_standard.at), None)
+        for push in subscriber.pushes
+    ]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize(
+    "content", [body(), cloud_event(specversion="0.3"), cloud_event(time=None), b"\xff"]
+)
+async def test_a_signed_body_that_is_no_cloud_event_is_refused_where_one_is_announced(
+    subscriber: Subscriber, content: bytes
+) -> None:
+    answer = await subscriber.post(content, signed(content) | CLOUDEVENTS)
+    assert answer.status_code == 400
+    assert subscriber.pushes[0].event is None
+
+
 def test_a_secret_of_another_kind_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="whsec_"):
         Listener("password", lambda push: None)
@@ -255,7 +316,7 @@ def test_the_command_without_a_secret_makes_one_and_says_it() -> None:
         made = next(word for word in process.stdout.readline().split() if word.startswith("whsec_"))
         url = address(process.stdout.readline())
         content = body()
-        headers = sign([decode_secret(made)], "evt_1", int(time.time()), content)
+        headers = sign([read_secret(made)], "evt_1", int(time.time()), content)
         assert httpx.post(url, content=content, headers=headers).status_code == 200
         process.terminate()
         out, err = process.communicate(timeout=20)

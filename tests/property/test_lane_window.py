@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.domain import lane
 from service.domain.lane import Entry, Window
-from service.domain.subscriptions import Payload
+from service.domain.subscriptions import Rendering
 
 MAX_WAITING_PER_COURSE = 2
 MAX_KNOWN = 10
@@ -45,7 +45,7 @@ class Store:
 
     def append(self, course: str) -> None:
         self.appended += 1
-        entry = Entry(position(self.appended), course, Payload.FULL)
+        entry = Entry(position(self.appended), course, Rendering.FULL)
         self.lane[entry.position] = entry
 
     def read(self, after: str | None, count: int) -> list[Entry]:
@@ -276,8 +276,8 @@ def test_more_failing_courses_than_the_window_holds_stop_the_reading_and_not_the
 def test_first_attempts_go_before_retries():
     window = Window()
     failing, fresh = (
-        Entry(position(1), "a", Payload.FULL),
-        Entry(position(2), "b", Payload.THIN),
+        Entry(position(1), "a", Rendering.FULL),
+        Entry(position(2), "b", Rendering.THIN),
     )
     window.offer_failing(failing, 5)
     window.offer(failing)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import msgspec
 import pytest
 
 from service.domain.events import MAX_BODY_BYTES, CourseFacts, StoredEvent, render, rfc3339
-from service.domain.subscriptions import Payload
+from service.domain.subscriptions import Format, Payload, Rendering
 
 POSITION = "1795424001123-7"
 EVENT_ID = "evt_01m83sr733000726vafvwsrmbh"
@@ -69,7 +70,7 @@ def event(
 
 def test_a_body_is_exactly_as_published():
     assert (
-        render(event(), Payload.FULL)
+        render(event(), Rendering.FULL)
         == (
             '{"type":"course.updated","timestamp":"2026-11-23T08:53:21.123Z","data":{'
             f'"schema_version":1,"event_id":"{EVENT_ID}",'
@@ -87,19 +88,23 @@ def test_a_body_is_exactly_as_published():
 
 
 def test_fields_come_in_the_published_order():
-    body = json.loads(render(event(), Payload.FULL))
+    body = json.loads(render(event(), Rendering.FULL))
 
     assert list(body) == ["type", "timestamp", "data"]
     assert list(body["data"]) == DATA_FIELDS
 
 
-@pytest.mark.parametrize("payload", list(Payload))
-def test_the_same_event_always_gives_the_same_bytes(payload):
-    assert len({render(event(), payload) for _ in range(5)}) == 1
+@pytest.mark.parametrize("rendering", Rendering)
+def test_the_same_event_and_rendering_always_give_the_same_bytes(rendering):
+    assert len({render(event(), rendering) for _ in range(5)}) == 1
+
+
+def test_every_payload_comes_in_every_format():
+    assert {(one.payload, one.format) for one in Rendering} == set(product(Payload, Format))
 
 
 def test_a_thin_body_leaves_the_course_out_and_nothing_else():
-    full, thin = (json.loads(render(event(), payload)) for payload in Payload)
+    full, thin = (json.loads(render(event(), one)) for one in (Rendering.FULL, Rendering.THIN))
 
     assert thin["data"].pop("course_omitted") == "thin"
     assert full["data"].pop("course_omitted") is None
@@ -107,43 +112,50 @@ def test_a_thin_body_leaves_the_course_out_and_nothing_else():
     assert thin == full
 
 
-@pytest.mark.parametrize("payload", list(Payload))
-def test_a_deleted_course_is_gone_whatever_the_payload(payload):
+@pytest.mark.parametrize("rendering", Rendering)
+def test_a_deleted_course_is_gone_whatever_the_rendering(rendering):
     gone = msgspec.structs.replace(FACTS, evidence="absence", changed=())
 
-    data = json.loads(render(event(None, gone, type="course.deleted"), payload))["data"]
+    data = json.loads(render(event(None, gone, type="course.deleted"), rendering))["data"]
 
     assert (data["course_omitted"], data["evidence"]) == ("gone", "absence")
     assert "course" not in data
     assert list(data) == DATA_FIELDS[:-1]
 
 
-def sized(over: int) -> StoredEvent:
+def sized(over: int, rendering: Rendering) -> StoredEvent:
     """An event whose full body is `over` bytes above the limit."""
-    rest = len(render(event(b'""'), Payload.FULL)) - 2
+    rest = len(render(event(b'""'), rendering)) - 2
     return event(b'"' + b"x" * (MAX_BODY_BYTES + over - rest - 2) + b'"')
 
 
-def test_a_body_of_the_largest_size_carries_its_course():
-    body = render(sized(0), Payload.FULL)
+FULL = [Rendering.FULL, Rendering.FULL_CLOUDEVENT]
+
+
+@pytest.mark.parametrize("rendering", FULL)
+def test_a_body_of_the_largest_size_carries_its_course(rendering):
+    body = render(sized(0, rendering), rendering)
 
     assert len(body) == MAX_BODY_BYTES == 256 * 1024
     assert json.loads(body)["data"]["course_omitted"] is None
 
 
-def test_a_larger_body_goes_without_its_course():
-    data = json.loads(render(sized(1), Payload.FULL))["data"]
+@pytest.mark.parametrize("rendering", FULL)
+def test_a_larger_body_goes_without_its_course(rendering):
+    data = json.loads(render(sized(1, rendering), rendering))["data"]
 
     assert data["course_omitted"] == "size"
     assert list(data) == DATA_FIELDS[:-1]
 
 
 def test_a_thin_body_of_a_large_course_is_thin():
-    assert json.loads(render(sized(1), Payload.THIN))["data"]["course_omitted"] == "thin"
+    body = render(sized(1, Rendering.FULL), Rendering.THIN)
+
+    assert json.loads(body)["data"]["course_omitted"] == "thin"
 
 
 def test_the_first_event_of_a_course_has_no_sequence_before_it():
-    data = json.loads(render(event(previous_sequence=None), Payload.FULL))["data"]
+    data = json.loads(render(event(previous_sequence=None), Rendering.FULL))["data"]
 
     assert data["previous_sequence"] is None
 
@@ -151,24 +163,24 @@ def test_the_first_event_of_a_course_has_no_sequence_before_it():
 def test_an_initial_event_says_so_and_names_no_changes():
     first = msgspec.structs.replace(FACTS, initial=True, changed=(), detected_by="sweep")
 
-    data = json.loads(render(event(facts=first, type="course.created"), Payload.FULL))["data"]
+    data = json.loads(render(event(facts=first, type="course.created"), Rendering.FULL))["data"]
 
     assert (data["initial"], data["changed"], data["detected_by"]) == (True, [], "sweep")
 
 
-@pytest.mark.parametrize("payload", list(Payload))
-def test_an_operational_event_carries_its_own_data(payload):
-    body = render(
-        event(
-            None,
-            type="integration.baseline_completed",
-            course_id="",
-            sequence=0,
-            previous_sequence=None,
-            facts=b'{"integration_id":"int_a","records":10}',
-        ),
-        payload,
-    )
+OPERATIONAL = event(
+    None,
+    type="integration.baseline_completed",
+    course_id="",
+    sequence=0,
+    previous_sequence=None,
+    facts=b'{"integration_id":"int_a","records":10}',
+)
+
+
+@pytest.mark.parametrize("rendering", [Rendering.FULL, Rendering.THIN])
+def test_an_operational_event_carries_its_own_data(rendering):
+    body = render(OPERATIONAL, rendering)
 
     assert (
         body
@@ -180,10 +192,41 @@ def test_an_operational_event_carries_its_own_data(payload):
     )
 
 
+def test_a_cloud_event_is_exactly_as_published():
+    data = render(event(), Rendering.FULL).partition(b'"data":')[2]
+
+    assert render(event(), Rendering.FULL_CLOUDEVENT) == (
+        f'{{"specversion":"1.0","id":"{EVENT_ID}","source":"/v1/integrations/int_a",'
+        '"type":"course.updated","subject":"c1","time":"2026-11-23T08:53:21.123Z",'
+        '"datacontenttype":"application/json","data":'
+    ).encode() + (data)
+
+
+def test_an_operational_cloud_event_has_no_subject():
+    assert (
+        render(OPERATIONAL, Rendering.THIN_CLOUDEVENT)
+        == (
+            f'{{"specversion":"1.0","id":"{EVENT_ID}","source":"/v1/integrations/int_a",'
+            '"type":"integration.baseline_completed","time":"2026-11-23T08:53:21.123Z",'
+            '"datacontenttype":"application/json",'
+            f'"data":{{"schema_version":1,"event_id":"{EVENT_ID}",'
+            '"integration_id":"int_a","records":10}}'
+        ).encode()
+    )
+
+
+def test_an_event_of_no_integration_comes_from_the_service_itself():
+    body = render(
+        msgspec.structs.replace(OPERATIONAL, integration_id=""), Rendering.FULL_CLOUDEVENT
+    )
+
+    assert json.loads(body)["source"] == "/v1"
+
+
 def test_text_beyond_ascii_goes_out_as_utf8():
     named = msgspec.structs.replace(FACTS, remote_id='名前 "quoted" \x00 🎓')
 
-    body = render(event(facts=named), Payload.FULL)
+    body = render(event(facts=named), Rendering.FULL)
 
     assert json.loads(body.decode())["data"]["remote_id"] == '名前 "quoted" \x00 🎓'
     assert "🎓".encode() in body

@@ -4,57 +4,83 @@ import base64
 import time
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.domain.signing import decode_secret, encode_secret, sign
+from service.domain.signing import (
+    Signature,
+    Signer,
+    SigningSecret,
+    in_force,
+    make_secret,
+    read_public_key,
+    read_secret,
+    rotated,
+    sign,
+    signature_of,
+)
 
-KEY, OLD_KEY = bytes(range(32)), bytes(range(32, 64))
+SECRET, OLD_SECRET = (
+    make_secret(Signature.HMAC, bytes(range(start, start + 32))) for start in (0, 32)
+)
+PRIVATE = make_secret(Signature.ED25519, bytes(range(32)))
 BODY = '{"type":"course.updated","data":{"course_id":"名前 🎓"}}'.encode()
 MESSAGE_ID = "evt_01m83sr733000726vafvwsrmbh"
 
 
-def headers(*keys: bytes, body: bytes = BODY, timestamp: int | None = None) -> dict[str, str]:
-    return sign(keys, MESSAGE_ID, int(time.time()) if timestamp is None else timestamp, body)
+def encoded(prefix: str, content: bytes) -> str:
+    return prefix + base64.b64encode(content).decode()
+
+
+def headers(*secrets: str, body: bytes = BODY, timestamp: int | None = None) -> dict[str, str]:
+    at = int(time.time()) if timestamp is None else timestamp
+    return sign([read_secret(secret) for secret in secrets], MESSAGE_ID, at, body)
+
+
+def signatures(*secrets: str) -> list[str]:
+    return headers(*secrets, timestamp=1)["webhook-signature"].split(" ")
+
+
+# --- v1 ---------------------------------------------------------------------------------------
 
 
 def test_the_official_library_accepts_what_is_signed():
-    verified = Webhook(encode_secret(KEY)).verify(BODY, headers(KEY))
+    verified = Webhook(SECRET).verify(BODY, headers(SECRET))
 
     assert verified["data"]["course_id"] == "名前 🎓"
 
 
-def test_while_a_rotated_secret_overlaps_both_verify():
-    signed = headers(KEY, OLD_KEY)
+@pytest.mark.parametrize("others", [(OLD_SECRET,), (PRIVATE,), (PRIVATE, OLD_SECRET)])
+def test_while_rotated_secrets_overlap_the_official_library_accepts_either(others):
+    for secret in (SECRET, *(one for one in others if one != PRIVATE)):
+        Webhook(secret).verify(BODY, headers(SECRET, *others))
+        Webhook(secret).verify(BODY, headers(*others, SECRET))
 
-    for key in (KEY, OLD_KEY):
-        Webhook(encode_secret(key)).verify(BODY, signed)
 
-
-def test_the_newest_key_signs_first():
-    both = headers(KEY, OLD_KEY, timestamp=1)["webhook-signature"].split(" ")
-
-    assert both == [headers(key, timestamp=1)["webhook-signature"] for key in (KEY, OLD_KEY)]
+def test_the_newest_secret_signs_first():
+    assert signatures(SECRET, OLD_SECRET) == [*signatures(SECRET), *signatures(OLD_SECRET)]
 
 
 @pytest.mark.parametrize("field", ["webhook-id", "webhook-timestamp", "webhook-signature"])
 def test_the_official_library_refuses_altered_headers(field):
-    signed = headers(KEY)
-    other = sign([OLD_KEY], "evt_other", int(time.time()) - 10, BODY)
+    signed = headers(SECRET)
+    other = sign([read_secret(OLD_SECRET)], "evt_other", int(time.time()) - 10, BODY)
 
     with pytest.raises(WebhookVerificationError):
-        Webhook(encode_secret(KEY)).verify(BODY, signed | {field: other[field]})
+        Webhook(SECRET).verify(BODY, signed | {field: other[field]})
 
 
-def test_the_official_library_refuses_an_altered_body_and_a_foreign_key():
+def test_the_official_library_refuses_an_altered_body_and_a_foreign_secret():
     with pytest.raises(WebhookVerificationError):
-        Webhook(encode_secret(KEY)).verify(BODY + b" ", headers(KEY))
+        Webhook(SECRET).verify(BODY + b" ", headers(SECRET))
     with pytest.raises(WebhookVerificationError):
-        Webhook(encode_secret(OLD_KEY)).verify(BODY, headers(KEY))
+        Webhook(OLD_SECRET).verify(BODY, headers(SECRET))
 
 
 def test_an_old_attempt_is_refused_so_each_attempt_carries_its_own_time():
     with pytest.raises(WebhookVerificationError):
-        Webhook(encode_secret(KEY)).verify(BODY, headers(KEY, timestamp=int(time.time()) - 600))
+        Webhook(SECRET).verify(BODY, headers(SECRET, timestamp=int(time.time()) - 600))
 
 
 def test_headers_are_those_of_the_specification():
@@ -62,7 +88,7 @@ def test_headers_are_those_of_the_specification():
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
     assert sign(
-        [decode_secret(secret)],
+        [read_secret(secret)],
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
         1_614_265_330,
         b'{"test": 2432232314}',
@@ -73,28 +99,144 @@ def test_headers_are_those_of_the_specification():
     }
 
 
+# --- v1a --------------------------------------------------------------------------------------
+
+
+def test_a_v1a_signature_verifies_under_the_public_key_alone():
+    (signature,) = signatures(PRIVATE)
+    version, _, text = signature.partition(",")
+    public = Ed25519PublicKey.from_public_bytes(
+        base64.b64decode(read_secret(PRIVATE).public_key.removeprefix("whpk_"))
+    )
+    content = f"{MESSAGE_ID}.1.".encode() + BODY
+
+    public.verify(base64.b64decode(text), content)
+    with pytest.raises(InvalidSignature):
+        public.verify(base64.b64decode(text), content + b" ")
+    assert version == "v1a"
+
+
+def test_keys_and_signatures_are_those_of_the_ed25519_standard():
+    """Test 3 of RFC 8032, section 7.1."""
+    seed = bytes.fromhex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7")
+    public = bytes.fromhex("fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025")
+    signature = bytes.fromhex(
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac"
+        "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"
+    )
+    key = read_secret(encoded("whsk_", seed))
+
+    assert key.public_key == encoded("whpk_", public)
+    assert key.secret == make_secret(Signature.ED25519, seed) == encoded("whsk_", seed + public)
+    assert key.sign(b"\xaf\x82") == "v1a," + base64.b64encode(signature).decode()
+
+
+def test_a_private_key_is_read_with_or_without_its_public_half():
+    seed = base64.b64decode(PRIVATE.removeprefix("whsk_"))[:32]
+
+    assert signatures(encoded("whsk_", seed)) == signatures(PRIVATE)
+
+
+# --- rotation ---------------------------------------------------------------------------------
+
+NOW = 1_795_424_001_123
+CURRENT = SigningSecret(SECRET)
+
+
+def test_the_secret_before_signs_until_the_overlap_ends():
+    secrets = rotated([CURRENT], "new", 60_000, NOW)
+
+    assert secrets == [SigningSecret("new"), SigningSecret(SECRET, NOW + 60_000)]
+    assert in_force(secrets, NOW + 59_999) == secrets
+    assert in_force(secrets, NOW + 60_000) == secrets[:1]
+
+
+def test_without_an_overlap_nothing_but_the_new_secret_is_left():
+    secrets = rotated([CURRENT], "second", 60_000, NOW)
+
+    assert rotated(secrets, "third", 0, NOW + 1) == [SigningSecret("third")]
+
+
+def test_an_overlap_prolongs_no_earlier_one_but_may_shorten_it():
+    secrets = rotated([CURRENT], "second", 60_000, NOW)
+
+    (*_, prolonged) = rotated(secrets, "third", 600_000, NOW)
+    (*_, shortened) = rotated(secrets, "third", 5, NOW)
+    assert prolonged == SigningSecret(SECRET, NOW + 60_000)
+    assert shortened == SigningSecret(SECRET, NOW + 5)
+
+
+def test_a_rotation_drops_what_has_expired():
+    secrets = rotated([CURRENT], "second", 1_000, NOW)
+
+    assert rotated(secrets, "third", 9_000, NOW + 1_000) == [
+        SigningSecret("third"),
+        SigningSecret("second", NOW + 10_000),
+    ]
+
+
+def test_a_signer_leaves_out_expired_secrets_by_the_time_of_the_attempt():
+    signer = Signer(rotated([CURRENT], PRIVATE, 5_000, NOW))
+
+    def versions(at: int) -> list[str]:
+        signed = signer.headers(MESSAGE_ID, at, BODY)
+        assert signed["webhook-timestamp"] == str(at // 1000)
+        return [one.partition(",")[0] for one in signed["webhook-signature"].split(" ")]
+
+    assert versions(NOW) == versions(NOW + 4_999) == ["v1a", "v1"]
+    assert versions(NOW + 5_000) == ["v1a"]
+
+
+# --- what is no secret ------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("length", [24, 32, 64])
-def test_secrets_read_back(length):
-    assert decode_secret(encode_secret(b"k" * length)) == b"k" * length
+def test_hmac_secrets_of_every_allowed_length_are_read(length):
+    secret = encoded("whsec_", b"k" * length)
+
+    Webhook(secret).verify(BODY, headers(secret))
+    assert signature_of(secret) is read_secret(secret).signature is Signature.HMAC
+
+
+def test_the_prefix_says_how_a_secret_signs():
+    assert signature_of(PRIVATE) is read_secret(PRIVATE).signature is Signature.ED25519
 
 
 @pytest.mark.parametrize(
     ("secret", "problem"),
     [
-        ("", "starts with 'whsec_'"),
-        (base64.b64encode(KEY).decode(), "starts with 'whsec_'"),
-        ("WHSEC_" + base64.b64encode(KEY).decode(), "starts with 'whsec_'"),
+        ("", "starts with 'whsec_' or 'whsk_'"),
+        (SECRET.removeprefix("whsec_"), "starts with 'whsec_' or 'whsk_'"),
+        (SECRET.upper(), "starts with 'whsec_' or 'whsk_'"),
         ("whsec_not base64 at all!", "standard base64"),
-        ("whsec_" + base64.b64encode(KEY).decode().rstrip("="), "standard base64"),
+        (SECRET.rstrip("="), "standard base64"),
         ("whsec_" + base64.urlsafe_b64encode(b"\xff" * 24).decode(), "standard base64"),
         ("whsec_äöü", "standard base64"),
         ("whsec_", "24 to 64 bytes, this one to 0"),
-        (encode_secret(b"k" * 23), "24 to 64 bytes, this one to 23"),
-        (encode_secret(b"k" * 65), "24 to 64 bytes, this one to 65"),
+        (encoded("whsec_", b"k" * 23), "24 to 64 bytes, this one to 23"),
+        (encoded("whsec_", b"k" * 65), "24 to 64 bytes, this one to 65"),
+        ("whsk_äöü", "standard base64"),
+        ("whsk_", "32 bytes, or 64 with its public half, this one to 0"),
+        (encoded("whsk_", b"k" * 33), "32 bytes, or 64 with its public half, this one to 33"),
+        (encoded("whsk_", b"k" * 64), "not that of its seed"),
+        (encoded("whpk_", b"k" * 32), "cannot sign"),
     ],
 )
 def test_an_unusable_secret_says_what_is_wrong_with_it(secret, problem):
     with pytest.raises(ValueError, match=problem) as raised:
-        decode_secret(secret)
+        read_secret(secret)
 
     assert len(secret) < 10 or secret not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (SECRET, "starts with 'whpk_'"),
+        ("whpk_%", "standard base64"),
+        (encoded("whpk_", b"k" * 31), "32 bytes, this one to 31"),
+    ],
+)
+def test_an_unusable_public_key_says_what_is_wrong_with_it(text, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_public_key(text)

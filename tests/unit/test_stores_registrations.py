@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -14,6 +15,7 @@ from service.domain.errors import (
     SealError,
 )
 from service.domain.integrations import Credential, Integration, Problem
+from service.domain.signing import SigningSecret
 from service.domain.subscriptions import Subscription
 from service.domain.walking import begin
 from service.storage import keys
@@ -434,7 +436,7 @@ async def test_no_walk_is_queued_for_a_paused_or_unknown_integration(integration
 async def test_secrets_and_headers_are_stored_sealed(redis, subscriptions) -> None:
     secret = new_secret()
     await subscriptions.create(a_subscription("a"), [secret], {"x-token": "hush"})
-    assert await subscriptions.secrets("sub_a") == [secret]
+    assert await subscriptions.secrets("sub_a") == [SigningSecret(secret)]
     assert await subscriptions.headers("sub_a") == {"x-token": "hush"}
     stored = b"".join((await redis.hgetall(keys.subscription("sub_a"))).values())
     assert secret.encode() not in stored
@@ -482,7 +484,53 @@ async def test_headers_change_only_when_given(subscriptions) -> None:
     await subscriptions.update("sub_a", lambda one: one, headers={"y": "2"})
     assert await subscriptions.headers("sub_a") == {"y": "2"}
     assert (await subscriptions.get("sub_a")).url == "https://other.example/"
-    assert await subscriptions.secrets("sub_a") == ["s"]
+    assert await subscriptions.secrets("sub_a") == [SigningSecret("s")]
+
+
+async def test_a_rotation_stores_subscription_and_secrets_together(redis, subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), ["old"], {"x": "1"})
+
+    def rotate(one, secrets):
+        return replace(one, public_key="whpk_new"), [SigningSecret("new"), *secrets]
+
+    after, secrets = await subscriptions.rotate("sub_a", rotate)
+    assert after == await subscriptions.get("sub_a")
+    assert secrets == await subscriptions.secrets("sub_a")
+    assert secrets == [SigningSecret("new"), SigningSecret("old")]
+    assert await subscriptions.headers("sub_a") == {"x": "1"}
+    assert b"new" not in await redis.hget(keys.subscription("sub_a"), "secrets")
+
+
+async def test_two_rotations_at_once_both_count(subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), ["0"], {})
+
+    def rotate(one, secrets):
+        number = len(secrets)
+        return replace(one, updated_at=number), [SigningSecret(str(number)), *secrets]
+
+    await asyncio.gather(*(subscriptions.rotate("sub_a", rotate) for _ in range(5)))
+    found = await subscriptions.secrets("sub_a")
+    assert [one.secret for one in found] == ["5", "4", "3", "2", "1", "0"]
+
+
+async def test_a_rotation_that_is_refused_stores_nothing(subscriptions) -> None:
+    await subscriptions.create(a_subscription("a"), ["s"], {})
+
+    def refuse(_one, _secrets):
+        raise ConflictError("no")
+
+    with pytest.raises(ConflictError):
+        await subscriptions.rotate("sub_a", refuse)
+    assert await subscriptions.secrets("sub_a") == [SigningSecret("s")]
+
+
+async def test_secrets_do_not_open_for_another_subscription(redis, subscriptions) -> None:
+    for name in "ab":
+        await subscriptions.create(a_subscription(name), [name], {})
+    moved = await redis.hget(keys.subscription("sub_a"), "secrets")
+    await redis.hset(keys.subscription("sub_b"), "secrets", moved)
+    with pytest.raises(SealError):
+        await subscriptions.secrets("sub_b")
 
 
 async def test_pausing_takes_a_lane_out_of_the_schedule_and_resuming_puts_it_back(
@@ -526,6 +574,7 @@ async def test_an_unknown_subscription_is_not_found(subscriptions) -> None:
         subscriptions.secrets("sub_x"),
         subscriptions.headers("sub_x"),
         subscriptions.update("sub_x", lambda one: one),
+        subscriptions.rotate("sub_x", lambda one, secrets: (one, secrets)),
     ):
         with pytest.raises(NotFoundError, match="sub_x"):
             await attempt

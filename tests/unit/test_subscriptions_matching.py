@@ -6,9 +6,11 @@ from service.domain.subscriptions import (
     COURSE_EVENT_TYPES,
     EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,
+    Format,
     Lane,
     Matcher,
     Payload,
+    Rendering,
     Subscription,
     SubscriptionState,
     state_of,
@@ -158,11 +160,12 @@ def test_a_snapshot_follows_the_labels_an_integration_has_now():
 
 
 def test_a_lane_has_the_rendering_of_its_subscription():
-    (lane,) = Matcher(1, [subscription(payload=Payload.THIN)]).lanes(
+    wanted = {"payload": Payload.THIN, "format": Format.CLOUDEVENTS}
+    (lane,) = Matcher(1, [subscription(**wanted)]).lanes(
         event_type="course.created", integration_id="int_a", labels={}, changed=()
     )
 
-    assert lane == Lane("sub_a", Payload.THIN, active=True)
+    assert lane == Lane("sub_a", Rendering.THIN_CLOUDEVENT, active=True)
 
 
 def test_a_lane_that_is_paused_goes_on_collecting():

@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from service.domain.events import CourseFacts, render
-from service.domain.subscriptions import Payload, Subscription
+from service.domain.subscriptions import Rendering, Subscription
 from service.storage import keys
 from service.storage.attempts import Attempt
 
@@ -62,7 +62,7 @@ def ids(page: dict) -> list[str]:
 
 
 async def test_events_are_shown_byte_for_byte_as_they_are_pushed(client, events) -> None:
-    bodies = [render(event, Payload.FULL) for event in events]
+    bodies = [render(event, Rendering.FULL) for event in events]
     answer = await client.get("/v1/events")
     assert answer.headers["content-type"] == "application/json"
     assert answer.content == b'{"items":[' + b",".join(bodies) + b'],"next":null}'
@@ -108,7 +108,7 @@ async def test_the_log_is_filtered(client, services, events) -> None:
 async def test_a_page_of_large_events_ends_early_and_leads_on(client, services, events) -> None:
     from service.api import events as module
 
-    size = len(render(events[0], Payload.FULL))
+    size = len(render(events[0], Rendering.FULL))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_PAGE_BYTES", 2 * size)
         page = (await client.get("/v1/events")).json()

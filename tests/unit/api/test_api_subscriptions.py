@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from standardwebhooks import Webhook
 
+from service.clock import now_ms
 from service.domain.retry import Outcome, OutcomeClass
+from service.domain.signing import Signature, make_secret, read_public_key, read_secret
+from service.domain.verification import fault
 from service.storage import keys
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
+SECRET_2 = "whsec_" + base64.b64encode(b"t" * 32).decode()
 MINIMAL = {"url": "https://receiver.example/hook"}
 
 
@@ -40,6 +46,9 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
         "labels": None,
         "changed": None,
         "payload": "full",
+        "format": "standard",
+        "signature": "hmac",
+        "public_key": None,
         "headers": {},
         "max_concurrency": 8,
         "timeout_seconds": 15.0,
@@ -65,6 +74,7 @@ async def test_every_field_is_stored_as_sent(client) -> None:
         "labels": {"region": "eu"},
         "changed": ["provider"],
         "payload": "thin",
+        "format": "cloudevents",
         "max_concurrency": 1,
         "timeout_seconds": 2.5,
         "retry_schedule_seconds": [1, 1, 2],
@@ -89,7 +99,9 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
             "labels": [],
             "changed": [],
             "payload": "fat",
+            "format": "cloudevent",
             "headers": {"host": "x", "a b": "c", "ok": "line\nbreak", "no": None},
+            "signature": "rsa",
             "secret": "whsec_c2hvcnQ=",
             "max_concurrency": 0,
             "timeout_seconds": 3600,
@@ -102,7 +114,16 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
     errors = refused(
         answer,
         *("url", "description", "event_types[1]", "integration_ids[1]", "labels", "changed"),
-        *("payload", "headers.host", "headers.a b", "headers.ok", "headers.no", "secret"),
+        *(
+            "payload",
+            "format",
+            "headers.host",
+            "headers.a b",
+            "headers.ok",
+            "headers.no",
+            "secret",
+            "signature",
+        ),
         *("max_concurrency", "timeout_seconds", "retry_schedule_seconds[2]"),
         *("retry_schedule_seconds[3]", "paused", "urll", "pending"),
     )
@@ -139,7 +160,12 @@ async def test_the_secret_is_returned_only_where_it_is_asked_for(
         assert SECRET not in answer.text
         assert '"secret"' not in answer.text
     answer = await client.get(f"{path}/secret")
-    assert answer.json() == {"secret": SECRET}
+    assert answer.json() == {
+        "signature": "hmac",
+        "secret": SECRET,
+        "public_key": None,
+        "previous": [],
+    }
     assert answer.headers["cache-control"] == "no-store"
 
 
@@ -158,9 +184,11 @@ async def test_a_patch_changes_only_what_is_sent(client, services, path, subscri
     assert restored.json()["event_types"] is None
 
 
-async def test_the_secret_cannot_be_patched(client, refused, path) -> None:
-    errors = refused(await client.patch(path, json={"secret": SECRET, "url": "x"}), "secret", "url")
-    assert "new subscription" in errors["secret"]["remedy"]
+async def test_secret_and_signature_are_changed_by_rotation_alone(client, refused, path) -> None:
+    sent = {"secret": SECRET, "signature": "ed25519", "url": "x"}
+    errors = refused(await client.patch(path, json=sent), "secret", "signature", "url")
+    assert "/secret/rotate" in errors["secret"]["remedy"]
+    assert "/secret/rotate" in errors["signature"]["remedy"]
 
 
 async def test_what_is_pending_and_dead_is_shown(client, services, path, subscription) -> None:
@@ -181,6 +209,7 @@ async def test_a_deleted_subscription_is_gone(client, problem, path) -> None:
         ("GET", path),
         ("DELETE", path),
         ("GET", f"{path}/secret"),
+        ("POST", f"{path}/secret/rotate"),
         ("POST", f"{path}/test"),
     ):
         problem(await client.request(method, place), "not-found", 404)
@@ -213,3 +242,173 @@ async def test_a_test_that_fails_returns_the_attempt_too(client, receiver, path)
     attempt = answer.json()
     assert (attempt["outcome"], attempt["status"]) == ("status", 500)
     assert attempt["excerpt"].endswith("oops")
+
+
+async def test_a_test_event_has_the_format_of_the_subscription(client, receiver, path) -> None:
+    await client.patch(path, json={"format": "cloudevents"})
+    await client.post(f"{path}/test")
+    (_, headers, body, _) = receiver.posted[0]
+    assert headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+    event = json.loads(body)
+    assert (event["type"], event["id"]) == ("coursewire.test", headers["webhook-id"])
+
+
+# --- signatures and rotation ------------------------------------------------------------------
+
+SEED = bytes(range(32))
+PRIVATE = make_secret(Signature.ED25519, SEED)
+PUBLIC = read_secret(PRIVATE).public_key
+
+
+async def posted_signatures(client, receiver, path) -> list[str]:
+    await client.post(f"{path}/test")
+    return receiver.posted[-1][1]["webhook-signature"].split(" ")
+
+
+async def test_an_ed25519_subscription_shows_its_public_key_and_never_the_private_one(
+    client, receiver
+) -> None:
+    created = await client.post("/v1/subscriptions", json={**MINIMAL, "signature": "ed25519"})
+    path = f"/v1/subscriptions/{created.json()['id']}"
+    key = created.json()["public_key"]
+    shown = await client.get(f"{path}/secret")
+    answers = (
+        created,
+        shown,
+        await client.get(path),
+        await client.get("/v1/subscriptions"),
+        await client.post(f"{path}/secret/rotate"),
+    )
+    assert all("whsk_" not in answer.text and "whsec_" not in answer.text for answer in answers)
+    assert "secret" not in created.json()
+    assert (await client.post(f"{path}/test")).json()["outcome"] == "delivered"
+    assert shown.json() == {
+        "signature": "ed25519",
+        "secret": None,
+        "public_key": key,
+        "previous": [],
+    }
+    _, headers, body, _ = receiver.posted[-1]
+    assert fault(read_public_key(key), headers, body, time.time()) is None
+
+
+@pytest.mark.parametrize("sent", [{"secret": PRIVATE}, {"secret": PRIVATE, "signature": "ed25519"}])
+@pytest.mark.parametrize("form", [PRIVATE, "whsk_" + base64.b64encode(SEED).decode()])
+async def test_a_given_private_key_is_used(client, sent, form) -> None:
+    created = await client.post("/v1/subscriptions", json={**MINIMAL, **sent, "secret": form})
+    assert created.status_code == 201
+    assert (created.json()["signature"], created.json()["public_key"]) == ("ed25519", PUBLIC)
+
+
+@pytest.mark.parametrize(("secret", "signature"), [(SECRET, "ed25519"), (PRIVATE, "hmac")])
+async def test_a_secret_of_the_other_signature_is_refused(
+    client, refused, path, secret, signature
+) -> None:
+    sent = {"secret": secret, "signature": signature}
+    for answer in (
+        await client.post("/v1/subscriptions", json={**MINIMAL, **sent}),
+        await client.post(f"{path}/secret/rotate", json=sent),
+    ):
+        errors = refused(answer, "secret")
+        assert "leave out signature" in errors["secret"]["remedy"]
+        assert secret not in answer.text
+
+
+async def test_a_rotation_without_a_body_overlaps_for_a_day(client, receiver, path) -> None:
+    answer = await client.post(f"{path}/secret/rotate")
+    assert answer.status_code == 200, answer.text
+    rotated = answer.json()
+    assert rotated["secret"].startswith("whsec_")
+    (previous,) = rotated["previous"]
+    assert previous["secret"] == SECRET != rotated["secret"]
+    ends = datetime.fromisoformat(previous["expires_at"])
+    assert abs(ends - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
+    assert (await client.get(f"{path}/secret")).json() == rotated
+    newest, older = await posted_signatures(client, receiver, path)
+    _, headers, body, _ = receiver.posted[-1]
+    for secret, signature in ((rotated["secret"], newest), (SECRET, older)):
+        Webhook(secret).verify(body, {**headers, "webhook-signature": signature})
+
+
+async def test_a_rotation_without_overlap_revokes_every_other_secret(
+    client, receiver, path
+) -> None:
+    await client.post(f"{path}/secret/rotate")
+    answer = await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 0})
+    assert answer.json()["previous"] == []
+    assert len(await posted_signatures(client, receiver, path)) == 1
+    _, headers, body, _ = receiver.posted[-1]
+    Webhook(answer.json()["secret"]).verify(body, headers)
+
+
+async def test_an_overlap_ends_by_time_alone(client, receiver, path, monkeypatch) -> None:
+    rotated = (await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 60})).json()
+    assert len(rotated["previous"]) == 1
+    monkeypatch.setattr("service.api.subscriptions.now_ms", lambda: now_ms() + 61_000)
+    assert (await client.get(f"{path}/secret")).json() == {**rotated, "previous": []}
+    assert len(await posted_signatures(client, receiver, path)) == 1
+
+
+async def test_a_rotation_removes_what_has_expired(
+    client, services, subscription, path, monkeypatch
+) -> None:
+    await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 60})
+    assert len(await services.subscriptions.secrets(subscription["id"])) == 2
+    monkeypatch.setattr("service.api.subscriptions.now_ms", lambda: now_ms() + 61_000)
+    await client.post(f"{path}/secret/rotate")
+    kept = await services.subscriptions.secrets(subscription["id"])
+    assert len(kept) == 2
+    assert SECRET not in {one.secret for one in kept}
+
+
+async def test_a_rotation_can_change_the_signature_while_both_are_sent(
+    client, receiver, path
+) -> None:
+    rotated = (await client.post(f"{path}/secret/rotate", json={"signature": "ed25519"})).json()
+    assert (rotated["signature"], rotated["secret"]) == ("ed25519", None)
+    assert rotated["previous"][0]["secret"] == SECRET
+    shown = (await client.get(path)).json()
+    assert (shown["signature"], shown["public_key"]) == ("ed25519", rotated["public_key"])
+    await client.post(f"{path}/test")
+    _, headers, body, _ = receiver.posted[-1]
+    signatures = headers["webhook-signature"].split(" ")
+    assert [one.partition(",")[0] for one in signatures] == ["v1a", "v1"]
+    Webhook(SECRET).verify(body, headers)
+    assert fault(read_public_key(rotated["public_key"]), headers, body, time.time()) is None
+    stays = (await client.post(f"{path}/secret/rotate")).json()
+    assert stays["signature"] == "ed25519"
+    back = (await client.post(f"{path}/secret/rotate", json={"secret": SECRET_2})).json()
+    assert (back["signature"], back["secret"]) == ("hmac", SECRET_2)
+    assert (await client.get(path)).json()["public_key"] is None
+
+
+async def test_a_secret_in_force_is_not_taken_again(client, refused, path) -> None:
+    refused(await client.post(f"{path}/secret/rotate", json={"secret": SECRET}), "secret")
+    await client.post(f"{path}/secret/rotate", json={"secret": SECRET_2})
+    refused(await client.post(f"{path}/secret/rotate", json={"secret": SECRET}), "secret")
+
+
+async def test_a_key_in_force_is_not_taken_again_in_its_other_form(client, refused, path) -> None:
+    await client.post(f"{path}/secret/rotate", json={"secret": PRIVATE})
+    seed = "whsk_" + base64.b64encode(SEED).decode()
+    refused(await client.post(f"{path}/secret/rotate", json={"secret": seed}), "secret")
+
+
+async def test_no_more_than_five_secrets_sign_at_once(client, problem, path) -> None:
+    for _ in range(4):
+        assert (await client.post(f"{path}/secret/rotate")).status_code == 200
+    document = problem(await client.post(f"{path}/secret/rotate"), "conflict", 409)
+    assert "overlap_seconds 0" in document["detail"]
+    ended = await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 0})
+    assert ended.status_code == 200
+
+
+async def test_a_rotation_refuses_what_it_does_not_know(client, refused, problem, path) -> None:
+    sent = {"overlap_seconds": -1, "secret": "whpk_AAAA", "signature": "x", "overlap": 1}
+    refused(await client.post(f"{path}/secret/rotate", json=sent), *sent)
+    refused(
+        await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 604_801}),
+        "overlap_seconds",
+    )
+    problem(await client.post(f"{path}/secret/rotate", content=b"x"), "unsupported-media-type", 415)
+    assert (await client.get(f"{path}/secret")).json()["secret"] == SECRET

@@ -4,6 +4,7 @@ import json
 import re
 import time
 
+import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from litestar.testing import AsyncTestClient
@@ -13,7 +14,8 @@ from redis.exceptions import OutOfMemoryError
 from service.api.problems import CATALOGUE
 from service.app import create_app
 from service.domain.errors import SettingsError
-from service.domain.subscriptions import EVENT_TYPES
+from service.domain.events import CONTENT_TYPES, CourseFacts, StoredEvent, render
+from service.domain.subscriptions import EVENT_TYPES, Rendering
 from service.settings import Settings
 from service.storage import keys
 
@@ -43,6 +45,7 @@ PROTECTED = [
     ("PATCH", "/v1/subscriptions/x"),
     ("DELETE", "/v1/subscriptions/x"),
     ("GET", "/v1/subscriptions/x/secret"),
+    ("POST", "/v1/subscriptions/x/secret/rotate"),
     ("POST", "/v1/subscriptions/x/test"),
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/events"),
@@ -318,8 +321,8 @@ async def test_the_openapi_document_is_sound(anonymous) -> None:
     ]
     assert set(document["webhooks"]) == {*EVENT_TYPES, "coursewire.test"}
     for item in document["webhooks"].values():
-        body = item["post"]["requestBody"]["content"]["application/json"]["schema"]
-        Draft202012Validator.check_schema(body)
+        for content in item["post"]["requestBody"]["content"].values():
+            Draft202012Validator.check_schema(content["schema"])
     for name, operation in operations:
         assert operation["summary"], name
         assert operation["description"], name
@@ -362,13 +365,54 @@ async def test_every_field_and_answer_is_described(client) -> None:
         for field, one in schema.get("properties", {}).items():
             assert one.get("description"), f"{name}.{field}"
     for name, item in document["webhooks"].items():
-        body = item["post"]["requestBody"]["content"]["application/json"]["schema"]
-        for field, one in body["properties"]["data"]["properties"].items():
-            assert one.get("description"), f"{name}.{field}"
+        for content in item["post"]["requestBody"]["content"].values():
+            properties = content["schema"]["properties"]
+            for field, one in {**properties["data"]["properties"], **properties}.items():
+                assert field == "data" or one.get("description"), f"{name}.{field}"
     for path, item in document["paths"].items():
         for operation in item.values():
             for response in operation["responses"].values():
                 assert "follows" not in response["description"], path
+
+
+@pytest.mark.parametrize("rendering", Rendering)
+@pytest.mark.parametrize("change", [{}, {"course": None}, {"type": "coursewire.test"}])
+async def test_bodies_are_as_documented_for_their_content_type(client, rendering, change) -> None:
+    facts = CourseFacts(
+        integration_id="int_a",
+        upstream_id="workday:1",
+        external_id=None,
+        labels={},
+        course_id="c1",
+        remote_id=None,
+        origin_id=None,
+        changed=("provider",),
+        reason=None,
+        evidence=None,
+        initial=False,
+        detected_by="sweep",
+    )
+    course = StoredEvent(
+        id="evt_1",
+        position="1795424001123-0",
+        type="course.updated",
+        integration_id="int_a",
+        course_id="c1",
+        sequence=1,
+        previous_sequence=None,
+        facts=msgspec.json.encode(facts),
+        course=b'{"id":"c1"}',
+    )
+    if "type" in change:
+        change = {**change, "course_id": "", "facts": b'{"subscription_id":"sub_a"}'}
+    event = msgspec.structs.replace(course, **change)
+    webhook = (await client.get("/schema/openapi.json")).json()["webhooks"][event.type]
+    content = webhook["post"]["requestBody"]["content"][CONTENT_TYPES[rendering.format]]
+    body = json.loads(render(event, rendering))
+    Draft202012Validator(
+        {**content["schema"], "additionalProperties": False},
+        format_checker=Draft202012Validator.FORMAT_CHECKER,
+    ).validate(body)
 
 
 async def test_only_the_conflicts_that_an_operation_gives_are_listed(client) -> None:
