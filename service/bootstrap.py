@@ -31,6 +31,7 @@ from service.storage.retention import Retention
 from service.storage.schedule import Schedule
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore
+from service.storage.tail import Tail
 from service.storage.walks import Walks
 
 
@@ -48,6 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: Catalogue
     walks: Walks
     events: EventLog
+    tail: Tail
     lanes: Lanes
     attempts: Attempts
     schedule: Schedule
@@ -76,7 +78,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     guard = AddressGuard(settings.allowed_targets)
     try:
         async with open_client(guard) as client:
-            yield assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
+            services = assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
+            try:
+                yield services
+            finally:
+                await services.tail.close()
     finally:
         await redis.aclose()
 
@@ -108,6 +114,7 @@ def assemble(
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,
+        tail=Tail(redis, events),
         lanes=lanes,
         attempts=Attempts(redis, events),
         schedule=schedule,

@@ -70,8 +70,9 @@ def reads(
     required: Collection[str] = (),
     editing: bool = False,
     query: Table | None = None,
+    headers: Table | None = None,
 ) -> type[Operation]:
-    """The documentation of an operation whose body or query is read by tables."""
+    """The documentation of an operation whose body, query or headers are read by tables."""
 
     @dataclass
     class Documented(Operation):
@@ -84,10 +85,10 @@ def reads(
             }
             if body is not None:
                 self.request_body = _request_body(body, required, editing=editing)
-            if query is not None:
+            for place, table in (("query", query), ("header", headers)):
                 self.parameters = [
                     *(self.parameters or ()),
-                    *(_query_parameter(name, field) for name, field in query.items()),
+                    *(_parameter(place, name, field) for name, field in (table or {}).items()),
                 ]
 
     return Documented
@@ -119,10 +120,10 @@ def _documented(field: Field, *, editing: bool) -> Schema:
     )
 
 
-def _query_parameter(name: str, field: Field) -> Parameter:
+def _parameter(place: str, name: str, field: Field) -> Parameter:
     return Parameter(
         name=name,
-        param_in="query",
+        param_in=place,
         description=field.meaning,
         required=field.required,
         schema=field.parser.schema,
