@@ -83,11 +83,12 @@ class Tail:
         self._listeners: set[Listener] = set()
         self._reader: asyncio.Task[None] | None = None
         self._quiet_since = 0.0
+        self.max_listeners = MAX_LISTENERS
         self.stopped = False
 
     def check_room(self) -> None:
         """Raises TooManyListenersError where one more should not wait."""
-        if len(self._listeners) >= MAX_LISTENERS:
+        if len(self._listeners) >= self.max_listeners:
             raise TooManyListenersError
 
     @contextmanager
@@ -118,7 +119,11 @@ class Tail:
             <= position_order(after)
             <= position_order(self._ends)
         ):
-            return await self._log.read(after, limit, wanted)
+            events, place = await self._log.read(after, limit, wanted)
+            if not place.more and self.is_past(place.position):
+                # More has happened meanwhile, or the log has lost what was read of it.
+                await self._find_end()
+            return events, place
         found: list[StoredEvent] = []
         for event in islice(self._events, self._first_behind(after), None):
             if wanted.takes(event):
@@ -173,11 +178,14 @@ class Tail:
 
     async def _advance(self) -> bool:
         """Takes in what is new, waiting for it; False if there was nothing."""
+        known = self._ends
         entries = await await_stream(
-            self._redis, keys.EVENTS, self._ends or START, _READ_AT_ONCE, BLOCK_MS
+            self._redis, keys.EVENTS, known or START, _READ_AT_ONCE, BLOCK_MS
         )
         if not entries:
             return False
+        if self._ends != known:  # a listener found that the log had lost its end
+            return True
         for entry_id, fields in entries:
             event = read_event(entry_id, fields)
             self._events.append(event)
