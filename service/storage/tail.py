@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +30,7 @@ GATHER_SECONDS: Final = 0.05  # between two wakings, in which events gather
 RETRY_SECONDS: Final = 1.0  # after Redis failed
 LINGER_SECONDS: Final = 30.0  # for the next listener after the last one left
 _READ_AT_ONCE = 100
+_CANCEL_SECONDS = 0.1  # from one attempt to end the reader to the next
 
 _log = get_logger("tail")
 
@@ -140,10 +141,10 @@ class Tail:
     async def close(self) -> None:
         """Stops, and ends the reader."""
         self.stop()
-        if self._reader is not None:
-            self._reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reader
+        # The client swallows a cancellation that meets it while it connects.
+        while (reader := self._reader) is not None and not reader.done():
+            reader.cancel()
+            await asyncio.wait({reader}, timeout=_CANCEL_SECONDS)
 
     def _first_behind(self, after: str) -> int:
         """The index in `_events` of the first one behind `after`. Most who ask are near the end."""

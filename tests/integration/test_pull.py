@@ -20,6 +20,7 @@ from service.api import cursors
 from service.domain.events import EventFilter, render
 from service.domain.subscriptions import Payload
 from service.storage import keys
+from service.storage.connections import open_async
 from service.storage.event_log import EventLog
 from service.storage.tail import Tail
 from tests.conftest import free_port
@@ -362,6 +363,25 @@ async def test_a_reader_that_lagged_beyond_the_retention_is_told_and_let_go(
     await tail.close()
 
 
+async def test_a_slow_reader_lags_holds_nobody_up_and_catches_up(api, redis) -> None:
+    text = json.dumps({"id": "c1", "text": "x" * 20_000})
+    async with api.stream() as slow, api.stream() as fast:
+        await anext(slow)
+        await anext(fast)
+        async with redis.pipeline(transaction=False) as pipeline:
+            for number in range(600):
+                pipeline.xadd(keys.EVENTS, {**_slim(f"c{number}"), "m": _facts(number), "b": text})
+            await pipeline.execute()
+        # All of it is more than the API keeps in memory and than fits on the way to the reader.
+        fast_read = [(await anext(fast))["id"] for _ in range(600)]
+        slow_read = [(await anext(slow))["id"] for _ in range(600)]
+    assert fast_read == slow_read == sorted(set(fast_read))
+
+
+def _facts(number: int) -> bytes:
+    return msgspec.json.encode({**FACTS, "course_id": f"c{number}"})
+
+
 async def test_a_quiet_stream_is_kept_alive_and_its_place_moves_on(
     redis, services, monkeypatch
 ) -> None:
@@ -438,6 +458,18 @@ async def test_a_listener_behind_what_the_log_has_lost_does_not_ask_in_vain(
         assert (await tail.read("0-0", 10, EVERY))[0] == []
         assert not tail.is_past("0-0")
     await tail.close()
+
+
+async def test_a_tail_can_be_closed_at_any_moment(redis, valkey_url) -> None:
+    for turns in range(40):  # of the event loop: while it connects, asks for the end, waits
+        client = open_async(valkey_url)
+        tail = Tail(client, EventLog(client))
+        with tail.listen():
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        async with asyncio.timeout(1):
+            await tail.close()
+        await client.aclose()
 
 
 async def test_too_many_listeners_are_told_to_come_back(redis, services) -> None:
