@@ -245,6 +245,17 @@ async def test_trimming_by_size_says_how_far_it_got(redis, services) -> None:
     assert await redis.get(keys.EVENTS_TRIMMED) == b"%d-0" % last_lost
 
 
+async def test_the_log_is_trimmed_at_the_memory_limit_too(redis, services) -> None:
+    for number in range(1, 4):
+        await append(redis, f"c{number}", f"{number}-0")
+    await redis.config_set("maxmemory", "1")
+    try:
+        await trim(services, events_before=3)
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert await redis.get(keys.EVENTS_TRIMMED) == b"2-0"
+
+
 # --- a server that came back without its last second --------------------------------------------
 
 
