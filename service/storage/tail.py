@@ -27,6 +27,7 @@ MAX_EVENTS: Final = 1_000  # newest events that are kept in memory
 MAX_BYTES: Final = 8_388_608  # of their courses and facts
 BLOCK_MS: Final = 2_000  # well below what a connection waits for an answer
 GATHER_SECONDS: Final = 0.05  # between two wakings, in which events gather
+GATHER_SECONDS_EACH: Final = 0.0002  # and per listener; waking one takes about half of that
 RETRY_SECONDS: Final = 1.0  # after Redis failed
 LINGER_SECONDS: Final = 30.0  # for the next listener after the last one left
 _READ_AT_ONCE = 100
@@ -87,9 +88,14 @@ class Tail:
         self.max_listeners = MAX_LISTENERS
         self.stopped = False
 
+    @property
+    def listeners(self) -> int:
+        """How many requests wait."""
+        return len(self._listeners)
+
     def check_room(self) -> None:
         """Raises TooManyListenersError where one more should not wait."""
-        if len(self._listeners) >= self.max_listeners:
+        if self.listeners >= self.max_listeners:
             raise TooManyListenersError
 
     @contextmanager
@@ -198,7 +204,7 @@ class Tail:
             self._begins = oldest.position
         self._wake()
         if len(entries) < _READ_AT_ONCE:
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(GATHER_SECONDS + GATHER_SECONDS_EACH * self.listeners)
         return True
 
     async def _find_end(self) -> None:

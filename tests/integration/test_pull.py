@@ -10,13 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import httpx
 import msgspec
 import pytest
+import uvicorn
 from redis.asyncio import Redis
 
 from service.api import cursors
+from service.app import create_app
 from service.domain.events import EventFilter, render
 from service.domain.subscriptions import Payload
 from service.storage import keys
@@ -126,6 +129,17 @@ async def listening(redis: Redis, **client: str) -> None:
     client = {"cmd": "xread", "name": "coursewire", "db": "0"} | client
     while not any(client.items() <= one.items() for one in await redis.client_list()):
         pass
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+        await asyncio.sleep(0)
+
+
+async def calls(redis: Redis, command: str) -> int:
+    """How often the server has run a command to its end."""
+    stats = await redis.info("commandstats")
+    return stats.get(f"cmdstat_{command}", {"calls": 0})["calls"]
 
 
 # --- pages ------------------------------------------------------------------------------------
@@ -279,9 +293,8 @@ async def test_listeners_of_a_log_that_lost_its_end_hear_of_what_comes_next(api,
             pipeline.xadd(keys.EVENTS, _slim("c1"), id="10-0")
             await pipeline.execute()
         # The reader notices at the latest when its command ends by itself.
-        info = await redis.info("commandstats")
-        calls = info["cmdstat_xinfo|stream"]["calls"]
-        while (await redis.info("commandstats"))["cmdstat_xinfo|stream"]["calls"] < calls + 2:
+        asked = await calls(redis, "xinfo|stream")
+        while await calls(redis, "xinfo|stream") < asked + 2:
             pass
         await append(redis, "again", "15-0")
         assert json.loads((await anext(events))["data"])["data"]["course_id"] == "again"
@@ -422,13 +435,12 @@ async def test_idle_listeners_share_one_reader(api, redis) -> None:
         for events in streams:
             await anext(events)
         await listening(redis)
-        before = await redis.info("commandstats")
+        ranges, reads = await calls(redis, "xrange"), await calls(redis, "xread")
         await append(redis, "c1")
         for events in streams:
             assert json.loads((await anext(events))["data"])["data"]["course_id"] == "c1"
-        after = await redis.info("commandstats")
-    assert after["cmdstat_xrange"]["calls"] == before["cmdstat_xrange"]["calls"]
-    assert after["cmdstat_xread"]["calls"] - before["cmdstat_xread"]["calls"] <= 3
+    assert await calls(redis, "xrange") == ranges
+    assert await calls(redis, "xread") - reads <= 3
 
 
 async def test_a_listener_that_lags_misses_and_repeats_nothing(
@@ -481,6 +493,28 @@ async def test_a_tail_can_be_closed_at_any_moment(redis, valkey_url) -> None:
         async with asyncio.timeout(1):
             await tail.close()
         await client.aclose()
+
+
+async def test_a_client_that_goes_away_is_no_listener_any_more(redis, services) -> None:
+    @contextlib.asynccontextmanager
+    async def opened(_settings):
+        yield services
+
+    settings = msgspec.structs.replace(services.settings, admin_token=TOKEN)
+    app = create_app(settings, open_services=opened)
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=url, headers=HEADERS) as client:
+        for _ in range(3):
+            async with client.stream("GET", "/v1/events/stream") as answer:
+                assert await anext(frames(answer)) == {"retry": "3000", "id": "MC0w"}
+                await until(lambda: services.tail.listeners == 1)
+            await until(lambda: services.tail.listeners == 0)
+    server.should_exit = True
+    await serving
 
 
 async def test_too_many_listeners_are_told_to_come_back(redis, services) -> None:
