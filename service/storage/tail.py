@@ -214,8 +214,10 @@ class Tail:
         if it was trimmed beyond what has been read. Listeners then read the log itself, which
         tells them what that means for their place.
         """
-        last, trimmed = await self._log.bounds()
         known = self._ends
+        last, trimmed = await self._log.bounds()
+        if self._ends != known:
+            return  # somebody else went on meanwhile
         if known is None or not (
             position_order(trimmed) <= position_order(known) <= position_order(last)
         ):
