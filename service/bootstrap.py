@@ -33,6 +33,7 @@ from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore
+from service.storage.tail import Tail
 from service.storage.walks import Walks
 
 
@@ -50,6 +51,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     catalogue: Catalogue
     walks: Walks
     events: EventLog
+    tail: Tail
     lanes: Lanes
     attempts: Attempts
     schedule: Schedule
@@ -80,7 +82,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     guard = AddressGuard(settings.allowed_targets)
     try:
         async with open_client(guard) as client:
-            yield assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
+            services = assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
+            try:
+                yield services
+            finally:
+                await services.tail.close()
     finally:
         await redis.aclose()
 
@@ -112,6 +118,7 @@ def assemble(
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,
+        tail=Tail(redis, events),
         lanes=lanes,
         attempts=Attempts(redis, events),
         schedule=schedule,

@@ -10,11 +10,6 @@ from typing import NoReturn
 
 import click
 
-_GRACE_SECONDS = 10  # how long requests under way may take to finish when the API stops
-_KEEP_ALIVE_SECONDS = 30
-_MAX_CONNECTIONS = 1000  # open at once; further ones are answered 503
-_BACKLOG = 1024
-
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
@@ -41,9 +36,8 @@ def up() -> None:
 @coursewire.command()
 def api() -> None:
     """Run the HTTP API alone."""
-    import uvicorn
-
     from service import logs
+    from service.api.server import serve
     from service.app import create_app
     from service.settings import Settings
 
@@ -52,21 +46,7 @@ def api() -> None:
     logs.configure(settings.log_format, settings.log_level, "api")
     app = create_app(settings)
     logs.get_logger("api").info("api starting", host=settings.host, port=settings.port)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # lines go where `logs` sends them
-        access_log=False,  # the application logs each request with its ids
-        server_header=False,
-        ws="none",
-        # A proxy in front is not trusted to say who is asking.
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        limit_concurrency=_MAX_CONNECTIONS,
-        backlog=_BACKLOG,
-    )
+    serve(app, settings.host, settings.port)
 
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}

@@ -9,6 +9,7 @@ from service.domain.identifiers import EVENT_PREFIX, event_position
 from service.storage.index import IndexPosition
 from service.storage.scans import ScanPlace
 
+LATEST = "latest"
 _LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
 _SCAN_CURSOR = re.compile(r"[0-9]{1,20}")
 _MAX_LENGTH = 4_000  # a place of a scan carries a course id
@@ -40,7 +41,17 @@ def read_index(cursor: str) -> IndexPosition:
 
 def write_log(position: str | None) -> str | None:
     """The cursor of a position in the event log."""
-    return None if position is None else _write(position)
+    return None if position is None else place(position)
+
+
+def place(position: str) -> str:
+    """The cursor of a position in the event log."""
+    return _write(position)
+
+
+def read_place(cursor: str) -> str:
+    """The position in the event log, or the word `latest` for its end. Raises ValueError."""
+    return cursor if cursor == LATEST else read_log(cursor)
 
 
 def read_log(cursor: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from litestar import Controller, MediaType, Response, get
@@ -11,7 +13,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from service.api import cursors
 from service.api.forms import Field, Table
 from service.api.openapi import problems, reads
-from service.api.parsers import identifier, once, one_of, repeated, visible
+from service.api.parsers import identifier, number_in_text, once, one_of, repeated, visible
+from service.api.problems import TOO_MANY_LISTENERS
 from service.api.requests import (
     LIMIT,
     PAGE_SIZE,
@@ -22,30 +25,66 @@ from service.api.requests import (
     query_form,
 )
 from service.api.schemas import EventList, EventView
-from service.domain.events import render
-from service.domain.subscriptions import EVENT_TYPES, Rendering
+from service.bootstrap import Services
+from service.domain.events import EventFilter, StoredEvent, render
+from service.domain.subscriptions import EVENT_TYPES, Format, Payload, Rendering
+from service.storage.event_log import Place
 
 MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
+MAX_WAIT_SECONDS = 60
 
-QUERY: Table = {
-    "type": Field(parser=repeated(one_of(EVENT_TYPES)), meaning="only events of these types"),
+FILTERS: Table = {
+    "type": Field(
+        parser=repeated(one_of(EVENT_TYPES)),
+        meaning="only events of these types, separated by commas or given repeatedly",
+    ),
     "integration_id": Field(
         parser=once(identifier("int")), meaning="only events of this integration"
     ),
     "course_id": Field(
         parser=once(visible(200, "26vafvWSRmbhNcxJYqjCzuJg")), meaning="only events of this course"
     ),
+}
+PAYLOAD = Field(
+    parser=once(one_of(Payload)),
+    meaning="full: with the course, if left out; thin: without it, as subscriptions may ask for",
+)
+QUERY: Table = {
+    **FILTERS,
+    "payload": PAYLOAD,
     "order": Field(
         parser=once(one_of(("asc", "desc"))),
         meaning="asc: the oldest first; desc: the newest first; asc if left out",
     ),
     "limit": LIMIT,
     "after": Field(
-        parser=after(cursors.read_log).parser,
-        meaning="`next` of the answer before, or the id of the last event seen; with desc the "
-        "events before it follow",
+        parser=after(cursors.read_place).parser,
+        meaning="`next` or `cursor` of an earlier answer, or the id of the last event seen; "
+        "`latest`: the end of the log; if left out, from the oldest event that is kept. With "
+        "desc the events before it follow",
+    ),
+    "wait": Field(
+        parser=once(number_in_text(0, MAX_WAIT_SECONDS)),
+        meaning="with asc: how many seconds to wait for an event where there is none yet, 0 if "
+        "left out",
     ),
 }
+SHOW_QUERY: Table = {"payload": PAYLOAD}
+
+
+def wanted(query: dict[str, Any]) -> EventFilter:
+    """What the filters of a query ask for."""
+    types = query.get("type")
+    return EventFilter(
+        types=None if types is None else frozenset(types),
+        integration_id=query.get("integration_id"),
+        course_id=query.get("course_id"),
+    )
+
+
+def rendering(query: dict[str, Any]) -> Rendering:
+    """The rendering that a query asks for."""
+    return Rendering((Payload(query.get("payload", Payload.FULL)), Format.STANDARD))
 
 
 class EventController(Controller):
@@ -63,48 +102,104 @@ class EventController(Controller):
                 generate_examples=False,
                 description="A page of the event log",
             ),
-            **problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+            **problems(
+                HTTPStatus.UNAUTHORIZED,
+                HTTPStatus.GONE,
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                TOO_MANY_LISTENERS,
+            ),
         },
     )
     async def index(self, request: AnyRequest, services: GivenServices) -> Response[bytes]:
         """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
-        A filtered page may hold few events, or none, and still lead on."""
-        query = query_form(request, QUERY).accept()
-        events, position = await services.events.read(
-            query.get("after"),
-            query.get("limit", PAGE_SIZE),
-            newest_first=query.get("order") == "desc",
-            event_types=query.get("type"),
-            integration_id=query.get("integration_id"),
-            course_id=query.get("course_id"),
-        )
-        bodies: list[bytes] = []
-        size = 0
-        for event in events:
-            body = render(event, Rendering.FULL)
-            size += len(body)
-            if bodies and size > MAX_PAGE_BYTES:
-                position = events[len(bodies) - 1].position
-                break
-            bodies.append(body)
-        page = b'{"items":[%s],"next":%s}' % (
-            b",".join(bodies),
-            msgspec.json.encode(cursors.write_log(position)),
-        )
-        return Response(page, media_type=MediaType.JSON)
+        Whoever stores `cursor` after each page and passes it as `after` misses and repeats
+        nothing. A filtered page may hold few events, or none, and still lead on."""
+        form = query_form(request, QUERY)
+        backwards = form.values.get("order") == "desc"
+        if backwards and "wait" in form.values:
+            form.refuse("wait", "goes with order=asc only", "leave out one of them")
+        query = form.accept()
+        if backwards:
+            events, before = await services.events.read_back(
+                None if query.get("after") == cursors.LATEST else query.get("after"),
+                query.get("limit", PAGE_SIZE),
+                wanted(query),
+            )
+            bodies, cut = _bodies(events, rendering(query))
+            return _page(bodies, cut or before, None)
+        events, place = await _follow(services, query)
+        bodies, cut = _bodies(events, rendering(query))
+        if cut is not None:
+            place = Place(cut, more=True)
+        return _page(bodies, place.position if place.more else None, place.position)
 
     @get(
         "/{event_id:str}",
         summary="Show an event",
-        operation_class=reads(),
+        operation_class=reads(query=SHOW_QUERY),
         responses={
             200: ResponseSpec(
                 data_container=EventView, generate_examples=False, description="The event"
             ),
-            **problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+            **problems(
+                HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
+            ),
         },
     )
-    async def show(self, event_id: PathId, services: GivenServices) -> Response[bytes]:
-        """Byte for byte as it is pushed, with the course."""
+    async def show(
+        self, request: AnyRequest, event_id: PathId, services: GivenServices
+    ) -> Response[bytes]:
+        """Byte for byte as it is pushed."""
+        query = query_form(request, SHOW_QUERY).accept()
         event = await services.events.get(event_id)
-        return Response(render(event, Rendering.FULL), media_type=MediaType.JSON)
+        return Response(render(event, rendering(query)), media_type=MediaType.JSON)
+
+
+async def starting_place(services: Services, place: str | None) -> str | None:
+    """The position to begin behind; None: the oldest event."""
+    if place != cursors.LATEST:
+        return place
+    end, _ = await services.events.bounds()
+    return end
+
+
+async def _follow(services: Services, query: dict[str, Any]) -> tuple[list[StoredEvent], Place]:
+    """The page behind `after`, once there is something on it or the wait is over."""
+    limit, filters = query.get("limit", PAGE_SIZE), wanted(query)
+    events, place = await services.events.read(
+        await starting_place(services, query.get("after")), limit, filters
+    )
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + query.get("wait", 0)
+    if events or place.more or deadline <= loop.time():
+        return events, place
+    services.tail.check_room()
+    with services.tail.listen() as listener:
+        while not listener.ended and (left := deadline - loop.time()) > 0:
+            await listener.wait(place.position, left)
+            events, place = await services.tail.read(place.position, limit, filters)
+            if events or place.more:
+                break
+    return events, place
+
+
+def _bodies(events: list[StoredEvent], rendering: Rendering) -> tuple[list[bytes], str | None]:
+    """As many bodies as a page may hold, and the position of the last one if that is not all."""
+    bodies: list[bytes] = []
+    size = 0
+    for event in events:
+        body = render(event, rendering)
+        size += len(body)
+        if bodies and size > MAX_PAGE_BYTES:
+            return bodies, events[len(bodies) - 1].position
+        bodies.append(body)
+    return bodies, None
+
+
+def _page(bodies: list[bytes], more: str | None, cursor: str | None) -> Response[bytes]:
+    page = b'{"items":[%s],"next":%s,"cursor":%s}' % (
+        b",".join(bodies),
+        msgspec.json.encode(cursors.write_log(more)),
+        msgspec.json.encode(cursors.write_log(cursor)),
+    )
+    return Response(page, media_type=MediaType.JSON)

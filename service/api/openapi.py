@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError
@@ -70,10 +70,9 @@ def reads(
     required: Collection[str] = (),
     editing: bool = False,
     query: Table | None = None,
-    headers: Sequence[Parameter] = (),
+    headers: Table | None = None,
 ) -> type[Operation]:
-    """The documentation of an operation whose body or query is read by tables, and of the
-    headers that it reads."""
+    """The documentation of an operation whose body, query or headers are read by tables."""
 
     @dataclass
     class Documented(Operation):
@@ -86,11 +85,11 @@ def reads(
             }
             if body is not None:
                 self.request_body = _request_body(body, required, editing=editing)
-            self.parameters = [
-                *(self.parameters or ()),
-                *headers,
-                *(_query_parameter(name, field) for name, field in (query or {}).items()),
-            ]
+            for place, table in (("query", query), ("header", headers)):
+                self.parameters = [
+                    *(self.parameters or ()),
+                    *(_parameter(place, name, field) for name, field in (table or {}).items()),
+                ]
 
     return Documented
 
@@ -121,10 +120,10 @@ def _documented(field: Field, *, editing: bool) -> Schema:
     )
 
 
-def _query_parameter(name: str, field: Field) -> Parameter:
+def _parameter(place: str, name: str, field: Field) -> Parameter:
     return Parameter(
         name=name,
-        param_in="query",
+        param_in=place,
         description=field.meaning,
         required=field.required,
         schema=field.parser.schema,

@@ -14,17 +14,20 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.api import cursors
 from service.api.forms import FieldError, InvalidRequestError
 from service.domain.errors import (
     ConflictError,
     CoursewireError,
     CredentialInUseError,
+    EventsExpiredError,
     IntegrationExistsError,
     NotFoundError,
     PreconditionFailedError,
     PreconditionRequiredError,
     SealError,
     StorageUnavailableError,
+    TooManyListenersError,
 )
 from service.logs import get_logger
 
@@ -75,6 +78,12 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
 VALIDATION = ProblemType(
     "validation", HTTPStatus.UNPROCESSABLE_ENTITY, "Some fields cannot be accepted"
 )
+CURSOR_EXPIRED = ProblemType(
+    "cursor-expired", HTTPStatus.GONE, "Events behind the cursor are no longer kept"
+)
+TOO_MANY_LISTENERS = ProblemType(
+    "too-many-listeners", HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait for events"
+)
 INTERNAL = ProblemType(
     "internal", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong in Coursewire"
 )
@@ -98,6 +107,8 @@ CATALOGUE = (
     TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     VALIDATION,
+    CURSOR_EXPIRED,
+    TOO_MANY_LISTENERS,
     INTERNAL,
     SECRET_UNREADABLE,
     STORAGE_UNAVAILABLE,
@@ -111,6 +122,7 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     PreconditionFailedError: PRECONDITION_FAILED,
     PreconditionRequiredError: PRECONDITION_REQUIRED,
     InvalidRequestError: VALIDATION,
+    TooManyListenersError: TOO_MANY_LISTENERS,
     SealError: SECRET_UNREADABLE,
     StorageUnavailableError: STORAGE_UNAVAILABLE,
 }
@@ -142,6 +154,40 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     existing_id: Annotated[
         str | None, _means("the registration that an `integration-exists` problem speaks of")
     ] = None
+    oldest_cursor: Annotated[
+        str | None,
+        _means("where a `cursor-expired` problem lets you go on: behind it nothing is lost"),
+    ] = None
+
+
+def document(
+    problem: ProblemType,
+    detail: str,
+    *,
+    errors: tuple[FieldError, ...] = (),
+    existing_id: str | None = None,
+    oldest_cursor: str | None = None,
+) -> ProblemDocument:
+    """A problem of this type."""
+    return ProblemDocument(
+        type=TYPE_PREFIX + problem.name,
+        title=problem.title,
+        status=problem.status,
+        detail=detail,
+        errors=errors,
+        existing_id=existing_id,
+        oldest_cursor=oldest_cursor,
+    )
+
+
+def expired(error: EventsExpiredError) -> ProblemDocument:
+    """What is said to a reader whose place in the event log is no longer there."""
+    return document(
+        CURSOR_EXPIRED,
+        "events that you have not read were trimmed by the retention; go on behind "
+        "oldest_cursor, and look up what you may have missed",
+        oldest_cursor=cursors.write_log(error.oldest),
+    )
 
 
 def answer(
@@ -153,19 +199,13 @@ def answer(
     existing_id: str | None = None,
 ) -> Response[ProblemDocument]:
     """A problem as a response."""
-    return Response(
-        ProblemDocument(
-            type=TYPE_PREFIX + problem.name,
-            title=problem.title,
-            status=problem.status,
-            detail=detail,
-            errors=errors,
-            existing_id=existing_id,
-        ),
-        status_code=problem.status,
-        media_type=MEDIA_TYPE,
-        headers=headers,
-    )
+    return _response(document(problem, detail, errors=errors, existing_id=existing_id), headers)
+
+
+def _response(
+    content: ProblemDocument, headers: dict[str, str] | None = None
+) -> Response[ProblemDocument]:
+    return Response(content, status_code=content.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def _of_http(request: AnyRequest, error: HTTPException) -> Response[ProblemDocument]:
@@ -181,6 +221,8 @@ def _of_http(request: AnyRequest, error: HTTPException) -> Response[ProblemDocum
 
 
 def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDocument]:
+    if isinstance(error, EventsExpiredError):
+        return _response(expired(error))
     for kind in type(error).__mro__:
         if (problem := _BY_ERROR.get(kind)) is not None:
             break
@@ -191,6 +233,7 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
     return answer(
         problem,
         _detail(error),
+        headers={"retry-after": "5"} if problem is TOO_MANY_LISTENERS else None,
         errors=error.errors if isinstance(error, InvalidRequestError) else (),
         existing_id=error.existing_id if isinstance(error, IntegrationExistsError) else None,
     )

@@ -6,12 +6,11 @@ import re
 from http import HTTPStatus
 
 from litestar import Controller, Response, get, post
-from litestar.openapi.spec import OpenAPIType, Parameter, Schema
 
 from service.api import cursors, views
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
-from service.api.parsers import one_of
+from service.api.parsers import one_of, text
 from service.api.problems import (
     CONFLICT,
     PRECONDITION_FAILED,
@@ -41,13 +40,11 @@ DECISION: Table = {
     )
 }
 PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_scan)}
-IF_MATCH = Parameter(
-    name="If-Match",
-    param_in="header",
-    required=True,
-    description="the ETag of the review as it was shown",
-    schema=Schema(type=OpenAPIType.STRING),
-)
+PRECONDITION: Table = {
+    "If-Match": Field(
+        parser=text(100), meaning="the ETag of the review as it was shown", required=True
+    )
+}
 _ETAG = re.compile(r'"([0-9]{1,16})"')
 
 
@@ -79,7 +76,7 @@ class ReviewController(Controller):
         status_code=HTTPStatus.ACCEPTED,
         summary="Decide on what is held",
         response_description="The decision is taken and will be carried out",
-        operation_class=reads(body=DECISION, required=("decision",), headers=[IF_MATCH]),
+        operation_class=reads(body=DECISION, required=("decision",), headers=PRECONDITION),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,

@@ -307,11 +307,15 @@ class EventView(msgspec.Struct, frozen=True):
 
 
 class EventList(msgspec.Struct, frozen=True):
-    """A page of the event log. `next` leads on and is null at the end of the log; to go on later,
-    pass the id of the last event as `after`."""
+    """A page of the event log. `next` leads on and is null at the end of the log. `cursor` is the
+    bookmark to store: it is there on every page, the last one and an empty one included."""
 
     items: Annotated[list[EventView], _means("the page")]
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
+    cursor: Annotated[
+        str | None,
+        _means("pass it as `after` at any later time for what came since; null with order=desc"),
+    ]
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -70,6 +70,19 @@ class SealError(CoursewireError):
 # --- storage -------------------------------------------------------------------------------
 
 
+class EventsExpiredError(CoursewireError):
+    """Events behind this place in the log are no longer kept."""
+
+    def __init__(self, oldest: str) -> None:
+        """`oldest` is the earliest position behind which nothing was lost."""
+        super().__init__()
+        self.oldest = oldest
+
+
+class TooManyListenersError(CoursewireError):
+    """Too many requests wait for events already."""
+
+
 class StorageUnavailableError(CoursewireError):
     """Redis does not answer."""
 

@@ -50,6 +50,22 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     course: bytes | None
 
 
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events someone wants to read; None means all."""
+
+    types: frozenset[str] | None = None
+    integration_id: str | None = None
+    course_id: str | None = None
+
+    def takes(self, event: StoredEvent) -> bool:
+        """Whether the event is wanted."""
+        return (
+            (self.types is None or event.type in self.types)
+            and (self.integration_id is None or event.integration_id == self.integration_id)
+            and (self.course_id is None or event.course_id == self.course_id)
+        )
+
+
 class CourseData(msgspec.Struct, kw_only=True):
     """`data` of a course event."""
 

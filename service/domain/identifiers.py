@@ -56,3 +56,9 @@ def event_position(identifier: str) -> tuple[str, str] | None:
 def position_ms(position: str) -> int:
     """Epoch ms of a position in the log."""
     return int(position.partition("-")[0])
+
+
+def position_order(position: str) -> tuple[int, int]:
+    """What positions in the log are compared by."""
+    milliseconds, _, counter = position.partition("-")
+    return int(milliseconds), int(counter)

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from service.domain.errors import NotFoundError
-from service.domain.events import StoredEvent
-from service.domain.identifiers import event_id, event_position
+import msgspec
+from redis.exceptions import ResponseError
+
+from service.domain.errors import EventsExpiredError, NotFoundError
+from service.domain.events import EventFilter, StoredEvent
+from service.domain.identifiers import event_id, event_position, position_order
 from service.storage import keys
-from service.storage.streams import StreamEntry, read_stream
+from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+START: Final = "0-0"  # before any position that an event can have
+EVERYTHING: Final = EventFilter()
+MAX_SCANNED = 10_000  # entries that one filtered read looks through, give or take a page
 _SCAN_PAGE = 500
-_SCAN_PAGES = 20  # most pages that one filtered read looks through
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a read of the log ended: whoever goes on behind `position`, at any time, misses and
+    repeats nothing. `more` is false if the log ended there."""
+
+    position: str
+    more: bool
 
 
 class EventLog:
@@ -41,52 +54,98 @@ class EventLog:
             for position in positions:
                 pipeline.xrange(keys.EVENTS, position, position)
             found = await pipeline.execute()
-        return [_event(*entries[0]) if entries else None for entries in found]
+        return [read_event(*entries[0]) if entries else None for entries in found]
 
     async def read(
-        self,
-        after: str | None,
-        limit: int,
-        *,
-        newest_first: bool = False,
-        event_types: Collection[str] | None = None,
-        integration_id: str | None = None,
-        course_id: str | None = None,
-    ) -> tuple[list[StoredEvent], str | None]:
-        """Events behind the position `after`, oldest first, and the position to go on from;
-        with `newest_first` those before it, the newest first.
+        self, after: str | None, limit: int, wanted: EventFilter = EVERYTHING
+    ) -> tuple[list[StoredEvent], Place]:
+        """The wanted events behind the position `after` (None: from the oldest), oldest first,
+        and where that leads.
 
-        A filtered read looks through a bounded part of the log, so it may return fewer than
-        `limit` events, or none, together with a position to go on from.
+        It looks through a bounded part of the log, so there may be fewer than `limit` events, or
+        none, although there is more to read. Raises EventsExpiredError if events behind `after`
+        have been trimmed.
         """
         events: list[StoredEvent] = []
         last = after
-        for _ in range(_SCAN_PAGES):
-            page = await self._page(last, newest_first=newest_first)
+        scanned = 0
+        while scanned < MAX_SCANNED:
+            # Where few are wanted the pages grow, so that looking far takes few commands.
+            count = min(max(limit - len(events), scanned), _SCAN_PAGE)
+            page, trimmed = await self._page(last, count)
             for entry_id, fields in page:
-                event = _event(entry_id, fields)
+                event = read_event(entry_id, fields)
                 last = event.position
-                if (
-                    (event_types is None or event.type in event_types)
-                    and (integration_id is None or event.integration_id == integration_id)
-                    and (course_id is None or event.course_id == course_id)
-                ):
+                if wanted.takes(event):
+                    events.append(event)
+                    if len(events) == limit:
+                        return events, Place(last, more=True)
+            scanned += len(page)
+            if len(page) < count:
+                if scanned == 0 and after is not None:
+                    return [], Place(await self._within(after), more=False)
+                return events, Place(last or trimmed, more=False)
+        return events, Place(last or START, more=True)
+
+    async def read_back(
+        self, before: str | None, limit: int, wanted: EventFilter = EVERYTHING
+    ) -> tuple[list[StoredEvent], str | None]:
+        """The wanted events before the position `before` (None: from the end), newest first, and
+        the position to go on from, None at the oldest. It looks through a bounded part of the
+        log, like `read`."""
+        events: list[StoredEvent] = []
+        last = before
+        scanned = 0
+        while scanned < MAX_SCANNED:
+            count = min(max(limit - len(events), scanned), _SCAN_PAGE)
+            page = await read_stream_back(self._redis, keys.EVENTS, last, count)
+            for entry_id, fields in page:
+                event = read_event(entry_id, fields)
+                last = event.position
+                if wanted.takes(event):
                     events.append(event)
                     if len(events) == limit:
                         return events, last
-            if len(page) < _SCAN_PAGE:
+            scanned += len(page)
+            if len(page) < count:
                 return events, None
         return events, last
 
-    async def _page(self, after: str | None, *, newest_first: bool) -> list[StreamEntry]:
-        if not newest_first:
-            return await read_stream(self._redis, keys.EVENTS, after, _SCAN_PAGE)
-        newest = f"({after}" if after else "+"
-        found = await self._redis.xrevrange(keys.EVENTS, newest, "-", count=_SCAN_PAGE)
-        return cast("list[StreamEntry]", found)
+    async def bounds(self) -> tuple[str, str]:
+        """The position of the last event ever appended, and of the last one trimmed; both are
+        `START` in a log that never held any."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.get(keys.EVENTS_TRIMMED)
+            pipeline.xinfo_stream(keys.EVENTS)
+            trimmed, about = await pipeline.execute(raise_on_error=False)
+        for answer in (trimmed, about):
+            if isinstance(answer, Exception) and not isinstance(answer, ResponseError):
+                raise answer
+        lost = trimmed.decode() if isinstance(trimmed, bytes) else START
+        if isinstance(about, ResponseError):  # there is no log
+            return lost, lost
+        return about["last-generated-id"].decode(), lost
+
+    async def _page(self, after: str | None, count: int) -> tuple[list[StreamEntry], str]:
+        """Entries behind `after`, and the position of the last one trimmed."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xrange(keys.EVENTS, f"({after}" if after else "-", "+", count=count)
+            pipeline.get(keys.EVENTS_TRIMMED)
+            page, trimmed = await pipeline.execute()
+        lost = START if trimmed is None else trimmed.decode()
+        if after is not None and position_order(after) < position_order(lost):
+            raise EventsExpiredError(lost)
+        return page, lost
+
+    async def _within(self, position: str) -> str:
+        """The position, or the end of a log that does not reach it: one that lost its last second
+        in a crash. Whoever comes from there has seen what is left."""
+        last, _ = await self.bounds()
+        return min(position, last, key=position_order)
 
 
-def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
+def read_event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
+    """The event that an entry of the log holds."""
     previous = int(fields[b"p"])
     position = entry_id.decode()
     return StoredEvent(

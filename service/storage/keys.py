@@ -90,6 +90,7 @@ def walk_order(integration_id: str) -> str:
 # --- events and lanes -----------------------------------------------------------------------
 
 EVENTS = "cw:events"  # stream: the event log; trimmed by retention
+EVENTS_TRIMMED = "cw:events:trimmed"  # string: position of the last event trimmed; lasts
 
 
 def lane(subscription_id: str) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, cast
 from service.storage import keys
 from service.storage.lanes import EXPIRED
 from service.storage.scripts import load
-from service.storage.streams import read_stream
+from service.storage.streams import read_stream, read_stream_back
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _TRIMMED_AT_ONCE = 1_000  # entries of a lane given up in one script
+_READ_AT_ONCE = 100  # events whose places are looked up in one command, with their bodies
 
 
 class Retention:
@@ -21,6 +22,7 @@ class Retention:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._trim_dead = load(redis, "trim_dead")
+        self._trim_events = load(redis, "trim_log")
         self._trim_lane = load(redis, "trim_lane")
 
     async def trim(
@@ -36,8 +38,7 @@ class Retention:
         The log also loses its oldest events while it takes more than `events_max_bytes` of
         memory. Entries of lanes whose events are gone become dead deliveries.
         """
-        # `~` lets the server trim by whole nodes, which costs next to nothing.
-        events = await self._redis.xtrim(keys.EVENTS, minid=events_before, approximate=True)
+        events = await self._trim_aged(events_before)
         events += await self._shrink_log(events_max_bytes)
         oldest = await read_stream(self._redis, keys.EVENTS, None, 1)
         log_begins = oldest[0][0].decode() if oldest else str(events_before)
@@ -53,13 +54,31 @@ class Retention:
             )
         return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
 
+    async def _trim_aged(self, before: int) -> int:
+        """Trims what is older than `before`, epoch ms."""
+        last = await read_stream_back(self._redis, keys.EVENTS, f"{before}-0", 1)
+        return await self._trim_log(last[0][0]) if last else 0
+
     async def _shrink_log(self, max_bytes: int) -> int:
         """Trims the log to its size in memory, which the server estimates from samples."""
         used = int(await self._redis.memory_usage(keys.EVENTS) or 0)
         if used <= max_bytes:
             return 0
-        kept = int(await self._redis.xlen(keys.EVENTS)) * max_bytes // used
-        return int(await self._redis.xtrim(keys.EVENTS, maxlen=kept, approximate=True))
+        length = int(await self._redis.xlen(keys.EVENTS))
+        surplus = length - length * max_bytes // used
+        trimmed = 0
+        while trimmed < surplus:
+            oldest = await read_stream(
+                self._redis, keys.EVENTS, None, min(surplus - trimmed, _READ_AT_ONCE)
+            )
+            if not oldest:
+                break
+            trimmed += await self._trim_log(oldest[-1][0])
+        return trimmed
+
+    async def _trim_log(self, last: bytes) -> int:
+        """Trims the log up to and including the position `last`."""
+        return int(await self._trim_events(keys=[keys.EVENTS, keys.EVENTS_TRIMMED], args=[last]))
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
         """Gives up what a lane holds of events that the log no longer does."""

@@ -87,7 +87,9 @@ def receiver() -> FakeReceiver:
 async def services(settings, upstream, receiver) -> AsyncIterator[Services]:
     async with FakeRedis() as redis:
         guard = AddressGuard(settings.allowed_targets)
-        yield assemble(settings, redis, guard, upstream, receiver)
+        services = assemble(settings, redis, guard, upstream, receiver)
+        yield services
+        await services.tail.close()
 
 
 @pytest.fixture(scope="session")

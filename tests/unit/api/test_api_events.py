@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
+from service.api import cursors
 from service.domain.events import CourseFacts, render
 from service.domain.subscriptions import Rendering, Subscription
 from service.storage import keys
@@ -65,7 +66,9 @@ async def test_events_are_shown_byte_for_byte_as_they_are_pushed(client, events)
     bodies = [render(event, Rendering.FULL) for event in events]
     answer = await client.get("/v1/events")
     assert answer.headers["content-type"] == "application/json"
-    assert answer.content == b'{"items":[' + b",".join(bodies) + b'],"next":null}'
+    cursor = cursors.write_log(events[-1].position).encode()
+    page = b'{"items":[%s],"next":null,"cursor":"%s"}'
+    assert answer.content == page % (b",".join(bodies), cursor)
     one = await client.get(f"/v1/events/{events[2].id}")
     assert one.headers["content-type"] == "application/json"
     assert one.content == bodies[2]
@@ -86,6 +89,30 @@ async def test_the_log_is_read_on_from_a_cursor_or_an_event(client, services, ev
     assert rest["next"] is None
     later = await append(services, "1795424001200-0", "c9")
     assert ids((await client.get(f"/v1/events?after={events[3].id}")).json()) == [later.id]
+    assert ids((await client.get(f"/v1/events?after={rest['cursor']}")).json()) == [later.id]
+
+
+async def test_an_empty_page_has_a_cursor_too(client, services) -> None:
+    for start in ("", "?after=latest", "?order=desc"):
+        page = (await client.get(f"/v1/events{start}")).json()
+        assert (page["items"], page["next"]) == ([], None)
+    assert page["cursor"] is None
+    first = (await client.get("/v1/events")).json()["cursor"]
+    one = await append(services, "1795424001123-0", "c1")
+    end = (await client.get("/v1/events?after=latest")).json()
+    assert end["items"] == []
+    page = (await client.get(f"/v1/events?after={first}")).json()
+    assert (ids(page), page["cursor"]) == ([one.id], end["cursor"])
+    assert (await client.get(f"/v1/events?after={end['cursor']}")).json() == end
+    assert (await client.get(f"/v1/events?after={one.id}&type=course.deleted")).json() == end
+    newest = (await client.get("/v1/events?order=desc&after=latest")).json()
+    assert ids(newest) == [one.id]
+
+
+async def test_events_are_shown_thin_on_request(client, events) -> None:
+    thin = render(events[0], Rendering.THIN)
+    assert (await client.get(f"/v1/events/{events[0].id}?payload=thin")).content == thin
+    assert thin in (await client.get("/v1/events?payload=thin")).content
 
 
 async def test_the_log_is_read_from_its_end(client, events) -> None:
@@ -119,9 +146,14 @@ async def test_a_page_of_large_events_ends_early_and_leads_on(client, services, 
 
 async def test_wrong_queries_of_the_log_are_named(client, refused) -> None:
     answer = await client.get(
-        "/v1/events?type=course.gone&integration_id=7&order=up&limit=501&after=evt_x&wait=5&limit=3"
+        "/v1/events?type=course.gone&integration_id=7&order=up&limit=501&after=evt_x&wait=61"
+        "&payload=none&limit=3"
     )
-    refused(answer, "type[0]", "integration_id", "order", "limit", "after", "wait")
+    refused(answer, "type[0]", "integration_id", "order", "limit", "after", "wait", "payload")
+    refused(await client.get("/v1/events?order=desc&wait=5"), "wait")
+    refused(await client.get("/v1/events/stream?after=x&wait=1"), "after", "wait")
+    again = await client.get("/v1/events/stream", headers={"last-event-id": "x"})
+    refused(again, "Last-Event-ID")
 
 
 @pytest.mark.parametrize("event_id", ["evt_x", "x", f"evt_{'0' * 14}{SUFFIX}"])

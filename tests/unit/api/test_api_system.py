@@ -50,6 +50,7 @@ PROTECTED = [
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/events"),
     ("GET", "/v1/events/x"),
+    ("GET", "/v1/events/stream"),
     ("GET", "/v1/status"),
     ("GET", "/metrics"),
 ]
