@@ -16,7 +16,7 @@ from service.domain.events import MAX_BODY_BYTES, CourseFacts
 from service.domain.integrations import Baseline, Integration, WalkingState, WalkRecord
 from service.domain.sifting import Judged, Mark
 from service.domain.subscriptions import Matcher
-from service.domain.walking import WalkProgress
+from service.domain.walking import Glimpse, WalkProgress
 from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.counters import field
 from service.storage.leases import Lease
@@ -34,9 +34,11 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
 
     `unchanged` and `nameless` records are only counted; `seen` are digests of ids to add to the
     sweep's; `opening` says how much is held if `marks` open a review; `detected_by` is the
-    walk's kind unless given.
+    walk's kind unless given; nothing is committed unless all courses of `expected` are known
+    to be live with just these digests.
     """
 
+    expected: Glimpse | None = None
     judged: Sequence[Judged] = ()
     marks: Sequence[Mark] = ()
     unchanged: int = 0
@@ -86,7 +88,7 @@ class Committer:
         """Commits what was judged, in parts of bounded size, and moves the progress on.
 
         `moved` are fields of the progress. Only the last part sets them, so that a walk broken
-        off in between does the whole again.
+        off in between does the whole again. Raises CoursesDifferError.
         """
         counted = portion.verdicts()
         moved["verdicts"] = _sum(self.progress.verdicts, counted)
@@ -115,6 +117,7 @@ class Committer:
             increments = _increments(changes, verdicts if last else Counter())
             if last:
                 batch = Batch(
+                    expected=portion.expected,
                     changes=changes,
                     marks=portion.marks,
                     seen=portion.seen,

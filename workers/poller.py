@@ -6,8 +6,8 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
 from service.domain.errors import (
+    CoursesDifferError,
     EpochEndedError,
     FingerprintVersionError,
     LeaseLostError,
@@ -52,10 +53,12 @@ from service.domain.walking import (
     MIN_PAGE_SIZE,
     PAGE_SIZE,
     RESUMABLE_MS,
+    Glimpse,
     WalkProgress,
     begin,
     controls_after,
     count_others,
+    glimpse,
     judge_page,
     resumable,
     seen_digest,
@@ -259,7 +262,41 @@ class Walk:
         )
         page = await fetcher.page(query)
         _check_page(progress, page)
-        sightings, nameless = sight(page.results)
+        records, known = page.results, list[bytes]()
+        quiet = self._state.baselined and not self._state.held and not progress.waiting
+        if quiet and (seen := glimpse(page.results)) is not None:
+            differing = await self._commit_if_known(page, seen)
+            if not differing:
+                return
+            records = [page.results[index] for index in differing]
+            left = set(differing)
+            known = [one for index, one in enumerate(seen.course_ids) if index not in left]
+        await self._commit_judged(page, records, known)
+
+    async def _commit_if_known(self, page: Page, seen: Glimpse) -> list[int]:
+        """Commits a page that shows live courses as they are known; else nothing, and returns
+        which of its records are to be looked at."""
+        portion = Portion(
+            expected=seen,
+            unchanged=len(page.results),
+            seen=self._seen(seen.course_ids),
+            is_page=True,
+        )
+        moved = self._moved(page, [one.decode() for one in _ends(seen.course_ids)])
+        moved["live"] += len(seen.course_ids)
+        try:
+            await self._committer.commit(portion, **moved)
+        except CoursesDifferError as error:
+            return error.indexes
+        return []
+
+    async def _commit_judged(
+        self, page: Page, records: list[msgspec.Raw], known: list[bytes]
+    ) -> None:
+        """Commits a page of which some `records` may be news and the `known` courses are live
+        and unchanged."""
+        progress = self._committer.progress
+        sightings, nameless = sight(records)
         course_ids = [sighting.course_id for sighting in sightings]
         stored = await self._services.catalogue.read(
             self._integration.id, progress.epoch, course_ids
@@ -267,36 +304,52 @@ class Walk:
         judged, unchanged = judge_page(sightings, stored, self._ignored)
         live = [sighting.course_id for sighting in sightings if sighting.live]
         sifted = await self._sift(page, judged, course_ids, live)
-        pages = progress.pages + 1
-        ended: Literal["absences", "settling"] = (
-            "absences" if progress.kind == "sweep" else "settling"
-        )
-        skew_ms = progress.skew_ms
-        if progress.pages == 0 and page.date_ms is not None:
-            skew_ms = page.date_ms - now_ms()
+        moved = self._moved(page, [*(one.decode() for one in _ends(known)), *live])
+        moved["live"] += len(known) + len(live)
+        moved["others"] += count_others(sightings, judged)
         await self._committer.commit(
             Portion(
                 judged=sifted.flowing,
                 marks=sifted.marks,
-                unchanged=unchanged,
+                unchanged=unchanged + len(known),
                 nameless=nameless,
-                seen=b"".join(map(seen_digest, course_ids)) if progress.kind == "sweep" else b"",
+                seen=self._seen([*known, *(one.encode() for one in course_ids)]),
                 is_page=True,
             ),
-            cursor=page.next,
-            # Brent's algorithm: a walk in circles meets the cursor of a power of two again.
-            landmark=page.next if pages & (pages - 1) == 0 else progress.landmark,
-            phase=ended if page.next is None else "pages",
-            pages=pages,
-            records=progress.records + len(page.results),
-            live=progress.live + len(live),
-            others=progress.others + count_others(sightings, judged),
-            controls=controls_after(progress.controls, live),
+            **moved,
             changed=sifted.changed,
             waiting=sifted.waiting,
-            watermark=_watermark(progress, page),
-            skew_ms=skew_ms,
         )
+
+    def _seen(self, course_ids: Iterable[bytes]) -> bytes:
+        if self._committer.progress.kind == "delta":
+            return b""
+        return b"".join([seen_digest(course_id) for course_id in course_ids])
+
+    def _moved(self, page: Page, live: Sequence[str]) -> dict[str, Any]:
+        """Where the walk stands after a page on which these courses, or some more between the
+        first and the last of them, are live."""
+        progress = self._committer.progress
+        pages = progress.pages + 1
+        skew_ms = progress.skew_ms
+        if progress.pages == 0 and page.date_ms is not None:
+            skew_ms = page.date_ms - now_ms()
+        phase = "pages"
+        if page.next is None:
+            phase = "absences" if progress.kind == "sweep" else "settling"
+        return {
+            "cursor": page.next,
+            # Brent's algorithm: a walk in circles meets the cursor of a power of two again.
+            "landmark": page.next if pages & (pages - 1) == 0 else progress.landmark,
+            "phase": phase,
+            "pages": pages,
+            "records": progress.records + len(page.results),
+            "live": progress.live,
+            "others": progress.others,
+            "controls": controls_after(progress.controls, live),
+            "watermark": _watermark(progress, page),
+            "skew_ms": skew_ms,
+        }
 
     async def _sift(
         self, page: Page, judged: list[Judged], course_ids: list[str], live: list[str]
@@ -407,6 +460,11 @@ class Walk:
     def _walk_counters(self, outcome: str) -> Counter[str]:
         kind = self._committer.progress.kind
         return Counter([field("walks_total", kind=kind, outcome=outcome)])
+
+
+def _ends(course_ids: list[bytes]) -> list[bytes]:
+    """The first and the last."""
+    return [*course_ids[:1], *course_ids[-1:]]
 
 
 def _check_page(progress: WalkProgress, page: Page) -> None:

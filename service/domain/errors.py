@@ -99,6 +99,17 @@ class StaleSubscriptionsError(CoursewireError):
     """Subscriptions changed since the snapshot was taken; nothing was written."""
 
 
+class CoursesDifferError(CoursewireError):
+    """Courses are not as they were expected to be; nothing was written.
+
+    `indexes` says which of those that were named.
+    """
+
+    def __init__(self, indexes: list[int]) -> None:
+        super().__init__()
+        self.indexes = indexes
+
+
 class FingerprintVersionError(CoursewireError):
     """The catalogue was written by a newer release of Coursewire.
 

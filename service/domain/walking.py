@@ -127,6 +127,36 @@ class Sighting(msgspec.Struct, frozen=True):
     record: msgspec.Raw
 
 
+class Glimpse(msgspec.Struct, frozen=True):
+    """What a page shows before anything of it is decoded: the ids that its records seem to
+    have, and the digests of their bytes.
+
+    An id that is not what it seems does no harm: under it no fingerprint has that digest.
+    """
+
+    course_ids: list[bytes]
+    digests: list[bytes]
+
+
+_ID_STARTS = b'{"id":"'
+_ID_LOOKED_AT = 100  # bytes of a record in which its id is looked for
+
+
+def glimpse(records: Sequence[msgspec.Raw]) -> Glimpse | None:
+    """The ids that the first bytes of all records seem to say; None if one does not begin with
+    an id, or an id comes twice."""
+    course_ids = []
+    for record in records:
+        head = bytes(memoryview(record)[:_ID_LOOKED_AT])
+        end = head.find(b'"', len(_ID_STARTS))
+        if end < 0 or not head.startswith(_ID_STARTS):
+            return None
+        course_ids.append(head[len(_ID_STARTS) : end])
+    if len(set(course_ids)) < len(course_ids):
+        return None
+    return Glimpse(course_ids, [raw_digest(record) for record in records])
+
+
 def sight(records: Iterable[msgspec.Raw]) -> tuple[list[Sighting], int]:
     """The records of a page that have an id, each id once (the last wins), and how many have
     none and can only be counted."""
@@ -192,10 +222,10 @@ def count_others(sightings: Sequence[Sighting], judged: Iterable[Judged]) -> int
     return others
 
 
-def seen_digest(course_id: str) -> bytes:
+def seen_digest(course_id: bytes) -> bytes:
     """What a sweep keeps of an id it has seen; two that collide hide an absence, once in
     10^14 for a catalogue of 100,000."""
-    return xxh3_64_digest(course_id.encode())
+    return xxh3_64_digest(course_id)
 
 
 def sorted_digests(stored: bytes) -> array[int]:
@@ -211,6 +241,6 @@ def distinct(digests: array[int]) -> int:
 
 def was_seen(digests: array[int], course_id: str) -> bool:
     """Whether `digests`, sorted, hold that of `course_id`."""
-    digest = int.from_bytes(seen_digest(course_id), sys.byteorder)
+    digest = int.from_bytes(seen_digest(course_id.encode()), sys.byteorder)
     place = bisect_left(digests, digest)
     return place < len(digests) and digests[place] == digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from service.domain.errors import (
+    CoursesDifferError,
     EpochEndedError,
     LeaseLostError,
     NotFoundError,
@@ -18,6 +20,7 @@ from service.domain.fingerprint import DELETED, NO_EVENT, Fingerprint, unpack
 from service.domain.identifiers import EVENT_PREFIX
 from service.domain.sifting import Mark
 from service.domain.subscriptions import Lane
+from service.domain.walking import Glimpse
 from service.storage import keys
 from service.storage.counters import Counters, flatten
 from service.storage.hashes import read_field
@@ -75,9 +78,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What one commit writes besides the walk's progress.
 
     `seen` are digests of ids to add to the sweep's; `opening` is the event that says that a
-    review has opened, appended if `marks` open one.
+    review has opened, appended if `marks` open one. Nothing is written unless all courses of
+    `expected` are live and known by these digests.
     """
 
+    expected: Glimpse | None = None
     changes: Sequence[Change] = ()
     marks: Sequence[Mark] = ()
     seen: bytes = b""
@@ -193,8 +198,9 @@ class Catalogue:
     ) -> Committed:
         """Writes changes, their events, lanes, marks and counters, all or nothing.
 
-        Raises LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was
-        written. A repeated call finds the progress moved on and counts as a lost lease.
+        Raises LeaseLostError, EpochEndedError, StaleSubscriptionsError or CoursesDifferError,
+        and then nothing was written. A repeated call finds the progress moved on and counts as
+        a lost lease.
         """
         integration_id = lease.owned_id
         lanes = LaneTable()
@@ -243,11 +249,14 @@ class Catalogue:
                 integration_id,
                 len(batch.marks),
                 *announced,
+                *_expectation(batch.expected),
                 *lanes.arguments(),
                 *flatten(increments),
                 *written,
             ],
         )
+        if status == b"DIFFER":
+            raise CoursesDifferError([index - 1 for index in counts])
         raise_for_status(status)
         return Committed(*counts)
 
@@ -304,6 +313,15 @@ class Catalogue:
             for (name, reason), packed in zip(reasons.items(), known, strict=True)
             if packed is None
         ]
+
+
+def _expectation(expected: Glimpse | None) -> list[bytes]:
+    """Joined, because hundreds of arguments cost more than what is done with them."""
+    if expected is None:
+        return [b"", b"", b""]
+    ids = expected.course_ids
+    lengths = struct.pack(f"<{len(ids)}I", *map(len, ids))
+    return [b"".join(ids), lengths, b"".join(expected.digests)]
 
 
 def _arguments(

@@ -245,10 +245,10 @@ def test_an_empty_page_means_nothing():
 def test_what_was_seen_is_found_again():
     course_ids = [f"course-{number}" for number in range(1_000)] + ["", "名前"]
 
-    seen = sorted_digests(b"".join(seen_digest(course_id) for course_id in course_ids))
+    seen = sorted_digests(b"".join(seen_digest(course_id.encode()) for course_id in course_ids))
 
     assert len(seen) == len(course_ids)
     assert all(was_seen(seen, course_id) for course_id in course_ids)
     assert not was_seen(seen, "other")
-    assert len(seen_digest("a")) == seen.itemsize
+    assert len(seen_digest(b"a")) == seen.itemsize
     assert not was_seen(sorted_digests(b""), "a")

@@ -12,6 +12,8 @@
 --       9 number of lanes  10 number of counters  11 integration id  12 number of marks
 --       13 type of the event that says that a review has opened, or ''  14 suffix  15 facts
 --       16 targets
+--       17 to 19 courses that must be live and known by these digests, or nothing is written:
+--       ids joined, their lengths (4 bytes each, the least significant first), digests joined
 --       then per lane: id, '1' if it may be woken
 --       then per counter: field, increment
 --       then per mark 3: course id, operation, withheld change or ''; operations are 'wait',
@@ -19,8 +21,10 @@
 --       then per change 13: course id, 'P' (put) or 'Q' (quarantine), head or reason,
 --       previous sequence, previous event, tail, live courses +1/0/-1, event type or '',
 --       suffix, facts, body or '', order key, targets
--- Result {'OK', events, lanes woken} or {'LEASE'}, {'EPOCH'}, {'PROGRESS'}, {'SUBSCRIPTIONS'}
-local LANE_KEYS, LANE_ARGS, MARK, CHANGE = 15, 16, 3, 13
+-- Result {'OK', events, lanes woken} or {'LEASE'}, {'EPOCH'}, {'PROGRESS'}, {'SUBSCRIPTIONS'},
+--       {'DIFFER', indexes from 1 of the courses that are not as expected}
+local LANE_KEYS, LANE_ARGS, MARK, CHANGE = 15, 19, 3, 13
+local AT_ONCE = 5000 -- values that fit on Lua's stack
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
 if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[3] then return {'EPOCH'} end
@@ -31,6 +35,29 @@ local first_mark = LANE_ARGS + 1 + 2 * lanes + 2 * counters
 local first = first_mark + MARK * marks
 if (#ARGV - first + 1) % CHANGE ~= 0 or #KEYS ~= LANE_KEYS + lanes then
   return redis.error_reply('commit: wrong number of arguments')
+end
+
+if ARGV[17] ~= '' then
+  local ids, at = {}, 1
+  for index = 1, #ARGV[18] / 4 do
+    local a, b, c, d = string.byte(ARGV[18], 4 * index - 3, 4 * index)
+    local length = a + 256 * (b + 256 * (c + 256 * d))
+    ids[index] = string.sub(ARGV[17], at, at + length - 1)
+    at = at + length
+  end
+  local result = {'DIFFER'}
+  for start = 1, #ids, AT_ONCE do
+    local stop = math.min(start + AT_ONCE - 1, #ids)
+    local known = redis.call('HMGET', KEYS[3], unpack(ids, start, stop))
+    for index = start, stop do
+      local one = known[index - start + 1]
+      if not one or string.sub(one, 2, 2) ~= 'L'
+        or string.sub(one, 42, 57) ~= string.sub(ARGV[19], 16 * index - 15, 16 * index) then
+        result[#result + 1] = index
+      end
+    end
+  end
+  if #result > 1 then return result end
 end
 
 -- A write that may grow comes first: at the memory limit Redis then refuses the whole commit.
