@@ -161,12 +161,12 @@ class Walk:
     async def run(self) -> None:
         """Walks until the walk is over, the turn is, or the upstream asks to wait."""
         started = time.monotonic()
-        outcome, trouble = "failed", None
+        outcome, trouble, note = "failed", None, None
         try:
             if not await self._begin():
                 return
             await self._go_on()
-            trouble = await self._complete()
+            note = await self._complete()
             outcome = "completed"
         except TurnOverError as over:
             outcome, trouble = over.outcome, over.reason if over.problem else None
@@ -186,7 +186,7 @@ class Walk:
                 records=progress.records,
                 verdicts=progress.verdicts,
                 events=self._committer.events,
-                trouble=trouble,
+                trouble=trouble or note,
                 seconds=round(time.monotonic() - started, 3),
             )
 

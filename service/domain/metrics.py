@@ -35,6 +35,7 @@ GAUGES = (
     GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
     GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
+    GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
 )
 
