@@ -55,7 +55,8 @@ _DATA = {
     "reason": "what kind of change it is, where the type does not say",
     "evidence": "how it is known that a course is gone",
     "initial": "whether the first complete sweep found the course",
-    "detected_by": "the kind of walk that found the change",
+    "detected_by": "delta or sweep: the kind of walk that found the change; review: it was "
+    "held and applied by a decision",
     "course_omitted": "why `course` is not there; null: it is",
     "course": "the course as the upstream gives it",
 }

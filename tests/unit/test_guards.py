@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.diff import Judgement, Verdict
+from service.domain.fingerprint import (
+    NO_RAW,
+    PATH_DIGEST_BYTES,
+    TRACKED_PATHS,
+    Fingerprint,
+    changed_paths,
+    path_digest,
+)
+from service.domain.guards import (
+    Guards,
+    Withheld,
+    distrusted_paths,
+    divide,
+    settled,
+    suspect_paths,
+    too_many_deleted,
+    unpack_withheld,
+)
+
+GUARDS = Guards()
+OFF = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
+RAW = b"r" * 16
+
+
+def fingerprint(fill: bytes, **fields) -> Fingerprint:
+    return Fingerprint(
+        **{
+            "deleted": False,
+            "raw": RAW,
+            "paths": fill * (PATH_DIGEST_BYTES * len(TRACKED_PATHS)),
+            "remote_id": "32",
+            "origin_id": None,
+            "sequence": 7,
+        }
+        | fields
+    )
+
+
+# --- deletions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deleted", "live", "too_many"),
+    [
+        (0, 0, False),
+        (1, 1, True),  # all of it
+        (1, 2, False),  # half is not more than half
+        (2, 3, True),
+        (10, 20, False),
+        (11, 20, True),
+        (10, 66, False),
+        (11, 66, True),
+        (15, 100, False),
+        (16, 100, True),
+        (21, 140, False),  # 15 % to the course, however the share is represented
+        (22, 140, True),
+        (150, 1_000, False),
+        (151, 1_000, True),
+    ],
+)
+def test_a_walk_that_deletes_too_much_is_not_believed(deleted, live, too_many):
+    assert too_many_deleted(GUARDS, deleted, live) is too_many
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_the_guard_of_deletions_is_what_it_says(deleted, live):
+    expected = deleted > max(10, live * 15 / 100) or 2 * deleted > live
+    assert too_many_deleted(GUARDS, deleted, live) is expected
+
+
+def test_a_share_of_one_switches_a_guard_off():
+    assert not too_many_deleted(OFF, 1_000, 1_000)
+    assert not distrusted_paths(OFF, {"provider": 1_000}, 1_000)
+    assert not suspect_paths(OFF, {"provider": 1_000}, {}, seen=10, live=1_000)
+
+
+# --- updates -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "live", "distrusted"),
+    [(199, 199, False), (200, 200, True), (200, 399, True), (200, 400, False), (501, 1_000, True)],
+)
+def test_a_path_that_changed_in_most_courses_is_distrusted(changed, live, distrusted):
+    found = distrusted_paths(GUARDS, {"provider": changed, "origin_id": 1}, live)
+    assert found == ({"provider"} if distrusted else set())
+
+
+def test_updates_wait_until_enough_records_were_seen():
+    assert suspect_paths(GUARDS, {}, {}, seen=199, live=1_000) == set(TRACKED_PATHS)
+    assert suspect_paths(GUARDS, {}, {}, seen=200, live=1_000) == set()
+
+
+def test_a_path_is_suspect_while_most_records_changed_in_it():
+    changed = {"provider": 130, "origin_id": 120}
+    assert suspect_paths(GUARDS, changed, {}, seen=250, live=1_000) == {"provider"}
+
+
+def test_what_is_held_already_counts_along():
+    held = {"provider": 490}
+    assert suspect_paths(GUARDS, {"provider": 11}, held, seen=1_000, live=1_000) == {"provider"}
+    assert suspect_paths(GUARDS, {"provider": 10}, held, seen=1_000, live=1_000) == set()
+
+
+def test_a_catalogue_too_small_for_a_flood_never_waits():
+    assert suspect_paths(GUARDS, {"provider": 150}, {}, seen=150, live=199) == set()
+
+
+@given(
+    st.dictionaries(st.sampled_from(TRACKED_PATHS), st.integers(0, 2_000), max_size=4),
+    st.dictionaries(st.sampled_from(TRACKED_PATHS), st.integers(0, 2_000), max_size=4),
+    st.integers(200, 2_000),
+    st.integers(200, 2_000),
+)
+def test_what_is_distrusted_in_the_end_was_suspect_at_the_last_page(changed, held, seen, live):
+    together = {path: changed.get(path, 0) + held.get(path, 0) for path in changed | held}
+    suspects = suspect_paths(GUARDS, changed, held, seen=seen, live=live)
+    assert distrusted_paths(GUARDS, together, live) <= suspects
+
+
+# --- what is kept of a change that waits ---------------------------------------------------
+
+DIGESTS = st.binary(min_size=PATH_DIGEST_BYTES, max_size=PATH_DIGEST_BYTES)
+
+
+@given(
+    st.one_of(
+        st.just(Withheld(kind="absence")),
+        st.builds(Withheld, kind=st.just("tombstone"), raw=st.binary(min_size=16, max_size=16)),
+        st.builds(
+            Withheld,
+            kind=st.just("update"),
+            paths=st.dictionaries(st.sampled_from(TRACKED_PATHS), DIGESTS, min_size=1),
+        ),
+    )
+)
+def test_a_withheld_change_is_read_as_it_was_written(withheld):
+    assert unpack_withheld(withheld.pack()) == withheld
+
+
+def updated(*paths: str) -> tuple[Judgement, Fingerprint]:
+    known, after = fingerprint(b"k"), bytearray(fingerprint(b"k").paths)
+    for path in paths:
+        start = TRACKED_PATHS.index(path) * PATH_DIGEST_BYTES
+        after[start : start + PATH_DIGEST_BYTES] = b"a" * PATH_DIGEST_BYTES
+    judgement = Judgement(
+        course_id="c",
+        verdict=Verdict.UPDATED,
+        changed=paths,
+        fingerprint=fingerprint(b"k", paths=bytes(after), raw=b"n" * 16),
+        record=b"{}",
+    )
+    return judgement, known
+
+
+@given(
+    st.sets(st.sampled_from(TRACKED_PATHS), min_size=1),
+    st.sets(st.sampled_from(TRACKED_PATHS)),
+)
+def test_an_update_is_split_into_what_goes_on_and_what_waits(changed, waiting):
+    judgement, known = updated(*sorted(changed))
+
+    kept, withheld = divide(judgement, known, waiting)
+
+    assert set(kept.changed if kept else ()) == changed - waiting
+    assert set(withheld.paths if withheld else ()) == changed & waiting
+    if kept is not None:
+        after = kept.fingerprint
+        assert set(changed_paths(known.paths, after.paths)) == changed - waiting
+        assert after.raw == (judgement.fingerprint.raw if withheld is None else NO_RAW)
+    if withheld is not None:
+        base = kept.fingerprint if kept is not None else known
+        whole = settled(base, withheld)
+        assert whole.paths == judgement.fingerprint.paths
+        assert whole.raw == NO_RAW
+
+
+def test_digests_of_another_version_are_not_mixed():
+    judgement, known = updated("provider", "origin_id")
+    older = fingerprint(b"k", version=b"0", paths=b"k" * PATH_DIGEST_BYTES)
+
+    kept, withheld = divide(judgement, older, {"provider"})
+
+    assert kept is None
+    assert withheld.paths == {"provider": path_digest(judgement.fingerprint.paths, "provider")}
+    assert settled(older, withheld).paths == older.paths
+    assert known.paths != judgement.fingerprint.paths
+
+
+def test_a_settled_deletion_leaves_a_deleted_course():
+    for withheld, raw in (
+        (Withheld(kind="tombstone", raw=b"t" * 16), b"t" * 16),
+        (Withheld(kind="absence"), NO_RAW),
+    ):
+        gone = settled(fingerprint(b"k"), withheld)
+        assert (gone.deleted, gone.raw, gone.sequence) == (True, raw, 7)
