@@ -299,8 +299,17 @@ class Harness:
 
     async def make_retries_due(self) -> None:
         redis = self.services.redis
-        for position in await redis.zrange(keys.lane_retries(self.id), 0, -1):
-            await redis.zadd(keys.lane_retries(self.id), {position: 1})
+        for order_key in await redis.zrange(keys.lane_retries(self.id), 0, -1):
+            await redis.zadd(keys.lane_retries(self.id), {order_key: 1})
+
+    async def now(self) -> int:
+        """Epoch ms by the clock of Redis."""
+        seconds, microseconds = await self.services.redis.time()
+        return seconds * 1000 + microseconds // 1000
+
+    async def next_turn_at(self) -> int | None:
+        (at,) = await self.services.schedule.next_at("lanes", [self.id])
+        return at
 
     async def depth(self):
         (depth,) = await self.services.lanes.depth_many([self.id])

@@ -41,6 +41,7 @@ PROTECTED = [
     ("PATCH", "/v1/subscriptions/x"),
     ("DELETE", "/v1/subscriptions/x"),
     ("GET", "/v1/subscriptions/x/secret"),
+    ("POST", "/v1/subscriptions/x/resume"),
     ("POST", "/v1/subscriptions/x/test"),
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/events"),
