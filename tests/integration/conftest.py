@@ -37,6 +37,12 @@ from workers.process import JobContext
 UPSTREAM_ID = "workday:integration"
 
 
+async def redis_now(redis: Redis) -> int:
+    """Epoch ms by the clock of Redis."""
+    seconds, microseconds = await redis.time()
+    return seconds * 1000 + microseconds // 1000
+
+
 class QuietDispatcher:
     """Stands in for enqueueing: the tests run jobs themselves."""
 
@@ -303,9 +309,7 @@ class Harness:
             await redis.zadd(keys.lane_retries(self.id), {order_key: 1})
 
     async def now(self) -> int:
-        """Epoch ms by the clock of Redis."""
-        seconds, microseconds = await self.services.redis.time()
-        return seconds * 1000 + microseconds // 1000
+        return await redis_now(self.services.redis)
 
     async def next_turn_at(self) -> int | None:
         (at,) = await self.services.schedule.next_at("lanes", [self.id])
