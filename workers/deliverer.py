@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -94,14 +95,15 @@ class Drain:
         self._lease = lease
         self._subscription = subscription
         self._receiver = urlsplit(subscription.url).netloc.lower()
-        self._window = Window()
+        # By chance, so that turns of one attempt each starve neither.
+        self._window = Window(retries_first=random.random() < 0.5)
         self._breaker = Breaker()
         self._bucket: rate.Bucket | None = None
         self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
         self._prepared: deque[Prepared] = deque()
         self._in_flight: set[asyncio.Task[Ended]] = set()
         self._ended: list[Ended] = []
-        self._unjudged = 0
+        self._judging = False  # a failure has ended of which it is not known what follows
         self._recording: asyncio.Task[None] | None = None
         self._clock_offset = 0
         self._start = self._furthest = "-"
@@ -129,7 +131,7 @@ class Drain:
             while True:
                 if self._ended and self._recording is None:
                     self._recording = asyncio.create_task(self._record(self._ended))
-                    self._unjudged, self._ended = len(self._ended), []
+                    self._ended = []
                 await self._prepare()
                 self._send()
                 waiting: set[asyncio.Task[Any]] = {*self._in_flight}
@@ -350,9 +352,9 @@ class Drain:
     def _send(self) -> None:
         """Begins as many attempts as may be under way."""
         self._rate_wait_ms = 0
+        if self._judging:
+            return  # it may have said that nothing more is to come
         most = self._breaker.concurrency(self._subscription.max_concurrency)
-        if self._breaker.failures:  # what has ended and is not yet judged may lower it further
-            most -= len(self._ended) + self._unjudged
         while self._prepared and len(self._in_flight) < most and not self._must_stop():
             self._rate_wait_ms = self._wait_for_token()
             if self._rate_wait_ms:
@@ -382,7 +384,9 @@ class Drain:
             self._recording = None
         finished = self._in_flight & done
         self._in_flight -= finished
-        self._ended += [task.result() for task in finished]
+        ended = [task.result() for task in finished]
+        self._judging = self._judging or not all(one.outcome.delivered for one in ended)
+        self._ended += ended
 
     async def _attempt(self, prepared: Prepared) -> Ended:
         if self._lease.remaining() <= self._subscription.timeout_seconds:
@@ -412,7 +416,7 @@ class Drain:
             own_fault=own_fault,
         )
         was_parked, self._breaker = self._breaker.parked, judgement.breaker
-        self._unjudged = 0
+        self._judging = any(not one.outcome.delivered for one in self._ended)
         increments: Counter[str] = Counter()
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             self._sent[one.outcome.kind.value] += 1

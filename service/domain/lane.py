@@ -40,7 +40,7 @@ class Window:
     length of the lane nor on how many of its courses fail.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, retries_first: bool = True) -> None:
         self._heads: dict[str, Entry] = {}  # ready or out
         self._behind: dict[str, deque[Entry]] = {}
         self._waiting = 0
@@ -49,7 +49,7 @@ class Window:
         self._failed: set[str] = set()  # courses whose heads have failed while we looked
         self._passed_over: dict[str, str] = {}  # course -> where its entries are read again from
         self._to_reread: set[str] = set()  # courses whose next entries are behind `rewind`
-        self._retries_next = True
+        self._retries_next = retries_first
         self.rewind: str | None = None  # from where entries are to be read again, inclusive
 
     @property

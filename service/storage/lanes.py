@@ -33,7 +33,7 @@ MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
 
-_CURSOR_LIFETIME_MS = 300_000  # then everything is looked at again, whatever an accident left
+_CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_bucket = msgspec.json.Decoder(Bucket).decode
 

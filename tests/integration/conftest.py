@@ -20,9 +20,10 @@ from standardwebhooks import Webhook
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
+from service.domain.breaker import Breaker
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
-from service.domain.subscriptions import Lane, Payload, Subscription
+from service.domain.subscriptions import Lane, Payload, Subscription, SubscriptionState, state_of
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
 from service.storage import keys
@@ -201,6 +202,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.answer: Callable[[dict], int] = lambda _event: 204
+        self.headers: dict[str, str] = {}
         self.received: list[tuple[str, dict, bytes]] = []
         self.secret = new_secret()
         self.url = ""
@@ -220,7 +222,7 @@ class Hook:
         await self.gate.wait()
         self.at_once -= 1
         self.received.append((request.headers["webhook-id"], event, body))
-        return web.Response(status=self.answer(event), text="so be it")
+        return web.Response(status=self.answer(event), text="so be it", headers=self.headers)
 
     async def holds(self, count: int) -> None:
         """Waits until so many requests are being held back at the gate."""
@@ -252,7 +254,6 @@ class Harness:
         self.context = context
         self.services = context.services
         self.id = subscription.id
-        self._step = b""
 
     async def emit(self, *course_ids: str) -> None:
         """Commits one `course.updated` for each of the courses, in order."""
@@ -262,14 +263,16 @@ class Harness:
         await redis.zadd(keys.claimed("walks"), {"int_a": 9e15})
         lease = await services.leases.take("walks", "int_a", 9_000_000_000_000_000, 10_000)
         version = int(await redis.get(keys.SUBSCRIPTIONS_VERSION))
+        active = state_of(await self.subscription()) is SubscriptionState.ACTIVE
         for number, course_id in enumerate(course_ids):
-            step = self._step + b"."
+            stored = await redis.hget(keys.integration("int_a"), "walk") or b""
+            step = stored + b"."
             await services.catalogue.commit(
                 lease,
                 epoch="ep",
                 walk_id="walk",
                 subscriptions_version=version,
-                progress=Progress(self._step, step),
+                progress=Progress(stored, step),
                 changes=[
                     Change(
                         course_id=course_id,
@@ -285,14 +288,13 @@ class Harness:
                             facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
                             body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
                             order_key=course_id,
-                            lanes=(Lane(self.id, Payload.FULL),),
+                            lanes=(Lane(self.id, Payload.FULL, active),),
                         ),
                     )
                 ],
                 seen=b"",
                 increments=Counter(),
             )
-            self._step = step
         await services.leases.drop(lease, None)
 
     async def claim(self) -> int:
@@ -314,6 +316,23 @@ class Harness:
     async def next_turn_at(self) -> int | None:
         (at,) = await self.services.schedule.next_at("lanes", [self.id])
         return at
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets the sender believe that so much time has passed."""
+        opened = self.services.lanes.open
+
+        async def open_later(subscription_id):
+            lane = await opened(subscription_id)
+            return msgspec.structs.replace(lane, now=lane.now + int(seconds * 1000))
+
+        self.services.lanes.open = open_later
+
+    async def breaker(self):
+        stored = await self.services.redis.hget(keys.lane_state(self.id), "breaker")
+        return msgspec.json.decode(stored or b"{}", type=Breaker)
+
+    async def subscription(self) -> Subscription:
+        return await self.services.subscriptions.get(self.id)
 
     async def depth(self):
         (depth,) = await self.services.lanes.depth_many([self.id])
