@@ -500,3 +500,75 @@ async def test_order_per_course_outlives_crashes_edits_and_changing_hands(subscr
         numbers = [sequence for name, sequence in first_seen if name == course]
         assert len(numbers) == 6
         assert numbers == sorted(numbers)
+
+
+# --- at the memory limit ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def full(redis):
+    """Redis at its memory limit, from when it is called to the end of the test."""
+
+    async def fill() -> None:
+        await redis.config_set("maxmemory", 1)
+
+    yield fill
+    await redis.config_set("maxmemory", 0)
+
+
+async def test_at_the_memory_limit_failures_are_recorded_and_nothing_is_sent_over_and_over(
+    subscribe, hook, full, services
+):
+    harness = await subscribe()
+    courses = [f"c{number:02}" for number in range(20)]
+    await harness.emit(*courses)
+    hook.answer = lambda _event: 500
+    await full()
+    await harness.turn()
+    while not (await harness.depth()).parked:
+        harness.pass_time(10)
+        await harness.turn()
+    breaker = await harness.breaker()
+    assert breaker.failures == len(hook.received)
+    recorded = {
+        attempt.number for delivery in await harness.deliveries() for attempt in delivery.attempts
+    }
+    assert 1 in recorded
+    sent = Counter(event_id for event_id, _, _ in hook.received)
+    for delivery in await harness.deliveries():
+        assert len(delivery.attempts) == sent[delivery.event_id]
+    before = len(hook.received)
+    await harness.turn()
+    assert len(hook.received) == before  # parked
+
+    hook.answer = lambda _event: 204
+    harness.pass_time(361)
+    await harness.turn()
+    assert (await harness.depth()).pending == 0
+    assert not (await harness.depth()).parked
+
+
+async def test_at_the_memory_limit_subscriptions_are_disabled_and_resumed_and_rates_kept(
+    subscribe, hook, full, services, context
+):
+    harness = await subscribe(rate_per_second=0.5)
+    await harness.emit("c1", "c2", "c3")
+    hook.answer = lambda _event: 410
+    await full()
+    await harness.turn()
+    assert (await harness.subscription()).disabled_reason is not None
+    hook.answer = lambda _event: 204
+    await services.subscriptions.resume(harness.id, 1)
+    await harness.turn()
+    assert len(hook.received) == 1
+    harness.pass_time(2.1)
+    await harness.turn()
+    assert len(hook.received) == 2
+
+    async def unreachable(*_arguments, **_named):
+        return UNREACHABLE
+
+    context.services.receiver.post = unreachable
+    harness.pass_time(2.1)
+    await harness.turn()
+    assert (await harness.breaker()).failures == 1
