@@ -36,6 +36,8 @@ from workers.isolation import run_isolated
 from workers.judging import Ended, Judgement, Prepared, judge
 from workers.process import JobContext
 
+STAY_SECONDS = 0.1  # that a job waits for its slowest lane
+MAX_LINGERING = 100  # batches that go on without their jobs
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 READ = 200  # entries read at once, and retries
@@ -49,10 +51,28 @@ _log = get_logger("delivery")
 
 
 async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    """Drains a batch of lanes concurrently; none of them disturbs another."""
-    await run_isolated(
-        _log, {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
-    )
+    """Drains a batch of lanes concurrently; none of them disturbs another.
+
+    Lanes whose subscribers answer slowly or not at all go on after the job has ended, or a few
+    of them would occupy every slot of the worker. Not more of them than it can bear: then the
+    job waits, and others are left to other workers.
+    """
+    lanes = {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
+    batch = asyncio.create_task(run_isolated(_log, lanes))
+    context.lingering.add(batch)
+    batch.add_done_callback(context.lingering.discard)
+    most = None if len(context.lingering) > MAX_LINGERING else STAY_SECONDS
+    done, _ = await asyncio.wait({batch}, timeout=most)
+    if done:
+        await batch
+    else:
+        batch.add_done_callback(_log_failure)
+
+
+def _log_failure(batch: asyncio.Task[None]) -> None:
+    """Looks at what the batch ended with, since no job does: each lane has logged its own."""
+    if not batch.cancelled() and (error := batch.exception()) is not None:
+        _log.error("a batch failed after its job had ended", error=str(error))
 
 
 async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
@@ -112,7 +132,7 @@ class Drain:
         self._next_retry: float = 0  # when the next retry is due that has not been taken up
         self._rate_wait_ms = 0
         self._resumed = b""
-        self._version: int | None = None
+        self._version = 0
         self._outdated = False  # the subscription was edited or resumed: begin anew
         self._keys: list[bytes] = []
         self._headers: dict[str, str] = {}
@@ -170,6 +190,9 @@ class Drain:
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
         self._start = self._furthest = lane.start
         self._any_failing = lane.failing > 0
+        self._next_retry = 0 if self._any_failing else math.inf
+        self._version = lane.version
+        self._outdated = lane.subscription != self._subscription
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
@@ -200,7 +223,7 @@ class Drain:
             resumed=self._resumed,
             bucket=self._bucket,
         ):
-            await self._context.dispatcher.dispatch("lanes")
+            await self._context.dispatcher.dispatch_soon("lanes")
 
     def _due(self) -> tuple[Due, int]:
         """When the lane's next turn is, and how long nothing may wake it."""

@@ -14,7 +14,7 @@ from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
 from service.domain.network import WINDOW_MS
 from service.domain.rate import Bucket
-from service.domain.subscriptions import Payload
+from service.domain.subscriptions import Payload, Subscription
 from service.storage import keys
 from service.storage.counters import Counters, flatten
 from service.storage.hashes import read_fields
@@ -35,6 +35,7 @@ Result = Literal["S", "R", "D"]
 
 _CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
+_decode_subscription = msgspec.json.Decoder(Subscription).decode
 _decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
@@ -49,7 +50,8 @@ class LaneDepth(msgspec.Struct, frozen=True):
 
 class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts;
-    `resumed` tells one resume of the subscription from another; `failing` counts courses."""
+    `resumed` tells one resume of the subscription from another; `failing` counts courses.
+    `subscription` is what it is for, None if that is gone, as of `version`."""
 
     now: int
     breaker: Breaker
@@ -57,6 +59,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     resumed: bytes
     start: str
     failing: int
+    subscription: Subscription | None
+    version: int
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -124,8 +128,13 @@ class Lanes:
 
     async def open(self, subscription_id: str) -> OpenedLane:
         """Begins a turn at a lane whose lease is held."""
-        now, breaker, bucket, resumed, cursor, failing = await self._open(
-            keys=[keys.lane_state(subscription_id), keys.lane_failing(subscription_id)]
+        now, breaker, bucket, resumed, cursor, failing, record, version = await self._open(
+            keys=[
+                keys.lane_state(subscription_id),
+                keys.lane_failing(subscription_id),
+                keys.subscription(subscription_id),
+                keys.SUBSCRIPTIONS_VERSION,
+            ]
         )
         stored_at, _, start = cursor.decode().partition(" ")
         if not start or not 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
@@ -137,6 +146,8 @@ class Lanes:
             resumed=resumed,
             start=start,
             failing=failing,
+            subscription=_decode_subscription(record) if record else None,
+            version=int(version),
         )
 
     async def read(self, subscription_id: str, start: str, count: int) -> list[Entry]:

@@ -54,6 +54,9 @@ class QuietDispatcher:
         self.calls += 1
         return 0
 
+    async def dispatch_soon(self, *kinds: str) -> None:
+        self.calls += 1
+
 
 @pytest.fixture
 async def services(redis: Redis, valkey_url: str) -> AsyncIterator[Services]:
@@ -308,7 +311,20 @@ class Harness:
         return claims.token
 
     async def turn(self) -> None:
-        await deliver_batch(self.context, [(self.id, await self.claim())])
+        token = await self.claim()
+        try:
+            await deliver_batch(self.context, [(self.id, token)])
+            await asyncio.gather(*self.context.lingering)
+        except asyncio.CancelledError:  # as when its process dies
+            await self.kill()
+            raise
+
+    async def kill(self) -> None:
+        """Ends whatever is under way without a word."""
+        under_way = [*self.context.lingering]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def make_retries_due(self) -> None:
         redis = self.services.redis

@@ -572,3 +572,51 @@ async def test_at_the_memory_limit_subscriptions_are_disabled_and_resumed_and_ra
     harness.pass_time(2.1)
     await harness.turn()
     assert (await harness.breaker()).failures == 1
+
+
+# --- isolation ----------------------------------------------------------------------------------
+
+
+async def test_a_job_does_not_wait_for_a_subscriber_that_never_answers(
+    subscribe, hook, context, services
+):
+    stuck, sound = await subscribe(), await subscribe(url="http://sound.example/")
+    post = services.receiver.post
+
+    async def post_or_answer(url, headers, body, *, timeout):  # noqa: ASYNC109 - the real one's
+        if url == "http://sound.example/":
+            return DELIVERED
+        return await post(url, headers, body, timeout=timeout)
+
+    services.receiver.post = post_or_answer
+    hook.gate.clear()
+    for harness in (stuck, sound):
+        await harness.emit("c1")
+    claims = [(harness.id, await harness.claim()) for harness in (stuck, sound)]
+    await deliver_batch(context, claims)  # ends, although one of its lanes has not
+    assert len(context.lingering) == 1
+    assert (await sound.depth()).pending == 0
+    await sound.emit("c2")
+    assert await services.redis.zscore(keys.due("lanes"), sound.id) is not None
+    await deliver_batch(context, [(sound.id, await sound.claim())])
+    assert (await sound.depth()).pending == 0
+    assert await services.redis.zscore(keys.due("lanes"), stuck.id) is None  # somebody is at work
+    hook.gate.set()
+    await asyncio.gather(*context.lingering)
+    assert (await stuck.depth()).pending == 0
+
+
+async def test_a_worker_that_bears_no_more_stays_with_its_job(
+    subscribe, hook, context, monkeypatch
+):
+    monkeypatch.setattr("workers.deliverer.MAX_LINGERING", 0)
+    monkeypatch.setattr("workers.deliverer.STAY_SECONDS", 0.0)
+    harness = await subscribe()
+    await harness.emit("c1")
+    hook.gate.clear()
+    job = asyncio.create_task(deliver_batch(context, [(harness.id, await harness.claim())]))
+    await hook.holds(1)
+    assert not job.done()
+    hook.gate.set()
+    await job
+    assert (await harness.depth()).pending == 0
