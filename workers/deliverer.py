@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from redis.exceptions import (
@@ -16,25 +19,32 @@ from redis.exceptions import (
 )
 
 from service.clock import now_ms
-from service.domain.errors import LeaseLostError, NotFoundError
-from service.domain.events import CONTENT_TYPES, StoredEvent, render
-from service.domain.lane import Entry, Window
-from service.domain.retry import Outcome, OutcomeClass, next_delay
+from service.domain import rate
+from service.domain.breaker import Breaker
+from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
+from service.domain.events import CONTENT_TYPES, render
+from service.domain.lane import Entry, Window, place
+from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
+from service.domain.retry import may_go_early
 from service.domain.signing import Signer
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
-from service.storage.attempts import Attempt
 from service.storage.counters import field
-from service.storage.lanes import EXPIRED, Due, Recorded, Result
+from service.storage.lanes import EXPIRED, Due, Failing, LaneChange, Recorded
 from service.storage.leases import Lease
 from workers.isolation import run_isolated
+from workers.judging import Ended, Judgement, Prepared, judge
 from workers.process import JobContext
 
 SECRETS_SECONDS = 1.0  # after which the secrets are read again within a turn
+STAY_SECONDS = 0.1  # that a job waits for its slowest lane
+MAX_LINGERING = 100  # batches that go on without their jobs
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
-READ = 200  # entries read at once
+READ = 200  # entries read at once, and retries
 PREPARED = 64  # events fetched ahead of being sent
+PROBE_CHOICE = 20  # retries among which a probe is chosen
+MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 RECORD_RETRY_SECONDS = 0.2
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 
@@ -42,10 +52,28 @@ _log = get_logger("delivery")
 
 
 async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    """Drains a batch of lanes concurrently; none of them disturbs another."""
-    await run_isolated(
-        _log, {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
-    )
+    """Drains a batch of lanes concurrently; none of them disturbs another.
+
+    Lanes whose subscribers answer slowly or not at all go on after the job has ended, or a few
+    of them would occupy every slot of the worker. Not more of them than it can bear: then the
+    job waits, and others are left to other workers.
+    """
+    lanes = {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
+    batch = asyncio.create_task(run_isolated(_log, lanes))
+    context.lingering.add(batch)
+    batch.add_done_callback(context.lingering.discard)
+    most = None if len(context.lingering) > MAX_LINGERING else STAY_SECONDS
+    done, _ = await asyncio.wait({batch}, timeout=most)
+    if done:
+        await batch
+    else:
+        batch.add_done_callback(_log_failure)
+
+
+def _log_failure(batch: asyncio.Task[None]) -> None:
+    """Looks at what the batch ended with, since no job does: each lane has logged its own."""
+    if not batch.cancelled() and (error := batch.exception()) is not None:
+        _log.error("a batch failed after its job had ended", error=str(error))
 
 
 async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
@@ -61,7 +89,7 @@ async def _deliver(context: JobContext, subscription_id: str, claim: int) -> Non
             await services.leases.drop(lease, None)
             return
         if state_of(subscription) is not SubscriptionState.ACTIVE:
-            await services.lanes.release(lease, None, "never")
+            await services.lanes.release(lease, "never")
             # One resumed while it was claimed could not be woken then.
             (now,) = await services.subscriptions.get_many([subscription_id])
             if now is not None and state_of(now) is SubscriptionState.ACTIVE:
@@ -79,17 +107,6 @@ async def _deliver(context: JobContext, subscription_id: str, claim: int) -> Non
             raise
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """An entry with everything that one attempt needs, but for the time and the signature."""
-
-    entry: Entry
-    event: StoredEvent
-    body: bytes
-
-
-Ended = tuple[Prepared, Outcome, int]  # what was sent, what came of it, and when (epoch ms)
-
-
 class Drain:
     """One turn at one lane."""
 
@@ -98,15 +115,28 @@ class Drain:
         self._services = context.services
         self._lease = lease
         self._subscription = subscription
-        self._window = Window()
-        self._attempts: dict[str, int] = {}
+        self._receiver = urlsplit(subscription.url).netloc.lower()
+        # By chance, so that turns of one attempt each starve neither.
+        self._window = Window(retries_first=random.random() < 0.5)
+        self._breaker = Breaker()
+        self._bucket: rate.Bucket | None = None
+        self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
         self._prepared: deque[Prepared] = deque()
+        self._in_flight: set[asyncio.Task[Ended]] = set()
+        self._ended: list[Ended] = []
+        self._judging = False  # a failure has ended of which it is not known what follows
         self._recording: asyncio.Task[None] | None = None
         self._clock_offset = 0
-        self._cursor: str | None = None
+        self._start = self._furthest = "-"
         self._exhausted = False
         self._signer = Signer(())
         self._secrets_read_at = 0.0
+        self._any_failing = False
+        self._next_retry: float = 0  # when the next retry is due that has not been taken up
+        self._rate_wait_ms = 0
+        self._resumed = b""
+        self._version = 0
+        self._outdated = False  # the subscription was edited or resumed: begin anew
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
@@ -118,32 +148,28 @@ class Drain:
         before its last attempt is.
         """
         started = time.monotonic()
-        in_flight: set[asyncio.Task[Ended]] = set()
-        ended: list[Ended] = []
         try:
             await self._open()
             while True:
-                if not self._must_stop():
-                    await self._prepare(busy=bool(in_flight))
-                    await self._refresh_secrets()
-                    while self._prepared and len(in_flight) < self._subscription.max_concurrency:
-                        in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
-                if ended and self._recording is None:
-                    self._recording = asyncio.create_task(self._record(ended))
-                    ended = []
-                waiting = {self._recording, *in_flight} if self._recording else in_flight
-                if not waiting:
+                if self._ended and self._recording is None:
+                    self._recording = asyncio.create_task(self._record(self._ended))
+                    self._ended = []
+                await self._prepare()
+                await self._refresh_secrets()
+                self._send()
+                waiting: set[asyncio.Task[Any]] = {*self._in_flight}
+                if self._recording is not None:
+                    waiting.add(self._recording)
+                pause = self._pause()
+                if waiting:
+                    await self._wait(waiting, pause)
+                elif pause is None:
                     break
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if self._recording in done:
-                    await self._recording
-                    self._recording = None
-                finished = in_flight & done
-                in_flight -= finished
-                ended += [task.result() for task in finished]
-            await self._release("now" if self._prepared or self._must_stop() else "later")
+                else:
+                    await asyncio.sleep(pause)
+            await self._release()
         finally:
-            tasks = [*in_flight, self._recording] if self._recording else [*in_flight]
+            tasks = [*self._in_flight, self._recording] if self._recording else [*self._in_flight]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -158,10 +184,14 @@ class Drain:
         subscription_id = self._subscription.id
         await self._read_secrets()
         self._headers = await self._services.subscriptions.headers(subscription_id)
-        self._clock_offset = await self._services.lanes.now_ms() - now_ms()
-        for one in await self._services.lanes.failing(subscription_id):
-            self._attempts[one.entry.position] = one.attempts
-            self._window.offer_failing(one.entry, one.due_at)
+        lane = await self._services.lanes.open(subscription_id)
+        self._clock_offset = lane.now - now_ms()
+        self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
+        self._start = self._furthest = lane.start
+        self._any_failing = lane.failing > 0
+        self._next_retry = 0 if self._any_failing else math.inf
+        self._version = lane.version
+        self._outdated = lane.subscription != self._subscription
 
     async def _read_secrets(self) -> None:
         try:
@@ -187,35 +217,98 @@ class Drain:
     def _must_stop(self) -> bool:
         return (
             self._context.draining.is_set()
+            or self._outdated
+            or state_of(self._subscription) is not SubscriptionState.ACTIVE
             or time.monotonic() >= self._ends
+            or self._breaker.ready_at > self._now_ms()
             # No attempt may outlast the lease under which it began.
             or self._lease.remaining() <= self._subscription.timeout_seconds
         )
 
-    async def _release(self, due: Due) -> None:
-        looked_at = "+" if self._window.full else self._cursor
-        if await self._services.lanes.release(self._lease, looked_at, due):
-            await self._context.dispatcher.dispatch("lanes")
+    async def _release(self) -> None:
+        due, held_ms = self._due()
+        unsent = self._window.unsent()
+        start = self._start
+        if unsent is not None and _place(unsent) < _place(start):
+            start = unsent
+        if await self._services.lanes.release(
+            self._lease,
+            due,
+            start=start,
+            held_ms=held_ms,
+            resumed=self._resumed,
+            bucket=self._bucket,
+        ):
+            await self._context.dispatcher.dispatch_soon("lanes")
+
+    def _due(self) -> tuple[Due, int]:
+        """When the lane's next turn is, and how long nothing may wake it."""
+        if state_of(self._subscription) is not SubscriptionState.ACTIVE:
+            return "never", 0
+        held_ms = max(self._breaker.ready_at - self._now_ms(), self._rate_wait_ms)
+        if not self._outdated and held_ms > 0:
+            return "held", held_ms
+        return ("now" if self._prepared or self._must_stop() else "later"), 0
 
     # --- what to send next ---------------------------------------------------------------
 
-    async def _prepare(self, *, busy: bool) -> None:
+    async def _prepare(self) -> None:
         """Fetches the events that may be sent next, reading on in the lane where needed; no
         further than to have something to do, for most of a lane may wait behind failures."""
-        read = False
-        while len(self._prepared) <= PREPARED // 2 and not self._must_stop():
-            entries = self._take(PREPARED - len(self._prepared))
+        if self._breaker.parked:
+            await self._prepare_probe()
+            return
+        looked = False
+        while len(self._prepared) <= self._ahead() // 2 and not self._must_stop():
+            await self._read_retries()
+            more = False
+            if not self._window.first_attempts and not (looked and self._busy()):
+                more = looked = await self._read()
+            entries = self._take(self._ahead() - len(self._prepared))
             if entries:
                 await self._fetch(entries)
-            elif (read and (busy or self._prepared)) or not await self._read():
+            elif not more:
                 return
-            else:
-                read = True
+
+    async def _prepare_probe(self) -> None:
+        """Fetches the one event that a parked lane may try: a first attempt, or else a retry,
+        of another course than the last probe's where there is one."""
+        while not self._prepared and not self._unfinished() and not self._must_stop():
+            while not self._window.first_attempts and await self._read():
+                if self._must_stop():
+                    return
+            if not self._window.first_attempts and (chosen := await self._choose_retry()):
+                self._tried[chosen.entry.position] = chosen
+                self._window.offer_retry(chosen.entry)
+            entries = self._take(1)
+            if not entries:
+                return
+            await self._fetch(entries)
+
+    async def _choose_retry(self) -> Failing | None:
+        now, schedule = self._now_ms(), self._subscription.retry_schedule_seconds
+        found, _ = await self._services.lanes.retries(self._subscription.id, None, PROBE_CHOICE)
+        eligible = [
+            one for one in found if one.due_at <= now or may_go_early(one.attempts, schedule)
+        ]
+        others = [one for one in eligible if one.entry.order_key != self._breaker.probed]
+        return next(iter(others or eligible), None)
+
+    def _ahead(self) -> int:
+        """How many events are worth fetching ahead."""
+        per_second = self._subscription.rate_per_second
+        return PREPARED if per_second is None else min(PREPARED, 1 + math.ceil(per_second))
+
+    def _unfinished(self) -> bool:
+        """Whether attempts are under way or not yet recorded."""
+        return bool(self._in_flight or self._ended or self._recording)
+
+    def _busy(self) -> bool:
+        return bool(self._prepared or self._in_flight or self._window.retries)
 
     def _take(self, most: int) -> list[Entry]:
         entries: list[Entry] = []
-        now = self._now_ms()
-        while len(entries) < most and (entry := self._window.take(now)) is not None:
+        while len(entries) < most and (entry := self._window.take()) is not None:
             entries.append(entry)
         return entries
 
@@ -223,10 +316,17 @@ class Drain:
         events = await self._services.events.get_many([entry.position for entry in entries])
         expired: list[Recorded] = []
         for entry, event in zip(entries, events, strict=True):
+            tried = self._tried.get(entry.position)
+            attempts, sent, due_at = (
+                (tried.attempts, tried.sent, tried.due_at) if tried is not None else (0, 0, 0)
+            )
             if event is None:
-                expired.append(self._expired(entry))
+                expired.append(
+                    Recorded(entry=entry, attempts=attempts, sent=sent, result="D", reason=EXPIRED)
+                )
             else:
-                self._prepared.append(Prepared(entry, event, render(event, entry.rendering)))
+                body = render(event, entry.rendering)
+                self._prepared.append(Prepared(entry, event, body, attempts, sent, due_at))
         if expired:
             _log.warning(
                 "deliveries dead",
@@ -235,29 +335,97 @@ class Drain:
                 reason=EXPIRED,
             )
             await self._store(
-                expired, Counter({field("deliveries_total", state="dead"): len(expired)})
+                expired,
+                Counter({field("deliveries_total", state="dead"): len(expired)}),
+                LaneChange(resumed=self._resumed),
             )
             for one in expired:
+                self._tried.pop(one.entry.position, None)
                 self._window.settle(one.entry)
+
+    async def _read_retries(self) -> None:
+        """Takes up retries that are due, unless there are some; those being recorded may not
+        be what they seem."""
+        now = self._now_ms()
+        if self._window.retries or now < self._next_retry or self._recording is not None:
+            return
+        found, later = await self._services.lanes.retries(
+            self._subscription.id, now, READ + len(self._tried)
+        )
+        self._next_retry = math.inf if later is None else later
+        for one in found:
+            if self._tried.setdefault(one.entry.position, one) is one:
+                self._window.offer_retry(one.entry)
 
     async def _read(self) -> bool:
         """Reads on in the lane; False if there is nothing more that could be sent."""
-        if self._window.reread:
-            if self._recording is not None:
-                return False  # it may settle what would be read: look again once it has
-            self._window.restart()
-            self._cursor, self._exhausted = None, False
-        if self._exhausted or self._window.full:
+        window = self._window
+        if (
+            window.rewind is not None
+            and self._recording is None
+            and (self._exhausted or not self._busy())
+        ):
+            if _place(window.rewind) < _place(self._start):
+                self._start = window.rewind
+            window.restart()
+            self._exhausted = False
+        if self._exhausted:
             return False
-        found = await self._services.lanes.read(self._subscription.id, self._cursor, READ)
+        if _place(self._start) < _place(self._furthest) and self._recording is not None:
+            return False  # it may settle what would be read: look again once it has
+        found = await self._services.lanes.read(self._subscription.id, self._start, READ)
+        failing: set[str] = set()
+        if self._any_failing:
+            courses = list({entry.order_key for entry in found})
+            failing = await self._services.lanes.failing(self._subscription.id, courses)
         for entry in found:
-            self._window.offer(entry)
+            window.offer(entry, failing=entry.order_key in failing)
         if found:
-            self._cursor = found[-1].position
+            self._start = f"({found[-1].position}"
+            self._furthest = max(self._furthest, self._start, key=_place)
         self._exhausted = len(found) < READ
         return bool(found)
 
-    # --- one attempt ---------------------------------------------------------------------
+    # --- sending ---------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Begins as many attempts as may be under way."""
+        self._rate_wait_ms = 0
+        if self._judging:
+            return  # it may have said that nothing more is to come
+        most = self._breaker.concurrency(self._subscription.max_concurrency)
+        while self._prepared and len(self._in_flight) < most and not self._must_stop():
+            self._rate_wait_ms = self._wait_for_token()
+            if self._rate_wait_ms:
+                return
+            self._in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
+
+    def _wait_for_token(self) -> int:
+        """Takes what one attempt uses up of the subscription's rate, or returns the ms to wait."""
+        per_second = self._subscription.rate_per_second
+        if per_second is None:
+            return 0
+        now = self._now_ms()
+        bucket = rate.full(per_second, now) if self._bucket is None else self._bucket
+        self._bucket, wait_ms = rate.take(bucket, per_second, now)
+        return wait_ms
+
+    def _pause(self) -> float | None:
+        """Seconds to wait for the subscription's rate within this turn."""
+        seconds = self._rate_wait_ms / 1000
+        return seconds if 0 < seconds <= MAX_PAUSE_SECONDS and not self._must_stop() else None
+
+    async def _wait(self, waiting: set[asyncio.Task[Any]], seconds: float | None) -> None:
+        done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        recording = self._recording
+        if recording is not None and recording.done():
+            await recording
+            self._recording = None
+        finished = self._in_flight & done
+        self._in_flight -= finished
+        ended = [task.result() for task in finished]
+        self._judging = self._judging or not all(one.outcome.delivered for one in ended)
+        self._ended += ended
 
     async def _attempt(self, prepared: Prepared) -> Ended:
         if self._lease.remaining() <= self._subscription.timeout_seconds:
@@ -274,94 +442,134 @@ class Drain:
             prepared.body,
             timeout=self._subscription.timeout_seconds,
         )
-        return prepared, outcome, at
+        return Ended(prepared, outcome, at, at + self._clock_offset)
+
+    # --- recording -------------------------------------------------------------------------
 
     async def _record(self, ended: Sequence[Ended]) -> None:
+        own_fault = await self._own_fault(ended)
+        judgement = judge(
+            self._subscription,
+            self._breaker,
+            ended,
+            now=self._now_ms(),
+            own_fault=own_fault,
+        )
+        was_parked, self._breaker = self._breaker.parked, judgement.breaker
+        self._judging = any(not one.outcome.delivered for one in self._ended)
         increments: Counter[str] = Counter()
-        recorded: list[Recorded] = []
-        for prepared, outcome, at in ended:
-            one = self._judge(prepared, outcome, at)
-            recorded.append(one)
-            self._sent[outcome.kind.value] += 1
-            increments[field("attempts_total", outcome=outcome.kind)] += 1
-            if one.result != "R":
-                state = "delivered" if one.result == "S" else "dead"
+        for one, recorded in zip(ended, judgement.recorded, strict=True):
+            self._sent[one.outcome.kind.value] += 1
+            increments[field("attempts_total", outcome=one.outcome.kind)] += 1
+            if recorded.result != "R":
+                state = "delivered" if recorded.result == "S" else "dead"
                 increments[field("deliveries_total", state=state)] += 1
-        await self._store(recorded, increments)
-        for (prepared, _, _), one in zip(ended, recorded, strict=True):
-            if one.result == "D":
-                _log.warning(
-                    "delivery dead",
-                    subscription=self._subscription.id,
-                    delivered_event=prepared.event.id,
-                    reason=one.reason,
-                )
-        for one in recorded:
-            if one.result == "R":
-                self._attempts[one.entry.position] = one.attempts
-                self._window.retry(one.entry, self._now_ms() + one.wait_ms)
+        await self._store_judgement(judgement, increments, ended)
+        self._tell(judgement, ended, was_parked=was_parked)
+        for recorded in judgement.recorded:
+            self._tried.pop(recorded.entry.position, None)
+            if recorded.result == "R":
+                self._any_failing = True
+                self._next_retry = min(self._next_retry, self._now_ms() + recorded.wait_ms)
+                self._window.fail(recorded.entry)
             else:
-                self._attempts.pop(one.entry.position, None)
-                self._window.settle(one.entry)
+                self._window.settle(recorded.entry)
+        if judgement.recovered:
+            self._next_retry = 0
         if not self._prepared:
             self._exhausted = False  # what has come in meanwhile is sent in this turn
 
-    def _judge(self, prepared: Prepared, outcome: Outcome, at: int) -> Recorded:
-        entry = prepared.entry
-        attempts = self._attempts.get(entry.position, 0) + 1
-        delay = None
-        if not outcome.delivered:
-            delay = next_delay(
-                outcome,
-                attempts,
-                self._subscription.retry_schedule_seconds,
-                random.random(),
+    async def _own_fault(self, ended: Sequence[Ended]) -> bool:
+        """Whether failures to connect are to be put down to our own network."""
+        outcomes = [one.outcome for one in ended]
+        if any(map(proves_connection, outcomes)) or not any(map(failed_to_connect, outcomes)):
+            return False
+        unreachable, active = await self._services.lanes.note_unreachable(self._receiver)
+        return fault_is_ours(unreachable, active)
+
+    async def _store_judgement(
+        self, judgement: Judgement, increments: Counter[str], ended: Sequence[Ended]
+    ) -> None:
+        reached = any(proves_connection(one.outcome) for one in ended)
+        change = LaneChange(
+            resumed=self._resumed,
+            breaker=judgement.breaker,
+            bucket=self._bucket,
+            forward=judgement.recovered,
+            reached=self._receiver if reached else "",
+        )
+        reason = judgement.disabled_reason
+        if reason is None or reason == self._subscription.disabled_reason:
+            await self._store(judgement.recorded, increments, change)
+            return
+        while True:
+            # The place where a subscription becomes disabled.
+            try:
+                stored, as_read = await self._services.subscriptions.get_with_record(
+                    self._subscription.id
+                )
+            except NotFoundError:
+                raise LeaseLostError from None
+            disabled = msgspec.structs.replace(
+                stored, disabled_reason=reason, updated_at=self._now_ms()
             )
-        wait_ms = 0 if delay is None else int(delay * 1000)
-        result: Result = "S" if outcome.delivered else "D" if delay is None else "R"
-        attempt = Attempt(
-            event_id=prepared.event.id,
-            number=attempts,
-            at=at,
-            outcome=outcome.kind.value,
-            duration_ms=outcome.duration_ms,
-            status=outcome.status,
-            connect_ms=outcome.connect_ms,
-            first_byte_ms=outcome.first_byte_ms,
-            error=outcome.error,
-            excerpt=outcome.excerpt.decode("utf-8", "replace"),
-            next_attempt_at=at + outcome.duration_ms + wait_ms if result == "R" else None,
-        )
-        return Recorded(
-            entry=entry,
-            attempts=attempts,
-            result=result,
-            wait_ms=wait_ms,
-            reason=_reason(outcome, attempts) if result == "D" else "",
-            record=msgspec.json.encode(attempt),
-        )
+            try:
+                await self._store(
+                    judgement.recorded,
+                    increments,
+                    msgspec.structs.replace(
+                        change, as_read=as_read, disabled=msgspec.json.encode(disabled)
+                    ),
+                )
+            except StaleSubscriptionsError:
+                continue
+            if not self._outdated:
+                self._subscription = disabled
+            return
 
-    def _expired(self, entry: Entry) -> Recorded:
-        return Recorded(
-            entry=entry,
-            attempts=self._attempts.get(entry.position, 0),
-            result="D",
-            reason=EXPIRED,
-        )
-
-    async def _store(self, recorded: Sequence[Recorded], increments: Counter[str]) -> None:
+    async def _store(
+        self, recorded: Sequence[Recorded], increments: Counter[str], change: LaneChange
+    ) -> None:
         """Records attempts; while Redis is away, for as long as the lease lasts."""
         while True:
             try:
-                await self._services.lanes.record(self._lease, recorded, increments)
+                standing = await self._services.lanes.record(
+                    self._lease, recorded, increments, change
+                )
             except (ConnectionError, TimeoutError):
                 if self._lease.remaining() <= 0:
                     raise LeaseLostError from None
                 await asyncio.sleep(RECORD_RETRY_SECONDS)
             else:
-                return
+                break
+        if standing.resumed != self._resumed:
+            self._outdated = True
+        elif standing.version != self._version and not change.disabled:
+            self._version = standing.version
+            (stored,) = await self._services.subscriptions.get_many([self._subscription.id])
+            self._outdated = self._outdated or stored != self._subscription
+
+    def _tell(self, judgement: Judgement, ended: Sequence[Ended], *, was_parked: bool) -> None:
+        """The place where it is said that a lane's state has changed."""
+        log = _log.bind(subscription=self._subscription.id)
+        for one, recorded in zip(ended, judgement.recorded, strict=True):
+            if recorded.result == "D":
+                log.warning(
+                    "delivery dead",
+                    delivered_event=one.prepared.event.id,
+                    reason=recorded.reason,
+                )
+        if judgement.disabled_reason is not None:
+            log.warning("subscription disabled", reason=judgement.disabled_reason)
+        elif judgement.breaker.parked and not was_parked:
+            log.warning("lane parked", failures=judgement.breaker.failures)
+        elif judgement.recovered:
+            log.info("lane recovered")
 
 
-def _reason(outcome: Outcome, attempts: int) -> str:
-    last = f"status {outcome.status}" if outcome.kind is OutcomeClass.STATUS else outcome.kind
-    return f"{attempts} attempts failed, the last with {last}"
+def _place(start: str) -> tuple[int, int]:
+    """What starts of reading are compared by; one that leaves its entry out comes after it."""
+    if start == "-":
+        return (0, 0)
+    milliseconds, counter = place(start.removeprefix("("))
+    return (milliseconds, counter + start.startswith("("))

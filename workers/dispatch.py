@@ -25,6 +25,18 @@ class Dispatcher:
     def __init__(self, schedule: Schedule, connection: Redis) -> None:
         self._schedule = schedule
         self._connection = connection
+        self._turns: dict[tuple[Kind, ...], asyncio.Lock] = {}
+        self._waiting: set[tuple[Kind, ...]] = set()
+
+    async def dispatch_soon(self, *kinds: Kind) -> None:
+        """Dispatches, unless somebody who is about to will do for this caller as well: what
+        becomes due at one moment goes into few jobs."""
+        if kinds in self._waiting:
+            return
+        self._waiting.add(kinds)
+        async with self._turns.setdefault(kinds, asyncio.Lock()):
+            self._waiting.discard(kinds)
+            await self.dispatch(*kinds)
 
     async def dispatch(self, *kinds: Kind, scheduler: str | None = None) -> int:
         """Claims what is due of `kinds` and enqueues it; returns how much that was."""

@@ -36,11 +36,15 @@ class WorkStoppedError(CoursewireError):
 
 
 class JobContext(msgspec.Struct, frozen=True):
-    """What a job works with. `draining` is set once the process is to end: hand back then."""
+    """What a job works with. `draining` is set once the process is to end: hand back then.
+
+    `lingering` holds what jobs have begun and not waited for; the process does before it ends.
+    """
 
     services: Services
     dispatcher: Dispatcher
     draining: asyncio.Event
+    lingering: set[asyncio.Task[Any]] = msgspec.field(default_factory=set)
 
 
 class LoopThread(Generic[Context]):
@@ -56,6 +60,7 @@ class LoopThread(Generic[Context]):
         self._opened: concurrent.futures.Future[Context] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._main, name="event-loop", daemon=True)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lingering: set[asyncio.Task[Any]] = set()
         self._cancelling = False
         self._loop: asyncio.AbstractEventLoop
         self._draining: asyncio.Event
@@ -75,6 +80,11 @@ class LoopThread(Generic[Context]):
     def alive(self) -> bool:
         """Whether the loop runs."""
         return self._thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything goes on that no job waits for."""
+        return bool(self._lingering)
 
     def run(self, coroutine: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         """Runs a coroutine on the loop and waits for it; called from any other thread.
@@ -135,7 +145,7 @@ class LoopThread(Generic[Context]):
             self._tasks.discard(task)
 
     def _cancel_tasks(self) -> None:
-        for task in self._tasks:
+        for task in self._tasks | self._lingering:
             task.cancel()
 
     def _call(self, function: Callable[[], object]) -> None:
@@ -158,12 +168,14 @@ class LoopThread(Generic[Context]):
         self._draining = asyncio.Event()
         self._ending = asyncio.Event()
         async with self._open_context(self._draining) as context:
+            if isinstance(context, JobContext):
+                self._lingering = context.lingering
             self._opened.set_result(context)
             await self._ending.wait()
             self._cancelling = True
             self._cancel_tasks()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS / 2)
+            if left := self._tasks | self._lingering:
+                await asyncio.wait(left, timeout=CLOSE_SECONDS / 2)
 
 
 def _timed_out(seconds: float | None) -> str:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -53,6 +54,7 @@ from workers.dispatch import Dispatcher
 
 POLL_SLOTS: Final = 4
 DELIVER_SLOTS: Final = 8
+MAX_FILES: Final = 16_384  # that the process asks to be allowed to open
 DRAIN_SECONDS: Final = 20.0
 SETTLE_SECONDS: Final = 5.0  # that cancelled jobs get to be recorded
 FORCED_SETTLE_SECONDS: Final = 1.0  # the same, after a second signal
@@ -508,7 +510,7 @@ def _drain(
     loop.begin_draining()
 
     def wait(until: float, *, patient: bool) -> bool:
-        while not all(worker.idle for worker in workers):
+        while loop.busy or not all(worker.idle for worker in workers):
             for worker in workers:
                 worker.stop()
             if time.monotonic() >= until:
@@ -547,6 +549,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure(settings.log_format, settings.log_level, "worker")
         settings.require("REDIS_URL", "ENCRYPTION_KEYS")
         redis_url = settings.require_redis_url()
+        _allow_files()
 
         @asynccontextmanager
         async def open_context(draining: asyncio.Event) -> AsyncIterator[process.JobContext]:
@@ -560,6 +563,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CoursewireError as error:
         sys.stderr.write(f"coursewire: {error}\n")
         return 2
+
+
+def _allow_files() -> None:
+    """Lets the process open as many files as it may: each receiver that never answers holds
+    connections, and there should be others left."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(MAX_FILES, most)
+    if files != resource.RLIM_INFINITY and files < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -221,12 +221,22 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, None], _means("the names of its headers, with null for each value")
     ]
     max_concurrency: Annotated[int, _means("how many pushes may be under way at once")]
+    rate_per_second: Annotated[
+        float | None, _means("how many pushes may begin per second; null: any number")
+    ]
     timeout_seconds: Annotated[float, _means("how long one attempt may take")]
     retry_schedule_seconds: Annotated[tuple[int, ...], _means("the delays between attempts")]
     paused: Annotated[bool, _means("whether nothing is sent; events are collected meanwhile")]
     created_at: Annotated[Timestamp, _means("when it was created")]
     updated_at: Annotated[Timestamp, _means("when it was last changed")]
-    state: Annotated[str, _means("active or paused")]
+    state: Annotated[
+        str,
+        _means(
+            "active; paused by someone; parked: it fails, and is only probed; "
+            "disabled by the service until it is resumed"
+        ),
+    ]
+    disabled_reason: Annotated[str | None, _means("why it is disabled")]
     pending: Annotated[int, _means("events not yet delivered")]
     dead: Annotated[int, _means("events whose delivery was given up")]
     oldest_pending_at: Annotated[Timestamp | None, _means("when the oldest pending event happened")]
@@ -272,12 +282,19 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Annotated[str, _means("what it came to; `delivered` is the only success")]
     duration_ms: Annotated[int, _means("until the answer was read, or given up")]
     status: Annotated[int | None, _means("the receiver's HTTP status; null: it did not answer")]
+    dns_ms: Annotated[
+        int | None, _means("until the host's address was known; null: it was known before")
+    ]
     connect_ms: Annotated[int | None, _means("until the connection stood")]
     first_byte_ms: Annotated[int | None, _means("until the answer began")]
     error: Annotated[str | None, _means("what went wrong, in words")]
     excerpt: Annotated[str, _means("the beginning of the answer")]
     next_attempt_at: Annotated[
         Timestamp | None, _means("when the next one is due; null: there is none")
+    ]
+    counted: Annotated[
+        bool,
+        _means("false: the service's own network failed, and the schedule was not used up"),
     ]
 
 

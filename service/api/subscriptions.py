@@ -66,6 +66,8 @@ from service.storage.subscriptions import new_secret
 MAX_RETRIES = 20
 MAX_RETRY_DELAY = 86_400
 MAX_CONCURRENCY = 100
+MIN_RATE = 0.001  # pushes per second: one in a quarter of an hour
+MAX_RATE = 10_000
 MAX_TIMEOUT_SECONDS = 60
 SPARE_SECONDS = 3_600  # beyond all delays, for the attempts themselves and for queueing
 
@@ -135,6 +137,10 @@ FIELDS: Table = {
         meaning="how many pushes may be under way at once",
         default=8,
     ),
+    "rate_per_second": Field(
+        parser=nullable(number(MIN_RATE, MAX_RATE, "per second")),
+        meaning="null: as fast as it takes them; else how many pushes may begin per second",
+    ),
     "timeout_seconds": Field(
         parser=number(1, MAX_TIMEOUT_SECONDS, "seconds"),
         meaning="how long one attempt may take, the answer's body included",
@@ -158,8 +164,8 @@ FIELDS: Table = {
 }
 REQUIRED = ("url",)
 READ_ONLY = (
-    *("id", "created_at", "updated_at", "public_key", "state", "pending", "dead"),
-    "oldest_pending_at",
+    *("id", "created_at", "updated_at", "public_key", "state", "disabled_reason"),
+    *("pending", "dead", "oldest_pending_at"),
 )
 ROTATION: Table = {
     "overlap_seconds": Field(
@@ -354,6 +360,20 @@ class SubscriptionController(Controller):
         return views.secret(secrets)
 
     @post(
+        "/{subscription_id:str}/resume",
+        status_code=HTTPStatus.OK,
+        summary="Resume a subscription",
+        response_description="The subscription, active again",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
+    )
+    async def resume(self, subscription_id: PathId, services: GivenServices) -> SubscriptionView:
+        """Brings one that is paused, parked or disabled back to active. Whatever it has not
+        received is due now, retries included; how often each was tried stays counted."""
+        subscription = await services.subscriptions.resume(subscription_id, now_ms())
+        return await _shown(services, subscription)
+
+    @post(
         "/{subscription_id:str}/test",
         status_code=HTTPStatus.OK,
         summary="Send a test event",
@@ -404,6 +424,7 @@ async def _send_test(
         outcome=outcome.kind,
         duration_ms=outcome.duration_ms,
         status=outcome.status,
+        dns_ms=outcome.dns_ms,
         connect_ms=outcome.connect_ms,
         first_byte_ms=outcome.first_byte_ms,
         error=outcome.error,

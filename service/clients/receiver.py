@@ -82,6 +82,7 @@ class Receiver:
             kind=kind,
             duration_ms=timeline.milliseconds(time.perf_counter()),
             status=answer.status,
+            dns_ms=timeline.milliseconds(timeline.resolved_at),
             connect_ms=0 if timeline.reused and connect_ms is not None else connect_ms,
             first_byte_ms=timeline.milliseconds(timeline.answered_at),
             retry_after=retry_after(answer.retry_after, self._clock()),

@@ -7,6 +7,7 @@ failure to `ConnectTimeout`, so what counts is the aiohttp, TLS or socket error 
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import ssl
 import time
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, cast, overload
 import aiohttp
 import httpx
 import httpx_aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError
 
 from service.clients.egress import GuardedResolver, RefusedAddressError
@@ -28,7 +30,6 @@ from service.domain.retry import OutcomeClass
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aiohttp.abc import AbstractResolver
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -40,8 +41,11 @@ try:
 except PackageNotFoundError:  # run from a source tree
     USER_AGENT = "Coursewire"
 
-MAX_CONNECTIONS = 512  # half of the usual limit of open files
-MAX_CONNECTIONS_PER_HOST = 64  # so that one host that never answers cannot hold them all
+# Connections of one process: half of the files it may open, within these bounds. One host that
+# never answers cannot hold them all, and one subscription may ask for a hundred.
+MIN_CONNECTIONS = 512
+MAX_CONNECTIONS = 8192
+MAX_CONNECTIONS_PER_HOST = 128
 # Seconds an idle connection is kept. Node.js and uvicorn close theirs after 5 s, and a POST sent
 # into a closing connection is lost: it is not idempotent, so it is not repeated by itself.
 KEEPALIVE_SECONDS = 4.0
@@ -66,15 +70,16 @@ class Timeline:
     """When one exchange got how far, in `time.perf_counter` seconds; None if it did not.
 
     Given to the transport as the request extension `Timeline.EXTENSION`. `reused` tells a
-    kept-alive connection from a new one.
+    kept-alive connection from a new one; `resolved_at` is there if a name was looked up for it.
     """
 
     EXTENSION = "coursewire.timeline"
 
-    __slots__ = ("answered_at", "connected_at", "reused", "started_at")
+    __slots__ = ("answered_at", "connected_at", "resolved_at", "reused", "started_at")
 
     def __init__(self) -> None:
         self.started_at = time.perf_counter()
+        self.resolved_at: float | None = None
         self.connected_at: float | None = None
         self.answered_at: float | None = None
         self.reused = True
@@ -113,7 +118,7 @@ class OutboundClient(httpx.AsyncClient):
 def open_client(
     guard: AddressGuard,
     *,
-    max_connections: int = MAX_CONNECTIONS,
+    max_connections: int | None = None,
     max_connections_per_host: int = MAX_CONNECTIONS_PER_HOST,
     lookup: AbstractResolver | None = None,
     tls: ssl.SSLContext | None = None,
@@ -134,10 +139,10 @@ def open_client(
             timeline.reused = False
         return guard.open_socket(target)
 
-    resolver = GuardedResolver(guard, lookup)
+    resolver = _TimedResolver(GuardedResolver(guard, lookup))
     session = aiohttp.ClientSession(
         connector=_TimedConnector(
-            limit=max_connections,
+            limit=_connection_limit() if max_connections is None else max_connections,
             limit_per_host=max_connections_per_host,
             keepalive_timeout=KEEPALIVE_SECONDS,
             resolver=resolver,
@@ -153,6 +158,32 @@ def open_client(
         trust_env=False,
     )
     return OutboundClient(_OutboundTransport(session, tls, resolver))
+
+
+def _connection_limit() -> int:
+    """As many connections as the limit of open files leaves room for."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(MIN_CONNECTIONS, min(files // 2, MAX_CONNECTIONS))
+
+
+class _TimedResolver(AbstractResolver):
+    """Notes in the exchange's timeline when the name was looked up."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        if (timeline := _timeline.get()) is not None:
+            timeline.resolved_at = time.perf_counter()
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
 
 
 class _TimedConnector(aiohttp.TCPConnector):
@@ -177,7 +208,7 @@ class _OutboundTransport(httpx_aiohttp.AiohttpTransport):
     """The adapter with its exceptions translated; closing it closes all that is beneath it."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, tls: ssl.SSLContext, resolver: GuardedResolver
+        self, session: aiohttp.ClientSession, tls: ssl.SSLContext, resolver: AbstractResolver
     ) -> None:
         super().__init__(client=session, verify=tls)
         self._resolver = resolver

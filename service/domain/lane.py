@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from service.domain.subscriptions import Rendering
 
 MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again when it is its turn
-MAX_KNOWN = 20_000  # courses held at once, and entries: bounds memory however long the lane is
+MAX_WAITING = 20_000  # the same over all courses: bounds memory however long the lane is
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -24,89 +23,131 @@ class Entry(msgspec.Struct, frozen=True):
     rendering: Rendering
 
 
+def place(position: str) -> tuple[int, int]:
+    """What positions are compared by."""
+    milliseconds, _, counter = position.partition("-")
+    return int(milliseconds), int(counter)
+
+
 class Window:
     """The part of a lane that a sender looks at: at most one entry per course is out at once.
 
-    Entries are offered in the lane's order. Each course has a head, which is ready, out or
-    waiting for a retry; the course's later entries wait behind it. Offering an entry again
-    changes nothing, so the lane may be read again from its start at any time.
+    A course's head is its earliest entry. Entries are offered in the lane's order, and a head
+    that has never failed is a first attempt; those behind it wait here. A head that has failed
+    is kept in the store and comes back from there when its retry is due; meanwhile its course
+    takes nothing up here, and once it is settled the lane is read again from its place
+    (`rewind`). So what is held depends on how far the sender reads ahead, and neither on the
+    length of the lane nor on how many of its courses fail.
     """
 
-    def __init__(self) -> None:
-        self._heads: dict[str, Entry] = {}
+    def __init__(self, *, retries_first: bool = True) -> None:
+        self._heads: dict[str, Entry] = {}  # ready or out
         self._behind: dict[str, deque[Entry]] = {}
-        self._ready: deque[Entry] = deque()
-        self._retries: list[tuple[int, str, Entry]] = []
-        self._known: set[str] = set()
-        self._passed_over: set[str] = set()
-        self.reread = False  # entries were passed over whose turn has come: `restart`
-
-    @property
-    def full(self) -> bool:
-        """Whether no more courses can be taken in.
-
-        Only courses count: entries waiting behind failing ones must not keep out others.
-        """
-        return len(self._heads) >= MAX_KNOWN
+        self._waiting = 0
+        self._first: deque[Entry] = deque()
+        self._retries: deque[Entry] = deque()
+        self._failed: set[str] = set()  # courses whose heads have failed while we looked
+        self._passed_over: dict[str, str] = {}  # course -> where its entries are read again from
+        self._to_reread: set[str] = set()  # courses whose next entries are behind `rewind`
+        self._retries_next = retries_first
+        self.rewind: str | None = None  # from where entries are to be read again, inclusive
 
     @property
     def idle(self) -> bool:
         """Whether nothing is ready, waiting or out."""
         return not self._heads
 
+    @property
+    def first_attempts(self) -> int:
+        """How many first attempts are ready."""
+        return len(self._first)
+
+    @property
+    def retries(self) -> int:
+        """How many retries are ready."""
+        return len(self._retries)
+
     def restart(self) -> None:
-        """The lane is going to be read, and offered, from its start again."""
-        self._passed_over.clear()
-        self.reread = False
+        """The lane is going to be read again from `rewind` or before."""
+        self.rewind = None
+        self._to_reread.clear()
 
-    def offer(self, entry: Entry) -> None:
-        """Takes in the next entry of the lane."""
+    def offer(self, entry: Entry, *, failing: bool) -> None:
+        """Takes in the next entry of the lane; `failing`: the store knows its course's head as
+        failed. Offering an entry again changes nothing."""
         key = entry.order_key
-        if entry.position in self._known or key in self._passed_over:
-            return
-        if key not in self._heads:
-            self._known.add(entry.position)
+        head = self._heads.get(key)
+        if head is None:
+            if failing or key in self._failed or key in self._to_reread:
+                return
             self._heads[key] = entry
-            self._ready.append(entry)
+            self._first.append(entry)
+        elif key not in self._passed_over:
+            behind = self._behind.setdefault(key, deque())
+            last = behind[-1] if behind else head
+            if place(entry.position) <= place(last.position):
+                return
+            if len(behind) >= MAX_WAITING_PER_COURSE or self._waiting >= MAX_WAITING:
+                self._passed_over[key] = entry.position
+                return
+            behind.append(entry)
+            self._waiting += 1
+
+    def offer_retry(self, entry: Entry) -> None:
+        """Takes in a head that has failed before and may be tried again now."""
+        key = entry.order_key
+        if key in self._heads:
             return
-        behind = self._behind.setdefault(key, deque())
-        if len(behind) >= MAX_WAITING_PER_COURSE or len(self._known) >= MAX_KNOWN:
-            self._passed_over.add(key)
-            return
-        self._known.add(entry.position)
-        behind.append(entry)
+        self._failed.discard(key)
+        self._heads[key] = entry
+        self._passed_over[key] = entry.position
+        self._retries.append(entry)
 
-    def offer_failing(self, entry: Entry, due_at: int) -> None:
-        """Takes in an entry that has failed before and is due again at `due_at` (epoch ms).
-
-        To be called before any `offer`: what failed is the head of its course.
-        """
-        self._known.add(entry.position)
-        self._heads[entry.order_key] = entry
-        heapq.heappush(self._retries, (due_at, entry.position, entry))
-
-    def take(self, now_ms: int) -> Entry | None:
-        """The next entry to send at `now_ms`, or None. First attempts go before retries."""
-        if self._ready:
-            return self._ready.popleft()
-        if self._retries and self._retries[0][0] <= now_ms:
-            return heapq.heappop(self._retries)[2]
+    def take(self) -> Entry | None:
+        """The next entry to send, or None: first attempts and retries in turn, so that neither
+        starves the other."""
+        if self._retries and (self._retries_next or not self._first):
+            self._retries_next = False
+            return self._retries.popleft()
+        if self._first:
+            self._retries_next = True
+            return self._first.popleft()
         return None
 
     def settle(self, entry: Entry) -> None:
         """The entry is delivered or dead: the next of its course becomes the head."""
         key = entry.order_key
-        self._known.discard(entry.position)
         behind = self._behind.get(key)
         if behind:
             head = self._heads[key] = behind.popleft()
-            self._ready.append(head)
+            self._waiting -= 1
+            self._first.append(head)
             return
         del self._heads[key]
         self._behind.pop(key, None)
-        if key in self._passed_over:
-            self.reread = True
+        passed_over = self._passed_over.pop(key, None)
+        if passed_over is None:
+            return
+        self._to_reread.add(key)
+        if self.rewind is None or place(passed_over) < place(self.rewind):
+            self.rewind = passed_over
 
-    def retry(self, entry: Entry, due_at: int) -> None:
-        """The entry has failed and stays the head of its course until `due_at` (epoch ms)."""
-        heapq.heappush(self._retries, (due_at, entry.position, entry))
+    def fail(self, entry: Entry) -> None:
+        """The entry has failed and waits in the store; its course waits with it."""
+        key = entry.order_key
+        del self._heads[key]
+        self._waiting -= len(self._behind.pop(key, ()))
+        self._passed_over.pop(key, None)
+        self._failed.add(key)
+
+    def unsent(self) -> str | None:
+        """The earliest place from which the lane must be read again by whoever sends next,
+        if it is before where reading stopped. Retries come back from the store."""
+        places = [
+            entry.position
+            for key, entry in self._heads.items()
+            if self._passed_over.get(key) != entry.position
+        ]
+        if self.rewind is not None:
+            places.append(self.rewind)
+        return min(places, key=place, default=None)

@@ -34,6 +34,8 @@ COUNTERS = (
 GAUGES = (
     GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
     GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
+    GaugeMetric("lanes_parked", "Lanes that only probes are sent to.", "parked"),
+    GaugeMetric("subscriptions_disabled", "Subscriptions disabled by the service.", "disabled"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
     GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),

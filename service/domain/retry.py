@@ -30,14 +30,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt's result; a receiver's 500 is data, not an exception.
 
     `status` is None unless an answer came; durations are milliseconds from the start of the
-    attempt (`connect_ms`/`first_byte_ms` None if not reached, `connect_ms` 0 when the
-    connection was reused); `excerpt` is at most the first 1024 bytes of the answer;
-    `retry_after` is seconds; `error` says in words what went wrong.
+    attempt (`dns_ms`/`connect_ms`/`first_byte_ms` None if not reached; `dns_ms` None as well
+    where nothing had to be looked up, `connect_ms` 0 when the connection was reused); `excerpt`
+    is at most the first 1024 bytes of the answer; `retry_after` is seconds; `error` says in
+    words what went wrong.
     """
 
     kind: OutcomeClass
     duration_ms: int
     status: int | None = None
+    dns_ms: int | None = None
     connect_ms: int | None = None
     first_byte_ms: int | None = None
     retry_after: float | None = None
@@ -50,17 +52,30 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind is OutcomeClass.DELIVERED
 
 
+def may_go_early(attempts: int, schedule: tuple[int, ...]) -> bool:
+    """Whether a delivery with `attempts` failures may be tried before its time, as a probe.
+
+    Not with its last attempt: nothing dies sooner because its lane is parked.
+    """
+    return attempts < len(schedule)
+
+
 def next_delay(
-    outcome: Outcome, attempts: int, schedule: tuple[int, ...], unit_random: float
+    outcome: Outcome,
+    attempts: int,
+    schedule: tuple[int, ...],
+    unit_random: float,
+    early: float = 0.0,
 ) -> float | None:
     """Seconds until the next attempt after `attempts` failures in all, or None when dead.
 
     `unit_random` in [0, 1) spreads the delay by ±20 %. A `Retry-After` longer than the
-    schedule's delay wins, up to 24 hours.
+    schedule's delay wins, up to 24 hours. `early` is how many seconds before its time the
+    attempt was made, as a probe: the one after it keeps the time it would have had.
     """
     if attempts > len(schedule):
         return None
-    delay = schedule[attempts - 1] * (1 + JITTER * (2 * unit_random - 1))
+    delay = schedule[attempts - 1] * (1 + JITTER * (2 * unit_random - 1)) + early
     if outcome.retry_after is not None:
         delay = max(delay, min(outcome.retry_after, RETRY_AFTER_MAX))
     return delay

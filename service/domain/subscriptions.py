@@ -53,7 +53,9 @@ class SubscriptionState(StrEnum):
     """Active, or why nothing is sent."""
 
     ACTIVE = "active"
-    PAUSED = "paused"
+    PAUSED = "paused"  # by someone
+    PARKED = "parked"  # the breaker's doing: nothing but probes is sent
+    DISABLED = "disabled"  # by us, until it is resumed
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +84,9 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int = 8
     timeout_seconds: float = 15.0
     retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
+    rate_per_second: float | None = None
     paused: bool = False
+    disabled_reason: str | None = None
 
     @property
     def signature(self) -> Signature:
@@ -95,11 +99,16 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
         return Rendering((self.payload, self.format))
 
 
-def state_of(subscription: Subscription) -> SubscriptionState:
-    """The one state shown to people."""
+def state_of(subscription: Subscription, *, parked: bool = False) -> SubscriptionState:
+    """The one state shown to people; `parked` is what its lane's breaker says.
+
+    A parked lane is in the schedule like an active one.
+    """
+    if subscription.disabled_reason is not None:
+        return SubscriptionState.DISABLED
     if subscription.paused:
         return SubscriptionState.PAUSED
-    return SubscriptionState.ACTIVE
+    return SubscriptionState.PARKED if parked else SubscriptionState.ACTIVE
 
 
 class Lane(msgspec.Struct, frozen=True):

@@ -23,7 +23,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP POST of a delivery and what came back. Times are epoch ms.
 
     `outcome` is the outcome's class; `excerpt` the beginning of the answer as text;
-    `next_attempt_at` is None if there is to be none.
+    `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
+    our own network and uses up nothing of the schedule.
     """
 
     event_id: str
@@ -32,11 +33,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     duration_ms: int
     status: int | None = None
+    dns_ms: int | None = None
     connect_ms: int | None = None
     first_byte_ms: int | None = None
     error: str | None = None
     excerpt: str = ""
     next_attempt_at: int | None = None
+    counted: bool = True
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

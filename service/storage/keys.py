@@ -100,14 +100,23 @@ def lane(subscription_id: str) -> str:
 
 
 def lane_retries(subscription_id: str) -> str:
-    """Zset: position -> ms of the next attempt. Deleted with the subscription."""
+    """Zset: order key -> ms of the next attempt at that course's failing entry. Deleted with
+    the subscription."""
     return f"cw:lane:{subscription_id}:retries"
 
 
 def lane_failing(subscription_id: str) -> str:
-    """Hash: position -> "attempts rendering order_key" of an entry that failed and is not
-    dead. Deleted with the subscription."""
+    """Hash: order key -> "position attempts sent rendering" of the course's head where it has
+    failed: attempts that count, and all that were sent. Deleted with the subscription."""
     return f"cw:lane:{subscription_id}:failing"
+
+
+def lane_state(subscription_id: str) -> str:
+    """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
+    so), `resumed` (random, of the last resume), `cursor` ("ms start": everything on the lane
+    before `start` has failed or waits behind what has; whoever takes entries out of a lane
+    without sending them deletes it). Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:state"
 
 
 def lane_dead(subscription_id: str) -> str:
@@ -131,7 +140,8 @@ def due(kind: str) -> str:
 
 def claimed(kind: str) -> str:
     """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is
-    in `due` or in `claimed`, never in both."""
+    in `due` or in `claimed`, never in both. A lane that is held back is claimed by nobody until
+    then, so that no event wakes it before."""
     return f"cw:claimed:{kind}"
 
 
@@ -152,9 +162,14 @@ def budget(credential_id: str) -> str:
     return f"cw:budget:{credential_id}"
 
 
+# --- our own network ------------------------------------------------------------------------
+
+NETWORK_UNREACHABLE = "cw:network:unreachable"  # zset: receiver -> ms; expires after a minute
+NETWORK_REACHED = "cw:network:reached"  # zset: receiver -> ms; expires after a minute
+
 # --- figures --------------------------------------------------------------------------------
 
-TOTALS = "cw:totals"  # hash: gauges that scripts keep true (pending, dead, courses)
+TOTALS = "cw:totals"  # hash: gauges that scripts keep true (pending, dead, parked, ...)
 
 
 def counters(run_id: str) -> str:

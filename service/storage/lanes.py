@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from service.domain.errors import LeaseLostError
+from service.domain.breaker import Breaker
+from service.domain.errors import LeaseLostError, StaleSubscriptionsError
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
-from service.domain.subscriptions import Rendering
+from service.domain.network import WINDOW_MS
+from service.domain.rate import Bucket
+from service.domain.subscriptions import Rendering, Subscription
 from service.storage import keys
 from service.storage.counters import Counters, flatten
+from service.storage.hashes import read_fields
 from service.storage.leases import Lease
 from service.storage.scripts import load
-from service.storage.streams import read_stream
+from service.storage.streams import StreamEntry
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,39 +35,89 @@ _BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.ite
 EXPIRED = "the event is older than the retention"
 MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
-Due = Literal["now", "later", "never"]
+Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
+
+_CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
+_decode_breaker = msgspec.json.Decoder(Breaker).decode
+_decode_subscription = msgspec.json.Decoder(Subscription).decode
+_decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
 class LaneDepth(msgspec.Struct, frozen=True):
-    """How much a lane holds; `oldest_pending_at` is epoch ms."""
+    """How much a lane holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent."""
 
     pending: int
     dead: int
     oldest_pending_at: int | None
+    parked: bool = False
+
+
+class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts;
+    `resumed` tells one resume of the subscription from another; `failing` counts courses.
+    `subscription` is what it is for, None if that is gone, as of `version`."""
+
+    now: int
+    breaker: Breaker
+    bucket: Bucket | None
+    resumed: bytes
+    start: str
+    failing: int
+    subscription: Subscription | None
+    version: int
 
 
 class Failing(msgspec.Struct, frozen=True):
-    """An entry that has failed and waits: `attempts` so far, `due_at` epoch ms of Redis."""
+    """An entry that has failed: `attempts` that count and all that were `sent` so far; its next
+    one is due at `due_at`, epoch ms of Redis."""
 
     entry: Entry
     attempts: int
+    sent: int
     due_at: int
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that has ended, as the lane records it.
 
-    `result` is S (delivered), R (to be retried in `wait_ms`) or D (dead for `reason`);
-    `record` is the attempt's JSON, empty if no attempt was made.
+    `attempts` are those that count, `sent` all. `result` is S (delivered), R (to be retried in
+    `wait_ms`) or D (dead for `reason`); `record` is the attempt's JSON, empty if no attempt was
+    made.
     """
 
     entry: Entry
     attempts: int
+    sent: int
     result: Result
     wait_ms: int = 0
     reason: str = ""
     record: bytes = b""
+
+
+class LaneChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows from attempts for the lane as a whole.
+
+    `breaker` None leaves it as it is; `forward` makes every retry due now; `reached` names the
+    receiver if it was connected to; `disabled` is the subscription as it is to be stored, with
+    `as_read` the record that this builds on.
+    """
+
+    resumed: bytes
+    breaker: Breaker | None = None
+    bucket: Bucket | None = None
+    forward: bool = False
+    reached: str = ""
+    as_read: bytes = b""
+    disabled: bytes = b""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How the subscription stood when attempts were recorded: its last resume, and the version
+    of all subscriptions."""
+
+    resumed: bytes
+    version: int
 
 
 class Lanes:
@@ -72,57 +126,131 @@ class Lanes:
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
+        self._open = load(redis, "open_lane")
         self._record = load(redis, "record_attempts")
         self._release = load(redis, "release_lane")
+        self._note_unreachable = load(redis, "note_unreachable")
 
-    async def read(self, subscription_id: str, after: str | None, count: int) -> list[Entry]:
-        """At most `count` entries behind the position `after`, oldest first."""
-        found = await read_stream(self._redis, keys.lane(subscription_id), after, count)
+    async def open(self, subscription_id: str) -> OpenedLane:
+        """Begins a turn at a lane whose lease is held."""
+        now, breaker, bucket, resumed, cursor, failing, record, version = await self._open(
+            keys=[
+                keys.lane_state(subscription_id),
+                keys.lane_failing(subscription_id),
+                keys.subscription(subscription_id),
+                keys.SUBSCRIPTIONS_VERSION,
+            ]
+        )
+        stored_at, _, start = cursor.decode().partition(" ")
+        if not start or not 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
+            start = "-"
+        return OpenedLane(
+            now=now,
+            breaker=_decode_breaker(breaker) if breaker else Breaker(),
+            bucket=_decode_bucket(bucket) if bucket else None,
+            resumed=resumed,
+            start=start,
+            failing=failing,
+            subscription=_decode_subscription(record) if record else None,
+            version=int(version),
+        )
+
+    async def read(self, subscription_id: str, start: str, count: int) -> list[Entry]:
+        """At most `count` entries from `start` on, oldest first; "(" before it leaves it out."""
+        found = cast(
+            "list[StreamEntry]",
+            await self._redis.xrange(keys.lane(subscription_id), start, "+", count=count),
+        )
         return [_entry(entry_id, fields) for entry_id, fields in found]
 
-    async def now_ms(self) -> int:
-        """The present by the clock of Redis, which all due times are told by, in epoch ms."""
-        seconds, microseconds = await self._redis.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
+    async def failing(self, subscription_id: str, order_keys: Sequence[str]) -> set[str]:
+        """Those of the courses whose heads have failed and wait."""
+        if not order_keys:
+            return set()
+        found = await read_fields(self._redis, keys.lane_failing(subscription_id), order_keys)
+        return {key for key, state in zip(order_keys, found, strict=True) if state is not None}
 
-    async def failing(self, subscription_id: str) -> list[Failing]:
-        """The entries that have failed and wait for their next attempt."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(keys.lane_failing(subscription_id))
-            pipeline.zrange(keys.lane_retries(subscription_id), 0, -1, withscores=True)
-            failing, retries = await pipeline.execute()
-        due_at = {position: int(score) for position, score in retries}
-        waiting = []
-        for position, state in failing.items():
-            attempts, letter, order_key = state.split(b" ", 2)
-            entry = Entry(position.decode(), order_key.decode(), _BY_LETTER[letter])
-            waiting.append(Failing(entry, int(attempts), due_at.get(position, 0)))
-        return waiting
+    async def retries(
+        self, subscription_id: str, until: int | None, count: int
+    ) -> tuple[list[Failing], int | None]:
+        """At most `count` retries due by `until` (epoch ms of Redis; None: whenever), those due
+        first first, and when the first of the others is due."""
+        retries = cast(
+            "list[tuple[bytes, float]]",
+            await self._redis.zrange(keys.lane_retries(subscription_id), 0, count, withscores=True),
+        )
+        later = int(retries[count][1]) if len(retries) > count else None
+        chosen: list[tuple[bytes, int]] = []
+        for key, due_at in retries[:count]:
+            if until is not None and due_at > until:
+                later = int(due_at)
+                break
+            chosen.append((key, int(due_at)))
+        states = (
+            await read_fields(
+                self._redis, keys.lane_failing(subscription_id), [key.decode() for key, _ in chosen]
+            )
+            if chosen
+            else []
+        )
+        failing = []
+        for (key, due_at), state in zip(chosen, states, strict=True):
+            if state is not None:
+                position, attempts, sent, rendering = state.split(b" ")
+                entry = Entry(position.decode(), key.decode(), _BY_LETTER[rendering])
+                failing.append(Failing(entry, int(attempts), int(sent), due_at))
+        return failing, later
+
+    async def note_unreachable(self, receiver: str) -> tuple[int, int]:
+        """Notes that no connection to a receiver was had; returns how many receivers that is
+        true of lately, and how many were tried."""
+        unreachable, active = await self._note_unreachable(
+            keys=[keys.NETWORK_UNREACHABLE, keys.NETWORK_REACHED], args=[receiver, WINDOW_MS]
+        )
+        return int(unreachable), int(active)
 
     async def record(
-        self, lease: Lease, recorded: Sequence[Recorded], increments: Counter[str]
-    ) -> None:
-        """Records attempts under a lease. Raises LeaseLostError if the lease is not ours."""
+        self,
+        lease: Lease,
+        recorded: Sequence[Recorded],
+        increments: Counter[str],
+        change: LaneChange,
+    ) -> Standing:
+        """Records attempts under a lease.
+
+        Raises LeaseLostError if the lease is not ours, StaleSubscriptionsError if the
+        subscription that is to be disabled was edited; then nothing was written.
+        """
         subscription_id = lease.owned_id
+        breaker, bucket = change.breaker, change.bucket
+        parked = breaker is not None and breaker.parked and not change.disabled
         arguments: list[str | int | bytes] = [
             lease.token,
             lease.duration_ms,
             MAX_ATTEMPT_RECORDS,
             len(increments),
+            change.resumed,
+            b"" if breaker is None else msgspec.json.encode(breaker),
+            breaker.parked_at or 0 if breaker is not None and parked else "",
+            b"" if bucket is None else msgspec.json.encode(bucket),
+            "1" if change.forward else "0",
+            change.reached,
+            change.as_read,
+            change.disabled,
             *flatten(increments),
         ]
         for one in recorded:
             entry = one.entry
-            detail = one.wait_ms if one.result == "R" else one.reason
+            rendering = RENDERINGS[entry.rendering]
             arguments += [
+                entry.order_key,
                 entry.position,
                 one.result,
-                one.attempts,
-                f"{RENDERINGS[entry.rendering]} {entry.order_key}",
-                detail,
+                f"{entry.position} {one.attempts} {one.sent} {rendering}",
+                one.wait_ms if one.result == "R" else one.reason,
                 one.record,
             ]
-        (status,) = await self._record(
+        status, *standing = await self._record(
             keys=[
                 lease.key,
                 keys.lane(subscription_id),
@@ -132,17 +260,35 @@ class Lanes:
                 keys.attempts(subscription_id),
                 keys.TOTALS,
                 await self._counters.key(),
+                keys.lane_state(subscription_id),
+                keys.subscription(subscription_id),
+                keys.SUBSCRIPTIONS_VERSION,
+                keys.NETWORK_UNREACHABLE,
+                keys.NETWORK_REACHED,
             ],
             args=arguments,
         )
+        if status == b"RECORD":
+            raise StaleSubscriptionsError
         if status != b"OK":
             raise LeaseLostError
+        resumed, version = standing
+        return Standing(resumed, int(version))
 
-    async def release(self, lease: Lease, last_looked_at: str | None, due: Due) -> bool:
+    async def release(
+        self,
+        lease: Lease,
+        due: Due,
+        *,
+        start: str = "-",
+        held_ms: int = 0,
+        resumed: bytes = b"",
+        bucket: Bucket | None = None,
+    ) -> bool:
         """Gives a lane back to the schedule; False if the lease was no longer ours.
 
-        `last_looked_at` is a position, None before the first, or "+" if only retries can make
-        room for more.
+        `start` is where the next sender reads on from; `held_ms` for how long nothing may wake
+        the lane if it is `held`.
         """
         subscription_id = lease.owned_id
         return bool(
@@ -153,8 +299,17 @@ class Lanes:
                     keys.lane_retries(subscription_id),
                     keys.due("lanes"),
                     keys.claimed("lanes"),
+                    keys.lane_state(subscription_id),
                 ],
-                args=[subscription_id, lease.token, last_looked_at or "-", due],
+                args=[
+                    subscription_id,
+                    lease.token,
+                    start,
+                    due,
+                    held_ms,
+                    resumed,
+                    b"" if bucket is None else msgspec.json.encode(bucket),
+                ],
             )
         )
 
@@ -164,15 +319,16 @@ class Lanes:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
             for subscription_id in subscription_ids:
+                pipeline.hexists(keys.lane_state(subscription_id), "parked")
                 pipeline.xlen(keys.lane(subscription_id))
                 pipeline.xlen(keys.lane_dead(subscription_id))
                 pipeline.xrange(keys.lane(subscription_id), "-", "+", count=1)
             found = await pipeline.execute()
         depths = []
-        for at in range(0, len(found), 3):
-            pending, dead, oldest = found[at : at + 3]
+        for at in range(0, len(found), 4):
+            parked, pending, dead, oldest = found[at : at + 4]
             oldest_at = position_ms(oldest[0][0].decode()) if oldest else None
-            depths.append(LaneDepth(pending, dead, oldest_at))
+            depths.append(LaneDepth(pending, dead, oldest_at, bool(parked)))
         return depths
 
 

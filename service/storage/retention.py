@@ -91,6 +91,7 @@ class Retention:
                     keys.lane_failing(subscription_id),
                     keys.lane_dead(subscription_id),
                     keys.TOTALS,
+                    keys.lane_state(subscription_id),
                 ],
                 args=[log_begins, _TRIMMED_AT_ONCE, EXPIRED],
             )

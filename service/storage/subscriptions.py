@@ -13,6 +13,7 @@ from service.domain.signing import Signature, SigningSecret, make_secret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.storage import keys
 from service.storage.hashes import read_field, read_fields
+from service.storage.ids import new_token
 from service.storage.index import IndexPosition, page_of_ids
 from service.storage.scripts import load
 from service.storage.sealing import Sealer
@@ -42,6 +43,7 @@ class SubscriptionStore:
         self._sealer = sealer
         self._write = load(redis, "write_subscription")
         self._delete = load(redis, "delete_subscription")
+        self._resume = load(redis, "resume_subscription")
         self._read_all = load(redis, "read_subscriptions")
 
     async def create(
@@ -62,6 +64,11 @@ class SubscriptionStore:
     async def get(self, subscription_id: str) -> Subscription:
         """One subscription. Raises NotFoundError."""
         return _decode(await self._field(subscription_id, "record"))
+
+    async def get_with_record(self, subscription_id: str) -> tuple[Subscription, bytes]:
+        """One subscription, and its record as stored. Raises NotFoundError."""
+        record = await self._field(subscription_id, "record")
+        return _decode(record), record
 
     async def get_many(self, subscription_ids: Sequence[str]) -> list[Subscription | None]:
         """The subscriptions with these ids, None where there is none."""
@@ -128,6 +135,33 @@ class SubscriptionStore:
                 return after, secrets
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
 
+    async def resume(self, subscription_id: str, now: int) -> Subscription:
+        """Brings a subscription back to active, whatever stopped it, and makes everything on
+        its lane due now. Raises NotFoundError."""
+        for _ in range(_EDITS_TRIED):
+            record = await self._field(subscription_id, "record")
+            before = _decode(record)
+            after = msgspec.structs.replace(
+                before, paused=False, disabled_reason=None, updated_at=now
+            )
+            status = await self._resume(
+                keys=[
+                    keys.subscription(subscription_id),
+                    keys.SUBSCRIPTIONS_VERSION,
+                    keys.lane(subscription_id),
+                    keys.lane_retries(subscription_id),
+                    keys.lane_state(subscription_id),
+                    keys.TOTALS,
+                    keys.due("lanes"),
+                    keys.claimed("lanes"),
+                    keys.lease("lanes", subscription_id),
+                ],
+                args=[subscription_id, record, _encode(after), new_token()],
+            )
+            if status == b"OK":
+                return after
+        raise ConflictError(f"others are editing subscription {subscription_id}: try again")
+
     async def delete(self, subscription_id: str) -> None:
         """Deletes a subscription with its lane. Raises NotFoundError."""
         deleted = await self._delete(
@@ -141,6 +175,7 @@ class SubscriptionStore:
                 keys.due("lanes"),
                 keys.claimed("lanes"),
                 keys.lease("lanes", subscription_id),
+                keys.lane_state(subscription_id),
                 keys.lane_retries(subscription_id),
                 keys.lane_failing(subscription_id),
                 keys.attempts(subscription_id),

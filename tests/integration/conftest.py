@@ -20,10 +20,17 @@ from standardwebhooks import Webhook
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
+from service.domain.breaker import Breaker
 from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
 from service.domain.signing import read_secret
-from service.domain.subscriptions import Lane, Rendering, Subscription
+from service.domain.subscriptions import (
+    Lane,
+    Rendering,
+    Subscription,
+    SubscriptionState,
+    state_of,
+)
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
 from service.storage import keys
@@ -38,6 +45,12 @@ from workers.process import JobContext
 UPSTREAM_ID = "workday:integration"
 
 
+async def redis_now(redis: Redis) -> int:
+    """Epoch ms by the clock of Redis."""
+    seconds, microseconds = await redis.time()
+    return seconds * 1000 + microseconds // 1000
+
+
 class QuietDispatcher:
     """Stands in for enqueueing: the tests run jobs themselves."""
 
@@ -47,6 +60,9 @@ class QuietDispatcher:
     async def dispatch(self, *kinds: str, scheduler: str | None = None) -> int:
         self.calls += 1
         return 0
+
+    async def dispatch_soon(self, *kinds: str) -> None:
+        self.calls += 1
 
 
 @pytest.fixture
@@ -199,6 +215,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.answer: Callable[[dict], int] = lambda _event: 204
+        self.extra: dict[str, str] = {}
         self.received: list[tuple[str, dict, bytes]] = []
         self.headers: list[Mapping[str, str]] = []
         self.secret = new_secret()
@@ -223,7 +240,7 @@ class Hook:
         self.at_once -= 1
         self.headers.append(request.headers)
         self.received.append((request.headers["webhook-id"], event, body))
-        return web.Response(status=self.answer(event), text="so be it")
+        return web.Response(status=self.answer(event), text="so be it", headers=self.extra)
 
     async def holds(self, count: int) -> None:
         """Waits until so many requests are being held back at the gate."""
@@ -255,7 +272,6 @@ class Harness:
         self.context = context
         self.services = context.services
         self.id = subscription.id
-        self._step = b""
 
     async def emit(self, *course_ids: str, rendering: Rendering = Rendering.FULL) -> None:
         """Commits one `course.updated` for each of the courses, in order."""
@@ -265,14 +281,16 @@ class Harness:
         await redis.zadd(keys.claimed("walks"), {"int_a": 9e15})
         lease = await services.leases.take("walks", "int_a", 9_000_000_000_000_000, 10_000)
         version = int(await redis.get(keys.SUBSCRIPTIONS_VERSION))
+        active = state_of(await self.subscription()) is SubscriptionState.ACTIVE
         for number, course_id in enumerate(course_ids):
-            step = self._step + b"."
+            stored = await redis.hget(keys.integration("int_a"), "walk") or b""
+            step = stored + b"."
             await services.catalogue.commit(
                 lease,
                 epoch="ep",
                 walk_id="walk",
                 subscriptions_version=version,
-                progress=Progress(self._step, step),
+                progress=Progress(stored, step),
                 batch=Batch(
                     changes=[
                         Change(
@@ -289,28 +307,69 @@ class Harness:
                                 facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
                                 body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
                                 order_key=course_id,
-                                lanes=(Lane(self.id, rendering),),
+                                lanes=(Lane(self.id, rendering, active),),
                             ),
                         )
                     ]
                 ),
                 increments=Counter(),
             )
-            self._step = step
         await services.leases.drop(lease, None)
 
     async def claim(self) -> int:
-        await self.services.redis.zadd(keys.due("lanes"), {self.id: 0})
+        due = keys.due("lanes")
+        # In a script that begins with a removal, for tests at the memory limit.
+        script = (
+            "redis.call('ZREM', KEYS[1], ARGV[1]) return redis.call('ZADD', KEYS[1], 0, ARGV[1])"
+        )
+        await self.services.redis.eval(script, 1, due, self.id)
         (claims,) = await self.services.schedule.claim([ClaimLimit("lanes", "q", 10, 10)], 30_000)
         return claims.token
 
     async def turn(self) -> None:
-        await deliver_batch(self.context, [(self.id, await self.claim())])
+        token = await self.claim()
+        try:
+            await deliver_batch(self.context, [(self.id, token)])
+            await asyncio.gather(*self.context.lingering)
+        except asyncio.CancelledError:  # as when its process dies
+            await self.kill()
+            raise
+
+    async def kill(self) -> None:
+        """Ends whatever is under way without a word."""
+        under_way = [*self.context.lingering]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def make_retries_due(self) -> None:
         redis = self.services.redis
-        for position in await redis.zrange(keys.lane_retries(self.id), 0, -1):
-            await redis.zadd(keys.lane_retries(self.id), {position: 1})
+        for order_key in await redis.zrange(keys.lane_retries(self.id), 0, -1):
+            await redis.zadd(keys.lane_retries(self.id), {order_key: 1})
+
+    async def now(self) -> int:
+        return await redis_now(self.services.redis)
+
+    async def next_turn_at(self) -> int | None:
+        (at,) = await self.services.schedule.next_at("lanes", [self.id])
+        return at
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets the sender believe that so much time has passed."""
+        opened = self.services.lanes.open
+
+        async def open_later(subscription_id):
+            lane = await opened(subscription_id)
+            return msgspec.structs.replace(lane, now=lane.now + int(seconds * 1000))
+
+        self.services.lanes.open = open_later
+
+    async def breaker(self):
+        stored = await self.services.redis.hget(keys.lane_state(self.id), "breaker")
+        return msgspec.json.decode(stored or b"{}", type=Breaker)
+
+    async def subscription(self) -> Subscription:
+        return await self.services.subscriptions.get(self.id)
 
     async def depth(self):
         (depth,) = await self.services.lanes.depth_many([self.id])

@@ -13,10 +13,11 @@ from service.storage import keys
 from service.storage.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.counters import Counters
 from service.storage.event_log import EventLog
-from service.storage.lanes import Lanes, Recorded
+from service.storage.lanes import LaneChange, Lanes, Recorded
 from service.storage.leases import Lease, Leases
 from service.storage.schedule import ClaimLimit, Schedule
 from service.storage.scripts import source
+from tests.integration.conftest import redis_now
 
 FINGERPRINT = Fingerprint(
     deleted=False, raw=b"r" * 16, paths=b"p" * 95, remote_id="32", origin_id=None
@@ -70,7 +71,7 @@ async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis
     assert event.id == f"evt_{kept.event}"
     assert event_position(event.id) == (event.position, event.id[-12:])
     assert event.previous_sequence is None
-    (entry,) = await Lanes(redis, Counters(redis)).read("sub_1", None, 10)
+    (entry,) = await Lanes(redis, Counters(redis)).read("sub_1", "-", 10)
     assert (entry.position, entry.order_key, entry.rendering) == (
         event.position,
         "k",
@@ -194,26 +195,29 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
         )
     lanes = Lanes(redis, Counters(redis))
     sender = await lane_lease(redis)
-    one, two, three = await lanes.read("sub_1", None, 10)
-    before = await lanes.now_ms()
+    one, two, three = await lanes.read("sub_1", "-", 10)
+    before = await redis_now(redis)
     await lanes.record(
         sender,
         [
-            Recorded(entry=one, attempts=1, result="S"),
-            Recorded(entry=two, attempts=1, result="R", wait_ms=60_000),
-            Recorded(entry=three, attempts=1, result="D", reason="gone"),
+            Recorded(entry=one, attempts=1, sent=1, result="S"),
+            Recorded(entry=two, attempts=1, sent=2, result="R", wait_ms=60_000),
+            Recorded(entry=three, attempts=1, sent=1, result="D", reason="gone"),
         ],
         Counter(),
+        LaneChange(resumed=b""),
     )
-    assert [entry.position for entry in await lanes.read("sub_1", None, 10)] == [two.position]
-    (failing,) = await lanes.failing("sub_1")
-    assert (failing.entry, failing.attempts) == (two, 1)
+    assert [entry.position for entry in await lanes.read("sub_1", "-", 10)] == [two.position]
+    assert await lanes.failing("sub_1", ["k", "other"]) == {"k"}
+    (failing,), _ = await lanes.retries("sub_1", None, 10)
+    assert (failing.entry, failing.attempts, failing.sent) == (two, 1, 2)
+    assert await lanes.retries("sub_1", before, 10) == ([], failing.due_at)
     assert 60_000 <= failing.due_at - before <= 62_000
     (depth,) = await lanes.depth_many(["sub_1"])
     assert (depth.pending, depth.dead) == (1, 1)
     _, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (1, 1)
-    assert await lanes.release(sender, three.position, "later")
+    assert await lanes.release(sender, "later", start=f"({three.position}")
     assert await redis.zscore(keys.due("lanes"), "sub_1") == failing.due_at
 
 
@@ -221,12 +225,12 @@ async def test_a_record_sent_twice_counts_once(redis, lease):
     await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
     lanes = Lanes(redis, Counters(redis))
     sender = await lane_lease(redis)
-    (entry,) = await lanes.read("sub_1", None, 10)
+    (entry,) = await lanes.read("sub_1", "-", 10)
     increments = Counter({"attempts_total|status": 1})
-    retry = Recorded(entry=entry, attempts=1, result="R", wait_ms=1, record=b"{}")
-    dead = Recorded(entry=entry, attempts=2, result="D", reason="r", record=b"{}")
+    retry = Recorded(entry=entry, attempts=1, sent=1, result="R", wait_ms=1, record=b"{}")
+    dead = Recorded(entry=entry, attempts=2, sent=2, result="D", reason="r", record=b"{}")
     for recorded in (retry, retry, dead, dead):
-        await lanes.record(sender, [recorded], increments)
+        await lanes.record(sender, [recorded], increments, LaneChange(resumed=b""))
     counters, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (0, 1)
     assert counters["attempts_total|status"] == 2
@@ -238,5 +242,5 @@ async def test_a_lane_with_unseen_entries_is_due_at_once(redis, lease):
     sender = await lane_lease(redis)
     await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
     assert await redis.zscore(keys.due("lanes"), "sub_1") is None  # someone is at work on it
-    await Lanes(redis, Counters(redis)).release(sender, None, "later")
+    await Lanes(redis, Counters(redis)).release(sender, "later")
     assert await redis.zscore(keys.due("lanes"), "sub_1") is not None

@@ -15,7 +15,7 @@ from service.domain.lane import Entry, Window
 from service.domain.subscriptions import Rendering
 
 MAX_WAITING_PER_COURSE = 2
-MAX_KNOWN = 10
+MAX_WAITING = 10
 READ = 3
 PREPARED = 4
 RETRY_MS = 100
@@ -27,7 +27,7 @@ COURSES = [f"course-{number}" for number in range(8)]
 def low_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lane, "MAX_WAITING_PER_COURSE", MAX_WAITING_PER_COURSE)
-        patch.setattr(lane, "MAX_KNOWN", MAX_KNOWN)
+        patch.setattr(lane, "MAX_WAITING", MAX_WAITING)
         yield
 
 
@@ -36,11 +36,13 @@ def position(number: int) -> str:
 
 
 class Store:
-    """What outlives a sender: the lane in its order, and what has failed and when it is due."""
+    """What outlives a sender: the lane in its order, which heads have failed and when they are
+    due, and from where the next sender reads."""
 
     def __init__(self) -> None:
         self.lane: dict[str, Entry] = {}
-        self.failing: dict[str, int] = {}
+        self.failing: dict[str, tuple[Entry, int]] = {}
+        self.start: str | None = None
         self.appended = 0
 
     def append(self, course: str) -> None:
@@ -48,8 +50,8 @@ class Store:
         entry = Entry(position(self.appended), course, Rendering.FULL)
         self.lane[entry.position] = entry
 
-    def read(self, after: str | None, count: int) -> list[Entry]:
-        return [entry for entry in self.lane.values() if after is None or entry.position > after][
+    def read(self, start: str | None, count: int) -> list[Entry]:
+        return [entry for entry in self.lane.values() if start is None or entry.position >= start][
             :count
         ]
 
@@ -66,36 +68,65 @@ class Sender:
         self.window = Window()
         self.prepared: list[Entry] = []
         self.in_flight: list[Entry] = []
-        self.cursor: str | None = None
+        self.start, store.start = store.start, None
         self.exhausted = False
-        for failed, due_at in store.failing.items():
-            self.window.offer_failing(store.lane[failed], due_at)
+        self.reads = 0
+
+    def hand_over(self) -> None:
+        """Ends the turn with everything recorded; what is prepared goes unsent."""
+        assert not self.in_flight
+        unsent = self.window.unsent()
+        starts = [start for start in (unsent, self.start) if start is not None]
+        self.store.start = min(starts) if self.start is not None else None
 
     def prepare(self, now: int) -> None:
         while len(self.prepared) < PREPARED:
-            entry = self.window.take(now)
+            if not self.window.retries:
+                for course, (entry, due_at) in sorted(self.store.failing.items()):
+                    if due_at <= now and course not in self.out():
+                        self.window.offer_retry(entry)
+            more = not self.window.first_attempts and self.read()
+            entry = self.window.take()
             if entry is not None:
                 self.take_out(entry)
-            elif not self.read():
+            elif not more:
                 break
 
+    def prepare_probe(self) -> None:
+        """What a parked lane tries: one event, whenever it is due."""
+        while not self.window.first_attempts and self.read():
+            pass
+        if not self.window.first_attempts and self.store.failing:
+            entry, _ = next(iter(self.store.failing.values()))
+            self.window.offer_retry(entry)
+        entry = self.window.take()
+        if entry is not None:
+            self.take_out(entry)
+
+    def out(self) -> list[str]:
+        return [one.order_key for one in (*self.prepared, *self.in_flight)]
+
     def take_out(self, entry: Entry) -> None:
-        out = [one.order_key for one in (*self.prepared, *self.in_flight)]
-        assert entry.order_key not in out, "two entries of one course are out"
+        assert entry.order_key not in self.out(), "two entries of one course are out"
         assert entry == self.store.first_of(entry.order_key), "an earlier one is undelivered"
         self.prepared.append(entry)
 
     def read(self) -> bool:
-        if self.window.reread:
+        rewind = self.window.rewind
+        busy = self.prepared or self.in_flight or self.window.retries
+        if rewind is not None and (self.exhausted or not busy):
+            if self.start is not None and rewind < self.start:
+                self.start = rewind
             self.window.restart()
-            self.cursor, self.exhausted = None, False
-        if self.exhausted or self.window.full:
+            self.exhausted = False
+        if self.exhausted:
             return False
-        found = self.store.read(self.cursor, READ)
+        self.reads += 1
+        found = self.store.read(self.start, READ)
         for entry in found:
-            self.window.offer(entry)
+            self.window.offer(entry, failing=entry.order_key in self.store.failing)
         if found:
-            self.cursor = found[-1].position
+            self.start = found[-1].position + "~"
         self.exhausted = len(found) < READ
         return bool(found)
 
@@ -106,14 +137,14 @@ class Sender:
     def settle(self, entry: Entry) -> None:
         self.in_flight.remove(entry)
         del self.store.lane[entry.position]
-        self.store.failing.pop(entry.position, None)
+        self.store.failing.pop(entry.order_key, None)
         self.window.settle(entry)
         self.recorded()
 
     def fail(self, entry: Entry, due_at: int) -> None:
         self.in_flight.remove(entry)
-        self.store.failing[entry.position] = due_at
-        self.window.retry(entry, due_at)
+        self.store.failing[entry.order_key] = (entry, due_at)
+        self.window.fail(entry)
         self.recorded()
 
     def recorded(self) -> None:
@@ -137,7 +168,7 @@ class Sender:
 
 
 class LaneMachine(RuleBasedStateMachine):
-    """Events come, attempts end well or badly, senders come and go."""
+    """Events come, attempts end well or badly, lanes are held and parked, senders come and go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,11 +201,37 @@ class LaneMachine(RuleBasedStateMachine):
         self.now += elapsed
 
     @rule(concurrency=st.integers(1, 4))
-    def another_sender_takes_over(self, concurrency: int) -> None:
+    def the_sender_dies_and_another_takes_over(self, concurrency: int) -> None:
         self.sender = Sender(self.store, concurrency)
+
+    @precondition(lambda self: not self.sender.in_flight)
+    @rule(concurrency=st.integers(1, 4))
+    def the_lane_is_held_and_handed_over(self, concurrency: int) -> None:
+        """As by a hold, by parking, by disabling, by an edit or by the end of a turn."""
+        self.sender.hand_over()
+        self.sender = Sender(self.store, concurrency)
+
+    @precondition(lambda self: not self.sender.in_flight)
+    @rule(succeeds=st.booleans())
+    def a_probe_is_sent(self, succeeds: bool) -> None:
+        self.sender.hand_over()
+        self.sender = Sender(self.store, 1)
+        self.sender.prepare_probe()
+        self.sender.send()
+        for entry in list(self.sender.in_flight):
+            if succeeds:
+                self.sender.settle(entry)
+                self.store.failing = {
+                    course: (waiting, 0) for course, (waiting, _) in self.store.failing.items()
+                }
+            else:
+                self.sender.fail(entry, self.now + RETRY_MS)
+        self.sender.hand_over()
+        self.sender = Sender(self.store, 2)
 
     def finish(self) -> None:
         if not self.sender.in_flight:  # its turn is over; what came since is for the next one
+            self.sender.hand_over()
             self.sender = Sender(self.store, self.sender.concurrency)
         self.sender.drain(self.now)
 
@@ -183,17 +240,17 @@ class LaneMachine(RuleBasedStateMachine):
         """When the sender has nothing left to do, all that is on the lane waits for a retry of
         its own course."""
         self.finish()
-        waiting = {self.store.lane[failed].order_key for failed in self.store.failing}
-        assert {entry.order_key for entry in self.store.lane.values()} == waiting
-        assert all(due_at > self.now for due_at in self.store.failing.values())
-        assert self.sender.window.idle == (not self.store.lane)
+        assert {entry.order_key for entry in self.store.lane.values()} == self.store.failing.keys()
+        assert all(due_at > self.now for _, due_at in self.store.failing.values())
+        assert self.sender.window.idle
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        assert len(self.sender.window._heads) <= MAX_KNOWN + READ
-        behind = self.sender.window._behind.values()
+        window = self.sender.window
+        assert len(window._heads) <= PREPARED + 4 + READ + window.retries
+        behind = window._behind.values()
         assert all(len(waiting) <= MAX_WAITING_PER_COURSE for waiting in behind)
-        assert sum(map(len, behind)) < MAX_KNOWN
+        assert sum(map(len, behind)) == window._waiting <= MAX_WAITING
 
     def teardown(self) -> None:
         """Attempts succeed in the end: everything arrives, each course in its order."""
@@ -208,14 +265,13 @@ TestLane = LaneMachine.TestCase
 
 
 @given(
-    st.lists(st.integers(1, 6), min_size=1, max_size=MAX_KNOWN - 1),
-    st.lists(st.integers(1, 6), min_size=1, max_size=MAX_KNOWN),
+    st.lists(st.integers(1, 6), min_size=1, max_size=30),
+    st.lists(st.integers(1, 6), min_size=1, max_size=10),
     st.integers(1, 4),
     st.booleans(),
     st.randoms(use_true_random=False),
 )
 def test_courses_that_fail_hold_up_no_other(broken, sound, concurrency, known_before, source):
-    """As long as fewer courses fail than the window holds."""
     failing = {f"failing-{number}": events for number, events in enumerate(broken)}
     others = {f"sound-{number}": events for number, events in enumerate(sound)}
     events = [course for course, count in (failing | others).items() for _ in range(count)]
@@ -224,15 +280,15 @@ def test_courses_that_fail_hold_up_no_other(broken, sound, concurrency, known_be
     for course in events:
         store.append(course)
     if known_before:
-        Sender(store, concurrency).drain(0, frozenset(failing))
+        earlier = Sender(store, concurrency)
+        earlier.drain(0, frozenset(failing))
+        earlier.hand_over()
         for course in events:
             store.append(course)
 
-    sender = Sender(store, concurrency)
-    sender.drain(0, frozenset(failing))
+    Sender(store, concurrency).drain(0, frozenset(failing))
 
     assert {entry.order_key for entry in store.lane.values()} == failing.keys()
-    assert sum(map(len, sender.window._behind.values())) < MAX_KNOWN
     assert len(store.failing) == len(failing)
 
 
@@ -249,7 +305,10 @@ def test_deliveries_of_a_course_keep_the_order_of_the_lane(courses, concurrency,
     now = 0
     while store.lane:
         broken = frozenset(course for course, left in failures.items() if left > 0)
-        delivered += Sender(store, concurrency).drain(now, broken)
+        sender = Sender(store, concurrency)
+        delivered += sender.drain(now, broken)
+        if data.draw(st.booleans()):
+            sender.hand_over()
         failures = {course: left - 1 for course, left in failures.items()}
         now += RETRY_MS
 
@@ -260,27 +319,36 @@ def test_deliveries_of_a_course_keep_the_order_of_the_lane(courses, concurrency,
         ]
 
 
-def test_more_failing_courses_than_the_window_holds_stop_the_reading_and_not_the_retries():
+def test_a_long_lane_behind_failures_is_not_read_again_by_every_sender():
     store = Store()
-    for number in range(3 * MAX_KNOWN):
-        store.append(f"failing-{number}")
-    every = frozenset(entry.order_key for entry in store.lane.values())
-    sender = Sender(store, 2)
+    for number in range(300):
+        store.append(f"failing-{number % 3}")
+    first = Sender(store, 2)
+    first.drain(0, frozenset(f"failing-{number}" for number in range(3)))
+    first.hand_over()
+    store.append("sound")
 
-    assert sender.drain(0, every) == []
-    assert sender.window.full
-    assert MAX_KNOWN <= len(store.failing) < MAX_KNOWN + READ
-    assert len(sender.drain(RETRY_MS)) == 3 * MAX_KNOWN
+    second = Sender(store, 2)
+    assert [entry.order_key for entry in second.drain(1)] == ["sound"]
+    assert second.reads <= 2
 
 
-def test_first_attempts_go_before_retries():
+def test_first_attempts_and_retries_take_turns():
     window = Window()
-    failing, fresh = (
-        Entry(position(1), "a", Rendering.FULL),
-        Entry(position(2), "b", Rendering.THIN),
-    )
-    window.offer_failing(failing, 5)
-    window.offer(failing)
-    window.offer(fresh)
+    for number in range(3):
+        window.offer_retry(Entry(position(number), f"failing-{number}", Rendering.FULL))
+        window.offer(Entry(position(10 + number), f"sound-{number}", Rendering.FULL), failing=False)
+    window.offer(Entry(position(13), "sound-3", Rendering.FULL), failing=False)
 
-    assert [window.take(4), window.take(4), window.take(5)] == [fresh, None, failing]
+    kinds = [window.take().order_key.partition("-")[0] for _ in range(7)]
+    assert kinds == ["failing", "sound"] * 3 + ["sound"]
+    assert window.take() is None
+
+
+def test_positions_of_one_millisecond_are_ordered_by_their_counter():
+    window = Window()
+    window.offer(Entry("1795424000000-9", "a", Rendering.FULL), failing=False)
+    window.offer(Entry("1795424000000-10", "a", Rendering.FULL), failing=False)
+    first = window.take()
+    window.settle(first)
+    assert window.take().position == "1795424000000-10"

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.retry import DEFAULT_SCHEDULE, Outcome, OutcomeClass, next_delay
+from service.domain.retry import (
+    DEFAULT_SCHEDULE,
+    Outcome,
+    OutcomeClass,
+    may_go_early,
+    next_delay,
+)
 
 MIDDLE = 0.5  # the random number that leaves a delay as scheduled
 
@@ -77,3 +83,24 @@ def test_only_a_delivery_counts_as_delivered():
     delivered = [kind for kind in OutcomeClass if Outcome(kind=kind, duration_ms=1).delivered]
 
     assert delivered == [OutcomeClass.DELIVERED]
+
+
+def test_an_early_attempt_leaves_the_time_of_the_next_one_as_it_was():
+    assert next_delay(failed(), 2, DEFAULT_SCHEDULE, MIDDLE, early=290.0) == 590
+
+
+def test_probes_ahead_of_time_never_take_the_last_attempt_so_nothing_dies_sooner():
+    now = due = 0.0
+    attempts = 0
+    while True:
+        if now < due and not may_go_early(attempts, DEFAULT_SCHEDULE):
+            now = due
+        attempts += 1
+        early = max(0.0, due - now)
+        delay = next_delay(failed(), attempts, DEFAULT_SCHEDULE, MIDDLE, early=early)
+        if delay is None:
+            break
+        due = now + delay
+        now += 60  # probed every minute
+    assert attempts == len(DEFAULT_SCHEDULE) + 1
+    assert now >= sum(DEFAULT_SCHEDULE)

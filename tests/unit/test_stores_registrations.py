@@ -552,18 +552,24 @@ async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions
         await redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"})
     await redis.xadd(keys.lane_dead("sub_a"), {"p": "1-1"})
     await redis.xadd(keys.attempts("sub_a"), {"p": "1-1"})
-    await redis.zadd(keys.lane_retries("sub_a"), {"1-1": 5})
-    await redis.hset(keys.lane_failing("sub_a"), "1-1", "1 c")
+    await redis.zadd(keys.lane_retries("sub_a"), {"c": 5})
+    await redis.hset(keys.lane_failing("sub_a"), "c", "1-1 1 1 f")
+    await redis.hset(keys.lane_state("sub_a"), mapping={"parked": "5", "disabled": "5"})
     await redis.zadd(keys.due("lanes"), {"sub_a": 5})
     await redis.zadd(keys.claimed("lanes"), {"sub_a": 5})
     await redis.set(keys.lease("lanes", "sub_a"), "token")
-    await redis.hset(keys.TOTALS, mapping={"pending": 10, "dead": 4})
+    await redis.hset(keys.TOTALS, mapping={"pending": 10, "dead": 4, "parked": 2, "disabled": 1})
     await subscriptions.delete("sub_a")
     assert set(await redis.keys()) == {
         keys.TOTALS.encode(),
         keys.SUBSCRIPTIONS_VERSION.encode(),
     }
-    assert await redis.hgetall(keys.TOTALS) == {b"pending": b"7", b"dead": b"3"}
+    assert await redis.hgetall(keys.TOTALS) == {
+        b"pending": b"7",
+        b"dead": b"3",
+        b"parked": b"1",
+        b"disabled": b"0",
+    }
     with pytest.raises(NotFoundError):
         await subscriptions.delete("sub_a")
 

@@ -179,3 +179,7 @@ def test_a_lane_that_is_paused_goes_on_collecting():
 def test_a_subscription_is_active_unless_paused():
     assert state_of(subscription()) is SubscriptionState.ACTIVE
     assert state_of(subscription(paused=True)) is SubscriptionState.PAUSED
+    assert state_of(subscription(), parked=True) is SubscriptionState.PARKED
+    assert state_of(subscription(paused=True), parked=True) is SubscriptionState.PAUSED
+    gone = subscription(paused=True, disabled_reason="410")
+    assert state_of(gone, parked=True) is SubscriptionState.DISABLED

@@ -1,18 +1,23 @@
 -- Gives up entries whose events are no longer in the log, oldest first, in steps.
 --
--- KEYS  1 lane  2 retries  3 failing  4 dead  5 totals
+-- KEYS  1 lane  2 retries  3 failing  4 dead  5 totals  6 lane state
 -- ARGV  1 position before which they go  2 most at once  3 the reason
 -- Result how many went
 local gone = redis.call('XRANGE', KEYS[1], '-', '(' .. ARGV[1], 'COUNT', ARGV[2])
 for _, entry in ipairs(gone) do
-  local position = entry[1]
+  local position, key = entry[1], entry[2][2]
   redis.call('XDEL', KEYS[1], position)
-  redis.call('ZREM', KEYS[2], position)
-  local failing = redis.call('HGET', KEYS[3], position) or '0'
-  redis.call('HDEL', KEYS[3], position)
-  redis.call('XADD', KEYS[4], '*', 'p', position, 'a', string.match(failing, '^%d+'), 'r', ARGV[3])
+  local attempts = '0'
+  local failed, counted = string.match(redis.call('HGET', KEYS[3], key) or '', '^(%S+) (%d+)')
+  if failed == position then
+    attempts = counted
+    redis.call('HDEL', KEYS[3], key)
+    redis.call('ZREM', KEYS[2], key)
+  end
+  redis.call('XADD', KEYS[4], '*', 'p', position, 'a', attempts, 'r', ARGV[3])
 end
 if #gone > 0 then
+  redis.call('HDEL', KEYS[6], 'cursor')
   redis.call('HINCRBY', KEYS[5], 'pending', -#gone)
   redis.call('HINCRBY', KEYS[5], 'dead', #gone)
 end

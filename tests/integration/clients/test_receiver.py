@@ -46,6 +46,21 @@ async def test_a_2xx_answer_is_a_delivery(client: OutboundClient, listen: Listen
     assert "accept-encoding" not in request.headers
 
 
+async def test_the_lookup_of_a_name_is_timed_and_an_address_needs_none(
+    listen: Listen,
+):
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer()
+
+    peer = await listen(script)
+    async with open_client(AddressGuard(["127.0.0.0/8", "localhost"])) as client:
+        by_address = await attempt(client, peer.url)
+        port = peer.url.rpartition(":")[2].partition("/")[0]
+        by_name = await attempt(client, f"http://localhost:{port}/hook")
+    assert (by_address.dns_ms, by_name.delivered) == (None, True)
+    assert 0 <= by_name.dns_ms <= by_name.connect_ms
+
+
 async def test_small_answers_of_any_status_leave_the_connection_for_the_next_attempt(
     client: OutboundClient, listen: Listen
 ):

@@ -5,6 +5,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from standardwebhooks import Webhook
 
@@ -51,10 +52,12 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
         "public_key": None,
         "headers": {},
         "max_concurrency": 8,
+        "rate_per_second": None,
         "timeout_seconds": 15.0,
         "retry_schedule_seconds": [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
         "paused": False,
         "state": "active",
+        "disabled_reason": None,
         "pending": 0,
         "dead": 0,
         "oldest_pending_at": None,
@@ -76,6 +79,7 @@ async def test_every_field_is_stored_as_sent(client) -> None:
         "payload": "thin",
         "format": "cloudevents",
         "max_concurrency": 1,
+        "rate_per_second": 0.5,
         "timeout_seconds": 2.5,
         "retry_schedule_seconds": [1, 1, 2],
         "paused": True,
@@ -104,27 +108,21 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
             "signature": "rsa",
             "secret": "whsec_c2hvcnQ=",
             "max_concurrency": 0,
+            "rate_per_second": 0,
             "timeout_seconds": 3600,
             "retry_schedule_seconds": [5, 300, "1800", 0],
             "paused": 1,
             "urll": "x",
             "pending": 3,
+            "disabled_reason": None,
         },
     )
     errors = refused(
         answer,
         *("url", "description", "event_types[1]", "integration_ids[1]", "labels", "changed"),
-        *(
-            "payload",
-            "format",
-            "headers.host",
-            "headers.a b",
-            "headers.ok",
-            "headers.no",
-            "secret",
-            "signature",
-        ),
-        *("max_concurrency", "timeout_seconds", "retry_schedule_seconds[2]"),
+        *("payload", "format", "headers.host", "headers.a b", "headers.ok", "headers.no"),
+        *("secret", "signature", "max_concurrency", "rate_per_second", "timeout_seconds"),
+        *("disabled_reason", "retry_schedule_seconds[2]"),
         *("retry_schedule_seconds[3]", "paused", "urll", "pending"),
     )
     assert "COURSEWIRE_ALLOWED_TARGETS=192.168.1.1" in errors["url"]["remedy"]
@@ -211,9 +209,74 @@ async def test_a_deleted_subscription_is_gone(client, problem, path) -> None:
         ("GET", f"{path}/secret"),
         ("POST", f"{path}/secret/rotate"),
         ("POST", f"{path}/test"),
+        ("POST", f"{path}/resume"),
     ):
         problem(await client.request(method, place), "not-found", 404)
     problem(await client.patch(path, json={}), "not-found", 404)
+
+
+async def disable(services, subscription_id) -> None:
+    await services.subscriptions.update(
+        subscription_id, lambda old: msgspec.structs.replace(old, disabled_reason="410 Gone")
+    )
+    await services.redis.hset(keys.lane_state(subscription_id), "disabled", "1")
+    await services.redis.hincrby(keys.TOTALS, "disabled", 1)
+
+
+async def test_a_disabled_subscription_says_why_and_no_edit_brings_it_back(
+    client, services, path, subscription
+) -> None:
+    await disable(services, subscription["id"])
+    shown = (await client.get(path)).json()
+    assert (shown["state"], shown["disabled_reason"]) == ("disabled", "410 Gone")
+    for sent in ({"paused": True}, {"paused": False}, {"url": "https://other.example/"}):
+        assert (await client.patch(path, json=sent)).json()["state"] == "disabled"
+    assert await services.redis.zscore(keys.due("lanes"), subscription["id"]) is None
+
+
+async def test_resuming_brings_back_whatever_stopped_it_and_makes_everything_due(
+    client, services, path, subscription
+) -> None:
+    redis, name = services.redis, subscription["id"]
+    await disable(services, name)
+    await client.patch(path, json={"paused": True})
+    await redis.hset(keys.lane_state(name), mapping={"parked": "5", "breaker": "{}"})
+    await redis.hincrby(keys.TOTALS, "parked", 1)
+    await redis.xadd(keys.lane(name), {"k": "c", "r": "f"})
+    await redis.zadd(keys.lane_retries(name), {"c": 9e15, "d": 8e15})
+    await redis.zadd(keys.claimed("lanes"), {name: 9e15})  # held back
+    version, _ = await services.subscriptions.all_for_matching()
+
+    shown = (await client.post(f"{path}/resume")).json()
+
+    assert (shown["state"], shown["disabled_reason"], shown["paused"]) == ("active", None, False)
+    assert await redis.zscore(keys.due("lanes"), name) is not None
+    assert await redis.zscore(keys.claimed("lanes"), name) is None
+    assert await redis.zrange(keys.lane_retries(name), 0, -1, withscores=True) == [
+        (b"c", 0.0),
+        (b"d", 0.0),
+    ]
+    assert await redis.hgetall(keys.TOTALS) == {b"disabled": b"0", b"parked": b"0"}
+    assert (await services.subscriptions.all_for_matching())[0] > version
+
+
+async def test_a_lane_at_work_is_not_handed_out_again_by_a_resume(
+    client, services, path, subscription
+) -> None:
+    redis, name = services.redis, subscription["id"]
+    await redis.xadd(keys.lane(name), {"k": "c", "r": "f"})
+    await redis.zadd(keys.claimed("lanes"), {name: 9e15})
+    await redis.set(keys.lease("lanes", name), "token")
+    assert (await client.post(f"{path}/resume")).status_code == 200
+    assert await redis.zscore(keys.due("lanes"), name) is None
+    assert await redis.zscore(keys.claimed("lanes"), name) == 9e15
+
+
+async def test_a_parked_lane_is_shown_as_such(client, services, path, subscription) -> None:
+    await services.redis.hset(keys.lane_state(subscription["id"]), "parked", "5")
+    assert (await client.get(path)).json()["state"] == "parked"
+    paused = await client.patch(path, json={"paused": True})
+    assert paused.json()["state"] == "paused"
 
 
 async def test_a_test_event_is_posted_signed_and_the_attempt_returned(

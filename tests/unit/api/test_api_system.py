@@ -46,6 +46,7 @@ PROTECTED = [
     ("DELETE", "/v1/subscriptions/x"),
     ("GET", "/v1/subscriptions/x/secret"),
     ("POST", "/v1/subscriptions/x/secret/rotate"),
+    ("POST", "/v1/subscriptions/x/resume"),
     ("POST", "/v1/subscriptions/x/test"),
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/events"),
