@@ -15,7 +15,9 @@ import msgspec
 import pytest
 
 from service.clients.upstream import Page, RateLimit
+from service.domain import diff
 from service.domain.errors import UpstreamError, UpstreamInputError
+from service.domain.fingerprint import CURRENT
 from service.domain.guards import Guards
 from service.domain.integrations import DELTA_OVERLAP_MS
 from service.domain.walking import sorted_digests
@@ -261,7 +263,19 @@ def _commit_on_top_of_anything(patch: Patch) -> None:
 
 def _compare_bytes(patch: Patch) -> None:
     """Other bytes are another course."""
-    patch.setattr("service.domain.diff._changed", lambda *_: ("revisions",))
+    patch.setattr(diff, "_changed", lambda *_: ("revisions",))
+
+
+def _compare_only_the_same_version(patch: Patch) -> None:
+    """A fingerprint of another version is another fingerprint."""
+    changed = diff._changed
+
+    def compare(course, current, known, ignored):
+        if known.version != CURRENT.tag:
+            return ("revisions",)
+        return changed(course, current, known, ignored)
+
+    patch.setattr(diff, "_changed", compare)
 
 
 def _keep_the_refused_cursor(patch: Patch) -> None:
@@ -312,6 +326,7 @@ CARELESS: dict[str, Callable[[Patch], None]] = {
     "lease": _give_all_one_token,
     "commits build on the last": _commit_on_top_of_anything,
     "canonical form": _compare_bytes,
+    "older fingerprints are understood": _compare_only_the_same_version,
     "a refused cursor is given up": _keep_the_refused_cursor,
     "horizon": _trust_any_watermark,
     "regular sweeps": _sweep_never,
