@@ -77,11 +77,13 @@ class Reviewer:
         answer = await self._inquiry.ask(list(batch), controls)
         judged = list(answer.judged)
         marks = _done(batch)
+        # An answer cut short may still show some of them; one deleted since is shown as that.
+        proven = answer.whole and answer.controls_live and answer.shown.issuperset(controls)
         unproven = 0
         for course_id, packed in answer.missing.items():
             if batch[course_id].kind == "update":
                 continue  # whether it is gone is for a sweep to find out
-            if answer.whole and answer.controls_live:
+            if proven:
                 known = unpack(packed)
                 judged.append(Judged(judge_absence(course_id, known), known))
             else:

@@ -233,6 +233,36 @@ async def test_an_absence_that_cannot_be_confirmed_when_applied_is_held_again(ba
     assert (await held.review()).since is not None
 
 
+async def test_an_answer_cut_short_confirms_no_absence_when_applied(
+    baselined, sandbox, monkeypatch
+):
+    held = await baselined()
+    hidden = [one["id"] for one in (await sandbox.courses())[400:]]
+    await sandbox.fault("vanish", on="walk", course_ids=hidden)
+    await held.walk("sweep")
+    fetch = held.services.upstream.fetch_page
+
+    async def fetch_cut_short(credential, upstream_id, query):
+        page = await fetch(credential, upstream_id, query)
+        return msgspec.structs.replace(page, results=page.results[:1]) if query.ids else page
+
+    monkeypatch.setattr(held.services.upstream, "fetch_page", fetch_cut_short)
+    # Whichever courses are picked as controls, the one record that is shown is among them.
+    monkeypatch.setattr(held.services.catalogue, "any_live", first_live(sandbox))
+
+    await held.decide("apply")
+
+    assert await held.types() == {REVIEW_REQUIRED: 2}
+    assert (await held.state()).held == 200
+
+
+def first_live(sandbox):
+    async def first_live(_integration_id, _epoch, most) -> list[str]:
+        return [one["id"] for one in (await sandbox.courses())[:most]]
+
+    return first_live
+
+
 async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "all": True})

@@ -1,0 +1,352 @@
+"""The protections of change detection, and what a careless poller would do in place of each.
+
+Every entry of CARELESS takes one protection away, by the smallest change that such a poller
+would amount to. A test that needs a protection runs a second time without it, and then has to
+see the failure that the protection is there for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+import pytest
+
+from service.clients.upstream import Page, RateLimit
+from service.domain import diff
+from service.domain.errors import UpstreamError, UpstreamInputError
+from service.domain.fingerprint import CURRENT
+from service.domain.guards import Guards
+from service.domain.integrations import DELTA_OVERLAP_MS
+from service.domain.walking import sorted_digests
+from service.sandbox.content import parse_time
+from service.storage import integrations, keys, scripts
+from service.storage.catalogue import Batch, Catalogue, Progress
+from service.storage.credentials import CredentialStore
+from service.storage.integrations import IntegrationStore
+from workers import poller, settling
+from workers.committer import Committer
+from workers.fetching import Fetcher
+from workers.inquiry import Answer, Inquiry
+from workers.settling import Settling
+
+Patch = pytest.MonkeyPatch
+LIMITLESS = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
+
+
+# --- absences and mass changes ----------------------------------------------------------------
+
+
+def _believe_absences(patch: Patch) -> None:
+    """What a sweep did not show is gone; nobody is asked."""
+
+    async def ask(self, course_ids, _controls):
+        stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
+        missing = dict(zip(course_ids, stored, strict=True))
+        return Answer(
+            judged=[], shown=frozenset(), missing=missing, whole=True, controls_live=len(_controls)
+        )
+
+    patch.setattr(Inquiry, "ask", ask)
+
+
+def _look_without_controls(patch: Patch) -> None:
+    """A sweep that showed nothing live says as much as any other."""
+
+    async def find_absences(self):
+        progress = self._committer.progress
+        seen = await self._services.catalogue.seen(self._integration.id, progress.walk_id)
+        await self._look_for_absences(sorted_digests(seen))
+        await self._committer.stash(phase="settling")
+
+    sort = settling._sort
+
+    def believe(answer, batch, ruling, *, proven):
+        return sort(answer, batch, ruling, proven=answer.whole)
+
+    patch.setattr(Settling, "find_absences", find_absences)
+    patch.setattr(settling, "_sort", believe)
+
+
+def _hold_nothing(patch: Patch) -> None:
+    """No number of changes is too large."""
+    read = integrations._read
+
+    def read_unguarded(fields):
+        integration, state = read(fields)
+        return msgspec.structs.replace(integration, guards=LIMITLESS), state
+
+    patch.setattr(integrations, "_read", read_unguarded)
+
+
+def _take_errors_for_the_end(patch: Patch) -> None:
+    """A page that does not come is the last one, and has nothing in it."""
+    page = Fetcher.page
+
+    async def page_or_nothing(self, query):
+        try:
+            return await page(self, query)
+        except UpstreamError:
+            return Page(results=[], next=None, date_ms=None, rate=RateLimit(), size=0)
+
+    patch.setattr(Fetcher, "page", page_or_nothing)
+
+
+# --- the watermark ----------------------------------------------------------------------------
+
+
+def _begin_at_the_watermark(patch: Patch) -> None:
+    patch.setattr("service.domain.walking.DELTA_OVERLAP_MS", 0)
+
+
+def _keep_the_end(patch: Patch) -> None:
+    """The watermark is the time at which the walk ended."""
+    patch.setattr(poller, "_watermark", lambda _progress, _page: poller.now_ms())
+
+
+def _keep_the_newest_row(patch: Patch) -> None:
+    """The watermark is the latest time that any record carries."""
+
+    def newest(progress, page):
+        records = b"".join(map(bytes, page.results)).decode()
+        stamps = [parse_time(found) for found in re.findall(r'"changed_at":"([^"]+)"', records)]
+        before = progress.watermark
+        if progress.pages == 0:
+            before = (progress.updated_after or 0) + DELTA_OVERLAP_MS
+        return max([before, *stamps])
+
+    patch.setattr(poller, "_watermark", newest)
+
+
+def _keep_our_time(patch: Patch) -> None:
+    patch.setattr(poller, "_watermark", lambda progress, _page: progress.watermark)
+
+
+def _keep_their_time(patch: Patch) -> None:
+    patch.setattr(
+        poller,
+        "_watermark",
+        lambda progress, page: progress.watermark if progress.pages else page.date_ms,
+    )
+
+
+def _keep_it_after_a_failure(patch: Patch) -> None:
+    """The watermark moves on whether the walk went well or not."""
+    finish = Committer.finish
+
+    async def finish_with_it(self, record, *, fields, **others):
+        fields = {"watermark": self.progress.watermark, **fields}
+        await finish(self, record, fields=fields, **others)
+
+    patch.setattr(Committer, "finish", finish_with_it)
+
+
+# --- commits ----------------------------------------------------------------------------------
+
+
+def _move_the_cursor_first(patch: Patch) -> None:
+    """The walk's place is stored before what was found on the page."""
+    commit = Committer.commit
+
+    async def stash_then_commit(self, portion, **moved):
+        if portion.is_page:
+            await self.stash(**moved)
+        await commit(self, portion, **moved)
+
+    patch.setattr(Committer, "commit", stash_then_commit)
+
+
+def _store_state_first(patch: Patch) -> None:
+    """Fingerprints are stored by themselves, and events after them."""
+    commit = Catalogue.commit
+
+    async def commit_twice(self, lease, *, progress, batch, increments, **others):
+        silent = [msgspec.structs.replace(change, event=None) for change in batch.changes]
+        await commit(
+            self,
+            lease,
+            progress=progress,
+            batch=msgspec.structs.replace(batch, changes=silent),
+            increments=increments,
+            **others,
+        )
+        told = [msgspec.structs.replace(change, live=0) for change in batch.changes]
+        return await commit(
+            self,
+            lease,
+            progress=Progress(progress.after, progress.after),
+            batch=Batch(changes=told),
+            increments=Counter(),
+            **others,
+        )
+
+    patch.setattr(Catalogue, "commit", commit_twice)
+
+
+def _compare_with_a_snapshot(patch: Patch) -> None:
+    """The catalogue is read once, and its records are compared with what it held then."""
+    snapshots = {}
+
+    async def read(self, integration_id, epoch, course_ids):
+        if epoch not in snapshots:
+            snapshots[epoch] = await self._redis.hgetall(keys.catalogue(integration_id, epoch))
+        return [snapshots[epoch].get(course_id.encode()) for course_id in course_ids]
+
+    patch.setattr(Catalogue, "read", read)
+
+
+# --- what outlives an edit, a restart, another worker -----------------------------------------
+
+
+def _register_anew_on_edits(patch: Patch) -> None:
+    """An edit, of the credential too, is a deletion and a registration."""
+    update_credential = CredentialStore.update
+
+    async def update(self, integration_id, change):
+        integration, _ = await self.get(integration_id)
+        await self.delete(integration_id)
+        await self.create(change(integration))
+        return integration
+
+    async def update_users(self, credential_id, change, api_key=None):
+        credential = await update_credential(self, credential_id, change, api_key)
+        store = IntegrationStore(self._redis)
+        for user in await self._users(credential_id):
+            await update(store, user.integration.id, lambda integration: integration)
+        return credential
+
+    patch.setattr(IntegrationStore, "update", update)
+    patch.setattr(CredentialStore, "update", update_users)
+
+
+class Process:
+    """The process that runs the worker, as far as anything is kept in it."""
+
+    number = 0
+
+    @classmethod
+    def restarts(cls) -> None:
+        cls.number += 1
+
+
+def _keep_in_the_process(patch: Patch, name: str) -> None:
+    key = getattr(keys, name)
+    patch.setattr(keys, name, lambda *owner: f"{key(*owner)}:{Process.number}")
+
+
+def _without_line(patch: Patch, line: str, *names: str) -> None:
+    source = scripts.source
+
+    def without(name):
+        text = source(name)
+        if name in names:
+            assert line in text
+            return text.replace(line, "", 1)
+        return text
+
+    patch.setattr(scripts, "source", without)
+
+
+def _give_all_one_token(patch: Patch) -> None:
+    patch.setattr("service.storage.leases.new_token", lambda: "the same")
+
+
+def _commit_on_top_of_anything(patch: Patch) -> None:
+    line = "if (redis.call('HGET', KEYS[2], 'walk') or '') ~= ARGV[5] then return {'PROGRESS'} end"
+    _without_line(patch, line, "commit")
+
+
+# --- comparing, resuming, beginning -----------------------------------------------------------
+
+
+def _compare_bytes(patch: Patch) -> None:
+    """Other bytes are another course."""
+    patch.setattr(diff, "_changed", lambda *_: ("revisions",))
+
+
+def _compare_only_the_same_version(patch: Patch) -> None:
+    """A fingerprint of another version is another fingerprint."""
+    changed = diff._changed
+
+    def compare(course, current, known, ignored):
+        if known.version != CURRENT.tag:
+            return ("revisions",)
+        return changed(course, current, known, ignored)
+
+    patch.setattr(diff, "_changed", compare)
+
+
+def _keep_the_refused_cursor(patch: Patch) -> None:
+    adapted = poller._adapted
+
+    def keep(progress, error):
+        return {} if isinstance(error, UpstreamInputError) else adapted(progress, error)
+
+    patch.setattr(poller, "_adapted", keep)
+
+
+def _trust_any_watermark(patch: Patch) -> None:
+    patch.setattr("service.domain.integrations.DELTA_HORIZON_MS", 10**15)
+
+
+def _sweep_never(patch: Patch) -> None:
+    patch.setattr("service.domain.integrations.sweep_due_at", lambda *_: 10**15)
+
+
+def _know_no_baseline(patch: Patch) -> None:
+    """The first walk is a walk like any other."""
+    begin = Committer.__init__
+
+    def begin_baselined(self, context, lease, integration, state, progress, stored):
+        state = msgspec.structs.replace(state, baselined=True)
+        begin(self, context, lease, integration, state, progress, stored)
+
+    patch.setattr(Committer, "__init__", begin_baselined)
+
+
+CARELESS: dict[str, Callable[[Patch], None]] = {
+    "absences are verified": _believe_absences,
+    "a live course was seen": _look_without_controls,
+    "guards": _hold_nothing,
+    "errors fail the walk": _take_errors_for_the_end,
+    "overlap": _begin_at_the_watermark,
+    "watermark is the start": _keep_the_end,
+    "watermark is our clock's": _keep_the_newest_row,
+    "watermark heeds their clock": _keep_our_time,
+    "watermark heeds our clock": _keep_their_time,
+    "watermark waits for success": _keep_it_after_a_failure,
+    "cursor moves with the events": _move_the_cursor_first,
+    "state moves with the events": _store_state_first,
+    "fingerprints are read anew": _compare_with_a_snapshot,
+    "edits keep the state": _register_anew_on_edits,
+    "fingerprints outlive the process": lambda patch: _keep_in_the_process(patch, "catalogue"),
+    "the seen set outlives the process": lambda patch: _keep_in_the_process(patch, "seen"),
+    "lease": _give_all_one_token,
+    "commits build on the last": _commit_on_top_of_anything,
+    "canonical form": _compare_bytes,
+    "older fingerprints are understood": _compare_only_the_same_version,
+    "a refused cursor is given up": _keep_the_refused_cursor,
+    "horizon": _trust_any_watermark,
+    "regular sweeps": _sweep_never,
+    "baseline": _know_no_baseline,
+}
+
+
+def cases(*names: str, alone: Iterable[str] | None = None) -> list:
+    """The cases of a test that needs these protections: with all of them, with each one alone
+    (of `alone`, where not each suffices), and with none."""
+    singles = (names if alone is None else tuple(alone)) if len(names) > 1 else ()
+    kept = [names, *((name,) for name in singles), ()]
+    ids = ["protected", *(f"only {name}" for name in singles), "unprotected"]
+    return [
+        pytest.param((frozenset(some), frozenset(names) - frozenset(some)), id=name)
+        for some, name in zip(kept, ids, strict=True)
+    ]
+
+
+def protected_by(*names: str, alone: Iterable[str] | None = None) -> pytest.MarkDecorator:
+    """Runs a test with and without these protections; `protected` is the set of those in force,
+    which is empty, and false, in the run that must see the failure."""
+    return pytest.mark.parametrize("protected", cases(*names, alone=alone), indirect=True)

@@ -1,0 +1,153 @@
+"""When an integration is walked: one walk at a time, none made up for, none left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from service.clock import now_ms
+from service.storage import keys
+from service.storage.schedule import ClaimLimit
+from workers.poller import poll_batch
+
+MINUTE, DAY = 60_000, 86_400_000
+
+
+class Paced:
+    """A baselined integration that is walked when the schedule says so, and not before."""
+
+    def __init__(self, integration) -> None:
+        self.integration = integration
+        self.services = integration.services
+        self.id = integration.id
+
+    async def claim(self) -> list[int]:
+        """The token of a claim on it, if it is due."""
+        limits = [ClaimLimit("walks", "q", 10, 10)]
+        (claims,) = await self.services.schedule.claim(limits, 30_000)
+        return [claims.token] if claims.ids else []
+
+    async def run(self) -> int:
+        """Walks as long as it is due; returns how often that was."""
+        turns = 0
+        while tokens := await self.claim():
+            await poll_batch(self.integration.context, [(self.id, *tokens)])
+            turns += 1
+            assert turns < 20
+        return turns
+
+    async def due_in(self) -> float:
+        """The ms until the one time at which it is due."""
+        ((_, due),) = await self.services.redis.zrange(keys.due("walks"), 0, -1, withscores=True)
+        return due - await self.services.lanes.now_ms()
+
+    async def kinds(self) -> Counter[str]:
+        """Its completed walks, but for the baseline."""
+        walks = await self.services.integrations.list_walks(self.id)
+        assert {walk.state for walk in walks} == {"completed"}
+        return Counter(walk.kind for walk in walks) - Counter(["sweep"])
+
+    def amid_the_next_walk(self, act) -> None:
+        """Acts once, after the first page of the next walk has arrived."""
+        upstream = self.services.upstream
+        fetch = upstream.fetch_page
+
+        async def fetch_then_act(*arguments):
+            upstream.fetch_page = fetch
+            page = await fetch(*arguments)
+            await act()
+            return page
+
+        upstream.fetch_page = fetch_then_act
+
+
+@pytest.fixture
+async def paced(register, monkeypatch):
+    integration = await register(delta_interval_seconds=60)
+    await integration.turn()
+    # No sweep, but where a test wants one.
+    monkeypatch.setattr("service.domain.integrations.sweep_due_at", lambda *_: 10**15)
+    return Paced(integration)
+
+
+async def test_nothing_makes_an_integration_due_while_it_is_walked(paced):
+    services, claimed = paced.services, []
+
+    async def try_everything() -> None:
+        await services.schedule.wake("walks", paced.id)
+        await services.integrations.request_walk(paced.id, "sweep", now_ms())
+        await services.integrations.update(
+            paced.id, lambda old: msgspec.structs.replace(old, delta_interval_seconds=300)
+        )
+        claimed.extend(await paced.claim())
+
+    paced.amid_the_next_walk(try_everything)
+    await services.integrations.request_walk(paced.id, "delta", now_ms())
+    await paced.run()
+
+    assert claimed == []
+    assert await paced.kinds() == {"delta": 1, "sweep": 1}  # what was asked for came after it
+
+
+async def test_walks_missed_while_no_worker_ran_are_one_walk(paced):
+    redis = paced.services.redis
+    await redis.zadd(keys.due("walks"), {paced.id: now_ms() - DAY})
+    for field in ("watermark", "last_delta_at"):
+        await redis.hincrby(keys.integration(paced.id), field, -DAY)
+
+    assert await paced.run() == 1
+
+    assert await paced.kinds() == {"delta": 1}
+    assert 0 < await paced.due_in() <= MINUTE
+
+
+async def test_sweeps_missed_while_no_worker_ran_are_one_sweep(paced, monkeypatch):
+    monkeypatch.undo()
+    redis = paced.services.redis
+    await redis.zadd(keys.due("walks"), {paced.id: now_ms() - 5 * DAY})
+    await redis.hincrby(keys.integration(paced.id), "last_sweep_at", -5 * DAY)
+
+    assert await paced.run() == 1
+
+    assert await paced.kinds() == {"sweep": 1}
+    assert 0 < await paced.due_in() <= MINUTE
+
+
+async def test_a_walk_that_outlasts_its_interval_leaves_one_behind_it(paced, monkeypatch):
+    ahead = 0
+
+    async def take_long() -> None:
+        nonlocal ahead
+        ahead = 20 * MINUTE
+
+    for module in ("poller", "committer", "settling"):
+        monkeypatch.setattr(f"workers.{module}.now_ms", lambda: now_ms() + ahead)
+    paced.amid_the_next_walk(take_long)
+    await paced.services.redis.zadd(keys.due("walks"), {paced.id: 0})
+
+    assert await paced.run() == 1
+
+    assert MINUTE - 5_000 < await paced.due_in() <= MINUTE
+
+
+async def test_a_walk_that_was_joined_is_followed_at_once_by_one_that_sees_it_all(paced, sandbox):
+    first, *_ = await sandbox.courses()
+    joined = []
+
+    async def edit_behind_it_and_ask() -> None:
+        await sandbox.change({"op": "edit", "course_id": first["id"]})
+        walk = await paced.services.integrations.request_walk(paced.id, "delta", now_ms())
+        joined.append(walk)
+
+    paced.amid_the_next_walk(edit_behind_it_and_ask)
+    asked_for = await paced.services.integrations.request_walk(paced.id, "sweep", now_ms())
+
+    assert await paced.run() == 2
+
+    assert [walk.id for walk in joined] == [asked_for.id]
+    assert await paced.kinds() == {"sweep": 1, "delta": 1}
+    *_, event = await paced.integration.events()
+    assert (event.type, event.course_id) == ("course.updated", first["id"])
+    assert 0 < await paced.due_in() <= MINUTE
