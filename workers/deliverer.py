@@ -130,6 +130,7 @@ class Drain:
         self._recording: asyncio.Task[None] | None = None
         self._clock_offset = 0
         self._start = self._furthest = "-"
+        self._scanned_at = 0
         self._exhausted = False
         self._any_failing = False
         self._next_retry: float = 0  # when the next retry is due that has not been taken up
@@ -192,6 +193,7 @@ class Drain:
         self._clock_offset = lane.now - now_ms()
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
         self._start = self._furthest = lane.start
+        self._scanned_at = lane.scanned_at
         self._any_failing = lane.failing > 0
         self._next_retry = 0 if self._any_failing else math.inf
         self._version = lane.version
@@ -225,6 +227,7 @@ class Drain:
             held_ms=held_ms,
             resumed=self._resumed,
             bucket=self._bucket,
+            scanned_at=self._scanned_at,
         ):
             await self._context.dispatcher.dispatch_soon("lanes")
 
