@@ -42,7 +42,9 @@ MAX_LINGERING = 100  # batches that go on without their jobs
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 READ = 200  # entries read at once, and retries
-PREPARED = 64  # events fetched ahead of being sent
+PREPARED = 64  # events fetched ahead of being sent, at most ...
+PREPARED_BYTES = 1_048_576  # ... and about so much of their bodies
+USUAL_BYTES = 16_384  # of a body, until a larger one has been seen
 PROBE_CHOICE = 20  # retries among which a probe is chosen
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 RECORD_RETRY_SECONDS = 0.2
@@ -122,12 +124,14 @@ class Drain:
         self._bucket: rate.Bucket | None = None
         self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
         self._prepared: deque[Prepared] = deque()
+        self._largest = USUAL_BYTES
         self._in_flight: set[asyncio.Task[Ended]] = set()
         self._ended: list[Ended] = []
         self._judging = False  # a failure has ended of which it is not known what follows
         self._recording: asyncio.Task[None] | None = None
         self._clock_offset = 0
         self._start = self._furthest = "-"
+        self._scanned_at = 0
         self._exhausted = False
         self._signer = Signer(())
         self._secrets_read_at = 0.0
@@ -151,12 +155,12 @@ class Drain:
         try:
             await self._open()
             while True:
-                if self._ended and self._recording is None:
-                    self._recording = asyncio.create_task(self._record(self._ended))
-                    self._ended = []
                 await self._prepare()
                 await self._refresh_secrets()
                 self._send()
+                if self._ended and self._recording is None:
+                    self._recording = asyncio.create_task(self._record(self._ended))
+                    self._ended = []
                 waiting: set[asyncio.Task[Any]] = {*self._in_flight}
                 if self._recording is not None:
                     waiting.add(self._recording)
@@ -188,6 +192,7 @@ class Drain:
         self._clock_offset = lane.now - now_ms()
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
         self._start = self._furthest = lane.start
+        self._scanned_at = lane.scanned_at
         self._any_failing = lane.failing > 0
         self._next_retry = 0 if self._any_failing else math.inf
         self._version = lane.version
@@ -238,6 +243,7 @@ class Drain:
             held_ms=held_ms,
             resumed=self._resumed,
             bucket=self._bucket,
+            scanned_at=self._scanned_at,
         ):
             await self._context.dispatcher.dispatch_soon("lanes")
 
@@ -297,7 +303,8 @@ class Drain:
     def _ahead(self) -> int:
         """How many events are worth fetching ahead."""
         per_second = self._subscription.rate_per_second
-        return PREPARED if per_second is None else min(PREPARED, 1 + math.ceil(per_second))
+        most = max(1, min(PREPARED, PREPARED_BYTES // self._largest))
+        return most if per_second is None else min(most, 1 + math.ceil(per_second))
 
     def _unfinished(self) -> bool:
         """Whether attempts are under way or not yet recorded."""
@@ -326,6 +333,7 @@ class Drain:
                 )
             else:
                 body = render(event, entry.rendering)
+                self._largest = max(self._largest, len(body))
                 self._prepared.append(Prepared(entry, event, body, attempts, sent, due_at))
         if expired:
             _log.warning(

@@ -394,10 +394,11 @@ class QueueStatus(msgspec.Struct, frozen=True):
 
 
 class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Walks or lanes: due and not claimed, claimed, and of those under a worker's lease."""
+    """Walks or lanes: due and not claimed, claimed, and of those under a worker's lease. Lanes
+    that are held back, as parked ones are between probes, count as claimed."""
 
     due: Annotated[int, _means("due and not claimed")]
-    claimed: Annotated[int, _means("claimed for a worker")]
+    claimed: Annotated[int, _means("claimed for a worker, or held back for a while")]
     leased: Annotated[int, _means("of the claimed, those under a worker's lease")]
     oldest_due_at: Annotated[Timestamp | None, _means("since when the oldest has been due")]
 

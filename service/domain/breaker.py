@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from service.domain.network import failed_to_connect
 from service.domain.retry import RETRY_AFTER_MAX, Outcome
 
 # Times are epoch ms by the clock of Redis; durations end in their unit.
@@ -30,7 +31,8 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
     it began. A parked lane sends one probe at `probe_at` or later; `probes` is how many have
     failed and `probed` the order key of the last one's course. Nothing at all is sent before
     `held_until`; `holds` is how many slowing answers there were in a row. `offline` and
-    `offline_since` are the same for failures of our own network, which are not counted.
+    `offline_since` are the row of failures of our own network, which are not counted; it ends
+    with the next connection.
     """
 
     failures: int = 0
@@ -72,14 +74,15 @@ def after_failure(
     failures = breaker.failures + 1
     since = breaker.failing_since if breaker.failures else now
     held_until, holds = _held(breaker, outcome, sent_at, now, unit_random)
+    reached = not failed_to_connect(outcome)
     changed = msgspec.structs.replace(
         breaker,
         failures=failures,
         failing_since=since,
         held_until=held_until,
         holds=holds,
-        offline=0,
-        offline_since=0,
+        offline=0 if reached else breaker.offline,
+        offline_since=0 if reached else breaker.offline_since,
     )
     if breaker.parked_at is not None:
         if sent_at < breaker.probe_at:  # it was under way when the lane was parked

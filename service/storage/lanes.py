@@ -54,7 +54,8 @@ class LaneDepth(msgspec.Struct, frozen=True):
 
 
 class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts;
+    """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
+    the lane having been read from its beginning at `scanned_at` and from there on since;
     `resumed` tells one resume of the subscription from another; `failing` counts courses.
     `subscription` is what it is for, None if that is gone, as of `version`."""
 
@@ -63,6 +64,7 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     bucket: Bucket | None
     resumed: bytes
     start: str
+    scanned_at: int
     failing: int
     subscription: Subscription | None
     version: int
@@ -142,14 +144,16 @@ class Lanes:
             ]
         )
         stored_at, _, start = cursor.decode().partition(" ")
-        if not start or not 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
-            start = "-"
+        scanned_at = int(stored_at or 0)
+        if not start or not 0 <= now - scanned_at < _CURSOR_LIFETIME_MS:
+            start, scanned_at = "-", now
         return OpenedLane(
             now=now,
             breaker=_decode_breaker(breaker) if breaker else Breaker(),
             bucket=_decode_bucket(bucket) if bucket else None,
             resumed=resumed,
             start=start,
+            scanned_at=scanned_at,
             failing=failing,
             subscription=_decode_subscription(record) if record else None,
             version=int(version),
@@ -284,11 +288,12 @@ class Lanes:
         held_ms: int = 0,
         resumed: bytes = b"",
         bucket: Bucket | None = None,
+        scanned_at: int = 0,
     ) -> bool:
         """Gives a lane back to the schedule; False if the lease was no longer ours.
 
-        `start` is where the next sender reads on from; `held_ms` for how long nothing may wake
-        the lane if it is `held`.
+        `start` is where the next sender reads on from and `scanned_at` when the lane was last
+        read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`.
         """
         subscription_id = lease.owned_id
         return bool(
@@ -309,6 +314,7 @@ class Lanes:
                     held_ms,
                     resumed,
                     b"" if bucket is None else msgspec.json.encode(bucket),
+                    scanned_at,
                 ],
             )
         )

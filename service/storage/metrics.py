@@ -76,7 +76,12 @@ class Metrics:
             _gauge("subscriptions", "Registered subscriptions.", subscriptions),
             _gauge("event_log_events", "Events in the log.", events),
             _by_kind("due", "Work that is due and not claimed.", walks_due, lanes_due),
-            _by_kind("claimed", "Work that is claimed or under way.", walks_claimed, lanes_claimed),
+            _by_kind(
+                "claimed",
+                "Work that is claimed, under way or held back.",
+                walks_claimed,
+                lanes_claimed,
+            ),
             *(_gauge(one.name, one.help, totals.get(one.total, 0)) for one in GAUGES),
             *_counter_families(counters),
         ]

@@ -457,6 +457,28 @@ async def test_a_turn_at_a_long_lane_reads_a_bounded_part_of_it(subscribe, hook,
     assert sum(reads) < 20 * 2020
 
 
+async def test_what_an_accident_left_behind_the_readers_place_is_found_again(
+    subscribe, hook, monkeypatch
+):
+    harness = await subscribe()
+    hook.answer = lambda _event: 400
+    await harness.emit("lost", "failing")
+    await harness.turn()
+    redis = harness.services.redis
+    (order_key, *_) = [
+        fields[b"k"] for _, fields in await redis.xrange(keys.lane(harness.id), "-", "+")
+    ]
+    await redis.hdel(keys.lane_failing(harness.id), order_key)
+    await redis.zrem(keys.lane_retries(harness.id), order_key)
+    hook.received.clear()
+    for _ in range(2):
+        await harness.turn()
+    assert hook.received == []
+    monkeypatch.setattr("service.storage.lanes._CURSOR_LIFETIME_MS", 0)
+    await harness.turn()
+    assert hook.courses() == ["lost"]
+
+
 # --- order --------------------------------------------------------------------------------------
 
 

@@ -179,6 +179,10 @@ def test_failures_of_our_own_network_are_not_counted_for_an_hour_at_most(chances
         breaker = after_own_failure(breaker, now, now, chance)
         assert breaker.failures == 3
         assert 0 < breaker.held_until - now <= 1.2 * OFFLINE_MAX_MS
+    unreachable = Outcome(kind=OutcomeClass.CONNECT, duration_ms=1)
+    later = after_failure(breaker, unreachable, "c", now, now, 0.5)
+    assert may_go_uncounted(later, START + OFFLINE_FOR_MS) is False
+    assert after_failure(breaker, answered(), "c", now, now, 0.5).offline == 0
     assert after_success(breaker).offline == 0
 
 

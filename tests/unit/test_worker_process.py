@@ -173,3 +173,51 @@ def test_a_job_outside_the_worker_says_what_to_start_instead(job, args, monkeypa
     monkeypatch.setattr(process, "_installed", [])
     with pytest.raises(StartError, match="coursewire worker"):
         job(*args)
+
+
+def test_what_goes_on_without_its_job_keeps_the_process_until_it_ends():
+    release = threading.Event()
+
+    async def linger(context: process.JobContext) -> None:
+        task = asyncio.create_task(asyncio.to_thread(release.wait))
+        context.lingering.add(task)
+        task.add_done_callback(context.lingering.discard)
+
+    @asynccontextmanager
+    async def opened_for_jobs(draining: asyncio.Event):
+        yield process.JobContext(None, None, draining)
+
+    loop = LoopThread(opened_for_jobs)
+    loop.start()
+    loop.run(linger(loop.context))
+    assert loop.busy
+    release.set()
+    while loop.busy:
+        loop.run(asyncio.sleep(0))
+    assert loop.close()
+
+
+def test_what_lingers_is_cancelled_with_the_jobs():
+    ended = threading.Event()
+
+    async def linger(context: process.JobContext) -> None:
+        async def forever() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        task = asyncio.create_task(forever())
+        context.lingering.add(task)
+        task.add_done_callback(context.lingering.discard)
+
+    @asynccontextmanager
+    async def opened_for_jobs(draining: asyncio.Event):
+        yield process.JobContext(None, None, draining)
+
+    loop = LoopThread(opened_for_jobs)
+    loop.start()
+    loop.run(linger(loop.context))
+    loop.cancel_all()
+    assert ended.wait(5)
+    assert loop.close()

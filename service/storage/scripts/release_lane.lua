@@ -6,7 +6,7 @@
 -- KEYS  1 lease  2 lane  3 retries  4 due lanes  5 claimed lanes  6 lane state
 -- ARGV  1 id  2 lease token  3 where the next sender reads on from (start of an XRANGE)
 --       4 'now', 'later', 'held' or 'never'  5 ms to be held back  6 `resumed` as read
---       7 bucket JSON or ''
+--       7 bucket JSON or ''  8 ms since when the lane has been read from its beginning to there
 -- Result 1 if the lease was ours, else 0
 if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1])
@@ -20,7 +20,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local retry = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 local unseen = #redis.call('XRANGE', KEYS[2], ARGV[3], '+', 'COUNT', 1) > 0
 if unseen or #retry > 0 then
-  redis.call('HSET', KEYS[6], 'cursor', string.format('%.0f ', now) .. ARGV[3])
+  redis.call('HSET', KEYS[6], 'cursor', ARGV[8] .. ' ' .. ARGV[3])
 end
 local resumed = (redis.call('HGET', KEYS[6], 'resumed') or '') ~= ARGV[6]
 if resumed or (ARGV[4] ~= 'held' and (unseen or ARGV[4] == 'now' or #retry == 0)) then
