@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
@@ -37,6 +37,7 @@ from service.domain.errors import (
 from service.domain.events import rfc3339
 from service.domain.fingerprint import REMOTE_DATA_PATHS
 from service.domain.integrations import (
+    MAX_BACKOFF_SECONDS,
     MODEL_PROBE_SECONDS,
     PROBE_SECONDS,
     SKEW_REPORTED_MS,
@@ -75,6 +76,7 @@ from workers.settling import Settling
 from workers.turn import Turn, TurnOverError
 
 LEASE_MS = 15_000
+PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without end
 
@@ -160,6 +162,7 @@ class Walk:
         started = time.monotonic()
         outcome, trouble = "failed", None
         try:
+            await self._turn.check_memory(now_ms())
             if not await self._begin():
                 return
             await self._go_on()
@@ -193,8 +196,11 @@ class Walk:
         if self._committer.stored:
             if resumable(progress, state.epoch, now_ms()):
                 return True
+            last = "" if progress.error is None else f"; the last error: {progress.error}"
             await self._committer.finish(
-                progress.record("failed", finished_at=now_ms(), error="broken off, not resumed"),
+                progress.record(
+                    "failed", finished_at=now_ms(), error=f"broken off, not resumed{last}"
+                ),
                 over=True,
                 wait_ms=0,
                 fields={},
@@ -288,6 +294,10 @@ class Walk:
             landmark=page.next if pages & (pages - 1) == 0 else progress.landmark,
             phase=ended if page.next is None else "pages",
             pages=pages,
+            # After smaller pages it tries its luck again.
+            page_size=progress.page_size
+            if pages % PAGES_BEFORE_LARGER
+            else min(PAGE_SIZE, 2 * progress.page_size),
             records=progress.records + len(page.results),
             live=progress.live + len(live),
             others=progress.others + count_others(sightings, judged),
@@ -376,20 +386,31 @@ class Walk:
         now = now_ms()
         # A wait that was asked for does not make the walk any older.
         fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
-        await self._committer.stash(place=over.place, error=over.reason, updated_at=fresh_at)
+        fields: dict[str, str | int | bytes] = {}
+        if self._committer.moved:  # what kept it is over
+            fields = {"failures": 0, "problem": ""}
+        known = None if fields else self._state.problem
+        # To wait for memory does not mean that nobody need act any more.
+        if over.problem is not None and not (known is not None and known.attention):
+            fields["problem"] = msgspec.json.encode(_lasting(known, over.problem))
+        try:
+            await self._committer.stash(place=over.place, error=over.reason, updated_at=fresh_at)
+        except OutOfMemoryError:
+            if over.problem is None:
+                raise
         await self._committer.finish(
             self._committer.progress.record(),
             over=False,
             wait_ms=over.wait_ms,
-            fields={}
-            if over.problem is None
-            else {"problem": msgspec.json.encode(_lasting(self._state.problem, over.problem))},
+            fields=fields,
             increments=Counter(),
         )
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
         now, progress = now_ms(), self._committer.progress
-        failures = self._state.failures + 1
+        # Failures now and then do not add up while a walk gets on between them.
+        again = isinstance(error, UpstreamBusyError | UpstreamUnavailableError | UpstreamPageError)
+        failures = 1 if again and self._committer.moved else self._state.failures + 1
         over, attention, wait_ms = _consequence(error, progress, failures)
         problem = _lasting(self._state.problem, _problem(error, now, attention=attention))
         told = f"{problem.code}: {problem.message}"
@@ -475,8 +496,8 @@ def _consequence(
     if isinstance(error, UpstreamInputError):
         refused = progress.cursor is None or progress.restarts > 0
         return refused, False, wait_ms if refused else 0
-    if isinstance(error, UpstreamBusyError) and error.retry_after is not None:
-        wait_ms = max(wait_ms, int(error.retry_after * 1000))
+    if error.retry_after is not None:
+        wait_ms = max(wait_ms, int(min(error.retry_after, MAX_BACKOFF_SECONDS) * 1000))
     return now_ms() - progress.updated_at > RESUMABLE_MS, False, wait_ms
 
 
