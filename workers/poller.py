@@ -393,11 +393,15 @@ class Walk:
         # To wait for memory does not mean that nobody need act any more.
         if over.problem is not None and not (known is not None and known.attention):
             fields["problem"] = msgspec.json.encode(_lasting(known, over.problem))
-        try:
-            await self._committer.stash(place=over.place, error=over.reason, updated_at=fresh_at)
-        except OutOfMemoryError:
-            if over.problem is None:
-                raise
+        # A walk that has not begun when memory is short begins when there is room.
+        if self._committer.stored or over.problem is None:
+            try:
+                await self._committer.stash(
+                    place=over.place, error=over.reason, updated_at=fresh_at
+                )
+            except OutOfMemoryError:
+                if over.problem is None:
+                    raise
         await self._committer.finish(
             self._committer.progress.record(),
             over=False,
