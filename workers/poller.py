@@ -174,6 +174,8 @@ class Walk:
         except (UpstreamError, FingerprintVersionError) as error:
             trouble = str(error)
             await self._fail(error)
+        except NotFoundError as error:  # deleted meanwhile
+            raise EpochEndedError from error
         finally:
             progress = self._committer.progress
             (_log.warning if trouble else _log.info)(
@@ -416,8 +418,12 @@ class Walk:
         again = isinstance(error, UpstreamBusyError | UpstreamUnavailableError | UpstreamPageError)
         failures = 1 if again and self._committer.moved else self._state.failures + 1
         over, attention, wait_ms = _consequence(error, progress, failures)
-        problem = _lasting(self._state.problem, _problem(error, now, attention=attention))
-        told = f"{problem.code}: {problem.message}"
+        known = self._state.problem
+        found = _problem(error, now, attention=attention)
+        told = f"{found.code}: {found.message}"
+        problem = _lasting(known, found)
+        if again and not self._committer.moved and known is not None and known.attention:
+            problem = known  # that the upstream fails does not mean that nobody need act any more
         if not over:
             await self._committer.stash(error=told, **_adapted(progress, error))
         await self._committer.finish(
@@ -426,7 +432,7 @@ class Walk:
             wait_ms=wait_ms,
             fields={"failures": failures, "problem": msgspec.json.encode(problem)},
             increments=(self._walk_counters("failed") if over else Counter())
-            + Counter([field("upstream_errors_total", code=_label(problem.code))]),
+            + Counter([field("upstream_errors_total", code=_label(found.code))]),
         )
 
     def _walk_counters(self, outcome: str) -> Counter[str]:

@@ -412,3 +412,22 @@ async def test_a_worker_that_is_at_it_commits_nothing_for_a_deleted_integration(
     assert await totals(integration) == {"courses": 0, "quarantined": 0, "held": 0}
     redis = integration.services.redis
     assert await redis.zcard(keys.due("walks")) == await redis.zcard(keys.claimed("walks")) == 0
+
+
+async def test_one_deleted_as_its_walk_ends_leaves_nothing_behind(register, context):
+    integration = await register()
+    store = context.services.integrations
+    get = store.get
+    calls = 0
+
+    async def delete_before_the_last_look(integration_id):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            await store.delete(integration_id)
+        return await get(integration_id)
+
+    store.get = delete_before_the_last_look
+    await integration.turn()
+    assert calls == 3
+    assert await integration.services.redis.keys(f"cw:*{integration.id}*") == []

@@ -122,6 +122,32 @@ async def test_a_walk_asked_for_probes_at_once_though_the_next_probe_is_far_away
     assert (await baselined.shown()).state == "active"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "html"},
+        {"kind": "drop"},
+        {"kind": "truncate"},
+        {"kind": "error", "code": "PLATFORM.CONCURRENCY_LIMIT_EXCEEDED"},
+    ],
+)
+async def test_an_outage_during_a_probe_does_not_look_like_recovery(baselined, sandbox, fault):
+    await sandbox.fault("error", code="PLATFORM.AUTHENTICATION_INVALID")
+    await baselined.walk("delta")
+    problem = (await baselined.state()).problem
+    await sandbox.heal()
+    await sandbox.fault(**fault)
+
+    await baselined.turn()
+
+    shown = await baselined.shown()
+    assert (shown.state, shown.error.code) == ("error", "PLATFORM.AUTHENTICATION_INVALID")
+    assert (await baselined.state()).problem == problem
+    assert "AUTHENTICATION" not in (await baselined.walks())[0].error
+    assert await baselined.due_in() < 60  # soon enough to see how it is
+    await recovers(baselined, sandbox)
+
+
 async def test_a_key_that_can_no_longer_be_opened_is_an_error_with_a_remedy(baselined, sandbox):
     registered, _ = await baselined.services.integrations.get(baselined.id)
     key = keys.credential(registered.credential_id)
