@@ -57,10 +57,12 @@ from service.domain.walking import (
     begin,
     controls_after,
     count_others,
+    distinct,
     judge_page,
     resumable,
     seen_digest,
     sight,
+    sorted_digests,
 )
 from service.logs import get_logger
 from service.storage.counters import field
@@ -79,6 +81,8 @@ LEASE_MS = 15_000
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without end
+
+LAPS_FROM_PAGES = 16  # at which, and at each doubling, a sweep is looked at for laps
 
 BASELINE_COMPLETED = "integration.baseline_completed"
 _CODE = re.compile(r"[A-Za-z_.]{1,64}")
@@ -162,7 +166,6 @@ class Walk:
         started = time.monotonic()
         outcome, trouble = "failed", None
         try:
-            await self._turn.check_memory(now_ms())
             if not await self._begin():
                 return
             await self._go_on()
@@ -197,6 +200,7 @@ class Walk:
         state, progress = self._state, self._committer.progress
         if self._committer.stored:
             if resumable(progress, state.epoch, now_ms()):
+                await self._turn.check_memory(now_ms())
                 return True
             last = "" if progress.error is None else f"; the last error: {progress.error}"
             await self._committer.finish(
@@ -209,6 +213,7 @@ class Walk:
                 increments=self._walk_counters("failed"),
             )
             return False
+        await self._turn.check_memory(now_ms())
         # A sweep answers a request for a delta too.
         if state.requested_id is not None and state.requested in (progress.kind, "delta"):
             asked_for = await self._services.integrations.get_walk(
@@ -257,6 +262,7 @@ class Walk:
         progress = self._committer.progress
         if progress.pages >= MAX_PAGES:
             raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+        await self._check_laps(progress)
         query = PageQuery(
             page_size=progress.page_size,
             cursor=progress.cursor,
@@ -309,6 +315,19 @@ class Walk:
             watermark=_watermark(progress, page),
             skew_ms=skew_ms,
         )
+
+    async def _check_laps(self, progress: WalkProgress) -> None:
+        """Raises UpstreamPagingError where a sweep is shown the same courses over and over, under
+        cursors that are new each time: what it has seen would fill Redis."""
+        pages = progress.pages
+        if progress.kind != "sweep" or pages < LAPS_FROM_PAGES or pages & (pages - 1):
+            return
+        seen = sorted_digests(
+            await self._services.catalogue.seen(self._integration.id, progress.walk_id)
+        )
+        # A walk that began anew because of its cursor has seen everything twice.
+        if len(seen) > 3 * distinct(seen):
+            raise UpstreamPagingError("the upstream pages without end: the same courses come again")
 
     async def _sift(
         self, page: Page, judged: list[Judged], course_ids: list[str], live: list[str]

@@ -156,6 +156,25 @@ async def test_a_walk_asked_for_waits_too_and_is_answered_afterwards(register, r
     assert (walk.state, walk.error) == ("completed", None)
 
 
+async def test_a_walk_that_waited_for_too_long_is_ended_and_gives_its_memory_back(
+    register, sandbox, room, monkeypatch
+):
+    """Even if what fills the memory is what the walk has seen."""
+    integration = await register()
+    await sandbox.fault("html", on="later", times=1)
+    await integration.turn()
+    await room.used(0.9)
+    await integration.turn()
+    assert await integration.services.redis.keys("cw:seen:*")
+    later = now_ms() + 31 * 60_000
+    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    await integration.turn()
+    (walk,) = await integration.walks()
+    assert walk.state == "failed"
+    assert "memory" in walk.error
+    assert not await integration.services.redis.keys("cw:seen:*")
+
+
 async def test_deliveries_go_on_where_walks_wait(register, room, subscribe, hook):
     integration = await register()
     harness = await subscribe()

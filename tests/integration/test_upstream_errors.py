@@ -553,6 +553,38 @@ async def test_a_page_that_leads_to_itself_ends_the_walk(baselined, sandbox):
     await recovers(baselined, sandbox)
 
 
+async def test_laps_over_the_same_courses_are_noticed_before_they_fill_redis(baselined, sandbox):
+    before = await baselined.state()
+    await sandbox.fault("endless")
+    walk = await baselined.walk("sweep")
+    assert (walk.state, walk.pages) == ("failed", 16)
+    assert "same courses" in walk.error
+    assert not await baselined.services.redis.keys("cw:seen:*")
+    await unmoved(baselined, before)
+    await recovers(baselined, sandbox)
+
+
+@pytest.mark.parametrize("sandbox", [4_400], indirect=True)
+async def test_a_long_walk_that_began_anew_is_not_taken_for_one_in_laps(baselined, sandbox):
+    upstream = baselined.services.upstream
+    fetch = upstream.fetch_page
+    fetched = 0
+
+    async def refuse_the_fifteenth(*arguments):
+        nonlocal fetched
+        fetched += 1
+        if fetched == 15:
+            await sandbox.fault("error", code="PLATFORM.INPUT_INVALID", times=1)
+        return await fetch(*arguments)
+
+    upstream.fetch_page = refuse_the_fifteenth
+    await baselined.services.integrations.request_walk(baselined.id, "sweep", now_ms())
+    await baselined.turn()
+    await baselined.turn()
+    assert (await baselined.walks())[0].state == "completed"
+    assert fetched == 15 + 18
+
+
 async def test_pages_without_end_end_at_a_bound(baselined, sandbox, monkeypatch):
     before = await baselined.state()
     monkeypatch.setattr("workers.poller.MAX_PAGES", 12)
