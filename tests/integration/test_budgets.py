@@ -188,17 +188,16 @@ class Simulation:
         self.redis, self.budgets = services.redis, services.budgets
         self.limit = limit
         self.passed = 0
+        self._begun = time.monotonic()
         self.window_ends = self.spent = self.refused = 0
         # Deltas come spread over their interval, sweeps all at once.
         self.deltas = [Walker("delta", number * MINUTE // deltas) for number in range(deltas)]
         self.sweeps = [Walker("sweep", 0) for _ in range(sweeps)]
 
     async def run(self, windows: int) -> None:
-        begin = time.monotonic()
         while self.passed < windows * MINUTE:
-            now = self.passed + int((time.monotonic() - begin) * 1000)
             for walker in [*self.sweeps, *self.deltas]:
-                while walker.due <= now and await self._ask(walker, now):
+                while walker.due <= self._now() and await self._ask(walker):
                     pass
             await advance(self.redis, CREDENTIAL, self.STEP)
             for walker in [*self.sweeps, *self.deltas]:
@@ -207,11 +206,16 @@ class Simulation:
         for walker in self.deltas:
             walker.longest = max(walker.longest, self.passed - walker.wanted)
 
-    async def _ask(self, walker: Walker, now: int) -> bool:
+    def _now(self) -> int:
+        """The time that passed in steps, and the little that passed between them."""
+        return self.passed + int((time.monotonic() - self._begun) * 1000)
+
+    async def _ask(self, walker: Walker) -> bool:
         """Whether a request was sent, and the walker wants to go on at once."""
         place = await self.budgets.spend(CREDENTIAL, walker.kind, walker.place)
         if place is None:
-            place = await self._send(walker, now)
+            place = await self._send(walker)
+        now = self._now()
         if place is not None:
             walker.place, walker.due = place.at, now + place.wait_ms
             return False
@@ -223,7 +227,8 @@ class Simulation:
             walker.due = walker.wanted = now + MINUTE
         return True
 
-    async def _send(self, walker: Walker, now: int):
+    async def _send(self, walker: Walker):
+        now = self._now()
         if now >= self.window_ends:
             self.window_ends, self.spent = now + MINUTE, 0
         seconds = math.ceil((self.window_ends - now) / 1000)
@@ -238,13 +243,13 @@ class Simulation:
 @pytest.mark.parametrize(
     ("limit", "deltas", "sweeps", "windows_of_a_delta", "windows_of_a_sweep"),
     [
-        (60, 8, 1, 0.2, 1.1),  # one long sweep and a few deltas
-        (60, 14, 5, 0.5, 1.1),
-        (60, 8, 60, 1.1, 3.1),  # as many sweeps as a window has requests
-        (60, 20, 45, 1.1, 3.1),
-        (60, 60, 2, 2.1, 2.1),  # deltas alone want all there is
-        (40, 60, 5, 3.1, 3.1),  # and more than that
-        (4, 3, 2, 1.6, 2.1),
+        (60, 8, 1, 0.5, 2),  # one long sweep and a few deltas
+        (60, 14, 5, 1, 2),
+        (60, 8, 60, 2, 4),  # as many sweeps as a window has requests
+        (60, 20, 45, 2, 4),
+        (60, 60, 2, 2, 3),  # deltas alone want all there is
+        (40, 60, 5, 3, 3),  # and more than that
+        (4, 3, 2, 3, 4),
     ],
 )
 async def test_everybody_gets_through_within_a_bounded_number_of_windows(
