@@ -20,6 +20,7 @@ from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
+SWEEP_PATIENCE_MS = 10 * 60_000  # of a sweep without a page, while deltas wait for it
 RESUMABLE_MS = 30 * 60_000  # a broken-off walk is resumed if its last page is no older
 
 
