@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import singledispatchmethod
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -149,6 +150,7 @@ class World:
         self.completed: list[tuple[str, int]] = []
         self.commits = 0
         self._position: str | None = None
+        self._at_work = False
 
     def now(self) -> int:
         return self.upstream.now
@@ -188,6 +190,7 @@ class World:
             for module in (poller, committer, settling, reviewer):
                 patch.setattr(module, "now_ms", self.now)
             patch.setattr(poller, "begin", self.begin)
+            patch.setattr(poller, "_log", Mock())
             await self._register()
             for step in self.history.steps:
                 await self.act(step)
@@ -252,6 +255,9 @@ class World:
             self.upstream.change(course_id=course_id, **fields)
 
     async def _is_live(self, course_id: str) -> bool:
+        """Whether a course is known to be live, or may be by the end of the turn."""
+        if self._at_work:
+            return True
         _, state = await self.services.integrations.get(INTEGRATION)
         (packed,) = await self.redis.hmget(keys.catalogue(INTEGRATION, state.epoch), [course_id])
         return packed is not None and packed[1:2] == b"L"
@@ -307,6 +313,7 @@ class World:
     async def _(self, step: Usurp) -> None:
         planned, self.meter.planned = self.meter.planned, []
         await self._turn()
+        self._at_work = True
         self.meter.planned = planned
 
     @act.register
@@ -336,8 +343,10 @@ class World:
         await self.redis.zrem(keys.due("walks"), INTEGRATION)
         await self.redis.zadd(keys.claimed("walks"), {INTEGRATION: CLAIM})
         try:
+            self._at_work = True
             await poller._poll(self.context, INTEGRATION, CLAIM)
         finally:
+            self._at_work = False
             self.context.draining.clear()
 
     # --- what must be so -----------------------------------------------------------------
