@@ -12,6 +12,9 @@ from service.sandbox.edits import EDITABLE_PATHS
 from service.sandbox.presentation import SWITCHABLE_PATHS
 
 MOST_COURSES = 60
+# Few, so that changes meet: the same path again, while it is held, or switched off.
+_USUAL_PATHS = ("revisions.title", "custom_fields")
+_USUAL_FIELDS = ("custom_fields", "revisions.title", "provider")
 
 
 @dataclass(frozen=True)
@@ -105,54 +108,44 @@ class History:
     steps: tuple[Any, ...]
 
 
-_pick = st.integers(0, MOST_COURSES)
-# Mostly few, sometimes many.
-_many = st.one_of(st.just(1), st.just(1), st.integers(1, 6), st.integers(1, MOST_COURSES))
-_late = st.one_of(st.just(0), st.integers(0, 9))
+@st.composite
+def _weighted(draw: Any, choices: dict[str, tuple[int, st.SearchStrategy[Any]]]) -> Any:
+    """One of several, as often as its weight says, which `one_of` does not let one choose."""
+    names = [name for name, (weight, _) in choices.items() for _ in range(weight)]
+    return draw(choices[draw(st.sampled_from(names))][1])
 
-_single = st.one_of(
-    st.builds(
-        Change,
-        op=st.just("edit"),
-        pick=_pick,
-        many=_many,
-        path=st.sampled_from(EDITABLE_PATHS),
-        late=_late,
-    ),
-    st.builds(
-        Change,
-        op=st.sampled_from(["edit"]),
-        pick=_pick,
-        many=_many,
-        path=st.sampled_from(["revisions.title", "custom_fields"]),
-    ),
-    st.builds(
-        Change,
-        op=st.sampled_from(["delete", "vanish", "restore", "revision_add", "revision_remove"]),
-        pick=_pick,
-        many=_many,
-        late=_late,
-    ),
-    st.builds(Change, op=st.sampled_from(["create", "restore"]), pick=_pick, many=_many),
-    st.builds(
-        Change,
-        op=st.just("anonymise"),
-        pick=_pick,
-        many=_many,
-        keep_deleted_at=st.booleans(),
-    ),
-    st.builds(Change, op=st.sampled_from(["provider", "skill"]), pick=_pick, many=_many),
-    st.builds(Change, op=st.just("provider"), pick=_pick, path=st.just("provider.name")),
-    st.builds(
-        Change,
-        op=st.sampled_from(["field_off", "field_on", "field_on"]),
-        path=st.sampled_from(["custom_fields", "provider", "revisions.title"]),
-    ),
-    st.builds(
-        Change,
-        op=st.sampled_from(["field_off", "field_on"]),
-        path=st.sampled_from(SWITCHABLE_PATHS),
-    ),
+
+_pick = st.integers(0, MOST_COURSES)
+_many = _weighted(
+    {
+        "one": (5, st.just(1)),
+        "some": (4, st.integers(2, 6)),
+        "many": (1, st.integers(7, MOST_COURSES)),
+    }
+)
+_late = _weighted({"now": (3, st.just(0)), "late": (1, st.integers(1, 9))})
+
+
+def _change(*ops: str, **fields: Any) -> st.SearchStrategy[Change]:
+    drawn = {"pick": _pick, "many": _many, "late": st.just(0), **fields}
+    return st.builds(Change, op=st.sampled_from(ops), **drawn)
+
+
+_change_of_any_kind = _weighted(
+    {
+        "usual edit": (5, _change("edit", path=st.sampled_from(_USUAL_PATHS), late=_late)),
+        "edit": (3, _change("edit", path=st.sampled_from(EDITABLE_PATHS), late=_late)),
+        "revision": (2, _change("revision_add", "revision_remove", late=_late)),
+        "unseen": (2, _change("provider", "skill")),
+        "rename": (1, _change("provider", path=st.just("provider.name"))),
+        "create": (2, _change("create", late=_late)),
+        "delete": (3, _change("delete", late=_late)),
+        "vanish": (3, _change("vanish")),
+        "restore": (4, _change("restore", late=_late)),
+        "anonymise": (1, _change("anonymise", keep_deleted_at=st.booleans())),
+        "usual switch": (2, _change("field_off", "field_on", path=st.sampled_from(_USUAL_FIELDS))),
+        "switch": (1, _change("field_off", "field_on", path=st.sampled_from(SWITCHABLE_PATHS))),
+    }
 )
 
 _times = st.one_of(st.integers(1, 3), st.none())
@@ -183,54 +176,80 @@ def _fault(kind: str, on: st.SearchStrategy[str], **fields: st.SearchStrategy[An
 
 # Left out is what no client could tell from the truth: an answer to ids without a live course
 # though the controls come back, hence a partial vanish or a shift of such an answer.
-_honest = st.one_of(
-    _fault("error", _anywhere, code=_codes),
-    _fault("html", _anywhere),
-    _fault("drop", _anywhere),
-    _fault("truncate", _anywhere, after=st.sampled_from([0.0, 0.5, 0.9])),
-    _fault("repeat_cursor", _anywhere),
-    _fault("endless", _pages),
+_honest = _weighted(
+    {
+        "error": (3, _fault("error", _anywhere, code=_codes)),
+        "html": (1, _fault("html", _anywhere)),
+        "drop": (1, _fault("drop", _anywhere)),
+        "truncate": (1, _fault("truncate", _anywhere, after=st.sampled_from([0.0, 0.5, 0.9]))),
+        "repeat_cursor": (1, _fault("repeat_cursor", _anywhere)),
+        "endless": (1, _fault("endless", _pages)),
+    }
 )
-_distorting = st.one_of(
-    _fault("empty", _anywhere),
-    _fault("end_early", _anywhere),
-    _fault("vanish", _anywhere, share=st.just(1.0)),
-    st.builds(
-        Fault,
-        kind=st.just("vanish"),
-        on=_pages,
-        times=_times,
-        hides=st.lists(_pick, min_size=1, max_size=5).map(tuple),
-    ),
-    _fault("shift", _pages, by=st.sampled_from([-9, -2, -1, 1, 2, 9])),
-    _fault("wrong_types", _anywhere, where=st.just("page")),
-    _fault("wrong_types", _anywhere, share=st.sampled_from([0.2, 1.0]), path=_breaking),
+_hiding = st.builds(
+    Fault,
+    kind=st.just("vanish"),
+    on=_pages,
+    times=_times,
+    hides=st.lists(_pick, min_size=1, max_size=5).map(tuple),
+)
+_distorting = _weighted(
+    {
+        "empty": (1, _fault("empty", _anywhere)),
+        "end_early": (1, _fault("end_early", _anywhere)),
+        "vanish": (1, _fault("vanish", _anywhere, share=st.just(1.0))),
+        "hiding": (3, _hiding),
+        "shift": (2, _fault("shift", _pages, by=st.sampled_from([-9, -2, -1, 1, 2, 9]))),
+        "bad page": (1, _fault("wrong_types", _anywhere, where=st.just("page"))),
+        "bad records": (
+            2,
+            _fault("wrong_types", _anywhere, share=st.sampled_from([0.2, 1.0]), path=_breaking),
+        ),
+    }
 )
 
-_pass = st.builds(
-    Pass, minutes=st.one_of(st.integers(1, 12), st.integers(1, 120), st.just(14 * 24 * 60))
+_minutes = _weighted(
+    {
+        "within the overlap": (4, st.integers(1, 12)),
+        "resumable or not": (4, st.integers(13, 60)),
+        "hours": (1, st.integers(61, 600)),
+        "beyond the horizon": (1, st.just(14 * 24 * 60)),
+    }
 )
-_editing = st.one_of(st.builds(Rename, number=st.integers(1, 9)), st.builds(Subscribe))
-_amid = st.one_of(
-    st.builds(Crash),
-    st.builds(Crash),
-    _single,
-    _single,
-    _pass,
-    _editing,
-    st.builds(Drain),
-    st.builds(Usurp),
-    st.builds(Heal),
+_pass = st.builds(Pass, minutes=_minutes)
+_editing = st.one_of(st.builds(Rename, number=st.integers(1, 9)), st.just(Subscribe()))
+_amid = _weighted(
+    {
+        "crash": (6, st.just(Crash())),
+        "change": (6, _change_of_any_kind),
+        "pass": (3, _pass),
+        "drain": (2, st.just(Drain())),
+        "usurp": (1, st.just(Usurp())),
+        "edit": (1, _editing),
+        "heal": (1, st.just(Heal())),
+    }
 )
-_points = st.one_of(st.integers(0, 20), st.integers(0, 120))
+_point = _weighted({"early": (3, st.integers(0, 24)), "late": (2, st.integers(25, 120))})
 _turn = st.builds(
     Turn,
-    kind=st.sampled_from(["delta", "sweep", "delta", None]),
-    amid=st.one_of(
-        st.just(()),
-        st.lists(st.tuples(_points, _amid), min_size=1, max_size=4).map(tuple),
-    ),
+    kind=st.sampled_from(["delta", "delta", "sweep", None]),
+    amid=st.lists(st.tuples(_point, _amid), max_size=4).map(tuple),
 )
+
+
+@st.composite
+def _round(draw: Any, faults: st.SearchStrategy[Any]) -> tuple[Any, ...]:
+    """Something happens, and then there is a turn."""
+    steps: list[Any] = draw(st.lists(_change_of_any_kind, max_size=3))
+    for chance, step in ((2, _pass), (4, faults), (8, _editing), (6, st.just(Decide()))):
+        if draw(st.integers(1, chance)) == chance:
+            steps.append(draw(step))
+    steps.append(draw(_turn))
+    if draw(st.integers(1, 3)) == 3:
+        steps.append(Heal())
+    return tuple(steps)
+
+
 _guards = st.one_of(
     st.just({}),
     st.fixed_dictionaries({"changed_count": st.just(5)}),
@@ -248,23 +267,25 @@ _IGNORABLE = ["provider", "custom_fields", "revisions.title", "revisions.skill_a
 
 
 def _histories(faults: st.SearchStrategy[Any]) -> st.SearchStrategy[History]:
-    step = st.one_of(_turn, _turn, _turn, _single, _single, _single, faults, _pass, _editing)
-    step = st.one_of(step, step, step, st.builds(Heal), st.builds(Decide))
+    rounds = st.lists(_round(faults), min_size=4, max_size=12)
     return st.builds(
         History,
-        courses=st.one_of(st.integers(1, 12), st.integers(1, MOST_COURSES)),
+        courses=_weighted({"few": (1, st.integers(1, 12)), "many": (2, st.integers(8, MOST_COURSES))}),
         seed=st.integers(0, 3),
         skew_minutes=st.sampled_from([0, 0, -45, 45]),
         emit=st.booleans(),
         guards=_guards,
         ignored=st.one_of(st.just(()), st.lists(st.sampled_from(_IGNORABLE)).map(tuple)),
         track_remote_data=st.booleans(),
-        steps=st.lists(step, min_size=1, max_size=25).map(tuple),
+        steps=rounds.map(lambda drawn: tuple(step for steps in drawn for step in steps)),
     )
 
 
 # Some upstreams never distort an answer: of these deltas can be held to more.
-histories = st.one_of(_histories(_honest), _histories(st.one_of(_honest, _distorting)))
+histories = st.one_of(
+    _histories(_honest),
+    _histories(_weighted({"honest": (1, _honest), "distorting": (2, _distorting)})),
+)
 
 
 def sandbox_fault(fault: Fault, course_ids: list[str]) -> faults.AnyFault:
