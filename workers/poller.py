@@ -59,6 +59,7 @@ from service.domain.walking import (
     judge_page,
     resumable,
     seen_digest,
+    shown_live,
     sight,
 )
 from service.logs import get_logger
@@ -265,7 +266,7 @@ class Walk:
             self._integration.id, progress.epoch, course_ids
         )
         judged, unchanged = judge_page(sightings, stored, self._ignored)
-        live = [sighting.course_id for sighting in sightings if sighting.live]
+        live = shown_live(sightings, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
         pages = progress.pages + 1
         ended: Literal["absences", "settling"] = (
@@ -290,7 +291,7 @@ class Walk:
             pages=pages,
             records=progress.records + len(page.results),
             live=progress.live + len(live),
-            others=progress.others + count_others(sightings, judged),
+            others=progress.others + count_others(sightings, live, judged),
             controls=controls_after(progress.controls, live),
             changed=sifted.changed,
             waiting=sifted.waiting,

@@ -270,7 +270,9 @@ def _histories(faults: st.SearchStrategy[Any]) -> st.SearchStrategy[History]:
     rounds = st.lists(_round(faults), min_size=4, max_size=12)
     return st.builds(
         History,
-        courses=_weighted({"few": (1, st.integers(1, 12)), "many": (2, st.integers(8, MOST_COURSES))}),
+        courses=_weighted(
+            {"few": (1, st.integers(1, 12)), "many": (2, st.integers(8, MOST_COURSES))}
+        ),
         seed=st.integers(0, 3),
         skew_minutes=st.sampled_from([0, 0, -45, 45]),
         emit=st.booleans(),

@@ -132,4 +132,3 @@ class Upstream:
 def differing(before: bytes, after: bytes) -> set[str]:
     """The paths in which two records of a course differ, told without the fingerprints."""
     return set(touched_paths(decode_course(before), decode_course(after)))
-

@@ -438,7 +438,14 @@ def differing_note(mine: bytes, theirs: bytes) -> str:
 
 
 def _is_left_over(key: bytes) -> bool:
-    return key.split(b":")[1] in (b"seen", b"waiting", b"held", b"review", b"decided", b"quarantine")
+    return key.split(b":")[1] in (
+        b"seen",
+        b"waiting",
+        b"held",
+        b"review",
+        b"decided",
+        b"quarantine",
+    )
 
 
 _ = State

@@ -124,6 +124,23 @@ async def test_anonymisation_of_a_deleted_course_is_silent(register, sandbox):
     assert len(await integration.events()) == known
 
 
+@pytest.mark.parametrize("sandbox", [3], indirect=True)
+async def test_what_is_left_of_a_deleted_course_hides_no_absence(register, sandbox):
+    """Its date is gone too, so that it carries no tombstone."""
+    integration = await baselined(register)
+    first, second, _ = [one["id"] for one in await sandbox.courses()]
+    await sandbox.change({"op": "delete", "course_id": first})
+    await integration.walk("delta")
+    await sandbox.change({"op": "anonymise", "course_id": first, "keep_deleted_at": False})
+    await integration.walk("delta")
+    await sandbox.change({"op": "vanish", "course_id": second})
+
+    await integration.walk("sweep")
+
+    deleted = [one.course_id for one in await integration.events() if "deleted" in one.type]
+    assert deleted == [first, second]
+
+
 async def test_a_walk_handed_back_is_resumed_where_it_stopped(register, context, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     fetch = context.services.upstream.fetch_page

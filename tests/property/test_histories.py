@@ -54,7 +54,11 @@ HISTORIES = settings(
 )
 
 
-@settings(HISTORIES, max_examples=int(os.environ.get("N", "50")), derandomize=not os.environ.get("RANDOM_"))
+@settings(
+    HISTORIES,
+    max_examples=int(os.environ.get("N", "50")),
+    derandomize=not os.environ.get("RANDOM_"),
+)
 @given(history=histories)
 def test_whatever_happens_what_was_told_adds_up_to_what_is_there(carry_out, history):
     carry_out(history)
