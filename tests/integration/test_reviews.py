@@ -399,6 +399,27 @@ async def test_a_field_switched_on_again_ends_the_review_without_an_event(baseli
     assert (await held.state()).held == 0
 
 
+async def test_who_was_shown_a_held_change_with_another_is_told_that_it_is_undone(
+    baselined, sandbox
+):
+    held = await baselined()
+    switched = await sandbox.change({"op": "field_off", "path": "custom_fields"})
+    await held.walk("delta")
+    edited = {change["course_id"] for change in switched[:2]}
+    await sandbox.change(
+        *({"op": "edit", "path": "revisions.title", "course_id": course_id} for course_id in edited)
+    )
+    await held.walk("delta")
+    assert await changed_paths(held) == {"revisions.title": 2}
+    await sandbox.change({"op": "field_on", "path": "custom_fields"})
+
+    await held.walk("sweep")
+
+    assert await changed_paths(held) == {"revisions.title": 2, "custom_fields": 2}
+    assert {event.course_id for event in await held.events() if event.course_id} == edited
+    assert (await held.state()).held == 0
+
+
 async def test_many_changes_that_are_no_flood_in_the_end_all_flow(baselined, sandbox):
     """They look like one on the first page, wait, and are asked for again at the end."""
     held = await baselined()
