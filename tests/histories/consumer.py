@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from service.domain.events import StoredEvent
-
 from tests.histories.upstream import Upstream, differing
 
 ALL = ""  # every path that no update has named since

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 from hypothesis import strategies as st
 
 from service.sandbox import faults
@@ -241,7 +242,10 @@ _turn = st.builds(
 def _round(draw: Any, faults: st.SearchStrategy[Any]) -> tuple[Any, ...]:
     """Something happens, and then there is a turn."""
     steps: list[Any] = draw(st.lists(_change_of_any_kind, max_size=3))
-    for chance, step in ((2, _pass), (4, faults), (8, _editing), (6, st.just(Decide()))):
+    if draw(st.integers(1, 3)) == 3:
+        # Two at once: what one hides, the other keeps from being asked for.
+        steps += draw(st.lists(faults, min_size=1, max_size=2))
+    for chance, step in ((2, _pass), (8, _editing), (6, st.just(Decide()))):
         if draw(st.integers(1, chance)) == chance:
             steps.append(draw(step))
     steps.append(draw(_turn))
@@ -292,8 +296,6 @@ histories = st.one_of(
 
 def sandbox_fault(fault: Fault, course_ids: list[str]) -> faults.AnyFault:
     """The fault as the sandbox wants it."""
-    import msgspec
-
     fields = {"kind": fault.kind, "on": fault.on, "times": fault.times, **fault.fields}
     if fault.hides:
         fields["course_ids"] = sorted({course_ids[at % len(course_ids)] for at in fault.hides})

@@ -11,9 +11,14 @@ import msgspec
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.errors import UpstreamUnavailableError
 from service.sandbox.catalogue import Catalogue
-from service.sandbox.changes import ChangeRequest, ChangesRefusedError, State
-from service.sandbox.edits import touched_paths
+from service.sandbox.changes import (
+    UNSEEN_BY_UPDATED_AFTER,
+    ChangeRequest,
+    ChangesRefusedError,
+    State,
+)
 from service.sandbox.content import decode_course
+from service.sandbox.edits import touched_paths
 from service.sandbox.endpoint import Endpoint, Incoming
 from service.sandbox.faults import AnyFault
 
@@ -25,15 +30,16 @@ MOST_REQUESTS = 500  # of one turn: more is a walk that does not end
 DISTORTING = {"empty", "end_early", "vanish", "shift", "wrong_types"}
 
 
-class Endless(AssertionError):
+class EndlessError(AssertionError):
     """A turn that asks and asks."""
 
 
 class Upstream:
     """One integration of the sandbox, its clock, and all versions of its courses.
 
-    `versions` are the bodies that a course ever had, None while it was not live; `visible` is
-    the number of a course's last change that a delta shows, with the version it led to.
+    `versions` are the bodies that a course ever had, None while it was not live; Of
+    each course's last change that a kind of walk shows, `visible` is the number, and the
+    version it led to; `vanished` is the number of its last disappearance, which none shows.
     """
 
     def __init__(self, courses: int, seed: int, now: int, skew: int) -> None:
@@ -43,7 +49,7 @@ class Upstream:
         self.endpoint = Endpoint(api_key=API_KEY, rate_limit_per_minute=1_000_000, seed=seed)
         self.endpoint.catalogues[UPSTREAM_ID] = self.catalogue
         self.versions: dict[str, list[bytes | None]] = {}
-        self.visible: dict[str, tuple[int, int]] = {}
+        self.visible: dict[str, dict[str, tuple[int, int]]] = {"delta": {}, "sweep": {}}
         self.vanished: dict[str, int] = {}
         self.shown: dict[str, bytes] = {}
         self.distorted = False
@@ -59,7 +65,7 @@ class Upstream:
     ) -> Page:
         self.requests += 1
         if self.requests > MOST_REQUESTS:
-            raise Endless
+            raise EndlessError
         incoming = Incoming(
             "GET",
             urlencode(query.parameters()),
@@ -111,8 +117,10 @@ class Upstream:
             version = self._note(change.course_id)
             if change.op == "vanish":
                 self.vanished[change.course_id] = change.n
-            elif change.op not in ("provider", "skill"):
-                self.visible[change.course_id] = (change.n, version)
+                continue
+            self.visible["sweep"][change.course_id] = (change.n, version)
+            if change.op not in UNSEEN_BY_UPDATED_AFTER:
+                self.visible["delta"][change.course_id] = (change.n, version)
 
     def _note(self, course_id: str) -> int:
         versions = self.versions.setdefault(course_id, [])
