@@ -233,6 +233,17 @@ async def test_an_absence_that_cannot_be_confirmed_when_applied_is_held_again(ba
     assert (await held.review()).since is not None
 
 
+async def test_absences_are_confirmed_though_hardly_any_course_is_left(baselined, sandbox):
+    held = await baselined()
+    await sandbox.change({"op": "vanish", "count": 598})
+    await held.walk("sweep")
+
+    await held.decide("apply")
+
+    assert (await held.types())["course.deleted"] == 598
+    assert (await held.state()).held == 0
+
+
 async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "all": True})
