@@ -423,6 +423,8 @@ class World:
         for course_id, body in live.items():
             wrong = differing(held[course_id], body) - self.ignored
             assert not wrong, f"{course_id} differs in {wrong}"
+            untold = self.consumer.untold(course_id, body)
+            assert not untold, f"{course_id}: no event named {untold}"
         _, state = await self.services.integrations.get(INTEGRATION)
         assert (state.course_count, state.quarantined, state.held) == (len(live), 0, 0)
         left = [key async for key in self.redis.scan_iter("cw:*") if _is_left_over(key)]
