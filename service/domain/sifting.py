@@ -39,7 +39,7 @@ class Mark(msgspec.Struct, frozen=True):
 
     `wait`: until the walk's end; `absolve`: no longer; `hold`: for a person to decide on;
     `keep`: still held, as it is shown now; `release`: no longer held; `decided`: done with
-    what was decided; `forget`: a record that never decoded is there no more.
+    what was decided; `forget`: a record that did not decode, of no live course, is there no more.
     """
 
     course_id: str

@@ -426,9 +426,10 @@ class World:
             untold = self.consumer.untold(course_id, body)
             assert not untold, f"{course_id}: no event named {untold}"
         _, state = await self.services.integrations.get(INTEGRATION)
-        assert (state.course_count, state.quarantined, state.held) == (len(live), 0, 0)
+        counted = {"courses": state.course_count, "quarantined": state.quarantined}
+        assert counted == {"courses": len(live), "quarantined": 0}, f"miscounted: {counted}"
         left = [key async for key in self.redis.scan_iter("cw:*") if _is_left_over(key)]
-        assert left == []
+        assert not left, f"left over: {left}"
 
 
 def _is_left_over(key: bytes) -> bool:

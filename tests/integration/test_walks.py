@@ -416,6 +416,21 @@ async def test_a_record_that_breaks_and_comes_back_unchanged_leaves_quarantine(
     assert types(await integration.events()) == {"integration.baseline_completed": 1}
 
 
+async def test_a_broken_tombstone_that_vanishes_leaves_quarantine(register, sandbox):
+    integration = await baselined(register)
+    (gone,) = await sandbox.change({"op": "delete", "count": 1})
+    await integration.walk("delta")
+    course_id = gone["course_id"]
+    await sandbox.fault("wrong_types", path="remote_deleted_at", share=0, course_ids=[course_id])
+    await integration.walk("sweep")
+    assert (await integration.state()).quarantined == 1
+    await sandbox.change({"op": "vanish", "course_id": course_id})
+
+    await integration.walk("sweep")
+
+    assert (await integration.state()).quarantined == 0
+
+
 async def test_a_page_with_far_more_records_than_asked_for_is_refused(register, context, sandbox):
     integration = await register()
     fetch = context.services.upstream.fetch_page
