@@ -66,6 +66,7 @@ from service.domain.walking import (
     judge_page,
     resumable,
     seen_digest,
+    shown_live,
     sight,
     sorted_digests,
 )
@@ -318,11 +319,11 @@ class Walk:
             self._integration.id, progress.epoch, course_ids
         )
         judged, unchanged = judge_page(sightings, stored, self._ignored)
-        live = [sighting.course_id for sighting in sightings if sighting.live]
+        live = shown_live(sightings, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
         moved = self._moved(page, [*(one.decode() for one in _ends(known)), *live])
         moved["live"] += len(known) + len(live)
-        moved["others"] += count_others(sightings, judged)
+        moved["others"] += count_others(sightings, live, judged)
         await self._committer.commit(
             Portion(
                 judged=sifted.flowing,

@@ -125,6 +125,23 @@ async def test_anonymisation_of_a_deleted_course_is_silent(register, sandbox):
     assert len(await integration.events()) == known
 
 
+@pytest.mark.parametrize("sandbox", [3], indirect=True)
+async def test_what_is_left_of_a_deleted_course_hides_no_absence(register, sandbox):
+    """Its date is gone too, so that it carries no tombstone."""
+    integration = await baselined(register)
+    first, second, _ = [one["id"] for one in await sandbox.courses()]
+    await sandbox.change({"op": "delete", "course_id": first})
+    await integration.walk("delta")
+    await sandbox.change({"op": "anonymise", "course_id": first, "keep_deleted_at": False})
+    await integration.walk("delta")
+    await sandbox.change({"op": "vanish", "course_id": second})
+
+    await integration.walk("sweep")
+
+    deleted = [one.course_id for one in await integration.events() if "deleted" in one.type]
+    assert deleted == [first, second]
+
+
 async def test_a_walk_handed_back_is_resumed_where_it_stopped(register, context, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     fetch = context.services.upstream.fetch_page
@@ -398,6 +415,21 @@ async def test_a_record_that_breaks_and_comes_back_unchanged_leaves_quarantine(
     await integration.walk("sweep")
     assert (await integration.state()).quarantined == 0
     assert types(await integration.events()) == {"integration.baseline_completed": 1}
+
+
+async def test_a_broken_tombstone_that_vanishes_leaves_quarantine(register, sandbox):
+    integration = await baselined(register)
+    (gone,) = await sandbox.change({"op": "delete", "count": 1})
+    await integration.walk("delta")
+    course_id = gone["course_id"]
+    await sandbox.fault("wrong_types", path="remote_deleted_at", share=0, course_ids=[course_id])
+    await integration.walk("sweep")
+    assert (await integration.state()).quarantined == 1
+    await sandbox.change({"op": "vanish", "course_id": course_id})
+
+    await integration.walk("sweep")
+
+    assert (await integration.state()).quarantined == 0
 
 
 async def test_a_page_with_far_more_records_than_asked_for_is_refused(register, context, sandbox):
