@@ -12,10 +12,12 @@ from litestar.di import Provide
 from service import bootstrap
 from service.api import openapi
 from service.api.access_log import AccessLog
-from service.api.auth import require_admin
+from service.api.api_keys import ApiKeyController
+from service.api.auth import PROTECTED, provide_actor
 from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController
 from service.api.events import EventController
+from service.api.failures import Failures
 from service.api.health import healthz, readyz, root
 from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
@@ -43,11 +45,12 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with opener(settings) as services:
             app.state.services = services
+            app.state.failures = Failures()
             yield
 
     v1 = Router(
         path="/v1",
-        guards=[require_admin],
+        middleware=PROTECTED,
         security=openapi.SECURITY,
         response_headers=[ResponseHeader(name="cache-control", value="no-store")],
         route_handlers=[
@@ -59,6 +62,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             EventController,
             stream_events,
             StatusController,
+            ApiKeyController,
         ],
     )
     return Litestar(
@@ -66,6 +70,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         dependencies={
             "services": Provide(provide_services),
             "document": Provide(provide_document),
+            "actor": Provide(provide_actor),
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],

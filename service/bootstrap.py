@@ -14,6 +14,7 @@ from service.clients.transport import open_client
 from service.clients.upstream import UpstreamClient
 from service.domain.errors import SettingsError
 from service.settings import Settings
+from service.storage.api_keys import ApiKeys
 from service.storage.attempts import Attempts
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
@@ -48,6 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     integrations: IntegrationStore
     subscriptions: SubscriptionStore
     matchers: Matchers
+    api_keys: ApiKeys
     catalogue: Catalogue
     walks: Walks
     events: EventLog
@@ -115,6 +117,7 @@ def assemble(
         integrations=integrations,
         subscriptions=subscriptions,
         matchers=Matchers(subscriptions),
+        api_keys=ApiKeys(redis),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,

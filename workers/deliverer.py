@@ -16,8 +16,9 @@ from redis.exceptions import (
 )
 
 from service.clock import now_ms
+from service.domain.access import NOTHING, Grant
 from service.domain.errors import LeaseLostError, NotFoundError
-from service.domain.events import CONTENT_TYPES, StoredEvent, render
+from service.domain.events import CONTENT_TYPES, StoredEvent, is_shown, render
 from service.domain.lane import Entry, Window
 from service.domain.retry import Outcome, OutcomeClass, next_delay
 from service.domain.signing import Signer
@@ -25,7 +26,7 @@ from service.domain.subscriptions import Subscription, SubscriptionState, state_
 from service.logs import get_logger
 from service.storage.attempts import Attempt
 from service.storage.counters import field
-from service.storage.lanes import EXPIRED, Due, Recorded, Result
+from service.storage.lanes import EXPIRED, NOT_GRANTED, Due, Recorded, Result
 from service.storage.leases import Lease
 from workers.isolation import run_isolated
 from workers.process import JobContext
@@ -106,6 +107,7 @@ class Drain:
         self._cursor: str | None = None
         self._exhausted = False
         self._signer = Signer(())
+        self._grant: Grant | None = NOTHING
         self._secrets_read_at = 0.0
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
@@ -169,16 +171,19 @@ class Drain:
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
         self._signer = Signer(secrets)
+        self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
         self._secrets_read_at = time.monotonic()
 
     async def _refresh_secrets(self) -> None:
-        """Notices a secret that was revoked during the turn."""
+        """Notices a secret, or a grant, that was revoked during the turn."""
         if time.monotonic() - self._secrets_read_at < SECRETS_SECONDS:
             return
         try:
             await self._read_secrets()
         except (ConnectionError, TimeoutError):  # without Redis nothing is revoked either
             self._secrets_read_at = time.monotonic()
+            return
+        await self._withdraw()
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
@@ -221,24 +226,46 @@ class Drain:
 
     async def _fetch(self, entries: Sequence[Entry]) -> None:
         events = await self._services.events.get_many([entry.position for entry in entries])
-        expired: list[Recorded] = []
+        expired: list[Entry] = []
         for entry, event in zip(entries, events, strict=True):
             if event is None:
-                expired.append(self._expired(entry))
+                expired.append(entry)
             else:
                 self._prepared.append(Prepared(entry, event, render(event, entry.rendering)))
-        if expired:
-            _log.warning(
-                "deliveries dead",
-                subscription=self._subscription.id,
-                count=len(expired),
-                reason=EXPIRED,
+        await self._give_up(expired, EXPIRED)
+        await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        """Gives up what the subscription's owner may not see any more."""
+        withdrawn = [one for one in self._prepared if not is_shown(one.event, self._grant)]
+        if withdrawn:
+            self._prepared = deque(one for one in self._prepared if one not in withdrawn)
+            await self._give_up([one.entry for one in withdrawn], NOT_GRANTED)
+
+    async def _give_up(self, entries: Sequence[Entry], reason: str) -> None:
+        if not entries:
+            return
+        _log.warning(
+            "deliveries dead",
+            subscription=self._subscription.id,
+            count=len(entries),
+            reason=reason,
+        )
+        recorded = [
+            Recorded(
+                entry=entry,
+                attempts=self._attempts.get(entry.position, 0),
+                result="D",
+                reason=reason,
             )
-            await self._store(
-                expired, Counter({field("deliveries_total", state="dead"): len(expired)})
-            )
-            for one in expired:
-                self._window.settle(one.entry)
+            for entry in entries
+        ]
+        await self._store(
+            recorded, Counter({field("deliveries_total", state="dead"): len(recorded)})
+        )
+        for entry in entries:
+            self._attempts.pop(entry.position, None)
+            self._window.settle(entry)
 
     async def _read(self) -> bool:
         """Reads on in the lane; False if there is nothing more that could be sent."""
@@ -339,14 +366,6 @@ class Drain:
             wait_ms=wait_ms,
             reason=_reason(outcome, attempts) if result == "D" else "",
             record=msgspec.json.encode(attempt),
-        )
-
-    def _expired(self, entry: Entry) -> Recorded:
-        return Recorded(
-            entry=entry,
-            attempts=self._attempts.get(entry.position, 0),
-            result="D",
-            reason=EXPIRED,
         )
 
     async def _store(self, recorded: Sequence[Recorded], increments: Counter[str]) -> None:

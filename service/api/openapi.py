@@ -37,6 +37,7 @@ _TAGS = (
     ("Deliveries", "What was sent, and what came back."),
     ("Events", "The event log: every change, in order."),
     ("Webhooks", "What subscribers are sent, after Standard Webhooks."),
+    ("Access", "Who may do what."),
     ("System", "How the service itself is doing."),
 )
 

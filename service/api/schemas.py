@@ -226,6 +226,9 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     paused: Annotated[bool, _means("whether nothing is sent; events are collected meanwhile")]
     created_at: Annotated[Timestamp, _means("when it was created")]
     updated_at: Annotated[Timestamp, _means("when it was last changed")]
+    owner: Annotated[
+        str | None, _means("the API key that created it, of the scope subscriber; null: no such")
+    ]
     state: Annotated[str, _means("active or paused")]
     pending: Annotated[int, _means("events not yet delivered")]
     dead: Annotated[int, _means("events whose delivery was given up")]
@@ -316,6 +319,40 @@ class EventList(msgspec.Struct, frozen=True):
         str | None,
         _means("pass it as `after` at any later time for what came since; null with order=desc"),
     ]
+
+
+class ApiKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key. `token` is there only in the answer to its creation: nobody can tell it
+    again."""
+
+    id: Annotated[str, _means("its id")]
+    name: Annotated[str, _means("what people call it")]
+    prefix: Annotated[str, _means("what its token begins with, to know a token found somewhere")]
+    scope: Annotated[str, _means("admin, subscriber, read or metrics")]
+    integration_ids: Annotated[
+        tuple[str, ...] | None,
+        _means("integrations whose events a subscriber may see; null: none by id"),
+    ]
+    labels: Annotated[
+        dict[str, str] | None,
+        _means("a subscriber may see events that carry all of these labels; null: none by labels"),
+    ]
+    created_at: Annotated[Timestamp, _means("when it was created")]
+    updated_at: Annotated[Timestamp, _means("when it was last changed")]
+    expires_at: Annotated[Timestamp | None, _means("when it opens nothing any more; null: never")]
+    last_used_at: Annotated[
+        Timestamp | None, _means("when it was last used, to the minute; null: never")
+    ]
+    token: Annotated[
+        str | msgspec.UnsetType, _means("the bearer token; only in the answer to its creation")
+    ] = msgspec.UNSET
+
+
+class ApiKeyList(msgspec.Struct, frozen=True):
+    """A page of API keys in the order of creation; `next` leads on."""
+
+    items: Annotated[list[ApiKeyView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class Health(msgspec.Struct, frozen=True):

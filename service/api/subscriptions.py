@@ -10,6 +10,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.auth import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -41,10 +42,12 @@ from service.api.schemas import AttemptView, SecretView, SubscriptionList, Subsc
 from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
+from service.domain.access import Actor
 from service.domain.errors import ConflictError
 from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.identifiers import event_id
+from service.domain.integrations import Integration
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 from service.domain.signing import (
     MAX_IN_FORCE,
@@ -58,7 +61,13 @@ from service.domain.signing import (
     rotated,
     signature_of,
 )
-from service.domain.subscriptions import EVENT_TYPES, Format, Payload, Subscription
+from service.domain.subscriptions import (
+    COURSE_EVENT_TYPES,
+    EVENT_TYPES,
+    Format,
+    Payload,
+    Subscription,
+)
 from service.storage.attempts import Attempt
 from service.storage.ids import event_suffixes, new_id
 from service.storage.subscriptions import new_secret
@@ -159,7 +168,7 @@ FIELDS: Table = {
 REQUIRED = ("url",)
 READ_ONLY = (
     *("id", "created_at", "updated_at", "public_key", "state", "pending", "dead"),
-    "oldest_pending_at",
+    *("oldest_pending_at", "owner"),
 )
 ROTATION: Table = {
     "overlap_seconds": Field(
@@ -183,6 +192,7 @@ class SubscriptionController(Controller):
 
     path = "/subscriptions"
     tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
+    opt = {FOR_SUBSCRIBERS: True}  # noqa: RUF012 - likewise; one's own are seen to by `Access`
 
     @post(
         summary="Create a subscription",
@@ -193,12 +203,12 @@ class SubscriptionController(Controller):
         ),
     )
     async def create(
-        self, document: Document, services: GivenServices
+        self, document: Document, services: GivenServices, actor: GivenActor
     ) -> Response[SubscriptionView]:
         """Events from now on reach it. The answer carries its secret, or for ed25519 the public
         key; the private one is never returned."""
         form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
-        await _check(form, services)
+        await _check(form, services, actor)
         _check_secret(form)
         values = form.accept()
         secret = _take_secret(values, Signature.HMAC)
@@ -210,6 +220,7 @@ class SubscriptionController(Controller):
             updated_at=now,
             public_key=read_secret(secret).public_key,
             header_names=tuple(extra),
+            owner=actor.owner,
             **values,
         )
         await services.subscriptions.create(subscription, [secret], extra)
@@ -224,12 +235,16 @@ class SubscriptionController(Controller):
         operation_class=reads(query=PAGE),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> SubscriptionList:
-        """In the order of creation."""
+    async def index(
+        self, request: AnyRequest, services: GivenServices, actor: GivenActor
+    ) -> SubscriptionList:
+        """In the order of creation; to a subscriber, its own."""
         query = query_form(request, PAGE).accept()
-        found, position = await services.subscriptions.page(
-            query.get("limit", PAGE_SIZE), query.get("after")
-        )
+        limit, place = query.get("limit", PAGE_SIZE), query.get("after")
+        if actor.owner is None:
+            found, position = await services.subscriptions.page(limit, place)
+        else:
+            found, position = await services.subscriptions.page_owned(actor.owner, limit, place)
         depths = await services.lanes.depth_many([one.id for one in found])
         return SubscriptionList(
             [views.subscription(one, depth) for one, depth in zip(found, depths, strict=True)],
@@ -265,11 +280,12 @@ class SubscriptionController(Controller):
         subscription_id: PathId,
         document: Document,
         services: GivenServices,
+        actor: GivenActor,
     ) -> SubscriptionView:
         """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
         and how they are posted changes for pending ones too."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
-        await _check(form, services)
+        await _check(form, services, actor)
         values = form.accept()
         extra = values.pop("headers", None)
         if extra is not None:
@@ -295,6 +311,7 @@ class SubscriptionController(Controller):
     @get(
         "/{subscription_id:str}/secret",
         summary="Show a subscription's secret",
+        opt={SHOWS_SECRETS: True},
         response_description="The secret, or the public key",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
@@ -411,18 +428,31 @@ async def _send_test(
     )
 
 
-async def _check(form: Form, services: Services) -> None:
+async def _check(form: Form, services: Services, actor: Actor) -> None:
     form.check_target("url", services.guard.check_url)
     _check_retries(form, services)
     ids = form.values.get("integration_ids") or ()
     found = await services.integrations.get_many(ids)
-    for index, (integration_id, integration) in enumerate(zip(ids, found, strict=True)):
-        if integration is None:
+    for index, (integration_id, stored) in enumerate(zip(ids, found, strict=True)):
+        if stored is None or not _is_known(actor, stored[0]):
             form.refuse(
                 f"integration_ids[{index}]",
                 f"there is no integration {integration_id}",
                 "register it first, or leave it out",
             )
+    if actor.owner is not None:
+        for index, event_type in enumerate(form.values.get("event_types") or ()):
+            if event_type not in COURSE_EVENT_TYPES:
+                form.refuse(
+                    f"event_types[{index}]",
+                    f"{event_type} is about the service, which is its operator's to know",
+                    f"leave it out; yours are {', '.join(COURSE_EVENT_TYPES)}",
+                )
+
+
+def _is_known(actor: Actor, integration: Integration) -> bool:
+    """Whether someone may know that an integration is there."""
+    return actor.grant is None or actor.grant.covers(integration.id, integration.labels)
 
 
 def _check_secret(form: Form) -> None:

@@ -59,6 +59,23 @@ class StaleReviewError(PreconditionFailedError):
     """What is held has changed since it was shown: look at it again."""
 
 
+class ForbiddenError(CoursewireError):
+    """This token may not do that."""
+
+
+class NotAuthenticatedError(CoursewireError):
+    """The request carries no valid token."""
+
+
+class TooManyFailuresError(CoursewireError):
+    """Too many wrong tokens came from this address."""
+
+    def __init__(self, retry_after: int) -> None:
+        """`retry_after` is the number of seconds after which another is looked at."""
+        super().__init__(f"too many wrong tokens came from this address; wait {retry_after} s")
+        self.retry_after = retry_after
+
+
 class TargetRefusedError(CoursewireError):
     """Requests to this address are not allowed."""
 

@@ -8,7 +8,8 @@ CREDENTIALS = "cw:credentials"  # zset: credential id -> created ms
 INTEGRATIONS = "cw:integrations"  # zset: integration id -> created ms
 UPSTREAMS = "cw:upstreams"  # hash: "base_url upstream_id" -> integration id
 SUBSCRIPTIONS = "cw:subscriptions"  # zset: subscription id -> created ms
-SUBSCRIPTIONS_VERSION = "cw:subscriptions:version"  # integer, grows with every edit of any
+SUBSCRIPTIONS_VERSION = "cw:subscriptions:version"  # integer, grows with edits of API keys too
+API_KEYS = "cw:api_keys"  # zset: API key id -> created ms
 
 
 def credential(credential_id: str) -> str:
@@ -27,6 +28,11 @@ def integration(integration_id: str) -> str:
 def subscription(subscription_id: str) -> str:
     """Hash: `record` (JSON), `secrets` (sealed JSON), `headers` (sealed JSON)."""
     return f"cw:subscription:{subscription_id}"
+
+
+def api_key(key_id: str) -> str:
+    """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms)."""
+    return f"cw:api_key:{key_id}"
 
 
 # --- the catalogue: one epoch of an integration ---------------------------------------------
@@ -186,6 +192,8 @@ def rq_failed(name: str) -> str:
 
 # Keys that may live without an expiry; a test fails on any other.
 LASTING = (
+    "cw:api_key:",
+    "cw:api_keys",
     "cw:credential:",
     "cw:credentials",
     "cw:integration:",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service.domain.access import ApiKey
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.signing import Signature, SigningSecret, make_secret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 _EDITS_TRIED = 20  # times an edit starts again because another came first
 _SECRET_BYTES = 32
+_SCANNED_AT_ONCE = 500  # subscriptions looked through for those of one owner
 
 _decode = msgspec.json.Decoder(Subscription).decode
+_decode_api_key = msgspec.json.Decoder(ApiKey).decode
 _decode_secrets = msgspec.json.Decoder(list[SigningSecret]).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _encode = msgspec.json.encode
@@ -80,6 +83,20 @@ class SubscriptionStore:
         ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
         found = await self.get_many(ids)
         return [subscription for subscription in found if subscription is not None], position
+
+    async def page_owned(
+        self, owner: str, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Subscription], IndexPosition | None]:
+        """Like `page`, of those that `owner` created alone. It looks through all of them."""
+        owned: list[Subscription] = []
+        while True:
+            page, after = await self.page(_SCANNED_AT_ONCE, after)
+            owned += [one for one in page if one.owner == owner]
+            if len(owned) > limit:
+                last = owned[limit - 1]
+                return owned[:limit], IndexPosition(last.created_at, last.id)
+            if after is None:
+                return owned, None
 
     async def update(
         self,
@@ -160,12 +177,18 @@ class SubscriptionStore:
         sealed = await self._field(subscription_id, "headers")
         return _decode_headers(self._sealer.open(sealed, _owner(subscription_id, "headers")))
 
-    async def all_for_matching(self) -> tuple[int, list[Subscription]]:
-        """Every subscription, and the version that all of them together have."""
-        version, *records = await self._read_all(
-            keys=[keys.SUBSCRIPTIONS_VERSION, keys.SUBSCRIPTIONS], args=[keys.subscription("")]
+    async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
+        """Every subscription and every API key, and the version that all of them together
+        have."""
+        version, records, api_keys = await self._read_all(
+            keys=[keys.SUBSCRIPTIONS_VERSION, keys.SUBSCRIPTIONS, keys.API_KEYS],
+            args=[keys.subscription(""), keys.api_key("")],
         )
-        return int(version), [_decode(record) for record in records]
+        return (
+            int(version),
+            [_decode(record) for record in records],
+            [_decode_api_key(record) for record in api_keys],
+        )
 
     async def _store(self, subscription: Subscription, as_read: bytes, **sealed: bytes) -> bool:
         sent_to = state_of(subscription) is SubscriptionState.ACTIVE

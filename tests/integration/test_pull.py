@@ -545,3 +545,22 @@ async def test_waiting_requests_are_answered_when_the_api_stops(redis, valkey_ur
     await asyncio.to_thread(api.process.wait)
     assert time.monotonic() - started < 3
     await api.client.aclose()
+
+
+async def test_a_stream_ends_with_the_key_it_was_opened_with(api, redis) -> None:
+    wanted = {"name": "tenant", "scope": "subscriber", "labels": {"tenant": "a"}}
+    key = (await api.client.post("/v1/api-keys", json=wanted)).json()
+    labelled = {"m": msgspec.json.encode({**FACTS, "course_id": "c", "labels": {"tenant": "a"}})}
+    token = {"authorization": f"Bearer {key['token']}"}
+    async with api.stream("?after=latest", **token) as stream:
+        await anext(stream)
+        await listening(redis)
+        await append(redis, "other")
+        await append(redis, "own", **labelled)
+        frame = await anext(stream)
+        while "data" not in frame:
+            frame = await anext(stream)
+        assert json.loads(frame["data"])["data"]["labels"] == {"tenant": "a"}
+        assert (await api.client.delete(f"/v1/api-keys/{key['id']}")).status_code == 204
+        await append(redis, "own", **labelled)
+        assert [frame async for frame in stream if "data" in frame] == []

@@ -41,6 +41,7 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
     assert created == {
         "url": MINIMAL["url"],
         "description": None,
+        "owner": None,
         "event_types": None,
         "integration_ids": None,
         "labels": None,
