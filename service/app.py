@@ -13,6 +13,7 @@ from service import bootstrap
 from service.api import openapi
 from service.api.access_log import AccessLog
 from service.api.api_keys import ApiKeyController
+from service.api.audit import AuditController, AuditTrail
 from service.api.auth import PROTECTED, provide_actor
 from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController
@@ -50,7 +51,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
 
     v1 = Router(
         path="/v1",
-        middleware=PROTECTED,
+        middleware=(*PROTECTED, AuditTrail()),
         security=openapi.SECURITY,
         response_headers=[ResponseHeader(name="cache-control", value="no-store")],
         route_handlers=[
@@ -63,6 +64,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             stream_events,
             StatusController,
             ApiKeyController,
+            AuditController,
         ],
     )
     return Litestar(

@@ -16,6 +16,7 @@ from service.domain.errors import SettingsError
 from service.settings import Settings
 from service.storage.api_keys import ApiKeys
 from service.storage.attempts import Attempts
+from service.storage.audit import Audit
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
@@ -50,6 +51,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions: SubscriptionStore
     matchers: Matchers
     api_keys: ApiKeys
+    audit: Audit
     catalogue: Catalogue
     walks: Walks
     events: EventLog
@@ -118,6 +120,7 @@ def assemble(
         subscriptions=subscriptions,
         matchers=Matchers(subscriptions),
         api_keys=ApiKeys(redis),
+        audit=Audit(redis),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.audit import ACTION
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, labels, list_of, nullable, one_of, text, timestamp
@@ -64,6 +65,7 @@ class ApiKeyController(Controller):
 
     @post(
         summary="Create an API key",
+        opt={ACTION: "api_key.created"},
         response_description="The new key, with its token",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -126,6 +128,7 @@ class ApiKeyController(Controller):
     @patch(
         "/{key_id:str}",
         summary="Change an API key",
+        opt={ACTION: "api_key.updated"},
         response_description="The changed API key",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
@@ -167,6 +170,7 @@ class ApiKeyController(Controller):
     @delete(
         "/{key_id:str}",
         summary="Revoke an API key",
+        opt={ACTION: "api_key.revoked"},
         response_description="It is revoked",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),

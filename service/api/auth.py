@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -13,6 +14,7 @@ from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from redis.exceptions import RedisError
 
 from service.api.failures import Failures
 from service.api.problems import ErrorAnswers
@@ -25,7 +27,9 @@ from service.domain.errors import (
     NotFoundError,
 )
 from service.domain.events import EventFilter
+from service.logs import get_logger
 from service.settings import Settings
+from service.storage.audit import Deed
 
 AnyRequest = Request[Any, Any, State]
 GivenActor = NamedDependency[Actor]
@@ -35,6 +39,7 @@ SHOWS_SECRETS = "shows_secrets"  # of reading that the scope `read` does not cov
 FOR_METRICS = "for_metrics"  # of what is there for the scope `metrics`
 
 _ACTOR = "actor"
+_log = get_logger("api")
 _READING = frozenset({"GET", "HEAD"})
 _WHERE = (
     "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
@@ -147,8 +152,17 @@ async def _identify(request: AnyRequest) -> Actor:
     if key is not None:
         return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.grant)
     failures: Failures = request.app.state.failures
-    failures.note(address_of(request))
+    if failures.note(address_of(request)):
+        await _tell(request, services)
     raise NotAuthenticatedError(f"this token is not valid; {_WHERE}")
+
+
+async def _tell(request: AnyRequest, services: Services) -> None:
+    """Notes a burst of wrong tokens in the audit trail, if that can be written."""
+    address = address_of(request)
+    _log.warning("many wrong tokens", address=address)
+    with suppress(RedisError, OSError):
+        await services.audit.note(Deed(action="authentication.failed", address=address))
 
 
 def _equal(given: str, token: str | None) -> bool:

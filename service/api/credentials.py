@@ -10,6 +10,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.audit import ACTION
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import base_url, text, visible
@@ -80,6 +81,7 @@ class CredentialController(Controller):
 
     @post(
         summary="Create a credential",
+        opt={ACTION: "credential.created"},
         response_description="The new credential",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -129,6 +131,7 @@ class CredentialController(Controller):
     @patch(
         "/{credential_id:str}",
         summary="Change a credential",
+        opt={ACTION: "credential.updated"},
         response_description="The changed credential",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
@@ -161,6 +164,7 @@ class CredentialController(Controller):
     @delete(
         "/{credential_id:str}",
         summary="Delete a credential",
+        opt={ACTION: "credential.deleted"},
         response_description="It is deleted",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CREDENTIAL_IN_USE),

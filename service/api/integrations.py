@@ -10,6 +10,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.audit import ACTION
 from service.api.checks import check
 from service.api.credentials import FIELDS as CREDENTIAL_FIELDS
 from service.api.credentials import upstream_check
@@ -188,6 +189,7 @@ class IntegrationController(Controller):
 
     @post(
         summary="Register an integration",
+        opt={ACTION: "integration.created"},
         response_description="The new integration",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -249,6 +251,7 @@ class IntegrationController(Controller):
     @patch(
         "/{integration_id:str}",
         summary="Change an integration",
+        opt={ACTION: "integration.updated"},
         response_description="The changed integration",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
@@ -293,6 +296,7 @@ class IntegrationController(Controller):
     @delete(
         "/{integration_id:str}",
         summary="Delete an integration",
+        opt={ACTION: "integration.deleted"},
         response_description="It is deleted",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
@@ -307,6 +311,7 @@ class IntegrationController(Controller):
         "/check",
         status_code=HTTPStatus.OK,
         summary="Try values before registering them",
+        opt={ACTION: None},
         response_description="What came of it",
         operation_class=reads(body=FIELDS, required=("upstream_id",)),
         responses=problems(
@@ -328,6 +333,7 @@ class IntegrationController(Controller):
         "/{integration_id:str}/check",
         status_code=HTTPStatus.OK,
         summary="Try an integration's values",
+        opt={ACTION: None},
         response_description="What came of it",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
@@ -344,6 +350,7 @@ class IntegrationController(Controller):
         "/{integration_id:str}/walks",
         status_code=HTTPStatus.ACCEPTED,
         summary="Walk an integration now",
+        opt={ACTION: "integration.walk_requested"},
         response_description="The queued walk",
         operation_class=reads(body=WALK_FIELDS),
         responses=problems(

@@ -355,6 +355,31 @@ class ApiKeyList(msgspec.Struct, frozen=True):
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
+class AuditView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was done."""
+
+    at: Annotated[Timestamp, _means("when")]
+    actor: Annotated[
+        str | None, _means("the API key's id, or `admin token`; null: nobody that is known")
+    ]
+    action: Annotated[str, _means("what was done, such as subscription.updated")]
+    object_id: Annotated[str | None, _means("what it was done to")]
+    fields: Annotated[tuple[str, ...], _means("the names of the fields that were sent")]
+    request_id: Annotated[
+        str | None, _means("the `X-Request-ID` of the answer, which the log's lines carry too")
+    ]
+    address: Annotated[
+        str | None, _means("where the request came from: the client, or the last proxy before us")
+    ]
+
+
+class AuditList(msgspec.Struct, frozen=True):
+    """A page of the audit trail, the newest entry first; `next` leads on."""
+
+    items: Annotated[list[AuditView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
+
+
 class Health(msgspec.Struct, frozen=True):
     """The answer of a process that is well."""
 

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.audit import ACTION
 from service.api.auth import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
@@ -196,6 +197,7 @@ class SubscriptionController(Controller):
 
     @post(
         summary="Create a subscription",
+        opt={ACTION: "subscription.created"},
         response_description="The new subscription, with its secret",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -265,6 +267,7 @@ class SubscriptionController(Controller):
     @patch(
         "/{subscription_id:str}",
         summary="Change a subscription",
+        opt={ACTION: "subscription.updated"},
         response_description="The changed subscription",
         operation_class=reads(body=FIELDS, editing=True),
         responses=problems(
@@ -300,6 +303,7 @@ class SubscriptionController(Controller):
     @delete(
         "/{subscription_id:str}",
         summary="Delete a subscription",
+        opt={ACTION: "subscription.deleted"},
         response_description="It is deleted",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
@@ -326,6 +330,7 @@ class SubscriptionController(Controller):
         "/{subscription_id:str}/secret/rotate",
         status_code=HTTPStatus.OK,
         summary="Rotate a subscription's secret",
+        opt={ACTION: "subscription.secret_rotated"},
         response_description="The new secret, or its public key",
         operation_class=reads(body=ROTATION),
         responses=problems(
@@ -374,6 +379,7 @@ class SubscriptionController(Controller):
         "/{subscription_id:str}/test",
         status_code=HTTPStatus.OK,
         summary="Send a test event",
+        opt={ACTION: "subscription.tested"},
         response_description="The attempt",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),

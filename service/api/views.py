@@ -22,6 +22,7 @@ from service.domain.signing import Signature, SigningSecret, read_secret, signat
 from service.domain.subscriptions import Subscription
 from service.storage.api_keys import StoredKey, token_prefix
 from service.storage.attempts import Attempt, Delivery
+from service.storage.audit import AuditEntry
 from service.storage.catalogue import CourseRow
 from service.storage.lanes import LaneDepth
 from service.storage.reviews import HeldChange, Review
@@ -237,6 +238,20 @@ def api_key(stored: StoredKey, token: str | None = None) -> schemas.ApiKeyView:
         expires_at=moment(one.expires_at),
         last_used_at=moment(stored.last_used_at),
         token=msgspec.UNSET if token is None else token,
+    )
+
+
+def audit(one: AuditEntry) -> schemas.AuditView:
+    """An entry of the audit trail."""
+    deed = one.deed
+    return schemas.AuditView(
+        at=rfc3339(one.at),
+        actor=deed.actor,
+        action=deed.action,
+        object_id=deed.object_id,
+        fields=deed.fields,
+        request_id=deed.request_id,
+        address=deed.address,
     )
 
 

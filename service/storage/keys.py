@@ -30,6 +30,9 @@ def subscription(subscription_id: str) -> str:
     return f"cw:subscription:{subscription_id}"
 
 
+AUDIT = "cw:audit"  # stream: who changed what; the newest ten thousand
+
+
 def api_key(key_id: str) -> str:
     """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms)."""
     return f"cw:api_key:{key_id}"
@@ -194,6 +197,7 @@ def rq_failed(name: str) -> str:
 LASTING = (
     "cw:api_key:",
     "cw:api_keys",
+    "cw:audit",
     "cw:credential:",
     "cw:credentials",
     "cw:integration:",

@@ -5,6 +5,8 @@ import re
 import pytest
 from litestar.routes import HTTPRoute
 
+from service.api.audit import ACTION
+
 A, S, R, M = "admin", "subscriber", "read", "metrics"
 NOBODY_ELSE = {A}
 READERS = {A, R}
@@ -57,6 +59,7 @@ ROUTES = {
     ("GET", "/v1/api-keys/{key_id}"): READERS,
     ("PATCH", "/v1/api-keys/{key_id}"): NOBODY_ELSE,
     ("DELETE", "/v1/api-keys/{key_id}"): NOBODY_ELSE,
+    ("GET", "/v1/audit"): NOBODY_ELSE,
 }
 PROTECTED = {route: scopes for route, scopes in ROUTES.items() if scopes is not EVERYBODY}
 
@@ -108,6 +111,19 @@ async def test_each_scope_opens_what_is_for_it_and_nothing_else(
         else:
             document = problem(answer, "forbidden", 403)
             assert scope in document["detail"]
+
+
+def test_every_change_has_a_name_in_the_audit_trail(app) -> None:
+    built, _ = app
+    handlers = [
+        handler
+        for route in built.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if handler.http_methods.isdisjoint({"GET", "OPTIONS"})
+    ]
+    assert handlers
+    assert [str(handler) for handler in handlers if ACTION not in handler.opt] == []
 
 
 @pytest.mark.parametrize(("path", "scopes"), ROUTES.items())
