@@ -20,6 +20,7 @@ from service.api.deliveries import DeliveryController
 from service.api.events import EventController
 from service.api.failures import Failures
 from service.api.health import healthz, readyz, root
+from service.api.idempotency import Idempotency
 from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
@@ -51,7 +52,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
 
     v1 = Router(
         path="/v1",
-        middleware=(*PROTECTED, AuditTrail()),
+        middleware=(*PROTECTED, Idempotency(), AuditTrail()),
         security=openapi.SECURITY,
         response_headers=[ResponseHeader(name="cache-control", value="no-store")],
         route_handlers=[

@@ -30,6 +30,7 @@ from service.storage.matchers import Matchers
 from service.storage.memory import Memory
 from service.storage.metrics import Metrics
 from service.storage.reconciliation import Reconciliation
+from service.storage.replies import Replies
 from service.storage.retention import Retention
 from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
@@ -52,6 +53,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     matchers: Matchers
     api_keys: ApiKeys
     audit: Audit
+    replies: Replies
     catalogue: Catalogue
     walks: Walks
     events: EventLog
@@ -121,6 +123,7 @@ def assemble(
         matchers=Matchers(subscriptions),
         api_keys=ApiKeys(redis),
         audit=Audit(redis),
+        replies=Replies(redis, sealer),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,

@@ -25,11 +25,13 @@ from service.domain.errors import (
     CredentialInUseError,
     EventsExpiredError,
     ForbiddenError,
+    IdempotencyMismatchError,
     IntegrationExistsError,
     NotAuthenticatedError,
     NotFoundError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RequestRunningError,
     SealError,
     StorageUnavailableError,
     TooManyFailuresError,
@@ -71,6 +73,14 @@ INTEGRATION_EXISTS = ProblemType(
 )
 CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use", HTTPStatus.CONFLICT, "Integrations still use the credential"
+)
+REQUEST_RUNNING = ProblemType(
+    "request-running", HTTPStatus.CONFLICT, "The same request is still being answered"
+)
+IDEMPOTENCY_MISMATCH = ProblemType(
+    "idempotency-mismatch",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The Idempotency-Key belongs to another request",
 )
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed", HTTPStatus.PRECONDITION_FAILED, "It has changed since it was shown"
@@ -115,6 +125,8 @@ CATALOGUE = (
     CONFLICT,
     INTEGRATION_EXISTS,
     CREDENTIAL_IN_USE,
+    REQUEST_RUNNING,
+    IDEMPOTENCY_MISMATCH,
     PRECONDITION_FAILED,
     PRECONDITION_REQUIRED,
     TOO_LARGE,
@@ -135,6 +147,8 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     IntegrationExistsError: INTEGRATION_EXISTS,
     CredentialInUseError: CREDENTIAL_IN_USE,
     ConflictError: CONFLICT,
+    RequestRunningError: REQUEST_RUNNING,
+    IdempotencyMismatchError: IDEMPOTENCY_MISMATCH,
     PreconditionFailedError: PRECONDITION_FAILED,
     PreconditionRequiredError: PRECONDITION_REQUIRED,
     InvalidRequestError: VALIDATION,
@@ -263,6 +277,8 @@ def _headers(error: CoursewireError) -> dict[str, str] | None:
             return {"retry-after": str(error.retry_after)}
         case TooManyListenersError():
             return {"retry-after": "5"}
+        case RequestRunningError():
+            return {"retry-after": "1"}
     return None
 
 

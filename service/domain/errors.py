@@ -47,6 +47,14 @@ class CredentialInUseError(ConflictError):
     """Integrations still use this credential."""
 
 
+class RequestRunningError(CoursewireError):
+    """The same request is being answered at this moment: try again shortly."""
+
+
+class IdempotencyMismatchError(CoursewireError):
+    """The Idempotency-Key was used with another path or body: each request needs one of its own."""
+
+
 class PreconditionFailedError(CoursewireError):
     """What the request builds on has changed since it was shown."""
 

@@ -38,6 +38,12 @@ def api_key(key_id: str) -> str:
     return f"cw:api_key:{key_id}"
 
 
+def reply(name: str) -> str:
+    """String: the answer to a request with an idempotency key, sealed; `name` is a digest of actor
+    and key. Expires after a day; 3 minutes while the request is running."""
+    return f"cw:reply:{name}"
+
+
 # --- the catalogue: one epoch of an integration ---------------------------------------------
 
 
