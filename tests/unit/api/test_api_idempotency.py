@@ -100,22 +100,15 @@ async def test_who_may_not_do_it_is_told_so_and_not_what_others_did(
 
 
 async def test_a_repetition_while_the_first_is_running_is_a_conflict(
-    client, receiver, problem
+    client, services, receiver, problem
 ) -> None:
     path = (await client.post(PATH, json=BODY)).headers["location"] + "/test"
-    post, repeated = receiver.post, []
-
-    async def repeat(*arguments, **options):
-        if not repeated:
-            repeated.append(None)
-            repeated[0] = await client.post(path, headers=KEY)
-        return await post(*arguments, **options)
-
-    receiver.post = repeat
+    running = await services.replies.begin("admin token", "f47ac10b", f"{path}\n\n".encode())
+    answer = await client.post(path, headers=KEY)
+    problem(answer, "request-running", 409)
+    assert (answer.headers["retry-after"], receiver.posted) == ("1", [])
+    await services.replies.forget(running)
     assert (await client.post(path, headers=KEY)).status_code == 200
-    problem(repeated[0], "request-running", 409)
-    assert repeated[0].headers["retry-after"] == "1"
-    assert (await client.post(path, headers=KEY)).headers["idempotency-replayed"] == "true"
 
 
 async def test_a_failure_of_ours_is_not_kept(client, services, problem, monkeypatch) -> None:
