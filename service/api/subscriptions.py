@@ -12,6 +12,8 @@ from litestar import Controller, Response, delete, get, patch, post
 from service.api import cursors, views
 from service.api.audit import ACTION
 from service.api.auth import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
+from service.api.etags import HEADERS as IF_MATCH
+from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -28,7 +30,7 @@ from service.api.parsers import (
     url,
     whole_number,
 )
-from service.api.problems import CONFLICT
+from service.api.problems import CONFLICT, PRECONDITION_FAILED
 from service.api.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -226,10 +228,9 @@ class SubscriptionController(Controller):
             **values,
         )
         await services.subscriptions.create(subscription, [secret], extra)
-        return Response(
-            await _shown(services, subscription, secret),
-            headers={"location": f"/v1/subscriptions/{subscription.id}"},
-        )
+        shown = await _shown(services, subscription, secret)
+        shown.set_header("location", f"/v1/subscriptions/{subscription.id}")
+        return shown
 
     @get(
         summary="List subscriptions",
@@ -260,7 +261,9 @@ class SubscriptionController(Controller):
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def show(self, subscription_id: PathId, services: GivenServices) -> SubscriptionView:
+    async def show(
+        self, subscription_id: PathId, services: GivenServices
+    ) -> Response[SubscriptionView]:
         """With how much it has not received."""
         return await _shown(services, await services.subscriptions.get(subscription_id))
 
@@ -269,12 +272,13 @@ class SubscriptionController(Controller):
         summary="Change a subscription",
         opt={ACTION: "subscription.updated"},
         response_description="The changed subscription",
-        operation_class=reads(body=FIELDS, editing=True),
+        operation_class=reads(body=FIELDS, editing=True, headers=IF_MATCH),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
             CONFLICT,
+            PRECONDITION_FAILED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -282,9 +286,10 @@ class SubscriptionController(Controller):
         self,
         subscription_id: PathId,
         document: Document,
+        request: AnyRequest,
         services: GivenServices,
         actor: GivenActor,
-    ) -> SubscriptionView:
+    ) -> Response[SubscriptionView]:
         """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
         and how they are posted changes for pending ones too."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
@@ -294,8 +299,12 @@ class SubscriptionController(Controller):
         if extra is not None:
             values["header_names"] = tuple(extra)
 
-        def change(subscription: Subscription) -> Subscription:
-            return msgspec.structs.replace(subscription, updated_at=now_ms(), **values)
+        check = precondition(request)
+
+        def change(before: Subscription) -> Subscription:
+            check(before)
+            at = max(now_ms(), before.updated_at + 1)
+            return msgspec.structs.replace(before, updated_at=at, **values)
 
         subscription = await services.subscriptions.update(subscription_id, change, extra)
         return await _shown(services, subscription)
@@ -305,12 +314,14 @@ class SubscriptionController(Controller):
         summary="Delete a subscription",
         opt={ACTION: "subscription.deleted"},
         response_description="It is deleted",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+        operation_class=reads(headers=IF_MATCH),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, PRECONDITION_FAILED),
     )
-    async def remove(self, subscription_id: PathId, services: GivenServices) -> None:
+    async def remove(
+        self, subscription_id: PathId, request: AnyRequest, services: GivenServices
+    ) -> None:
         """With everything that it has not received."""
-        await services.subscriptions.delete(subscription_id)
+        await services.subscriptions.delete(subscription_id, precondition(request))
 
     @get(
         "/{subscription_id:str}/secret",
@@ -343,7 +354,7 @@ class SubscriptionController(Controller):
     )
     async def rotate(
         self, subscription_id: PathId, request: AnyRequest, services: GivenServices
-    ) -> SecretView:
+    ) -> Response[SecretView]:
         """While the old secret overlaps, every push carries a signature of each, the newest
         first. The body may be left out."""
         form = Form(await document_or_empty(request), ROTATION)
@@ -372,8 +383,8 @@ class SubscriptionController(Controller):
             )
             return subscription, after
 
-        _, secrets = await services.subscriptions.rotate(subscription_id, change)
-        return views.secret(secrets)
+        subscription, secrets = await services.subscriptions.rotate(subscription_id, change)
+        return Response(views.secret(secrets), headers=tagged(subscription))
 
     @post(
         "/{subscription_id:str}/test",
@@ -494,6 +505,6 @@ def _check_retries(form: Form, services: Services) -> None:
 
 async def _shown(
     services: Services, subscription: Subscription, secret: str | None = None
-) -> SubscriptionView:
+) -> Response[SubscriptionView]:
     (depth,) = await services.lanes.depth_many([subscription.id])
-    return views.subscription(subscription, depth, secret)
+    return Response(views.subscription(subscription, depth, secret), headers=tagged(subscription))

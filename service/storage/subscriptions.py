@@ -145,27 +145,12 @@ class SubscriptionStore:
                 return after, secrets
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
 
-    async def delete(self, subscription_id: str) -> None:
-        """Deletes a subscription with its lane. Raises NotFoundError."""
-        deleted = await self._delete(
-            keys=[
-                keys.subscription(subscription_id),
-                keys.SUBSCRIPTIONS,
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.lane(subscription_id),
-                keys.lane_dead(subscription_id),
-                keys.TOTALS,
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.lease("lanes", subscription_id),
-                keys.lane_retries(subscription_id),
-                keys.lane_failing(subscription_id),
-                keys.attempts(subscription_id),
-            ],
-            args=[subscription_id],
-        )
-        if not deleted:
-            raise _not_found(subscription_id)
+    async def delete(
+        self, subscription_id: str, check: Callable[[Subscription], None] | None = None
+    ) -> None:
+        """Deletes a subscription with its lane unless `check` raises. Raises NotFoundError."""
+        while not await self._deleted(subscription_id, check):
+            pass  # it was edited in between
 
     async def secrets(self, subscription_id: str) -> list[SigningSecret]:
         """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
@@ -189,6 +174,33 @@ class SubscriptionStore:
             [_decode(record) for record in records],
             [_decode_api_key(record) for record in api_keys],
         )
+
+    async def _deleted(
+        self, subscription_id: str, check: Callable[[Subscription], None] | None
+    ) -> bool:
+        record = b"" if check is None else await self._field(subscription_id, "record")
+        if check is not None:
+            check(_decode(record))
+        status = await self._delete(
+            keys=[
+                keys.subscription(subscription_id),
+                keys.SUBSCRIPTIONS,
+                keys.SUBSCRIPTIONS_VERSION,
+                keys.lane(subscription_id),
+                keys.lane_dead(subscription_id),
+                keys.TOTALS,
+                keys.due("lanes"),
+                keys.claimed("lanes"),
+                keys.lease("lanes", subscription_id),
+                keys.lane_retries(subscription_id),
+                keys.lane_failing(subscription_id),
+                keys.attempts(subscription_id),
+            ],
+            args=[subscription_id, record],
+        )
+        if status == 0:
+            raise _not_found(subscription_id)
+        return bool(status == 1)
 
     async def _store(self, subscription: Subscription, as_read: bytes, **sealed: bytes) -> bool:
         sent_to = state_of(subscription) is SubscriptionState.ACTIVE
