@@ -68,7 +68,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             AuditController,
         ],
     )
-    return Litestar(
+    app = Litestar(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
             "services": Provide(provide_services),
@@ -83,3 +83,5 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"settings": settings}),
     )
+    openapi.complete(app)
+    return app

@@ -91,6 +91,21 @@ async def test_every_operation_is_documented_but_for_the_documentation(anonymous
     assert documented == set(ROUTES) - undocumented
 
 
+async def test_the_documentation_says_which_scopes_open_what(anonymous) -> None:
+    document = (await anonymous.get("/schema/openapi.json")).json()
+    scheme = document["components"]["securitySchemes"]["bearer"]
+    assert all(f"`{scope}`" in scheme["description"] for scope in (A, S, R, M))
+    for (method, path), scopes in PROTECTED.items():
+        operation = document["paths"][path][method.lower()]
+        named = [one["bearer"] for one in operation["security"]]
+        assert sorted(named) == sorted([scope] for scope in scopes)
+        assert {"401", "403", "429"} <= set(operation["responses"])
+        headers = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "header"}
+        assert ("Idempotency-Key" in headers) == (method == "POST"), path
+        if method == "POST":
+            assert {"409", "422"} <= set(operation["responses"])
+
+
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
 async def test_nothing_opens_without_a_token(anonymous, problem, method, path) -> None:
     answer = await anonymous.request(method, filled_in(path))

@@ -124,4 +124,4 @@ async def test_an_edit_in_between_is_noticed_by_the_script(
             method, f"/v1/{name}/{made.json()['id']}", json={}, headers=tag
         )
         problem(answer, "precondition-failed", 412)
-        tag = {"if-match": (await client.get(path)).headers["etag"]}
+        tag = {"if-match": (await client.get(made.headers["location"])).headers["etag"]}
