@@ -219,7 +219,7 @@ def listen(
 )
 @click.pass_context
 def api_key(context: click.Context, url: str | None) -> None:
-    """Create, list and revoke API keys of a running service, with its admin token."""
+    """Create, list, rotate and revoke API keys of a running service, with its admin token."""
     from service.keyring import Keyring
     from service.settings import Settings
 
@@ -294,6 +294,14 @@ def list_(keyring: Keyring) -> None:
                 )
             ).rstrip()
         )
+
+
+@api_key.command()
+@click.argument("key_id")
+@click.pass_obj
+def rotate(keyring: Keyring, key_id: str) -> None:
+    """Give a key a new token and print it; the old one opens nothing any more."""
+    click.echo(keyring.rotate(key_id)["token"])
 
 
 @api_key.command()

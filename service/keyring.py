@@ -1,4 +1,4 @@
-"""Creates, lists and revokes the API keys of a running service, over its API."""
+"""Creates, lists, rotates and revokes the API keys of a running service, over its API."""
 
 from __future__ import annotations
 
@@ -39,9 +39,14 @@ class Keyring:
             page = self._ask("GET", f"{_PATH}?after={page['next']}")
             yield from page["items"]
 
+    def rotate(self, key_id: str) -> dict[str, Any]:
+        """The key with a new token."""
+        rotated: dict[str, Any] = self._ask("POST", f"{_of(key_id)}/token/rotate")
+        return rotated
+
     def revoke(self, key_id: str) -> None:
         """Revokes a key."""
-        self._ask("DELETE", f"{_PATH}/{quote(key_id, safe='')}")
+        self._ask("DELETE", _of(key_id))
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
         """The JSON that a request is answered with, None if nothing is. Raises StartError, in
@@ -69,6 +74,10 @@ class Keyring:
         if not answer.is_success:
             raise StartError(_said(content) or f"{self._url} answers with {answer.status_code}")
         return content
+
+
+def _of(key_id: str) -> str:
+    return f"{_PATH}/{quote(key_id, safe='')}"
 
 
 def _address(settings: Settings) -> str:

@@ -26,7 +26,7 @@ from service.api.schemas import ApiKeyList, ApiKeyView
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access import NOTHING, ApiKey, Grant, Scope
-from service.storage.api_keys import StoredKey
+from service.storage.api_keys import StoredKey, new_token
 from service.storage.ids import new_id
 
 GRANTS = ("integration_ids", "labels")
@@ -166,6 +166,26 @@ class ApiKeyController(Controller):
             )
 
         return views.api_key(await services.api_keys.update(key_id, change))
+
+    @post(
+        "/{key_id:str}/token/rotate",
+        status_code=HTTPStatus.OK,
+        summary="Rotate an API key's token",
+        opt={ACTION: "api_key.token_rotated"},
+        response_description="The API key, with its new token",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
+    )
+    async def rotate(self, key_id: PathId, services: GivenServices) -> ApiKeyView:
+        """For a token that others may know: the key keeps what it owns and what it may, and the
+        token until now opens nothing any more, within a second."""
+
+        def change(before: ApiKey) -> ApiKey:
+            at = max(now_ms(), before.updated_at + 1)
+            return msgspec.structs.replace(before, updated_at=at)
+
+        token = new_token(key_id)
+        return views.api_key(await services.api_keys.update(key_id, change, token), token)
 
     @delete(
         "/{key_id:str}",

@@ -322,7 +322,7 @@ class EventList(msgspec.Struct, frozen=True):
 
 
 class ApiKeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key. `token` is there only in the answer to its creation: nobody can tell it
+    """An API key. `token` is there only in the answer that makes it: nobody can tell it
     again."""
 
     id: Annotated[str, _means("its id")]
@@ -344,7 +344,7 @@ class ApiKeyView(msgspec.Struct, frozen=True, kw_only=True):
         Timestamp | None, _means("when it was last used, to the minute; null: never")
     ]
     token: Annotated[
-        str | msgspec.UnsetType, _means("the bearer token; only in the answer to its creation")
+        str | msgspec.UnsetType, _means("the bearer token; only in the answer that makes it")
     ] = msgspec.UNSET
 
 

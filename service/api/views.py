@@ -223,7 +223,7 @@ def _secret_to_show(secret: str) -> str | None:
 
 
 def api_key(stored: StoredKey, token: str | None = None) -> schemas.ApiKeyView:
-    """An API key; with its `token` only in the answer to its creation."""
+    """An API key; with its `token` only in the answer that makes it."""
     one = stored.key
     grant = one.grant or NOTHING
     return schemas.ApiKeyView(

@@ -103,13 +103,17 @@ class ApiKeys:
         ids, position = await page_of_ids(self._redis, keys.API_KEYS, limit, after)
         return [one for one in await self._get_many(ids) if one is not None], position
 
-    async def update(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> StoredKey:
-        """Applies `change` to what is stored. Raises NotFoundError or what `change` raises."""
+    async def update(
+        self, key_id: str, change: Callable[[ApiKey], ApiKey], token: str | None = None
+    ) -> StoredKey:
+        """Applies `change` to what is stored, and replaces the token unless that is None. Raises
+        NotFoundError or what `change` raises."""
+        token_digest = b"" if token is None else digest(token)
         for _ in range(_EDITS_TRIED):
             record = await read_field(self._redis, keys.api_key(key_id), "record")
             if record is None:
                 raise _not_found(key_id)
-            if await self._store(change(_decode(record)), record):
+            if await self._store(change(_decode(record)), record, token_digest):
                 self._known.pop(key_id, None)
                 return await self.get(key_id)
         raise ConflictError(f"others are editing API key {key_id}: try again")

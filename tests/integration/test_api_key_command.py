@@ -54,8 +54,10 @@ def test_a_key_is_created_listed_and_revoked(api_key, url):
     listed = api_key("list").stdout
     assert all(part in listed for part in (key_id, "subscriber", "tenant=a", "tenant a"))
     assert token not in listed
+    rotated = api_key("rotate", key_id).stdout.strip()
+    assert (status(url, token), status(url, rotated)) == (401, 200)
     assert api_key("revoke", key_id).returncode == 0
-    assert status(url, token) == 401
+    assert status(url, rotated) == 401
     assert api_key("list").stdout == ""
 
 

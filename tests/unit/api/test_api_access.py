@@ -59,6 +59,7 @@ ROUTES = {
     ("GET", "/v1/api-keys/{key_id}"): READERS,
     ("PATCH", "/v1/api-keys/{key_id}"): NOBODY_ELSE,
     ("DELETE", "/v1/api-keys/{key_id}"): NOBODY_ELSE,
+    ("POST", "/v1/api-keys/{key_id}/token/rotate"): NOBODY_ELSE,
     ("GET", "/v1/audit"): NOBODY_ELSE,
 }
 PROTECTED = {route: scopes for route, scopes in ROUTES.items() if scopes is not EVERYBODY}
@@ -139,6 +140,28 @@ def test_every_change_has_a_name_in_the_audit_trail(app) -> None:
     ]
     assert handlers
     assert [str(handler) for handler in handlers if ACTION not in handler.opt] == []
+
+
+async def test_no_route_tells_a_subscriber_of_another_ones_subscription(
+    anonymous, client, open_key, problem
+) -> None:
+    made = await client.post("/v1/subscriptions", json={"url": "https://r.example"})
+    subscription_id = made.json()["id"]
+    headers = (await open_key())["headers"]
+    of_one = [
+        (method, path)
+        for (method, path), scopes in PROTECTED.items()
+        if S in scopes and path.startswith("/v1/subscriptions/")
+    ]
+    assert of_one
+    for method, path in of_one:
+        # By this name `Access` knows it, whatever the handler is.
+        assert path.startswith("/v1/subscriptions/{subscription_id}")
+        asked = filled_in(path.replace("{subscription_id}", subscription_id))
+        document = problem(
+            await anonymous.request(method, asked, headers=headers, json={}), "not-found", 404
+        )
+        assert document["detail"] == f"there is no subscription {subscription_id}"
 
 
 @pytest.mark.parametrize(("path", "scopes"), ROUTES.items())

@@ -132,6 +132,21 @@ async def test_a_revoked_key_is_gone(client, open_key, problem) -> None:
     problem(await client.patch(f"/v1/api-keys/{key['id']}", json={}), "not-found", 404)
 
 
+async def test_a_rotated_key_keeps_what_it_owns_under_its_new_token_alone(
+    client, open_key, problem
+) -> None:
+    key = await open_key()
+    made = await client.post("/v1/subscriptions", json=SUBSCRIPTION, headers=key["headers"])
+    path = made.headers["location"]
+    answer = await client.post(f"/v1/api-keys/{key['id']}/token/rotate")
+    rotated = answer.json()
+    assert (rotated["id"], rotated["labels"]) == (key["id"], key["labels"])
+    problem(await client.get(path, headers=key["headers"]), "unauthorized", 401)
+    headers = {"authorization": f"Bearer {rotated['token']}"}
+    assert (await client.get(path, headers=headers)).status_code == 200
+    problem(await client.post("/v1/api-keys/key_x/token/rotate"), "not-found", 404)
+
+
 async def test_a_revocation_elsewhere_takes_effect_within_a_second(
     client, open_key, services, now, problem
 ) -> None:
