@@ -13,7 +13,8 @@ from service import bootstrap
 from service.api import openapi
 from service.api.access_log import AccessLog
 from service.api.api_keys import ApiKeyController
-from service.api.audit import AuditController, AuditTrail
+from service.api.audit import AuditController
+from service.api.audit_trail import AuditTrail
 from service.api.auth import PROTECTED, provide_actor
 from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController

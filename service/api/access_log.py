@@ -1,4 +1,4 @@
-"""Gives each request an id, and logs one line of it."""
+"""Logs one line per request, under an id that its answer carries too."""
 
 from __future__ import annotations
 

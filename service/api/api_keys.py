@@ -8,7 +8,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
-from service.api.audit import ACTION
+from service.api.audit_trail import ACTION
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, labels, list_of, nullable, one_of, text, timestamp

@@ -1,92 +1,19 @@
-"""Notes every change that a request made in the audit trail, and shows the trail."""
+"""`/v1/audit`: who changed what and when."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import cast
 
-import msgspec
-from litestar import Controller, Request, get
-from litestar.datastructures import MutableScopeHeaders
-from litestar.enums import ScopeType
-from litestar.handlers import HTTPRouteHandler
-from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
-from redis.exceptions import RedisError
+from litestar import Controller, get
 
 from service.api import cursors, views
-from service.api.access_log import request_id_of
-from service.api.auth import SHOWS_SECRETS, actor_of, address_of
+from service.api.auth import SHOWS_SECRETS
 from service.api.forms import Table
 from service.api.openapi import problems, reads
 from service.api.requests import LIMIT, PAGE_SIZE, AnyRequest, GivenServices, after, query_form
 from service.api.schemas import AuditList
-from service.bootstrap import Services
-from service.logs import get_logger
-from service.storage.audit import Deed
 
-ACTION = "action"  # `opt` of what is noted: its name; None for what changes nothing
-_READING = frozenset({"GET", "HEAD"})
-_REFUSED = 400  # the least status of requests that changed nothing
-_PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_log)}
-
-_log = get_logger("api")
-
-
-class AuditTrail(ASGIMiddleware):
-    """Notes a change before its answer goes out. One that cannot be noted is logged: it has been
-    made by then."""
-
-    scopes = (ScopeType.HTTP,)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Passes the request on."""
-        method = cast("HTTPScope", scope)["method"]
-        handler = cast("HTTPRouteHandler", scope["route_handler"])
-        action = handler.opt.get(ACTION, f"{method} {scope['path_template']}")
-        if method in _READING or action is None:
-            await next_app(scope, receive, send)
-            return
-        request: AnyRequest = Request(scope, receive, send)
-        fields = _names(await request.body())
-
-        async def send_noting(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < _REFUSED:
-                location = MutableScopeHeaders.from_message(message).get("location", "")
-                deed = Deed(
-                    action=action,
-                    actor=actor_of(request).name,
-                    object_id=next(iter(scope["path_params"].values()), None)
-                    or location.rpartition("/")[2]
-                    or None,
-                    fields=fields,
-                    request_id=request_id_of(scope),
-                    address=address_of(request),
-                )
-                await _note(request.app.state.services, deed)
-            await send(message)
-
-        await next_app(scope, receive, send_noting)
-
-
-async def _note(services: Services, deed: Deed) -> None:
-    try:
-        await services.audit.note(deed)
-    except (RedisError, OSError) as error:
-        _log.error(
-            "a change is missing from the audit trail",
-            reason=type(error).__name__,
-            **msgspec.structs.asdict(deed),
-        )
-
-
-def _names(body: bytes) -> tuple[str, ...]:
-    """The names of the fields that a body sends."""
-    try:
-        document = msgspec.json.decode(body) if body else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
-    return tuple(document) if isinstance(document, dict) else ()
+PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_log)}
 
 
 class AuditController(Controller):
@@ -99,12 +26,12 @@ class AuditController(Controller):
         summary="List who changed what",
         response_description="A page of the audit trail",
         opt={SHOWS_SECRETS: True},
-        operation_class=reads(query=_PAGE),
+        operation_class=reads(query=PAGE),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
     async def index(self, request: AnyRequest, services: GivenServices) -> AuditList:
         """The newest first, the last 10,000. Names of fields, never values."""
-        query = query_form(request, _PAGE).accept()
+        query = query_form(request, PAGE).accept()
         found, position = await services.audit.page(
             query.get("limit", PAGE_SIZE), query.get("after")
         )

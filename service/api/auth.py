@@ -1,4 +1,4 @@
-"""Decides who is asking, by bearer tokens, and whether they may."""
+"""Decides on access: whose bearer token a request carries, and what that opens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hmac
 from contextlib import suppress
 from typing import Any, cast
 
-import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
@@ -26,7 +25,6 @@ from service.domain.errors import (
     NotAuthenticatedError,
     NotFoundError,
 )
-from service.domain.events import EventFilter
 from service.logs import get_logger
 from service.settings import Settings
 from service.storage.audit import Deed
@@ -111,27 +109,6 @@ async def require_own(actor: Actor, services: Services, subscription_id: str) ->
     (found,) = await services.subscriptions.get_many([subscription_id])
     if found is None or not actor.owns(found.owner):
         raise NotFoundError(f"there is no subscription {subscription_id}")
-
-
-class Sight:
-    """What someone may see of the events, as long as they read on."""
-
-    def __init__(self, actor: Actor, services: Services, wanted: EventFilter) -> None:
-        self._actor = actor
-        self._services = services
-        self._wanted = wanted
-
-    async def filter(self) -> EventFilter | None:
-        """The events to show now; None once their key is gone."""
-        grant = self._actor.grant
-        if self._actor.key_id is not None:
-            key = await self._services.api_keys.current(self._actor.key_id)
-            if key is None:
-                return None
-            grant = key.grant
-        if grant == self._wanted.grant:
-            return self._wanted
-        return msgspec.structs.replace(self._wanted, grant=grant)
 
 
 async def _identify(request: AnyRequest) -> Actor:

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
-from service.api.audit import ACTION
+from service.api.audit_trail import ACTION
 from service.api.etags import HEADERS as IF_MATCH
 from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table

@@ -11,7 +11,7 @@ from litestar import Controller, MediaType, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.api import cursors
-from service.api.auth import FOR_SUBSCRIBERS, GivenActor, Sight
+from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.forms import Field, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, number_in_text, once, one_of, repeated, visible
@@ -26,6 +26,7 @@ from service.api.requests import (
     query_form,
 )
 from service.api.schemas import EventList, EventView
+from service.api.sight import Sight
 from service.bootstrap import Services
 from service.domain.access import Actor, Grant
 from service.domain.errors import NotFoundError

@@ -1,4 +1,4 @@
-"""Counts wrong tokens by the address they came from, and says when there are too many."""
+"""Limits wrong tokens by the address that they come from."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
-from service.api.audit import ACTION
+from service.api.audit_trail import ACTION
 from service.api.checks import check as check_upstream
 from service.api.credentials import FIELDS as CREDENTIAL_FIELDS
 from service.api.credentials import upstream_check

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from litestar import Controller, Response, get, post
 
 from service.api import cursors, views
-from service.api.audit import ACTION
+from service.api.audit_trail import ACTION
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import one_of, text

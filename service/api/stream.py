@@ -14,12 +14,13 @@ from litestar.response import Stream
 from redis.exceptions import RedisError
 
 from service.api import cursors
-from service.api.auth import FOR_SUBSCRIBERS, GivenActor, Sight
+from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.events import FILTERS, PAYLOAD, rendering, starting_place, wanted
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.problems import TOO_MANY_LISTENERS, expired
 from service.api.requests import AnyRequest, GivenServices, after, query_form
+from service.api.sight import Sight
 from service.domain.errors import EventsExpiredError
 from service.domain.events import StoredEvent, render
 from service.domain.subscriptions import Rendering
