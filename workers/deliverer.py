@@ -20,9 +20,10 @@ from redis.exceptions import (
 
 from service.clock import now_ms
 from service.domain import rate
+from service.domain.access import NOTHING, Grant
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
-from service.domain.events import CONTENT_TYPES, render
+from service.domain.events import CONTENT_TYPES, is_shown, render
 from service.domain.lane import Entry, Window, place
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
 from service.domain.retry import may_go_early
@@ -30,7 +31,7 @@ from service.domain.signing import Signer
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
 from service.storage.counters import field
-from service.storage.lanes import EXPIRED, Due, Failing, LaneChange, Recorded
+from service.storage.lanes import EXPIRED, NOT_GRANTED, Due, Failing, LaneChange, Recorded
 from service.storage.leases import Lease
 from workers.isolation import run_isolated
 from workers.judging import Ended, Judgement, Prepared, judge
@@ -141,6 +142,7 @@ class Drain:
         self._scanned_at = 0
         self._exhausted = False
         self._signer = Signer(())
+        self._grant: Grant | None = NOTHING
         self._secrets_read_at = 0.0
         self._any_failing = False
         self._next_retry: float = 0  # when the next retry is due that has not been taken up
@@ -211,16 +213,19 @@ class Drain:
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
         self._signer = Signer(secrets)
+        self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
         self._secrets_read_at = time.monotonic()
 
     async def _refresh_secrets(self) -> None:
-        """Notices a secret that was revoked during the turn."""
+        """Notices a secret, or a grant, that was revoked during the turn."""
         if time.monotonic() - self._secrets_read_at < SECRETS_SECONDS:
             return
         try:
             await self._read_secrets()
         except (ConnectionError, TimeoutError):  # without Redis nothing is revoked either
             self._secrets_read_at = time.monotonic()
+            return
+        await self._withdraw()
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
@@ -330,35 +335,56 @@ class Drain:
 
     async def _fetch(self, entries: Sequence[Entry]) -> None:
         events = await self._services.events.get_many([entry.position for entry in entries])
-        expired: list[Recorded] = []
+        expired: list[Entry] = []
         for entry, event in zip(entries, events, strict=True):
             tried = self._tried.get(entry.position)
             attempts, sent, due_at = (
                 (tried.attempts, tried.sent, tried.due_at) if tried is not None else (0, 0, 0)
             )
             if event is None:
-                expired.append(
-                    Recorded(entry=entry, attempts=attempts, sent=sent, result="D", reason=EXPIRED)
-                )
+                expired.append(entry)
             else:
                 body = render(event, entry.rendering)
                 self._largest = max(self._largest, len(body))
                 self._prepared.append(Prepared(entry, event, body, attempts, sent, due_at))
-        if expired:
-            _log.warning(
-                "deliveries dead",
-                subscription=self._subscription.id,
-                count=len(expired),
-                reason=EXPIRED,
+        await self._give_up(expired, EXPIRED)
+        await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        """Gives up what the subscription's owner may not see any more."""
+        withdrawn = [one for one in self._prepared if not is_shown(one.event, self._grant)]
+        if withdrawn:
+            self._prepared = deque(one for one in self._prepared if one not in withdrawn)
+            await self._give_up([one.entry for one in withdrawn], NOT_GRANTED)
+
+    async def _give_up(self, entries: Sequence[Entry], reason: str) -> None:
+        if not entries:
+            return
+        _log.warning(
+            "deliveries dead",
+            subscription=self._subscription.id,
+            count=len(entries),
+            reason=reason,
+        )
+        tried = [self._tried.get(entry.position) for entry in entries]
+        recorded = [
+            Recorded(
+                entry=entry,
+                attempts=known.attempts if known is not None else 0,
+                sent=known.sent if known is not None else 0,
+                result="D",
+                reason=reason,
             )
-            await self._store(
-                expired,
-                Counter({field("deliveries_total", state="dead"): len(expired)}),
-                LaneChange(resumed=self._resumed),
-            )
-            for one in expired:
-                self._tried.pop(one.entry.position, None)
-                self._window.settle(one.entry)
+            for entry, known in zip(entries, tried, strict=True)
+        ]
+        await self._store(
+            recorded,
+            Counter({field("deliveries_total", state="dead"): len(recorded)}),
+            LaneChange(resumed=self._resumed),
+        )
+        for entry in entries:
+            self._tried.pop(entry.position, None)
+            self._window.settle(entry)
 
     async def _read_retries(self) -> None:
         """Takes up retries that are due, unless there are some; those being recorded may not

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -17,6 +18,9 @@ from service.domain.signing import read_secret
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
+_TIMESTAMP = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
+)
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -174,6 +178,23 @@ def number(least: float, most: float, unit: str) -> Parser:
         return float(value)
 
     return Parser(parse, Schema(type=OpenAPIType.NUMBER, minimum=least, maximum=most))
+
+
+def timestamp() -> Parser:
+    """A moment in RFC 3339, as epoch ms."""
+    remedy = "send for example 2026-11-23T09:30:00Z"
+
+    def parse(value: Any) -> int:
+        _expect(value, str, "text")
+        if not _TIMESTAMP.fullmatch(value):
+            raise Refusal("is not a time in RFC 3339", remedy)
+        try:
+            moment = datetime.fromisoformat(value.upper())
+        except ValueError:
+            raise Refusal("is not a time", remedy) from None
+        return int(moment.timestamp() * 1000)
+
+    return Parser(parse, Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME))
 
 
 def one_of(choices: Iterable[str]) -> Parser:

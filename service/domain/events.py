@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from service.domain.access import Grant
 from service.domain.identifiers import position_ms
 from service.domain.subscriptions import Format, Payload, Rendering
 
@@ -51,11 +52,12 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events someone wants to read; None means all."""
+    """Which events someone wants to read, and by `grant` may; None means all."""
 
     types: frozenset[str] | None = None
     integration_id: str | None = None
     course_id: str | None = None
+    grant: Grant | None = None
 
     def takes(self, event: StoredEvent) -> bool:
         """Whether the event is wanted."""
@@ -63,7 +65,14 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
             (self.types is None or event.type in self.types)
             and (self.integration_id is None or event.integration_id == self.integration_id)
             and (self.course_id is None or event.course_id == self.course_id)
+            and is_shown(event, self.grant)
         )
+
+
+class _Labelled(msgspec.Struct):
+    """The part of an event's facts that a grant by labels looks at."""
+
+    labels: dict[str, str] = {}
 
 
 class CourseData(msgspec.Struct, kw_only=True):
@@ -117,6 +126,16 @@ CONTENT_TYPES: Mapping[Format, str] = {  # of the bodies
 
 _encode = msgspec.json.encode
 _decode_facts = msgspec.json.Decoder(CourseFacts).decode
+_decode_labels = msgspec.json.Decoder(_Labelled).decode
+
+
+def is_shown(event: StoredEvent, grant: Grant | None) -> bool:
+    """Whether a grant lets an event be seen, by the labels that the event carries; None: it
+    does."""
+    if grant is None:
+        return True
+    labels = _decode_labels(event.facts).labels if grant.labels else {}
+    return grant.shows(event.type, event.integration_id, labels)
 
 
 @lru_cache(maxsize=1024)  # events committed together share their time

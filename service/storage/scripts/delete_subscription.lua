@@ -4,9 +4,10 @@
 --
 -- KEYS  1 subscription  2 subscriptions  3 version  4 lane  5 dead  6 totals  7 due lanes
 --       8 claimed lanes  9 lease  10 lane state  11.. its retries, failing and attempts
--- ARGV  1 id
--- Result 1, or 0 if there is none
+-- ARGV  1 id  2 record as read, '' if it may be any
+-- Result 1, 0 if there is none, or -1 if it is no longer as read
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], 'record') ~= ARGV[2] then return -1 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('ZREM', KEYS[8], ARGV[1])
