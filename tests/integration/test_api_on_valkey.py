@@ -104,6 +104,18 @@ async def test_the_status_is_read_from_the_server(client, redis) -> None:
     assert "coursewire_redis_up 1.0" in metrics.text
 
 
+async def test_a_key_is_revoked_on_a_full_server_too(client, redis) -> None:
+    key = (await client.post("/v1/api-keys", json={"name": "k", "scope": "read"})).json()
+    headers = {"authorization": f"Bearer {key['token']}"}
+    await redis.config_set("maxmemory", "1")
+    try:
+        assert (await client.get("/v1/subscriptions", headers=headers)).status_code == 200
+        assert (await client.delete(f"/v1/api-keys/{key['id']}")).status_code == 204
+        assert (await client.get("/v1/subscriptions", headers=headers)).status_code == 401
+    finally:
+        await redis.config_set("maxmemory", "0")
+
+
 async def test_a_full_server_is_a_problem_that_says_so(client, redis) -> None:
     await redis.config_set("maxmemory", "1")
     try:
