@@ -22,7 +22,7 @@ from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
 from service.api.reviews import ReviewController
-from service.api.status import StatusController
+from service.api.status import ControlController, StatusController
 from service.api.stream import stream_events
 from service.api.subscriptions import SubscriptionController
 from service.bootstrap import Services
@@ -59,6 +59,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             EventController,
             stream_events,
             StatusController,
+            ControlController,
         ],
     )
     return Litestar(

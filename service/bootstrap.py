@@ -18,6 +18,7 @@ from service.storage.attempts import Attempts
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
+from service.storage.control import Control
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
 from service.storage.event_log import EventLog
@@ -55,6 +56,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     lanes: Lanes
     attempts: Attempts
     schedule: Schedule
+    control: Control
     leases: Leases
     budgets: Budgets
     memory: Memory
@@ -122,6 +124,7 @@ def assemble(
         lanes=lanes,
         attempts=Attempts(redis, events),
         schedule=schedule,
+        control=Control(redis),
         leases=Leases(redis),
         budgets=Budgets(redis),
         memory=Memory(redis),

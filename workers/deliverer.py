@@ -107,6 +107,7 @@ class Drain:
         self._exhausted = False
         self._signer = Signer(())
         self._secrets_read_at = 0.0
+        self._paused = False
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
@@ -126,7 +127,11 @@ class Drain:
                 if not self._must_stop():
                     await self._prepare(busy=bool(in_flight))
                     await self._refresh_secrets()
-                    while self._prepared and len(in_flight) < self._subscription.max_concurrency:
+                    while (
+                        self._prepared
+                        and not self._paused
+                        and len(in_flight) < self._subscription.max_concurrency
+                    ):
                         in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
                 if ended and self._recording is None:
                     self._recording = asyncio.create_task(self._record(ended))
@@ -168,6 +173,7 @@ class Drain:
             secrets = await self._services.subscriptions.secrets(self._subscription.id)
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
+        self._paused = await self._services.control.is_paused("delivery")
         self._signer = Signer(secrets)
         self._secrets_read_at = time.monotonic()
 
@@ -187,6 +193,7 @@ class Drain:
     def _must_stop(self) -> bool:
         return (
             self._context.draining.is_set()
+            or self._paused
             or time.monotonic() >= self._ends
             # No attempt may outlast the lease under which it began.
             or self._lease.remaining() <= self._subscription.timeout_seconds

@@ -391,6 +391,7 @@ class Walk:
             "watermark": progress.watermark,
             "failures": 0,
             "problem": "",
+            "attention": "",
             "clock_skew_ms": progress.skew_ms if skewed and progress.skew_ms else "",
             f"last_{progress.kind}_at": now,
         }
@@ -436,7 +437,7 @@ class Walk:
             wait_ms=over.wait_ms,
             fields={}
             if over.problem is None
-            else {"problem": msgspec.json.encode(_lasting(self._state.problem, over.problem))},
+            else _problem_fields(_lasting(self._state.problem, over.problem)),
             increments=Counter(),
         )
 
@@ -452,7 +453,7 @@ class Walk:
             progress.record("failed", finished_at=now, error=told),
             over=over,
             wait_ms=wait_ms,
-            fields={"failures": failures, "problem": msgspec.json.encode(problem)},
+            fields={"failures": failures, **_problem_fields(problem)},
             increments=(self._walk_counters("failed") if over else Counter())
             + Counter([field("upstream_errors_total", code=_label(problem.code))]),
         )
@@ -503,6 +504,14 @@ def _problem(
         status=error.status,
         log_url=error.log_url,
     )
+
+
+def _problem_fields(problem: Problem) -> dict[str, str | int | bytes]:
+    """The problem as it is kept of an integration."""
+    return {
+        "problem": msgspec.json.encode(problem),
+        "attention": "1" if problem.attention else "",
+    }
 
 
 def _lasting(previous: Problem | None, problem: Problem) -> Problem:

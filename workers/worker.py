@@ -44,6 +44,7 @@ from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger, redact
 from service.settings import Settings
 from service.storage.connections import open_sync
+from service.storage.server import check_server
 from workers import (
     jobs,  # noqa: F401 - loaded now, so that the first job need not wait for it
     process,
@@ -547,6 +548,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure(settings.log_format, settings.log_level, "worker")
         settings.require("REDIS_URL", "ENCRYPTION_KEYS")
         redis_url = settings.require_redis_url()
+        asyncio.run(check_server(redis_url))
 
         @asynccontextmanager
         async def open_context(draining: asyncio.Event) -> AsyncIterator[process.JobContext]:

@@ -19,8 +19,9 @@ def credential(credential_id: str) -> str:
 def integration(integration_id: str) -> str:
     """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
     `last_delta_at`, `last_sweep_at`, `course_count`, `quarantined`, `held`, `decision`,
-    `failures`, `problem` (JSON), `clock_skew_ms`, `requested`, `requested_id`, `walk` (JSON: the
-    walk under way, to be resumed), `again` (the walk under way was joined)."""
+    `failures`, `problem` (JSON), `attention` (the problem needs a person), `paused`, `state` (the
+    one it is counted under in the totals), `clock_skew_ms`, `requested`, `requested_id`, `walk`
+    (JSON: the walk under way, to be resumed), `again` (the walk under way was joined)."""
     return f"cw:integration:{integration_id}"
 
 
@@ -140,9 +141,14 @@ def lease(kind: str, owned_id: str) -> str:
     return f"cw:lease:{kind}:{owned_id}"
 
 
-def scheduler(name: str) -> str:
-    """String: a scheduler's last turn in ms. Expires after 30 s."""
-    return f"cw:scheduler:{name}"
+def completed(kind: str) -> str:
+    """Zset: integration that is walked -> ms of its last complete walk, or of its first turn if
+    there was none. `kind` is `delta`, which sweeps count for too, or `sweep`. Lasts."""
+    return f"cw:completed:{kind}"
+
+
+SCHEDULERS = "cw:schedulers"  # zset: scheduler -> ms of its last turn; expires 7 days after that
+CONTROL = "cw:control"  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 
 def budget(credential_id: str) -> str:
@@ -154,7 +160,8 @@ def budget(credential_id: str) -> str:
 
 # --- figures --------------------------------------------------------------------------------
 
-TOTALS = "cw:totals"  # hash: gauges that scripts keep true (pending, dead, courses)
+# hash: gauges that scripts keep true (pending, dead, courses, state:<state of integrations>, ...)
+TOTALS = "cw:totals"
 
 
 def counters(run_id: str) -> str:
@@ -165,6 +172,7 @@ def counters(run_id: str) -> str:
 
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
+QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
 RQ_WORKERS = "rq:workers"  # set: keys of the workers
 RQ_QUEUES = "rq:queues"  # set: keys of the queues
 
@@ -204,5 +212,7 @@ LASTING = (
     "cw:attempts:",
     "cw:due:",
     "cw:claimed:",
+    "cw:completed:",
     "cw:totals",
+    "cw:control",
 )

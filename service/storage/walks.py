@@ -77,6 +77,8 @@ class Walks:
                 keys.due("lanes"),
                 keys.claimed("lanes"),
                 keys.waiting(integration_id, record.id),
+                keys.completed("delta"),
+                keys.completed("sweep"),
                 *lanes.keys(),
             ],
             args=[
@@ -97,6 +99,7 @@ class Walks:
                 progress,
                 queued or "",
                 record.kind,
+                "1" if record.state == "completed" else "0",
                 *lanes.arguments(),
                 *flatten(increments),
                 *pairs,
