@@ -25,6 +25,7 @@ from service.api.reviews import ReviewController
 from service.api.status import ControlController, StatusController
 from service.api.stream import stream_events
 from service.api.subscriptions import SubscriptionController
+from service.api.traffic import Traffic
 from service.bootstrap import Services
 from service.settings import Settings
 
@@ -62,6 +63,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             ControlController,
         ],
     )
+    traffic = Traffic()
     return Litestar(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
@@ -71,8 +73,8 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
         logging_config=None,
-        middleware=[AccessLog()],
+        middleware=[AccessLog(), traffic],
         openapi_config=openapi.config(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"settings": settings}),
+        state=State({"settings": settings, "traffic": traffic}),
     )

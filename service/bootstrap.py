@@ -132,7 +132,7 @@ def assemble(
         retention=Retention(redis),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,
-        metrics=Metrics(redis, counters),
+        metrics=Metrics(redis),
         upstream=upstream,
         receiver=receiver,
     )

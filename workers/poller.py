@@ -48,6 +48,7 @@ from service.domain.integrations import (
     next_walk,
     next_walk_at,
 )
+from service.domain.metrics import WALK_DURATION, observe
 from service.domain.sifting import Held, Judged, Sieve, Sifted
 from service.domain.walking import (
     MIN_PAGE_SIZE,
@@ -413,6 +414,7 @@ class Walk:
                     wait_ms=next_walk_at(integration, state, now) - now,
                     fields=fields,
                     increments=self._walk_counters("completed")
+                    + observe(WALK_DURATION, (now - progress.started_at) / 1000, progress.kind)
                     + Counter([field("events_total", type=BASELINE_COMPLETED)] if first else []),
                     event=self._committer.announcement(matcher, BASELINE_COMPLETED, said)
                     if first
@@ -438,7 +440,11 @@ class Walk:
             fields={}
             if over.problem is None
             else _problem_fields(_lasting(self._state.problem, over.problem)),
-            increments=Counter(),
+            increments=Counter(
+                [field("rate_limit_waits_total", kind=self._committer.progress.kind)]
+                if over.place
+                else []
+            ),
         )
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:

@@ -9,6 +9,7 @@ from litestar import Response, get
 from service.api.auth import require_metrics
 from service.api.openapi import SECURITY, problems, reads
 from service.api.requests import AnyRequest, GivenServices
+from service.api.traffic import Traffic
 
 
 @get(
@@ -23,7 +24,11 @@ from service.api.requests import AnyRequest, GivenServices
     responses=problems(HTTPStatus.UNAUTHORIZED),
 )
 async def metrics(request: AnyRequest, services: GivenServices) -> Response[bytes]:
-    """Of the whole system, whichever process answers. Takes the metrics token too."""
-    exposition, content_type = await services.metrics.render(request.headers.get("accept", ""))
+    """Of the whole system, whichever process answers, but for `coursewire_api_*` and `process_*`,
+    which are its own. Takes the metrics token too."""
+    traffic: Traffic = request.app.state.traffic
+    exposition, content_type = await services.metrics.render(
+        request.headers.get("accept", ""), traffic.collect()
+    )
     # As a header, because a media type would get its charset twice.
     return Response(exposition, headers={"content-type": content_type})

@@ -177,6 +177,11 @@ RQ_WORKERS = "rq:workers"  # set: keys of the workers
 RQ_QUEUES = "rq:queues"  # set: keys of the queues
 
 
+def rq_workers(queue: str) -> str:
+    """Set: keys of the workers that serve a queue, some of them perhaps gone."""
+    return f"rq:workers:{queue}"
+
+
 def rq_queue(name: str) -> str:
     """List: ids of the jobs that wait."""
     return f"rq:queue:{name}"

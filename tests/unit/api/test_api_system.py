@@ -244,6 +244,43 @@ async def test_metrics_are_in_the_exposition_format(client) -> None:
     assert "coursewire_redis_up 1.0" in answer.text
 
 
+async def test_requests_are_counted_by_route_and_never_by_path(client) -> None:
+    await client.get("/v1/credentials/cred_nobody")
+    await client.get("/nowhere/at/all")
+    text = (await client.get("/metrics")).text
+    route = '{method="GET",route="/v1/credentials/{credential_id}"'
+    assert f'coursewire_api_requests_total{route},status="404"}}' in text
+    assert f"coursewire_api_request_duration_seconds_count{route}}}" in text
+    assert "cred_nobody" not in text
+    assert "/nowhere" not in text
+    assert "_created" not in text
+    assert "process_resident_memory_bytes" in text
+
+
+async def test_requests_that_wait_have_no_duration(client) -> None:
+    def timed(text: str) -> list[str]:
+        name = 'coursewire_api_request_duration_seconds_count{method="GET",route="/v1/events"}'
+        return [line for line in text.splitlines() if line.startswith(name)]
+
+    before = timed((await client.get("/metrics")).text)
+    await client.get("/v1/events?wait=0")
+    assert timed((await client.get("/metrics")).text) == before
+
+
+async def test_openmetrics_are_given_on_request(client) -> None:
+    answer = await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+async def test_metrics_answer_without_redis_and_say_so(client, services, monkeypatch) -> None:
+    monkeypatch.setattr(services.redis, "info", broken(RedisConnectionError()))
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert "coursewire_redis_up 0.0" in answer.text
+    assert "coursewire_build_info{" in answer.text
+
+
 async def test_the_status_of_an_idle_system_names_what_is_missing(client) -> None:
     status = (await client.get("/v1/status")).json()
     assert status["status"] == "degraded"
