@@ -8,7 +8,6 @@ from typing import Any, Final, Literal, TextIO
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from service.data_directory import completed_by_up
@@ -84,10 +83,8 @@ def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
         console.print(Text(status["status"], style=f"bold {_COLOURS[status['status']]}"))
         for reason in status["reasons"]:
             console.print(Text(f"  {reason}"))
-        table = Table(box=None, show_header=False, pad_edge=False)
         for name, text in _rows(status):
-            table.add_row(Text(name, style="bold"), Text(text))
-        console.print(table)
+            console.print(Text(f"{name:13}", style="bold").append(text, style="not bold"))
     return EXIT_CODES[status["status"]]
 
 

@@ -219,7 +219,12 @@ class Walk:
         services, integration, committer = self._services, self._integration, self._committer
         progress = committer.progress
         fetcher = Fetcher(
-            services, integration, await self._credential(), progress.kind, progress.place
+            services,
+            integration,
+            await self._credential(),
+            progress.kind,
+            progress.place,
+            committer.count,
         )
         committer.progress = msgspec.structs.replace(progress, place=0)
         inquiry = Inquiry(

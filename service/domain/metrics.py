@@ -56,6 +56,11 @@ WALK_DURATION = HistogramMetric(
     (0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600),
     ("kind",),
 )
+UPSTREAM_REQUEST = HistogramMetric(
+    "upstream_request_duration_seconds",
+    "From a request to the upstream to the whole of its answer, or its failure.",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
 _DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
 FIRST_ATTEMPT = HistogramMetric(
     "detection_to_first_attempt_seconds",
@@ -67,7 +72,7 @@ RECEIPT = HistogramMetric(
     "From the detection of a change to the subscriber's 2xx, per delivery.",
     _DELIVERY_BOUNDS,
 )
-HISTOGRAMS = (WALK_DURATION, FIRST_ATTEMPT, RECEIPT)
+HISTOGRAMS = (WALK_DURATION, UPSTREAM_REQUEST, FIRST_ATTEMPT, RECEIPT)
 
 REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers the process that was asked.")
 REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.")

@@ -88,6 +88,7 @@ async def test_a_walk_and_a_delivery_are_counted_with_their_durations(
     assert found["walks_total", ("sweep", "completed")] == 1
     assert found["walk_duration_seconds_count", ("sweep",)] == 1
     assert found["walk_duration_seconds_sum", ("sweep",)] > 0
+    assert found["upstream_request_duration_seconds_count", ()] == 3
     assert found["integrations", ("active",)] == 1
     assert found["pages_total", ()] == 3
     assert found["deliveries_total", ("delivered",)] == 1
@@ -116,7 +117,9 @@ async def test_waiting_for_the_rate_limit_is_counted(register, sandbox, services
     integration = await register()
     await sandbox.fault("error", code="PLATFORM.RATE_LIMIT_EXCEEDED", times=1, retry_after=9)
     await integration.turn()
-    assert (await samples(services))["rate_limit_waits_total", ("sweep",)] == 1
+    found = await samples(services)
+    assert found["rate_limit_waits_total", ("sweep",)] == 1
+    assert found["upstream_request_duration_seconds_count", ()] == 1
 
 
 async def test_workers_count_only_while_they_are_heard_of(services, redis):
