@@ -11,6 +11,7 @@ from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
 from service.domain.integrations import Integration, WalkKind
 from service.domain.metrics import UPSTREAM_REQUEST, observe
+from service.storage.counters import field
 from workers.turn import TurnOverError
 
 DEFAULT_HOLD_SECONDS = 1.0  # where an upstream limits us and does not say for how long
@@ -43,6 +44,7 @@ class Fetcher:
         budgets, credential_id = self._services.budgets, self._integration.credential_id
         line = await budgets.spend(credential_id, self._kind, self._place)
         if line is not None:
+            self._count_wait()
             raise TurnOverError(
                 "rate_limited",
                 wait_ms=line.wait_ms,
@@ -57,6 +59,7 @@ class Fetcher:
             )
         except UpstreamRateLimitedError as error:
             line = await budgets.hold(credential_id, error.retry_after or DEFAULT_HOLD_SECONDS)
+            self._count_wait()
             raise TurnOverError(
                 "rate_limited", wait_ms=line.wait_ms, place=line.at, reason=str(error)
             ) from error
@@ -69,3 +72,6 @@ class Fetcher:
             reset_seconds=page.rate.reset_seconds,
         )
         return page
+
+    def _count_wait(self) -> None:
+        self._count(Counter([field("rate_limit_waits_total", kind=self._kind)]))

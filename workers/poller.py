@@ -397,7 +397,6 @@ class Walk:
             "watermark": progress.watermark,
             "failures": 0,
             "problem": "",
-            "attention": "",
             "clock_skew_ms": progress.skew_ms if skewed and progress.skew_ms else "",
             f"last_{progress.kind}_at": now,
         }
@@ -444,12 +443,8 @@ class Walk:
             wait_ms=over.wait_ms,
             fields={}
             if over.problem is None
-            else _problem_fields(_lasting(self._state.problem, over.problem)),
-            increments=Counter(
-                [field("rate_limit_waits_total", kind=self._committer.progress.kind)]
-                if over.place
-                else []
-            ),
+            else {"problem": msgspec.json.encode(_lasting(self._state.problem, over.problem))},
+            increments=Counter(),
         )
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
@@ -464,7 +459,7 @@ class Walk:
             progress.record("failed", finished_at=now, error=told),
             over=over,
             wait_ms=wait_ms,
-            fields={"failures": failures, **_problem_fields(problem)},
+            fields={"failures": failures, "problem": msgspec.json.encode(problem)},
             increments=(self._walk_counters("failed") if over else Counter())
             + Counter([field("upstream_errors_total", code=_label(problem.code))]),
         )
@@ -515,14 +510,6 @@ def _problem(
         status=error.status,
         log_url=error.log_url,
     )
-
-
-def _problem_fields(problem: Problem) -> dict[str, str | int | bytes]:
-    """The problem as it is kept of an integration."""
-    return {
-        "problem": msgspec.json.encode(problem),
-        "attention": "1" if problem.attention else "",
-    }
 
 
 def _lasting(previous: Problem | None, problem: Problem) -> Problem:

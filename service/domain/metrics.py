@@ -23,8 +23,8 @@ class GaugeMetric(msgspec.Struct, frozen=True):
 
     name: str
     help: str
-    labels: tuple[str, ...] = ()
     total: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class HistogramMetric(msgspec.Struct, frozen=True):
@@ -80,31 +80,35 @@ REDIS_MEMORY_LIMIT = GaugeMetric("redis_memory_limit_bytes", "Its limit, 0 if th
 REDIS_PERSISTENCE_OK = GaugeMetric(
     "redis_persistence_ok", "Whether Redis keeps an append-only file, and could write it of late."
 )
-INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", ("state",))
+INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
-DUE = GaugeMetric("due", "Work that is due and not claimed.", ("kind",))
-CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", ("kind",))
+DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
+CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
 DUE_AGE = GaugeMetric(
-    "due_oldest_age_seconds", "For how long the oldest work that is due has been.", ("kind",)
+    "due_oldest_age_seconds", "For how long the oldest work that is due has been.", labels=("kind",)
 )
-PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", ("what",))
+PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
 WALK_AGE = GaugeMetric(
     "walk_age_seconds",
     "Time since the last complete walk, of integrations that are walked, in order of that time; "
     "percentile 100 is the longest. Sweeps count as deltas too.",
-    ("kind", "percentile"),
+    labels=("kind", "percentile"),
 )
 SCHEDULER_AGE = GaugeMetric("scheduler_age_seconds", "Time since any scheduler looked for work.")
-WORKERS = GaugeMetric("workers", "Worker processes alive, by the queue they serve.", ("queue",))
-QUEUE_JOBS = GaugeMetric("queue_jobs", "Jobs that wait.", ("queue",))
-QUEUE_FAILED = GaugeMetric("queue_failed_jobs", "Jobs that failed in the last day.", ("queue",))
+WORKERS = GaugeMetric(
+    "workers", "Worker processes alive, by the queue they serve.", labels=("queue",)
+)
+QUEUE_JOBS = GaugeMetric("queue_jobs", "Jobs that wait.", labels=("queue",))
+QUEUE_FAILED = GaugeMetric(
+    "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
+)
 TOTALS = (
-    GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", total="pending"),
-    GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", total="dead"),
-    GaugeMetric("courses_live", "Live courses in all catalogues.", total="courses"),
-    GaugeMetric("changes_held", "Changes that wait for a decision on them.", total="held"),
-    GaugeMetric("courses_quarantined", "Records that do not decode.", total="quarantined"),
+    GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
+    GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
+    GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
+    GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
+    GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
 )
 GAUGES = (
     REDIS_UP,
@@ -128,7 +132,7 @@ GAUGES = (
 PERCENTILES = (50, 90, 99, 100)
 
 # Of the process that answers, counted in it: name, kind, help, labels.
-BUILD = GaugeMetric("build_info", "The version that answers.", ("version", "python"))
+BUILD = GaugeMetric("build_info", "The version that answers.", labels=("version", "python"))
 REQUESTS = CounterMetric(
     "api_requests_total", "Requests answered by this process.", ("method", "route", "status")
 )
