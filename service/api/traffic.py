@@ -21,7 +21,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class Traffic(ASGIMiddleware):
-    """Counts requests by their route, never by their path, of which there is no end."""
+    """Counts requests by their route, never by their path, of which there is no end. What matches
+    no route is not counted."""
 
     scopes = (ScopeType.HTTP,)
 
@@ -63,12 +64,7 @@ class Traffic(ASGIMiddleware):
         finally:
             http = cast("HTTPScope", scope)
             method = http["method"] if http["method"] in _METHODS else "other"
-            route = _route(scope)
+            route = http["path_template"]
             self._requests.labels(method, route, str(status)).inc()
             if route not in _WAITING and b"wait=" not in scope["query_string"]:
                 self._seconds.labels(method, route).observe(seconds)
-
-
-def _route(scope: Scope) -> str:
-    """The path with the names of its parameters in it, `none` where no route matched."""
-    return str(scope.get("path_template") or "none")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ResponseError
 
+from service.api import status
 from service.domain.errors import StartError
 from service.domain.integrations import Integration, IntegrationState, state_of
 from service.storage import keys
@@ -13,6 +14,7 @@ from service.storage import server as server_module
 from service.storage.overview import Overview
 from service.storage.schedule import ClaimLimit
 from service.storage.server import check_server, read_server
+from workers import turn
 
 from .conftest import new_credential
 
@@ -180,6 +182,10 @@ async def test_a_silent_scheduler_is_forgotten_once_another_has_its_turn(service
     assert await overview.schedulers() == [("gone", 1)]
     await services.schedule.claim(LIMITS, 30_000, "alive")
     assert [name for name, _ in await overview.schedulers()] == ["alive"]
+
+
+def test_walks_wait_from_where_the_status_says_so():
+    assert status.MEMORY_SHARE == turn.MEMORY_SHARE
 
 
 # --- the server at start ------------------------------------------------------------------------
