@@ -226,6 +226,23 @@ def test_a_worker_may_drain_before_it_is_killed():
     assert int(compose.removesuffix("s")) >= DRAIN_SECONDS + 10
 
 
+def test_the_page_makes_the_secret_that_the_manifests_use():
+    used = {
+        variable["valueFrom"]["secretKeyRef"]["key"]
+        for pod in PODS
+        for container in pod["spec"]["template"]["spec"]["containers"]
+        for variable in container["env"]
+    }
+    assert set(re.findall(r"--from-literal=([a-z-]+)=", OPERATIONS)) == used
+
+
+def test_policies_and_services_choose_pods_that_there_are():
+    components = {pod["metadata"]["name"] for pod in PODS}
+    text = "".join(path.read_text() for path in (DEPLOY / "kubernetes").glob("*.yaml"))
+    chosen = set(re.findall(r"app\.kubernetes\.io/component: (\w+)", text))
+    assert chosen == components
+
+
 # --- Compose ------------------------------------------------------------------------------------
 
 
