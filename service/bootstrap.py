@@ -20,6 +20,7 @@ from service.storage.audit import Audit
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
+from service.storage.control import Control
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
 from service.storage.event_log import EventLog
@@ -61,6 +62,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     lanes: Lanes
     attempts: Attempts
     schedule: Schedule
+    control: Control
     leases: Leases
     budgets: Budgets
     memory: Memory
@@ -131,6 +133,7 @@ def assemble(
         lanes=lanes,
         attempts=Attempts(redis, events),
         schedule=schedule,
+        control=Control(redis),
         leases=Leases(redis),
         budgets=Budgets(redis),
         memory=Memory(redis),
@@ -138,7 +141,7 @@ def assemble(
         retention=Retention(redis),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,
-        metrics=Metrics(redis, counters),
+        metrics=Metrics(redis),
         upstream=upstream,
         receiver=receiver,
     )

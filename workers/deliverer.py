@@ -24,7 +24,9 @@ from service.domain.access import NOTHING, Grant
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
 from service.domain.events import CONTENT_TYPES, is_shown, render
+from service.domain.identifiers import position_ms
 from service.domain.lane import Entry, Window, place
+from service.domain.metrics import delivery_times
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
 from service.domain.retry import may_go_early
 from service.domain.signing import Signer
@@ -150,6 +152,7 @@ class Drain:
         self._resumed = b""
         self._version = 0
         self._outdated = False  # the subscription was edited or resumed: begin anew
+        self._paused = False  # deliveries are, all of them
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
@@ -212,6 +215,7 @@ class Drain:
             secrets = await self._services.subscriptions.secrets(self._subscription.id)
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
+        self._paused = await self._services.control.is_paused("delivery")
         self._signer = Signer(secrets)
         self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
         self._secrets_read_at = time.monotonic()
@@ -235,6 +239,7 @@ class Drain:
         return (
             self._context.draining.is_set()
             or self._outdated
+            or self._paused
             or state_of(self._subscription) is not SubscriptionState.ACTIVE
             or time.monotonic() >= self._ends
             or self._breaker.ready_at > self._now_ms()
@@ -505,6 +510,15 @@ class Drain:
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             self._sent[one.outcome.kind.value] += 1
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
+            increments.update(
+                delivery_times(
+                    detected_at=position_ms(one.prepared.event.position),
+                    attempted_at=one.sent_at,
+                    ended_at=one.sent_at + one.outcome.duration_ms,
+                    attempts=one.prepared.sent + 1,
+                    delivered=one.outcome.delivered,
+                )
+            )
             if recorded.result != "R":
                 state = "delivered" if recorded.result == "S" else "dead"
                 increments[field("deliveries_total", state=state)] += 1

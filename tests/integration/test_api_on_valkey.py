@@ -57,7 +57,9 @@ async def test_registrations_come_and_go_without_a_trace(client, redis) -> None:
         assert await redis.ttl(key) > 0 or key.decode().startswith(keys.LASTING), key
     for path in (integration, subscription, credential):
         assert (await client.delete(path)).status_code == 204
-    assert set(await redis.keys()) == {keys.SUBSCRIPTIONS_VERSION.encode(), keys.AUDIT.encode()}
+    left = {keys.SUBSCRIPTIONS_VERSION, keys.TOTALS, keys.AUDIT}
+    assert set(await redis.keys()) == {key.encode() for key in left}
+    assert set((await redis.hgetall(keys.TOTALS)).values()) == {b"0"}
 
 
 async def test_a_subscriber_comes_and_goes(client, redis) -> None:
