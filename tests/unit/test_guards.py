@@ -10,7 +10,6 @@ from service.domain.fingerprint import (
     PATH_DIGEST_BYTES,
     TRACKED_PATHS,
     Fingerprint,
-    changed_paths,
     path_digest,
 )
 from service.domain.guards import (
@@ -172,9 +171,16 @@ def test_an_update_is_split_into_what_goes_on_and_what_waits(changed, waiting):
     assert set(kept.changed if kept else ()) == changed - waiting
     assert set(withheld.paths if withheld else ()) == changed & waiting
     if kept is not None:
-        after = kept.fingerprint
-        assert set(changed_paths(known.paths, after.paths)) == changed - waiting
-        assert after.raw == (judgement.fingerprint.raw if withheld is None else NO_RAW)
+        before, after, new = known.paths, kept.fingerprint.paths, judgement.fingerprint.paths
+        for path in changed - waiting:
+            assert path_digest(after, path) == path_digest(new, path)
+        for path in changed & waiting:  # the record is sent, so that neither is known any more
+            assert path_digest(after, path) not in (
+                path_digest(before, path),
+                path_digest(new, path),
+            )
+        raw = judgement.fingerprint.raw if withheld is None else NO_RAW
+        assert kept.fingerprint.raw == raw
     if withheld is not None:
         base = kept.fingerprint if kept is not None else known
         whole = settled(base, withheld)
