@@ -15,6 +15,7 @@ from service.clients.upstream import UpstreamClient
 from service.domain.errors import SettingsError
 from service.settings import Settings
 from service.storage.attempts import Attempts
+from service.storage.backlog import Backlog
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
@@ -47,6 +48,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     credentials: CredentialStore
     integrations: IntegrationStore
     subscriptions: SubscriptionStore
+    backlog: Backlog
     matchers: Matchers
     catalogue: Catalogue
     walks: Walks
@@ -114,6 +116,7 @@ def assemble(
         credentials=CredentialStore(redis, sealer),
         integrations=integrations,
         subscriptions=subscriptions,
+        backlog=Backlog(redis, events, subscriptions),
         matchers=Matchers(subscriptions),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),

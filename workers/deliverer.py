@@ -138,9 +138,9 @@ class Drain:
         self._any_failing = False
         self._next_retry: float = 0  # when the next retry is due that has not been taken up
         self._rate_wait_ms = 0
-        self._resumed = b""
+        self._resumed = self._emptied = b""
         self._version = 0
-        self._outdated = False  # the subscription was edited or resumed: begin anew
+        self._outdated = False  # the subscription was edited, resumed or emptied: begin anew
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
@@ -192,6 +192,7 @@ class Drain:
         self._clock_offset = lane.now - now_ms()
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
         self._start = self._furthest = lane.start
+        self._emptied = lane.emptied
         self._scanned_at = lane.scanned_at
         self._any_failing = lane.failing > 0
         self._next_retry = 0 if self._any_failing else math.inf
@@ -550,7 +551,7 @@ class Drain:
                 await asyncio.sleep(RECORD_RETRY_SECONDS)
             else:
                 break
-        if standing.resumed != self._resumed:
+        if (standing.resumed, standing.emptied) != (self._resumed, self._emptied):
             self._outdated = True
         elif standing.version != self._version and not change.disabled:
             self._version = standing.version

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -15,6 +16,10 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Reference, Schema
 from service.api.forms import FieldError, Parser, Refusal, Table
 from service.domain.signing import read_secret
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = re.compile(  # RFC 3339, 5.6
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -36,11 +41,14 @@ _RESERVED_HEADERS = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "coursewire-replay",
         "webhook-id",
         "webhook-signature",
         "webhook-timestamp",
     }
 )
+NOW = "now"
+OLDEST = "oldest"
 MAX_HEADERS = 20
 MAX_HEADER_LENGTH = 2_000  # characters of one value
 MAX_URL_LENGTH = 2_000
@@ -189,6 +197,51 @@ def one_of(choices: Iterable[str]) -> Parser:
         return str(value)
 
     return Parser(parse, Schema(type=OpenAPIType.STRING, enum=known))
+
+
+def moment() -> Parser:
+    """A time; parses to epoch ms."""
+    remedy = "send for example 2026-11-23T09:30:00Z"
+
+    def parse(value: Any) -> int:
+        _expect(value, str, "text")
+        try:
+            parsed = datetime.fromisoformat(value) if _TIME.fullmatch(value) else None
+        except ValueError:
+            parsed = None
+        if parsed is None:
+            raise Refusal(f"{value[:100]!r} is not an RFC 3339 time", remedy)
+        milliseconds = (parsed - _EPOCH) // timedelta(milliseconds=1)
+        if milliseconds < 0:
+            raise Refusal("is before 1970", remedy)
+        return milliseconds
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.STRING,
+            format=OpenAPIFormat.DATE_TIME,
+            examples=["2026-11-23T09:30:00Z"],
+        ),
+    )
+
+
+def beginning() -> Parser:
+    """One of the words `now` and `oldest`, or a time as epoch ms."""
+    words, time = one_of((NOW, OLDEST)), moment()
+
+    def parse(value: Any) -> str | int:
+        if value in (NOW, OLDEST):
+            return str(value)
+        try:
+            return int(time.parse(value))
+        except Refusal:
+            raise Refusal(
+                "is neither now nor oldest nor an RFC 3339 time",
+                "send for example 2026-11-23T09:30:00Z",
+            ) from None
+
+    return Parser(parse, Schema(one_of=[words.schema, time.schema]))
 
 
 def list_of(item: Parser, *, least: int, most: int, distinct: bool = True) -> Parser:

@@ -246,6 +246,13 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     ] = msgspec.UNSET
 
 
+class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of pending deliveries."""
+
+    skipped: Annotated[int, _means("how many were taken off the lane")]
+    pending: Annotated[int, _means("how many are on it now")]
+
+
 class SubscriptionList(msgspec.Struct, frozen=True):
     """A page of subscriptions in the order of creation; `next` leads on."""
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from service.domain.identifiers import position_ms
-from service.domain.subscriptions import Format, Payload, Rendering
+from service.domain.subscriptions import Format, Matcher, Payload, Rendering
 
 SCHEMA_VERSION = 1
 MAX_BODY_BYTES = 262_144  # a larger body goes without its course
@@ -50,6 +50,16 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     course: bytes | None
 
 
+class EventHead(msgspec.Struct, frozen=True):
+    """An event without its body: enough to decide who wants it."""
+
+    position: str
+    type: str
+    integration_id: str
+    course_id: str
+    facts: bytes
+
+
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events someone wants to read; None means all."""
 
@@ -64,6 +74,26 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
             and (self.integration_id is None or event.integration_id == self.integration_id)
             and (self.course_id is None or event.course_id == self.course_id)
         )
+
+
+class _Matched(msgspec.Struct, frozen=True):
+    """What of an event's facts a subscription may ask for."""
+
+    labels: dict[str, str] = {}
+    changed: tuple[str, ...] = ()
+
+
+def matches(matcher: Matcher, event: EventHead) -> bool:
+    """Whether the one subscription in `matcher` wants the event."""
+    facts = _decode_matched(event.facts)
+    return bool(
+        matcher.lanes(
+            event_type=event.type,
+            integration_id=event.integration_id,
+            labels=facts.labels,
+            changed=facts.changed,
+        )
+    )
 
 
 class CourseData(msgspec.Struct, kw_only=True):
@@ -117,6 +147,7 @@ CONTENT_TYPES: Mapping[Format, str] = {  # of the bodies
 
 _encode = msgspec.json.encode
 _decode_facts = msgspec.json.Decoder(CourseFacts).decode
+_decode_matched = msgspec.json.Decoder(_Matched).decode
 
 
 @lru_cache(maxsize=1024)  # events committed together share their time

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import msgspec
+from xxhash import xxh3_64_hexdigest
 
 from service.domain.subscriptions import Rendering
 
@@ -21,6 +22,13 @@ class Entry(msgspec.Struct, frozen=True):
     position: str
     order_key: str
     rendering: Rendering
+
+
+def order_key(integration_id: str, course_id: str) -> str:
+    """What an event is ordered by: its course, or its integration where it is about that."""
+    if not course_id:
+        return integration_id
+    return xxh3_64_hexdigest(f"{integration_id} {course_id}".encode())
 
 
 def place(position: str) -> tuple[int, int]:

@@ -113,7 +113,8 @@ def lane_failing(subscription_id: str) -> str:
 
 def lane_state(subscription_id: str) -> str:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
-    so), `resumed` (random, of the last resume), `cursor` ("ms start": everything on the lane
+    so), `resumed` (random, of the last resume), `emptied` (random, of the last time that entries
+    were taken off unsent), `cursor` ("ms start": everything on the lane
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
     ever since has shown; whoever takes entries out of a lane without sending them deletes it).
     Deleted with the subscription."""

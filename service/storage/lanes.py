@@ -16,11 +16,12 @@ from service.domain.network import WINDOW_MS
 from service.domain.rate import Bucket
 from service.domain.subscriptions import Rendering, Subscription
 from service.storage import keys
-from service.storage.counters import Counters, flatten
+from service.storage.counters import Counters, field, flatten
 from service.storage.hashes import read_fields
+from service.storage.ids import new_token
 from service.storage.leases import Lease
 from service.storage.scripts import load
-from service.storage.streams import StreamEntry
+from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -38,6 +39,7 @@ MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
 
+_SKIPPED_AT_ONCE = 1_000  # entries of a lane taken off in one script
 _CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode
@@ -56,13 +58,15 @@ class LaneDepth(msgspec.Struct, frozen=True):
 class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
     the lane having been read from its beginning at `scanned_at` and from there on since;
-    `resumed` tells one resume of the subscription from another; `failing` counts courses.
+    `resumed` tells one resume of the subscription from another, `emptied` the same of entries
+    taken off unsent; `failing` counts courses.
     `subscription` is what it is for, None if that is gone, as of `version`."""
 
     now: int
     breaker: Breaker
     bucket: Bucket | None
     resumed: bytes
+    emptied: bytes
     start: str
     scanned_at: int
     failing: int
@@ -115,10 +119,11 @@ class LaneChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How the subscription stood when attempts were recorded: its last resume, and the version
-    of all subscriptions."""
+    """How the subscription stood when attempts were recorded: its last resume, when entries were
+    last taken off its lane unsent, and the version of all subscriptions."""
 
     resumed: bytes
+    emptied: bytes
     version: int
 
 
@@ -131,11 +136,12 @@ class Lanes:
         self._open = load(redis, "open_lane")
         self._record = load(redis, "record_attempts")
         self._release = load(redis, "release_lane")
+        self._skip = load(redis, "skip_lane")
         self._note_unreachable = load(redis, "note_unreachable")
 
     async def open(self, subscription_id: str) -> OpenedLane:
         """Begins a turn at a lane whose lease is held."""
-        now, breaker, bucket, resumed, cursor, failing, record, version = await self._open(
+        now, breaker, bucket, resumed, cursor, emptied, failing, record, version = await self._open(
             keys=[
                 keys.lane_state(subscription_id),
                 keys.lane_failing(subscription_id),
@@ -152,6 +158,7 @@ class Lanes:
             breaker=_decode_breaker(breaker) if breaker else Breaker(),
             bucket=_decode_bucket(bucket) if bucket else None,
             resumed=resumed,
+            emptied=emptied,
             start=start,
             scanned_at=scanned_at,
             failing=failing,
@@ -276,8 +283,8 @@ class Lanes:
             raise StaleSubscriptionsError
         if status != b"OK":
             raise LeaseLostError
-        resumed, version = standing
-        return Standing(resumed, int(version))
+        resumed, emptied, version = standing
+        return Standing(resumed, emptied, int(version))
 
     async def release(
         self,
@@ -318,6 +325,39 @@ class Lanes:
                 ],
             )
         )
+
+    async def skip(self, subscription_id: str, until: int | None) -> int:
+        """Takes what has not been delivered off a lane, up to what happened at `until` (epoch ms)
+        or all that is there now; returns how much that was. It counts neither as delivered nor as
+        dead."""
+        lane = keys.lane(subscription_id)
+        last = str(until)
+        if until is None:
+            newest = await read_stream_back(self._redis, lane, None, 1)
+            if not newest:
+                return 0
+            last = newest[0][0].decode()
+        total = 0
+        while True:
+            gone = await self._skip(
+                keys=[
+                    lane,
+                    keys.lane_retries(subscription_id),
+                    keys.lane_failing(subscription_id),
+                    keys.lane_state(subscription_id),
+                    keys.TOTALS,
+                    await self._counters.key(),
+                ],
+                args=[
+                    last,
+                    _SKIPPED_AT_ONCE,
+                    new_token(),
+                    field("deliveries_total", state="skipped"),
+                ],
+            )
+            total += int(gone)
+            if gone < _SKIPPED_AT_ONCE:
+                return total
 
     async def depth_many(self, subscription_ids: Sequence[str]) -> list[LaneDepth]:
         """How much each lane holds."""

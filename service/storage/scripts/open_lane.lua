@@ -2,14 +2,14 @@
 -- and forgotten, so that a turn that breaks off is followed by one that looks at everything.
 --
 -- KEYS  1 lane state  2 failing  3 subscription  4 subscriptions version
--- Result ms now, breaker JSON, bucket JSON, `resumed` and cursor, each '' if not set, how many
---        courses are failing, the subscription's record and the version it belongs to
+-- Result ms now, breaker JSON, bucket JSON, `resumed`, cursor and `emptied`, each '' if not set,
+--        how many courses are failing, the subscription's record and the version it belongs to
 local time = redis.call('TIME')
-local state = redis.call('HMGET', KEYS[1], 'breaker', 'bucket', 'resumed', 'cursor')
+local state = redis.call('HMGET', KEYS[1], 'breaker', 'bucket', 'resumed', 'cursor', 'emptied')
 redis.call('HDEL', KEYS[1], 'cursor')
 return {
   time[1] * 1000 + math.floor(time[2] / 1000),
-  state[1] or '', state[2] or '', state[3] or '', state[4] or '',
+  state[1] or '', state[2] or '', state[3] or '', state[4] or '', state[5] or '',
   redis.call('HLEN', KEYS[2]),
   redis.call('HGET', KEYS[3], 'record') or '', redis.call('GET', KEYS[4]) or '0',
 }

@@ -15,8 +15,8 @@
 --       then per attempt 6: order key, position, 'S' (delivered), 'R' (retry) or 'D' (dead),
 --       "position attempts sent rendering" as `failing` keeps it, ms until the next attempt or
 --       the reason it is dead, record JSON
--- Result {'OK', `resumed`, subscriptions version}, {'LEASE'} or {'RECORD'} (the subscription was
---        edited: read it again)
+-- Result {'OK', `resumed`, `emptied`, subscriptions version}, {'LEASE'} or {'RECORD'} (the
+--        subscription was edited: read it again)
 local ATTEMPT = 6
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
 if ARGV[11] ~= '' and redis.call('HGET', KEYS[10], 'record') ~= ARGV[11] then return {'RECORD'} end
@@ -97,4 +97,6 @@ if moved > 0 and counters > 0 then
   end
   redis.call('EXPIRE', KEYS[8], 604800)
 end
-return {'OK', resumed, redis.call('GET', KEYS[11]) or '0'}
+return {
+  'OK', resumed, redis.call('HGET', KEYS[9], 'emptied') or '', redis.call('GET', KEYS[11]) or '0',
+}
