@@ -21,6 +21,7 @@ from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
+from service.storage.dead import DeadDeliveries
 from service.storage.event_log import EventLog
 from service.storage.integrations import IntegrationStore
 from service.storage.lanes import Lanes
@@ -55,6 +56,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     events: EventLog
     tail: Tail
     lanes: Lanes
+    dead: DeadDeliveries
     attempts: Attempts
     schedule: Schedule
     leases: Leases
@@ -107,6 +109,7 @@ def assemble(
     integrations = IntegrationStore(redis)
     subscriptions = SubscriptionStore(redis, sealer)
     lanes = Lanes(redis, counters)
+    dead = DeadDeliveries(redis)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
@@ -123,7 +126,8 @@ def assemble(
         events=events,
         tail=Tail(redis, events),
         lanes=lanes,
-        attempts=Attempts(redis, events),
+        dead=dead,
+        attempts=Attempts(redis, events, dead),
         schedule=schedule,
         leases=Leases(redis),
         budgets=Budgets(redis),

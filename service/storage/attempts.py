@@ -9,14 +9,13 @@ import msgspec
 from service.domain.identifiers import event_position
 from service.domain.subscriptions import DeliveryState
 from service.storage import keys
+from service.storage.dead import DeadDeliveries
 from service.storage.event_log import EventLog
 from service.storage.lanes import MAX_ATTEMPT_RECORDS
 from service.storage.streams import read_stream
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_MAX_DEAD = 10_000  # dead deliveries looked through by one listing
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +58,10 @@ _decode = msgspec.json.Decoder(Attempt).decode
 class Attempts:
     """Reads attempt records; only the recording script writes them."""
 
-    def __init__(self, redis: Redis, log: EventLog) -> None:
+    def __init__(self, redis: Redis, log: EventLog, dead: DeadDeliveries) -> None:
         self._redis = redis
         self._log = log
+        self._dead = dead
 
     async def deliveries(
         self,
@@ -86,8 +86,12 @@ class Attempts:
             for position, made in attempts.items()
             if made[-1].outcome == "delivered"
         }
-        for position, given_up in await self._dead(subscription_id):
-            states[position] = ("dead", given_up)
+        if only is None:
+            dead = await self._dead.page(subscription_id, after, limit + 1)
+        else:
+            dead = [one for one in await self._dead.get_many(subscription_id, [only]) if one]
+        for one in dead:
+            states[one.position] = ("dead", one.reason)
         for position in await self._pending(subscription_id, only, after, limit):
             states[position] = ("pending", None)
         chosen = sorted(
@@ -134,10 +138,6 @@ class Attempts:
             if only is None or position == only:
                 attempts.setdefault(position, []).append(_decode(fields[b"d"]))
         return attempts
-
-    async def _dead(self, subscription_id: str) -> list[tuple[str, str]]:
-        found = await read_stream(self._redis, keys.lane_dead(subscription_id), None, _MAX_DEAD)
-        return [(fields[b"p"].decode(), fields[b"r"].decode()) for _, fields in found]
 
     async def _pending(
         self, subscription_id: str, only: str | None, after: str | None, limit: int

@@ -122,9 +122,15 @@ def lane_state(subscription_id: str) -> str:
 
 
 def lane_dead(subscription_id: str) -> str:
-    """Stream: entries given up: `p` position, `a` attempts, `r` reason. Trimmed by the
-    retention of dead deliveries; deleted with the subscription."""
+    """Zset: log position -> ms of that event: deliveries given up. Trimmed by the retention of
+    dead deliveries; deleted with the subscription."""
     return f"cw:lane:{subscription_id}:dead"
+
+
+def lane_dead_facts(subscription_id: str) -> str:
+    """Hash: log position -> "ms attempts rendering order-key reason" of a delivery given up at
+    that time. Lives like the list itself."""
+    return f"cw:lane:{subscription_id}:dead:facts"
 
 
 def attempts(subscription_id: str) -> str:

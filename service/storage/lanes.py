@@ -276,6 +276,7 @@ class Lanes:
                 keys.SUBSCRIPTIONS_VERSION,
                 keys.NETWORK_UNREACHABLE,
                 keys.NETWORK_REACHED,
+                keys.lane_dead_facts(subscription_id),
             ],
             args=arguments,
         )
@@ -367,7 +368,7 @@ class Lanes:
             for subscription_id in subscription_ids:
                 pipeline.hexists(keys.lane_state(subscription_id), "parked")
                 pipeline.xlen(keys.lane(subscription_id))
-                pipeline.xlen(keys.lane_dead(subscription_id))
+                pipeline.zcard(keys.lane_dead(subscription_id))
                 pipeline.xrange(keys.lane(subscription_id), "-", "+", count=1)
             found = await pipeline.execute()
         depths = []

@@ -189,6 +189,7 @@ class SubscriptionStore:
                 keys.lane_state(subscription_id),
                 keys.lane_retries(subscription_id),
                 keys.lane_failing(subscription_id),
+                keys.lane_dead_facts(subscription_id),
                 keys.attempts(subscription_id),
             ],
             args=[subscription_id],

@@ -158,3 +158,53 @@ async def test_nothing_stays_of_a_creation_that_breaks_off(subscribe, services):
         await services.backlog.create(late, ["s"], {}, None)
     assert 0 < await services.redis.ttl(keys.lane(late.id)) <= 600
     assert (await totals(harness))["pending"] == 1
+
+
+# --- the list of dead deliveries --------------------------------------------------------------
+
+
+async def list_dead(harness, deaths: dict[str, int]) -> None:
+    """Lists deliveries as given up: log position -> ms at which that was."""
+    redis = harness.services.redis
+    for position, died_at in deaths.items():
+        await redis.zadd(keys.lane_dead(harness.id), {position: position_ms(position)})
+        facts = f"{died_at} 10 f key status 500 after all"
+        await redis.hset(keys.lane_dead_facts(harness.id), position, facts)
+        await redis.hincrby(keys.TOTALS, "dead", 1)
+
+
+async def test_dead_deliveries_are_paged_in_the_order_of_their_events(subscribe, services):
+    harness = await subscribe()
+    positions = ["5-0", *(f"7-{number}" for number in range(25)), "8-2", "8-10", "9-0"]
+    await list_dead(harness, dict.fromkeys(positions, 100))
+    for count in (1, 2, 3, 7, 40):
+        found, after = [], None
+        while page := await services.dead.page(harness.id, after, count):
+            assert len(page) <= count
+            found += page
+            after = page[-1].position
+        assert [one.position for one in found] == positions
+    assert found[0].reason == "status 500 after all"
+    assert (found[0].attempts, found[0].rendering, found[0].order_key) == (10, "f", "key")
+    missing, there = await services.dead.get_many(harness.id, ["6-0", "8-10"])
+    assert missing is None
+    assert there.died_at == 100
+
+
+async def test_dead_deliveries_are_forgotten_by_the_time_of_their_death(
+    subscribe, services, monkeypatch
+):
+    monkeypatch.setattr("service.storage.retention._TRIMMED_AT_ONCE", 2)
+    harness = await subscribe()
+    await list_dead(harness, {"1-0": 90, "2-0": 30, "3-0": 40, "4-0": 95, "5-0": 45, "99-0": 99})
+    trimmed = await services.retention.trim(
+        events_before=0, events_max_bytes=2**30, attempts_before=0, dead_before=50
+    )
+    assert trimmed["dead"] == 3
+    assert [one.position for one in await services.dead.page(harness.id, None, 9)] == [
+        "1-0",
+        "4-0",
+        "99-0",
+    ]
+    assert (await totals(harness))["dead"] == 3
+    assert (await harness.depth()).dead == 3

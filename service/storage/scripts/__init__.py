@@ -18,9 +18,9 @@ def load(redis: Redis, name: str) -> AsyncScript:
 
 
 def source(name: str) -> str:
-    """The text of a script, with the file that its first line includes before it."""
+    """The text of a script, with the files that its first line includes before it."""
     text = files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
     first, _, _ = text.partition("\n")
     if first.startswith(_INCLUDE):
-        return source(first.removeprefix(_INCLUDE)) + text
+        return "".join(map(source, first.removeprefix(_INCLUDE).split())) + text
     return text

@@ -3,14 +3,14 @@
 -- lease.
 --
 -- KEYS  1 subscription  2 subscriptions  3 version  4 lane  5 dead  6 totals  7 due lanes
---       8 claimed lanes  9 lease  10 lane state  11.. its retries, failing and attempts
+--       8 claimed lanes  9 lease  10 lane state  11.. its retries, failing, dead facts and attempts
 -- ARGV  1 id
 -- Result 1, or 0 if there is none
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('ZREM', KEYS[8], ARGV[1])
-local pending, dead = redis.call('XLEN', KEYS[4]), redis.call('XLEN', KEYS[5])
+local pending, dead = redis.call('XLEN', KEYS[4]), redis.call('ZCARD', KEYS[5])
 for _, state in ipairs({'parked', 'disabled'}) do
   if redis.call('HEXISTS', KEYS[10], state) == 1 then
     redis.call('HINCRBY', KEYS[6], state, -1)

@@ -1,4 +1,4 @@
--- include _subscriptions
+-- include _subscriptions _dead
 -- Records attempts that have ended, before their courses move on, and what follows from them for
 -- the lane: its breaker, and the one place where a subscription is disabled. Begins with a
 -- removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
@@ -6,7 +6,7 @@
 --
 -- KEYS  1 lease  2 lane  3 retries  4 failing  5 dead  6 attempts  7 totals  8 counters
 --       9 lane state  10 subscription  11 subscriptions version  12 receivers unreachable
---       13 receivers reached
+--       13 receivers reached  14 dead facts
 -- ARGV  1 lease token  2 lease ms  3 most attempt records kept  4 number of counters
 --       5 `resumed` as read  6 breaker JSON, '' to leave it  7 parked ms or ''  8 bucket JSON or ''
 --       9 '1' to bring all retries forward  10 receiver that was reached or ''
@@ -49,9 +49,9 @@ for at = first, #ARGV, ATTEMPT do
     news = redis.call('XDEL', KEYS[2], position) == 1
     if news then settled = settled + 1 end
     if news and result == 'D' then
-      local attempts = string.match(ARGV[at + 3], '^%S+ (%d+)')
-      redis.call('XADD', KEYS[5], '*', 'p', position, 'a', attempts, 'r', ARGV[at + 4])
-      dead = dead + 1
+      local attempts, rendering = string.match(ARGV[at + 3], '^%S+ (%d+) %d+ (%a)')
+      dead = dead + list_dead(
+        KEYS[5], KEYS[14], position, now, attempts, rendering, key, ARGV[at + 4])
     end
   end
   if news then

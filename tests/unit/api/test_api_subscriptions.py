@@ -193,7 +193,7 @@ async def test_what_is_pending_and_dead_is_shown(client, services, path, subscri
     lane = keys.lane(subscription["id"])
     await services.redis.xadd(lane, {"k": "c", "r": "f"}, id="1795424001123-0")
     await services.redis.xadd(lane, {"k": "c", "r": "f"}, id="1795424001124-0")
-    await services.redis.xadd(keys.lane_dead(subscription["id"]), {"p": "1-0"})
+    await services.redis.zadd(keys.lane_dead(subscription["id"]), {"1-0": 1})
     shown = (await client.get(path)).json()
     assert (shown["pending"], shown["dead"]) == (2, 1)
     assert shown["oldest_pending_at"] == "2026-11-23T08:53:21.123Z"
