@@ -30,6 +30,7 @@ from service.storage.matchers import Matchers
 from service.storage.memory import Memory
 from service.storage.metrics import Metrics
 from service.storage.reconciliation import Reconciliation
+from service.storage.replays import Replays
 from service.storage.retention import Retention
 from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
@@ -63,6 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     budgets: Budgets
     memory: Memory
     reviews: Reviews
+    replays: Replays
     retention: Retention
     reconciliation: Reconciliation
     counters: Counters
@@ -133,6 +135,7 @@ def assemble(
         budgets=Budgets(redis),
         memory=Memory(redis),
         reviews=Reviews(redis),
+        replays=Replays(redis),
         retention=Retention(redis),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,

@@ -17,7 +17,7 @@ from service.api import cursors
 from service.api.events import FILTERS, PAYLOAD, rendering, starting_place, wanted
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
-from service.api.problems import TOO_MANY_LISTENERS, expired
+from service.api.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS, expired
 from service.api.requests import AnyRequest, GivenServices, after, query_form
 from service.domain.errors import EventsExpiredError
 from service.domain.events import EventFilter, StoredEvent, render
@@ -67,7 +67,7 @@ HEADERS: Table = {
         ),
         **problems(
             HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.GONE,
+            CURSOR_EXPIRED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
             TOO_MANY_LISTENERS,
         ),

@@ -79,6 +79,10 @@ class EventsExpiredError(CoursewireError):
         self.oldest = oldest
 
 
+class EventExpiredError(CoursewireError):
+    """The event is no longer kept."""
+
+
 class TooManyListenersError(CoursewireError):
     """Too many requests wait for events already."""
 

@@ -17,11 +17,20 @@ class Entry(msgspec.Struct, frozen=True):
     """One event on a lane: its position in the log, what it is ordered by, its rendering.
 
     Two courses whose order keys collide wait for each other; nothing else follows from that.
+    Of an entry that belongs to a `replay`, `position` is its place among what is replayed and
+    `replayed` its event's position in the log.
     """
 
     position: str
     order_key: str
     rendering: Rendering
+    replayed: str = ""
+    replay: str = ""
+
+    @property
+    def event_position(self) -> str:
+        """Where its event is in the log."""
+        return self.replayed or self.position
 
 
 def order_key(integration_id: str, course_id: str) -> str:

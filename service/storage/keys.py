@@ -133,6 +133,42 @@ def lane_dead_facts(subscription_id: str) -> str:
     return f"cw:lane:{subscription_id}:dead:facts"
 
 
+def replays(subscription_id: str) -> str:
+    """Zset: replay id -> created ms: all that have not ended and the latest that have. Deleted
+    with the subscription."""
+    return f"cw:lane:{subscription_id}:replays"
+
+
+def replay(subscription_id: str, replay_id: str) -> str:
+    """Hash: `record` (JSON), `state`, `position` (of the last event looked at), `fed` (nothing is
+    left to be queued), `scanned`, `queued`, `delivered`, `dead`, `error`, `created_at`,
+    `started_at`, `finished_at`. Lives as long as it is listed."""
+    return f"cw:lane:{subscription_id}:replay:{replay_id}"
+
+
+def replay_queue(subscription_id: str) -> str:
+    """List: ids of replays that still have something to be queued, the one at work first. Deleted
+    with the subscription."""
+    return f"cw:lane:{subscription_id}:replay-queue"
+
+
+def replayed(subscription_id: str) -> str:
+    """Stream: what is being replayed: `k` order key, `r` rendering, `p` position in the log, `i`
+    replay id. An entry leaves when delivered or dead. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:replayed"
+
+
+def replayed_retries(subscription_id: str) -> str:
+    """Zset like the lane's retries, of what is being replayed. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:replayed:retries"
+
+
+def replayed_failing(subscription_id: str) -> str:
+    """Hash: order key -> "place attempts sent rendering position replay" of the course's first
+    replayed entry where it has failed. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:replayed:failing"
+
+
 def attempts(subscription_id: str) -> str:
     """Stream: attempt records. Trimmed by count and age; deleted with the subscription."""
     return f"cw:attempts:{subscription_id}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
@@ -46,13 +47,35 @@ _decode_subscription = msgspec.json.Decoder(Subscription).decode
 _decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
+class Queue(Enum):
+    """The two queues of a lane, as its events came and as they are replayed: stream, retries and
+    failing."""
+
+    LIVE = (keys.lane, keys.lane_retries, keys.lane_failing)
+    REPLAYED = (keys.replayed, keys.replayed_retries, keys.replayed_failing)
+
+    def stream(self, subscription_id: str) -> str:
+        """The entries."""
+        return self.value[0](subscription_id)
+
+    def retries(self, subscription_id: str) -> str:
+        """When courses whose heads have failed are due."""
+        return self.value[1](subscription_id)
+
+    def failing(self, subscription_id: str) -> str:
+        """Those heads."""
+        return self.value[2](subscription_id)
+
+
 class LaneDepth(msgspec.Struct, frozen=True):
-    """How much a lane holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent."""
+    """How much a lane holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
+    `replaying`: something is being replayed, or is to be."""
 
     pending: int
     dead: int
     oldest_pending_at: int | None
     parked: bool = False
+    replaying: bool = False
 
 
 class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +83,9 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     the lane having been read from its beginning at `scanned_at` and from there on since;
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
-    `subscription` is what it is for, None if that is gone, as of `version`."""
+    `subscription` is what it is for, None if that is gone, as of `version`. `replayed` are
+    entries being replayed, `replayed_failing` those of its courses that are failing, and `unfed`
+    the replays that have more to add."""
 
     now: int
     breaker: Breaker
@@ -72,6 +97,9 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     failing: int
     subscription: Subscription | None
     version: int
+    replayed: int
+    replayed_failing: int
+    unfed: int
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -141,14 +169,18 @@ class Lanes:
 
     async def open(self, subscription_id: str) -> OpenedLane:
         """Begins a turn at a lane whose lease is held."""
-        now, breaker, bucket, resumed, cursor, emptied, failing, record, version = await self._open(
+        now, breaker, bucket, resumed, cursor, emptied, *counts = await self._open(
             keys=[
                 keys.lane_state(subscription_id),
                 keys.lane_failing(subscription_id),
                 keys.subscription(subscription_id),
                 keys.SUBSCRIPTIONS_VERSION,
+                keys.replayed(subscription_id),
+                keys.replayed_failing(subscription_id),
+                keys.replay_queue(subscription_id),
             ]
         )
+        failing, record, version, replayed, replayed_failing, unfed = counts
         stored_at, _, start = cursor.decode().partition(" ")
         scanned_at = int(stored_at or 0)
         if not start or not 0 <= now - scanned_at < _CURSOR_LIFETIME_MS:
@@ -164,31 +196,46 @@ class Lanes:
             failing=failing,
             subscription=_decode_subscription(record) if record else None,
             version=int(version),
+            replayed=replayed,
+            replayed_failing=replayed_failing,
+            unfed=unfed,
         )
 
-    async def read(self, subscription_id: str, start: str, count: int) -> list[Entry]:
+    async def read(
+        self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
+    ) -> list[Entry]:
         """At most `count` entries from `start` on, oldest first; "(" before it leaves it out."""
         found = cast(
             "list[StreamEntry]",
-            await self._redis.xrange(keys.lane(subscription_id), start, "+", count=count),
+            await self._redis.xrange(queue.stream(subscription_id), start, "+", count=count),
         )
         return [_entry(entry_id, fields) for entry_id, fields in found]
 
-    async def failing(self, subscription_id: str, order_keys: Sequence[str]) -> set[str]:
+    async def pending(self, subscription_id: str, first: str, last: str) -> set[str]:
+        """The positions from `first` to `last` that are on the lane."""
+        found = cast(
+            "list[StreamEntry]",
+            await self._redis.xrange(keys.lane(subscription_id), first, last),
+        )
+        return {entry_id.decode() for entry_id, _ in found}
+
+    async def failing(
+        self, subscription_id: str, order_keys: Sequence[str], queue: Queue = Queue.LIVE
+    ) -> set[str]:
         """Those of the courses whose heads have failed and wait."""
         if not order_keys:
             return set()
-        found = await read_fields(self._redis, keys.lane_failing(subscription_id), order_keys)
+        found = await read_fields(self._redis, queue.failing(subscription_id), order_keys)
         return {key for key, state in zip(order_keys, found, strict=True) if state is not None}
 
     async def retries(
-        self, subscription_id: str, until: int | None, count: int
+        self, subscription_id: str, until: int | None, count: int, queue: Queue = Queue.LIVE
     ) -> tuple[list[Failing], int | None]:
         """At most `count` retries due by `until` (epoch ms of Redis; None: whenever), those due
         first first, and when the first of the others is due."""
         retries = cast(
             "list[tuple[bytes, float]]",
-            await self._redis.zrange(keys.lane_retries(subscription_id), 0, count, withscores=True),
+            await self._redis.zrange(queue.retries(subscription_id), 0, count, withscores=True),
         )
         later = int(retries[count][1]) if len(retries) > count else None
         chosen: list[tuple[bytes, int]] = []
@@ -199,7 +246,7 @@ class Lanes:
             chosen.append((key, int(due_at)))
         states = (
             await read_fields(
-                self._redis, keys.lane_failing(subscription_id), [key.decode() for key, _ in chosen]
+                self._redis, queue.failing(subscription_id), [key.decode() for key, _ in chosen]
             )
             if chosen
             else []
@@ -207,8 +254,13 @@ class Lanes:
         failing = []
         for (key, due_at), state in zip(chosen, states, strict=True):
             if state is not None:
-                position, attempts, sent, rendering = state.split(b" ")
-                entry = Entry(position.decode(), key.decode(), _BY_LETTER[rendering])
+                position, attempts, sent, rendering, *replayed = state.split(b" ")
+                entry = Entry(
+                    position.decode(),
+                    key.decode(),
+                    _BY_LETTER[rendering],
+                    *(part.decode() for part in replayed),
+                )
                 failing.append(Failing(entry, int(attempts), int(sent), due_at))
         return failing, later
 
@@ -248,6 +300,7 @@ class Lanes:
             change.reached,
             change.as_read,
             change.disabled,
+            keys.replay(subscription_id, ""),
             *flatten(increments),
         ]
         for one in recorded:
@@ -257,9 +310,12 @@ class Lanes:
                 entry.order_key,
                 entry.position,
                 one.result,
-                f"{entry.position} {one.attempts} {one.sent} {rendering}",
+                f"{entry.position} {one.attempts} {one.sent} {rendering}"
+                + (f" {entry.replayed} {entry.replay}" if entry.replay else ""),
                 one.wait_ms if one.result == "R" else one.reason,
                 one.record,
+                entry.event_position,
+                entry.replay,
             ]
         status, *standing = await self._record(
             keys=[
@@ -277,6 +333,9 @@ class Lanes:
                 keys.NETWORK_UNREACHABLE,
                 keys.NETWORK_REACHED,
                 keys.lane_dead_facts(subscription_id),
+                keys.replayed(subscription_id),
+                keys.replayed_retries(subscription_id),
+                keys.replayed_failing(subscription_id),
             ],
             args=arguments,
         )
@@ -297,11 +356,13 @@ class Lanes:
         resumed: bytes = b"",
         bucket: Bucket | None = None,
         scanned_at: int = 0,
+        feed_ms: int = 0,
     ) -> bool:
         """Gives a lane back to the schedule; False if the lease was no longer ours.
 
         `start` is where the next sender reads on from and `scanned_at` when the lane was last
-        read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`.
+        read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`;
+        `feed_ms` how long a replay waits to go on.
         """
         subscription_id = lease.owned_id
         return bool(
@@ -313,6 +374,9 @@ class Lanes:
                     keys.due("lanes"),
                     keys.claimed("lanes"),
                     keys.lane_state(subscription_id),
+                    keys.replayed(subscription_id),
+                    keys.replayed_retries(subscription_id),
+                    keys.replay_queue(subscription_id),
                 ],
                 args=[
                     subscription_id,
@@ -323,6 +387,7 @@ class Lanes:
                     resumed,
                     b"" if bucket is None else msgspec.json.encode(bucket),
                     scanned_at,
+                    feed_ms,
                 ],
             )
         )
@@ -370,14 +435,23 @@ class Lanes:
                 pipeline.xlen(keys.lane(subscription_id))
                 pipeline.zcard(keys.lane_dead(subscription_id))
                 pipeline.xrange(keys.lane(subscription_id), "-", "+", count=1)
+                pipeline.xlen(keys.replayed(subscription_id))
+                pipeline.llen(keys.replay_queue(subscription_id))
             found = await pipeline.execute()
         depths = []
-        for at in range(0, len(found), 4):
-            parked, pending, dead, oldest = found[at : at + 4]
+        for at in range(0, len(found), 6):
+            parked, pending, dead, oldest, replayed, unfed = found[at : at + 6]
             oldest_at = position_ms(oldest[0][0].decode()) if oldest else None
-            depths.append(LaneDepth(pending, dead, oldest_at, bool(parked)))
+            replaying = replayed + unfed > 0
+            depths.append(LaneDepth(pending, dead, oldest_at, bool(parked), replaying))
         return depths
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(entry_id.decode(), fields[b"k"].decode(), _BY_LETTER[fields[b"r"]])
+    return Entry(
+        entry_id.decode(),
+        fields[b"k"].decode(),
+        _BY_LETTER[fields[b"r"]],
+        fields.get(b"p", b"").decode(),
+        fields.get(b"i", b"").decode(),
+    )

@@ -166,6 +166,9 @@ class SubscriptionStore:
                     keys.due("lanes"),
                     keys.claimed("lanes"),
                     keys.lease("lanes", subscription_id),
+                    keys.replayed(subscription_id),
+                    keys.replayed_retries(subscription_id),
+                    keys.replay_queue(subscription_id),
                 ],
                 args=[subscription_id, record, _encode(after), new_token()],
             )
@@ -187,12 +190,17 @@ class SubscriptionStore:
                 keys.claimed("lanes"),
                 keys.lease("lanes", subscription_id),
                 keys.lane_state(subscription_id),
+                keys.replays(subscription_id),
                 keys.lane_retries(subscription_id),
                 keys.lane_failing(subscription_id),
                 keys.lane_dead_facts(subscription_id),
                 keys.attempts(subscription_id),
+                keys.replayed(subscription_id),
+                keys.replayed_retries(subscription_id),
+                keys.replayed_failing(subscription_id),
+                keys.replay_queue(subscription_id),
             ],
-            args=[subscription_id],
+            args=[subscription_id, keys.replay(subscription_id, "")],
         )
         if not deleted:
             raise _not_found(subscription_id)
@@ -232,6 +240,8 @@ class SubscriptionStore:
                 keys.claimed("lanes"),
                 keys.EVENTS,
                 keys.TOTALS,
+                keys.replayed(subscription.id),
+                keys.replay_queue(subscription.id),
             ],
             args=[
                 subscription.id,

@@ -3,8 +3,9 @@
 -- lease.
 --
 -- KEYS  1 subscription  2 subscriptions  3 version  4 lane  5 dead  6 totals  7 due lanes
---       8 claimed lanes  9 lease  10 lane state  11.. its retries, failing, dead facts and attempts
--- ARGV  1 id
+--       8 claimed lanes  9 lease  10 lane state  11 replays  12.. its retries, failing, dead facts, attempts, and what is
+--       replayed, with its retries, failing and queue
+-- ARGV  1 id  2 what precedes the id in a replay's key
 -- Result 1, or 0 if there is none
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -16,9 +17,17 @@ for _, state in ipairs({'parked', 'disabled'}) do
     redis.call('HINCRBY', KEYS[6], state, -1)
   end
 end
+local unfinished = 0
+for _, replay in ipairs(redis.call('ZRANGE', KEYS[11], 0, -1)) do
+  if redis.call('HEXISTS', ARGV[2] .. replay, 'finished_at') == 0 then
+    unfinished = unfinished + 1
+  end
+  redis.call('UNLINK', ARGV[2] .. replay)
+end
 redis.call('UNLINK', KEYS[1], KEYS[4], KEYS[5], KEYS[9])
 for key = 10, #KEYS do redis.call('UNLINK', KEYS[key]) end
 if pending ~= 0 then redis.call('HINCRBY', KEYS[6], 'pending', -pending) end
 if dead ~= 0 then redis.call('HINCRBY', KEYS[6], 'dead', -dead) end
+if unfinished ~= 0 then redis.call('HINCRBY', KEYS[6], 'replays', -unfinished) end
 bump_version(KEYS[3])
 return 1

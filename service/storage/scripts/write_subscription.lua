@@ -3,7 +3,7 @@
 -- was filled from the log beforehand is stored only if the lane has caught up with the log.
 --
 -- KEYS  1 subscription  2 subscriptions  3 version  4 lane  5 due lanes  6 claimed lanes
---       7 events  8 totals
+--       7 events  8 totals  9 replayed  10 replay queue
 -- ARGV  1 id  2 created ms  3 record as read, '' if new  4 record  5 '1' if it is sent to
 --       6 where the log has been read up to (start of an XRANGE), '' if it was not
 --       then pairs to set: field, sealed value
@@ -23,7 +23,8 @@ if ARGV[6] ~= '' and pending > 0 then
 end
 if ARGV[5] ~= '1' then
   redis.call('ZREM', KEYS[5], ARGV[1])
-elseif pending > 0 and not redis.call('ZSCORE', KEYS[6], ARGV[1]) then
+elseif pending + redis.call('XLEN', KEYS[9]) + redis.call('LLEN', KEYS[10]) > 0
+  and not redis.call('ZSCORE', KEYS[6], ARGV[1]) then
   redis.call('ZADD', KEYS[5], 'LT', string.format('%.0f', now_ms()), ARGV[1])
 end
 return 'OK'
