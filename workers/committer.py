@@ -63,7 +63,7 @@ class Committer:
     """Writes for one walk under its lease, each commit building on the one before.
 
     `progress` is where the walk stands, `stored` what Redis holds of it (empty if nothing
-    yet), `events` how many were appended.
+    yet), `events` how many were appended; `moved` whether it got on in this turn.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Committer:
         self.progress = progress
         self.stored = stored
         self.events = 0
+        self.moved = False
 
     async def commit(self, portion: Portion, **moved: Any) -> None:
         """Commits what was judged, in parts of bounded size, and moves the progress on.
@@ -93,6 +94,7 @@ class Committer:
         counted = portion.verdicts()
         moved["verdicts"] = _sum(self.progress.verdicts, counted)
         await self._commit(portion, {**moved, "updated_at": now_ms(), "error": None}, counted)
+        self.moved = True
 
     async def stash(self, **moved: Any) -> None:
         """Stores the progress with these fields of it, without counting as progress made."""

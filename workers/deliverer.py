@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -48,6 +48,8 @@ UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody for
 
 _log = get_logger("delivery")
 
+Answer = TypeVar("Answer")
+
 
 async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
     """Drains a batch of lanes concurrently; none of them disturbs another.
@@ -88,10 +90,7 @@ async def _deliver(context: JobContext, subscription_id: str, claim: int) -> Non
             return
         if state_of(subscription) is not SubscriptionState.ACTIVE:
             await services.lanes.release(lease, "never")
-            # One resumed while it was claimed could not be woken then.
-            (now,) = await services.subscriptions.get_many([subscription_id])
-            if now is not None and state_of(now) is SubscriptionState.ACTIVE:
-                await services.schedule.wake("lanes", subscription_id)
+            await _wake_if_resumed(context, subscription_id)
             return
         drain = Drain(context, lease, subscription)
         try:
@@ -103,6 +102,14 @@ async def _deliver(context: JobContext, subscription_id: str, claim: int) -> Non
         except Exception:  # whatever it is, it must not come back at once; the job shows it
             await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
             raise
+
+
+async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
+    """One resumed while it was claimed could not be woken then."""
+    services = context.services
+    (now,) = await services.subscriptions.get_many([subscription_id])
+    if now is not None and state_of(now) is SubscriptionState.ACTIVE:
+        await services.schedule.wake("lanes", subscription_id)
 
 
 class Drain:
@@ -252,6 +259,8 @@ class Drain:
             scanned_at=self._scanned_at,
             feed_ms=0 if self._feeder is None else self._feeder.wait_ms,
         ):
+            if due == "never":
+                await _wake_if_resumed(self._context, self._subscription.id)
             await self._context.dispatcher.dispatch_soon("lanes")
 
     def _due(self) -> tuple[Due, int]:
@@ -401,6 +410,7 @@ class Drain:
             own_fault=own_fault,
         )
         was_parked, self._breaker = self._breaker.parked, judgement.breaker
+        was_disabled = self._subscription.disabled_reason is not None
         self._judging = any(not one.outcome.delivered for one in self._ended)
         increments: Counter[str] = Counter()
         for one, recorded in zip(ended, judgement.recorded, strict=True):
@@ -408,8 +418,10 @@ class Drain:
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
             if recorded.result != "R":
                 increments[_ending(recorded)] += 1
-        await self._store_judgement(judgement, increments, ended)
-        self._tell(judgement, ended, was_parked=was_parked)
+        stands = await self._store_judgement(judgement, increments, ended)
+        self._tell_dead(judgement, ended)
+        if stands and not was_disabled:
+            self._tell_state(judgement, was_parked=was_parked)
         for recorded in judgement.recorded:
             self._track_of(recorded.entry).recorded(recorded)
         for track in self._tracks:
@@ -423,81 +435,96 @@ class Drain:
         outcomes = [one.outcome for one in ended]
         if any(map(proves_connection, outcomes)) or not any(map(failed_to_connect, outcomes)):
             return False
-        unreachable, active = await self._services.lanes.note_unreachable(self._receiver)
+        unreachable, active = await self._insist(
+            lambda: self._services.lanes.note_unreachable(self._receiver)
+        )
         return fault_is_ours(unreachable, active)
 
     async def _store_judgement(
         self, judgement: Judgement, increments: Counter[str], ended: Sequence[Ended]
-    ) -> None:
+    ) -> bool:
+        """Records what was judged; whether it stands for the lane as a whole, that is, unless the
+        subscription was resumed meanwhile."""
         reached = any(proves_connection(one.outcome) for one in ended)
+        disabled = self._subscription.disabled_reason is not None
         change = LaneChange(
             resumed=self._resumed,
-            breaker=judgement.breaker,
+            breaker=None if disabled else judgement.breaker,
             bucket=self._bucket,
             forward=judgement.recovered,
             reached=self._receiver if reached else "",
         )
-        reason = judgement.disabled_reason
-        if reason is None or reason == self._subscription.disabled_reason:
-            await self._store(judgement.recorded, increments, change)
-            return
+        if judgement.disabled_reason is None or disabled:
+            return await self._store(judgement.recorded, increments, change)
         while True:
-            # The place where a subscription becomes disabled.
             try:
-                stored, as_read = await self._services.subscriptions.get_with_record(
-                    self._subscription.id
-                )
-            except NotFoundError:
-                raise LeaseLostError from None
-            disabled = msgspec.structs.replace(
-                stored, disabled_reason=reason, updated_at=self._now_ms()
-            )
-            try:
-                await self._store(
-                    judgement.recorded,
-                    increments,
-                    msgspec.structs.replace(
-                        change, as_read=as_read, disabled=msgspec.json.encode(disabled)
-                    ),
-                )
+                return await self._disable(judgement, increments, change)
             except StaleSubscriptionsError:
                 continue
-            if not self._outdated:
-                self._subscription = disabled
-            return
+
+    async def _disable(
+        self, judgement: Judgement, increments: Counter[str], change: LaneChange
+    ) -> bool:
+        """The place where a subscription becomes disabled."""
+        try:
+            stored, as_read = await self._insist(
+                lambda: self._services.subscriptions.get_with_record(self._subscription.id)
+            )
+        except NotFoundError:
+            raise LeaseLostError from None
+        disabled = msgspec.structs.replace(
+            stored, disabled_reason=judgement.disabled_reason, updated_at=self._now_ms()
+        )
+        change = msgspec.structs.replace(
+            change, as_read=as_read, disabled=msgspec.json.encode(disabled)
+        )
+        stands = await self._store(judgement.recorded, increments, change)
+        if stands:
+            self._subscription = disabled
+        return stands
 
     async def _store(
         self, recorded: Sequence[Recorded], increments: Counter[str], change: LaneChange
-    ) -> None:
-        """Records attempts; while Redis is away, for as long as the lease lasts."""
+    ) -> bool:
+        """Records attempts; False if the subscription was resumed meanwhile."""
+        standing = await self._insist(
+            lambda: self._services.lanes.record(self._lease, recorded, increments, change)
+        )
+        if standing.resumed != self._resumed:
+            self._outdated = True
+            return False
+        self._outdated = self._outdated or standing.emptied != self._emptied
+        if standing.version != self._version and not change.disabled:
+            self._version = standing.version
+            (stored,) = await self._insist(
+                lambda: self._services.subscriptions.get_many([self._subscription.id])
+            )
+            self._outdated = self._outdated or stored != self._subscription
+        return True
+
+    async def _insist(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What Redis answers; while it is away, asks again for as long as the lease lasts."""
         while True:
             try:
-                standing = await self._services.lanes.record(
-                    self._lease, recorded, increments, change
-                )
+                return await call()
             except (ConnectionError, TimeoutError):
                 if self._lease.remaining() <= 0:
                     raise LeaseLostError from None
                 await asyncio.sleep(RECORD_RETRY_SECONDS)
-            else:
-                break
-        if (standing.resumed, standing.emptied) != (self._resumed, self._emptied):
-            self._outdated = True
-        elif standing.version != self._version and not change.disabled:
-            self._version = standing.version
-            (stored,) = await self._services.subscriptions.get_many([self._subscription.id])
-            self._outdated = self._outdated or stored != self._subscription
 
-    def _tell(self, judgement: Judgement, ended: Sequence[Ended], *, was_parked: bool) -> None:
-        """The place where it is said that a lane's state has changed."""
-        log = _log.bind(subscription=self._subscription.id)
+    def _tell_dead(self, judgement: Judgement, ended: Sequence[Ended]) -> None:
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             if recorded.result == "D":
-                log.warning(
+                _log.warning(
                     "delivery dead",
+                    subscription=self._subscription.id,
                     delivered_event=one.prepared.event.id,
                     reason=recorded.reason,
                 )
+
+    def _tell_state(self, judgement: Judgement, *, was_parked: bool) -> None:
+        """The place where it is said that a lane's state has changed, once it is stored."""
+        log = _log.bind(subscription=self._subscription.id)
         if judgement.disabled_reason is not None:
             log.warning("subscription disabled", reason=judgement.disabled_reason)
         elif judgement.breaker.parked and not was_parked:

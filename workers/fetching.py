@@ -8,7 +8,7 @@ from service.domain.errors import UpstreamRateLimitedError
 from service.domain.integrations import Integration, WalkKind
 from workers.turn import TurnOverError
 
-DEFAULT_HOLD_SECONDS = 1.0  # where an upstream limits us and does not say for how long
+DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for how long
 
 
 class Fetcher:
@@ -47,7 +47,9 @@ class Fetcher:
                 self._credential, self._integration.upstream_id, query
             )
         except UpstreamRateLimitedError as error:
-            line = await budgets.hold(credential_id, error.retry_after or DEFAULT_HOLD_SECONDS)
+            line = await budgets.hold(
+                credential_id, self._kind, error.retry_after or DEFAULT_HOLD_SECONDS
+            )
             raise TurnOverError(
                 "rate_limited", wait_ms=line.wait_ms, place=line.at, reason=str(error)
             ) from error

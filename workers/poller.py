@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
@@ -38,9 +38,11 @@ from service.domain.errors import (
 from service.domain.events import rfc3339
 from service.domain.fingerprint import REMOTE_DATA_PATHS
 from service.domain.integrations import (
+    MAX_BACKOFF_SECONDS,
     MODEL_PROBE_SECONDS,
     PROBE_SECONDS,
     SKEW_REPORTED_MS,
+    SWEEP_RETRY_SECONDS,
     Integration,
     Problem,
     WalkingState,
@@ -53,16 +55,20 @@ from service.domain.walking import (
     MIN_PAGE_SIZE,
     PAGE_SIZE,
     RESUMABLE_MS,
+    SWEEP_PATIENCE_MS,
     Glimpse,
     WalkProgress,
     begin,
     controls_after,
     count_others,
+    distinct,
     glimpse,
     judge_page,
     resumable,
     seen_digest,
+    shown_live,
     sight,
+    sorted_digests,
 )
 from service.logs import get_logger
 from service.storage.counters import field
@@ -78,8 +84,11 @@ from workers.settling import Settling
 from workers.turn import Turn, TurnOverError
 
 LEASE_MS = 15_000
+PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without end
+
+LAPS_FROM_PAGES = 16  # at which, and at each doubling, a sweep is looked at for laps
 
 BASELINE_COMPLETED = "integration.baseline_completed"
 _CODE = re.compile(r"[A-Za-z_.]{1,64}")
@@ -174,6 +183,8 @@ class Walk:
         except (UpstreamError, FingerprintVersionError) as error:
             trouble = str(error)
             await self._fail(error)
+        except NotFoundError as error:  # deleted meanwhile
+            raise EpochEndedError from error
         finally:
             progress = self._committer.progress
             (_log.warning if trouble else _log.info)(
@@ -195,15 +206,20 @@ class Walk:
         state, progress = self._state, self._committer.progress
         if self._committer.stored:
             if resumable(progress, state.epoch, now_ms()):
+                await self._turn.check_memory(now_ms())
                 return True
+            last = "" if progress.error is None else f"; the last error: {progress.error}"
             await self._committer.finish(
-                progress.record("failed", finished_at=now_ms(), error="broken off, not resumed"),
+                progress.record(
+                    "failed", finished_at=now_ms(), error=f"broken off, not resumed{last}"
+                ),
                 over=True,
                 wait_ms=0,
                 fields={},
                 increments=self._walk_counters("failed"),
             )
             return False
+        await self._turn.check_memory(now_ms())
         # A sweep answers a request for a delta too.
         if state.requested_id is not None and state.requested in (progress.kind, "delta"):
             asked_for = await self._services.integrations.get_walk(
@@ -252,6 +268,7 @@ class Walk:
         progress = self._committer.progress
         if progress.pages >= MAX_PAGES:
             raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+        await self._check_laps(progress)
         query = PageQuery(
             page_size=progress.page_size,
             cursor=progress.cursor,
@@ -302,11 +319,11 @@ class Walk:
             self._integration.id, progress.epoch, course_ids
         )
         judged, unchanged = judge_page(sightings, stored, self._ignored)
-        live = [sighting.course_id for sighting in sightings if sighting.live]
+        live = shown_live(sightings, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
         moved = self._moved(page, [*(one.decode() for one in _ends(known)), *live])
         moved["live"] += len(known) + len(live)
-        moved["others"] += count_others(sightings, judged)
+        moved["others"] += count_others(sightings, live, judged)
         await self._committer.commit(
             Portion(
                 judged=sifted.flowing,
@@ -343,6 +360,10 @@ class Walk:
             "landmark": page.next if pages & (pages - 1) == 0 else progress.landmark,
             "phase": phase,
             "pages": pages,
+            # After smaller pages it tries its luck again.
+            "page_size": progress.page_size
+            if pages % PAGES_BEFORE_LARGER
+            else min(PAGE_SIZE, 2 * progress.page_size),
             "records": progress.records + len(page.results),
             "live": progress.live,
             "others": progress.others,
@@ -350,6 +371,19 @@ class Walk:
             "watermark": _watermark(progress, page),
             "skew_ms": skew_ms,
         }
+
+    async def _check_laps(self, progress: WalkProgress) -> None:
+        """Raises UpstreamPagingError where a sweep is shown the same courses over and over, under
+        cursors that are new each time: what it has seen would fill Redis."""
+        pages = progress.pages
+        if progress.kind != "sweep" or pages < LAPS_FROM_PAGES or pages & (pages - 1):
+            return
+        seen = sorted_digests(
+            await self._services.catalogue.seen(self._integration.id, progress.walk_id)
+        )
+        # A walk that began anew because of its cursor has seen everything twice.
+        if len(seen) > 3 * distinct(seen):
+            raise UpstreamPagingError("the upstream pages without end: the same courses come again")
 
     async def _sift(
         self, page: Page, judged: list[Judged], course_ids: list[str], live: list[str]
@@ -382,18 +416,18 @@ class Walk:
         # Read again, because its intervals may have been edited meanwhile.
         integration, state = await self._services.integrations.get(self._integration.id)
         note = _note(integration, state, progress)
-        state = msgspec.structs.replace(
-            state,
-            last_sweep_at=now if progress.kind == "sweep" else state.last_sweep_at,
-        )
+        if progress.kind == "sweep":
+            state = msgspec.structs.replace(state, last_sweep_at=now, sweep_retry_at=None)
         skewed = progress.skew_ms is not None and abs(progress.skew_ms) > SKEW_REPORTED_MS
         fields: dict[str, str | int | bytes] = {
             "watermark": progress.watermark,
             "failures": 0,
-            "problem": "",
+            "sweep_retry_at": state.sweep_retry_at or "",
             "clock_skew_ms": progress.skew_ms if skewed and progress.skew_ms else "",
             f"last_{progress.kind}_at": now,
         }
+        if state.sweep_retry_at is None:  # else it is what sweeps fail with, and they still do
+            fields["problem"] = ""
         first = progress.kind == "sweep" and not state.baselined
         if first:
             fields["baselined"] = 1
@@ -429,32 +463,62 @@ class Walk:
         now = now_ms()
         # A wait that was asked for does not make the walk any older.
         fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
-        await self._committer.stash(place=over.place, error=over.reason, updated_at=fresh_at)
+        fields: dict[str, str | int | bytes] = {}
+        if self._committer.moved:  # what kept it is over
+            fields = {"failures": 0, "problem": ""}
+        known = None if fields else self._state.problem
+        # To wait for memory does not mean that nobody need act any more.
+        if over.problem is not None and not (known is not None and known.attention):
+            fields["problem"] = msgspec.json.encode(_lasting(known, over.problem))
+        # A walk that has not begun when memory is short begins when there is room.
+        if self._committer.stored or over.problem is None:
+            try:
+                await self._committer.stash(
+                    place=over.place, error=over.reason, updated_at=fresh_at
+                )
+            except OutOfMemoryError:
+                if over.problem is None:
+                    raise
         await self._committer.finish(
             self._committer.progress.record(),
             over=False,
             wait_ms=over.wait_ms,
-            fields={}
-            if over.problem is None
-            else {"problem": msgspec.json.encode(_lasting(self._state.problem, over.problem))},
+            fields=fields,
             increments=Counter(),
         )
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
         now, progress = now_ms(), self._committer.progress
-        failures = self._state.failures + 1
-        over, attention, wait_ms = _consequence(error, progress, failures)
-        problem = _lasting(self._state.problem, _problem(error, now, attention=attention))
-        told = f"{problem.code}: {problem.message}"
+        # Failures now and then do not add up while a walk gets on between them.
+        again = isinstance(error, UpstreamBusyError | UpstreamUnavailableError | UpstreamPageError)
+        failures = 1 if again and self._committer.moved else self._state.failures + 1
+        # Deltas wait while a sweep is tried again; a baseline has none to wait.
+        sweeping = progress.kind == "sweep" and self._state.baselined
+        patience_ms = SWEEP_PATIENCE_MS if sweeping else RESUMABLE_MS
+        over, attention, wait_ms = _consequence(error, progress, failures, patience_ms)
+        known = self._state.problem
+        found = _problem(error, now, attention=attention)
+        told = f"{found.code}: {found.message}"
+        problem = _lasting(known, found)
+        if again and not self._committer.moved and known is not None and known.attention:
+            problem = known  # that the upstream fails does not mean that nobody need act any more
+        fields: dict[str, str | int | bytes] = {
+            "failures": failures,
+            "problem": msgspec.json.encode(problem),
+        }
+        if over and sweeping and not attention:
+            retry_seconds = min(SWEEP_RETRY_SECONDS, self._integration.sweep_interval_seconds)
+            fields["sweep_retry_at"] = now + retry_seconds * 1000
+            wait_ms = min(wait_ms, self._integration.delta_interval_seconds * 1000)
         if not over:
             await self._committer.stash(error=told, **_adapted(progress, error))
         await self._committer.finish(
             progress.record("failed", finished_at=now, error=told),
             over=over,
             wait_ms=wait_ms,
-            fields={"failures": failures, "problem": msgspec.json.encode(problem)},
+            fields=fields,
             increments=(self._walk_counters("failed") if over else Counter())
-            + Counter([field("upstream_errors_total", code=_label(problem.code))]),
+            + Counter([field("upstream_errors_total", code=_label(found.code))]),
         )
 
     def _walk_counters(self, outcome: str) -> Counter[str]:
@@ -512,7 +576,10 @@ def _lasting(previous: Problem | None, problem: Problem) -> Problem:
 
 
 def _consequence(
-    error: UpstreamError | FingerprintVersionError, progress: WalkProgress, failures: int
+    error: UpstreamError | FingerprintVersionError,
+    progress: WalkProgress,
+    failures: int,
+    patience_ms: int,
 ) -> tuple[bool, bool, int]:
     """Whether the walk is over, whether a person must act, and how long to wait in ms."""
     if isinstance(
@@ -533,9 +600,9 @@ def _consequence(
     if isinstance(error, UpstreamInputError):
         refused = progress.cursor is None or progress.restarts > 0
         return refused, False, wait_ms if refused else 0
-    if isinstance(error, UpstreamBusyError) and error.retry_after is not None:
-        wait_ms = max(wait_ms, int(error.retry_after * 1000))
-    return now_ms() - progress.updated_at > RESUMABLE_MS, False, wait_ms
+    if error.retry_after is not None:
+        wait_ms = max(wait_ms, int(min(error.retry_after, MAX_BACKOFF_SECONDS) * 1000))
+    return now_ms() - progress.updated_at > patience_ms, False, wait_ms
 
 
 def _adapted(progress: WalkProgress, error: Exception) -> dict[str, Any]:

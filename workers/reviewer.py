@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.bootstrap import Services
 from service.clock import now_ms
@@ -17,6 +17,7 @@ from workers.turn import Turn
 
 CONTROLS = 3  # live courses asked for beside those that may be gone
 CANDIDATES = 20  # courses from which the controls are picked
+SEARCHED_AT_ONCE = 1_000  # courses looked at together where these are not enough
 
 DETECTED_BY = "review"
 
@@ -39,6 +40,7 @@ class Reviewer:
         self._committer = committer
         self._inquiry = inquiry
         self._turn = turn
+        self._rare: list[str] | None = None
 
     async def carry_out(self) -> None:
         """Applies or discards all that is decided, in batches, so that it can be broken off."""
@@ -95,8 +97,33 @@ class Reviewer:
     async def _controls(self, batch: Mapping[str, Withheld]) -> list[str]:
         integration_id, epoch = self._integration.id, self._state.epoch
         live = await self._services.catalogue.any_live(integration_id, epoch, CANDIDATES)
-        decided = await self._services.reviews.decided_among(integration_id, epoch, live)
-        return [course_id for course_id in live if course_id not in decided][:CONTROLS]
+        controls = await self._undecided(live)
+        if not controls:
+            # Where hardly any course is left, a sample shows none: then all are gone through.
+            if self._rare is None:
+                self._rare = await self._search()
+            controls = self._rare
+        return controls[:CONTROLS]
+
+    async def _search(self) -> list[str]:
+        found: list[str] = []
+        some: list[str] = []
+        async for course_id in self._services.catalogue.live(
+            self._integration.id, self._state.epoch
+        ):
+            some.append(course_id)
+            if len(some) == SEARCHED_AT_ONCE:
+                found += await self._undecided(some)
+                some = []
+            if len(found) >= CONTROLS:
+                return found
+        return found + await self._undecided(some)
+
+    async def _undecided(self, course_ids: Sequence[str]) -> list[str]:
+        decided = await self._services.reviews.decided_among(
+            self._integration.id, self._state.epoch, course_ids
+        )
+        return [course_id for course_id in course_ids if course_id not in decided]
 
 
 def _done(batch: Mapping[str, Withheld]) -> list[Mark]:

@@ -74,7 +74,7 @@ class Settling:
                 await self._look_for_absences(seen)
             gone = [
                 course_id
-                for course_id in await catalogue.never_decoded(integration_id, epoch)
+                for course_id in await catalogue.quarantined_not_live(integration_id, epoch)
                 if not was_seen(seen, course_id)
             ]
             forgotten = [Mark(course_id, "forget") for course_id in gone]

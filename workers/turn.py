@@ -52,6 +52,10 @@ class Turn:
         if self._context.draining.is_set() or late:
             raise TurnOverError
         self._steps += 1
+        await self.check_memory(now_ms)
+
+    async def check_memory(self, now_ms: int) -> None:
+        """Raises TurnOverError where the server's memory is nearly full."""
         share = await self._context.services.memory.used_share()
         if share > MEMORY_SHARE:
             reason = (

@@ -21,12 +21,17 @@ _SET_UP = (
 )
 _WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"
 
+_FAILS = "wait: the upstream fails; if it stays, tell its operators"
+
 # By the upstream's code, or where it gave none by the name of what went wrong.
 _BY_CODE = {
     "PLATFORM.AUTHENTICATION_INVALID": _KEY,
     "PLATFORM.IP_NOT_WHITELISTED": "admit this server's address at the upstream",
     "PLATFORM.INTEGRATION_NOT_FOUND": _UPSTREAM_ID,
     "PLATFORM.INPUT_INVALID": "check upstream_id and base_url",
+    "PLATFORM.TASK_TIMED_OUT": _FAILS,
+    "PLATFORM.UNKNOWN_ERROR": _FAILS,
+    "REMOTE.SERVICE_UNAVAILABLE": _FAILS,
     "PLATFORM.RATE_LIMIT_EXCEEDED": _WAIT,
     "PLATFORM.CONCURRENCY_LIMIT_EXCEEDED": _WAIT,
     "REMOTE.RATE_LIMIT_EXCEEDED": _WAIT,
@@ -43,13 +48,15 @@ _BY_CODE = {
     "UpstreamNotFound": _BASE_URL,
     "UpstreamInput": _BASE_URL,
     "UpstreamPage": _BASE_URL,
-    "UpstreamUnavailable": _UNREACHED,
+    "UpstreamAuth": _KEY,
 }
 _BY_STATUS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: _KEY,
     HTTPStatus.FORBIDDEN: _KEY,
     HTTPStatus.NOT_FOUND: _UPSTREAM_ID,
+    HTTPStatus.REQUEST_TIMEOUT: _FAILS,
     HTTPStatus.CONFLICT: _SET_UP,
+    HTTPStatus.TOO_EARLY: _FAILS,
     HTTPStatus.TOO_MANY_REQUESTS: _WAIT,
 }
 
@@ -66,7 +73,7 @@ def remedy(code: str, status: int | None) -> str:
     if status is None:
         return _UNREACHED
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return "wait: the upstream fails; if it stays, tell its operators"
+        return _FAILS
     return _BY_STATUS.get(status, "look into the upstream's log")
 
 

@@ -38,7 +38,10 @@ TIMEOUT_SECONDS = 60.0  # of one request as a whole
 MAX_PAGE_BYTES = 64 * 1024 * 1024  # of one page, decompressed
 MAX_ERROR_BYTES = 64 * 1024  # of an error's body; more is not read
 MAX_PAGE_SIZE = 250  # the upstream's own limit
-MESSAGE_LENGTH = 300  # characters of the upstream's error message that are kept
+CODE_LENGTH = 100  # characters of the upstream's error code that are kept
+MESSAGE_LENGTH = 300  # of its message
+LOG_URL_LENGTH = 500  # of the address of its log
+LONGEST_WINDOW_SECONDS = 86_400.0  # of a rate limit: what claims more is taken for a date
 
 
 class UpstreamCredential(msgspec.Struct, frozen=True):
@@ -267,16 +270,18 @@ class UpstreamClient:
         wait = retry_after(response.headers.get("retry-after"), now)
         if wait is None and kind is UpstreamRateLimitedError:
             wait = _rate(response).reset_seconds
-        said = detail.message or detail.title or "no explanation"
-        if api_key:
-            said = said.replace(api_key, "…")
+
+        def kept(text: str, length: int) -> str:
+            return (text.replace(api_key, "…") if api_key else text)[:length]
+
+        code = kept(detail.code or "", CODE_LENGTH) or None
+        said = kept(detail.message or detail.title or "no explanation", MESSAGE_LENGTH)
         return kind(
-            f"the upstream answers {status} {detail.code or 'without a code'}: "
-            f"{said[:MESSAGE_LENGTH]}",
-            code=detail.code,
+            f"the upstream answers {status} {code or 'without a code'}: {said}",
+            code=code,
             status=status,
             retry_after=wait,
-            log_url=detail.log_url,
+            log_url=kept(detail.log_url or "", LOG_URL_LENGTH) or None,
         )
 
 
@@ -298,10 +303,11 @@ def _decode_error(body: bytes) -> _ErrorDetail:
 
 def _rate(response: httpx.Response) -> RateLimit:
     headers = response.headers
+    reset = seconds(headers.get("ratelimit-reset"))
     return RateLimit(
         limit=_integer(headers.get("ratelimit-limit")),
         remaining=_integer(headers.get("ratelimit-remaining")),
-        reset_seconds=seconds(headers.get("ratelimit-reset")),
+        reset_seconds=None if reset is not None and reset > LONGEST_WINDOW_SECONDS else reset,
     )
 
 

@@ -18,6 +18,8 @@ from service.domain.fingerprint import (
     with_path_digests,
 )
 
+_SHOWN: Final = bytes(PATH_DIGEST_BYTES)
+"""Stands for a path whose change was withheld though a record with it was sent."""
 _PRECISION: Final = 6  # decimals: a share of a count is compared as people would reckon it
 
 
@@ -127,7 +129,11 @@ def divide(
     judgement: Judgement, known: Fingerprint, waiting: Collection[str]
 ) -> tuple[Judgement | None, Withheld | None]:
     """Splits an update into what may be committed and what must wait because it lies in one of
-    the `waiting` paths; either may be nothing."""
+    the `waiting` paths; either may be nothing.
+
+    The event of what is committed carries the whole record, and with it what waits: of those
+    paths nothing is known any more, or their return to what they were would be told to nobody.
+    """
     fingerprint = judgement.fingerprint
     kept = tuple(path for path in judgement.changed if path not in waiting)
     if fingerprint is None or len(kept) == len(judgement.changed):
@@ -143,10 +149,27 @@ def divide(
     # Digests of different versions cannot be mixed: then all of it waits.
     if not kept or known.version != CURRENT.tag:
         return None, withheld
-    mixed = with_path_digests(
-        fingerprint, {path: path_digest(known.paths, path) for path in withheld.paths}
-    )
+    mixed = with_path_digests(fingerprint, dict.fromkeys(withheld.paths, _SHOWN))
     return msgspec.structs.replace(judgement, changed=kept, fingerprint=mixed), withheld
+
+
+def sticky_paths(
+    judgement: Judgement, known: Fingerprint, held: Mapping[str, bytes]
+) -> frozenset[str]:
+    """The paths of an update that stay held. Once a record with a held change was sent, another
+    change of its path is one that nobody holds."""
+    fingerprint = judgement.fingerprint
+    if fingerprint is None or known.version != CURRENT.tag:
+        return frozenset(judgement.changed) & held.keys()
+    return frozenset(
+        path
+        for path in judgement.changed
+        if path in held
+        and (
+            path_digest(known.paths, path) != _SHOWN
+            or path_digest(fingerprint.paths, path) == held[path]
+        )
+    )
 
 
 def settled(known: Fingerprint, withheld: Withheld) -> Fingerprint:

@@ -17,6 +17,7 @@ DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: s
 PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
 MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
 MAX_BACKOFF_SECONDS = 900
+SWEEP_RETRY_SECONDS = 3_600  # from a sweep that was given up to the next, while deltas go on
 SWEEP_JITTER = 0.05  # of the interval by which a sweep may come later than its slot
 SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
 
@@ -86,6 +87,7 @@ class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     `epoch` names the catalogue in force; `failures` counts failed walks in a row; `held`
     counts the changes that wait for a decision or for it to be carried out, and `decision` is
     the one to be carried out; `clock_skew_ms` is how far the upstream's clock is ahead of ours;
+    `sweep_retry_at` is when the next sweep may be tried, as long as the last one was given up;
     `requested` is the walk asked for over the API and not yet begun.
     """
 
@@ -95,6 +97,7 @@ class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int | None = None
     last_delta_at: int | None = None
     last_sweep_at: int | None = None
+    sweep_retry_at: int | None = None
     course_count: int = 0
     quarantined: int = 0
     held: int = 0
@@ -145,7 +148,8 @@ def next_walk(integration: Integration, walking: WalkingState, now_ms: int) -> W
 def sweep_due_at(integration: Integration, walking: WalkingState) -> int:
     """Epoch ms of the next sweep: one in each slot of the interval, spread by a stable offset
     and by a jitter that differs from slot to slot, so that integrations registered together do
-    not sweep together. A missed sweep is not replayed."""
+    not sweep together. A missed sweep is not replayed, and one that was given up leaves the
+    time until its retry to deltas."""
     interval = integration.sweep_interval_seconds * 1000
     if walking.last_sweep_at is None:
         return 0
@@ -153,7 +157,7 @@ def sweep_due_at(integration: Integration, walking: WalkingState) -> int:
     slot = (walking.last_sweep_at - offset) // interval + 1
     spread = int(interval * SWEEP_JITTER) + 1
     jitter = xxh3_64_intdigest(f"{integration.id} {slot}".encode()) % spread
-    return slot * interval + offset + jitter
+    return max(slot * interval + offset + jitter, walking.sweep_retry_at or 0)
 
 
 def next_walk_at(integration: Integration, walking: WalkingState, now_ms: int) -> int:

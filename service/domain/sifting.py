@@ -15,6 +15,7 @@ from service.domain.guards import (
     Withheld,
     distrusted_paths,
     divide,
+    sticky_paths,
     suspect_paths,
     too_many_deleted,
 )
@@ -38,7 +39,7 @@ class Mark(msgspec.Struct, frozen=True):
 
     `wait`: until the walk's end; `absolve`: no longer; `hold`: for a person to decide on;
     `keep`: still held, as it is shown now; `release`: no longer held; `decided`: done with
-    what was decided; `forget`: a record that never decoded is there no more.
+    what was decided; `forget`: a record that did not decode, of no live course, is there no more.
     """
 
     course_id: str
@@ -88,7 +89,7 @@ class Sieve(msgspec.Struct, frozen=True, kw_only=True):
         changed = Counter(self.changed)
         for one in page:
             if one.judgement.verdict is Verdict.UPDATED:
-                changed.update(set(one.judgement.changed) - _paths(held, one).keys())
+                changed.update(set(one.judgement.changed) - _sticky(held, one))
         # A walk without anything behind it can be judged as a whole, and nothing need wait.
         whole = self.last and not self.waiting
         suspects = (
@@ -155,7 +156,7 @@ def _update(
     judgement, known = one.judgement, one.known
     if known is None:
         return one, None
-    sticky = _paths(held, one).keys() & set(judgement.changed)
+    sticky = _sticky(held, one)
     kept, withheld = divide(judgement, known, suspects | sticky)
     flowing = None if kept is None else Judged(kept, known)
     if withheld is None:
@@ -180,7 +181,9 @@ def _deletion(
     return one, Mark(course_id, "release") if already is not None else None
 
 
-def _paths(held: Mapping[str, Withheld], one: Judged) -> Mapping[str, bytes]:
-    """The held paths of a course; none where a deletion is held, or nothing."""
+def _sticky(held: Mapping[str, Withheld], one: Judged) -> frozenset[str]:
+    """The paths of an update that stay held; none where a deletion is held, or nothing."""
     withheld = held.get(one.judgement.course_id)
-    return withheld.paths if withheld is not None else {}
+    if withheld is None or one.known is None:
+        return frozenset()
+    return sticky_paths(one.judgement, one.known, withheld.paths)

@@ -14,12 +14,13 @@ from xxhash import xxh3_64_digest
 
 from service.domain.course import Head
 from service.domain.diff import UNREADABLE, Verdict, judge
-from service.domain.fingerprint import RAW, raw_digest, unpack
+from service.domain.fingerprint import DELETED, RAW, raw_digest, unpack
 from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
 from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
+SWEEP_PATIENCE_MS = 10 * 60_000  # of a sweep without a page, while deltas wait for it
 RESUMABLE_MS = 30 * 60_000  # a broken-off walk is resumed if its last page is no older
 
 
@@ -207,17 +208,36 @@ def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str,
     return first if first == last else first + last
 
 
-def count_others(sightings: Sequence[Sighting], judged: Iterable[Judged]) -> int:
-    """How many records of a page are of courses that do not count as live after it: those with
-    tombstones that are known, and those that never decoded."""
-    others = sum(not sighting.live for sighting in sightings)
+def shown_live(
+    sightings: Sequence[Sighting], stored: Sequence[bytes | None], judged: Iterable[Judged]
+) -> list[str]:
+    """The ids of a page's records that show their courses live. What is left of a deleted one
+    when its date went too carries no tombstone either, but shows nothing live."""
+    recorded = {
+        one.judgement.course_id for one in judged if one.judgement.verdict is Verdict.RECORDED
+    }
+    return [
+        sighting.course_id
+        for sighting, packed in zip(sightings, stored, strict=True)
+        if sighting.live
+        and sighting.course_id not in recorded
+        and (packed is None or not packed.startswith(DELETED, 1) or packed[RAW] != sighting.digest)
+    ]
+
+
+def count_others(
+    sightings: Sequence[Sighting], live: Sequence[str], judged: Iterable[Judged]
+) -> int:
+    """How many records of a page are of courses that do not count as live after it: all but
+    those shown `live`, of which some never decoded."""
+    others = len(sightings) - len(live)
     shown: frozenset[str] | None = None
     for one in judged:
         match one.judgement.verdict:
             case Verdict.DELETED:  # until the end of the walk, at least
                 others -= 1
             case Verdict.QUARANTINED:
-                shown = shown or frozenset(one.course_id for one in sightings if one.live)
+                shown = shown or frozenset(live)
                 others += (one.judgement.course_id in shown) - one.live_before
     return others
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 MAX_HOLD_SECONDS = 3600.0  # of a wait that an upstream asks for
+_SPENT = 1  # a place whose turn has come, and came to nothing
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -27,10 +28,12 @@ class Place(msgspec.Struct, frozen=True):
 class Budgets:
     """Spends a credential's requests as the upstream allows them.
 
-    What the upstream says of its rate limit is kept until its window ends. Where nothing is
-    left, or it asked us to wait, those who come are given places in a line, a request's share
-    of the window apart, in the order in which they came: a waiting walk frees its worker and
-    comes back at its turn. Sweeps leave a quarter of each window to deltas.
+    What the upstream says of its rate limit is kept until its window ends, and the next window
+    is taken for another like it until its first answer. Where nothing is left, or the upstream
+    asked us to wait, those who come are given places in a line, a request's share of the window
+    apart, in the order in which they came: a waiting walk frees its worker and comes back at its
+    turn. If that comes to nothing, it is among the first of the next window. Sweeps leave a
+    quarter of each window to deltas, and deltas pass a line of sweeps.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -51,18 +54,17 @@ class Budgets:
         remaining: int | None,
         reset_seconds: float | None,
     ) -> None:
-        """Keeps what an answer said of the rate limit, if it said enough."""
-        if remaining is None or reset_seconds is None:
+        """Keeps what an answer said of the rate limit, if it said enough to be believed."""
+        if remaining is None or reset_seconds is None or reset_seconds > MAX_HOLD_SECONDS:
             return
-        reset_ms = int(min(reset_seconds, MAX_HOLD_SECONDS) * 1000)
         await self._note(
             keys=[keys.budget(credential_id)],
-            args=[0, remaining if limit is None else limit, remaining, reset_ms],
+            args=[0, "" if limit is None else limit, remaining, int(reset_seconds * 1000)],
         )
 
-    async def hold(self, credential_id: str, seconds: float) -> Place:
+    async def hold(self, credential_id: str, kind: WalkKind, seconds: float) -> Place:
         """Nobody is to use the credential for `seconds`, at most an hour; returns the place of
         the one who was told so."""
         hold_ms = max(1, int(min(seconds, MAX_HOLD_SECONDS) * 1000))
-        at = await self._note(keys=[keys.budget(credential_id)], args=[hold_ms, "", "", ""])
-        return Place(hold_ms, at)
+        await self._note(keys=[keys.budget(credential_id)], args=[hold_ms, "", "", ""])
+        return await self.spend(credential_id, kind, _SPENT) or Place(hold_ms, _SPENT)

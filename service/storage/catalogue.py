@@ -177,9 +177,19 @@ class Catalogue:
             if packed[1:2] != DELETED
         ]
 
-    async def never_decoded(self, integration_id: str, epoch: str) -> list[str]:
-        """The ids of courses of which nothing but broken records was seen."""
-        return [row.id for row in await self._only_quarantined(integration_id, epoch)]
+    async def quarantined_not_live(self, integration_id: str, epoch: str) -> list[str]:
+        """The ids of courses whose records do not decode and that do not count as live: nobody
+        knows them, or they are deleted."""
+        reasons = cast(
+            "list[bytes]", await self._redis.hkeys(keys.quarantine(integration_id, epoch))
+        )
+        names = [name.decode() for name in reasons]
+        known = await self.read(integration_id, epoch, names)
+        return [
+            name
+            for name, packed in zip(names, known, strict=True)
+            if packed is None or packed.startswith(DELETED, 1)
+        ]
 
     async def seen(self, integration_id: str, walk_id: str) -> bytes:
         """The digests of the ids that a sweep has seen so far, 8 bytes each."""

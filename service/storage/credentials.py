@@ -18,7 +18,7 @@ from service.storage import keys
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
 from service.storage.index import IndexPosition, all_ids, page_of_ids
-from service.storage.integrations import upstream_identity
+from service.storage.integrations import upstream_identity, walk_id_of
 from service.storage.scripts import load
 from service.storage.sealing import Sealer
 
@@ -48,6 +48,7 @@ class _User(msgspec.Struct, frozen=True, kw_only=True):
     integration: Integration
     record: bytes
     epoch: bytes
+    walk: bytes | None
 
 
 class CredentialStore:
@@ -140,7 +141,7 @@ class CredentialStore:
                 integration, epoch = user.integration, user.epoch.decode()
                 script_keys += [
                     keys.integration(integration.id),
-                    *keys.of_epoch(integration.id, epoch),
+                    *keys.of_epoch(integration.id, epoch, walk_id_of(user.walk)),
                 ]
                 args += [
                     integration.id,
@@ -180,11 +181,11 @@ class CredentialStore:
     async def _users(self, credential_id: str) -> list[_User]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for integration_id in await all_ids(self._redis, keys.INTEGRATIONS):
-                pipeline.hmget(keys.integration(integration_id), ["record", "epoch"])
+                pipeline.hmget(keys.integration(integration_id), ["record", "epoch", "walk"])
             found = await pipeline.execute()
         users = [
-            _User(integration=_decode_integration(record), record=record, epoch=epoch)
-            for record, epoch in found
+            _User(integration=_decode_integration(record), record=record, epoch=epoch, walk=walk)
+            for record, epoch, walk in found
             if record is not None
         ]
         return [user for user in users if user.integration.credential_id == credential_id]

@@ -44,6 +44,11 @@ def upstream_identity(base_url: str, upstream_id: str) -> str:
     return f"{base_url} {upstream_id}"
 
 
+def walk_id_of(progress: bytes | None) -> str:
+    """The id of the walk whose stored progress this is, empty if there is none."""
+    return _decode_progress(progress).walk_id if progress else ""
+
+
 class IntegrationStore:
     """Stores integrations."""
 
@@ -119,7 +124,7 @@ class IntegrationStore:
         half of one cannot be reported. Raises NotFoundError, IntegrationExistsError.
         """
         for _ in range(_EDITS_TRIED):
-            record, epoch = await self._record(integration_id)
+            record, epoch, walk_id = await self._record(integration_id)
             before = _decode(record)
             after = change(before)
             old_record, old_credential = await self._credential(before.credential_id)
@@ -136,7 +141,7 @@ class IntegrationStore:
                     keys.due("walks"),
                     keys.claimed("walks"),
                     keys.TOTALS,
-                    *keys.of_epoch(integration_id, epoch),
+                    *keys.of_epoch(integration_id, epoch, walk_id),
                 ],
                 args=[
                     integration_id,
@@ -164,7 +169,7 @@ class IntegrationStore:
         Raises NotFoundError.
         """
         for _ in range(_EDITS_TRIED):
-            record, epoch = await self._record(integration_id)
+            record, epoch, walk_id = await self._record(integration_id)
             integration = _decode(record)
             credential_record, credential = await self._credential(integration.credential_id)
             (status,) = await self._delete(
@@ -179,7 +184,7 @@ class IntegrationStore:
                     keys.lease("walks", integration_id),
                     keys.walks(integration_id),
                     keys.walk_order(integration_id),
-                    *keys.of_epoch(integration_id, epoch),
+                    *keys.of_epoch(integration_id, epoch, walk_id),
                 ],
                 args=[
                     integration_id,
@@ -289,13 +294,14 @@ class IntegrationStore:
         walk = await read_field(self._redis, keys.walks(integration_id), walk_id)
         return None if walk is None else _decode_walk(walk)
 
-    async def _record(self, integration_id: str) -> tuple[bytes, str]:
-        record, epoch = await read_fields(
-            self._redis, keys.integration(integration_id), ["record", "epoch"]
+    async def _record(self, integration_id: str) -> tuple[bytes, str, str]:
+        """The record, the epoch, and the id of the walk under way."""
+        record, epoch, walk = await read_fields(
+            self._redis, keys.integration(integration_id), ["record", "epoch", "walk"]
         )
         if record is None or epoch is None:
             raise _not_found(integration_id)
-        return record, epoch.decode()
+        return record, epoch.decode(), walk_id_of(walk)
 
     async def _fields(self, integration_id: str) -> dict[bytes, bytes]:
         fields = cast(
@@ -342,6 +348,7 @@ def _read(fields: dict[bytes, bytes]) -> Stored:
         watermark=_number(fields, b"watermark"),
         last_delta_at=_number(fields, b"last_delta_at"),
         last_sweep_at=_number(fields, b"last_sweep_at"),
+        sweep_retry_at=_number(fields, b"sweep_retry_at"),
         course_count=_number(fields, b"course_count") or 0,
         quarantined=_number(fields, b"quarantined") or 0,
         held=_number(fields, b"held") or 0,

@@ -18,9 +18,9 @@ def credential(credential_id: str) -> str:
 
 def integration(integration_id: str) -> str:
     """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
-    `last_delta_at`, `last_sweep_at`, `course_count`, `quarantined`, `held`, `decision`,
-    `failures`, `problem` (JSON), `clock_skew_ms`, `requested`, `requested_id`, `walk` (JSON: the
-    walk under way, to be resumed), `again` (the walk under way was joined)."""
+    `last_delta_at`, `last_sweep_at`, `sweep_retry_at`, `course_count`, `quarantined`, `held`,
+    `decision`, `failures`, `problem` (JSON), `clock_skew_ms`, `requested`, `requested_id`,
+    `walk` (JSON: the walk under way, to be resumed), `again` (the walk under way was joined)."""
     return f"cw:integration:{integration_id}"
 
 
@@ -60,20 +60,24 @@ def decided(integration_id: str, epoch: str) -> str:
     return f"cw:decided:{integration_id}:{epoch}"
 
 
-def of_epoch(integration_id: str, epoch: str) -> list[str]:
-    """All keys that end with an epoch."""
-    return [key(integration_id, epoch) for key in (catalogue, quarantine, held, review, decided)]
+def of_epoch(integration_id: str, epoch: str, walk_id: str) -> list[str]:
+    """All keys that end with an epoch; `walk_id` is the walk under way, empty if none is."""
+    lasting = (catalogue, quarantine, held, review, decided)
+    return [
+        *(key(integration_id, epoch) for key in lasting),
+        *(key(integration_id, walk_id) for key in (seen, waiting)),
+    ]
 
 
 def seen(integration_id: str, walk_id: str) -> str:
-    """String: 8-byte digests of the ids a sweep has seen so far. Lives 6 hours after the last
-    page, longer than a broken-off walk may be resumed."""
+    """String: 8-byte digests of the ids a sweep has seen so far. Lives 6 hours after the walk's
+    last commit, longer than one may be resumed."""
     return f"cw:seen:{integration_id}:{walk_id}"
 
 
 def waiting(integration_id: str, walk_id: str) -> str:
     """Hash: course id -> packed `Withheld`: changes that wait for the end of a walk. Lives 6
-    hours after the last of them, and no longer than the walk."""
+    hours after the walk's last commit, and no longer than the walk."""
     return f"cw:waiting:{integration_id}:{walk_id}"
 
 
@@ -201,8 +205,9 @@ def scheduler(name: str) -> str:
 
 def budget(credential_id: str) -> str:
     """Hash: what is known of a credential's rate limit: `limit`, `remaining`, `reset_at` (ms),
-    `hold` (ms until which nothing is sent) and `line` (ms of the last place given out to those
-    who wait). Expires when all of that has passed."""
+    `window` (ms it lasts), `hold` (ms until which nothing is sent), and the ms of the last place
+    given out: `line` to those who came to wait, `again` to those whose turn came to nothing,
+    `deltas` to a delta. Expires when all of that has passed."""
     return f"cw:budget:{credential_id}"
 
 

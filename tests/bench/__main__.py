@@ -9,9 +9,15 @@ from collections.abc import Sequence
 import uvloop
 
 from service.logs import configure
-from tests.bench import catalogue, memory, sweep
+from tests.bench import catalogue, isolation, listeners, memory, sweep
 
-_BENCHMARKS = {"sweep": sweep, "memory": memory, "catalogue": catalogue}
+_BENCHMARKS = {
+    "sweep": sweep,
+    "memory": memory,
+    "catalogue": catalogue,
+    "isolation": isolation,
+    "listeners": listeners,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

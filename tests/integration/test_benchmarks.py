@@ -52,3 +52,16 @@ def test_the_memory_of_a_catalogue_is_measured_for_each_course():
     result = measured("catalogue", "--courses", "600")
     assert result["bytes_per_course"] > result["fingerprint_bytes"] > 0
     assert result["million_mb"] > 0
+
+
+def test_listeners_are_measured():
+    result = measured("listeners", "--listeners", "20", "--seconds", "0.5")
+    assert result["listeners"] == 20
+    assert result["event_redis_commands"] >= 1
+
+
+@pytest.mark.nightly
+def test_isolation_is_measured():
+    result = measured("isolation", "--healthy", "2", "--dead", "1", "--seconds", "2", "--rate", "2")
+    assert result["without"]["received"] == result["without"]["expected"] == 8
+    assert result["with"]["received"] == 8

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from service.domain.integrations import Baseline
+from service.storage import keys
 from service.storage.keys import LASTING
 
 
@@ -20,7 +21,7 @@ async def test_every_key_has_a_lifetime_or_is_on_the_list_of_those_that_last(
     await sandbox.change({"op": "edit", "count": 5}, {"op": "vanish", "count": 1})
     await integration.turn()
     registered, _ = await services.integrations.get(integration.id)
-    await services.redis.delete(f"cw:rate:{registered.credential_id}")
+    await services.redis.delete(keys.budget(registered.credential_id))
     await integration.walk("sweep")
     await harness.turn()
 

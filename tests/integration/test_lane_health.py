@@ -225,6 +225,40 @@ async def test_a_resume_during_a_turn_is_not_undone_by_it(subscribe, hook, servi
     assert (await harness.depth()).pending <= 1  # that one waits for its retry
 
 
+async def test_a_resume_just_before_a_disabled_lane_is_given_back_is_not_lost(
+    subscribe, hook, services
+):
+    harness = await subscribe()
+    hook.answer = lambda _event: 410
+    await harness.emit("c1")
+    release = services.lanes.release
+
+    async def resume_then_release(*arguments, **named):
+        await services.subscriptions.resume(harness.id, 1)
+        return await release(*arguments, **named)
+
+    services.lanes.release = resume_then_release
+    await harness.turn()
+    assert await services.redis.zscore(keys.due("lanes"), harness.id) is not None
+
+
+async def test_attempts_that_were_under_way_when_it_was_disabled_are_recorded(
+    subscribe, hook, services
+):
+    harness = await subscribe()
+    hook.answer = lambda event: 410 if event["data"]["course_id"] == "c1" else 204
+    hook.gate.clear()
+    await harness.emit("c1", "c2", "c3")
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(3)
+    hook.gate.set()
+    await turn
+    assert (await harness.depth()).pending == 1
+    assert (await harness.subscription()).disabled_reason == "the receiver answered 410 Gone"
+    _, totals = await services.counters.read()
+    assert totals["disabled"] == 1
+
+
 # --- holds --------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 from service.clock import now_ms
 from service.storage import keys
 from service.storage.schedule import ClaimLimit
+from tests.integration.conftest import redis_now
 from workers.poller import poll_batch
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -41,7 +42,7 @@ class Paced:
     async def due_in(self) -> float:
         """The ms until the one time at which it is due."""
         ((_, due),) = await self.services.redis.zrange(keys.due("walks"), 0, -1, withscores=True)
-        return due - await self.services.lanes.now_ms()
+        return due - await redis_now(self.services.redis)
 
     async def kinds(self) -> Counter[str]:
         """Its completed walks, but for the baseline."""
@@ -151,3 +152,31 @@ async def test_a_walk_that_was_joined_is_followed_at_once_by_one_that_sees_it_al
     *_, event = await paced.integration.events()
     assert (event.type, event.course_id) == ("course.updated", first["id"])
     assert 0 < await paced.due_in() <= MINUTE
+
+
+async def test_a_sweep_that_always_fails_leaves_time_to_deltas(register, sandbox, monkeypatch):
+    """Otherwise one page that the upstream cannot serve would silence an integration."""
+    integration = await register()
+    await integration.turn()
+    await sandbox.fault("html", on="later")
+    await integration.services.integrations.request_walk(integration.id, "sweep", now_ms())
+    await integration.turn()
+    later = now_ms() + 11 * 60_000
+    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    await integration.turn()
+    state = await integration.state()
+    assert state.sweep_retry_at == later + 3_600_000
+
+    # The next sweep would be due, and is not tried yet.
+    await integration.services.redis.hset(keys.integration(integration.id), "last_sweep_at", 1)
+    (edited,) = await sandbox.change({"op": "edit", "count": 1})
+    await integration.turn()
+    assert (await integration.events())[-1].course_id == edited["course_id"]
+    assert (await integration.state()).problem is not None  # sweeps still fail
+
+    monkeypatch.setattr("workers.poller.now_ms", lambda: later + 3_600_001)
+    await sandbox.heal()
+    await integration.turn()
+    state = await integration.state()
+    assert (state.sweep_retry_at, state.problem) == (None, None)
+    assert state.last_sweep_at == later + 3_600_001

@@ -263,6 +263,17 @@ def first_live(sandbox):
     return first_live
 
 
+async def test_absences_are_confirmed_though_hardly_any_course_is_left(baselined, sandbox):
+    held = await baselined()
+    await sandbox.change({"op": "vanish", "count": 598})
+    await held.walk("sweep")
+
+    await held.decide("apply")
+
+    assert (await held.types())["course.deleted"] == 598
+    assert (await held.state()).held == 0
+
+
 async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "all": True})
@@ -426,6 +437,27 @@ async def test_a_field_switched_on_again_ends_the_review_without_an_event(baseli
     await held.walk("sweep")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
+    assert (await held.state()).held == 0
+
+
+async def test_who_was_shown_a_held_change_with_another_is_told_that_it_is_undone(
+    baselined, sandbox
+):
+    held = await baselined()
+    switched = await sandbox.change({"op": "field_off", "path": "custom_fields"})
+    await held.walk("delta")
+    edited = {change["course_id"] for change in switched[:2]}
+    await sandbox.change(
+        *({"op": "edit", "path": "revisions.title", "course_id": course_id} for course_id in edited)
+    )
+    await held.walk("delta")
+    assert await changed_paths(held) == {"revisions.title": 2}
+    await sandbox.change({"op": "field_on", "path": "custom_fields"})
+
+    await held.walk("sweep")
+
+    assert await changed_paths(held) == {"revisions.title": 2, "custom_fields": 2}
+    assert {event.course_id for event in await held.events() if event.course_id} == edited
     assert (await held.state()).held == 0
 
 

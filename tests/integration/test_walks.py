@@ -125,6 +125,23 @@ async def test_anonymisation_of_a_deleted_course_is_silent(register, sandbox):
     assert len(await integration.events()) == known
 
 
+@pytest.mark.parametrize("sandbox", [3], indirect=True)
+async def test_what_is_left_of_a_deleted_course_hides_no_absence(register, sandbox):
+    """Its date is gone too, so that it carries no tombstone."""
+    integration = await baselined(register)
+    first, second, _ = [one["id"] for one in await sandbox.courses()]
+    await sandbox.change({"op": "delete", "course_id": first})
+    await integration.walk("delta")
+    await sandbox.change({"op": "anonymise", "course_id": first, "keep_deleted_at": False})
+    await integration.walk("delta")
+    await sandbox.change({"op": "vanish", "course_id": second})
+
+    await integration.walk("sweep")
+
+    deleted = [one.course_id for one in await integration.events() if "deleted" in one.type]
+    assert deleted == [first, second]
+
+
 async def test_a_walk_handed_back_is_resumed_where_it_stopped(register, context, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     fetch = context.services.upstream.fetch_page
@@ -400,6 +417,21 @@ async def test_a_record_that_breaks_and_comes_back_unchanged_leaves_quarantine(
     assert types(await integration.events()) == {"integration.baseline_completed": 1}
 
 
+async def test_a_broken_tombstone_that_vanishes_leaves_quarantine(register, sandbox):
+    integration = await baselined(register)
+    (gone,) = await sandbox.change({"op": "delete", "count": 1})
+    await integration.walk("delta")
+    course_id = gone["course_id"]
+    await sandbox.fault("wrong_types", path="remote_deleted_at", share=0, course_ids=[course_id])
+    await integration.walk("sweep")
+    assert (await integration.state()).quarantined == 1
+    await sandbox.change({"op": "vanish", "course_id": course_id})
+
+    await integration.walk("sweep")
+
+    assert (await integration.state()).quarantined == 0
+
+
 async def test_a_page_with_far_more_records_than_asked_for_is_refused(register, context, sandbox):
     integration = await register()
     fetch = context.services.upstream.fetch_page
@@ -463,7 +495,7 @@ async def test_a_retry_after_of_weeks_is_not_believed(register, sandbox):
     )
     await integration.turn()
     due = await integration.services.redis.zscore(keys.due("walks"), integration.id)
-    assert due - await redis_now(integration.services.redis) <= 3_600_000
+    assert due - await redis_now(integration.services.redis) <= 3_601_000
 
 
 async def test_an_outlandish_error_code_is_no_label_of_a_metric(register, context, sandbox):
@@ -478,6 +510,7 @@ async def test_at_its_memory_limit_redis_refuses_a_commit_whole(register, contex
     integration = await register(baseline=Baseline.EMIT)
     redis = context.services.redis
     token = await integration.claim()
+    context.services.memory._known_until = float("inf")  # still believes that there is room
     await redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(OutOfMemoryError):

@@ -8,7 +8,7 @@
 -- ARGV  1 lease token  2 lease ms  3 epoch  4 subscriptions version
 --       5 progress of the walk as last stored ('' if none): what this commit builds on, so that
 --         neither a repeated call nor a server that lost its last second goes unnoticed
---       6 progress from now on (JSON)  7 seen digests or ''  8 seen lifetime s
+--       6 progress from now on (JSON)  7 seen digests or ''  8 lifetime s of seen and waiting
 --       9 number of lanes  10 number of counters  11 integration id  12 number of marks
 --       13 type of the event that says that a review has opened, or ''  14 suffix  15 facts
 --       16 targets
@@ -27,7 +27,10 @@ local LANE_KEYS, LANE_ARGS, MARK, CHANGE = 15, 19, 3, 13
 local AT_ONCE = 5000 -- values that fit on Lua's stack
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
-if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[3] then return {'EPOCH'} end
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[3] then
+  redis.call('UNLINK', KEYS[5], KEYS[12]) -- nothing else is left of that epoch
+  return {'EPOCH'}
+end
 if (redis.call('HGET', KEYS[2], 'walk') or '') ~= ARGV[5] then return {'PROGRESS'} end
 if (redis.call('GET', KEYS[7]) or '0') ~= ARGV[4] then return {'SUBSCRIPTIONS'} end
 local lanes, counters, marks = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
@@ -113,12 +116,11 @@ local function tally(withheld, by)
   end
 end
 
-local waiting, held, review_moved = false, 0, false
+local held, review_moved = 0, false
 for at = first_mark, first - 1, MARK do
   local course, operation, withheld = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if operation == 'wait' then
     redis.call('HSET', KEYS[12], course, withheld)
-    waiting = true
   elseif operation == 'absolve' then
     redis.call('HDEL', KEYS[12], course)
   elseif operation == 'forget' then
@@ -152,7 +154,6 @@ for at = first_mark, first - 1, MARK do
     if operation == 'hold' then redis.call('HDEL', KEYS[12], course) end
   end
 end
-if waiting then redis.call('EXPIRE', KEYS[12], ARGV[8]) end
 if review_moved then
   if redis.call('EXISTS', KEYS[13]) == 0 then
     redis.call('DEL', KEYS[14])
@@ -178,8 +179,10 @@ if quarantined ~= 0 then
 end
 if ARGV[7] ~= '' then
   redis.call('APPEND', KEYS[5], ARGV[7])
-  redis.call('EXPIRE', KEYS[5], ARGV[8])
 end
+-- With every commit, for a walk may be kept waiting time and again.
+redis.call('EXPIRE', KEYS[5], ARGV[8])
+redis.call('EXPIRE', KEYS[12], ARGV[8])
 if entered ~= 0 then redis.call('HINCRBY', KEYS[8], 'pending', entered) end
 for counter = 1, counters do
   local at = LANE_ARGS - 1 + 2 * lanes + 2 * counter

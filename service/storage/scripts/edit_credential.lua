@@ -3,13 +3,13 @@
 -- base URL begins a new epoch of each, another key makes each be walked at once.
 --
 -- KEYS  1 credential  2 upstreams  3 due walks  4 claimed walks  5 totals
---       then per integration 6: its hash, and the five keys of the epoch in force
+--       then per integration 8: its hash, and the seven keys of the epoch in force
 -- ARGV  1 record as read  2 record  3 sealed API key, '' to keep it
 --       4 number of uses as read, '' if the integrations are not concerned
 --       then per integration 7: id, record as read, epoch as read, next epoch ('' to stay in
 --       it), upstream before, upstream after, '1' if it may be woken
 -- Result {'OK'}, {'EXISTS', id of the integration on that upstream} or {'STALE'}
-local PER_INTEGRATION, KEYS_EACH = 7, 6
+local PER_INTEGRATION, KEYS_EACH = 7, 8
 if redis.call('HGET', KEYS[1], 'record') ~= ARGV[1] then return {'STALE'} end
 if ARGV[4] ~= '' and (redis.call('HGET', KEYS[1], 'uses') or '0') ~= ARGV[4] then
   return {'STALE'}

@@ -20,6 +20,7 @@ local KEPT_WALKS = 50
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
 if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then
   redis.call('DEL', KEYS[1])
+  redis.call('UNLINK', KEYS[5], KEYS[14])
   redis.call('ZREM', KEYS[7], ARGV[3])
   if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('ZADD', KEYS[6], 'LT', 0, ARGV[3]) end
   return {'EPOCH'}

@@ -1,0 +1,66 @@
+"""Change detection as a whole: whatever happens to an upstream, to its answers and to the
+workers, what subscribers are told adds up to what the upstream holds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from redis.asyncio import Redis
+
+from service.settings import Settings
+from tests.histories.steps import History, histories
+from tests.histories.world import World, low_limits
+
+PLENTY = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+
+@pytest.fixture(scope="module")
+def carry_out(valkey_url: str) -> Iterator[Callable[[History], None]]:
+    """Carries a history out over an empty database of a real server, which is faster at this
+    than a simulated one."""
+    configured = Settings.from_env(
+        {
+            "COURSEWIRE_REDIS_URL": valkey_url,
+            "COURSEWIRE_ENCRYPTION_KEYS": base64.urlsafe_b64encode(bytes(32)).decode(),
+        }
+    )
+
+    async def begin_anew(history: History) -> None:
+        await redis.flushall()
+        await World(redis, configured, history).carry_out()
+
+    with asyncio.Runner() as runner, low_limits():
+        redis = Redis.from_url(valkey_url)
+        yield lambda history: runner.run(begin_anew(history))
+        runner.run(redis.aclose())
+
+
+@settings(
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=PLENTY,
+)
+@given(history=histories)
+def test_whatever_happens_what_is_told_adds_up_to_what_is_there(carry_out, history):
+    carry_out(history)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@settings(
+    max_examples=1_500,
+    deadline=None,
+    derandomize=False,
+    database=None,
+    print_blob=True,
+    suppress_health_check=PLENTY,
+)
+@given(history=histories)
+def test_it_adds_up_in_histories_that_are_others_every_night(carry_out, history):
+    carry_out(history)

@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from service.domain.fingerprint import Fingerprint
+from service.domain.guards import Withheld
+from service.domain.integrations import Decision
+from service.domain.sifting import Mark
+from service.storage import keys
+from service.storage.catalogue import Batch, Change, Progress
+from service.storage.leases import Lease
+
+INLINE = {
+    "name": "Workday",
+    "upstream_id": "workday:1",
+    "base_url": "https://api.kombo.dev/v1",
+    "api_key": "key-1",
+}
+DEFAULTS = {
+    "deleted_count": 10,
+    "deleted_share": 0.15,
+    "deleted_share_max": 0.5,
+    "changed_count": 200,
+    "changed_share": 0.5,
+}
+TOMBSTONE = Withheld(kind="tombstone", raw=b"r" * 16)
+ABSENCE = Withheld(kind="absence")
+UPDATE = Withheld(kind="update", paths={"provider": b"12345", "revisions.title": b"67890"})
+
+
+@pytest.fixture
+async def integration(client) -> dict:
+    answer = await client.post("/v1/integrations", json=INLINE)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+@pytest.fixture
+def path(integration) -> str:
+    return f"/v1/integrations/{integration['id']}/review"
+
+
+@pytest.fixture
+async def mark(services, integration):
+    """Commits marks on courses that are known and live."""
+    progress = b""
+
+    async def mark(*marks: Mark) -> None:
+        nonlocal progress
+        _, state = await services.integrations.get(integration["id"])
+        lease = Lease("walks", integration["id"], "token", 60_000)
+        await services.redis.set(lease.key, "token")
+        before, progress = progress, progress + b" "
+        await services.catalogue.commit(
+            lease,
+            epoch=state.epoch,
+            walk_id="walk_1",
+            subscriptions_version=0,
+            progress=Progress(before, progress),
+            batch=Batch(
+                changes=[
+                    Change(
+                        course_id=one.course_id,
+                        fingerprint=Fingerprint(
+                            deleted=False,
+                            raw=bytes(16),
+                            paths=bytes(95),
+                            remote_id="1",
+                            origin_id=None,
+                        ),
+                    )
+                    for one in marks
+                ],
+                marks=marks,
+            ),
+            increments=Counter(),
+        )
+        await services.redis.delete(lease.key)
+
+    yield mark
+    # What is stored of the walk is none that the API could show.
+    await services.redis.hdel(keys.integration(integration["id"]), "walk")
+
+
+async def hold(mark, *withheld: Withheld) -> None:
+    await mark(*(Mark(f"c{number}", "hold", one) for number, one in enumerate(withheld)))
+
+
+async def decided(services, integration, decision: Decision) -> None:
+    _, state = await services.integrations.get(integration["id"])
+    review = await services.reviews.get(integration["id"], state.epoch)
+    await services.reviews.decide(integration["id"], state.epoch, review.version, decision)
+
+
+# --- showing --------------------------------------------------------------------------------
+
+
+async def test_where_nothing_is_held_the_review_says_so(client, path, integration) -> None:
+    answer = await client.get(path)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "integration_id": integration["id"],
+        "state": "none",
+        "since": None,
+        "deleted": 0,
+        "changed": {},
+        "items": [],
+        "next": None,
+    }
+    assert answer.headers["etag"] == '"0"'
+
+
+async def test_what_is_held_is_shown_with_kind_evidence_and_paths(client, path, mark) -> None:
+    await hold(mark, TOMBSTONE, ABSENCE, UPDATE)
+    shown = (await client.get(path)).json()
+    assert shown["state"] == "open"
+    assert shown["since"].endswith("Z")
+    assert (shown["deleted"], shown["changed"]) == (2, {"provider": 1, "revisions.title": 1})
+    assert sorted(shown["items"], key=lambda one: one["course_id"]) == [
+        {"course_id": "c0", "kind": "deleted", "evidence": "tombstone", "changed": []},
+        {"course_id": "c1", "kind": "deleted", "evidence": "absence", "changed": []},
+        {
+            "course_id": "c2",
+            "kind": "updated",
+            "evidence": None,
+            "changed": ["provider", "revisions.title"],
+        },
+    ]
+
+
+async def test_what_is_held_makes_the_integrations_state(client, path, mark, integration) -> None:
+    await hold(mark, TOMBSTONE, UPDATE)
+    page = (await client.get(f"/v1/integrations/{integration['id']}/courses")).json()
+    assert {one["state"] for one in page["items"]} == {"held"}
+
+
+async def test_pages_hold_no_more_than_asked_for_and_share_one_etag(client, path, mark) -> None:
+    await hold(mark, *[ABSENCE] * 7)
+    seen, etags, cursor = [], set(), ""
+    while cursor is not None:
+        answer = await client.get(f"{path}?limit=3{cursor}")
+        page = answer.json()
+        assert len(page["items"]) <= 3
+        assert page["deleted"] == 7
+        seen += [one["course_id"] for one in page["items"]]
+        etags.add(answer.headers["etag"])
+        cursor = page["next"] and f"&after={page['next']}"
+    assert sorted(seen) == [f"c{number}" for number in range(7)]
+    assert len(etags) == 1
+
+
+async def test_the_etag_names_the_whole_set(client, path, mark) -> None:
+    await hold(mark, ABSENCE)
+    first = (await client.get(path)).headers["etag"]
+    assert (await client.get(path)).headers["etag"] == first
+    await mark(Mark("other", "hold", ABSENCE))
+    second = (await client.get(path)).headers["etag"]
+    assert second != first
+    await mark(Mark("other", "hold", ABSENCE))  # the same once more
+    assert (await client.get(path)).headers["etag"] == second
+    await mark(Mark("other", "keep", TOMBSTONE))
+    assert (await client.get(path)).headers["etag"] != second
+
+
+@pytest.mark.parametrize(("query", "field"), [("after=x", "after"), ("limit=0", "limit")])
+async def test_a_query_that_is_none_is_refused(client, refused, path, query, field) -> None:
+    refused(await client.get(f"{path}?{query}"), field)
+
+
+async def test_there_is_no_review_of_an_unknown_integration(client, problem) -> None:
+    problem(await client.get("/v1/integrations/int_none/review"), "not-found", 404)
+    answer = await client.post(
+        "/v1/integrations/int_none/review",
+        json={"decision": "apply"},
+        headers={"if-match": '"1"'},
+    )
+    problem(answer, "not-found", 404)
+
+
+async def test_a_review_is_for_those_who_may_see_it(anonymous, path, problem) -> None:
+    del anonymous.headers["authorization"]
+    problem(await anonymous.get(path), "unauthorized", 401)
+    problem(await anonymous.post(path, json={"decision": "apply"}), "unauthorized", 401)
+
+
+# --- deciding -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("decision", "being_done"), [("apply", "applying"), ("discard", "discarding")]
+)
+async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
+    client, services, path, mark, integration, decision, being_done
+) -> None:
+    await hold(mark, TOMBSTONE, UPDATE)
+    await services.redis.zrem(keys.due("walks"), integration["id"])
+    etag = (await client.get(path)).headers["etag"]
+
+    answer = await client.post(path, json={"decision": decision}, headers={"if-match": etag})
+
+    assert answer.status_code == 202
+    shown = answer.json()
+    assert (shown["state"], shown["items"], shown["deleted"]) == (being_done, [], 0)
+    assert answer.headers["etag"] != etag
+    assert (await client.get(path)).json() == shown
+    (state,) = await services.integrations.get_many([integration["id"]])
+    assert state[1].decision == decision
+    (due,) = await services.schedule.next_at("walks", [integration["id"]])
+    assert due is not None
+
+
+async def test_a_decision_must_name_what_was_shown(client, path, mark, problem) -> None:
+    await hold(mark, TOMBSTONE)
+    document = problem(
+        await client.post(path, json={"decision": "apply"}), "precondition-required", 428
+    )
+    assert "If-Match" in document["detail"]
+    assert path in document["detail"]
+    assert (await client.get(path)).json()["state"] == "open"
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["", "*", "1", '"', '"x"', '""', 'W/"1"', '"-1"', '"1", "2"', '"1.5"', '"' + "9" * 17 + '"'],
+)
+async def test_what_is_no_etag_of_a_review_is_refused(client, path, mark, problem, tag) -> None:
+    await hold(mark, TOMBSTONE)
+    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": tag})
+    problem(answer, "precondition-failed", 412)
+    assert (await client.get(path)).json()["state"] == "open"
+
+
+async def test_a_decision_on_what_has_changed_since_is_refused(client, path, mark, problem) -> None:
+    await hold(mark, TOMBSTONE)
+    etag = (await client.get(path)).headers["etag"]
+    await mark(Mark("another", "hold", ABSENCE))
+
+    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
+
+    problem(answer, "precondition-failed", 412)
+    shown = await client.get(path)
+    assert (shown.json()["state"], shown.json()["deleted"]) == ("open", 2)
+    answer = await client.post(
+        path, json={"decision": "apply"}, headers={"if-match": shown.headers["etag"]}
+    )
+    assert answer.status_code == 202
+
+
+async def test_where_nothing_is_held_there_is_nothing_to_decide_on(client, path, problem) -> None:
+    etag = (await client.get(path)).headers["etag"]
+    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
+    assert "nothing" in problem(answer, "conflict", 409)["detail"]
+
+
+async def test_what_is_no_longer_held_cannot_be_decided_on(client, path, mark, problem) -> None:
+    await hold(mark, TOMBSTONE)
+    etag = (await client.get(path)).headers["etag"]
+    await mark(Mark("c0", "release"))
+    assert (await client.get(path)).json()["state"] == "none"
+    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
+    problem(answer, "conflict", 409)
+
+
+async def test_while_a_decision_is_carried_out_there_is_no_other(
+    client, path, mark, services, integration, problem
+) -> None:
+    await hold(mark, TOMBSTONE)
+    etag = (await client.get(path)).headers["etag"]
+    await decided(services, integration, "apply")
+    answer = await client.post(path, json={"decision": "discard"}, headers={"if-match": etag})
+    assert "carried out" in problem(answer, "conflict", 409)["detail"]
+
+    await mark(Mark("later", "hold", ABSENCE))  # something new is held meanwhile
+    shown = await client.get(path)
+    assert shown.json()["state"] == "open"
+    answer = await client.post(
+        path, json={"decision": "discard"}, headers={"if-match": shown.headers["etag"]}
+    )
+    assert "carried out" in problem(answer, "conflict", 409)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("document", "fields"),
+    [
+        ({}, ["decision"]),
+        ({"decision": "aply"}, ["decision"]),
+        ({"decision": None}, ["decision"]),
+        ({"decision": "apply", "force": True}, ["force"]),
+    ],
+)
+async def test_a_decision_is_one_of_two(client, refused, path, mark, document, fields) -> None:
+    await hold(mark, TOMBSTONE)
+    errors = refused(await client.post(path, json=document, headers={"if-match": '"1"'}), *fields)
+    if document.get("decision") == "aply":
+        assert errors["decision"]["remedy"] == "did you mean apply?"
+
+
+async def test_the_body_must_be_an_object(client, path) -> None:
+    headers = {"if-match": '"1"', "content-type": "application/json"}
+    assert (await client.post(path, content=b"[", headers=headers)).status_code == 400
+    assert (await client.post(path, content=b"[]", headers=headers)).status_code in (400, 422)
+
+
+# --- guards ---------------------------------------------------------------------------------
+
+
+async def test_guards_left_out_are_the_published_ones(client) -> None:
+    created = await client.post(
+        "/v1/integrations", json={**INLINE, "guards": {"deleted_share": 0.3, "changed_count": 5}}
+    )
+    assert created.json()["guards"] == {**DEFAULTS, "deleted_share": 0.3, "changed_count": 5}
+
+
+async def test_an_edit_of_some_guards_leaves_the_others(client, integration) -> None:
+    path = f"/v1/integrations/{integration['id']}"
+    expected = dict(DEFAULTS)
+    for edit in (
+        {"deleted_count": 0},
+        {"deleted_share": 1, "deleted_share_max": 1},
+        {},
+        {"changed_share": 0},
+    ):
+        answer = await client.patch(path, json={"guards": edit})
+        assert answer.status_code == 200, answer.text
+        expected |= edit
+        assert answer.json()["guards"] == expected
+    renamed = (await client.patch(path, json={"name": "renamed"})).json()
+    assert (renamed["guards"], renamed["epoch"]) == (expected, integration["epoch"])
+
+
+@pytest.mark.parametrize(
+    ("guards", "fields"),
+    [
+        ({"deleted_count": -1}, ["guards.deleted_count"]),
+        ({"deleted_count": 1.5}, ["guards.deleted_count"]),
+        ({"deleted_count": True}, ["guards.deleted_count"]),
+        ({"deleted_share": 1.01}, ["guards.deleted_share"]),
+        ({"deleted_share": -0.1}, ["guards.deleted_share"]),
+        ({"deleted_share": "0.5"}, ["guards.deleted_share"]),
+        ({"deleted_share": True}, ["guards.deleted_share"]),
+        ({"deleted_share_max": None}, ["guards.deleted_share_max"]),
+        ({"changed_count": 0}, ["guards.changed_count"]),
+        ({"changed_share": []}, ["guards.changed_share"]),
+        ({"deleted": 5}, ["guards.deleted"]),
+        ({"": 5}, ["guards."]),
+        (
+            {"deleted_count": "x", "changed_share": 2, "shares": 1},
+            ["guards.deleted_count", "guards.changed_share", "guards.shares"],
+        ),
+        ([], ["guards"]),
+        (None, ["guards"]),
+        (5, ["guards"]),
+    ],
+)
+async def test_wrong_guards_are_named_by_their_path(
+    client, refused, integration, guards, fields
+) -> None:
+    refused(
+        await client.post(
+            "/v1/integrations", json={**INLINE, "upstream_id": "w:2", "guards": guards}
+        ),
+        *fields,
+    )
+    path = f"/v1/integrations/{integration['id']}"
+    refused(await client.patch(path, json={"guards": guards, "name": "renamed"}), *fields)
+    shown = (await client.get(path)).json()
+    assert (shown["guards"], shown["name"]) == (DEFAULTS, INLINE["name"])
+
+
+async def test_an_unknown_guard_is_told_which_there_are(client, refused, integration) -> None:
+    answer = await client.patch(
+        f"/v1/integrations/{integration['id']}", json={"guards": {"deleted_shares": 1}}
+    )
+    errors = refused(answer, "guards.deleted_shares")
+    assert "deleted_share" in errors["guards.deleted_shares"]["remedy"]
+
+
+def test_guards_read_back_as_they_were_stored() -> None:
+    from service.domain.guards import Guards
+
+    guards = Guards(deleted_count=0, changed_share=1.0)
+    assert msgspec.json.decode(msgspec.json.encode(guards), type=Guards) == guards
