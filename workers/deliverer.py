@@ -134,7 +134,7 @@ class Drain:
         self._judging = False  # a failure has ended of which it is not known what follows
         self._recording: asyncio.Task[None] | None = None
         self._clock_offset = 0
-        self._scanned_at = 0
+        self._scanned_at = self._replayed_scanned_at = 0
         self._signer = Signer(())
         self._secrets_read_at = 0.0
         self._rate_wait_ms = 0
@@ -197,7 +197,8 @@ class Drain:
         self._live = self._track(Queue.LIVE, lane.start, lane.failing)
         self._tracks = [self._live]
         if lane.replayed or lane.unfed:
-            self._replayed = self._track(Queue.REPLAYED, "-", lane.replayed_failing)
+            self._replayed = self._track(Queue.REPLAYED, lane.replayed_start, lane.replayed_failing)
+            self._replayed_scanned_at = lane.replayed_scanned_at
             self._tracks.append(self._replayed)
         if lane.unfed:
             self._feeder = Feeder(self._services, self._lease, self._subscription)
@@ -258,6 +259,9 @@ class Drain:
             bucket=self._bucket,
             scanned_at=self._scanned_at,
             feed_ms=0 if self._feeder is None else self._feeder.wait_ms,
+            replayed_start="" if self._replayed is None else self._replayed.unsent(),
+            replayed_scanned_at=self._replayed_scanned_at,
+            emptied=self._emptied,
         ):
             if due == "never":
                 await _wake_if_resumed(self._context, self._subscription.id)

@@ -20,7 +20,8 @@ from service.storage.replays import Part, Replayed
 
 SCANNED = 200  # events looked at in one step
 PAUSE_SECONDS = 1.0  # until a step is tried again that could not be made
-WAIT_MS = 15_000  # until the next turn where nothing but that is left to do
+FULL_WAIT_MS = 300_000  # until the next turn where much waits for its retries ...
+MEMORY_WAIT_MS = 15_000  # ... or Redis is at its memory limit, and nothing else is left to do
 
 _log = get_logger("replay")
 
@@ -36,6 +37,7 @@ class Feeder:
         self._successes: Successes | None = None
         self._idle = False
         self._blocked_until = 0.0
+        self._wait_ms = 0
 
     @property
     def ready(self) -> bool:
@@ -45,7 +47,7 @@ class Feeder:
     @property
     def wait_ms(self) -> int:
         """How long what waits to be fed has to."""
-        return WAIT_MS if time.monotonic() < self._blocked_until else 0
+        return self._wait_ms if time.monotonic() < self._blocked_until else 0
 
     async def step(self) -> bool:
         """Lets the replay at work go on by one part; returns whether that added anything to be
@@ -56,11 +58,12 @@ class Feeder:
             return False
         replay, progress = found
         part = await self._part(replay, progress)
+        self._wait_ms = FULL_WAIT_MS
         try:
             status = await self._services.replays.feed(self._lease, replay, progress, part)
         except OutOfMemoryError:
             # Deliveries go on: they make room.
-            status = "FULL"
+            status, self._wait_ms = "FULL", MEMORY_WAIT_MS
         if status == "FULL":
             self._blocked_until = time.monotonic() + PAUSE_SECONDS
         elif status == "OK" and (part.last or part.error):

@@ -120,8 +120,8 @@ def lane_state(subscription_id: str) -> str:
     so), `resumed` (random, of the last resume), `emptied` (random, of the last time that entries
     were taken off unsent), `cursor` ("ms start": everything on the lane
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
-    ever since has shown; whoever takes entries out of a lane without sending them deletes it).
-    Deleted with the subscription."""
+    ever since has shown; whoever takes entries out of a lane without sending them deletes it),
+    `replayed_cursor` (the same of what is replayed). Deleted with the subscription."""
     return f"cw:lane:{subscription_id}:state"
 
 

@@ -84,8 +84,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
     `subscription` is what it is for, None if that is gone, as of `version`. `replayed` are
-    entries being replayed, `replayed_failing` those of its courses that are failing, and `unfed`
-    the replays that have more to add."""
+    entries being replayed, with what the same names say of these, and `unfed` the replays that
+    have more to add."""
 
     now: int
     breaker: Breaker
@@ -98,6 +98,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     subscription: Subscription | None
     version: int
     replayed: int
+    replayed_start: str
+    replayed_scanned_at: int
     replayed_failing: int
     unfed: int
 
@@ -180,11 +182,9 @@ class Lanes:
                 keys.replay_queue(subscription_id),
             ]
         )
-        failing, record, version, replayed, replayed_failing, unfed = counts
-        stored_at, _, start = cursor.decode().partition(" ")
-        scanned_at = int(stored_at or 0)
-        if not start or not 0 <= now - scanned_at < _CURSOR_LIFETIME_MS:
-            start, scanned_at = "-", now
+        failing, record, version, replayed, replayed_failing, unfed, replayed_cursor = counts
+        start, scanned_at = _read_cursor(cursor, now)
+        replayed_start, replayed_scanned_at = _read_cursor(replayed_cursor, now)
         return OpenedLane(
             now=now,
             breaker=_decode_breaker(breaker) if breaker else Breaker(),
@@ -197,6 +197,8 @@ class Lanes:
             subscription=_decode_subscription(record) if record else None,
             version=int(version),
             replayed=replayed,
+            replayed_start=replayed_start,
+            replayed_scanned_at=replayed_scanned_at,
             replayed_failing=replayed_failing,
             unfed=unfed,
         )
@@ -357,12 +359,16 @@ class Lanes:
         bucket: Bucket | None = None,
         scanned_at: int = 0,
         feed_ms: int = 0,
+        replayed_start: str = "",
+        replayed_scanned_at: int = 0,
+        emptied: bytes = b"",
     ) -> bool:
         """Gives a lane back to the schedule; False if the lease was no longer ours.
 
         `start` is where the next sender reads on from and `scanned_at` when the lane was last
         read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`;
-        `feed_ms` how long a replay waits to go on.
+        `feed_ms` how long a replay waits to go on. `replayed_start` and `replayed_scanned_at` are
+        the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
         """
         subscription_id = lease.owned_id
         return bool(
@@ -388,6 +394,9 @@ class Lanes:
                     b"" if bucket is None else msgspec.json.encode(bucket),
                     scanned_at,
                     feed_ms,
+                    replayed_start,
+                    replayed_scanned_at,
+                    emptied,
                 ],
             )
         )
@@ -445,6 +454,14 @@ class Lanes:
             replaying = replayed + unfed > 0
             depths.append(LaneDepth(pending, dead, oldest_at, bool(parked), replaying))
         return depths
+
+
+def _read_cursor(cursor: bytes, now: int) -> tuple[str, int]:
+    """Where reading starts, and since when everything before that is known."""
+    stored_at, _, start = cursor.decode().partition(" ")
+    if start and 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
+        return start, int(stored_at)
+    return "-", now
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:

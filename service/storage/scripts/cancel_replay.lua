@@ -9,6 +9,7 @@ local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return 'GONE' end
 if state ~= 'queued' and state ~= 'running' then return 'OVER' end
 redis.call('LREM', KEYS[2], 1, ARGV[1])
+redis.call('HDEL', KEYS[6], 'replayed_cursor')
 for _, entry in ipairs(redis.call('XRANGE', KEYS[3], '-', '+')) do
   local place, key, replay = entry[1], entry[2][2], entry[2][8]
   if replay == ARGV[1] then
