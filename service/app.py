@@ -12,11 +12,16 @@ from litestar.di import Provide
 from service import bootstrap
 from service.api import openapi
 from service.api.access_log import AccessLog
-from service.api.auth import require_admin
+from service.api.api_keys import ApiKeyController
+from service.api.audit import AuditController
+from service.api.audit_trail import AuditTrail
+from service.api.auth import PROTECTED, provide_actor
 from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController
 from service.api.events import EventController
+from service.api.failures import Failures
 from service.api.health import healthz, readyz, root
+from service.api.idempotency import Idempotency
 from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
@@ -44,11 +49,12 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with opener(settings) as services:
             app.state.services = services
+            app.state.failures = Failures()
             yield
 
     v1 = Router(
         path="/v1",
-        guards=[require_admin],
+        middleware=(*PROTECTED, Idempotency(), AuditTrail()),
         security=openapi.SECURITY,
         response_headers=[ResponseHeader(name="cache-control", value="no-store")],
         route_handlers=[
@@ -62,13 +68,16 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             redeliver,
             stream_events,
             StatusController,
+            ApiKeyController,
+            AuditController,
         ],
     )
-    return Litestar(
+    app = Litestar(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
             "services": Provide(provide_services),
             "document": Provide(provide_document),
+            "actor": Provide(provide_actor),
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
@@ -78,3 +87,5 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"settings": settings}),
     )
+    openapi.complete(app)
+    return app

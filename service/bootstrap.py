@@ -14,7 +14,9 @@ from service.clients.transport import open_client
 from service.clients.upstream import UpstreamClient
 from service.domain.errors import SettingsError
 from service.settings import Settings
+from service.storage.api_keys import ApiKeys
 from service.storage.attempts import Attempts
+from service.storage.audit import Audit
 from service.storage.backlog import Backlog
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
@@ -31,6 +33,7 @@ from service.storage.memory import Memory
 from service.storage.metrics import Metrics
 from service.storage.reconciliation import Reconciliation
 from service.storage.replays import Replays
+from service.storage.replies import Replies
 from service.storage.retention import Retention
 from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
@@ -52,6 +55,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions: SubscriptionStore
     backlog: Backlog
     matchers: Matchers
+    api_keys: ApiKeys
+    audit: Audit
+    replies: Replies
     catalogue: Catalogue
     walks: Walks
     events: EventLog
@@ -123,6 +129,9 @@ def assemble(
         subscriptions=subscriptions,
         backlog=Backlog(redis, events, subscriptions),
         matchers=Matchers(subscriptions),
+        api_keys=ApiKeys(redis),
+        audit=Audit(redis),
+        replies=Replies(redis, sealer),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,

@@ -12,6 +12,7 @@ from pathlib import Path
 from service.domain.errors import StartError
 
 LOCK = "lock"
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 _PRIVATE = 0o600
 _HANDOVER_SECONDS = 10.0  # how long what a killed supervisor left behind may take to end
 _HANDOVER_POLL_SECONDS = 0.05

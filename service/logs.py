@@ -27,6 +27,7 @@ _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
 _SECRET_PARAMETER = re.compile(
     r"([?&][\w.-]*(?:token|secret|key|password|signature|sig)=)[^&\s#]+", re.IGNORECASE
 )
+_API_KEY = re.compile(r"\b(cwk_[0-9a-z]+)_[0-9a-z]+")  # the first part says whose it is
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE)
 
 # Control characters of foreign text would steer the reader's terminal or forge lines.
@@ -105,7 +106,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
     """Replace secrets: values under telling keys, and in any text user information of URLs,
-    telling query parameters and bearer tokens."""
+    telling query parameters, bearer tokens and API keys."""
     return {key: _clean(key, value) for key, value in event_dict.items()}
 
 
@@ -130,6 +131,8 @@ def _clean_text(text: str) -> str:
         text = _USERINFO.sub(f"{_REDACTED}@", text)
     if "=" in text:
         text = _SECRET_PARAMETER.sub(rf"\1{_REDACTED}", text)
+    if "cwk_" in text:
+        text = _API_KEY.sub(rf"\1_{_REDACTED}", text)
     return _BEARER.sub(rf"\1 {_REDACTED}", text)
 
 

@@ -25,14 +25,13 @@ import msgspec
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from service import embedded
-from service.data_directory import DataDirectory
+from service.data_directory import ADMIN_TOKEN_FILE, DataDirectory
 from service.domain.errors import SettingsError, StartError
 from service.embedded import EmbeddedValkey, free_port
 from service.logs import configure, get_logger, wants_colour
 from service.settings import KEY_BYTES, PREFIX, Settings
 from service.storage.connections import open_async
 
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 ENCRYPTION_KEYS_FILE = "encryption-keys"
 
 RESTART_FIRST_SECONDS = 1.0

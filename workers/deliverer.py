@@ -18,6 +18,7 @@ from redis.exceptions import (
 
 from service.clock import now_ms
 from service.domain import rate
+from service.domain.access import NOTHING, Grant
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
 from service.domain.events import CONTENT_TYPES
@@ -28,7 +29,7 @@ from service.domain.signing import Signer
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
 from service.storage.counters import field
-from service.storage.lanes import EXPIRED, Due, LaneChange, Queue, Recorded
+from service.storage.lanes import Due, LaneChange, Queue, Recorded
 from service.storage.leases import Lease
 from workers.feeding import Feeder
 from workers.isolation import run_isolated
@@ -136,6 +137,7 @@ class Drain:
         self._clock_offset = 0
         self._scanned_at = self._replayed_scanned_at = 0
         self._signer = Signer(())
+        self._grant: Grant | None = NOTHING
         self._secrets_read_at = 0.0
         self._rate_wait_ms = 0
         self._resumed = self._emptied = b""
@@ -210,6 +212,7 @@ class Drain:
             now_ms=self._now_ms,
             must_stop=self._must_stop,
             is_recording=lambda: self._recording is not None,
+            grant=lambda: self._grant,
             give_up=self._give_up,
         )
         return Track(
@@ -222,16 +225,20 @@ class Drain:
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
         self._signer = Signer(secrets)
+        self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
         self._secrets_read_at = time.monotonic()
 
     async def _refresh_secrets(self) -> None:
-        """Notices a secret that was revoked during the turn."""
+        """Notices a secret, or a grant, that was revoked during the turn."""
         if time.monotonic() - self._secrets_read_at < SECRETS_SECONDS:
             return
         try:
             await self._read_secrets()
         except (ConnectionError, TimeoutError):  # without Redis nothing is revoked either
             self._secrets_read_at = time.monotonic()
+            return
+        for track in self._tracks:
+            await track.withdraw()
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
@@ -315,16 +322,16 @@ class Drain:
         """Whether attempts are under way or not yet recorded."""
         return bool(self._in_flight or self._ended or self._recording)
 
-    async def _give_up(self, expired: Sequence[Recorded]) -> None:
+    async def _give_up(self, recorded: Sequence[Recorded], reason: str) -> None:
         """Records deliveries that are dead without an attempt."""
         _log.warning(
             "deliveries dead",
             subscription=self._subscription.id,
-            count=len(expired),
-            reason=EXPIRED,
+            count=len(recorded),
+            reason=reason,
         )
-        increments = Counter(_ending(one) for one in expired)
-        await self._store(expired, increments, LaneChange(resumed=self._resumed))
+        increments = Counter(_ending(one) for one in recorded)
+        await self._store(recorded, increments, LaneChange(resumed=self._resumed))
 
     # --- sending ---------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ import time
 from redis.exceptions import OutOfMemoryError
 
 from service.bootstrap import Services
-from service.domain.events import EventHead, matches, rfc3339
+from service.domain.events import EventHead, Selection, rfc3339
 from service.domain.identifiers import position_ms, position_order
 from service.domain.lane import order_key
 from service.domain.replays import Replay, ReplayProgress
-from service.domain.subscriptions import Matcher, Subscription
+from service.domain.subscriptions import Subscription
 from service.logs import get_logger
 from service.storage.attempts import Successes
 from service.storage.lanes import RENDERINGS
@@ -33,7 +33,7 @@ class Feeder:
         self._services = services
         self._lease = lease
         self._subscription = subscription
-        self._matcher = Matcher(0, [subscription])
+        self._selection: Selection | None = None
         self._successes: Successes | None = None
         self._idle = False
         self._blocked_until = 0.0
@@ -57,7 +57,10 @@ class Feeder:
             self._idle = True
             return False
         replay, progress = found
-        part = await self._part(replay, progress)
+        if self._selection is None:
+            grant = await self._services.api_keys.grant_of(self._subscription.owner)
+            self._selection = Selection(self._subscription, grant)
+        part = await self._part(replay, progress, self._selection)
         self._wait_ms = FULL_WAIT_MS
         try:
             status = await self._services.replays.feed(self._lease, replay, progress, part)
@@ -70,12 +73,17 @@ class Feeder:
             _log.info("replay fed", replay=replay.id, which=replay.which, error=part.error or None)
         return status == "OK" and bool(part.entries)
 
-    async def _part(self, replay: Replay, progress: ReplayProgress) -> Part:
+    async def _part(self, replay: Replay, progress: ReplayProgress, selection: Selection) -> Part:
         if replay.which == "dead":
             return await self._dead(replay, progress)
         start = f"({progress.position}" if progress.position else replay.start
         found = await self._services.events.scan(start, replay.end, SCANNED)
-        chosen = [event for event in found if self._wants(replay, event)]
+        chosen = [
+            event
+            for event in found
+            if (replay.event_types is None or event.type in replay.event_types)
+            and selection.takes(event)
+        ]
         error = ""
         if replay.which == "missing" and found:
             chosen, error = await self._missing(found, chosen)
@@ -94,10 +102,6 @@ class Feeder:
             note=await self._overtaken(replay, progress),
             error=error,
         )
-
-    def _wants(self, replay: Replay, event: EventHead) -> bool:
-        asked_for = replay.event_types is None or event.type in replay.event_types
-        return asked_for and matches(self._matcher, event)
 
     async def _missing(
         self, found: list[EventHead], chosen: list[EventHead]

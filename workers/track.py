@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from service.bootstrap import Services
-from service.domain.events import render
+from service.domain.access import Grant
+from service.domain.events import is_shown, render
 from service.domain.lane import Entry, Window, place
 from service.domain.retry import may_go_early
 from service.domain.subscriptions import Subscription
-from service.storage.lanes import EXPIRED, Failing, Queue, Recorded
+from service.storage.lanes import EXPIRED, NOT_GRANTED, Failing, Queue, Recorded
 from workers.judging import Prepared
 
 READ = 200  # entries read at once, and retries
@@ -26,13 +27,14 @@ PROBE_CHOICE = 20  # retries among which a probe is chosen
 
 class Sender(msgspec.Struct, frozen=True):
     """What a track needs of whoever sends: the present by the clock of Redis, whether nothing
-    more is to be begun, whether attempts are being recorded, and to record that deliveries are
-    given up unsent."""
+    more is to be begun, whether attempts are being recorded, what the subscription's owner may
+    see, and to record that deliveries are given up unsent, for a reason."""
 
     now_ms: Callable[[], int]
     must_stop: Callable[[], bool]
     is_recording: Callable[[], bool]
-    give_up: Callable[[Sequence[Recorded]], Awaitable[None]]
+    grant: Callable[[], Grant | None]
+    give_up: Callable[[Sequence[Recorded], str], Awaitable[None]]
 
 
 class Track:
@@ -163,25 +165,42 @@ class Track:
 
     async def _fetch(self, entries: Sequence[Entry]) -> None:
         events = await self._services.events.get_many([one.event_position for one in entries])
-        expired: list[Recorded] = []
+        expired: list[Entry] = []
         for entry, event in zip(entries, events, strict=True):
             tried = self._tried.get(entry.position)
             attempts, sent, due_at = (
                 (tried.attempts, tried.sent, tried.due_at) if tried is not None else (0, 0, 0)
             )
             if event is None:
-                expired.append(
-                    Recorded(entry=entry, attempts=attempts, sent=sent, result="D", reason=EXPIRED)
-                )
+                expired.append(entry)
             else:
                 body = render(event, entry.rendering)
                 self._largest = max(self._largest, len(body))
                 self.prepared.append(Prepared(entry, event, body, attempts, sent, due_at))
-        if expired:
-            await self._sender.give_up(expired)
-            for one in expired:
-                self._tried.pop(one.entry.position, None)
-                self._window.settle(one.entry)
+        await self._give_up(expired, EXPIRED)
+        await self.withdraw()
+
+    async def withdraw(self) -> None:
+        """Gives up what the subscription's owner may not see any more."""
+        grant = self._sender.grant()
+        withdrawn = [one for one in self.prepared if not is_shown(one.event, grant)]
+        if withdrawn:
+            self.prepared = deque(one for one in self.prepared if one not in withdrawn)
+            await self._give_up([one.entry for one in withdrawn], NOT_GRANTED)
+
+    async def _give_up(self, entries: Sequence[Entry], reason: str) -> None:
+        if not entries:
+            return
+        recorded = []
+        for entry in entries:
+            tried = self._tried.pop(entry.position, None)
+            attempts, sent = (tried.attempts, tried.sent) if tried is not None else (0, 0)
+            recorded.append(
+                Recorded(entry=entry, attempts=attempts, sent=sent, result="D", reason=reason)
+            )
+        await self._sender.give_up(recorded, reason)
+        for entry in entries:
+            self._window.settle(entry)
 
     async def _read_retries(self) -> None:
         """Takes up retries that are due, unless there are some; those being recorded may not

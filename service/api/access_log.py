@@ -1,22 +1,36 @@
-"""Logs one line per request."""
+"""Logs one line per request, under an id that its answer carries too."""
 
 from __future__ import annotations
 
 import time
 from typing import cast
 
+from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from service.logs import get_logger
+from service.storage.ids import new_id
 
 _log = get_logger("api")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 
 
+HEADER = "x-request-id"
+_REQUEST_ID = "request_id"
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of a request."""
+    request_id: str = scope["state"][_REQUEST_ID]
+    return request_id
+
+
 class AccessLog(ASGIMiddleware):
-    """Notes the method, path, status and duration of each request once it is answered."""
+    """Notes the method, path, status and duration of each request once it is answered. The id is
+    on every line that is logged meanwhile, and in the answer."""
 
     scopes = (ScopeType.HTTP,)
 
@@ -24,21 +38,25 @@ class AccessLog(ASGIMiddleware):
         """Passes the request on and logs it."""
         started = time.perf_counter()
         status = 500
+        request_id = new_id("req")
+        scope["state"][_REQUEST_ID] = request_id
 
         async def send_noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
+                MutableScopeHeaders.from_message(message)[HEADER] = request_id
             await send(message)
 
-        try:
-            await next_app(scope, receive, send_noting)
-        finally:
-            log = _log.debug if scope["path"] in _QUIET else _log.info
-            log(
-                "request",
-                method=cast("HTTPScope", scope)["method"],
-                path=scope["path"],
-                status=status,
-                milliseconds=round((time.perf_counter() - started) * 1000, 1),
-            )
+        with bound_contextvars(request_id=request_id):
+            try:
+                await next_app(scope, receive, send_noting)
+            finally:
+                log = _log.debug if scope["path"] in _QUIET else _log.info
+                log(
+                    "request",
+                    method=cast("HTTPScope", scope)["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                )

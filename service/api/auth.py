@@ -1,44 +1,146 @@
-"""Decides who may ask: bearer tokens, compared in constant time."""
+"""Decides on access: whose bearer token a request carries, and what that opens."""
 
 from __future__ import annotations
 
 import hmac
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
-from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.enums import ScopeType
+from litestar.handlers import HTTPRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from redis.exceptions import RedisError
 
+from service.api.failures import Failures
+from service.api.problems import ErrorAnswers
+from service.bootstrap import Services
+from service.domain.access import Actor, may
+from service.domain.access import Scope as Opened
+from service.domain.errors import (
+    ForbiddenError,
+    NotAuthenticatedError,
+    NotFoundError,
+)
+from service.logs import get_logger
 from service.settings import Settings
+from service.storage.audit import Deed
 
-Connection = ASGIConnection[Any, Any, Any, Any]
+AnyRequest = Request[Any, Any, State]
+GivenActor = NamedDependency[Actor]
 
-_CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
-_WHERE = "it is COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in DATA_DIR/admin-token"
+FOR_SUBSCRIBERS = "for_subscribers"  # `opt` of what is there for the scope `subscriber` too
+SHOWS_SECRETS = "shows_secrets"  # of reading that the scope `read` does not cover
+FOR_METRICS = "for_metrics"  # of what is there for the scope `metrics`
 
-
-def require_admin(connection: Connection, _handler: BaseRouteHandler) -> None:
-    """Lets through who has the admin token. Raises NotAuthorizedException."""
-    settings: Settings = connection.app.state.settings
-    _require(connection, settings.admin_token)
-
-
-def require_metrics(connection: Connection, _handler: BaseRouteHandler) -> None:
-    """Lets through who has the admin or the metrics token. Raises NotAuthorizedException."""
-    settings: Settings = connection.app.state.settings
-    _require(connection, settings.admin_token, settings.metrics_token)
+_ACTOR = "actor"
+_log = get_logger("api")
+_READING = frozenset({"GET", "HEAD"})
+_WHERE = (
+    "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
+    "DATA_DIR/admin-token"
+)
 
 
-def _require(connection: Connection, *tokens: str | None) -> None:
-    scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
-        raise NotAuthorizedException(
-            f"send the header `Authorization: Bearer TOKEN`; {_WHERE}", headers=_CHALLENGE
-        )
-    # Every token is compared, so that the time says nothing about which of them came close.
-    matches = [
-        token is not None and hmac.compare_digest(given.strip().encode(), token.encode())
-        for token in tokens
-    ]
-    if not any(matches):
-        raise NotAuthorizedException(f"this token is not valid; {_WHERE}", headers=_CHALLENGE)
+class Access(ASGIMiddleware):
+    """Lets requests through whose token opens what they ask for, and says whose they are.
+
+    A handler's `opt` says for whom it is besides the admin: reading is for `read` unless it
+    shows secrets, everything else for nobody unless it says so. A subscriber's requests about
+    one subscription go through only if it is their own, whatever the handler does with it.
+    """
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Passes the request on. Raises what problems tell of."""
+        request: AnyRequest = Request(scope, receive, send)
+        actor = await _identify(request)
+        handler = cast("HTTPRouteHandler", scope["route_handler"])
+        method = cast("HTTPScope", scope)["method"]
+        if not allowed(actor.scope, handler, method):
+            raise ForbiddenError(
+                f"the scope `{actor.scope}` does not cover {method} {scope['path_template']}"
+            )
+        subscription_id = scope["path_params"].get("subscription_id")
+        if subscription_id is not None:
+            await require_own(actor, request.app.state.services, subscription_id)
+        request.state[_ACTOR] = actor
+        await next_app(scope, receive, send)
+
+
+PROTECTED = (ErrorAnswers(), Access())  # the middleware of everything that is not for everybody
+
+
+def allowed(opened: Opened, handler: HTTPRouteHandler, method: str) -> bool:
+    """Whether a scope may ever do what a handler does."""
+    return may(
+        opened,
+        reading=method in _READING,
+        secret=bool(handler.opt.get(SHOWS_SECRETS)),
+        subscriber=bool(handler.opt.get(FOR_SUBSCRIBERS)),
+        metrics=bool(handler.opt.get(FOR_METRICS)),
+    )
+
+
+async def provide_actor(request: AnyRequest) -> Actor:
+    """Who is asking."""
+    return actor_of(request)
+
+
+def actor_of(request: AnyRequest) -> Actor:
+    """Who is asking, as `Access` found."""
+    actor: Actor = request.state[_ACTOR]
+    return actor
+
+
+def address_of(request: AnyRequest) -> str:
+    """Where a request comes from, as far as this process knows: proxies are not believed."""
+    return request.client.host if request.client is not None else "unknown"
+
+
+async def require_own(actor: Actor, services: Services, subscription_id: str) -> None:
+    """Raises NotFoundError where a subscription is not there for this one, or not at all."""
+    if actor.owner is None:
+        return
+    (found,) = await services.subscriptions.get_many([subscription_id])
+    if found is None or not actor.owns(found.owner):
+        raise NotFoundError(f"there is no subscription {subscription_id}")
+
+
+async def _identify(request: AnyRequest) -> Actor:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    token = given.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise NotAuthenticatedError(f"send the header `Authorization: Bearer TOKEN`; {_WHERE}")
+    settings: Settings = request.app.state.settings
+    # Both are compared, so that the time says nothing about which of them came close.
+    is_admin = _equal(token, settings.admin_token)
+    is_metrics = _equal(token, settings.metrics_token)
+    if is_admin:
+        return Actor(name="admin token", scope=Opened.ADMIN)
+    if is_metrics:
+        return Actor(name="metrics token", scope=Opened.METRICS)
+    services: Services = request.app.state.services
+    key = await services.api_keys.holder(token)
+    if key is not None:
+        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.grant)
+    failures: Failures = request.app.state.failures
+    if failures.note(address_of(request)):
+        await _tell(request, services)
+    raise NotAuthenticatedError(f"this token is not valid; {_WHERE}")
+
+
+async def _tell(request: AnyRequest, services: Services) -> None:
+    """Notes a burst of wrong tokens in the audit trail, if that can be written."""
+    address = address_of(request)
+    _log.warning("many wrong tokens", address=address)
+    with suppress(RedisError, OSError):
+        await services.audit.note(Deed(action="authentication.failed", address=address))
+
+
+def _equal(given: str, token: str | None) -> bool:
+    return token is not None and hmac.compare_digest(given.encode(), token.encode())

@@ -10,10 +10,18 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.audit_trail import ACTION
+from service.api.etags import HEADERS as IF_MATCH
+from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import base_url, text, visible
-from service.api.problems import CONFLICT, CREDENTIAL_IN_USE, INTEGRATION_EXISTS
+from service.api.problems import (
+    CONFLICT,
+    CREDENTIAL_IN_USE,
+    INTEGRATION_EXISTS,
+    PRECONDITION_FAILED,
+)
 from service.api.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -80,6 +88,7 @@ class CredentialController(Controller):
 
     @post(
         summary="Create a credential",
+        opt={ACTION: "credential.created"},
         response_description="The new credential",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -96,7 +105,8 @@ class CredentialController(Controller):
         credential = Credential(id=new_id("cred"), created_at=now, updated_at=now, **values)
         await services.credentials.create(credential, api_key)
         return Response(
-            views.credential(credential), headers={"location": f"/v1/credentials/{credential.id}"}
+            views.credential(credential),
+            headers={"location": f"/v1/credentials/{credential.id}", **tagged(credential)},
         )
 
     @get(
@@ -122,21 +132,25 @@ class CredentialController(Controller):
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def show(self, credential_id: PathId, services: GivenServices) -> CredentialView:
+    async def show(
+        self, credential_id: PathId, services: GivenServices
+    ) -> Response[CredentialView]:
         """Without its API key."""
-        return views.credential(await services.credentials.get(credential_id))
+        return _shown(await services.credentials.get(credential_id))
 
     @patch(
         "/{credential_id:str}",
         summary="Change a credential",
+        opt={ACTION: "credential.updated"},
         response_description="The changed credential",
-        operation_class=reads(body=FIELDS, editing=True),
+        operation_class=reads(body=FIELDS, editing=True, headers=IF_MATCH),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
             CONFLICT,
             INTEGRATION_EXISTS,
+            PRECONDITION_FAILED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -144,8 +158,9 @@ class CredentialController(Controller):
         self,
         credential_id: PathId,
         document: Document,
+        request: AnyRequest,
         services: GivenServices,
-    ) -> CredentialView:
+    ) -> Response[CredentialView]:
         """Changes what is sent. Another `base_url` begins a new epoch of every integration that
         uses the credential; another `api_key` makes each of them be walked at once."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
@@ -153,18 +168,31 @@ class CredentialController(Controller):
         values = form.accept()
         api_key = values.pop("api_key", None)
 
-        def change(credential: Credential) -> Credential:
-            return msgspec.structs.replace(credential, updated_at=now_ms(), **values)
+        check = precondition(request)
 
-        return views.credential(await services.credentials.update(credential_id, change, api_key))
+        def change(before: Credential) -> Credential:
+            check(before)
+            at = max(now_ms(), before.updated_at + 1)
+            return msgspec.structs.replace(before, updated_at=at, **values)
+
+        return _shown(await services.credentials.update(credential_id, change, api_key))
 
     @delete(
         "/{credential_id:str}",
         summary="Delete a credential",
+        opt={ACTION: "credential.deleted"},
         response_description="It is deleted",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CREDENTIAL_IN_USE),
+        operation_class=reads(headers=IF_MATCH),
+        responses=problems(
+            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CREDENTIAL_IN_USE, PRECONDITION_FAILED
+        ),
     )
-    async def remove(self, credential_id: PathId, services: GivenServices) -> None:
+    async def remove(
+        self, credential_id: PathId, request: AnyRequest, services: GivenServices
+    ) -> None:
         """Refused while integrations use it."""
-        await services.credentials.delete(credential_id)
+        await services.credentials.delete(credential_id, precondition(request))
+
+
+def _shown(credential: Credential) -> Response[CredentialView]:
+    return Response(views.credential(credential), headers=tagged(credential))

@@ -8,6 +8,7 @@ from typing import get_args
 from litestar import Controller, get
 
 from service.api import cursors, views
+from service.api.auth import FOR_SUBSCRIBERS, GivenActor, require_own
 from service.api.forms import Field, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, once, one_of
@@ -33,6 +34,7 @@ class DeliveryController(Controller):
 
     path = "/deliveries"
     tags = ["Deliveries"]  # noqa: RUF012 - Litestar reads it as it is
+    opt = {FOR_SUBSCRIBERS: True}  # noqa: RUF012 - likewise
 
     @get(
         summary="List deliveries with their attempts",
@@ -42,10 +44,13 @@ class DeliveryController(Controller):
             HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
         ),
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> DeliveryList:
+    async def index(
+        self, request: AnyRequest, services: GivenServices, actor: GivenActor
+    ) -> DeliveryList:
         """The oldest event first. Delivered ones are listed for as long as their attempts are
         kept."""
         query = query_form(request, QUERY).accept()
+        await require_own(actor, services, query["subscription_id"])
         subscription = await services.subscriptions.get(query["subscription_id"])
         found, position = await services.attempts.deliveries(
             subscription.id,

@@ -12,7 +12,7 @@ from litestar import Request, Router
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 
-from service.api.auth import require_admin
+from service.api.auth import FOR_SUBSCRIBERS, PROTECTED
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -35,12 +35,14 @@ th { color: var(--soft); font-weight: normal }
 
 
 def schema_router(*, public: bool) -> Router:
-    """Where the document and its page are served; to everybody if `public`."""
+    """Where the document and its page are served; to everybody if `public`, else to
+    those who may use the API."""
     return Router(
         path="/schema",
         route_handlers=[],
         include_in_schema=False,
-        guards=[] if public else [require_admin],
+        middleware=() if public else PROTECTED,
+        opt={FOR_SUBSCRIBERS: True},
         response_headers=[ResponseHeader(name="content-security-policy", value=_POLICY)],
     )
 

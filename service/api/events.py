@@ -11,6 +11,7 @@ from litestar import Controller, MediaType, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.api import cursors
+from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.forms import Field, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, number_in_text, once, one_of, repeated, visible
@@ -25,10 +26,13 @@ from service.api.requests import (
     query_form,
 )
 from service.api.schemas import EventList, EventView
+from service.api.sight import Sight
 from service.bootstrap import Services
-from service.domain.events import EventFilter, StoredEvent, render
+from service.domain.access import Actor, Grant
+from service.domain.errors import NotFoundError
+from service.domain.events import EventFilter, StoredEvent, is_shown, render
 from service.domain.subscriptions import EVENT_TYPES, Format, Payload, Rendering
-from service.storage.event_log import Place
+from service.storage.event_log import Place, not_there
 
 MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
 MAX_WAIT_SECONDS = 60
@@ -72,13 +76,14 @@ QUERY: Table = {
 SHOW_QUERY: Table = {"payload": PAYLOAD}
 
 
-def wanted(query: dict[str, Any]) -> EventFilter:
-    """What the filters of a query ask for."""
+def wanted(query: dict[str, Any], grant: Grant | None) -> EventFilter:
+    """What the filters of a query ask for, as far as the grant goes."""
     types = query.get("type")
     return EventFilter(
         types=None if types is None else frozenset(types),
         integration_id=query.get("integration_id"),
         course_id=query.get("course_id"),
+        grant=grant,
     )
 
 
@@ -95,6 +100,7 @@ class EventController(Controller):
 
     @get(
         summary="Read the event log",
+        opt={FOR_SUBSCRIBERS: True},
         operation_class=reads(query=QUERY),
         responses={
             200: ResponseSpec(
@@ -110,7 +116,9 @@ class EventController(Controller):
             ),
         },
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> Response[bytes]:
+    async def index(
+        self, request: AnyRequest, services: GivenServices, actor: GivenActor
+    ) -> Response[bytes]:
         """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
         Whoever stores `cursor` after each page and passes it as `after` misses and repeats
         nothing. A filtered page may hold few events, or none, and still lead on."""
@@ -123,11 +131,11 @@ class EventController(Controller):
             events, before = await services.events.read_back(
                 None if query.get("after") == cursors.LATEST else query.get("after"),
                 query.get("limit", PAGE_SIZE),
-                wanted(query),
+                wanted(query, actor.grant),
             )
             bodies, cut = _bodies(events, rendering(query))
             return _page(bodies, cut or before, None)
-        events, place = await _follow(services, query)
+        events, place = await _follow(services, query, actor)
         bodies, cut = _bodies(events, rendering(query))
         if cut is not None:
             place = Place(cut, more=True)
@@ -136,6 +144,7 @@ class EventController(Controller):
     @get(
         "/{event_id:str}",
         summary="Show an event",
+        opt={FOR_SUBSCRIBERS: True},
         operation_class=reads(query=SHOW_QUERY),
         responses={
             200: ResponseSpec(
@@ -147,11 +156,17 @@ class EventController(Controller):
         },
     )
     async def show(
-        self, request: AnyRequest, event_id: PathId, services: GivenServices
+        self,
+        request: AnyRequest,
+        event_id: PathId,
+        services: GivenServices,
+        actor: GivenActor,
     ) -> Response[bytes]:
         """Byte for byte as it is pushed."""
         query = query_form(request, SHOW_QUERY).accept()
         event = await services.events.get(event_id)
+        if not is_shown(event, actor.grant):
+            raise NotFoundError(not_there(event_id))
         return Response(render(event, rendering(query)), media_type=MediaType.JSON)
 
 
@@ -163,9 +178,11 @@ async def starting_place(services: Services, place: str | None) -> str | None:
     return end
 
 
-async def _follow(services: Services, query: dict[str, Any]) -> tuple[list[StoredEvent], Place]:
+async def _follow(
+    services: Services, query: dict[str, Any], actor: Actor
+) -> tuple[list[StoredEvent], Place]:
     """The page behind `after`, once there is something on it or the wait is over."""
-    limit, filters = query.get("limit", PAGE_SIZE), wanted(query)
+    limit, filters = query.get("limit", PAGE_SIZE), wanted(query, actor.grant)
     events, place = await services.events.read(
         await starting_place(services, query.get("after")), limit, filters
     )
@@ -174,10 +191,14 @@ async def _follow(services: Services, query: dict[str, Any]) -> tuple[list[Store
     if events or place.more or deadline <= loop.time():
         return events, place
     services.tail.check_room()
+    sight = Sight(actor, services, filters)
     with services.tail.listen() as listener:
         while not listener.ended and (left := deadline - loop.time()) > 0:
             await listener.wait(place.position, left)
-            events, place = await services.tail.read(place.position, limit, filters)
+            still = await sight.filter()
+            if still is None:
+                break
+            events, place = await services.tail.read(place.position, limit, still)
             if events or place.more:
                 break
     return events, place

@@ -10,9 +10,12 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
-from service.api.checks import check
+from service.api.audit_trail import ACTION
+from service.api.checks import check as check_upstream
 from service.api.credentials import FIELDS as CREDENTIAL_FIELDS
 from service.api.credentials import upstream_check
+from service.api.etags import HEADERS as IF_MATCH
+from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -28,7 +31,7 @@ from service.api.parsers import (
     visible,
     whole_number,
 )
-from service.api.problems import CONFLICT, INTEGRATION_EXISTS
+from service.api.problems import CONFLICT, INTEGRATION_EXISTS, PRECONDITION_FAILED
 from service.api.requests import (
     LIMIT,
     PAGE_SIZE,
@@ -188,6 +191,7 @@ class IntegrationController(Controller):
 
     @post(
         summary="Register an integration",
+        opt={ACTION: "integration.created"},
         response_description="The new integration",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -216,10 +220,9 @@ class IntegrationController(Controller):
             if made is not None:
                 await services.credentials.delete(made)
             raise
-        return Response(
-            await _shown(services, integration.id),
-            headers={"location": f"/v1/integrations/{integration.id}"},
-        )
+        shown = await _shown(services, integration.id)
+        shown.set_header("location", f"/v1/integrations/{integration.id}")
+        return shown
 
     @get(
         summary="List integrations",
@@ -242,21 +245,25 @@ class IntegrationController(Controller):
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def show(self, integration_id: PathId, services: GivenServices) -> IntegrationView:
+    async def show(
+        self, integration_id: PathId, services: GivenServices
+    ) -> Response[IntegrationView]:
         """As registered and as it goes."""
         return await _shown(services, integration_id)
 
     @patch(
         "/{integration_id:str}",
         summary="Change an integration",
+        opt={ACTION: "integration.updated"},
         response_description="The changed integration",
-        operation_class=reads(body=FIELDS, editing=True),
+        operation_class=reads(body=FIELDS, editing=True, headers=IF_MATCH),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
             CONFLICT,
             INTEGRATION_EXISTS,
+            PRECONDITION_FAILED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -264,8 +271,9 @@ class IntegrationController(Controller):
         self,
         integration_id: PathId,
         document: Document,
+        request: AnyRequest,
         services: GivenServices,
-    ) -> IntegrationView:
+    ) -> Response[IntegrationView]:
         """Changes what is sent. Another `upstream_id`, or a credential with another base URL,
         begins a new epoch with a new baseline, and so does another `baseline` while the first
         is not complete; nothing else resets anything."""
@@ -278,11 +286,13 @@ class IntegrationController(Controller):
         values = form.accept()
 
         guards = values.pop("guards", {})
+        check = precondition(request)
 
         def change(integration: Integration) -> Integration:
+            check(integration)
             return msgspec.structs.replace(
                 integration,
-                updated_at=now_ms(),
+                updated_at=max(now_ms(), integration.updated_at + 1),
                 guards=msgspec.structs.replace(integration.guards, **guards),
                 **values,
             )
@@ -293,13 +303,18 @@ class IntegrationController(Controller):
     @delete(
         "/{integration_id:str}",
         summary="Delete an integration",
+        opt={ACTION: "integration.deleted"},
         response_description="It is deleted",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
+        operation_class=reads(headers=IF_MATCH),
+        responses=problems(
+            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT, PRECONDITION_FAILED
+        ),
     )
-    async def remove(self, integration_id: PathId, services: GivenServices) -> None:
+    async def remove(
+        self, integration_id: PathId, request: AnyRequest, services: GivenServices
+    ) -> None:
         """Reports nothing; events that are pending still go out. Its credential stays."""
-        await services.integrations.delete(integration_id)
+        await services.integrations.delete(integration_id, precondition(request))
 
     # --- checks --------------------------------------------------------------------------
 
@@ -307,6 +322,7 @@ class IntegrationController(Controller):
         "/check",
         status_code=HTTPStatus.OK,
         summary="Try values before registering them",
+        opt={ACTION: None},
         response_description="What came of it",
         operation_class=reads(body=FIELDS, required=("upstream_id",)),
         responses=problems(
@@ -322,12 +338,13 @@ class IntegrationController(Controller):
             credential = await _opened(services, values["credential_id"])
         else:
             credential = UpstreamCredential(values["base_url"], values["api_key"])
-        return await check(services.upstream, credential, values["upstream_id"])
+        return await check_upstream(services.upstream, credential, values["upstream_id"])
 
     @post(
         "/{integration_id:str}/check",
         status_code=HTTPStatus.OK,
         summary="Try an integration's values",
+        opt={ACTION: None},
         response_description="What came of it",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
@@ -336,7 +353,7 @@ class IntegrationController(Controller):
         """One small request to the upstream with the stored values; nothing is saved."""
         integration, _ = await services.integrations.get(integration_id)
         credential = await _opened(services, integration.credential_id)
-        return await check(services.upstream, credential, integration.upstream_id)
+        return await check_upstream(services.upstream, credential, integration.upstream_id)
 
     # --- walks ---------------------------------------------------------------------------
 
@@ -344,6 +361,7 @@ class IntegrationController(Controller):
         "/{integration_id:str}/walks",
         status_code=HTTPStatus.ACCEPTED,
         summary="Walk an integration now",
+        opt={ACTION: "integration.walk_requested"},
         response_description="The queued walk",
         operation_class=reads(body=WALK_FIELDS),
         responses=problems(
@@ -500,9 +518,10 @@ async def _opened(services: Services, credential_id: str) -> UpstreamCredential:
     return UpstreamCredential(opened.base_url, opened.api_key)
 
 
-async def _shown(services: Services, integration_id: str) -> IntegrationView:
-    (view,) = await _views(services, [await services.integrations.get(integration_id)])
-    return view
+async def _shown(services: Services, integration_id: str) -> Response[IntegrationView]:
+    stored = await services.integrations.get(integration_id)
+    (view,) = await _views(services, [stored])
+    return Response(view, headers=tagged(stored[0]))
 
 
 async def _views(

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from litestar import Response, get
 
-from service.api.auth import require_metrics
+from service.api.auth import FOR_METRICS, PROTECTED
 from service.api.openapi import SECURITY, problems, reads
 from service.api.requests import AnyRequest, GivenServices
 
@@ -16,14 +16,16 @@ from service.api.requests import AnyRequest, GivenServices
     summary="Metrics for Prometheus",
     response_description="The exposition",
     tags=["System"],
-    guards=[require_metrics],
+    middleware=PROTECTED,
+    opt={FOR_METRICS: True},
     security=SECURITY,
     operation_class=reads(),
     media_type="text/plain",
     responses=problems(HTTPStatus.UNAUTHORIZED),
 )
 async def metrics(request: AnyRequest, services: GivenServices) -> Response[bytes]:
-    """Of the whole system, whichever process answers. Takes the metrics token too."""
+    """Of the whole system, whichever process answers. The metrics token opens it too, and
+    keys of any scope but `subscriber`."""
     exposition, content_type = await services.metrics.render(request.headers.get("accept", ""))
     # As a header, because a media type would get its charset twice.
     return Response(exposition, headers={"content-type": content_type})

@@ -2,34 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from typing import Any, cast
 
+from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
+    OpenAPIResponse,
     OpenAPIType,
     Operation,
     Parameter,
+    Reference,
     RequestBody,
     Schema,
     SecurityScheme,
     Tag,
 )
+from litestar.routes import HTTPRoute
 
+from service.api.auth import allowed
 from service.api.docs import DocsPlugin, schema_router
 from service.api.forms import Field, Table
-from service.api.problems import CATALOGUE, MEDIA_TYPE, ProblemDocument, ProblemType
+from service.api.idempotency import HEADER as IDEMPOTENCY_KEY
+from service.api.idempotency import MAX_LENGTH
+from service.api.problems import (
+    CATALOGUE,
+    FORBIDDEN,
+    IDEMPOTENCY_MISMATCH,
+    MEDIA_TYPE,
+    REQUEST_RUNNING,
+    TOO_MANY_FAILURES,
+    ProblemDocument,
+    ProblemType,
+)
 from service.api.webhooks import webhooks
+from service.domain.access import Scope
 from service.settings import Settings
 
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
 
+_SCHEME = (
+    "The admin token, the metrics token, or that of an API key. Each operation names the scopes of "
+    "which any one opens it. `admin`: everything. `subscriber`: its own subscriptions, their "
+    "deliveries, and the course events granted to it; what is not its own is not found. `read`: "
+    "reads everything but secrets and the audit trail. `metrics`: `/metrics` alone."
+)
+_REPEATABLE = (
+    "a text of your own, such as a UUID, that is new for each request: for a day, repeating the "
+    "request with it gives the same answer again, with `Idempotency-Replayed: true`, and does "
+    "nothing. It is yours alone. Answers of 500 and more are not kept"
+)
+_IDEMPOTENCY = Parameter(
+    name=IDEMPOTENCY_KEY,
+    param_in="header",
+    description=_REPEATABLE,
+    required=False,
+    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_LENGTH),
+)
 _TAGS = (
     ("Credentials", "Base URLs of the upstream and the API keys that open them."),
     ("Integrations", "Connected learning systems, how they are walked and what is known of them."),
@@ -38,6 +74,7 @@ _TAGS = (
     ("Deliveries", "What was sent, and what came back."),
     ("Events", "The event log: every change, in order."),
     ("Webhooks", "What subscribers are sent, after Standard Webhooks."),
+    ("Access", "Who may do what."),
     ("System", "How the service itself is doing."),
 )
 
@@ -95,6 +132,48 @@ def reads(
     return Documented
 
 
+def complete(app: Litestar) -> None:
+    """Adds what the operations behind `Access` have in common, which none of them says itself: the
+    scopes that open it, the problems of access, and of a `POST` that it may be repeated."""
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if SECURITY[0] in handler.resolve_security():
+                (method,) = handler.http_methods
+                scopes = [scope for scope in Scope if allowed(scope, handler, method)]
+                completed = _completed(handler.operation_class, scopes, repeatable=method == "POST")
+                handler.operation_class = cast("type[Operation]", completed)  # it is only called
+
+
+def _completed(
+    documented: Callable[..., Operation], scopes: list[Scope], *, repeatable: bool
+) -> Callable[..., Operation]:
+    """Makes the documentation of an operation, with what it shares with others."""
+
+    def complete_one(**given: Any) -> Operation:
+        operation = documented(**given)
+        # One of them suffices.
+        operation.security = [{"bearer": [str(scope)]} for scope in scopes]
+        shared = [FORBIDDEN, TOO_MANY_FAILURES]
+        if repeatable:
+            shared += [REQUEST_RUNNING, IDEMPOTENCY_MISMATCH]
+            operation.parameters = [*(operation.parameters or ()), _IDEMPOTENCY]
+        responses = {**(operation.responses or {})}
+        for problem in shared:
+            _add(responses, problem)
+        operation.responses = dict(sorted(responses.items()))
+        return operation
+
+    return complete_one
+
+
+def _add(responses: dict[str, OpenAPIResponse | Reference], problem: ProblemType) -> None:
+    """Adds a problem to those that are documented, which 401 always is."""
+    like = cast("OpenAPIResponse", responses["401"])
+    known = responses.get(str(problem.status.value))
+    before = f"{known.description}; " if isinstance(known, OpenAPIResponse) else ""
+    responses[str(problem.status.value)] = replace(like, description=f"{before}{problem.title}")
+
+
 def _request_body(table: Table, required: Collection[str], *, editing: bool) -> RequestBody:
     schema = Schema(
         type=OpenAPIType.OBJECT,
@@ -139,12 +218,15 @@ def config(settings: Settings) -> OpenAPIConfig:
         version=version(),
         description=(
             "Tells downstream applications that a course changed. Times are RFC 3339 in UTC, "
-            "durations are seconds, lists are pages that `next` leads on from."
+            "durations are seconds, lists are pages that `next` leads on from. Every answer has an "
+            "`X-Request-ID`, under which the log and the audit trail speak of the request."
         ),
         use_handler_docstrings=True,
         tags=[Tag(name=name, description=text) for name, text in _TAGS],
         components=Components(
-            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", description=_SCHEME)
+            }
         ),
         webhooks=dict(webhooks()),
         render_plugins=[page],

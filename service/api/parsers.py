@@ -17,11 +17,12 @@ from service.api.forms import FieldError, Parser, Refusal, Table
 from service.domain.signing import read_secret
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME = re.compile(  # RFC 3339, 5.6
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_MILLISECOND = timedelta(milliseconds=1)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
+_TIMESTAMP = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
+)
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -184,6 +185,32 @@ def number(least: float, most: float, unit: str) -> Parser:
     return Parser(parse, Schema(type=OpenAPIType.NUMBER, minimum=least, maximum=most))
 
 
+def timestamp() -> Parser:
+    """A moment in RFC 3339, as epoch ms."""
+    remedy = "send for example 2026-11-23T09:30:00Z"
+
+    def parse(value: Any) -> int:
+        _expect(value, str, "text")
+        if not _TIMESTAMP.fullmatch(value):
+            raise Refusal("is not a time in RFC 3339", remedy)
+        try:
+            milliseconds = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
+        except ValueError:
+            raise Refusal("is not a time", remedy) from None
+        if milliseconds < 0:
+            raise Refusal("is before 1970", remedy)
+        return milliseconds
+
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.STRING,
+            format=OpenAPIFormat.DATE_TIME,
+            examples=["2026-11-23T09:30:00Z"],
+        ),
+    )
+
+
 def one_of(choices: Iterable[str]) -> Parser:
     """One of some words."""
     known = tuple(str(choice) for choice in choices)
@@ -199,36 +226,9 @@ def one_of(choices: Iterable[str]) -> Parser:
     return Parser(parse, Schema(type=OpenAPIType.STRING, enum=known))
 
 
-def moment() -> Parser:
-    """A time; parses to epoch ms."""
-    remedy = "send for example 2026-11-23T09:30:00Z"
-
-    def parse(value: Any) -> int:
-        _expect(value, str, "text")
-        try:
-            parsed = datetime.fromisoformat(value) if _TIME.fullmatch(value) else None
-        except ValueError:
-            parsed = None
-        if parsed is None:
-            raise Refusal(f"{value[:100]!r} is not an RFC 3339 time", remedy)
-        milliseconds = (parsed - _EPOCH) // timedelta(milliseconds=1)
-        if milliseconds < 0:
-            raise Refusal("is before 1970", remedy)
-        return milliseconds
-
-    return Parser(
-        parse,
-        Schema(
-            type=OpenAPIType.STRING,
-            format=OpenAPIFormat.DATE_TIME,
-            examples=["2026-11-23T09:30:00Z"],
-        ),
-    )
-
-
 def beginning() -> Parser:
     """One of the words `now` and `oldest`, or a time as epoch ms."""
-    words, time = one_of((NOW, OLDEST)), moment()
+    words, time = one_of((NOW, OLDEST)), timestamp()
 
     def parse(value: Any) -> str | int:
         if value in (NOW, OLDEST):

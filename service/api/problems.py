@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
-from litestar.types import ExceptionHandlersMap
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, ExceptionHandlersMap, Message, Receive, Scope, Send
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -22,12 +25,17 @@ from service.domain.errors import (
     CredentialInUseError,
     EventExpiredError,
     EventsExpiredError,
+    ForbiddenError,
+    IdempotencyMismatchError,
     IntegrationExistsError,
+    NotAuthenticatedError,
     NotFoundError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RequestRunningError,
     SealError,
     StorageUnavailableError,
+    TooManyFailuresError,
     TooManyListenersError,
 )
 from service.logs import get_logger
@@ -36,6 +44,7 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:coursewire:problem:"
 MAX_PATH_LENGTH = 200  # characters of an unknown path that are repeated
 
+_CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
 _log = get_logger("api")
 
 AnyRequest = Request[Any, Any, State]
@@ -51,6 +60,10 @@ class ProblemType(msgspec.Struct, frozen=True):
 
 MALFORMED = ProblemType("malformed", HTTPStatus.BAD_REQUEST, "The request cannot be read")
 UNAUTHORIZED = ProblemType("unauthorized", HTTPStatus.UNAUTHORIZED, "A bearer token is needed")
+FORBIDDEN = ProblemType("forbidden", HTTPStatus.FORBIDDEN, "The token does not open that")
+TOO_MANY_FAILURES = ProblemType(
+    "too-many-failures", HTTPStatus.TOO_MANY_REQUESTS, "Too many wrong tokens came from there"
+)
 NOT_FOUND = ProblemType("not-found", HTTPStatus.NOT_FOUND, "There is no such thing")
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "This path does not take that method"
@@ -61,6 +74,14 @@ INTEGRATION_EXISTS = ProblemType(
 )
 CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use", HTTPStatus.CONFLICT, "Integrations still use the credential"
+)
+REQUEST_RUNNING = ProblemType(
+    "request-running", HTTPStatus.CONFLICT, "The same request is still being answered"
+)
+IDEMPOTENCY_MISMATCH = ProblemType(
+    "idempotency-mismatch",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The Idempotency-Key belongs to another request",
 )
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed", HTTPStatus.PRECONDITION_FAILED, "It has changed since it was shown"
@@ -99,11 +120,15 @@ STORAGE_UNAVAILABLE = ProblemType(
 CATALOGUE = (
     MALFORMED,
     UNAUTHORIZED,
+    FORBIDDEN,
+    TOO_MANY_FAILURES,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
     CONFLICT,
     INTEGRATION_EXISTS,
     CREDENTIAL_IN_USE,
+    REQUEST_RUNNING,
+    IDEMPOTENCY_MISMATCH,
     PRECONDITION_FAILED,
     PRECONDITION_REQUIRED,
     TOO_LARGE,
@@ -118,10 +143,15 @@ CATALOGUE = (
 )
 
 _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
+    NotAuthenticatedError: UNAUTHORIZED,
+    ForbiddenError: FORBIDDEN,
+    TooManyFailuresError: TOO_MANY_FAILURES,
     NotFoundError: NOT_FOUND,
     IntegrationExistsError: INTEGRATION_EXISTS,
     CredentialInUseError: CREDENTIAL_IN_USE,
     ConflictError: CONFLICT,
+    RequestRunningError: REQUEST_RUNNING,
+    IdempotencyMismatchError: IDEMPOTENCY_MISMATCH,
     PreconditionFailedError: PRECONDITION_FAILED,
     PreconditionRequiredError: PRECONDITION_REQUIRED,
     InvalidRequestError: VALIDATION,
@@ -237,10 +267,23 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
     return answer(
         problem,
         _detail(error),
-        headers={"retry-after": "5"} if problem is TOO_MANY_LISTENERS else None,
+        headers=_headers(error),
         errors=error.errors if isinstance(error, InvalidRequestError) else (),
         existing_id=error.existing_id if isinstance(error, IntegrationExistsError) else None,
     )
+
+
+def _headers(error: CoursewireError) -> dict[str, str] | None:
+    match error:
+        case NotAuthenticatedError():
+            return _CHALLENGE
+        case TooManyFailuresError():
+            return {"retry-after": str(error.retry_after)}
+        case TooManyListenersError():
+            return {"retry-after": "5"}
+        case RequestRunningError():
+            return {"retry-after": "1"}
+    return None
 
 
 def _detail(error: CoursewireError) -> str:
@@ -267,7 +310,7 @@ def _of_defect(request: AnyRequest, error: Exception) -> Response[ProblemDocumen
     return answer(INTERNAL, "the service's log says more")
 
 
-EXCEPTION_HANDLERS: ExceptionHandlersMap = {
+_HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Response[ProblemDocument]]] = {
     HTTPException: _of_http,
     CoursewireError: _of_ours,
     RedisConnectionError: _of_storage,
@@ -276,3 +319,30 @@ EXCEPTION_HANDLERS: ExceptionHandlersMap = {
     ReadOnlyError: _of_storage,
     Exception: _of_defect,
 }
+EXCEPTION_HANDLERS = cast("ExceptionHandlersMap", _HANDLERS)
+
+
+class ErrorAnswers(ASGIMiddleware):
+    """Answers what the middleware behind it raises, where the middleware before it can see the
+    answer; the framework would answer further out."""
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Passes the request on."""
+        started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await next_app(scope, receive, send_noting)
+        except Exception as error:
+            if started:
+                raise
+            request: AnyRequest = Request(scope, receive, send)
+            kind = next(kind for kind in type(error).__mro__ if kind in _HANDLERS)
+            response = _HANDLERS[kind](request, error).to_asgi_response(None, request)
+            await response(scope, receive, send)

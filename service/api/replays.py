@@ -7,9 +7,11 @@ from http import HTTPStatus
 from litestar import Controller, Response, delete, get, post
 
 from service.api import cursors, views
+from service.api.audit_trail import ACTION
+from service.api.auth import FOR_SUBSCRIBERS, GivenActor, require_own
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
-from service.api.parsers import identifier, list_of, moment, nullable, one_of
+from service.api.parsers import identifier, list_of, nullable, one_of, timestamp
 from service.api.problems import CONFLICT, EVENT_EXPIRED
 from service.api.requests import (
     PAGE_SIZE,
@@ -23,13 +25,14 @@ from service.api.requests import (
 from service.api.schemas import ReplayList, ReplayView
 from service.bootstrap import Services
 from service.clock import now_ms
+from service.domain.access import Actor
 from service.domain.errors import EventExpiredError, NotFoundError
-from service.domain.events import rfc3339
+from service.domain.events import StoredEvent, is_shown, rfc3339
 from service.domain.identifiers import event_position, position_ms, position_order
 from service.domain.lane import order_key
 from service.domain.replays import REQUESTED, Replay
 from service.domain.subscriptions import EVENT_TYPES, Subscription
-from service.storage.event_log import START
+from service.storage.event_log import START, not_there
 from service.storage.ids import new_id
 from service.storage.lanes import RENDERINGS
 from service.storage.replays import Replayed
@@ -43,11 +46,11 @@ REQUEST: Table = {
         required=True,
     ),
     "since": Field(
-        parser=nullable(moment()),
+        parser=nullable(timestamp()),
         meaning="events that happened at this time or later; null, or left out: all that are kept",
     ),
     "until": Field(
-        parser=nullable(moment()),
+        parser=nullable(timestamp()),
         meaning="events that happened before this time; null, or left out: up to now",
     ),
     "event_types": Field(
@@ -68,10 +71,12 @@ class ReplayController(Controller):
 
     path = "/subscriptions/{subscription_id:str}/replays"
     tags = ["Replays"]  # noqa: RUF012 - Litestar reads it as it is
+    opt = {FOR_SUBSCRIBERS: True}  # noqa: RUF012 - likewise; one's own are seen to by `Access`
 
     @post(
         status_code=HTTPStatus.ACCEPTED,
         summary="Replay events",
+        opt={ACTION: "subscription.replay_requested"},
         response_description="The replay, queued",
         operation_class=reads(body=REQUEST, required=("which",)),
         responses=problems(
@@ -148,6 +153,7 @@ class ReplayController(Controller):
     @delete(
         "/{replay_id:str}",
         summary="Cancel a replay",
+        opt={ACTION: "subscription.replay_cancelled"},
         response_description="It is cancelled",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
@@ -163,6 +169,7 @@ class ReplayController(Controller):
     "/events/{event_id:str}/redeliver",
     status_code=HTTPStatus.ACCEPTED,
     summary="Redeliver an event",
+    opt={FOR_SUBSCRIBERS: True, ACTION: "event.redelivered"},
     response_description="The replay that this is",
     tags=["Replays"],
     operation_class=reads(body=REDELIVERY, required=("subscription_id",)),
@@ -175,22 +182,14 @@ class ReplayController(Controller):
     ),
 )
 async def redeliver(
-    event_id: PathId, document: Document, services: GivenServices
+    event_id: PathId, document: Document, services: GivenServices, actor: GivenActor
 ) -> Response[ReplayView]:
     """Sends a subscription one event once more, whether or not it matches the filter. It is a
     replay of one, and does not wait for others to be read."""
     values = Form(document, REDELIVERY, required=("subscription_id",)).accept()
+    await require_own(actor, services, values["subscription_id"])
     subscription = await services.subscriptions.get(values["subscription_id"])
-    try:
-        event = await services.events.get(event_id)
-    except NotFoundError:
-        place, (_, trimmed) = event_position(event_id), await services.events.bounds()
-        if place is not None and position_order(place[0]) <= position_order(trimmed):
-            raise EventExpiredError(
-                f"the log no longer holds event {event_id}; it holds what happened after "
-                f"{rfc3339(position_ms(trimmed))}"
-            ) from None
-        raise
+    event = await _event(services, actor, event_id)
     (dead,) = await services.dead.get_many(subscription.id, [event.position])
     replay = Replay(
         id=new_id("rpl"),
@@ -207,6 +206,23 @@ async def redeliver(
     )
     await services.replays.create(replay, only)
     return await _accepted(services, replay)
+
+
+async def _event(services: Services, actor: Actor, event_id: str) -> StoredEvent:
+    """An event that this one may see. Raises NotFoundError or EventExpiredError."""
+    try:
+        event = await services.events.get(event_id)
+    except NotFoundError:
+        place, (_, trimmed) = event_position(event_id), await services.events.bounds()
+        if place is None or position_order(place[0]) > position_order(trimmed):
+            raise
+        raise EventExpiredError(
+            f"the log no longer holds event {event_id}; it holds what happened after "
+            f"{rfc3339(position_ms(trimmed))}"
+        ) from None
+    if not is_shown(event, actor.grant):
+        raise NotFoundError(not_there(event_id))
+    return event
 
 
 async def _check_since(

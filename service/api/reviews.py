@@ -8,6 +8,7 @@ from http import HTTPStatus
 from litestar import Controller, Response, get, post
 
 from service.api import cursors, views
+from service.api.audit_trail import ACTION
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import one_of, text
@@ -75,6 +76,7 @@ class ReviewController(Controller):
     @post(
         status_code=HTTPStatus.ACCEPTED,
         summary="Decide on what is held",
+        opt={ACTION: "integration.review_decided"},
         response_description="The decision is taken and will be carried out",
         operation_class=reads(body=DECISION, required=("decision",), headers=PRECONDITION),
         responses=problems(

@@ -237,6 +237,9 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     disabled_reason: Annotated[str | None, _means("why it is disabled")]
+    owner: Annotated[
+        str | None, _means("the API key that created it, of the scope subscriber; null: no such")
+    ]
     pending: Annotated[int, _means("events not yet delivered")]
     dead: Annotated[int, _means("events whose delivery was given up")]
     oldest_pending_at: Annotated[Timestamp | None, _means("when the oldest pending event happened")]
@@ -379,6 +382,65 @@ class EventList(msgspec.Struct, frozen=True):
         str | None,
         _means("pass it as `after` at any later time for what came since; null with order=desc"),
     ]
+
+
+class ApiKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key. `token` is there only in the answer that makes it: nobody can tell it
+    again."""
+
+    id: Annotated[str, _means("its id")]
+    name: Annotated[str, _means("what people call it")]
+    prefix: Annotated[str, _means("what its token begins with, to know a token found somewhere")]
+    scope: Annotated[str, _means("admin, subscriber, read or metrics")]
+    integration_ids: Annotated[
+        tuple[str, ...] | None,
+        _means("integrations whose events a subscriber may see; null: none by id"),
+    ]
+    labels: Annotated[
+        dict[str, str] | None,
+        _means("a subscriber may see events that carry all of these labels; null: none by labels"),
+    ]
+    created_at: Annotated[Timestamp, _means("when it was created")]
+    updated_at: Annotated[Timestamp, _means("when it was last changed")]
+    expires_at: Annotated[Timestamp | None, _means("when it opens nothing any more; null: never")]
+    last_used_at: Annotated[
+        Timestamp | None, _means("when it was last used, to the minute; null: never")
+    ]
+    token: Annotated[
+        str | msgspec.UnsetType, _means("the bearer token; only in the answer that makes it")
+    ] = msgspec.UNSET
+
+
+class ApiKeyList(msgspec.Struct, frozen=True):
+    """A page of API keys in the order of creation; `next` leads on."""
+
+    items: Annotated[list[ApiKeyView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
+
+
+class AuditView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was done."""
+
+    at: Annotated[Timestamp, _means("when")]
+    actor: Annotated[
+        str | None, _means("the API key's id, or `admin token`; null: nobody that is known")
+    ]
+    action: Annotated[str, _means("what was done, such as subscription.updated")]
+    object_id: Annotated[str | None, _means("what it was done to")]
+    fields: Annotated[tuple[str, ...], _means("the names of the fields that were sent")]
+    request_id: Annotated[
+        str | None, _means("the `X-Request-ID` of the answer, which the log's lines carry too")
+    ]
+    address: Annotated[
+        str | None, _means("where the request came from: the client, or the last proxy before us")
+    ]
+
+
+class AuditList(msgspec.Struct, frozen=True):
+    """A page of the audit trail, the newest entry first; `next` leads on."""
+
+    items: Annotated[list[AuditView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class Health(msgspec.Struct, frozen=True):

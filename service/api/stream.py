@@ -14,13 +14,15 @@ from litestar.response import Stream
 from redis.exceptions import RedisError
 
 from service.api import cursors
+from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.events import FILTERS, PAYLOAD, rendering, starting_place, wanted
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS, expired
 from service.api.requests import AnyRequest, GivenServices, after, query_form
+from service.api.sight import Sight
 from service.domain.errors import EventsExpiredError
-from service.domain.events import EventFilter, StoredEvent, render
+from service.domain.events import StoredEvent, render
 from service.domain.subscriptions import Rendering
 from service.storage.event_log import Place
 from service.storage.tail import Tail
@@ -55,6 +57,7 @@ HEADERS: Table = {
     "/events/stream",
     tags=["Events"],
     summary="Follow the event log",
+    opt={FOR_SUBSCRIBERS: True},
     operation_class=reads(query=QUERY, headers=HEADERS),
     responses={
         200: ResponseSpec(
@@ -73,19 +76,19 @@ HEADERS: Table = {
         ),
     },
 )
-async def stream_events(request: AnyRequest, services: GivenServices) -> Stream:
+async def stream_events(request: AnyRequest, services: GivenServices, actor: GivenActor) -> Stream:
     """Every event in the order of the log, then each new one as it happens. A comment comes every
     15 seconds where nothing else does. A reader that falls behind lags, and is sent nothing more
-    once the log no longer holds what it has not read."""
+    once the log no longer holds what it has not read. It ends with the key it was opened with."""
     query = query_form(request, QUERY).accept()
     place = _last_event_id(request) or query.get("after")
     services.tail.check_room()
-    filters = wanted(query)
+    filters = wanted(query, actor.grant)
     first = await services.events.read(
         await starting_place(services, place), _READ_AT_ONCE, filters
     )
     return Stream(
-        _frames(services.tail, first, filters, rendering(query)),
+        _frames(services.tail, first, Sight(actor, services, filters), rendering(query)),
         media_type=SSE,
         headers={"x-accel-buffering": "no"},  # nginx would gather events for minutes
     )
@@ -102,7 +105,7 @@ def _last_event_id(request: AnyRequest) -> str | None:
 async def _frames(
     tail: Tail,
     first: tuple[list[StoredEvent], Place],
-    filters: EventFilter,
+    sight: Sight,
     rendering: Rendering,
 ) -> AsyncIterator[bytes]:
     """The stream behind a first page, until nobody listens or it cannot go on."""
@@ -125,6 +128,9 @@ async def _frames(
                 if not place.more:
                     silence = loop.time() - spoken
                     await listener.wait(place.position, HEARTBEAT_SECONDS - silence)
+                filters = await sight.filter()
+                if filters is None:
+                    return
                 events, place = await tail.read(place.position, _READ_AT_ONCE, filters)
             except EventsExpiredError as error:
                 yield b"event: error\ndata: %s\n\n" % msgspec.json.encode(expired(error))

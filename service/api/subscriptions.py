@@ -10,6 +10,10 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 
 from service.api import cursors, views
+from service.api.audit_trail import ACTION
+from service.api.auth import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
+from service.api.etags import HEADERS as IF_MATCH
+from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -21,16 +25,16 @@ from service.api.parsers import (
     identifier,
     labels,
     list_of,
-    moment,
     nullable,
     number,
     one_of,
     signing_secret,
     text,
+    timestamp,
     url,
     whole_number,
 )
-from service.api.problems import CONFLICT
+from service.api.problems import CONFLICT, PRECONDITION_FAILED
 from service.api.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -51,10 +55,12 @@ from service.api.schemas import (
 from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
+from service.domain.access import Actor
 from service.domain.errors import ConflictError
 from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.identifiers import event_id
+from service.domain.integrations import Integration
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 from service.domain.signing import (
     MAX_IN_FORCE,
@@ -68,7 +74,13 @@ from service.domain.signing import (
     rotated,
     signature_of,
 )
-from service.domain.subscriptions import EVENT_TYPES, Format, Payload, Subscription
+from service.domain.subscriptions import (
+    COURSE_EVENT_TYPES,
+    EVENT_TYPES,
+    Format,
+    Payload,
+    Subscription,
+)
 from service.storage.attempts import Attempt
 from service.storage.ids import event_suffixes, new_id
 from service.storage.subscriptions import new_secret
@@ -181,7 +193,7 @@ FIELDS: Table = {
 REQUIRED = ("url",)
 READ_ONLY = (
     *("id", "created_at", "updated_at", "public_key", "state", "disabled_reason"),
-    *("pending", "dead", "oldest_pending_at"),
+    *("pending", "dead", "oldest_pending_at", "owner"),
 )
 ROTATION: Table = {
     "overlap_seconds": Field(
@@ -199,7 +211,7 @@ ROTATION: Table = {
 }
 SKIPPING: Table = {
     "until": Field(
-        parser=nullable(moment()),
+        parser=nullable(timestamp()),
         meaning="skip events that happened up to this time; null, or left out: all there are",
     ),
 }
@@ -211,9 +223,11 @@ class SubscriptionController(Controller):
 
     path = "/subscriptions"
     tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
+    opt = {FOR_SUBSCRIBERS: True}  # noqa: RUF012 - likewise; one's own are seen to by `Access`
 
     @post(
         summary="Create a subscription",
+        opt={ACTION: "subscription.created"},
         response_description="The new subscription, with its secret",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
@@ -221,12 +235,12 @@ class SubscriptionController(Controller):
         ),
     )
     async def create(
-        self, document: Document, services: GivenServices
+        self, document: Document, services: GivenServices, actor: GivenActor
     ) -> Response[SubscriptionView]:
         """Events from now on reach it, or from where `from` says. The answer carries its secret,
         or for ed25519 the public key; the private one is never returned."""
         form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
-        await _check(form, services)
+        await _check(form, services, actor)
         _check_secret(form)
         values = form.accept()
         begins = values.pop("from", NOW)
@@ -239,17 +253,17 @@ class SubscriptionController(Controller):
             updated_at=now,
             public_key=read_secret(secret).public_key,
             header_names=tuple(extra),
+            owner=actor.owner,
             **values,
         )
         if begins == NOW:
             await services.subscriptions.create(subscription, [secret], extra)
         else:
             since = None if begins == OLDEST else begins
-            await services.backlog.create(subscription, [secret], extra, since)
-        return Response(
-            await _shown(services, subscription, secret),
-            headers={"location": f"/v1/subscriptions/{subscription.id}"},
-        )
+            await services.backlog.create(subscription, [secret], extra, since, actor.grant)
+        shown = await _shown(services, subscription, secret)
+        shown.set_header("location", f"/v1/subscriptions/{subscription.id}")
+        return shown
 
     @get(
         summary="List subscriptions",
@@ -257,12 +271,16 @@ class SubscriptionController(Controller):
         operation_class=reads(query=PAGE),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> SubscriptionList:
-        """In the order of creation."""
+    async def index(
+        self, request: AnyRequest, services: GivenServices, actor: GivenActor
+    ) -> SubscriptionList:
+        """In the order of creation; to a subscriber, its own."""
         query = query_form(request, PAGE).accept()
-        found, position = await services.subscriptions.page(
-            query.get("limit", PAGE_SIZE), query.get("after")
-        )
+        limit, place = query.get("limit", PAGE_SIZE), query.get("after")
+        if actor.owner is None:
+            found, position = await services.subscriptions.page(limit, place)
+        else:
+            found, position = await services.subscriptions.page_owned(actor.owner, limit, place)
         depths = await services.lanes.depth_many([one.id for one in found])
         return SubscriptionList(
             [views.subscription(one, depth) for one, depth in zip(found, depths, strict=True)],
@@ -276,20 +294,24 @@ class SubscriptionController(Controller):
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def show(self, subscription_id: PathId, services: GivenServices) -> SubscriptionView:
+    async def show(
+        self, subscription_id: PathId, services: GivenServices
+    ) -> Response[SubscriptionView]:
         """With how much it has not received."""
         return await _shown(services, await services.subscriptions.get(subscription_id))
 
     @patch(
         "/{subscription_id:str}",
         summary="Change a subscription",
+        opt={ACTION: "subscription.updated"},
         response_description="The changed subscription",
-        operation_class=reads(body=FIELDS, editing=True),
+        operation_class=reads(body=FIELDS, editing=True, headers=IF_MATCH),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
             CONFLICT,
+            PRECONDITION_FAILED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -297,19 +319,25 @@ class SubscriptionController(Controller):
         self,
         subscription_id: PathId,
         document: Document,
+        request: AnyRequest,
         services: GivenServices,
-    ) -> SubscriptionView:
+        actor: GivenActor,
+    ) -> Response[SubscriptionView]:
         """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
         and how they are posted changes for pending ones too."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
-        await _check(form, services)
+        await _check(form, services, actor)
         values = form.accept()
         extra = values.pop("headers", None)
         if extra is not None:
             values["header_names"] = tuple(extra)
 
-        def change(subscription: Subscription) -> Subscription:
-            return msgspec.structs.replace(subscription, updated_at=now_ms(), **values)
+        check = precondition(request)
+
+        def change(before: Subscription) -> Subscription:
+            check(before)
+            at = max(now_ms(), before.updated_at + 1)
+            return msgspec.structs.replace(before, updated_at=at, **values)
 
         subscription = await services.subscriptions.update(subscription_id, change, extra)
         return await _shown(services, subscription)
@@ -317,17 +345,21 @@ class SubscriptionController(Controller):
     @delete(
         "/{subscription_id:str}",
         summary="Delete a subscription",
+        opt={ACTION: "subscription.deleted"},
         response_description="It is deleted",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+        operation_class=reads(headers=IF_MATCH),
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, PRECONDITION_FAILED),
     )
-    async def remove(self, subscription_id: PathId, services: GivenServices) -> None:
+    async def remove(
+        self, subscription_id: PathId, request: AnyRequest, services: GivenServices
+    ) -> None:
         """With everything that it has not received."""
-        await services.subscriptions.delete(subscription_id)
+        await services.subscriptions.delete(subscription_id, precondition(request))
 
     @get(
         "/{subscription_id:str}/secret",
         summary="Show a subscription's secret",
+        opt={SHOWS_SECRETS: True},
         response_description="The secret, or the public key",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
@@ -342,6 +374,7 @@ class SubscriptionController(Controller):
         "/{subscription_id:str}/secret/rotate",
         status_code=HTTPStatus.OK,
         summary="Rotate a subscription's secret",
+        opt={ACTION: "subscription.secret_rotated"},
         response_description="The new secret, or its public key",
         operation_class=reads(body=ROTATION),
         responses=problems(
@@ -354,7 +387,7 @@ class SubscriptionController(Controller):
     )
     async def rotate(
         self, subscription_id: PathId, request: AnyRequest, services: GivenServices
-    ) -> SecretView:
+    ) -> Response[SecretView]:
         """While the old secret overlaps, every push carries a signature of each, the newest
         first. The body may be left out."""
         form = Form(await document_or_empty(request), ROTATION)
@@ -383,18 +416,21 @@ class SubscriptionController(Controller):
             )
             return subscription, after
 
-        _, secrets = await services.subscriptions.rotate(subscription_id, change)
-        return views.secret(secrets)
+        subscription, secrets = await services.subscriptions.rotate(subscription_id, change)
+        return Response(views.secret(secrets), headers=tagged(subscription))
 
     @post(
         "/{subscription_id:str}/resume",
         status_code=HTTPStatus.OK,
         summary="Resume a subscription",
+        opt={ACTION: "subscription.resumed"},
         response_description="The subscription, active again",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
     )
-    async def resume(self, subscription_id: PathId, services: GivenServices) -> SubscriptionView:
+    async def resume(
+        self, subscription_id: PathId, services: GivenServices
+    ) -> Response[SubscriptionView]:
         """Brings one that is paused, parked or disabled back to active. Whatever it has not
         received is due now, retries included; how often each was tried stays counted."""
         subscription = await services.subscriptions.resume(subscription_id, now_ms())
@@ -404,6 +440,7 @@ class SubscriptionController(Controller):
         "/{subscription_id:str}/skip",
         status_code=HTTPStatus.OK,
         summary="Skip pending deliveries",
+        opt={ACTION: "subscription.skipped"},
         response_description="How many were skipped",
         operation_class=reads(body=SKIPPING),
         responses=problems(
@@ -429,6 +466,7 @@ class SubscriptionController(Controller):
         "/{subscription_id:str}/test",
         status_code=HTTPStatus.OK,
         summary="Send a test event",
+        opt={ACTION: "subscription.tested"},
         response_description="The attempt",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
@@ -484,7 +522,7 @@ async def _send_test(
     )
 
 
-async def _check(form: Form, services: Services) -> None:
+async def _check(form: Form, services: Services, actor: Actor) -> None:
     form.check_target("url", services.guard.check_url)
     begins = form.values.get("from", NOW)
     if isinstance(begins, int) and begins > now_ms():
@@ -492,13 +530,26 @@ async def _check(form: Form, services: Services) -> None:
     _check_retries(form, services)
     ids = form.values.get("integration_ids") or ()
     found = await services.integrations.get_many(ids)
-    for index, (integration_id, integration) in enumerate(zip(ids, found, strict=True)):
-        if integration is None:
+    for index, (integration_id, stored) in enumerate(zip(ids, found, strict=True)):
+        if stored is None or not _is_known(actor, stored[0]):
             form.refuse(
                 f"integration_ids[{index}]",
                 f"there is no integration {integration_id}",
                 "register it first, or leave it out",
             )
+    if actor.owner is not None:
+        for index, event_type in enumerate(form.values.get("event_types") or ()):
+            if event_type not in COURSE_EVENT_TYPES:
+                form.refuse(
+                    f"event_types[{index}]",
+                    f"{event_type} is about the service, which is its operator's to know",
+                    f"leave it out; yours are {', '.join(COURSE_EVENT_TYPES)}",
+                )
+
+
+def _is_known(actor: Actor, integration: Integration) -> bool:
+    """Whether someone may know that an integration is there."""
+    return actor.grant is None or actor.grant.covers(integration.id, integration.labels)
 
 
 def _check_secret(form: Form) -> None:
@@ -534,6 +585,6 @@ def _check_retries(form: Form, services: Services) -> None:
 
 async def _shown(
     services: Services, subscription: Subscription, secret: str | None = None
-) -> SubscriptionView:
+) -> Response[SubscriptionView]:
     (depth,) = await services.lanes.depth_many([subscription.id])
-    return views.subscription(subscription, depth, secret)
+    return Response(views.subscription(subscription, depth, secret), headers=tagged(subscription))

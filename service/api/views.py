@@ -9,6 +9,7 @@ import msgspec
 from service.api import checks, schemas
 from service.domain import integrations as walking
 from service.domain import subscriptions as matching
+from service.domain.access import NOTHING
 from service.domain.events import rfc3339
 from service.domain.identifiers import position_ms
 from service.domain.integrations import (
@@ -21,7 +22,9 @@ from service.domain.integrations import (
 from service.domain.replays import Replay, ReplayProgress
 from service.domain.signing import Signature, SigningSecret, read_secret, signature_of
 from service.domain.subscriptions import Subscription
+from service.storage.api_keys import StoredKey, token_prefix
 from service.storage.attempts import Attempt, Delivery
+from service.storage.audit import AuditEntry
 from service.storage.catalogue import CourseRow
 from service.storage.lanes import LaneDepth
 from service.storage.reviews import HeldChange, Review
@@ -182,6 +185,7 @@ def subscription(
         paused=one.paused,
         created_at=rfc3339(one.created_at),
         updated_at=rfc3339(one.updated_at),
+        owner=one.owner,
         state=matching.state_of(one, parked=depth.parked),
         disabled_reason=one.disabled_reason,
         pending=depth.pending,
@@ -220,6 +224,39 @@ def _ending_secret(secret: str, expires_at: int) -> schemas.EndingSecretView:
 def _secret_to_show(secret: str) -> str | None:
     """None instead of a private key, which only the service needs."""
     return secret if signature_of(secret) is Signature.HMAC else None
+
+
+def api_key(stored: StoredKey, token: str | None = None) -> schemas.ApiKeyView:
+    """An API key; with its `token` only in the answer that makes it."""
+    one = stored.key
+    grant = one.grant or NOTHING
+    return schemas.ApiKeyView(
+        id=one.id,
+        name=one.name,
+        prefix=token_prefix(one.id),
+        scope=one.scope,
+        integration_ids=grant.integration_ids or None,
+        labels=grant.labels,
+        created_at=rfc3339(one.created_at),
+        updated_at=rfc3339(one.updated_at),
+        expires_at=moment(one.expires_at),
+        last_used_at=moment(stored.last_used_at),
+        token=msgspec.UNSET if token is None else token,
+    )
+
+
+def audit(one: AuditEntry) -> schemas.AuditView:
+    """An entry of the audit trail."""
+    deed = one.deed
+    return schemas.AuditView(
+        at=rfc3339(one.at),
+        actor=deed.actor,
+        action=deed.action,
+        object_id=deed.object_id,
+        fields=deed.fields,
+        request_id=deed.request_id,
+        address=deed.address,
+    )
 
 
 def attempt(one: Attempt) -> schemas.AttemptView:

@@ -47,6 +47,14 @@ class CredentialInUseError(ConflictError):
     """Integrations still use this credential."""
 
 
+class RequestRunningError(CoursewireError):
+    """The same request is being answered at this moment: try again shortly."""
+
+
+class IdempotencyMismatchError(CoursewireError):
+    """The Idempotency-Key was used with another path or body: each request needs one of its own."""
+
+
 class PreconditionFailedError(CoursewireError):
     """What the request builds on has changed since it was shown."""
 
@@ -57,6 +65,23 @@ class PreconditionRequiredError(CoursewireError):
 
 class StaleReviewError(PreconditionFailedError):
     """What is held has changed since it was shown: look at it again."""
+
+
+class ForbiddenError(CoursewireError):
+    """This token may not do that."""
+
+
+class NotAuthenticatedError(CoursewireError):
+    """The request carries no valid token."""
+
+
+class TooManyFailuresError(CoursewireError):
+    """Too many wrong tokens came from this address."""
+
+    def __init__(self, retry_after: int) -> None:
+        """`retry_after` is the number of seconds after which another is looked at."""
+        super().__init__(f"too many wrong tokens came from this address; wait {retry_after} s")
+        self.retry_after = retry_after
 
 
 class TargetRefusedError(CoursewireError):

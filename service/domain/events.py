@@ -9,8 +9,9 @@ from typing import Literal
 
 import msgspec
 
+from service.domain.access import Grant
 from service.domain.identifiers import position_ms
-from service.domain.subscriptions import Format, Matcher, Payload, Rendering
+from service.domain.subscriptions import Format, Matcher, Payload, Rendering, Subscription
 
 SCHEMA_VERSION = 1
 MAX_BODY_BYTES = 262_144  # a larger body goes without its course
@@ -61,11 +62,12 @@ class EventHead(msgspec.Struct, frozen=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events someone wants to read; None means all."""
+    """Which events someone wants to read, and by `grant` may; None means all."""
 
     types: frozenset[str] | None = None
     integration_id: str | None = None
     course_id: str | None = None
+    grant: Grant | None = None
 
     def takes(self, event: StoredEvent) -> bool:
         """Whether the event is wanted."""
@@ -73,27 +75,34 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
             (self.types is None or event.type in self.types)
             and (self.integration_id is None or event.integration_id == self.integration_id)
             and (self.course_id is None or event.course_id == self.course_id)
+            and is_shown(event, self.grant)
         )
 
 
-class _Matched(msgspec.Struct, frozen=True):
-    """What of an event's facts a subscription may ask for."""
+class _Facts(msgspec.Struct, frozen=True):
+    """The part of an event's facts that filters and grants look at."""
 
     labels: dict[str, str] = {}
     changed: tuple[str, ...] = ()
 
 
-def matches(matcher: Matcher, event: EventHead) -> bool:
-    """Whether the one subscription in `matcher` wants the event."""
-    facts = _decode_matched(event.facts)
-    return bool(
-        matcher.lanes(
+class Selection:
+    """Which events of the past a subscription wants, and by `grant` may have (None: all)."""
+
+    def __init__(self, subscription: Subscription, grant: Grant | None) -> None:
+        self._matcher = Matcher(0, [msgspec.structs.replace(subscription, owner=None)])
+        self._grant = grant
+
+    def takes(self, event: EventHead) -> bool:
+        """Whether the subscription is sent the event."""
+        facts = _decode_part(event.facts)
+        wanted = self._matcher.lanes(
             event_type=event.type,
             integration_id=event.integration_id,
             labels=facts.labels,
             changed=facts.changed,
         )
-    )
+        return bool(wanted) and is_shown(event, self._grant)
 
 
 class CourseData(msgspec.Struct, kw_only=True):
@@ -147,7 +156,16 @@ CONTENT_TYPES: Mapping[Format, str] = {  # of the bodies
 
 _encode = msgspec.json.encode
 _decode_facts = msgspec.json.Decoder(CourseFacts).decode
-_decode_matched = msgspec.json.Decoder(_Matched).decode
+_decode_part = msgspec.json.Decoder(_Facts).decode
+
+
+def is_shown(event: StoredEvent | EventHead, grant: Grant | None) -> bool:
+    """Whether a grant lets an event be seen, by the labels that the event carries; None: it
+    does."""
+    if grant is None:
+        return True
+    labels = _decode_part(event.facts).labels if grant.labels else {}
+    return grant.shows(event.type, event.integration_id, labels)
 
 
 @lru_cache(maxsize=1024)  # events committed together share their time

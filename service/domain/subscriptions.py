@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from service.domain.access import NOTHING, ApiKey
 from service.domain.retry import DEFAULT_SCHEDULE
 from service.domain.signing import Signature
 
@@ -64,6 +65,9 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     `public_key` is that of an ed25519 subscription's newest secret. The script that stores a
     secret stores it too, so both are always of one kind.
 
+    `owner` is the API key that created it and whose grant limits what it gets, None if it is the
+    operator's.
+
     `None` filters mean all: every `course.*` event, every integration, any labels, any
     changed path. Operational events come only when named. Times are epoch ms.
     """
@@ -87,6 +91,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_second: float | None = None
     paused: bool = False
     disabled_reason: str | None = None
+    owner: str | None = None
 
     @property
     def signature(self) -> Signature:
@@ -123,19 +128,32 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 class Matcher:
-    """A snapshot of all subscriptions, asked once per event.
+    """A snapshot of all subscriptions and of the API keys that own some, asked once per event.
 
     Subscriptions are first narrowed by integration and type, which a whole page has in
     common, so that an event costs only the subscriptions that may want it.
     """
 
-    def __init__(self, version: int, subscriptions: Iterable[Subscription]) -> None:
+    def __init__(
+        self,
+        version: int,
+        subscriptions: Iterable[Subscription],
+        api_keys: Iterable[ApiKey] = (),
+        now_ms: int = 0,
+    ) -> None:
         self.version = version
         self._subscriptions = tuple(subscriptions)
+        valid = [key for key in api_keys if key.is_valid(now_ms)]
+        self._grants = {key.id: key.grant or NOTHING for key in valid}
+        self._expires_at = min((key.expires_at for key in valid if key.expires_at), default=None)
         self._narrowed: dict[
             tuple[str, str, frozenset[tuple[str, str]]],
             tuple[tuple[Lane, frozenset[str] | None], ...],
         ] = {}
+
+    def has_expired(self, now_ms: int) -> bool:
+        """Whether one of the keys that were valid no longer is."""
+        return self._expires_at is not None and now_ms >= self._expires_at
 
     def lanes(
         self,
@@ -160,11 +178,24 @@ class Matcher:
                 )
                 for subscription in self._subscriptions
                 if _wants(subscription, event_type, integration_id, labels)
+                and self._may_get(subscription, event_type, integration_id, labels)
             )
         if event_type != "course.updated":
             return tuple(lane for lane, _ in candidates)
         paths = frozenset(changed)
         return tuple(lane for lane, wanted in candidates if wanted is None or wanted & paths)
+
+    def _may_get(
+        self,
+        subscription: Subscription,
+        event_type: str,
+        integration_id: str,
+        labels: Mapping[str, str],
+    ) -> bool:
+        if subscription.owner is None:
+            return True
+        grant = self._grants.get(subscription.owner, NOTHING)
+        return grant.shows(event_type, integration_id, labels)
 
 
 def _wants(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from service.domain.access import Grant
 from service.domain.errors import ConflictError
-from service.domain.events import matches
+from service.domain.events import Selection
 from service.domain.lane import order_key
-from service.domain.subscriptions import Matcher, Subscription
+from service.domain.subscriptions import Subscription
 from service.storage import keys
 from service.storage.event_log import EventLog
 from service.storage.lanes import RENDERINGS
@@ -43,27 +44,28 @@ class Backlog:
         secrets: Sequence[str],
         headers: Mapping[str, str],
         since: int | None,
+        grant: Grant | None = None,
     ) -> None:
         """Stores a new subscription whose lane holds what matches of the log from `since` on
-        (epoch ms; None: all that is retained)."""
-        matcher = Matcher(0, [subscription])
+        (epoch ms; None: all that is retained) and may be seen by `grant`."""
+        selection = Selection(subscription, grant)
         start = "-" if since is None else str(since)
         held = 0
         for _ in range(_MAX_ROUNDS):
-            start, held = await self._catch_up(subscription, matcher, start, held)
+            start, held = await self._catch_up(subscription, selection, start, held)
             if await self._subscriptions.create(subscription, secrets, headers, read_up_to=start):
                 return
         await self._redis.unlink(keys.lane(subscription.id))
         raise ConflictError("events come too fast to begin anywhere but now: try again")
 
     async def _catch_up(
-        self, subscription: Subscription, matcher: Matcher, start: str, held: int
+        self, subscription: Subscription, selection: Selection, start: str, held: int
     ) -> tuple[str, int]:
         """Reads to the end of the log; returns from where it goes on, and how much the lane
         holds."""
         while True:
             found = await self._log.scan(start, "+", _SCANNED_AT_ONCE)
-            wanted = [event for event in found if matches(matcher, event)]
+            wanted = [event for event in found if selection.takes(event)]
             if wanted:
                 arguments: list[str | int] = [_LIFETIME_SECONDS, held]
                 for event in wanted:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _EDITS_TRIED = 20  # times an edit starts again because another came first
 
+_STALE = -2  # what the deleting script says where the record is no longer as read
+
 _decode = msgspec.json.Decoder(Credential).decode
 _decode_integration = msgspec.json.Decoder(Integration).decode
 
@@ -159,11 +161,20 @@ class CredentialStore:
                 return after
         raise ConflictError(f"others are editing credential {credential_id}: try again")
 
-    async def delete(self, credential_id: str) -> None:
-        """Deletes a credential. Raises NotFoundError, or CredentialInUseError."""
-        uses = await self._delete(
-            keys=[keys.credential(credential_id), keys.CREDENTIALS], args=[credential_id]
-        )
+    async def delete(
+        self, credential_id: str, check: Callable[[Credential], None] | None = None
+    ) -> None:
+        """Deletes a credential unless `check` raises. Raises NotFoundError, or
+        CredentialInUseError."""
+        uses = _STALE
+        while uses == _STALE:
+            record = b"" if check is None else await self._record(credential_id)
+            if check is not None:
+                check(_decode(record))
+            uses = await self._delete(
+                keys=[keys.credential(credential_id), keys.CREDENTIALS],
+                args=[credential_id, record],
+            )
         if uses < 0:
             raise NotFoundError(f"there is no credential {credential_id}")
         if uses > 0:

@@ -46,7 +46,7 @@ class EventLog:
             (event,) = await self.get_many([place[0]])
             if event is not None and event.id == identifier:
                 return event
-        raise NotFoundError(f"there is no event {identifier}, or it is older than the retention")
+        raise NotFoundError(not_there(identifier))
 
     async def get_many(self, positions: Sequence[str]) -> list[StoredEvent | None]:
         """The events at `positions`, None where the log no longer holds one."""
@@ -159,6 +159,11 @@ class EventLog:
         in a crash. Whoever comes from there has seen what is left."""
         last, _ = await self.bounds()
         return min(position, last, key=position_order)
+
+
+def not_there(identifier: str) -> str:
+    """What is said of an event that is not found."""
+    return f"there is no event {identifier}, or it is older than the retention"
 
 
 def read_event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:

@@ -163,14 +163,19 @@ class IntegrationStore:
                 return after
         raise ConflictError(f"others are editing integration {integration_id}: try again")
 
-    async def delete(self, integration_id: str) -> None:
-        """Deletes an integration and ends its epoch; events already on lanes still go out.
+    async def delete(
+        self, integration_id: str, check: Callable[[Integration], None] | None = None
+    ) -> None:
+        """Deletes an integration unless `check` raises, and ends its epoch; events already on
+        lanes still go out.
 
         Raises NotFoundError.
         """
         for _ in range(_EDITS_TRIED):
             record, epoch, walk_id = await self._record(integration_id)
             integration = _decode(record)
+            if check is not None:
+                check(integration)
             credential_record, credential = await self._credential(integration.credential_id)
             (status,) = await self._delete(
                 keys=[

@@ -8,7 +8,8 @@ CREDENTIALS = "cw:credentials"  # zset: credential id -> created ms
 INTEGRATIONS = "cw:integrations"  # zset: integration id -> created ms
 UPSTREAMS = "cw:upstreams"  # hash: "base_url upstream_id" -> integration id
 SUBSCRIPTIONS = "cw:subscriptions"  # zset: subscription id -> created ms
-SUBSCRIPTIONS_VERSION = "cw:subscriptions:version"  # integer, grows with every edit of any
+SUBSCRIPTIONS_VERSION = "cw:subscriptions:version"  # integer, grows with edits of API keys too
+API_KEYS = "cw:api_keys"  # zset: API key id -> created ms
 
 
 def credential(credential_id: str) -> str:
@@ -27,6 +28,20 @@ def integration(integration_id: str) -> str:
 def subscription(subscription_id: str) -> str:
     """Hash: `record` (JSON), `secrets` (sealed JSON), `headers` (sealed JSON)."""
     return f"cw:subscription:{subscription_id}"
+
+
+AUDIT = "cw:audit"  # stream: who changed what; the newest ten thousand
+
+
+def api_key(key_id: str) -> str:
+    """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms)."""
+    return f"cw:api_key:{key_id}"
+
+
+def reply(name: str) -> str:
+    """String: the answer to a request with an idempotency key, sealed; `name` is a digest of actor
+    and key. Expires after a day; 3 minutes while the request is running."""
+    return f"cw:reply:{name}"
 
 
 # --- the catalogue: one epoch of an integration ---------------------------------------------
@@ -250,6 +265,9 @@ def rq_failed(name: str) -> str:
 
 # Keys that may live without an expiry; a test fails on any other.
 LASTING = (
+    "cw:api_key:",
+    "cw:api_keys",
+    "cw:audit",
     "cw:credential:",
     "cw:credentials",
     "cw:integration:",

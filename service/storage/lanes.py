@@ -35,6 +35,7 @@ RENDERINGS: dict[Rendering, str] = {  # one letter each, for every entry of a la
 }
 _BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
 EXPIRED = "the event is older than the retention"
+NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
 MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
 Due = Literal["now", "later", "held", "never"]

@@ -1,7 +1,8 @@
-"""Keeps a snapshot of the subscriptions for matching events."""
+"""Keeps a snapshot of the subscriptions, and of what their owners may see, for matching events."""
 
 from __future__ import annotations
 
+from service.clock import now_ms
 from service.domain.subscriptions import Matcher
 from service.storage.subscriptions import SubscriptionStore
 
@@ -14,8 +15,9 @@ class Matchers:
         self._current: Matcher | None = None
 
     async def current(self, *, fresh: bool = False) -> Matcher:
-        """The snapshot in use, or a `fresh` one."""
-        if self._current is None or fresh:
-            version, subscriptions = await self._subscriptions.all_for_matching()
-            self._current = Matcher(version, subscriptions)
-        return self._current
+        """The snapshot in use, or a `fresh` one: also once an API key in it has expired."""
+        current, now = self._current, now_ms()
+        if current is None or fresh or current.has_expired(now):
+            version, subscriptions, api_keys = await self._subscriptions.all_for_matching()
+            current = self._current = Matcher(version, subscriptions, api_keys, now)
+        return current

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service.domain.access import ApiKey
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.signing import Signature, SigningSecret, make_secret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 _EDITS_TRIED = 20  # times an edit starts again because another came first
 _SECRET_BYTES = 32
+_SCANNED_AT_ONCE = 500  # subscriptions looked through for those of one owner
 
 _decode = msgspec.json.Decoder(Subscription).decode
+_decode_api_key = msgspec.json.Decoder(ApiKey).decode
 _decode_secrets = msgspec.json.Decoder(list[SigningSecret]).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _encode = msgspec.json.encode
@@ -98,6 +101,20 @@ class SubscriptionStore:
         ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
         found = await self.get_many(ids)
         return [subscription for subscription in found if subscription is not None], position
+
+    async def page_owned(
+        self, owner: str, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Subscription], IndexPosition | None]:
+        """Like `page`, of those that `owner` created alone. It looks through all of them."""
+        owned: list[Subscription] = []
+        while True:
+            page, after = await self.page(_SCANNED_AT_ONCE, after)
+            owned += [one for one in page if one.owner == owner]
+            if len(owned) > limit:
+                last = owned[limit - 1]
+                return owned[:limit], IndexPosition(last.created_at, last.id)
+            if after is None:
+                return owned, None
 
     async def update(
         self,
@@ -176,9 +193,43 @@ class SubscriptionStore:
                 return after
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
 
-    async def delete(self, subscription_id: str) -> None:
-        """Deletes a subscription with its lane. Raises NotFoundError."""
-        deleted = await self._delete(
+    async def delete(
+        self, subscription_id: str, check: Callable[[Subscription], None] | None = None
+    ) -> None:
+        """Deletes a subscription with its lane unless `check` raises. Raises NotFoundError."""
+        while not await self._deleted(subscription_id, check):
+            pass  # it was edited in between
+
+    async def secrets(self, subscription_id: str) -> list[SigningSecret]:
+        """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
+        NotFoundError or SealError."""
+        return self._opened(subscription_id, await self._field(subscription_id, "secrets"))
+
+    async def headers(self, subscription_id: str) -> dict[str, str]:
+        """The headers to send with each push. Raises NotFoundError or SealError."""
+        sealed = await self._field(subscription_id, "headers")
+        return _decode_headers(self._sealer.open(sealed, _owner(subscription_id, "headers")))
+
+    async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
+        """Every subscription and every API key, and the version that all of them together
+        have."""
+        version, records, api_keys = await self._read_all(
+            keys=[keys.SUBSCRIPTIONS_VERSION, keys.SUBSCRIPTIONS, keys.API_KEYS],
+            args=[keys.subscription(""), keys.api_key("")],
+        )
+        return (
+            int(version),
+            [_decode(record) for record in records],
+            [_decode_api_key(record) for record in api_keys],
+        )
+
+    async def _deleted(
+        self, subscription_id: str, check: Callable[[Subscription], None] | None
+    ) -> bool:
+        record = b"" if check is None else await self._field(subscription_id, "record")
+        if check is not None:
+            check(_decode(record))
+        status = await self._delete(
             keys=[
                 keys.subscription(subscription_id),
                 keys.SUBSCRIPTIONS,
@@ -200,27 +251,11 @@ class SubscriptionStore:
                 keys.replayed_failing(subscription_id),
                 keys.replay_queue(subscription_id),
             ],
-            args=[subscription_id, keys.replay(subscription_id, "")],
+            args=[subscription_id, record, keys.replay(subscription_id, "")],
         )
-        if not deleted:
+        if status == 0:
             raise _not_found(subscription_id)
-
-    async def secrets(self, subscription_id: str) -> list[SigningSecret]:
-        """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
-        NotFoundError or SealError."""
-        return self._opened(subscription_id, await self._field(subscription_id, "secrets"))
-
-    async def headers(self, subscription_id: str) -> dict[str, str]:
-        """The headers to send with each push. Raises NotFoundError or SealError."""
-        sealed = await self._field(subscription_id, "headers")
-        return _decode_headers(self._sealer.open(sealed, _owner(subscription_id, "headers")))
-
-    async def all_for_matching(self) -> tuple[int, list[Subscription]]:
-        """Every subscription, and the version that all of them together have."""
-        version, *records = await self._read_all(
-            keys=[keys.SUBSCRIPTIONS_VERSION, keys.SUBSCRIPTIONS], args=[keys.subscription("")]
-        )
-        return int(version), [_decode(record) for record in records]
+        return bool(status == 1)
 
     async def _store(
         self,

@@ -57,7 +57,42 @@ async def test_registrations_come_and_go_without_a_trace(client, redis) -> None:
         assert await redis.ttl(key) > 0 or key.decode().startswith(keys.LASTING), key
     for path in (integration, subscription, credential):
         assert (await client.delete(path)).status_code == 204
-    assert await redis.keys() == [keys.SUBSCRIPTIONS_VERSION.encode()]
+    assert set(await redis.keys()) == {keys.SUBSCRIPTIONS_VERSION.encode(), keys.AUDIT.encode()}
+
+
+async def test_a_subscriber_comes_and_goes(client, redis) -> None:
+    wanted = {"name": "tenant", "scope": "subscriber", "labels": {"tenant": "a"}}
+    key = (await client.post("/v1/api-keys", json=wanted)).json()
+    token = {"authorization": f"Bearer {key['token']}"}
+    made = [
+        await client.post(
+            "/v1/subscriptions",
+            json={"url": "https://r.example"},
+            headers={**token, "idempotency-key": "one"},
+        )
+        for _ in range(2)
+    ]
+    assert made[0].status_code == 201, made[0].text
+    assert made[0].content == made[1].content
+    assert made[1].headers["idempotency-replayed"] == "true"
+    path, tag = made[0].headers["location"], made[0].headers["etag"]
+    assert (await client.patch(path, json={"paused": True})).status_code == 200
+    stale = await client.delete(path, headers={**token, "if-match": tag})
+    assert stale.status_code == 412
+    assert (await client.delete(path, headers=token)).status_code == 204
+    (shown,) = (await client.get("/v1/api-keys")).json()["items"]
+    assert shown["last_used_at"] is not None
+    assert (await client.delete(f"/v1/api-keys/{key['id']}")).status_code == 204
+    actions = [one["action"] for one in (await client.get("/v1/audit")).json()["items"]]
+    assert actions == [
+        "api_key.revoked",
+        "subscription.deleted",
+        "subscription.updated",
+        "subscription.created",
+        "api_key.created",
+    ]
+    for name in await redis.keys():
+        assert await redis.ttl(name) > 0 or name.decode().startswith(keys.LASTING), name
 
 
 async def test_the_status_is_read_from_the_server(client, redis) -> None:

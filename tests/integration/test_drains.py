@@ -8,12 +8,15 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
+from service.domain.access import ApiKey, Grant, Scope
 from service.domain.errors import SealError
 from service.domain.events import CONTENT_TYPES, render
 from service.domain.signing import Signature, read_public_key, read_secret, rotated
 from service.domain.subscriptions import Format, Payload, Rendering
 from service.domain.verification import fault
 from service.storage import keys
+from service.storage.ids import new_id
+from service.storage.lanes import NOT_GRANTED
 from service.storage.subscriptions import new_secret
 from workers.deliverer import deliver_batch
 
@@ -374,3 +377,69 @@ async def test_a_subscription_deleted_during_a_turn_ends_it_quietly(subscribe, h
     hook.gate.set()
     await turn
     assert hook.courses() == ["c1"]
+
+
+# --- grants of owners -----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def owner(services):
+    key = ApiKey(
+        id=new_id("key"),
+        name="tenant",
+        scope=Scope.SUBSCRIBER,
+        created_at=1,
+        updated_at=1,
+        grant=Grant(integration_ids=("int_a",)),
+    )
+    await services.api_keys.create(key)
+    return key.id
+
+
+async def narrow(services, owner: str) -> None:
+    await services.api_keys.update(
+        owner,
+        lambda key: msgspec.structs.replace(key, grant=Grant(integration_ids=("int_b",))),
+    )
+
+
+async def test_what_is_granted_is_sent(subscribe, hook, owner):
+    harness = await subscribe(owner=owner)
+    await harness.emit("c1")
+    await harness.turn()
+    assert hook.courses() == ["c1"]
+
+
+@pytest.mark.parametrize(
+    "withdraw", [narrow, lambda services, owner: services.api_keys.revoke(owner)]
+)
+async def test_what_is_pending_dies_with_its_grant(subscribe, hook, owner, services, withdraw):
+    harness = await subscribe(owner=owner)
+    hook.answer = lambda _event: 500
+    await harness.emit("failed")
+    await harness.turn()
+    await harness.emit("c1", "c1", "c2")
+    await withdraw(services, owner)
+    await harness.make_retries_due()
+    await harness.turn()
+    assert hook.courses() == ["failed"]
+    depth = await harness.depth()
+    assert (depth.pending, depth.dead) == (0, 4)
+    assert {one.reason for one in await harness.deliveries(state="dead")} == {NOT_GRANTED}
+
+
+async def test_a_grant_that_goes_during_a_turn_stops_it(
+    subscribe, hook, owner, services, monkeypatch
+):
+    monkeypatch.setattr("workers.deliverer.SECRETS_SECONDS", 0.0)
+    harness = await subscribe(owner=owner, max_concurrency=1)
+    await harness.emit("c1", "c2", "c3")
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    await services.api_keys.revoke(owner)
+    hook.gate.set()
+    await turn
+    assert hook.courses() == ["c1"]
+    depth = await harness.depth()
+    assert (depth.pending, depth.dead) == (0, 2)

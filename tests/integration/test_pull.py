@@ -19,7 +19,9 @@ import uvicorn
 from redis.asyncio import Redis
 
 from service.api import cursors
+from service.api.sight import Sight
 from service.app import create_app
+from service.domain.access import Actor, Scope
 from service.domain.events import EventFilter, render
 from service.domain.subscriptions import Rendering
 from service.storage import keys
@@ -33,6 +35,7 @@ TOKEN = "admin-token-of-this-test"
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 SUFFIX = "abcdefghjkmn"
 EVERY = EventFilter()
+ADMIN = Actor(name="admin token", scope=Scope.ADMIN)
 
 
 async def append(redis: Redis, course_id: str, position: str = "*", **fields: str) -> str:
@@ -373,7 +376,7 @@ async def test_a_reader_that_lagged_beyond_the_retention_is_told_and_let_go(
     for number in range(1, 31):
         await append(redis, f"c{number}", f"{number}-0")
     first = await services.events.read(None, 1, EVERY)
-    stream = _frames(tail, first, EVERY, Rendering.FULL)
+    stream = _frames(tail, first, Sight(ADMIN, services, EVERY), Rendering.FULL)
     await anext(stream)
     assert b'"course_id":"c1"' in await anext(stream)
     await trim(services, events_before=20)
@@ -414,9 +417,8 @@ async def test_a_quiet_stream_is_kept_alive_and_its_place_moves_on(
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
     tail = Tail(redis, services.events)
     wanted = EventFilter(course_id="none")
-    stream = module._frames(
-        tail, await services.events.read(None, 1, wanted), wanted, Rendering.FULL
-    )
+    first = await services.events.read(None, 1, wanted)
+    stream = module._frames(tail, first, Sight(ADMIN, services, wanted), Rendering.FULL)
     await anext(stream)
     assert await anext(stream) == b":\n\n"
     position = await append(redis, "c1")
@@ -545,3 +547,22 @@ async def test_waiting_requests_are_answered_when_the_api_stops(redis, valkey_ur
     await asyncio.to_thread(api.process.wait)
     assert time.monotonic() - started < 3
     await api.client.aclose()
+
+
+async def test_a_stream_ends_with_the_key_it_was_opened_with(api, redis) -> None:
+    wanted = {"name": "tenant", "scope": "subscriber", "labels": {"tenant": "a"}}
+    key = (await api.client.post("/v1/api-keys", json=wanted)).json()
+    labelled = {"m": msgspec.json.encode({**FACTS, "course_id": "c", "labels": {"tenant": "a"}})}
+    token = {"authorization": f"Bearer {key['token']}"}
+    async with api.stream("?after=latest", **token) as stream:
+        await anext(stream)
+        await listening(redis)
+        await append(redis, "other")
+        await append(redis, "own", **labelled)
+        frame = await anext(stream)
+        while "data" not in frame:
+            frame = await anext(stream)
+        assert json.loads(frame["data"])["data"]["labels"] == {"tenant": "a"}
+        assert (await api.client.delete(f"/v1/api-keys/{key['id']}")).status_code == 204
+        await append(redis, "own", **labelled)
+        assert [frame async for frame in stream if "data" in frame] == []

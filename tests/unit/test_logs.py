@@ -138,6 +138,7 @@ def test_a_missing_secret_is_told_from_a_redacted_one():
         ("https://host/path@2x.png", "https://host/path@2x.png"),
         ("https://host/hook?id=1&token=abc&x=2", "https://host/hook?id=1&token=***&x=2"),
         ("sent Authorization: Bearer abc.def", "sent Authorization: Bearer ***"),
+        ("it is cwk_0a1b_zyxw0987 then", "it is cwk_0a1b_*** then"),
         ("nothing to hide", "nothing to hide"),
     ],
 )

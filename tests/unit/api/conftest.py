@@ -123,6 +123,21 @@ async def client(anonymous) -> AsyncTestClient:
 
 
 @pytest.fixture
+def open_key(client):
+    """Creates an API key and gives it, its token in `headers` for requests."""
+
+    async def open_key(scope="subscriber", **fields):
+        if scope == "subscriber" and "integration_ids" not in fields:
+            fields = {"labels": {"tenant": "a"}, **fields}
+        answer = await client.post("/v1/api-keys", json={"name": "k", "scope": scope, **fields})
+        assert answer.status_code == 201, answer.text
+        key = answer.json()
+        return {**key, "headers": {"authorization": f"Bearer {key['token']}"}}
+
+    return open_key
+
+
+@pytest.fixture
 def problem():
     """Checks that an answer is a problem of a type, and gives it."""
 

@@ -42,6 +42,7 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
     assert created == {
         "url": MINIMAL["url"],
         "description": None,
+        "owner": None,
         "event_types": None,
         "integration_ids": None,
         "labels": None,
@@ -245,7 +246,7 @@ async def test_resuming_brings_back_whatever_stopped_it_and_makes_everything_due
     await redis.xadd(keys.lane(name), {"k": "c", "r": "f"})
     await redis.zadd(keys.lane_retries(name), {"c": 9e15, "d": 8e15})
     await redis.zadd(keys.claimed("lanes"), {name: 9e15})  # held back
-    version, _ = await services.subscriptions.all_for_matching()
+    version, *_ = await services.subscriptions.all_for_matching()
 
     shown = (await client.post(f"{path}/resume")).json()
 

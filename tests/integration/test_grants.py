@@ -1,0 +1,78 @@
+"""What the owners of subscriptions are granted, from the walk to the lane."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from service.domain.access import ApiKey, Grant, Scope
+from service.domain.integrations import Baseline
+from service.storage.ids import new_id
+
+LABELS = {"tenant": "a"}
+EVERY_TYPE = ("course.created", "integration.baseline_completed")
+
+
+@pytest.fixture
+async def open_key(services):
+    async def open_key(**grant) -> str:
+        key = ApiKey(
+            id=new_id("key"),
+            name="k",
+            scope=Scope.SUBSCRIBER,
+            created_at=1,
+            updated_at=1,
+            grant=Grant(**grant),
+        )
+        await services.api_keys.create(key)
+        return key.id
+
+    return open_key
+
+
+@pytest.mark.parametrize("sandbox", [20], indirect=True)
+async def test_lanes_get_what_their_owners_are_granted(register, subscribe, open_key):
+    integration = await register(baseline=Baseline.EMIT, labels=LABELS)
+    wanted = {
+        await open_key(labels=LABELS): 20,
+        await open_key(labels={**LABELS, "region": "eu"}): 0,
+        await open_key(integration_ids=(integration.id,)): 20,
+        await open_key(integration_ids=("int_x",)): 0,
+        "key_gone": 0,
+        None: 21,
+    }
+    lanes = {owner: await subscribe(owner=owner, event_types=EVERY_TYPE) for owner in wanted}
+    await integration.turn()
+    assert {owner: (await lane.depth()).pending for owner, lane in lanes.items()} == wanted
+
+
+@pytest.mark.parametrize("sandbox", [20], indirect=True)
+async def test_a_grant_withdrawn_after_the_snapshot_holds_for_what_is_committed(
+    register, subscribe, open_key, services
+):
+    integration = await register(baseline=Baseline.EMIT, labels=LABELS)
+    revoked, narrowed, kept = [await open_key(labels=LABELS) for _ in range(3)]
+    lanes = [await subscribe(owner=owner) for owner in (revoked, narrowed, kept)]
+    await services.matchers.current(fresh=True)
+    await services.api_keys.revoke(revoked)
+    await services.api_keys.update(
+        narrowed,
+        lambda key: msgspec.structs.replace(key, grant=Grant(integration_ids=("int_x",))),
+    )
+    await integration.turn()
+    assert [(await lane.depth()).pending for lane in lanes] == [0, 0, 20]
+
+
+async def test_a_snapshot_ends_with_the_first_key_that_expires(services, open_key, monkeypatch):
+    owner = await open_key(labels=LABELS)
+    await services.api_keys.update(
+        owner, lambda key: msgspec.structs.replace(key, expires_at=5_000)
+    )
+    at = [4_999]
+    monkeypatch.setattr("service.storage.matchers.now_ms", lambda: at[0])
+    first = await services.matchers.current()
+    assert await services.matchers.current() is first
+    at[0] += 1
+    second = await services.matchers.current()
+    assert second is not first
+    assert await services.matchers.current() is second

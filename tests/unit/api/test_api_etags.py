@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from service.storage import keys
+
+BODIES = {
+    "/v1/credentials": {"name": "a", "base_url": "https://a.example", "api_key": "k"},
+    "/v1/integrations": {
+        "name": "a",
+        "upstream_id": "w:1",
+        "base_url": "https://a.example",
+        "api_key": "k",
+    },
+    "/v1/subscriptions": {"url": "https://r.example"},
+}
+CHANGES = {
+    "/v1/credentials": [{"name": "b"}, {"api_key": "l"}, {}],
+    "/v1/integrations": [{"labels": {"a": "b"}}, {"paused": True}, {}],
+    "/v1/subscriptions": [
+        {"payload": "thin"},
+        {"headers": {"x-a": "1"}},
+        {"headers": {"x-a": "2"}},
+    ],
+}
+
+
+@pytest.fixture(params=BODIES)
+async def created(client, request):
+    answer = await client.post(request.param, json=BODIES[request.param])
+    assert answer.status_code == 201, answer.text
+    return answer
+
+
+@pytest.fixture
+def path(created) -> str:
+    return created.headers["location"]
+
+
+async def test_every_answer_shows_the_etag_and_every_edit_changes_it(client, created, path) -> None:
+    seen = [created.headers["etag"]]
+    assert (await client.get(path)).headers["etag"] == seen[-1]
+    for change in CHANGES[path.rpartition("/")[0]]:
+        answer = await client.patch(path, json=change)
+        assert answer.status_code == 200, answer.text
+        seen.append(answer.headers["etag"])
+        assert (await client.get(path)).headers["etag"] == seen[-1]
+    assert len(set(seen)) == len(seen)
+
+
+async def test_an_edit_of_what_was_not_shown_is_refused(client, created, path, problem) -> None:
+    stale = {"if-match": created.headers["etag"]}
+    first = await client.patch(path, json=CHANGES[path.rpartition("/")[0]][0], headers=stale)
+    assert first.status_code == 200
+    problem(await client.patch(path, json={}, headers=stale), "precondition-failed", 412)
+    problem(await client.delete(path, headers=stale), "precondition-failed", 412)
+    assert (await client.get(path)).headers["etag"] == first.headers["etag"]
+    fresh = {"if-match": f'"other", {first.headers["etag"]}'}
+    assert (await client.delete(path, headers=fresh)).status_code in (204, 409)
+
+
+@pytest.mark.parametrize("value", ['"other"', "", "nonsense", 'W/"other"'])
+async def test_what_matches_nothing_is_refused(client, path, problem, value) -> None:
+    for method in ("PATCH", "DELETE"):
+        answer = await client.request(method, path, json={}, headers={"if-match": value})
+        problem(answer, "precondition-failed", 412)
+
+
+async def test_a_weak_tag_never_matches(client, created, path, problem) -> None:
+    weak = {"if-match": f"W/{created.headers['etag']}"}
+    problem(await client.patch(path, json={}, headers=weak), "precondition-failed", 412)
+
+
+async def test_without_a_tag_or_with_a_star_it_is_done(client, path) -> None:
+    assert (await client.patch(path, json={}, headers={"if-match": "*"})).status_code == 200
+    assert (await client.delete(path, headers={"if-match": "*"})).status_code in (204, 409)
+
+
+async def test_what_is_not_there_is_not_found_whatever_it_builds_on(client, problem) -> None:
+    for collection in BODIES:
+        for method in ("PATCH", "DELETE"):
+            answer = await client.request(
+                method, f"{collection}/x", json={}, headers={"if-match": '"a"'}
+            )
+            problem(answer, "not-found", 404)
+
+
+async def test_counters_leave_the_etag_alone(client, services) -> None:
+    made = await client.post("/v1/integrations", json=BODIES["/v1/integrations"])
+    fields = {"course_count": 5, "watermark": 1, "failures": 2}
+    await services.redis.hset(keys.integration(made.json()["id"]), mapping=fields)
+    shown = await client.get(made.headers["location"])
+    assert (shown.json()["course_count"], shown.headers["etag"]) == (5, made.headers["etag"])
+    made = await client.post("/v1/subscriptions", json=BODIES["/v1/subscriptions"])
+    await services.redis.xadd(keys.lane(made.json()["id"]), {"k": "a", "r": "f"})
+    shown = await client.get(made.headers["location"])
+    assert (shown.json()["pending"], shown.headers["etag"]) == (1, made.headers["etag"])
+
+
+@pytest.mark.parametrize("name", ["subscriptions", "integrations", "credentials"])
+async def test_an_edit_in_between_is_noticed_by_the_script(
+    client, services, monkeypatch, problem, name
+) -> None:
+    """What is compared is what the script finds unchanged."""
+    made = await client.post(f"/v1/{name}", json=BODIES[f"/v1/{name}"])
+    store, tag = getattr(services, name), {"if-match": made.headers["etag"]}
+    key = getattr(keys, name.removesuffix("s"))(made.json()["id"])
+    for script, method in (
+        ({"subscriptions": "_write"}.get(name, "_edit"), "PATCH"),
+        ("_delete", "DELETE"),
+    ):
+        run, edited = getattr(store, script), []
+
+        async def race(run=run, edited=edited, **arguments):
+            if not edited:
+                record = msgspec.json.decode(await services.redis.hget(key, "record"))
+                edited.append({**record, "updated_at": record["updated_at"] + 1})
+                await services.redis.hset(key, "record", msgspec.json.encode(edited[0]))
+            return await run(**arguments)
+
+        monkeypatch.setattr(store, script, race)
+        answer = await client.request(
+            method, f"/v1/{name}/{made.json()['id']}", json={}, headers=tag
+        )
+        problem(answer, "precondition-failed", 412)
+        tag = {"if-match": (await client.get(made.headers["location"])).headers["etag"]}
