@@ -6,6 +6,7 @@ import json
 import msgspec
 import pytest
 
+from service.domain.access import ApiKey, Grant, Scope
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.identifiers import position_ms
 from service.domain.lane import order_key
@@ -13,6 +14,7 @@ from service.domain.replays import Replay
 from service.domain.subscriptions import Payload
 from service.storage import keys
 from service.storage.ids import new_id
+from service.storage.lanes import NOT_GRANTED
 from service.storage.replays import Replayed
 
 
@@ -546,3 +548,36 @@ async def test_at_the_memory_limit_replays_wait_and_deliveries_go_on(subscribe, 
     assert 5_000 < wait <= 15_000
     await harness.turn()
     assert (await progress(harness, replay)).state == "completed"
+
+
+async def test_a_replay_sends_what_its_subscriptions_owner_is_granted_alone(
+    subscribe, hook, services
+):
+    def key(number, grant) -> ApiKey:
+        return ApiKey(
+            id=f"key_{number}",
+            name="tenant",
+            scope=Scope.SUBSCRIBER,
+            created_at=1,
+            updated_at=1,
+            grant=Grant(integration_ids=(grant,)),
+        )
+
+    for number, grant in enumerate(("int_a", "int_b")):
+        await services.api_keys.create(key(number, grant))
+    granted, other = await subscribe(owner="key_0"), await subscribe(owner="key_1")
+    await granted.emit("c1", "c2")
+    await services.lanes.skip(granted.id, None)
+    for which in ("all", "missing"):
+        replay = await ask(granted, which)
+        await granted.turn()
+        assert (await progress(granted, replay)).delivered == (2 if which == "all" else 0)
+        replay = await ask(other, which)
+        await other.turn()
+        assert (await progress(other, replay)).queued == 0
+    replay = await redeliver(other, (await log(other))[0])
+    await other.turn()
+    assert (await progress(other, replay)).dead == 1
+    (dead,) = await other.deliveries(state="dead")
+    assert dead.reason == NOT_GRANTED
+    assert len(hook.received) == 2

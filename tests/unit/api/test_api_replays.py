@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from service.domain.access import Grant
 from service.storage import keys
 from service.storage.lanes import Queue
 
@@ -189,3 +191,32 @@ async def test_the_header_of_replays_is_reserved(client, refused) -> None:
 async def test_replays_are_counted_in_the_metrics(client, path) -> None:
     await client.post(path, json={"which": "all"})
     assert "coursewire_replays_unfinished 1.0" in (await client.get("/metrics")).text
+
+
+async def test_a_subscriber_replays_to_its_own_subscriptions_what_it_may_see(
+    client, services, events, open_key, subscription, problem
+) -> None:
+    sees, sees_not = await open_key(), await open_key()
+    await services.api_keys.update(
+        sees["id"],
+        lambda key: msgspec.structs.replace(key, grant=Grant(integration_ids=("int_a",))),
+    )
+    for key, pending in ((sees, 3), (sees_not, 0)):
+        sent = {"url": "https://hooks.internal/b", "from": "oldest"}
+        own = (await client.post("/v1/subscriptions", json=sent, headers=key["headers"])).json()
+        assert own["pending"] == pending
+        path = f"/v1/events/{events[0].id}/redeliver"
+        answer = await client.post(
+            path, json={"subscription_id": own["id"]}, headers=key["headers"]
+        )
+        if pending:
+            assert answer.status_code == 202
+        else:
+            problem(answer, "not-found", 404)
+        answer = await client.post(
+            path, json={"subscription_id": subscription["id"]}, headers=key["headers"]
+        )
+        problem(answer, "not-found", 404)
+        path = f"/v1/subscriptions/{subscription['id']}/replays"
+        answer = await client.post(path, json={"which": "all"}, headers=key["headers"])
+        problem(answer, "not-found", 404)
