@@ -42,7 +42,7 @@ test-all-pythons: ## Run the tests on each supported Python that is installed
 bench: dev ## Measure time and memory for each course; ARGS='sweep --profile' chooses one
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-check: dev ## Check formatting, lint, types, the import rule and the lock files
+check: dev ## Check formatting, lint, types, the import rule, deployment and the lock files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,6 +50,7 @@ check: dev ## Check formatting, lint, types, the import rule and the lock files
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python deploy/locks.py check
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml
 	$(BIN)/pip check
 
 format: dev ## Format the code and mend what the linter can mend

@@ -28,9 +28,10 @@ from service.api.problems import EXCEPTION_HANDLERS
 from service.api.replays import ReplayController, redeliver
 from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
 from service.api.reviews import ReviewController
-from service.api.status import StatusController
+from service.api.status import ControlController, StatusController
 from service.api.stream import stream_events
 from service.api.subscriptions import SubscriptionController
+from service.api.traffic import Traffic
 from service.bootstrap import Services
 from service.settings import Settings
 
@@ -68,10 +69,12 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             redeliver,
             stream_events,
             StatusController,
+            ControlController,
             ApiKeyController,
             AuditController,
         ],
     )
+    traffic = Traffic()
     app = Litestar(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
@@ -82,10 +85,10 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
         logging_config=None,
-        middleware=[AccessLog()],
+        middleware=[AccessLog(), traffic],
         openapi_config=openapi.config(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"settings": settings}),
+        state=State({"settings": settings, "traffic": traffic}),
     )
     openapi.complete(app)
     return app

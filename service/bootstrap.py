@@ -21,6 +21,7 @@ from service.storage.backlog import Backlog
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
+from service.storage.control import Control
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
 from service.storage.dead import DeadDeliveries
@@ -66,6 +67,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     dead: DeadDeliveries
     attempts: Attempts
     schedule: Schedule
+    control: Control
     leases: Leases
     budgets: Budgets
     memory: Memory
@@ -140,6 +142,7 @@ def assemble(
         dead=dead,
         attempts=Attempts(redis, events, dead),
         schedule=schedule,
+        control=Control(redis),
         leases=Leases(redis),
         budgets=Budgets(redis),
         memory=Memory(redis),
@@ -148,7 +151,7 @@ def assemble(
         retention=Retention(redis),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,
-        metrics=Metrics(redis, counters),
+        metrics=Metrics(redis),
         upstream=upstream,
         receiver=receiver,
     )

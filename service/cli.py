@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
@@ -39,14 +39,18 @@ def up() -> None:
 @coursewire.command()
 def api() -> None:
     """Run the HTTP API alone."""
+    import asyncio
+
     from service import logs
     from service.api.server import serve
     from service.app import create_app
     from service.settings import Settings
+    from service.storage.server import check_server
 
     settings = Settings.from_env(os.environ)
     settings.require("REDIS_URL", "ADMIN_TOKEN", "ENCRYPTION_KEYS")
     logs.configure(settings.log_format, settings.log_level, "api")
+    asyncio.run(check_server(settings.require_redis_url()))
     app = create_app(settings)
     logs.get_logger("api").info("api starting", host=settings.host, port=settings.port)
     serve(app, settings.host, settings.port)
@@ -333,6 +337,73 @@ def demo(*, events: int | None, timeout: float, keep: bool) -> None:
     from service.demo import demo as perform
 
     sys.exit(perform(events=events, timeout=timeout, keep=keep))
+
+
+_URL = click.option(
+    "--url",
+    metavar="URL",
+    help="Where the API is, if not at COURSEWIRE_HOST and COURSEWIRE_PORT.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_WHAT = click.argument("what", required=False, type=click.Choice(["polling", "delivery"]))
+
+
+@coursewire.command()
+@_URL
+@_JSON
+def status(*, url: str | None, as_json: bool) -> None:
+    """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
+    from service import remote
+    from service.settings import Settings
+
+    try:
+        found = remote.Remote(Settings.from_env(os.environ), url).status()
+    except remote.RemoteError as error:
+        click.echo(f"coursewire: {error}", err=True)
+        sys.exit(remote.EXIT_CODES["down"])
+    sys.exit(remote.show_status(found, sys.stdout, as_json=as_json))
+
+
+@coursewire.command()
+@_WHAT
+@_URL
+@_JSON
+def pause(*, what: str | None, url: str | None, as_json: bool) -> None:
+    """Stop polling, delivery or both; nothing is lost meanwhile."""
+    _control("pause", what, url, as_json=as_json)
+
+
+@coursewire.command()
+@_WHAT
+@_URL
+@_JSON
+def resume(*, what: str | None, url: str | None, as_json: bool) -> None:
+    """Start polling, delivery or both again."""
+    _control("resume", what, url, as_json=as_json)
+
+
+def _control(
+    verb: Literal["pause", "resume"], what: str | None, url: str | None, *, as_json: bool
+) -> None:
+    from service import remote
+    from service.settings import Settings
+
+    paused = remote.Remote(Settings.from_env(os.environ), url).control(verb, what)
+    remote.show_paused(paused, sys.stdout, as_json=as_json)
+
+
+@coursewire.command()
+@click.option("--all", "everything", is_flag=True, help="Open every stored secret, not a sample.")
+@_JSON
+def doctor(*, everything: bool, as_json: bool) -> None:
+    """Examine settings, Redis, the parts at work and stored secrets, and say what to do; exit
+    code 0 is all well, 1 warnings, 2 failures.
+    """
+    from service import doctor as examining
+    from service.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    sys.exit(examining.diagnose(settings, sys.stdout, everything=everything, as_json=as_json))
 
 
 def main() -> None:

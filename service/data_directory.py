@@ -10,6 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.domain.errors import StartError
+from service.settings import PREFIX, Settings
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
+ENCRYPTION_KEYS_FILE = "encryption-keys"
+REDIS_URL_FILE = "redis-url"  # there while an embedded server runs
 
 LOCK = "lock"
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
@@ -112,6 +117,30 @@ class DataDirectory:
         finally:
             os.close(directory)
         return path
+
+
+def completed_by_up(settings: Settings) -> Settings:
+    """The settings, with what they leave out as `coursewire up` keeps it in its data directory.
+
+    For commands that look at a service from beside it. Raises StartError where a file there
+    cannot be read, SettingsError where what it says is not usable.
+    """
+    environment = settings.to_environ()
+    for name, field, file in (
+        ("ADMIN_TOKEN", settings.admin_token, ADMIN_TOKEN_FILE),
+        ("ENCRYPTION_KEYS", settings.encryption_keys, ENCRYPTION_KEYS_FILE),
+        ("REDIS_URL", settings.redis_url, REDIS_URL_FILE),
+    ):
+        path = settings.data_dir.expanduser() / file
+        if field:
+            continue
+        try:
+            environment[f"{PREFIX}{name}"] = path.read_text().strip()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StartError(f"{path} cannot be read: {error.strerror}") from error
+    return Settings.from_env(environment)
 
 
 def _is_alive(pid: str) -> bool:

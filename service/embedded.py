@@ -18,7 +18,6 @@ from service.domain.errors import StartError
 HOST = "127.0.0.1"
 DIRECTORY = "valkey"  # inside the data directory
 PASSWORD = "valkey-password"  # noqa: S105 - a file's name
-URL = "redis-url"
 _CONFIG = "valkey.conf"
 _LOG = "valkey.log"
 _LOG_MAX_BYTES = 10 * 1024**2  # a longer log is put aside at start, in place of the one before

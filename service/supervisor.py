@@ -25,14 +25,18 @@ import msgspec
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from service import embedded
-from service.data_directory import ADMIN_TOKEN_FILE, DataDirectory
+from service.data_directory import (
+    ADMIN_TOKEN_FILE,
+    ENCRYPTION_KEYS_FILE,
+    REDIS_URL_FILE,
+    DataDirectory,
+)
 from service.domain.errors import SettingsError, StartError
 from service.embedded import EmbeddedValkey, free_port
 from service.logs import configure, get_logger, wants_colour
 from service.settings import KEY_BYTES, PREFIX, Settings
 from service.storage.connections import open_async
-
-ENCRYPTION_KEYS_FILE = "encryption-keys"
+from service.storage.server import check_server
 
 RESTART_FIRST_SECONDS = 1.0
 RESTART_MAX_SECONDS = 30.0
@@ -167,6 +171,8 @@ class Supervisor:
                 self._outside_redis = self.settings.redis_url
                 if (fault := await redis_fault(self._outside_redis)) is not None:
                     _log.warning(fault)
+                else:
+                    await check_server(self._outside_redis)
             for program in self._programs:
                 self.add(program)
         except BaseException:
@@ -213,7 +219,7 @@ class Supervisor:
             )
         self._children.clear()
         if self._data is not None:
-            (self._data.path / embedded.URL).unlink(missing_ok=True)
+            (self._data.path / REDIS_URL_FILE).unlink(missing_ok=True)
             self._data.release()
             self._data = None
 
@@ -262,7 +268,7 @@ class Supervisor:
         )
         self._children.append(child)
         await _first_answer(valkey, child)
-        data.write_private(embedded.URL, valkey.url + "\n")
+        data.write_private(REDIS_URL_FILE, valkey.url + "\n")
         self.settings = msgspec.structs.replace(self.settings, redis_url=valkey.url)
 
 

@@ -84,6 +84,11 @@ class Committer:
         self.stored = stored
         self.events = 0
         self.moved = False
+        self._uncounted: Counter[str] = Counter()
+
+    def count(self, increments: Counter[str]) -> None:
+        """Adds to the counters with the next commit."""
+        self._uncounted += increments
 
     async def commit(self, portion: Portion, **moved: Any) -> None:
         """Commits what was judged, in parts of bounded size, and moves the progress on.
@@ -126,6 +131,7 @@ class Committer:
                     opening=self._opening(matcher, portion.opening),
                 )
                 increments[field("pages_total")] += portion.is_page
+                increments += self._uncounted
             encoded = msgspec.json.encode(after)
             try:
                 committed = await self._services.catalogue.commit(
@@ -145,6 +151,7 @@ class Committer:
             if committed.lanes_woken:
                 await self._context.dispatcher.dispatch("lanes")
             if last:
+                self._uncounted = Counter()
                 return
             rest = rest[taken:]
 
@@ -255,7 +262,7 @@ class Committer:
             wait_ms=wait_ms,
             queued=self._state.requested_id,
             fields=fields,
-            increments=increments,
+            increments=increments + self._uncounted,
             event=event,
             subscriptions_version=subscriptions_version,
         )

@@ -22,7 +22,9 @@ from service.domain.access import NOTHING, Grant
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
 from service.domain.events import CONTENT_TYPES
+from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
+from service.domain.metrics import delivery_times
 from service.domain.mixing import Mix
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
 from service.domain.signing import Signer
@@ -143,6 +145,7 @@ class Drain:
         self._resumed = self._emptied = b""
         self._version = 0
         self._outdated = False  # the subscription was edited, resumed or emptied: begin anew
+        self._paused = False  # deliveries are, all of them
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
@@ -224,6 +227,7 @@ class Drain:
             secrets = await self._services.subscriptions.secrets(self._subscription.id)
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
+        self._paused = await self._services.control.is_paused("delivery")
         self._signer = Signer(secrets)
         self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
         self._secrets_read_at = time.monotonic()
@@ -248,6 +252,7 @@ class Drain:
         return (
             self._context.draining.is_set()
             or self._outdated
+            or self._paused
             or state_of(self._subscription) is not SubscriptionState.ACTIVE
             or time.monotonic() >= self._ends
             or self._breaker.ready_at > self._now_ms()
@@ -427,6 +432,16 @@ class Drain:
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             self._sent[one.outcome.kind.value] += 1
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
+            if not recorded.entry.replay:  # what is sent again was not late
+                increments.update(
+                    delivery_times(
+                        detected_at=position_ms(one.prepared.event.position),
+                        attempted_at=one.sent_at,
+                        ended_at=one.sent_at + one.outcome.duration_ms,
+                        attempts=one.prepared.sent + 1,
+                        delivered=one.outcome.delivered,
+                    )
+                )
             if recorded.result != "R":
                 increments[_ending(recorded)] += 1
         stands = await self._store_judgement(judgement, increments, ended)

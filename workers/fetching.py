@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Callable
+
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
 from service.domain.integrations import Integration, WalkKind
+from service.domain.metrics import UPSTREAM_REQUEST, observe
+from service.storage.counters import field
 from workers.turn import TurnOverError
 
 DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for how long
@@ -13,7 +19,8 @@ DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for h
 
 class Fetcher:
     """One integration's way to the upstream, for one turn. `place` is the walk's place in the
-    line for the budget, 0 if it is not in one."""
+    line for the budget, 0 if it is not in one; `count` is told what each request adds to the
+    counters."""
 
     def __init__(
         self,
@@ -22,12 +29,14 @@ class Fetcher:
         credential: UpstreamCredential,
         kind: WalkKind,
         place: int,
+        count: Callable[[Counter[str]], None],
     ) -> None:
         self._services = services
         self._integration = integration
         self._credential = credential
         self._kind: WalkKind = kind
         self._place = place
+        self._count = count
 
     async def page(self, query: PageQuery) -> Page:
         """One page. Raises the `UpstreamError` that its failure amounts to, or TurnOverError
@@ -35,6 +44,7 @@ class Fetcher:
         budgets, credential_id = self._services.budgets, self._integration.credential_id
         line = await budgets.spend(credential_id, self._kind, self._place)
         if line is not None:
+            self._count_wait()
             raise TurnOverError(
                 "rate_limited",
                 wait_ms=line.wait_ms,
@@ -42,6 +52,7 @@ class Fetcher:
                 reason="waiting for the upstream's rate limit",
             )
         self._place = 0
+        began = time.monotonic()
         try:
             page = await self._services.upstream.fetch_page(
                 self._credential, self._integration.upstream_id, query
@@ -50,9 +61,12 @@ class Fetcher:
             line = await budgets.hold(
                 credential_id, self._kind, error.retry_after or DEFAULT_HOLD_SECONDS
             )
+            self._count_wait()
             raise TurnOverError(
                 "rate_limited", wait_ms=line.wait_ms, place=line.at, reason=str(error)
             ) from error
+        finally:
+            self._count(observe(UPSTREAM_REQUEST, time.monotonic() - began))
         await budgets.note(
             credential_id,
             limit=page.rate.limit,
@@ -60,3 +74,6 @@ class Fetcher:
             reset_seconds=page.rate.reset_seconds,
         )
         return page
+
+    def _count_wait(self) -> None:
+        self._count(Counter([field("rate_limit_waits_total", kind=self._kind)]))

@@ -50,6 +50,7 @@ from service.domain.integrations import (
     next_walk,
     next_walk_at,
 )
+from service.domain.metrics import WALK_DURATION, observe
 from service.domain.sifting import Held, Judged, Sieve, Sifted
 from service.domain.walking import (
     MIN_PAGE_SIZE,
@@ -234,7 +235,12 @@ class Walk:
         services, integration, committer = self._services, self._integration, self._committer
         progress = committer.progress
         fetcher = Fetcher(
-            services, integration, await self._credential(), progress.kind, progress.place
+            services,
+            integration,
+            await self._credential(),
+            progress.kind,
+            progress.place,
+            committer.count,
         )
         committer.progress = msgspec.structs.replace(progress, place=0)
         inquiry = Inquiry(
@@ -446,6 +452,7 @@ class Walk:
                     wait_ms=next_walk_at(integration, state, now) - now,
                     fields=fields,
                     increments=self._walk_counters("completed")
+                    + observe(WALK_DURATION, (now - progress.started_at) / 1000, progress.kind)
                     + Counter([field("events_total", type=BASELINE_COMPLETED)] if first else []),
                     event=self._committer.announcement(matcher, BASELINE_COMPLETED, said)
                     if first

@@ -18,6 +18,7 @@ from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger
 from service.settings import Settings
 from service.storage.connections import open_sync
+from service.storage.server import check_server
 from workers import queues
 from workers.dispatch import Dispatcher
 from workers.maintenance import INTERVAL_SECONDS
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure(settings.log_format, settings.log_level, "scheduler")
         # It opens no secret, but what it is assembled from would not start without the keys.
         settings.require("REDIS_URL", "ENCRYPTION_KEYS")
+        asyncio.run(check_server(settings.require_redis_url()))
         asyncio.run(run(settings))
     except CoursewireError as error:
         sys.stderr.write(f"coursewire: {error}\n")

@@ -46,11 +46,14 @@ class Turn:
         self._steps = 0
 
     async def check(self, now_ms: int) -> None:
-        """To be asked before each step. Raises TurnOverError where the turn is over, or the
-        server's memory nearly full. However long it has taken, a turn makes one step."""
+        """To be asked before each step. Raises TurnOverError where the turn is over, polling is
+        paused, or the server's memory nearly full. However long it has taken, a turn that is
+        not kept from it makes one step."""
         late = time.monotonic() >= self._ends and self._steps > 0
         if self._context.draining.is_set() or late:
             raise TurnOverError
+        if await self._context.services.control.is_paused("polling"):
+            raise TurnOverError("paused", reason="polling is paused")
         self._steps += 1
         await self.check_memory(now_ms)
 

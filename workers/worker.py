@@ -45,6 +45,7 @@ from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger, redact
 from service.settings import Settings
 from service.storage.connections import open_sync
+from service.storage.server import check_server
 from workers import (
     jobs,  # noqa: F401 - loaded now, so that the first job need not wait for it
     process,
@@ -550,6 +551,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings.require("REDIS_URL", "ENCRYPTION_KEYS")
         redis_url = settings.require_redis_url()
         _allow_files()
+        asyncio.run(check_server(redis_url))
 
         @asynccontextmanager
         async def open_context(draining: asyncio.Event) -> AsyncIterator[process.JobContext]:

@@ -9,6 +9,7 @@ from litestar import Response, get
 from service.api.auth import FOR_METRICS, PROTECTED
 from service.api.openapi import SECURITY, problems, reads
 from service.api.requests import AnyRequest, GivenServices
+from service.api.traffic import Traffic
 
 
 @get(
@@ -24,8 +25,11 @@ from service.api.requests import AnyRequest, GivenServices
     responses=problems(HTTPStatus.UNAUTHORIZED),
 )
 async def metrics(request: AnyRequest, services: GivenServices) -> Response[bytes]:
-    """Of the whole system, whichever process answers. The metrics token opens it too, and
-    keys of any scope but `subscriber`."""
-    exposition, content_type = await services.metrics.render(request.headers.get("accept", ""))
+    """Of the whole system, whichever process answers, but for `coursewire_api_*` and `process_*`,
+    which are its own. The metrics token opens it too, and keys of any scope but `subscriber`."""
+    traffic: Traffic = request.app.state.traffic
+    exposition, content_type = await services.metrics.render(
+        request.headers.get("accept", ""), traffic.collect()
+    )
     # As a header, because a media type would get its charset twice.
     return Response(exposition, headers={"content-type": content_type})

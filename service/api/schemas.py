@@ -468,6 +468,18 @@ class RedisStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime_seconds: Annotated[int | None, _means("how long it has been running")] = None
     memory_used_bytes: Annotated[int | None, _means("memory in use")] = None
     memory_limit_bytes: Annotated[int | None, _means("its limit; null: none")] = None
+    memory_share: Annotated[
+        float | None, _means("the part of the limit in use, 0 to 1; null: no limit")
+    ] = None
+    eviction_policy: Annotated[
+        str | None, _means("what it drops when its memory is full; must be noeviction")
+    ] = None
+    persistence: Annotated[
+        str | None,
+        _means(
+            "aof, snapshots, none, or unknown where it does not tell whether it writes snapshots"
+        ),
+    ] = None
     aof_enabled: Annotated[bool | None, _means("whether it keeps an append-only file")] = None
     aof_ok: Annotated[
         bool | None, _means("whether the last write to it succeeded; null: there is none")
@@ -511,6 +523,23 @@ class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
     oldest_due_at: Annotated[Timestamp | None, _means("since when the oldest has been due")]
 
 
+class Paused(msgspec.Struct, frozen=True):
+    """What was stopped over the API, and since when."""
+
+    polling: Annotated[Timestamp | None, _means("since when nothing is polled; null: it goes on")]
+    delivery: Annotated[Timestamp | None, _means("since when nothing is pushed; null: it goes on")]
+
+
+class IntegrationStates(msgspec.Struct, frozen=True, kw_only=True):
+    """How many integrations are in which state. Those in `error` and `review` need attention."""
+
+    active: Annotated[int, _means("walked, their baselines complete")]
+    pending: Annotated[int, _means("walked for the first time")]
+    paused: Annotated[int, _means("not walked, as somebody wished")]
+    error: Annotated[int, _means("cannot be walked until a person acts")]
+    review: Annotated[int, _means("walked, with changes held for a decision")]
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What there is in all."""
 
@@ -519,6 +548,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions: Annotated[int, _means("subscriptions")]
     courses: Annotated[int, _means("live courses")]
     quarantined: Annotated[int, _means("courses whose records do not decode")]
+    held: Annotated[int, _means("changes that wait for a decision on them")]
     events: Annotated[int, _means("events in the log")]
     pending: Annotated[int, _means("events not yet delivered, over all subscriptions")]
     dead: Annotated[int, _means("events whose delivery was given up, over all subscriptions")]
@@ -538,4 +568,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     queues: Annotated[list[QueueStatus], _means("the job queues")]
     walks: Annotated[WorkStatus | None, _means("where walks stand")]
     lanes: Annotated[WorkStatus | None, _means("where pushes stand")]
+    paused: Annotated[Paused | None, _means("what is stopped, and since when")]
+    integrations: Annotated[
+        IntegrationStates | None, _means("how many integrations are in which state")
+    ]
     totals: Annotated[Totals | None, _means("what there is in all")]

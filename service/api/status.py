@@ -1,18 +1,23 @@
-"""`/v1/status`: how the whole system is doing, in one answer."""
+"""`/v1/status`, `/v1/pause` and `/v1/resume`: how the whole system is doing, and stopping it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from litestar import Controller, get
+from litestar import Controller, get, post
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.api.audit_trail import ACTION
+from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads, version
-from service.api.requests import GivenServices
+from service.api.parsers import one_of
+from service.api.requests import AnyRequest, GivenServices, document_or_empty
 from service.api.schemas import (
+    IntegrationStates,
+    Paused,
     QueueStatus,
     RedisStatus,
     SchedulerStatus,
@@ -22,13 +27,25 @@ from service.api.schemas import (
     WorkStatus,
 )
 from service.api.views import moment
+from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.events import rfc3339
-from service.storage.overview import Overview, Server, Work, Worker
+from service.domain.integrations import IntegrationState
+from service.domain.server import Server, eviction_fault, persistence_fault
+from service.storage.control import ACTIVITIES, Activity
+from service.storage.overview import Overview, Work, Worker
 
 SCHEDULER_SILENCE_MS = 10_000  # a scheduler looks for work every second
 OVERDUE_MS = 60_000  # work that has been due for longer than this is not being done
-_TOTALS = ("courses", "quarantined", "pending", "dead")
+MEMORY_SHARE = 0.8  # of Redis's limit: above it walks wait
+_TOTALS = ("courses", "quarantined", "held", "pending", "dead")
+
+WHAT: Table = {
+    "what": Field(
+        parser=one_of(ACTIVITIES.values()),
+        meaning="`polling` the upstreams or `delivery` to subscribers; both if left out",
+    )
+}
 
 
 class StatusController(Controller):
@@ -48,17 +65,23 @@ class StatusController(Controller):
         overview = Overview(services.redis)
         try:
             server = await overview.server()
+            now = await overview.now_ms()
             schedulers = await overview.schedulers()
             workers = await overview.workers()
             queues = await overview.queues()
-            walks = await overview.work("walks", now_ms())
-            lanes = await overview.work("lanes", now_ms())
+            walks = await overview.work("walks", now)
+            lanes = await overview.work("lanes", now)
             sizes = await overview.sizes()
+            paused = await services.control.paused()
             _, totals = await services.counters.read()
         except (RedisConnectionError, RedisTimeoutError):
             return _down()
         last_turn = max((turn for _, turn in schedulers), default=None)
-        reasons = tuple(_reasons(server, last_turn, workers, {"walk": walks, "lane": lanes}))
+        reasons = (
+            *_server_reasons(server),
+            *_part_reasons(last_turn, workers, now),
+            *_work_reasons({"polling": walks, "delivery": lanes}, paused, now),
+        )
         return SystemStatus(
             status="degraded" if reasons else "ok",
             reasons=reasons,
@@ -71,6 +94,9 @@ class StatusController(Controller):
                 uptime_seconds=server.uptime_seconds,
                 memory_used_bytes=server.memory_used,
                 memory_limit_bytes=server.memory_limit or None,
+                memory_share=server.memory_share,
+                eviction_policy=server.eviction_policy or None,
+                persistence=server.persistence,
                 aof_enabled=server.aof_enabled,
                 aof_ok=server.aof_ok if server.aof_enabled else None,
             ),
@@ -79,26 +105,103 @@ class StatusController(Controller):
             queues=[QueueStatus(one.name, one.queued, one.started, one.failed) for one in queues],
             walks=_work(walks),
             lanes=_work(lanes),
+            paused=_paused(paused),
+            integrations=IntegrationStates(
+                **{state.value: totals.get(f"state:{state}", 0) for state in IntegrationState}
+            ),
             totals=Totals(**sizes, **{name: totals.get(name, 0) for name in _TOTALS}),
         )
 
 
-def _reasons(
-    server: Server, last_turn: int | None, workers: Sequence[Worker], works: dict[str, Work]
-) -> Iterator[str]:
-    """Why the system is not quite well."""
-    now = now_ms()
-    if not server.aof_ok:
-        yield "Redis cannot write its append-only file"
+class ControlController(Controller):
+    """Stops and starts the two halves of the work."""
+
+    tags = ["System"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @post(
+        "/pause",
+        status_code=HTTPStatus.OK,
+        summary="Stop polling or delivery",
+        opt={ACTION: "service.paused"},
+        response_description="What is paused now",
+        operation_class=reads(body=WHAT),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def pause(self, request: AnyRequest, services: GivenServices) -> Paused:
+        """Nothing more is begun, and what is under way stops at its next step, within seconds:
+        a walk after its page, a lane after the attempts on the wire. Nothing is lost: walks are
+        resumed, lanes go on collecting until the events' retention."""
+        await services.control.pause(*await _activities(request))
+        return await _now_paused(services)
+
+    @post(
+        "/resume",
+        status_code=HTTPStatus.OK,
+        summary="Start polling or delivery again",
+        opt={ACTION: "service.resumed"},
+        response_description="What is paused now",
+        operation_class=reads(body=WHAT),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def resume(self, request: AnyRequest, services: GivenServices) -> Paused:
+        """What has become due meanwhile is begun within a second."""
+        await services.control.resume(*await _activities(request))
+        return await _now_paused(services)
+
+
+async def _activities(request: AnyRequest) -> Sequence[Activity]:
+    values = Form(await document_or_empty(request), WHAT).accept()
+    return [values["what"]] if "what" in values else list(ACTIVITIES.values())
+
+
+async def _now_paused(services: Services) -> Paused:
+    return _paused(await services.control.paused())
+
+
+def _paused(paused: Mapping[Activity, int]) -> Paused:
+    return Paused(moment(paused.get("polling")), moment(paused.get("delivery")))
+
+
+def _server_reasons(server: Server) -> Iterator[str]:
+    """What the server does not do well enough."""
+    if (fault := eviction_fault(server)) is not None:
+        yield fault
+    # That snapshots alone are kept may be on purpose; it is the doctor's to say.
+    loss = None if server.persistence == "snapshots" else persistence_fault(server)
+    if loss is not None:
+        yield loss
+    share = server.memory_share
+    if share is not None and share > MEMORY_SHARE:
+        yield (
+            f"Redis uses {share:.0%} of its memory limit; walks wait until it is below "
+            f"{MEMORY_SHARE:.0%}"
+        )
+
+
+def _part_reasons(last_turn: int | None, workers: Sequence[Worker], now: int) -> Iterator[str]:
+    """Which parts are missing."""
     if last_turn is None:
         yield "no scheduler is running"
     elif now - last_turn > SCHEDULER_SILENCE_MS:
         yield f"no scheduler has looked for work since {rfc3339(last_turn)}"
     if not workers:
         yield "no worker is running"
-    for name, work in works.items():
-        if work.oldest_due_at is not None and now - work.oldest_due_at > OVERDUE_MS:
-            yield f"a {name} has been due since {rfc3339(work.oldest_due_at)}"
+
+
+def _work_reasons(
+    works: Mapping[Activity, Work], paused: Mapping[Activity, int], now: int
+) -> Iterator[str]:
+    """What is not being done."""
+    names = {"polling": "walk", "delivery": "lane"}
+    for activity, work in works.items():
+        if activity in paused:
+            yield f"{activity} has been paused since {rfc3339(paused[activity])}"
+        elif work.oldest_due_at is not None and now - work.oldest_due_at > OVERDUE_MS:
+            yield f"a {names[activity]} has been due since {rfc3339(work.oldest_due_at)}"
 
 
 def _worker(worker: Worker) -> WorkerStatus:
@@ -143,5 +246,7 @@ def _down() -> SystemStatus:
         queues=[],
         walks=None,
         lanes=None,
+        paused=None,
+        integrations=None,
         totals=None,
     )

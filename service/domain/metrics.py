@@ -1,8 +1,13 @@
-"""Every metric of the service: name, type, labels, help. Counted by the committing scripts."""
+"""Every metric of the service: name, type, labels, help; and what one observation counts."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import msgspec
+
+PREFIX = "coursewire_"
 
 
 class CounterMetric(msgspec.Struct, frozen=True):
@@ -14,25 +19,92 @@ class CounterMetric(msgspec.Struct, frozen=True):
 
 
 class GaugeMetric(msgspec.Struct, frozen=True):
-    """A gauge kept true in Redis; `total` is where."""
+    """A gauge read at each scrape; `total` is where scripts keep it true, if they do."""
 
     name: str
     help: str
-    total: str
+    total: str = ""
+    labels: tuple[str, ...] = ()
+
+
+class HistogramMetric(msgspec.Struct, frozen=True):
+    """A histogram kept in Redis. `bounds` are the upper ends of its buckets in seconds, rising;
+    what lies above the last is counted in a bucket without end."""
+
+    name: str
+    help: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...] = ()
 
 
 COUNTERS = (
     CounterMetric("walks_total", "Walks that have ended.", ("kind", "outcome")),
     CounterMetric("pages_total", "Pages of the upstream that were compared."),
     CounterMetric("records_total", "Upstream records by what they meant.", ("verdict",)),
-    CounterMetric("upstream_errors_total", "Walks stopped by the upstream.", ("code",)),
+    CounterMetric("upstream_errors_total", "Turns of walks stopped by the upstream.", ("code",)),
+    CounterMetric(
+        "rate_limit_waits_total", "Times that a walk waited for its credential's budget.", ("kind",)
+    ),
     CounterMetric("events_total", "Events appended to the log.", ("type",)),
     CounterMetric("attempts_total", "HTTP attempts that have ended.", ("outcome",)),
     CounterMetric("deliveries_total", "Deliveries that have ended.", ("state",)),
     CounterMetric("replayed_total", "Replayed events whose delivery has ended.", ("state",)),
 )
 
-GAUGES = (
+WALK_DURATION = HistogramMetric(
+    "walk_duration_seconds",
+    "From the beginning of a walk to its completion, waiting included.",
+    (0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600),
+    ("kind",),
+)
+UPSTREAM_REQUEST = HistogramMetric(
+    "upstream_request_duration_seconds",
+    "From a request to the upstream to the whole of its answer, or its failure.",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+_DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
+FIRST_ATTEMPT = HistogramMetric(
+    "detection_to_first_attempt_seconds",
+    "From the detection of a change to the first attempt to push it, per delivery.",
+    _DELIVERY_BOUNDS,
+)
+RECEIPT = HistogramMetric(
+    "detection_to_receipt_seconds",
+    "From the detection of a change to the subscriber's 2xx, per delivery.",
+    _DELIVERY_BOUNDS,
+)
+HISTOGRAMS = (WALK_DURATION, UPSTREAM_REQUEST, FIRST_ATTEMPT, RECEIPT)
+
+REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers the process that was asked.")
+REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.")
+REDIS_MEMORY_LIMIT = GaugeMetric("redis_memory_limit_bytes", "Its limit, 0 if there is none.")
+REDIS_PERSISTENCE_OK = GaugeMetric(
+    "redis_persistence_ok", "Whether Redis keeps an append-only file, and could write it of late."
+)
+INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
+SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
+EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
+DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
+CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
+DUE_AGE = GaugeMetric(
+    "due_oldest_age_seconds", "For how long the oldest work that is due has been.", labels=("kind",)
+)
+PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
+WALK_AGE = GaugeMetric(
+    "walk_age_seconds",
+    "Time since the last complete walk, of integrations that are walked, in order of that time; "
+    "percentile 100 is the longest. Sweeps count as deltas too.",
+    labels=("kind", "percentile"),
+)
+SCHEDULER_AGE = GaugeMetric("scheduler_age_seconds", "Time since any scheduler looked for work.")
+WORKERS = GaugeMetric(
+    "workers", "Worker processes alive, by the queue they serve.", labels=("queue",)
+)
+QUEUE_JOBS = GaugeMetric("queue_jobs", "Jobs that wait.", labels=("queue",))
+QUEUE_FAILED = GaugeMetric(
+    "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
+)
+TOTALS = (
     GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
     GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
@@ -42,5 +114,107 @@ GAUGES = (
     GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
 )
+GAUGES = (
+    REDIS_UP,
+    REDIS_MEMORY_USED,
+    REDIS_MEMORY_LIMIT,
+    REDIS_PERSISTENCE_OK,
+    INTEGRATIONS,
+    SUBSCRIPTIONS,
+    EVENT_LOG,
+    DUE,
+    CLAIMED,
+    DUE_AGE,
+    PAUSED,
+    WALK_AGE,
+    SCHEDULER_AGE,
+    WORKERS,
+    QUEUE_JOBS,
+    QUEUE_FAILED,
+    *TOTALS,
+)
+PERCENTILES = (50, 90, 99, 100)
 
-PREFIX = "coursewire_"
+# Of the process that answers, counted in it: name, kind, help, labels.
+BUILD = GaugeMetric("build_info", "The version that answers.", labels=("version", "python"))
+REQUESTS = CounterMetric(
+    "api_requests_total", "Requests answered by this process.", ("method", "route", "status")
+)
+REQUEST_DURATION = HistogramMetric(
+    "api_request_duration_seconds",
+    "From a request to the head of its answer; requests that wait for events are left out.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    ("method", "route"),
+)
+
+_SUM = "sum"
+_END = "+Inf"
+
+
+def series_names() -> frozenset[str]:
+    """The names under which samples of all these metrics are stored by Prometheus."""
+    plain = {one.name for one in (*COUNTERS, *GAUGES, BUILD, REQUESTS)}
+    spread = {
+        f"{one.name}_{part}"
+        for one in (*HISTOGRAMS, REQUEST_DURATION)
+        for part in ("bucket", "count", "sum")
+    }
+    return frozenset(PREFIX + name for name in plain | spread)
+
+
+def observe(metric: HistogramMetric, seconds: float, *labels: str) -> Counter[str]:
+    """The increments of stored counters by which an observation is counted: its bucket, and its
+    part of the sum in ms. One below zero, as after a clock was set back, counts as zero."""
+    seconds = max(0.0, seconds)
+    bound = next((_bound(one) for one in metric.bounds if seconds <= one), _END)
+    stem = "|".join((metric.name, *labels))
+    return Counter({f"{stem}|{bound}": 1, f"{stem}|{_SUM}": round(seconds * 1000)})
+
+
+def delivery_times(
+    *, detected_at: int, attempted_at: int, ended_at: int, attempts: int, delivered: bool
+) -> Counter[str]:
+    """What one attempt that has ended counts in the histograms of delivery; times in epoch ms.
+
+    `attempts` counts this one too. Only a delivery's first attempt, and its receipt, count.
+    """
+    increments: Counter[str] = Counter()
+    if attempts == 1:
+        increments.update(observe(FIRST_ATTEMPT, (attempted_at - detected_at) / 1000))
+    if delivered:
+        increments.update(observe(RECEIPT, (ended_at - detected_at) / 1000))
+    return increments
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """A histogram's state for one set of labels, as Prometheus wants it: buckets up to each
+    bound, the last without end, and the sum in seconds."""
+
+    buckets: tuple[tuple[str, int], ...]
+    sum: float
+
+
+def observed(metric: HistogramMetric, stored: Mapping[str, int]) -> dict[tuple[str, ...], Observed]:
+    """What the stored counters say of a histogram, by its labels. Buckets of bounds that it no
+    longer has are counted in the next above."""
+    counts: dict[tuple[str, ...], dict[str, int]] = {}
+    for field, value in stored.items():
+        name, *labels = field.split("|")
+        if name == metric.name and len(labels) == len(metric.labels) + 1:
+            counts.setdefault(tuple(labels[:-1]), {})[labels[-1]] = value
+    if not metric.labels:
+        counts.setdefault((), {})
+    return {labels: _cumulated(metric, parts) for labels, parts in counts.items()}
+
+
+def _cumulated(metric: HistogramMetric, parts: dict[str, int]) -> Observed:
+    seconds = parts.pop(_SUM, 0) / 1000
+    buckets = []
+    for bound in (*metric.bounds, float("inf")):
+        below = sum(count for end, count in parts.items() if float(end) <= bound)
+        buckets.append((_bound(bound), below))
+    return Observed(tuple(buckets), seconds)
+
+
+def _bound(bound: float) -> str:
+    return _END if bound == float("inf") else f"{bound:g}"

@@ -73,6 +73,7 @@ class IntegrationStore:
                     keys.UPSTREAMS,
                     keys.credential(integration.credential_id),
                     keys.due("walks"),
+                    keys.TOTALS,
                 ],
                 args=[
                     integration.id,
@@ -141,6 +142,8 @@ class IntegrationStore:
                     keys.due("walks"),
                     keys.claimed("walks"),
                     keys.TOTALS,
+                    keys.completed("delta"),
+                    keys.completed("sweep"),
                     *keys.of_epoch(integration_id, epoch, walk_id),
                 ],
                 args=[
@@ -187,6 +190,8 @@ class IntegrationStore:
                     keys.due("walks"),
                     keys.claimed("walks"),
                     keys.lease("walks", integration_id),
+                    keys.completed("delta"),
+                    keys.completed("sweep"),
                     keys.walks(integration_id),
                     keys.walk_order(integration_id),
                     *keys.of_epoch(integration_id, epoch, walk_id),

@@ -20,8 +20,10 @@ def credential(credential_id: str) -> str:
 def integration(integration_id: str) -> str:
     """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
     `last_delta_at`, `last_sweep_at`, `sweep_retry_at`, `course_count`, `quarantined`, `held`,
-    `decision`, `failures`, `problem` (JSON), `clock_skew_ms`, `requested`, `requested_id`,
-    `walk` (JSON: the walk under way, to be resumed), `again` (the walk under way was joined)."""
+    `decision`, `failures`, `problem` (JSON), `attention` (the problem needs a person), `paused`,
+    `state` (the one it is counted under in the totals), `clock_skew_ms`, `requested`,
+    `requested_id`, `walk` (JSON: the walk under way, to be resumed), `again` (the walk under way
+    was joined)."""
     return f"cw:integration:{integration_id}"
 
 
@@ -213,9 +215,14 @@ def lease(kind: str, owned_id: str) -> str:
     return f"cw:lease:{kind}:{owned_id}"
 
 
-def scheduler(name: str) -> str:
-    """String: a scheduler's last turn in ms. Expires after 30 s."""
-    return f"cw:scheduler:{name}"
+def completed(kind: str) -> str:
+    """Zset: integration that is walked -> ms of its last complete walk, or of its first turn if
+    there was none. `kind` is `delta`, which sweeps count for too, or `sweep`. Lasts."""
+    return f"cw:completed:{kind}"
+
+
+SCHEDULERS = "cw:schedulers"  # zset: scheduler -> ms of its last turn; expires 7 days after that
+CONTROL = "cw:control"  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 
 def budget(credential_id: str) -> str:
@@ -233,7 +240,8 @@ NETWORK_REACHED = "cw:network:reached"  # zset: receiver -> ms; expires after a 
 
 # --- figures --------------------------------------------------------------------------------
 
-TOTALS = "cw:totals"  # hash: gauges that scripts keep true (pending, dead, parked, ...)
+# hash: gauges that scripts keep true (pending, dead, parked, state:<state of integrations>, ...)
+TOTALS = "cw:totals"
 
 
 def counters(run_id: str) -> str:
@@ -244,8 +252,14 @@ def counters(run_id: str) -> str:
 
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
+QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
 RQ_WORKERS = "rq:workers"  # set: keys of the workers
 RQ_QUEUES = "rq:queues"  # set: keys of the queues
+
+
+def rq_workers(queue: str) -> str:
+    """Set: keys of the workers that serve a queue, some of them perhaps gone."""
+    return f"rq:workers:{queue}"
 
 
 def rq_queue(name: str) -> str:
@@ -286,5 +300,7 @@ LASTING = (
     "cw:attempts:",
     "cw:due:",
     "cw:claimed:",
+    "cw:completed:",
     "cw:totals",
+    "cw:control",
 )

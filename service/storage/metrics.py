@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from redis.exceptions import RedisError
 
-from service.clock import now_ms
-from service.domain.metrics import COUNTERS, GAUGES, PREFIX
+from service.domain import metrics as declared
+from service.domain.integrations import IntegrationState
+from service.domain.metrics import COUNTERS, HISTOGRAMS, PREFIX, GaugeMetric
+from service.domain.server import Server
 from service.storage import keys
-from service.storage.counters import Counters
+from service.storage.control import ACTIVITIES
+from service.storage.leases import Kind
+from service.storage.server import server_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+_KINDS: tuple[Kind, ...] = ("walks", "lanes")
+_WALK_KINDS = ("delta", "sweep")
+
+Values = Mapping[tuple[str, ...], float]
 
 
 class _Snapshot:
@@ -30,75 +45,143 @@ class _Snapshot:
         return self._metrics
 
 
+class _Read(msgspec.Struct, frozen=True):
+    """What the second round of commands said."""
+
+    counters: Mapping[str, int]
+    totals: Mapping[str, int]
+    gauges: Mapping[GaugeMetric, Values]
+    completed: Mapping[str, int]
+    workers: Mapping[str, Sequence[bytes]]
+    now: int
+
+
 class Metrics:
-    """Renders the metrics of the whole system; every API process shows the same."""
+    """Renders the metrics of the whole system; every API process shows the same.
 
-    def __init__(self, redis: Redis, counters: Counters) -> None:
+    Three rounds of commands, whose number depends on nothing that is registered: INFO, which
+    names the run that counters are kept under; the counters, sizes and places of the ranks to
+    look at; what stands at those ranks, and which workers are alive.
+    """
+
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._counters = counters
 
-    async def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition in the format that `accept` prefers, and its content type.
+    async def render(self, accept: str = "", local: Iterable[Metric] = ()) -> tuple[bytes, str]:
+        """The exposition in the format that `accept` prefers, and its content type; `local`
+        are the metrics of this process.
 
-        With Redis away it says just that.
+        With Redis away it says just that, and the `local` ones.
         """
         try:
             metrics = await self._read()
-        except RedisError:
-            metrics = [_gauge("redis_up", "Whether Redis answers.", 0)]
+        except (RedisError, OSError):
+            metrics = [_gauge(declared.REDIS_UP, {(): 0})]
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(metrics))
+        registry.register(_Snapshot([*metrics, *local]))
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
     async def _read(self) -> list[Metric]:
-        counters, totals = await self._counters.read()
-        now = now_ms()
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zcard(keys.INTEGRATIONS)
-            pipeline.zcard(keys.SUBSCRIPTIONS)
-            pipeline.xlen(keys.EVENTS)
-            for kind in ("walks", "lanes"):
-                pipeline.zcount(keys.due(kind), "-inf", now)
-                pipeline.zcard(keys.claimed(kind))
-            (
-                integrations,
-                subscriptions,
-                events,
-                walks_due,
-                walks_claimed,
-                lanes_due,
-                lanes_claimed,
-            ) = await pipeline.execute()
+        server = server_of(await self._redis.info())
+        read = await self._second_round(server)
+        ages = await self._third_round(read)
+        gauges = {**_server_gauges(server), **read.gauges, **ages}
         return [
-            _gauge("redis_up", "Whether Redis answers.", 1),
-            _gauge("integrations", "Registered integrations.", integrations),
-            _gauge("subscriptions", "Registered subscriptions.", subscriptions),
-            _gauge("event_log_events", "Events in the log.", events),
-            _by_kind("due", "Work that is due and not claimed.", walks_due, lanes_due),
-            _by_kind(
-                "claimed",
-                "Work that is claimed, under way or held back.",
-                walks_claimed,
-                lanes_claimed,
-            ),
-            *(_gauge(one.name, one.help, totals.get(one.total, 0)) for one in GAUGES),
-            *_counter_families(counters),
+            *(_gauge(metric, gauges[metric]) for metric in declared.GAUGES if metric in gauges),
+            *(_gauge(one, {(): read.totals.get(one.total, 0)}) for one in declared.TOTALS),
+            *_counters(read.counters),
+            *_histograms(read.counters),
         ]
 
+    async def _second_round(self, server: Server) -> _Read:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.hgetall(keys.counters(server.run_id))
+            pipeline.hgetall(keys.TOTALS)
+            pipeline.hgetall(keys.CONTROL)
+            pipeline.zrange(keys.SCHEDULERS, 0, 0, desc=True, withscores=True)
+            pipeline.zcard(keys.SUBSCRIPTIONS)
+            pipeline.xlen(keys.EVENTS)
+            for kind in _KINDS:
+                pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
+                pipeline.zcard(keys.claimed(kind))
+            for walk_kind in _WALK_KINDS:
+                pipeline.zcard(keys.completed(walk_kind))
+            for queue in keys.QUEUES:
+                pipeline.llen(keys.rq_queue(queue))
+                pipeline.zcard(keys.rq_failed(queue))
+                pipeline.smembers(keys.rq_workers(queue))
+            replies = iter(await pipeline.execute())
+        seconds, microseconds = next(replies)
+        now = int(seconds) * 1000 + int(microseconds) // 1000
+        counters, totals = _decoded(next(replies)), _decoded(next(replies))
+        paused, turns = next(replies), next(replies)
+        gauges: dict[GaugeMetric, dict[tuple[str, ...], float]] = {
+            declared.PAUSED: {(one,): one.encode() in paused for one in ACTIVITIES.values()},
+            declared.INTEGRATIONS: {
+                (state.value,): totals.get(f"state:{state}", 0) for state in IntegrationState
+            },
+            declared.SUBSCRIPTIONS: {(): next(replies)},
+            declared.EVENT_LOG: {(): next(replies)},
+        }
+        if turns:
+            gauges[declared.SCHEDULER_AGE] = {(): _age(turns[0][1], now)}
+        for kind in _KINDS:
+            oldest = next(replies)
+            at = oldest[0][1] if oldest else now
+            gauges.setdefault(declared.DUE_AGE, {})[(kind,)] = _age(at, now)
+            gauges.setdefault(declared.CLAIMED, {})[(kind,)] = next(replies)
+        completed = {walk_kind: int(next(replies)) for walk_kind in _WALK_KINDS}
+        workers = {}
+        for queue in keys.QUEUES:
+            gauges.setdefault(declared.QUEUE_JOBS, {})[(queue,)] = next(replies)
+            gauges.setdefault(declared.QUEUE_FAILED, {})[(queue,)] = next(replies)
+            workers[queue] = sorted(next(replies))
+        return _Read(counters, totals, gauges, completed, workers, now)
 
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(PREFIX + name, text, value=value)
+    async def _third_round(self, read: _Read) -> dict[GaugeMetric, Values]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for kind in _KINDS:
+                pipeline.zcount(keys.due(kind), "-inf", read.now)
+            for walk_kind in _WALK_KINDS:
+                for percentile in declared.PERCENTILES:
+                    # The longest ago comes first.
+                    rank = (100 - percentile) * (max(1, read.completed[walk_kind]) - 1) // 100
+                    pipeline.zrange(keys.completed(walk_kind), rank, rank, withscores=True)
+            for queue in keys.QUEUES:
+                # Who is registered may have died without a word; then its key has expired.
+                pipeline.exists(*(read.workers[queue] or [b""]))
+            replies = iter(await pipeline.execute())
+        due: Values = {(kind,): next(replies) for kind in _KINDS}
+        ages: dict[tuple[str, ...], float] = {}
+        for walk_kind in _WALK_KINDS:
+            for percentile in declared.PERCENTILES:
+                if found := next(replies):
+                    ages[(walk_kind, str(percentile))] = _age(found[0][1], read.now)
+        workers: Values = {(queue,): next(replies) for queue in keys.QUEUES}
+        return {declared.DUE: due, declared.WALK_AGE: ages, declared.WORKERS: workers}
 
 
-def _by_kind(name: str, text: str, walks: float, lanes: float) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=["kind"])
-    family.add_metric(["walks"], walks)
-    family.add_metric(["lanes"], lanes)
+def _server_gauges(server: Server) -> dict[GaugeMetric, Values]:
+    return {
+        declared.REDIS_UP: {(): 1},
+        declared.REDIS_MEMORY_USED: {(): server.memory_used},
+        declared.REDIS_MEMORY_LIMIT: {(): server.memory_limit},
+        declared.REDIS_PERSISTENCE_OK: {
+            (): server.aof_ok and server.snapshot_ok if server.aof_enabled else 0
+        },
+    }
+
+
+def _gauge(metric: GaugeMetric, values: Values) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(PREFIX + metric.name, metric.help, labels=list(metric.labels))
+    for labels, value in values.items():
+        family.add_metric(list(labels), float(value))
     return family
 
 
-def _counter_families(values: Mapping[str, int]) -> list[CounterMetricFamily]:
+def _counters(values: Mapping[str, int]) -> Iterator[CounterMetricFamily]:
     families = {
         metric.name: CounterMetricFamily(
             PREFIX + metric.name, metric.help, labels=list(metric.labels)
@@ -112,4 +195,23 @@ def _counter_families(values: Mapping[str, int]) -> list[CounterMetricFamily]:
     for metric in COUNTERS:
         if not metric.labels and metric.name not in values:
             families[metric.name].add_metric([], 0)
-    return list(families.values())
+    yield from families.values()
+
+
+def _histograms(values: Mapping[str, int]) -> Iterator[HistogramMetricFamily]:
+    for metric in HISTOGRAMS:
+        family = HistogramMetricFamily(
+            PREFIX + metric.name, metric.help, labels=list(metric.labels)
+        )
+        for labels, one in declared.observed(metric, values).items():
+            family.add_metric(list(labels), list(one.buckets), one.sum)
+        yield family
+
+
+def _age(at: float, now: int) -> float:
+    """Seconds since `at`, none for what is still to come; both epoch ms."""
+    return max(0.0, (now - at) / 1000)
+
+
+def _decoded(stored: dict[Any, Any]) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in stored.items()}

@@ -6,25 +6,13 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from service.domain.server import Server
 from service.storage import keys
 from service.storage.leases import Kind
+from service.storage.server import read_server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_SCAN_COUNT = 5_000
-
-
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """The server. `memory_limit` is 0 where it has none."""
-
-    name: str
-    version: str
-    uptime_seconds: int
-    memory_used: int
-    memory_limit: int
-    aof_enabled: bool
-    aof_ok: bool
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,32 +52,20 @@ class Overview:
 
     async def server(self) -> Server:
         """What the server says of itself."""
-        info = await self._redis.info()
-        return Server(
-            name=str(info.get("server_name", "redis")),
-            version=str(info.get("valkey_version", info.get("redis_version", "unknown"))),
-            uptime_seconds=int(info.get("uptime_in_seconds", 0)),
-            memory_used=int(info.get("used_memory", 0)),
-            memory_limit=int(info.get("maxmemory", 0)),
-            aof_enabled=bool(info.get("aof_enabled", 0)),
-            aof_ok=info.get("aof_last_write_status", "ok") == "ok",
-        )
+        return await read_server(self._redis)
+
+    async def now_ms(self) -> int:
+        """The present by the clock of Redis, which due times are told by, in epoch ms."""
+        seconds, microseconds = await self._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def schedulers(self) -> list[tuple[str, int]]:
-        """The schedulers at work, and when (epoch ms) each last looked for work."""
-        prefix = keys.scheduler("")
-        names = [
-            key.decode()
-            async for key in self._redis.scan_iter(match=f"{prefix}*", count=_SCAN_COUNT)
-        ]
-        if not names:
-            return []
-        turns = cast("list[bytes | None]", await self._redis.mget(names))
-        return sorted(
-            (name.removeprefix(prefix), int(turn))
-            for name, turn in zip(names, turns, strict=True)
-            if turn is not None
+        """The schedulers of late, and when (epoch ms) each last looked for work."""
+        found = cast(
+            "list[tuple[bytes, float]]",
+            await self._redis.zrange(keys.SCHEDULERS, 0, -1, withscores=True),
         )
+        return sorted((name.decode(), int(turn)) for name, turn in found)
 
     async def workers(self) -> list[Worker]:
         """The worker processes that RQ knows."""

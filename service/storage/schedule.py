@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.storage import keys
+from service.storage.control import ACTIVITIES
 from service.storage.leases import Kind
 from service.storage.scripts import load
 
@@ -50,12 +51,13 @@ class Schedule:
     async def claim(
         self, limits: Sequence[ClaimLimit], claim_ms: int, scheduler: str | None = None
     ) -> list[Claims]:
-        """Claims what is due of each kind; `scheduler` is the name whose turn is noted."""
-        script_keys = [keys.scheduler(scheduler) if scheduler else ""]
-        args: list[int] = [claim_ms]
+        """Claims what is due of each kind, unless it is paused; `scheduler` is the name whose turn
+        is noted."""
+        script_keys = [keys.SCHEDULERS, keys.CONTROL]
+        args: list[int | str] = [claim_ms, scheduler or ""]
         for limit in limits:
             script_keys += [keys.due(limit.kind), keys.claimed(limit.kind), limit.queue_key]
-            args += [limit.most, limit.bound]
+            args += [limit.most, limit.bound, ACTIVITIES[limit.kind]]
         found = await self._claim(keys=script_keys, args=args)
         return [
             Claims(token=int(claims[0]), ids=[claimed.decode() for claimed in claims[1:]])

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -104,7 +105,9 @@ class Tail:
         listener = Listener(self)
         self._listeners.add(listener)
         if self._reader is None and not self.stopped:
-            self._reader = asyncio.create_task(self._follow())
+            # In a context of its own: it serves others than the request that began it, whose id its
+            # lines in the log must not carry.
+            self._reader = asyncio.create_task(self._follow(), context=Context())
         try:
             yield listener
         finally:

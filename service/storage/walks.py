@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.domain.integrations import WalkRecord
+from service.domain.integrations import Problem, WalkRecord
 from service.storage import keys
 from service.storage.catalogue import LaneTable, NewEvent, raise_for_status
 from service.storage.counters import Counters, flatten
@@ -18,6 +18,8 @@ from service.storage.scripts import load
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+_decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class Walks:
@@ -60,7 +62,7 @@ class Walks:
         lanes = LaneTable()
         targets = lanes.targets(event.lanes) if event is not None else ""
         suffix = event_suffixes(1)[0] if event is not None else ""
-        pairs = [item for pair in fields.items() for item in pair]
+        pairs = [item for pair in {**fields, **_attention(fields)}.items() for item in pair]
         status, *_ = await self._finish(
             keys=[
                 lease.key,
@@ -77,6 +79,8 @@ class Walks:
                 keys.due("lanes"),
                 keys.claimed("lanes"),
                 keys.waiting(integration_id, record.id),
+                keys.completed("delta"),
+                keys.completed("sweep"),
                 *lanes.keys(),
             ],
             args=[
@@ -97,9 +101,19 @@ class Walks:
                 progress,
                 queued or "",
                 record.kind,
+                "1" if record.state == "completed" else "0",
                 *lanes.arguments(),
                 *flatten(increments),
                 *pairs,
             ],
         )
         raise_for_status(status)
+
+
+def _attention(fields: Mapping[str, str | int | bytes]) -> dict[str, str]:
+    """Whether a person must act, where the problem is set: scripts count by it and read no JSON."""
+    if "problem" not in fields:
+        return {}
+    problem = fields["problem"]
+    needed = bool(problem) and _decode_problem(cast("bytes", problem)).attention
+    return {"attention": "1" if needed else ""}

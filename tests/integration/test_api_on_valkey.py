@@ -57,7 +57,9 @@ async def test_registrations_come_and_go_without_a_trace(client, redis) -> None:
         assert await redis.ttl(key) > 0 or key.decode().startswith(keys.LASTING), key
     for path in (integration, subscription, credential):
         assert (await client.delete(path)).status_code == 204
-    assert set(await redis.keys()) == {keys.SUBSCRIPTIONS_VERSION.encode(), keys.AUDIT.encode()}
+    left = {keys.SUBSCRIPTIONS_VERSION, keys.TOTALS, keys.AUDIT}
+    assert set(await redis.keys()) == {key.encode() for key in left}
+    assert set((await redis.hgetall(keys.TOTALS)).values()) == {b"0"}
 
 
 async def test_a_subscriber_comes_and_goes(client, redis) -> None:
@@ -102,6 +104,18 @@ async def test_the_status_is_read_from_the_server(client, redis) -> None:
     assert status["redis"]["memory_used_bytes"] > 0
     metrics = await client.get("/metrics")
     assert "coursewire_redis_up 1.0" in metrics.text
+
+
+async def test_a_key_is_revoked_on_a_full_server_too(client, redis) -> None:
+    key = (await client.post("/v1/api-keys", json={"name": "k", "scope": "read"})).json()
+    headers = {"authorization": f"Bearer {key['token']}"}
+    await redis.config_set("maxmemory", "1")
+    try:
+        assert (await client.get("/v1/subscriptions", headers=headers)).status_code == 200
+        assert (await client.delete(f"/v1/api-keys/{key['id']}")).status_code == 204
+        assert (await client.get("/v1/subscriptions", headers=headers)).status_code == 401
+    finally:
+        await redis.config_set("maxmemory", "0")
 
 
 async def test_a_full_server_is_a_problem_that_says_so(client, redis) -> None:

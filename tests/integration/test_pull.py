@@ -306,6 +306,9 @@ async def test_listeners_of_a_log_that_lost_its_end_hear_of_what_comes_next(api,
 async def test_listeners_live_through_a_lost_connection(api, redis) -> None:
     async with api.stream("?after=latest") as events:
         assert "id" in await anext(events)
+        await append(redis, "c0")
+        # From here on it reads nothing itself, and waits for the reader that all share.
+        assert json.loads((await anext(events))["data"])["data"]["course_id"] == "c0"
         await listening(redis)
         await redis.client_kill_filter(_type="normal", skipme=True)
         await append(redis, "c1")

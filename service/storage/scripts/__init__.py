@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ def load(redis: Redis, name: str) -> AsyncScript:
 
 
 def source(name: str) -> str:
-    """The text of a script, with the files that its first line includes before it."""
+    """The text of a script, with the files that its first lines include before it."""
     text = files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
-    first, _, _ = text.partition("\n")
-    if first.startswith(_INCLUDE):
-        return "".join(map(source, first.removeprefix(_INCLUDE).split())) + text
-    return text
+    included = takewhile(lambda line: line.startswith(_INCLUDE), text.splitlines())
+    return "".join([*(source(line.removeprefix(_INCLUDE)) for line in included), text])

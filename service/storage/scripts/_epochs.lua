@@ -19,9 +19,9 @@ local function begin_epoch(integration, totals, epoch, kept)
   for _, key in ipairs(kept) do redis.call('UNLINK', key) end
   leave_totals(integration, totals)
   local before = redis.call('HGET', integration, 'epoch')
-  redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_sweep_at', 'sweep_retry_at',
-    'course_count', 'quarantined', 'held', 'decision', 'failures', 'problem', 'walk', 'again',
-    'clock_skew_ms')
+  redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_sweep_at',
+    'sweep_retry_at', 'course_count', 'quarantined', 'held', 'decision', 'failures', 'problem',
+    'attention', 'walk', 'again', 'clock_skew_ms')
   redis.call('HSET', integration, 'epoch', epoch, 'previous_epoch', before)
 end
 

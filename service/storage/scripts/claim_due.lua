@@ -1,20 +1,24 @@
--- Claims what is due, walks and lanes alike, unless workers are behind: the one command that
--- an idle second costs.
+-- Claims what is due, walks and lanes alike, unless that is paused or workers are behind: the one
+-- command that an idle second costs.
 --
--- KEYS  1 scheduler's last turn, then per kind: due, claimed, RQ queue
--- ARGV  1 claim ms, then per kind: most to claim, queue length from which nothing is claimed
+-- KEYS  1 schedulers  2 control, then per kind: due, claimed, RQ queue
+-- ARGV  1 claim ms  2 the scheduler whose turn it is, '' if none, then per kind: most to claim,
+--       queue length from which nothing is claimed, what pausing it is called
 -- Result per kind: claim token (ms at which the claim lapses), then the ids; as one list each
+local SILENT = 30000 -- ms after which a scheduler is forgotten, once another has its turn
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local token = string.format('%.0f', now + tonumber(ARGV[1]))
 local result = {}
 -- A removal first, so that it runs even when Redis is at its memory limit.
-if KEYS[1] ~= '' then redis.call('DEL', KEYS[1]) end
-for kind = 1, (#KEYS - 1) / 3 do
-  local due, claimed, queue = KEYS[3 * kind - 1], KEYS[3 * kind], KEYS[3 * kind + 1]
-  local most, bound = tonumber(ARGV[2 * kind]), tonumber(ARGV[2 * kind + 1])
+if ARGV[2] ~= '' then redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SILENT) end
+for kind = 1, (#KEYS - 2) / 3 do
+  local due, claimed, queue = KEYS[3 * kind], KEYS[3 * kind + 1], KEYS[3 * kind + 2]
+  local most, bound = tonumber(ARGV[3 * kind]), tonumber(ARGV[3 * kind + 1])
   local claims = {token}
-  if redis.call('LLEN', queue) < bound then
+  local paused = redis.call('HEXISTS', KEYS[2], ARGV[3 * kind + 2]) == 1
+  if not paused and redis.call('LLEN', queue) < bound then
     local lapsed = redis.call('ZRANGEBYSCORE', claimed, '-inf', now, 'LIMIT', 0, most)
     for _, id in ipairs(lapsed) do
       redis.call('ZREM', claimed, id)
@@ -28,5 +32,8 @@ for kind = 1, (#KEYS - 1) / 3 do
   end
   result[kind] = claims
 end
-if KEYS[1] ~= '' then redis.call('SET', KEYS[1], now, 'EX', 30) end
+if ARGV[2] ~= '' then
+  redis.call('ZADD', KEYS[1], now, ARGV[2])
+  redis.call('EXPIRE', KEYS[1], 604800)
+end
 return result

@@ -1,4 +1,5 @@
 -- include _events
+-- include _states
 -- Commits one part of a walk: fingerprints, their events, the lanes, the counters and the
 -- walk's progress, all or nothing. Everything is validated before the first write.
 --
@@ -166,6 +167,7 @@ end
 if held ~= 0 then
   redis.call('HINCRBY', KEYS[2], 'held', held)
   redis.call('HINCRBY', KEYS[8], 'held', held)
+  count_state(KEYS[2], KEYS[8])
 end
 if redis.call('EXISTS', KEYS[15]) == 0 then redis.call('HDEL', KEYS[2], 'decision') end
 

@@ -1,4 +1,5 @@
 -- include _epochs
+-- include _states
 -- Stores an edited credential, and what that means for the integrations that use it: another
 -- base URL begins a new epoch of each, another key makes each be walked at once.
 --
@@ -36,6 +37,7 @@ for at = 5, #ARGV, PER_INTEGRATION do
     local kept = {}
     for own = 1, KEYS_EACH - 1 do kept[own] = KEYS[key + own] end
     begin_epoch(KEYS[key], KEYS[5], ARGV[at + 3], kept)
+    count_state(KEYS[key], KEYS[5])
   end
   if ARGV[at + 6] == '1' then wake_walk(KEYS[3], KEYS[4], ARGV[at]) end
 end

@@ -1,8 +1,10 @@
 -- include _epochs
+-- include _states
 -- Stores an edited integration; another upstream begins a new epoch of it.
 --
 -- KEYS  1 integration  2 upstreams  3 credential before  4 credential after  5 due walks
---       6 claimed walks  7 totals  8.. what is kept of the epoch in force
+--       6 claimed walks  7 totals  8 completed deltas  9 completed sweeps
+--       10.. what is kept of the epoch in force
 -- ARGV  1 id  2 record as read  3 record  4 epoch as read  5 next epoch, '' to stay in it
 --       6 upstream before  7 upstream after  8 and 9 the credentials' records as read
 --       10 'wake', 'stop' or 'leave': what becomes of its place in the schedule
@@ -24,12 +26,15 @@ if KEYS[3] ~= KEYS[4] then
   redis.call('HINCRBY', KEYS[3], 'uses', -1)
   redis.call('HINCRBY', KEYS[4], 'uses', 1)
 end
-redis.call('HSET', KEYS[1], 'record', ARGV[3])
+redis.call('HSET', KEYS[1], 'record', ARGV[3], 'paused', ARGV[10] == 'stop' and '1' or '')
 if ARGV[5] ~= '' and (ARGV[11] ~= '1' or redis.call('HGET', KEYS[1], 'baselined') ~= '1') then
   local kept = {}
-  for key = 8, #KEYS do kept[#kept + 1] = KEYS[key] end
+  for key = 10, #KEYS do kept[#kept + 1] = KEYS[key] end
   begin_epoch(KEYS[1], KEYS[7], ARGV[5], kept)
 end
 if ARGV[10] == 'wake' then wake_walk(KEYS[5], KEYS[6], ARGV[1]) end
-if ARGV[10] == 'stop' then redis.call('ZREM', KEYS[5], ARGV[1]) end
+if ARGV[10] == 'stop' then
+  for _, key in ipairs({KEYS[5], KEYS[8], KEYS[9]}) do redis.call('ZREM', key, ARGV[1]) end
+end
+count_state(KEYS[1], KEYS[7])
 return {'OK'}

@@ -1,4 +1,5 @@
--- include _subscriptions _replays
+-- include _subscriptions
+-- include _replays
 -- Puts the next part of a replay behind what is being replayed, together with how far it has come,
 -- so that it goes on from there after any crash.
 --

@@ -1,16 +1,19 @@
 -- include _events
+-- include _states
 -- Ends a worker's turn at an integration: stores what came of it, lists the walk, gives the
 -- lease back and puts the integration in the schedule. May append one operational event.
 --
 -- KEYS  1 lease  2 integration  3 walks  4 walk order  5 seen  6 due walks  7 claimed walks
 --       8 events  9 subscriptions version  10 totals  11 counters  12 due lanes
---       13 claimed lanes  14 waiting  15.. the lanes named in ARGV
+--       13 claimed lanes  14 waiting  15 completed deltas  16 completed sweeps
+--       17.. the lanes named in ARGV
 -- ARGV  1 lease token  2 epoch  3 integration id  4 ms until due  5 walk id
 --       6 walk JSON, '' if it is not over
 --       7 '1' if the walk is over (forget its progress, its sets and its request)
 --       8 subscriptions version  9 event type or ''  10 suffix  11 facts  12 targets
 --       13 number of lanes  14 number of counters  15 progress of the walk as last stored
 --       16 id of the walk queued when the turn began, '' if none  17 kind of the walk
+--       18 '1' if it was completed
 --       then per lane: id, '1' if it may be woken
 --       then per counter: field, increment
 --       then pairs to set in the integration: field, value
@@ -48,7 +51,7 @@ end
 if ARGV[7] == '1' and redis.call('HDEL', KEYS[2], 'again') == 1 then due = now end
 local requested = redis.call('HGET', KEYS[2], 'requested_id') or ''
 if requested ~= '' and (ARGV[7] == '1' or requested ~= ARGV[16]) then due = math.min(due, now) end
-for at = 18 + 2 * lanes + 2 * counters, #ARGV, 2 do
+for at = 19 + 2 * lanes + 2 * counters, #ARGV, 2 do
   redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1])
 end
 if ARGV[6] ~= '' then
@@ -62,11 +65,25 @@ if ARGV[6] ~= '' then
 end
 redis.call('ZADD', KEYS[6], string.format('%.0f', due), ARGV[3])
 
+-- One that is never walked to the end is as old as its first turn; one that is not walked, or
+-- waits for a person, has no age.
+local state = count_state(KEYS[2], KEYS[10])
+for at, kind in ipairs({'delta', 'sweep'}) do
+  local completed = KEYS[14 + at]
+  if state == 'paused' or state == 'error' then
+    redis.call('ZREM', completed, ARGV[3])
+  elseif ARGV[18] == '1' and (kind == ARGV[17] or kind == 'delta') then
+    redis.call('ZADD', completed, now, ARGV[3]) -- a sweep shows what a delta does
+  else
+    redis.call('ZADD', completed, 'NX', now, ARGV[3])
+  end
+end
+
 local touched, lane_keys, lane_ids, wakeable = {}, {}, {}, {}
 for lane = 1, lanes do
-  lane_keys[lane] = KEYS[14 + lane]
-  lane_ids[lane] = ARGV[16 + 2 * lane]
-  wakeable[lane] = ARGV[17 + 2 * lane]
+  lane_keys[lane] = KEYS[16 + lane]
+  lane_ids[lane] = ARGV[17 + 2 * lane]
+  wakeable[lane] = ARGV[18 + 2 * lane]
 end
 if ARGV[9] ~= '' then
   local position = append_event(KEYS[8], {
@@ -77,7 +94,7 @@ if ARGV[9] ~= '' then
   if entered ~= 0 then redis.call('HINCRBY', KEYS[10], 'pending', entered) end
 end
 for counter = 1, counters do
-  local at = 16 + 2 * lanes + 2 * counter
+  local at = 17 + 2 * lanes + 2 * counter
   redis.call('HINCRBY', KEYS[11], ARGV[at], ARGV[at + 1])
 end
 if counters > 0 then redis.call('EXPIRE', KEYS[11], 604800) end

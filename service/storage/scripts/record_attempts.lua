@@ -1,4 +1,6 @@
--- include _subscriptions _dead _replays
+-- include _subscriptions
+-- include _dead
+-- include _replays
 -- Records attempts that have ended, before their courses move on, and what follows from them for
 -- the lane: its breaker, and the one place where a subscription is disabled. Begins with a
 -- removal, so that it still runs when Redis is at its memory limit. A repeated call changes and

@@ -1,13 +1,16 @@
+-- include _states
 -- Registers an integration and makes its first walk due now.
 --
--- KEYS  1 integration  2 integrations  3 upstreams  4 credential  5 due walks
+-- KEYS  1 integration  2 integrations  3 upstreams  4 credential  5 due walks  6 totals
 -- ARGV  1 id  2 created ms  3 record  4 epoch  5 upstream ("base_url upstream_id")
 --       6 the credential's record as read  7 '1' if it is to be walked
 -- Result {'OK'}, {'EXISTS', id of the integration on that upstream} or {'STALE'}
 if redis.call('HGET', KEYS[4], 'record') ~= ARGV[6] then return {'STALE'} end
 local existing = redis.call('HGET', KEYS[3], ARGV[5])
 if existing then return {'EXISTS', existing} end
-redis.call('HSET', KEYS[1], 'record', ARGV[3], 'epoch', ARGV[4])
+redis.call('HSET', KEYS[1], 'record', ARGV[3], 'epoch', ARGV[4],
+  'paused', ARGV[7] == '1' and '' or '1')
+count_state(KEYS[1], KEYS[6])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[1])
 redis.call('HINCRBY', KEYS[4], 'uses', 1)

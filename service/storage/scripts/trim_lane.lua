@@ -1,4 +1,5 @@
--- include _subscriptions _dead
+-- include _subscriptions
+-- include _dead
 -- Gives up entries whose events are no longer in the log, oldest first, in steps.
 --
 -- KEYS  1 lane  2 retries  3 failing  4 dead  5 totals  6 lane state  7 dead facts

@@ -60,6 +60,8 @@ ROUTES = {
     ("GET", "/v1/events"): {A, S, R},
     ("GET", "/v1/events/{event_id}"): {A, S, R},
     ("GET", "/v1/events/stream"): {A, S, R},
+    ("POST", "/v1/pause"): NOBODY_ELSE,
+    ("POST", "/v1/resume"): NOBODY_ELSE,
     ("GET", "/v1/status"): READERS,
     ("POST", "/v1/api-keys"): NOBODY_ELSE,
     ("GET", "/v1/api-keys"): READERS,

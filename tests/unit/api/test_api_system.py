@@ -27,6 +27,13 @@ def broken(error: Exception):
     return fail
 
 
+def answering(value: object):
+    async def answer(*_arguments, **_options):
+        return value
+
+    return answer
+
+
 # --- authorization --------------------------------------------------------------------------
 
 
@@ -180,6 +187,43 @@ async def test_metrics_are_in_the_exposition_format(client) -> None:
     assert "coursewire_redis_up 1.0" in answer.text
 
 
+async def test_requests_are_counted_by_route_and_never_by_path(client) -> None:
+    await client.get("/v1/credentials/cred_nobody")
+    await client.get("/nowhere/at/all")
+    text = (await client.get("/metrics")).text
+    route = '{method="GET",route="/v1/credentials/{credential_id}"'
+    assert f'coursewire_api_requests_total{route},status="404"}}' in text
+    assert f"coursewire_api_request_duration_seconds_count{route}}}" in text
+    assert "cred_nobody" not in text
+    assert "/nowhere" not in text
+    assert "_created" not in text
+    assert "process_resident_memory_bytes" in text
+
+
+async def test_requests_that_wait_have_no_duration(client) -> None:
+    def timed(text: str) -> list[str]:
+        name = 'coursewire_api_request_duration_seconds_count{method="GET",route="/v1/events"}'
+        return [line for line in text.splitlines() if line.startswith(name)]
+
+    before = timed((await client.get("/metrics")).text)
+    await client.get("/v1/events?wait=0")
+    assert timed((await client.get("/metrics")).text) == before
+
+
+async def test_openmetrics_are_given_on_request(client) -> None:
+    answer = await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+async def test_metrics_answer_without_redis_and_say_so(client, services, monkeypatch) -> None:
+    monkeypatch.setattr(services.redis, "info", broken(RedisConnectionError()))
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert "coursewire_redis_up 0.0" in answer.text
+    assert "coursewire_build_info{" in answer.text
+
+
 async def test_the_status_of_an_idle_system_names_what_is_missing(client) -> None:
     status = (await client.get("/v1/status")).json()
     assert status["status"] == "degraded"
@@ -193,7 +237,7 @@ async def test_the_status_of_an_idle_system_names_what_is_missing(client) -> Non
 
 async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
     redis, now = services.redis, time.time_ns() // 1_000_000
-    await redis.set(keys.scheduler("one"), now)
+    await redis.zadd(keys.SCHEDULERS, {"one": now})
     await redis.sadd("rq:workers", "rq:worker:w1")
     await redis.hset(
         "rq:worker:w1",
@@ -234,7 +278,7 @@ async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
 async def test_overdue_work_degrades_the_status(client, services) -> None:
     now = time.time_ns() // 1_000_000
     await services.redis.zadd(keys.due("lanes"), {"sub_a": now - 120_000})
-    await services.redis.set(keys.scheduler("one"), now - 20_000)
+    await services.redis.zadd(keys.SCHEDULERS, {"one": now - 20_000})
     reasons = (await client.get("/v1/status")).json()["reasons"]
     assert any(reason.startswith("a lane has been due since") for reason in reasons)
     assert any("no scheduler has looked for work since" in reason for reason in reasons)
@@ -246,6 +290,64 @@ async def test_without_redis_the_status_is_down(client, services, monkeypatch) -
     assert answer.status_code == 200
     assert answer.json()["status"] == "down"
     assert answer.json()["redis"]["up"] is False
+
+
+async def test_pausing_is_shown_with_since_when_until_it_is_resumed(client) -> None:
+    answer = await client.post("/v1/pause", json={"what": "polling"})
+    assert answer.status_code == 200
+    since = answer.json()["polling"]
+    assert since.endswith("Z")
+    assert answer.json()["delivery"] is None
+    status = (await client.get("/v1/status")).json()
+    assert status["paused"] == {"polling": since, "delivery": None}
+    assert f"polling has been paused since {since}" in status["reasons"]
+    assert (await client.post("/v1/resume", json={"what": "polling"})).json()["polling"] is None
+    assert (await client.get("/v1/status")).json()["paused"]["polling"] is None
+
+
+async def test_pausing_without_a_word_pauses_both(client) -> None:
+    assert all((await client.post("/v1/pause")).json().values())
+    assert not any((await client.post("/v1/resume", json={})).json().values())
+
+
+async def test_what_cannot_be_paused_is_refused(client, refused) -> None:
+    refused(await client.post("/v1/pause", json={"what": "everything"}), "what")
+    refused(await client.post("/v1/resume", json={"which": "polling"}), "which")
+
+
+async def test_integrations_that_need_attention_are_counted_and_degrade_nothing(
+    client, services
+) -> None:
+    before = (await client.get("/v1/status")).json()["reasons"]
+    await services.redis.hset(keys.TOTALS, mapping={"state:error": 2, "state:active": 5})
+    status = (await client.get("/v1/status")).json()
+    assert status["integrations"] == {
+        "active": 5,
+        "pending": 0,
+        "paused": 0,
+        "error": 2,
+        "review": 0,
+    }
+    assert status["reasons"] == before
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"maxmemory_policy": "allkeys-lru"}, "evicts by allkeys-lru"),
+        ({"aof_last_write_status": "err"}, "cannot write its append-only file"),
+        ({"rdb_last_bgsave_status": "err"}, "cannot write its snapshot"),
+        ({"used_memory": 90, "maxmemory": 100}, "uses 90% of its memory limit"),
+    ],
+)
+async def test_a_server_that_is_not_well_degrades_the_status(
+    client, services, monkeypatch, said, reason
+) -> None:
+    info = await services.redis.info() | said
+    monkeypatch.setattr(services.redis, "info", answering(info))
+    status = (await client.get("/v1/status")).json()
+    assert status["status"] == "degraded"
+    assert any(reason in one for one in status["reasons"]), status["reasons"]
 
 
 # --- documentation --------------------------------------------------------------------------

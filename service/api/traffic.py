@@ -1,0 +1,70 @@
+"""Counts the requests that this process answers, and shows how the process itself is doing."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable
+from typing import cast
+
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import Metric
+
+from service.api.openapi import version
+from service.domain.metrics import BUILD, PREFIX, REQUEST_DURATION, REQUESTS
+
+_WAITING = frozenset({"/v1/events/stream"})  # answers that last as long as somebody listens
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Traffic(ASGIMiddleware):
+    """Counts requests by their route, never by their path, of which there is no end. What matches
+    no route is not counted."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            PREFIX + REQUESTS.name, REQUESTS.help, REQUESTS.labels, registry=self._registry
+        )
+        self._seconds = Histogram(
+            PREFIX + REQUEST_DURATION.name,
+            REQUEST_DURATION.help,
+            REQUEST_DURATION.labels,
+            buckets=REQUEST_DURATION.bounds,
+            registry=self._registry,
+        )
+        build = Gauge(PREFIX + BUILD.name, BUILD.help, BUILD.labels, registry=self._registry)
+        build.labels(version(), platform.python_version()).set(1)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of this process, without when each series began: a counter's own age."""
+        for metric in self._registry.collect():
+            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            yield metric
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Passes the request on and counts it once its answer begins."""
+        started = time.perf_counter()
+        status, seconds = 500, 0.0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status, seconds
+            if message["type"] == "http.response.start":
+                status, seconds = int(message["status"]), time.perf_counter() - started
+            await send(message)
+
+        try:
+            await next_app(scope, receive, send_noting)
+        finally:
+            http = cast("HTTPScope", scope)
+            method = http["method"] if http["method"] in _METHODS else "other"
+            route = http["path_template"]
+            self._requests.labels(method, route, str(status)).inc()
+            if route not in _WAITING and b"wait=" not in scope["query_string"]:
+                self._seconds.labels(method, route).observe(seconds)

@@ -1,0 +1,121 @@
+"""Judges whether a Redis or Valkey server keeps what it is given."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+NO_EVICTION = "noeviction"
+
+# The oldest servers whose commands are all that is used; ZADD with LT and ZMSCORE decide.
+MINIMUM_VERSION = (6, 2)
+
+Persistence = Literal["aof", "snapshots", "none", "unknown"]
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server says of itself.
+
+    Memory is in bytes; `memory_limit` is 0 where there is none. `snapshots` says whether it is
+    set to write any, None where it does not tell. `eviction_policy` is empty where unknown.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    uptime_seconds: int
+    memory_used: int
+    memory_limit: int
+    eviction_policy: str
+    aof_enabled: bool
+    aof_ok: bool
+    snapshot_ok: bool
+    snapshots: bool | None = None
+    loading: bool = False
+
+    @property
+    def persistence(self) -> Persistence:
+        """What would be left after a crash of the server."""
+        if self.aof_enabled:
+            return "aof"
+        if self.snapshots is None:
+            return "unknown"
+        return "snapshots" if self.snapshots else "none"
+
+    @property
+    def persistence_ok(self) -> bool:
+        """Whether the last write of what it persists succeeded; a server that persists nothing
+        is not well either."""
+        match self.persistence:
+            case "aof":
+                return self.aof_ok
+            case "none":
+                return False
+            case _:
+                return self.snapshot_ok
+
+    @property
+    def memory_share(self) -> float | None:
+        """The part of its memory limit in use, None where there is no limit."""
+        return self.memory_used / self.memory_limit if self.memory_limit else None
+
+
+def eviction_fault(server: Server) -> str | None:
+    """Why the server cannot be used as it is, with what to do; None if it can.
+
+    `allkeys-*` would drop registrations and fingerprints. `volatile-*` would drop what has a
+    lifetime: leases, by which one worker at a time polls or sends, and what a sweep under way
+    has seen.
+    """
+    policy = server.eviction_policy
+    if policy in ("", NO_EVICTION):
+        return None
+    what = (
+        "the leases by which one worker at a time polls and sends"
+        if policy.startswith("volatile-")
+        else "registrations, fingerprints and events"
+    )
+    return (
+        f"Redis evicts by {policy} and would drop {what} when its memory is full; set "
+        f"maxmemory-policy to {NO_EVICTION}: CONFIG SET maxmemory-policy {NO_EVICTION}, and the "
+        "same in its configuration file"
+    )
+
+
+def persistence_fault(server: Server) -> str | None:
+    """What a crash of the server would cost, with what to do; None if a second at most."""
+    advice = "switch on appendonly, with appendfsync everysec"
+    match server.persistence:
+        case "none":
+            return (
+                "Redis persists nothing: a restart loses every registration, secret and event "
+                f"not yet delivered; {advice}"
+            )
+        case "snapshots":
+            return (
+                "Redis writes snapshots alone: a crash loses what came since the last, "
+                f"registrations included; {advice}"
+            )
+        case "aof" if not server.aof_ok:
+            return (
+                "Redis cannot write its append-only file: a crash loses what came since; look "
+                "for a full disk and into the server's log"
+            )
+        case _ if not server.snapshot_ok:
+            return (
+                "Redis cannot write its snapshot, and may refuse every write until it can; look "
+                "for a full disk and into the server's log"
+            )
+    return None
+
+
+def version_fault(server: Server) -> str | None:
+    """Why the server is too old, with what to do; None if it is not, or tells no version."""
+    parts = server.version.split(".")
+    if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
+        return None
+    if (int(parts[0]), int(parts[1])) >= MINIMUM_VERSION:
+        return None
+    least = ".".join(str(part) for part in MINIMUM_VERSION)
+    return f"{server.name} {server.version} is too old; use Redis {least} or newer, or Valkey"

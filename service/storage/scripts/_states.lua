@@ -1,0 +1,29 @@
+-- Shared by the scripts that change what an integration's state follows from: how many
+-- integrations are in which state is kept in the totals.
+
+-- The state that people are shown; `state_of` in domain/integrations.py says the same.
+local function state_of(integration)
+  local known = redis.call('HMGET', integration, 'paused', 'attention', 'held', 'baselined')
+  if known[1] == '1' then return 'paused' end
+  if known[2] == '1' then return 'error' end
+  if tonumber(known[3] or '0') ~= 0 then return 'review' end
+  if known[4] ~= '1' then return 'pending' end
+  return 'active'
+end
+
+-- Counts an integration no longer.
+local function uncount_state(integration, totals)
+  local counted = redis.call('HGET', integration, 'state')
+  if counted then redis.call('HINCRBY', totals, 'state:' .. counted, -1) end
+end
+
+-- Counts an integration under the state that it is in by now; returns that.
+local function count_state(integration, totals)
+  local state = state_of(integration)
+  if redis.call('HGET', integration, 'state') ~= state then
+    uncount_state(integration, totals)
+    redis.call('HINCRBY', totals, 'state:' .. state, 1)
+    redis.call('HSET', integration, 'state', state)
+  end
+  return state
+end

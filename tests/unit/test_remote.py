@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import io
+import json
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from service import remote
+from service.cli import coursewire
+from service.domain.errors import SettingsError
+from service.settings import Settings
+
+STATUS = {
+    "status": "degraded",
+    "reasons": ["polling has been paused since 2026-11-23T08:00:00.000Z"],
+    "redis": {
+        "up": True,
+        "server": "valkey",
+        "version": "9.1.0",
+        "memory_used_bytes": 12_000_000,
+        "memory_share": 0.12,
+        "persistence": "aof",
+    },
+    "schedulers": [{"name": "one", "last_turn_at": "2026-11-23T08:00:01.000Z"}],
+    "workers": [{"name": "w1", "state": "idle", "last_heartbeat_at": "2026-11-23T08:00:01.000Z"}],
+    "queues": [{"name": "coursewire-poll", "queued": 1, "started": 2, "failed": 3}],
+    "walks": {"due": 4, "claimed": 0, "leased": 0, "oldest_due_at": "2026-11-23T08:00:00.000Z"},
+    "lanes": {"due": 0, "claimed": 5, "leased": 5, "oldest_due_at": None},
+    "paused": {"polling": "2026-11-23T08:00:00.000Z", "delivery": None},
+    "integrations": {"active": 7, "error": 1, "paused": 0},
+    "totals": {"courses": 30, "pending": 2},
+}
+DOWN = {"status": "down", "reasons": ["Redis does not answer"], "redis": {"up": False}}
+
+
+@pytest.fixture
+def api(monkeypatch):
+    """The API as it answers, and what it was asked."""
+    asked = []
+    answers = {"GET /v1/status": httpx.Response(200, json=STATUS)}
+
+    def request(method, url, **options):
+        asked.append((method, url, options))
+        answer = answers[f"{method} {httpx.URL(url).path}"]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(httpx, "request", request)
+    monkeypatch.setenv("COURSEWIRE_ADMIN_TOKEN", "t" * 20)
+    return asked, answers
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(coursewire, list(arguments))
+
+
+def test_the_status_is_a_table_and_its_exit_code_says_how_it_is(api):
+    asked, _ = api
+    result = run("status")
+    assert result.exit_code == 1
+    assert result.output.startswith("degraded\n")
+    for text in ("valkey 9.1.0, 12 MB in use (12% of its limit)", "7 active, 1 error", "4 due"):
+        assert text in result.output
+    assert "polling paused since" in result.output
+    ((method, url, options),) = asked
+    assert (method, url) == ("GET", "http://127.0.0.1:8000/v1/status")
+    assert options["headers"] == {"authorization": "Bearer " + "t" * 20}
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("degraded", 1), ("down", 2)])
+def test_json_is_the_answer_itself(api, status, code):
+    _, answers = api
+    answers["GET /v1/status"] = httpx.Response(200, json={**STATUS, "status": status})
+    result = run("status", "--json")
+    assert result.exit_code == code
+    assert json.loads(result.output)["status"] == status
+
+
+def test_without_redis_the_reason_is_all_there_is_to_show():
+    out = io.StringIO()
+    assert remote.show_status(DOWN, out, as_json=False) == 2
+    assert "Redis does not answer" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.ConnectError("refused"), "does not answer (refused)"),
+        (httpx.Response(401, json={"detail": "this token is not valid"}), "token is not valid"),
+        (httpx.Response(502, text="<html>"), "no JSON object"),
+    ],
+)
+def test_an_api_that_does_not_answer_as_it_should_is_down(api, answer, said):
+    _, answers = api
+    answers["GET /v1/status"] = answer
+    result = run("status", "--url", "http://elsewhere:9/")
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "body"),
+    [
+        (("pause", "polling"), "/v1/pause", {"what": "polling"}),
+        (("pause",), "/v1/pause", {}),
+        (("resume", "delivery"), "/v1/resume", {"what": "delivery"}),
+    ],
+)
+def test_pause_and_resume_pass_on_what(api, arguments, path, body):
+    asked, answers = api
+    answers[f"POST {path}"] = httpx.Response(200, json={"polling": "now", "delivery": None})
+    result = run(*arguments)
+    assert (result.exit_code, result.output) == (
+        0,
+        "polling: paused since now\ndelivery: running\n",
+    )
+    assert asked[0][2]["json"] == body
+
+
+def test_only_polling_and_delivery_can_be_paused(api):
+    assert run("pause", "everything").exit_code == 2
+
+
+def test_a_token_is_needed(tmp_path):
+    with pytest.raises(SettingsError, match="ADMIN_TOKEN"):
+        remote.Remote(Settings(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000")]
+)
+def test_an_address_for_everybody_is_reached_on_this_machine(tmp_path, host, url):
+    settings = Settings(host=host, admin_token="t" * 20, data_dir=tmp_path)
+    assert remote.Remote(settings).url == url
