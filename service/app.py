@@ -25,6 +25,7 @@ from service.api.idempotency import Idempotency
 from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
+from service.api.replays import ReplayController, redeliver
 from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
 from service.api.reviews import ReviewController
 from service.api.status import ControlController, StatusController
@@ -62,8 +63,10 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             IntegrationController,
             ReviewController,
             SubscriptionController,
+            ReplayController,
             DeliveryController,
             EventController,
+            redeliver,
             stream_events,
             StatusController,
             ControlController,

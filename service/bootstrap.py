@@ -17,12 +17,14 @@ from service.settings import Settings
 from service.storage.api_keys import ApiKeys
 from service.storage.attempts import Attempts
 from service.storage.audit import Audit
+from service.storage.backlog import Backlog
 from service.storage.budgets import Budgets
 from service.storage.catalogue import Catalogue
 from service.storage.connections import open_async
 from service.storage.control import Control
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
+from service.storage.dead import DeadDeliveries
 from service.storage.event_log import EventLog
 from service.storage.integrations import IntegrationStore
 from service.storage.lanes import Lanes
@@ -31,6 +33,7 @@ from service.storage.matchers import Matchers
 from service.storage.memory import Memory
 from service.storage.metrics import Metrics
 from service.storage.reconciliation import Reconciliation
+from service.storage.replays import Replays
 from service.storage.replies import Replies
 from service.storage.retention import Retention
 from service.storage.reviews import Reviews
@@ -51,6 +54,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     credentials: CredentialStore
     integrations: IntegrationStore
     subscriptions: SubscriptionStore
+    backlog: Backlog
     matchers: Matchers
     api_keys: ApiKeys
     audit: Audit
@@ -60,6 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     events: EventLog
     tail: Tail
     lanes: Lanes
+    dead: DeadDeliveries
     attempts: Attempts
     schedule: Schedule
     control: Control
@@ -67,6 +72,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     budgets: Budgets
     memory: Memory
     reviews: Reviews
+    replays: Replays
     retention: Retention
     reconciliation: Reconciliation
     counters: Counters
@@ -113,6 +119,7 @@ def assemble(
     integrations = IntegrationStore(redis)
     subscriptions = SubscriptionStore(redis, sealer)
     lanes = Lanes(redis, counters)
+    dead = DeadDeliveries(redis)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
@@ -122,6 +129,7 @@ def assemble(
         credentials=CredentialStore(redis, sealer),
         integrations=integrations,
         subscriptions=subscriptions,
+        backlog=Backlog(redis, events, subscriptions),
         matchers=Matchers(subscriptions),
         api_keys=ApiKeys(redis),
         audit=Audit(redis),
@@ -131,13 +139,15 @@ def assemble(
         events=events,
         tail=Tail(redis, events),
         lanes=lanes,
-        attempts=Attempts(redis, events),
+        dead=dead,
+        attempts=Attempts(redis, events, dead),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),
         budgets=Budgets(redis),
         memory=Memory(redis),
         reviews=Reviews(redis),
+        replays=Replays(redis),
         retention=Retention(redis),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,

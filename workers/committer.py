@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from xxhash import xxh3_64_hexdigest
 
 from service.clock import now_ms
 from service.domain.diff import Judgement, Verdict
 from service.domain.errors import StaleSubscriptionsError
 from service.domain.events import MAX_BODY_BYTES, CourseFacts
 from service.domain.integrations import Baseline, Integration, WalkingState, WalkRecord
+from service.domain.lane import order_key
 from service.domain.sifting import Judged, Mark
 from service.domain.subscriptions import Matcher
 from service.domain.walking import Glimpse, WalkProgress
@@ -206,7 +206,7 @@ class Committer:
             type=event_type,
             facts=msgspec.json.encode(facts),
             body=b"" if fingerprint.deleted else _sendable(judgement.record),
-            order_key=xxh3_64_hexdigest(f"{integration.id} {judgement.course_id}".encode()),
+            order_key=order_key(integration.id, judgement.course_id),
             lanes=matcher.lanes(
                 event_type=event_type,
                 integration_id=integration.id,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,34 +21,32 @@ from service.domain import rate
 from service.domain.access import NOTHING, Grant
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
-from service.domain.events import CONTENT_TYPES, is_shown, render
+from service.domain.events import CONTENT_TYPES
 from service.domain.identifiers import position_ms
-from service.domain.lane import Entry, Window, place
+from service.domain.lane import Entry
 from service.domain.metrics import delivery_times
+from service.domain.mixing import Mix
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
-from service.domain.retry import may_go_early
 from service.domain.signing import Signer
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
 from service.storage.counters import field
-from service.storage.lanes import EXPIRED, NOT_GRANTED, Due, Failing, LaneChange, Recorded
+from service.storage.lanes import Due, LaneChange, Queue, Recorded
 from service.storage.leases import Lease
+from workers.feeding import Feeder
 from workers.isolation import run_isolated
 from workers.judging import Ended, Judgement, Prepared, judge
 from workers.process import JobContext
+from workers.track import Sender, Track
 
 SECRETS_SECONDS = 1.0  # after which the secrets are read again within a turn
 STAY_SECONDS = 0.1  # that a job waits for its slowest lane
 MAX_LINGERING = 100  # batches that go on without their jobs
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
-READ = 200  # entries read at once, and retries
-PREPARED = 64  # events fetched ahead of being sent, at most ...
-PREPARED_BYTES = 1_048_576  # ... and about so much of their bodies
-USUAL_BYTES = 16_384  # of a body, until a larger one has been seen
-PROBE_CHOICE = 20  # retries among which a probe is chosen
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 RECORD_RETRY_SECONDS = 0.2
+REPLAY_HEADERS = {"coursewire-replay": "true"}
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 
 _log = get_logger("delivery")
@@ -128,30 +124,27 @@ class Drain:
         self._lease = lease
         self._subscription = subscription
         self._receiver = urlsplit(subscription.url).netloc.lower()
-        # By chance, so that turns of one attempt each starve neither.
-        self._window = Window(retries_first=random.random() < 0.5)
+        self._live: Track
+        self._replayed: Track | None = None
+        self._tracks: list[Track] = []
+        self._mix = Mix()
+        self._feeder: Feeder | None = None
+        self._feeding: asyncio.Task[bool] | None = None
         self._breaker = Breaker()
         self._bucket: rate.Bucket | None = None
-        self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
-        self._prepared: deque[Prepared] = deque()
-        self._largest = USUAL_BYTES
         self._in_flight: set[asyncio.Task[Ended]] = set()
         self._ended: list[Ended] = []
         self._judging = False  # a failure has ended of which it is not known what follows
         self._recording: asyncio.Task[None] | None = None
         self._clock_offset = 0
-        self._start = self._furthest = "-"
-        self._scanned_at = 0
-        self._exhausted = False
+        self._scanned_at = self._replayed_scanned_at = 0
         self._signer = Signer(())
         self._grant: Grant | None = NOTHING
         self._secrets_read_at = 0.0
-        self._any_failing = False
-        self._next_retry: float = 0  # when the next retry is due that has not been taken up
         self._rate_wait_ms = 0
-        self._resumed = b""
+        self._resumed = self._emptied = b""
         self._version = 0
-        self._outdated = False  # the subscription was edited or resumed: begin anew
+        self._outdated = False  # the subscription was edited, resumed or emptied: begin anew
         self._paused = False  # deliveries are, all of them
         self._headers: dict[str, str] = {}
         self._ends = time.monotonic() + TURN_SECONDS
@@ -170,12 +163,12 @@ class Drain:
                 await self._prepare()
                 await self._refresh_secrets()
                 self._send()
+                self._feed()
                 if self._ended and self._recording is None:
                     self._recording = asyncio.create_task(self._record(self._ended))
                     self._ended = []
                 waiting: set[asyncio.Task[Any]] = {*self._in_flight}
-                if self._recording is not None:
-                    waiting.add(self._recording)
+                waiting |= {task for task in (self._recording, self._feeding) if task is not None}
                 pause = self._pause()
                 if waiting:
                     await self._wait(waiting, pause)
@@ -185,7 +178,8 @@ class Drain:
                     await asyncio.sleep(pause)
             await self._release()
         finally:
-            tasks = [*self._in_flight, self._recording] if self._recording else [*self._in_flight]
+            others = (self._recording, self._feeding)
+            tasks = [*self._in_flight, *(task for task in others if task is not None)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -203,12 +197,30 @@ class Drain:
         lane = await self._services.lanes.open(subscription_id)
         self._clock_offset = lane.now - now_ms()
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
-        self._start = self._furthest = lane.start
+        self._emptied = lane.emptied
         self._scanned_at = lane.scanned_at
-        self._any_failing = lane.failing > 0
-        self._next_retry = 0 if self._any_failing else math.inf
+        self._live = self._track(Queue.LIVE, lane.start, lane.failing)
+        self._tracks = [self._live]
+        if lane.replayed or lane.unfed:
+            self._replayed = self._track(Queue.REPLAYED, lane.replayed_start, lane.replayed_failing)
+            self._replayed_scanned_at = lane.replayed_scanned_at
+            self._tracks.append(self._replayed)
+        if lane.unfed:
+            self._feeder = Feeder(self._services, self._lease, self._subscription)
         self._version = lane.version
         self._outdated = lane.subscription != self._subscription
+
+    def _track(self, queue: Queue, start: str, failing: int) -> Track:
+        sender = Sender(
+            now_ms=self._now_ms,
+            must_stop=self._must_stop,
+            is_recording=lambda: self._recording is not None,
+            grant=lambda: self._grant,
+            give_up=self._give_up,
+        )
+        return Track(
+            self._services, self._subscription, queue, sender, start=start, failing=failing
+        )
 
     async def _read_secrets(self) -> None:
         try:
@@ -229,7 +241,8 @@ class Drain:
         except (ConnectionError, TimeoutError):  # without Redis nothing is revoked either
             self._secrets_read_at = time.monotonic()
             return
-        await self._withdraw()
+        for track in self._tracks:
+            await track.withdraw()
 
     def _now_ms(self) -> int:
         """The present by the clock of Redis, as far as it is known here."""
@@ -249,18 +262,18 @@ class Drain:
 
     async def _release(self) -> None:
         due, held_ms = self._due()
-        unsent = self._window.unsent()
-        start = self._start
-        if unsent is not None and _place(unsent) < _place(start):
-            start = unsent
         if await self._services.lanes.release(
             self._lease,
             due,
-            start=start,
+            start=self._live.unsent(),
             held_ms=held_ms,
             resumed=self._resumed,
             bucket=self._bucket,
             scanned_at=self._scanned_at,
+            feed_ms=0 if self._feeder is None else self._feeder.wait_ms,
+            replayed_start="" if self._replayed is None else self._replayed.unsent(),
+            replayed_scanned_at=self._replayed_scanned_at,
+            emptied=self._emptied,
         ):
             if due == "never":
                 await _wake_if_resumed(self._context, self._subscription.id)
@@ -273,166 +286,57 @@ class Drain:
         held_ms = max(self._breaker.ready_at - self._now_ms(), self._rate_wait_ms)
         if not self._outdated and held_ms > 0:
             return "held", held_ms
-        return ("now" if self._prepared or self._must_stop() else "later"), 0
+        return ("now" if self._any_prepared() or self._must_stop() else "later"), 0
 
     # --- what to send next ---------------------------------------------------------------
 
+    def _track_of(self, entry: Entry) -> Track:
+        if not entry.replay:
+            return self._live
+        if self._replayed is None:
+            raise AssertionError("a replayed entry without a track")
+        return self._replayed
+
     async def _prepare(self) -> None:
-        """Fetches the events that may be sent next, reading on in the lane where needed; no
-        further than to have something to do, for most of a lane may wait behind failures."""
-        if self._breaker.parked:
-            await self._prepare_probe()
-            return
-        looked = False
-        while len(self._prepared) <= self._ahead() // 2 and not self._must_stop():
-            await self._read_retries()
-            more = False
-            if not self._window.first_attempts and not (looked and self._busy()):
-                more = looked = await self._read()
-            entries = self._take(self._ahead() - len(self._prepared))
-            if entries:
-                await self._fetch(entries)
-            elif not more:
-                return
+        """Fetches the events that may be sent next; a parked lane's probe is a replayed one only
+        if there is no other."""
+        if not self._breaker.parked:
+            for track in self._tracks:
+                await track.prepare()
+        elif not self._unfinished():
+            for track in self._tracks:
+                if not self._any_prepared():
+                    await track.prepare_probe(self._breaker.probed)
 
-    async def _prepare_probe(self) -> None:
-        """Fetches the one event that a parked lane may try: a first attempt, or else a retry,
-        of another course than the last probe's where there is one."""
-        while not self._prepared and not self._unfinished() and not self._must_stop():
-            while not self._window.first_attempts and await self._read():
-                if self._must_stop():
-                    return
-            if not self._window.first_attempts and (chosen := await self._choose_retry()):
-                self._tried[chosen.entry.position] = chosen
-                self._window.offer_retry(chosen.entry)
-            entries = self._take(1)
-            if not entries:
-                return
-            await self._fetch(entries)
+    def _feed(self) -> None:
+        """Lets the replay at work go on, once what it has added has been looked at."""
+        if (
+            self._feeder is not None
+            and self._feeding is None
+            and self._feeder.ready
+            and self._replayed is not None
+            and self._replayed.hungry
+            and not self._must_stop()
+        ):
+            self._feeding = asyncio.create_task(self._feeder.step())
 
-    async def _choose_retry(self) -> Failing | None:
-        now, schedule = self._now_ms(), self._subscription.retry_schedule_seconds
-        found, _ = await self._services.lanes.retries(self._subscription.id, None, PROBE_CHOICE)
-        eligible = [
-            one for one in found if one.due_at <= now or may_go_early(one.attempts, schedule)
-        ]
-        others = [one for one in eligible if one.entry.order_key != self._breaker.probed]
-        return next(iter(others or eligible), None)
-
-    def _ahead(self) -> int:
-        """How many events are worth fetching ahead."""
-        per_second = self._subscription.rate_per_second
-        most = max(1, min(PREPARED, PREPARED_BYTES // self._largest))
-        return most if per_second is None else min(most, 1 + math.ceil(per_second))
+    def _any_prepared(self) -> bool:
+        return any(track.prepared for track in self._tracks)
 
     def _unfinished(self) -> bool:
         """Whether attempts are under way or not yet recorded."""
         return bool(self._in_flight or self._ended or self._recording)
 
-    def _busy(self) -> bool:
-        return bool(self._prepared or self._in_flight or self._window.retries)
-
-    def _take(self, most: int) -> list[Entry]:
-        entries: list[Entry] = []
-        while len(entries) < most and (entry := self._window.take()) is not None:
-            entries.append(entry)
-        return entries
-
-    async def _fetch(self, entries: Sequence[Entry]) -> None:
-        events = await self._services.events.get_many([entry.position for entry in entries])
-        expired: list[Entry] = []
-        for entry, event in zip(entries, events, strict=True):
-            tried = self._tried.get(entry.position)
-            attempts, sent, due_at = (
-                (tried.attempts, tried.sent, tried.due_at) if tried is not None else (0, 0, 0)
-            )
-            if event is None:
-                expired.append(entry)
-            else:
-                body = render(event, entry.rendering)
-                self._largest = max(self._largest, len(body))
-                self._prepared.append(Prepared(entry, event, body, attempts, sent, due_at))
-        await self._give_up(expired, EXPIRED)
-        await self._withdraw()
-
-    async def _withdraw(self) -> None:
-        """Gives up what the subscription's owner may not see any more."""
-        withdrawn = [one for one in self._prepared if not is_shown(one.event, self._grant)]
-        if withdrawn:
-            self._prepared = deque(one for one in self._prepared if one not in withdrawn)
-            await self._give_up([one.entry for one in withdrawn], NOT_GRANTED)
-
-    async def _give_up(self, entries: Sequence[Entry], reason: str) -> None:
-        if not entries:
-            return
+    async def _give_up(self, recorded: Sequence[Recorded], reason: str) -> None:
+        """Records deliveries that are dead without an attempt."""
         _log.warning(
             "deliveries dead",
             subscription=self._subscription.id,
-            count=len(entries),
+            count=len(recorded),
             reason=reason,
         )
-        tried = [self._tried.get(entry.position) for entry in entries]
-        recorded = [
-            Recorded(
-                entry=entry,
-                attempts=known.attempts if known is not None else 0,
-                sent=known.sent if known is not None else 0,
-                result="D",
-                reason=reason,
-            )
-            for entry, known in zip(entries, tried, strict=True)
-        ]
-        await self._store(
-            recorded,
-            Counter({field("deliveries_total", state="dead"): len(recorded)}),
-            LaneChange(resumed=self._resumed),
-        )
-        for entry in entries:
-            self._tried.pop(entry.position, None)
-            self._window.settle(entry)
-
-    async def _read_retries(self) -> None:
-        """Takes up retries that are due, unless there are some; those being recorded may not
-        be what they seem."""
-        now = self._now_ms()
-        if self._window.retries or now < self._next_retry or self._recording is not None:
-            return
-        found, later = await self._services.lanes.retries(
-            self._subscription.id, now, READ + len(self._tried)
-        )
-        self._next_retry = math.inf if later is None else later
-        for one in found:
-            if self._tried.setdefault(one.entry.position, one) is one:
-                self._window.offer_retry(one.entry)
-
-    async def _read(self) -> bool:
-        """Reads on in the lane; False if there is nothing more that could be sent."""
-        window = self._window
-        if (
-            window.rewind is not None
-            and self._recording is None
-            and (self._exhausted or not self._busy())
-        ):
-            if _place(window.rewind) < _place(self._start):
-                self._start = window.rewind
-            window.restart()
-            self._exhausted = False
-        if self._exhausted:
-            return False
-        if _place(self._start) < _place(self._furthest) and self._recording is not None:
-            return False  # it may settle what would be read: look again once it has
-        found = await self._services.lanes.read(self._subscription.id, self._start, READ)
-        failing: set[str] = set()
-        if self._any_failing:
-            courses = list({entry.order_key for entry in found})
-            failing = await self._services.lanes.failing(self._subscription.id, courses)
-        for entry in found:
-            window.offer(entry, failing=entry.order_key in failing)
-        if found:
-            self._start = f"({found[-1].position}"
-            self._furthest = max(self._furthest, self._start, key=_place)
-        self._exhausted = len(found) < READ
-        return bool(found)
+        increments = Counter(_ending(one) for one in recorded)
+        await self._store(recorded, increments, LaneChange(resumed=self._resumed))
 
     # --- sending ---------------------------------------------------------------------------
 
@@ -442,11 +346,21 @@ class Drain:
         if self._judging:
             return  # it may have said that nothing more is to come
         most = self._breaker.concurrency(self._subscription.max_concurrency)
-        while self._prepared and len(self._in_flight) < most and not self._must_stop():
+        while len(self._in_flight) < most and not self._must_stop():
+            kind = self._mix.choose(
+                most,
+                live=bool(self._live.prepared),
+                replayed=self._replayed is not None and bool(self._replayed.prepared),
+                replayed_out=0 if self._replayed is None else self._replayed.in_flight,
+            )
+            if kind is None:
+                return
             self._rate_wait_ms = self._wait_for_token()
             if self._rate_wait_ms:
                 return
-            self._in_flight.add(asyncio.create_task(self._attempt(self._prepared.popleft())))
+            self._mix.begun(kind)
+            track = self._replayed if kind == "replayed" and self._replayed else self._live
+            self._in_flight.add(asyncio.create_task(self._attempt(track.begin())))
 
     def _wait_for_token(self) -> int:
         """Takes what one attempt uses up of the subscription's rate, or returns the ms to wait."""
@@ -469,9 +383,16 @@ class Drain:
         if recording is not None and recording.done():
             await recording
             self._recording = None
+        feeding = self._feeding
+        if feeding is not None and feeding.done():
+            self._feeding = None
+            if await feeding and self._replayed is not None:
+                self._replayed.look_again()
         finished = self._in_flight & done
         self._in_flight -= finished
         ended = [task.result() for task in finished]
+        for one in ended:
+            self._track_of(one.prepared.entry).ended()
         self._judging = self._judging or not all(one.outcome.delivered for one in ended)
         self._ended += ended
 
@@ -482,6 +403,7 @@ class Drain:
         headers = {
             **self._headers,
             "content-type": CONTENT_TYPES[prepared.entry.rendering.format],
+            **(REPLAY_HEADERS if prepared.entry.replay else {}),
             **self._signer.headers(prepared.event.id, at, prepared.body),
         }
         outcome = await self._services.receiver.post(
@@ -510,34 +432,29 @@ class Drain:
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             self._sent[one.outcome.kind.value] += 1
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
-            increments.update(
-                delivery_times(
-                    detected_at=position_ms(one.prepared.event.position),
-                    attempted_at=one.sent_at,
-                    ended_at=one.sent_at + one.outcome.duration_ms,
-                    attempts=one.prepared.sent + 1,
-                    delivered=one.outcome.delivered,
+            if not recorded.entry.replay:  # what is sent again was not late
+                increments.update(
+                    delivery_times(
+                        detected_at=position_ms(one.prepared.event.position),
+                        attempted_at=one.sent_at,
+                        ended_at=one.sent_at + one.outcome.duration_ms,
+                        attempts=one.prepared.sent + 1,
+                        delivered=one.outcome.delivered,
+                    )
                 )
-            )
             if recorded.result != "R":
-                state = "delivered" if recorded.result == "S" else "dead"
-                increments[field("deliveries_total", state=state)] += 1
+                increments[_ending(recorded)] += 1
         stands = await self._store_judgement(judgement, increments, ended)
         self._tell_dead(judgement, ended)
         if stands and not was_disabled:
             self._tell_state(judgement, was_parked=was_parked)
         for recorded in judgement.recorded:
-            self._tried.pop(recorded.entry.position, None)
-            if recorded.result == "R":
-                self._any_failing = True
-                self._next_retry = min(self._next_retry, self._now_ms() + recorded.wait_ms)
-                self._window.fail(recorded.entry)
-            else:
-                self._window.settle(recorded.entry)
-        if judgement.recovered:
-            self._next_retry = 0
-        if not self._prepared:
-            self._exhausted = False  # what has come in meanwhile is sent in this turn
+            self._track_of(recorded.entry).recorded(recorded)
+        for track in self._tracks:
+            if judgement.recovered:
+                track.retries_are_due()
+            if not track.prepared:
+                track.look_again()  # what has come in meanwhile is sent in this turn
 
     async def _own_fault(self, ended: Sequence[Ended]) -> bool:
         """Whether failures to connect are to be put down to our own network."""
@@ -602,6 +519,7 @@ class Drain:
         if standing.resumed != self._resumed:
             self._outdated = True
             return False
+        self._outdated = self._outdated or standing.emptied != self._emptied
         if standing.version != self._version and not change.disabled:
             self._version = standing.version
             (stored,) = await self._insist(
@@ -641,9 +559,7 @@ class Drain:
             log.info("lane recovered")
 
 
-def _place(start: str) -> tuple[int, int]:
-    """What starts of reading are compared by; one that leaves its entry out comes after it."""
-    if start == "-":
-        return (0, 0)
-    milliseconds, counter = place(start.removeprefix("("))
-    return (milliseconds, counter + start.startswith("("))
+def _ending(recorded: Recorded) -> str:
+    """The counter of deliveries that ended like this one."""
+    name = "replayed_total" if recorded.entry.replay else "deliveries_total"
+    return field(name, state="delivered" if recorded.result == "S" else "dead")

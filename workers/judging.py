@@ -119,6 +119,7 @@ def _recorded(subscription: Subscription, ended: Ended, held_ms: int, *, counted
         excerpt=outcome.excerpt.decode("utf-8", "replace"),
         next_attempt_at=None if wait_ms is None else ended.at + outcome.duration_ms + wait_ms,
         counted=counted,
+        replay=bool(prepared.entry.replay),
     )
     given_up = wait_ms is None and not outcome.delivered
     return Recorded(

@@ -15,7 +15,7 @@ from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.forms import Field, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, number_in_text, once, one_of, repeated, visible
-from service.api.problems import TOO_MANY_LISTENERS
+from service.api.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS
 from service.api.requests import (
     LIMIT,
     PAGE_SIZE,
@@ -110,7 +110,7 @@ class EventController(Controller):
             ),
             **problems(
                 HTTPStatus.UNAUTHORIZED,
-                HTTPStatus.GONE,
+                CURSOR_EXPIRED,
                 HTTPStatus.UNPROCESSABLE_ENTITY,
                 TOO_MANY_LISTENERS,
             ),

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,6 +16,8 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Reference, Schema
 from service.api.forms import FieldError, Parser, Refusal, Table
 from service.domain.signing import read_secret
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
 _TIMESTAMP = re.compile(
@@ -40,11 +42,14 @@ _RESERVED_HEADERS = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "coursewire-replay",
         "webhook-id",
         "webhook-signature",
         "webhook-timestamp",
     }
 )
+NOW = "now"
+OLDEST = "oldest"
 MAX_HEADERS = 20
 MAX_HEADER_LENGTH = 2_000  # characters of one value
 MAX_URL_LENGTH = 2_000
@@ -189,12 +194,21 @@ def timestamp() -> Parser:
         if not _TIMESTAMP.fullmatch(value):
             raise Refusal("is not a time in RFC 3339", remedy)
         try:
-            moment = datetime.fromisoformat(value.upper())
+            milliseconds = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
         except ValueError:
             raise Refusal("is not a time", remedy) from None
-        return int(moment.timestamp() * 1000)
+        if milliseconds < 0:
+            raise Refusal("is before 1970", remedy)
+        return milliseconds
 
-    return Parser(parse, Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME))
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.STRING,
+            format=OpenAPIFormat.DATE_TIME,
+            examples=["2026-11-23T09:30:00Z"],
+        ),
+    )
 
 
 def one_of(choices: Iterable[str]) -> Parser:
@@ -210,6 +224,24 @@ def one_of(choices: Iterable[str]) -> Parser:
         return str(value)
 
     return Parser(parse, Schema(type=OpenAPIType.STRING, enum=known))
+
+
+def beginning() -> Parser:
+    """One of the words `now` and `oldest`, or a time as epoch ms."""
+    words, time = one_of((NOW, OLDEST)), timestamp()
+
+    def parse(value: Any) -> str | int:
+        if value in (NOW, OLDEST):
+            return str(value)
+        try:
+            return int(time.parse(value))
+        except Refusal:
+            raise Refusal(
+                "is neither now nor oldest nor an RFC 3339 time",
+                "send for example 2026-11-23T09:30:00Z",
+            ) from None
+
+    return Parser(parse, Schema(one_of=[words.schema, time.schema]))
 
 
 def list_of(item: Parser, *, least: int, most: int, distinct: bool = True) -> Parser:

@@ -23,6 +23,7 @@ from service.domain.errors import (
     ConflictError,
     CoursewireError,
     CredentialInUseError,
+    EventExpiredError,
     EventsExpiredError,
     ForbiddenError,
     IdempotencyMismatchError,
@@ -102,6 +103,7 @@ VALIDATION = ProblemType(
 CURSOR_EXPIRED = ProblemType(
     "cursor-expired", HTTPStatus.GONE, "Events behind the cursor are no longer kept"
 )
+EVENT_EXPIRED = ProblemType("event-expired", HTTPStatus.GONE, "The event is no longer kept")
 TOO_MANY_LISTENERS = ProblemType(
     "too-many-listeners", HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait for events"
 )
@@ -133,6 +135,7 @@ CATALOGUE = (
     UNSUPPORTED_MEDIA_TYPE,
     VALIDATION,
     CURSOR_EXPIRED,
+    EVENT_EXPIRED,
     TOO_MANY_LISTENERS,
     INTERNAL,
     SECRET_UNREADABLE,
@@ -152,6 +155,7 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     PreconditionFailedError: PRECONDITION_FAILED,
     PreconditionRequiredError: PRECONDITION_REQUIRED,
     InvalidRequestError: VALIDATION,
+    EventExpiredError: EVENT_EXPIRED,
     TooManyListenersError: TOO_MANY_LISTENERS,
     SealError: SECRET_UNREADABLE,
     StorageUnavailableError: STORAGE_UNAVAILABLE,

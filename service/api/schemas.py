@@ -249,6 +249,13 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     ] = msgspec.UNSET
 
 
+class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of pending deliveries."""
+
+    skipped: Annotated[int, _means("how many were taken off the lane")]
+    pending: Annotated[int, _means("how many are on it now")]
+
+
 class SubscriptionList(msgspec.Struct, frozen=True):
     """A page of subscriptions in the order of creation; `next` leads on."""
 
@@ -276,6 +283,44 @@ class SecretView(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
+class ReplayView(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that a subscription is sent once more. Each event that was `queued` ends as
+    `delivered` or, after the ordinary retries, as `dead`."""
+
+    id: Annotated[str, _means("its id")]
+    subscription_id: Annotated[str, _means("who is sent them")]
+    which: Annotated[str, _means("all, dead or missing; event: one was redelivered")]
+    since: Annotated[Timestamp | None, _means("events from this time on; null: all there were")]
+    until: Annotated[Timestamp | None, _means("events before this time; null: all there were")]
+    event_types: Annotated[tuple[str, ...] | None, _means("only these; null: any that match")]
+    event_id: Annotated[str | None, _means("the event that is redelivered")]
+    state: Annotated[
+        str,
+        _means(
+            "queued: others come first; running; completed: everything has been delivered or is "
+            "dead; cancelled; failed"
+        ),
+    ]
+    scanned: Annotated[int, _means("events looked at so far")]
+    queued: Annotated[int, _means("of these, those to be sent")]
+    delivered: Annotated[int, _means("of these, those delivered")]
+    dead: Annotated[int, _means("of these, those given up")]
+    reached_at: Annotated[
+        Timestamp | None, _means("when the last event happened that was looked at")
+    ]
+    created_at: Annotated[Timestamp, _means("when it was asked for")]
+    started_at: Annotated[Timestamp | None, _means("when its first event was looked at")]
+    finished_at: Annotated[Timestamp | None, _means("when it ended")]
+    error: Annotated[str | None, _means("why it failed, or what it could not do")]
+
+
+class ReplayList(msgspec.Struct, frozen=True):
+    """A page of replays in the order in which they were asked for; `next` leads on."""
+
+    items: Annotated[list[ReplayView], _means("the page")]
+    next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
+
+
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP POST and what came back. `excerpt` is the beginning of the answer."""
 
@@ -299,6 +344,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         _means("false: the service's own network failed, and the schedule was not used up"),
     ]
+    replay: Annotated[bool, _means("whether it was made for a replay")]
 
 
 class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):

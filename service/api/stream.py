@@ -18,7 +18,7 @@ from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.events import FILTERS, PAYLOAD, rendering, starting_place, wanted
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
-from service.api.problems import TOO_MANY_LISTENERS, expired
+from service.api.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS, expired
 from service.api.requests import AnyRequest, GivenServices, after, query_form
 from service.api.sight import Sight
 from service.domain.errors import EventsExpiredError
@@ -70,7 +70,7 @@ HEADERS: Table = {
         ),
         **problems(
             HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.GONE,
+            CURSOR_EXPIRED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
             TOO_MANY_LISTENERS,
         ),

@@ -17,6 +17,9 @@ from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
+    NOW,
+    OLDEST,
+    beginning,
     boolean,
     headers,
     identifier,
@@ -27,6 +30,7 @@ from service.api.parsers import (
     one_of,
     signing_secret,
     text,
+    timestamp,
     url,
     whole_number,
 )
@@ -41,7 +45,13 @@ from service.api.requests import (
     page_table,
     query_form,
 )
-from service.api.schemas import AttemptView, SecretView, SubscriptionList, SubscriptionView
+from service.api.schemas import (
+    AttemptView,
+    SecretView,
+    SkippedView,
+    SubscriptionList,
+    SubscriptionView,
+)
 from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
@@ -102,6 +112,12 @@ FIELDS: Table = {
         required=True,
     ),
     "description": Field(parser=nullable(text(1_000, lines=True)), meaning="what it is for"),
+    "from": Field(
+        parser=beginning(),
+        meaning="where its lane begins: now, if left out; oldest: with every event that is still "
+        "kept and matches; or with those since a time. They come first, in their order",
+        fixed="POST to /v1/subscriptions/{id}/replays for events of the past",
+    ),
     "event_types": Field(
         parser=nullable(list_of(one_of(EVENT_TYPES), least=1, most=len(EVENT_TYPES))),
         meaning="null: every course.* event; operational events come only when named",
@@ -193,6 +209,12 @@ ROTATION: Table = {
         "`secret` is for, or stays",
     ),
 }
+SKIPPING: Table = {
+    "until": Field(
+        parser=nullable(timestamp()),
+        meaning="skip events that happened up to this time; null, or left out: all there are",
+    ),
+}
 PAGE = page_table()
 
 
@@ -215,12 +237,13 @@ class SubscriptionController(Controller):
     async def create(
         self, document: Document, services: GivenServices, actor: GivenActor
     ) -> Response[SubscriptionView]:
-        """Events from now on reach it. The answer carries its secret, or for ed25519 the public
-        key; the private one is never returned."""
+        """Events from now on reach it, or from where `from` says. The answer carries its secret,
+        or for ed25519 the public key; the private one is never returned."""
         form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
         await _check(form, services, actor)
         _check_secret(form)
         values = form.accept()
+        begins = values.pop("from", NOW)
         secret = _take_secret(values, Signature.HMAC)
         extra = values.pop("headers", {})
         now = now_ms()
@@ -233,7 +256,11 @@ class SubscriptionController(Controller):
             owner=actor.owner,
             **values,
         )
-        await services.subscriptions.create(subscription, [secret], extra)
+        if begins == NOW:
+            await services.subscriptions.create(subscription, [secret], extra)
+        else:
+            since = None if begins == OLDEST else begins
+            await services.backlog.create(subscription, [secret], extra, since, actor.grant)
         shown = await _shown(services, subscription, secret)
         shown.set_header("location", f"/v1/subscriptions/{subscription.id}")
         return shown
@@ -410,6 +437,32 @@ class SubscriptionController(Controller):
         return await _shown(services, subscription)
 
     @post(
+        "/{subscription_id:str}/skip",
+        status_code=HTTPStatus.OK,
+        summary="Skip pending deliveries",
+        opt={ACTION: "subscription.skipped"},
+        response_description="How many were skipped",
+        operation_class=reads(body=SKIPPING),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        ),
+    )
+    async def skip(
+        self, subscription_id: PathId, request: AnyRequest, services: GivenServices
+    ) -> SkippedView:
+        """Takes what has not been delivered off the lane: all of it, or what happened up to
+        `until`. It is not listed as dead; what an answer to an attempt under way says is no longer
+        recorded. Replays are not touched. The body may be left out."""
+        values = Form(await document_or_empty(request), SKIPPING).accept()
+        subscription = await services.subscriptions.get(subscription_id)
+        skipped = await services.lanes.skip(subscription.id, values.get("until"))
+        (depth,) = await services.lanes.depth_many([subscription.id])
+        return SkippedView(skipped=skipped, pending=depth.pending)
+
+    @post(
         "/{subscription_id:str}/test",
         status_code=HTTPStatus.OK,
         summary="Send a test event",
@@ -471,6 +524,9 @@ async def _send_test(
 
 async def _check(form: Form, services: Services, actor: Actor) -> None:
     form.check_target("url", services.guard.check_url)
+    begins = form.values.get("from", NOW)
+    if isinstance(begins, int) and begins > now_ms():
+        form.refuse("from", "is in the future", "leave it out to begin now")
     _check_retries(form, services)
     ids = form.values.get("integration_ids") or ()
     found = await services.integrations.get_many(ids)

@@ -11,6 +11,7 @@ from service.domain import integrations as walking
 from service.domain import subscriptions as matching
 from service.domain.access import NOTHING
 from service.domain.events import rfc3339
+from service.domain.identifiers import position_ms
 from service.domain.integrations import (
     Credential,
     Integration,
@@ -18,6 +19,7 @@ from service.domain.integrations import (
     WalkingState,
     WalkRecord,
 )
+from service.domain.replays import Replay, ReplayProgress
 from service.domain.signing import Signature, SigningSecret, read_secret, signature_of
 from service.domain.subscriptions import Subscription
 from service.storage.api_keys import StoredKey, token_prefix
@@ -273,6 +275,30 @@ def attempt(one: Attempt) -> schemas.AttemptView:
         excerpt=one.excerpt,
         next_attempt_at=moment(one.next_attempt_at),
         counted=one.counted,
+        replay=one.replay,
+    )
+
+
+def replay(one: Replay, progress: ReplayProgress) -> schemas.ReplayView:
+    """A replay."""
+    return schemas.ReplayView(
+        id=one.id,
+        subscription_id=one.subscription_id,
+        which=one.which,
+        since=moment(one.since),
+        until=moment(one.until),
+        event_types=one.event_types,
+        event_id=one.event_id,
+        state=progress.state,
+        scanned=progress.scanned,
+        queued=progress.queued,
+        delivered=progress.delivered,
+        dead=progress.dead,
+        reached_at=moment(position_ms(progress.position)) if progress.position else None,
+        created_at=rfc3339(progress.created_at),
+        started_at=moment(progress.started_at),
+        finished_at=moment(progress.finished_at),
+        error=progress.error,
     )
 
 

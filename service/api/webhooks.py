@@ -36,7 +36,9 @@ _HEADERS = {
     "webhook-signature": "v1, a comma and base64 of the HMAC-SHA256 over id, timestamp and body "
     "with dots between them, or v1a, a comma and base64 of their ed25519 signature; while rotated "
     "secrets overlap one of each secret, the newest first, with blanks between them",
+    "coursewire-replay": "true on what is sent once more, by a replay; else it is not there",
 }
+_OPTIONAL = ("coursewire-replay",)
 
 
 _DATA = {
@@ -78,7 +80,7 @@ def _operation(event_type: str, meaning: str) -> Operation:
             Parameter(
                 name=name,
                 param_in="header",
-                required=True,
+                required=name not in _OPTIONAL,
                 description=text,
                 schema=Schema(type=OpenAPIType.STRING),
             )

@@ -104,6 +104,10 @@ class EventsExpiredError(CoursewireError):
         self.oldest = oldest
 
 
+class EventExpiredError(CoursewireError):
+    """The event is no longer kept."""
+
+
 class TooManyListenersError(CoursewireError):
     """Too many requests wait for events already."""
 

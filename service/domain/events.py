@@ -11,7 +11,7 @@ import msgspec
 
 from service.domain.access import Grant
 from service.domain.identifiers import position_ms
-from service.domain.subscriptions import Format, Payload, Rendering
+from service.domain.subscriptions import Format, Matcher, Payload, Rendering, Subscription
 
 SCHEMA_VERSION = 1
 MAX_BODY_BYTES = 262_144  # a larger body goes without its course
@@ -51,6 +51,16 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     course: bytes | None
 
 
+class EventHead(msgspec.Struct, frozen=True):
+    """An event without its body: enough to decide who wants it."""
+
+    position: str
+    type: str
+    integration_id: str
+    course_id: str
+    facts: bytes
+
+
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events someone wants to read, and by `grant` may; None means all."""
 
@@ -69,10 +79,30 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Labelled(msgspec.Struct):
-    """The part of an event's facts that a grant by labels looks at."""
+class _Facts(msgspec.Struct, frozen=True):
+    """The part of an event's facts that filters and grants look at."""
 
     labels: dict[str, str] = {}
+    changed: tuple[str, ...] = ()
+
+
+class Selection:
+    """Which events of the past a subscription wants, and by `grant` may have (None: all)."""
+
+    def __init__(self, subscription: Subscription, grant: Grant | None) -> None:
+        self._matcher = Matcher(0, [msgspec.structs.replace(subscription, owner=None)])
+        self._grant = grant
+
+    def takes(self, event: EventHead) -> bool:
+        """Whether the subscription is sent the event."""
+        facts = _decode_part(event.facts)
+        wanted = self._matcher.lanes(
+            event_type=event.type,
+            integration_id=event.integration_id,
+            labels=facts.labels,
+            changed=facts.changed,
+        )
+        return bool(wanted) and is_shown(event, self._grant)
 
 
 class CourseData(msgspec.Struct, kw_only=True):
@@ -126,15 +156,15 @@ CONTENT_TYPES: Mapping[Format, str] = {  # of the bodies
 
 _encode = msgspec.json.encode
 _decode_facts = msgspec.json.Decoder(CourseFacts).decode
-_decode_labels = msgspec.json.Decoder(_Labelled).decode
+_decode_part = msgspec.json.Decoder(_Facts).decode
 
 
-def is_shown(event: StoredEvent, grant: Grant | None) -> bool:
+def is_shown(event: StoredEvent | EventHead, grant: Grant | None) -> bool:
     """Whether a grant lets an event be seen, by the labels that the event carries; None: it
     does."""
     if grant is None:
         return True
-    labels = _decode_labels(event.facts).labels if grant.labels else {}
+    labels = _decode_part(event.facts).labels if grant.labels else {}
     return grant.shows(event.type, event.integration_id, labels)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import msgspec
+from xxhash import xxh3_64_hexdigest
 
 from service.domain.subscriptions import Rendering
 
@@ -16,11 +17,27 @@ class Entry(msgspec.Struct, frozen=True):
     """One event on a lane: its position in the log, what it is ordered by, its rendering.
 
     Two courses whose order keys collide wait for each other; nothing else follows from that.
+    Of an entry that belongs to a `replay`, `position` is its place among what is replayed and
+    `replayed` its event's position in the log.
     """
 
     position: str
     order_key: str
     rendering: Rendering
+    replayed: str = ""
+    replay: str = ""
+
+    @property
+    def event_position(self) -> str:
+        """Where its event is in the log."""
+        return self.replayed or self.position
+
+
+def order_key(integration_id: str, course_id: str) -> str:
+    """What an event is ordered by: its course, or its integration where it is about that."""
+    if not course_id:
+        return integration_id
+    return xxh3_64_hexdigest(f"{integration_id} {course_id}".encode())
 
 
 def place(position: str) -> tuple[int, int]:

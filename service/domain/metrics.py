@@ -48,6 +48,7 @@ COUNTERS = (
     CounterMetric("events_total", "Events appended to the log.", ("type",)),
     CounterMetric("attempts_total", "HTTP attempts that have ended.", ("outcome",)),
     CounterMetric("deliveries_total", "Deliveries that have ended.", ("state",)),
+    CounterMetric("replayed_total", "Replayed events whose delivery has ended.", ("state",)),
 )
 
 WALK_DURATION = HistogramMetric(
@@ -106,6 +107,7 @@ QUEUE_FAILED = GaugeMetric(
 TOTALS = (
     GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
     GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
+    GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
     GaugeMetric("lanes_parked", "Lanes that only probes are sent to.", "parked"),
     GaugeMetric("subscriptions_disabled", "Subscriptions disabled by the service.", "disabled"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from redis.exceptions import ResponseError
 
-from service.domain.identifiers import event_position
+from service.domain.identifiers import event_position, position_ms
 from service.domain.subscriptions import DeliveryState
 from service.storage import keys
+from service.storage.dead import DeadDeliveries
 from service.storage.event_log import EventLog
 from service.storage.lanes import MAX_ATTEMPT_RECORDS
 from service.storage.streams import read_stream
@@ -16,7 +18,7 @@ from service.storage.streams import read_stream
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_MAX_DEAD = 10_000  # dead deliveries looked through by one listing
+_READ_AT_ONCE = 1_000  # attempt records
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +26,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     `outcome` is the outcome's class; `excerpt` the beginning of the answer as text;
     `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
-    our own network and uses up nothing of the schedule.
+    our own network and uses up nothing of the schedule; `replay` says that it was one of a replay.
     """
 
     event_id: str
@@ -40,6 +42,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     excerpt: str = ""
     next_attempt_at: int | None = None
     counted: bool = True
+    replay: bool = False
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +62,10 @@ _decode = msgspec.json.Decoder(Attempt).decode
 class Attempts:
     """Reads attempt records; only the recording script writes them."""
 
-    def __init__(self, redis: Redis, log: EventLog) -> None:
+    def __init__(self, redis: Redis, log: EventLog, dead: DeadDeliveries) -> None:
         self._redis = redis
         self._log = log
+        self._dead = dead
 
     async def deliveries(
         self,
@@ -84,10 +88,14 @@ class Attempts:
         states: dict[str, tuple[DeliveryState, str | None]] = {
             position: ("delivered", None)
             for position, made in attempts.items()
-            if made[-1].outcome == "delivered"
+            if any(one.outcome == "delivered" for one in made)
         }
-        for position, given_up in await self._dead(subscription_id):
-            states[position] = ("dead", given_up)
+        if only is None:
+            dead = await self._dead.page(subscription_id, after, limit + 1)
+        else:
+            dead = [one for one in await self._dead.get_many(subscription_id, [only]) if one]
+        for one in dead:
+            states[one.position] = ("dead", one.reason)
         for position in await self._pending(subscription_id, only, after, limit):
             states[position] = ("pending", None)
         chosen = sorted(
@@ -124,6 +132,33 @@ class Attempts:
             )
         return deliveries, page[-1] if len(chosen) > limit else None
 
+    async def reach(self, subscription_id: str) -> int | None:
+        """From when on all attempts are on record, epoch ms; None: all that ever were."""
+        try:
+            about = await self._redis.xinfo_stream(keys.attempts(subscription_id))
+        except ResponseError:  # there has been none
+            return None
+        first = about["first-entry"]
+        if first is None:
+            return position_ms(about["last-generated-id"].decode()) + 1
+        if about.get("entries-added") == about["length"]:
+            return None
+        return position_ms(first[0].decode())
+
+    async def successes(
+        self, subscription_id: str, after: str | None, count: int
+    ) -> tuple[set[str], str | None, bool]:
+        """The log positions that attempts behind the record `after` delivered, the last record
+        looked at, and whether there may be more."""
+        found = await read_stream(self._redis, keys.attempts(subscription_id), after, count)
+        positions = {
+            fields[b"p"].decode()
+            for _, fields in found
+            if _decode(fields[b"d"]).outcome == "delivered"
+        }
+        last = found[-1][0].decode() if found else after
+        return positions, last, len(found) == count
+
     async def _attempts(self, subscription_id: str, only: str | None) -> dict[str, list[Attempt]]:
         found = await read_stream(
             self._redis, keys.attempts(subscription_id), None, 2 * MAX_ATTEMPT_RECORDS
@@ -135,10 +170,6 @@ class Attempts:
                 attempts.setdefault(position, []).append(_decode(fields[b"d"]))
         return attempts
 
-    async def _dead(self, subscription_id: str) -> list[tuple[str, str]]:
-        found = await read_stream(self._redis, keys.lane_dead(subscription_id), None, _MAX_DEAD)
-        return [(fields[b"p"].decode(), fields[b"r"].decode()) for _, fields in found]
-
     async def _pending(
         self, subscription_id: str, only: str | None, after: str | None, limit: int
     ) -> list[str]:
@@ -147,6 +178,25 @@ class Attempts:
             return [only] if found else []
         page = await read_stream(self._redis, keys.lane(subscription_id), after, limit + 1)
         return [entry_id.decode() for entry_id, _ in page]
+
+
+class Successes:
+    """The log positions whose delivery is on record, read once and then kept up with."""
+
+    def __init__(self, attempts: Attempts, subscription_id: str) -> None:
+        self.positions: set[str] = set()
+        self._attempts = attempts
+        self._subscription_id = subscription_id
+        self._read_up_to: str | None = None
+
+    async def read_on(self) -> None:
+        """Takes in what has been recorded since."""
+        more = True
+        while more:
+            positions, self._read_up_to, more = await self._attempts.successes(
+                self._subscription_id, self._read_up_to, _READ_AT_ONCE
+            )
+            self.positions |= positions
 
 
 def _order(position: str) -> tuple[int, int]:

@@ -9,9 +9,10 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from service.domain.errors import EventsExpiredError, NotFoundError
-from service.domain.events import EventFilter, StoredEvent
+from service.domain.events import EventFilter, EventHead, StoredEvent
 from service.domain.identifiers import event_id, event_position, position_order
 from service.storage import keys
+from service.storage.scripts import load
 from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class EventLog:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._scan = load(redis, "scan_log")
 
     async def get(self, identifier: str) -> StoredEvent:
         """One event. Raises NotFoundError if there is none under that id, or no longer."""
@@ -110,6 +112,21 @@ class EventLog:
             if len(page) < count:
                 return events, None
         return events, last
+
+    async def scan(self, start: str, end: str, count: int) -> list[EventHead]:
+        """At most `count` events from `start` to `end`, the oldest first: ids of an XRANGE, "("
+        before the first leaves it out."""
+        found = await self._scan(keys=[keys.EVENTS], args=[start, end, count])
+        return [
+            EventHead(
+                found[at].decode(),
+                found[at + 1].decode(),
+                found[at + 2].decode(),
+                found[at + 3].decode(),
+                found[at + 4],
+            )
+            for at in range(0, len(found), 5)
+        ]
 
     async def bounds(self) -> tuple[str, str]:
         """The position of the last event ever appended, and of the last one trimmed; both are

@@ -134,17 +134,60 @@ def lane_failing(subscription_id: str) -> str:
 
 def lane_state(subscription_id: str) -> str:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
-    so), `resumed` (random, of the last resume), `cursor` ("ms start": everything on the lane
+    so), `resumed` (random, of the last resume), `emptied` (random, of the last time that entries
+    were taken off unsent), `cursor` ("ms start": everything on the lane
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
-    ever since has shown; whoever takes entries out of a lane without sending them deletes it).
-    Deleted with the subscription."""
+    ever since has shown; whoever takes entries out of a lane without sending them deletes it),
+    `replayed_cursor` (the same of what is replayed). Deleted with the subscription."""
     return f"cw:lane:{subscription_id}:state"
 
 
 def lane_dead(subscription_id: str) -> str:
-    """Stream: entries given up: `p` position, `a` attempts, `r` reason. Trimmed by the
-    retention of dead deliveries; deleted with the subscription."""
+    """Zset: log position -> ms of that event: deliveries given up. Trimmed by the retention of
+    dead deliveries; deleted with the subscription."""
     return f"cw:lane:{subscription_id}:dead"
+
+
+def lane_dead_facts(subscription_id: str) -> str:
+    """Hash: log position -> "ms attempts rendering order-key reason" of a delivery given up at
+    that time. Lives like the list itself."""
+    return f"cw:lane:{subscription_id}:dead:facts"
+
+
+def replays(subscription_id: str) -> str:
+    """Zset: replay id -> created ms: all that have not ended and the latest that have. Deleted
+    with the subscription."""
+    return f"cw:lane:{subscription_id}:replays"
+
+
+def replay(subscription_id: str, replay_id: str) -> str:
+    """Hash: `record` (JSON), `state`, `position` (of the last event looked at), `fed` (nothing is
+    left to be queued), `scanned`, `queued`, `delivered`, `dead`, `error`, `created_at`,
+    `started_at`, `finished_at`. Lives as long as it is listed."""
+    return f"cw:lane:{subscription_id}:replay:{replay_id}"
+
+
+def replay_queue(subscription_id: str) -> str:
+    """List: ids of replays that still have something to be queued, the one at work first. Deleted
+    with the subscription."""
+    return f"cw:lane:{subscription_id}:replay-queue"
+
+
+def replayed(subscription_id: str) -> str:
+    """Stream: what is being replayed: `k` order key, `r` rendering, `p` position in the log, `i`
+    replay id. An entry leaves when delivered or dead. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:replayed"
+
+
+def replayed_retries(subscription_id: str) -> str:
+    """Zset like the lane's retries, of what is being replayed. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:replayed:retries"
+
+
+def replayed_failing(subscription_id: str) -> str:
+    """Hash: order key -> "place attempts sent rendering position replay" of the course's first
+    replayed entry where it has failed. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:replayed:failing"
 
 
 def attempts(subscription_id: str) -> str:

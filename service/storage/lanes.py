@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
@@ -16,11 +17,12 @@ from service.domain.network import WINDOW_MS
 from service.domain.rate import Bucket
 from service.domain.subscriptions import Rendering, Subscription
 from service.storage import keys
-from service.storage.counters import Counters, flatten
+from service.storage.counters import Counters, field, flatten
 from service.storage.hashes import read_fields
+from service.storage.ids import new_token
 from service.storage.leases import Lease
 from service.storage.scripts import load
-from service.storage.streams import StreamEntry
+from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,36 +41,68 @@ MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
 
+_SKIPPED_AT_ONCE = 1_000  # entries of a lane taken off in one script
 _CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode
 _decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
+class Queue(Enum):
+    """The two queues of a lane, as its events came and as they are replayed: stream, retries and
+    failing."""
+
+    LIVE = (keys.lane, keys.lane_retries, keys.lane_failing)
+    REPLAYED = (keys.replayed, keys.replayed_retries, keys.replayed_failing)
+
+    def stream(self, subscription_id: str) -> str:
+        """The entries."""
+        return self.value[0](subscription_id)
+
+    def retries(self, subscription_id: str) -> str:
+        """When courses whose heads have failed are due."""
+        return self.value[1](subscription_id)
+
+    def failing(self, subscription_id: str) -> str:
+        """Those heads."""
+        return self.value[2](subscription_id)
+
+
 class LaneDepth(msgspec.Struct, frozen=True):
-    """How much a lane holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent."""
+    """How much a lane holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
+    `replaying`: something is being replayed, or is to be."""
 
     pending: int
     dead: int
     oldest_pending_at: int | None
     parked: bool = False
+    replaying: bool = False
 
 
 class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
     the lane having been read from its beginning at `scanned_at` and from there on since;
-    `resumed` tells one resume of the subscription from another; `failing` counts courses.
-    `subscription` is what it is for, None if that is gone, as of `version`."""
+    `resumed` tells one resume of the subscription from another, `emptied` the same of entries
+    taken off unsent; `failing` counts courses.
+    `subscription` is what it is for, None if that is gone, as of `version`. `replayed` are
+    entries being replayed, with what the same names say of these, and `unfed` the replays that
+    have more to add."""
 
     now: int
     breaker: Breaker
     bucket: Bucket | None
     resumed: bytes
+    emptied: bytes
     start: str
     scanned_at: int
     failing: int
     subscription: Subscription | None
     version: int
+    replayed: int
+    replayed_start: str
+    replayed_scanned_at: int
+    replayed_failing: int
+    unfed: int
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -116,10 +150,11 @@ class LaneChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How the subscription stood when attempts were recorded: its last resume, and the version
-    of all subscriptions."""
+    """How the subscription stood when attempts were recorded: its last resume, when entries were
+    last taken off its lane unsent, and the version of all subscriptions."""
 
     resumed: bytes
+    emptied: bytes
     version: int
 
 
@@ -132,57 +167,78 @@ class Lanes:
         self._open = load(redis, "open_lane")
         self._record = load(redis, "record_attempts")
         self._release = load(redis, "release_lane")
+        self._skip = load(redis, "skip_lane")
         self._note_unreachable = load(redis, "note_unreachable")
 
     async def open(self, subscription_id: str) -> OpenedLane:
         """Begins a turn at a lane whose lease is held."""
-        now, breaker, bucket, resumed, cursor, failing, record, version = await self._open(
+        now, breaker, bucket, resumed, cursor, emptied, *counts = await self._open(
             keys=[
                 keys.lane_state(subscription_id),
                 keys.lane_failing(subscription_id),
                 keys.subscription(subscription_id),
                 keys.SUBSCRIPTIONS_VERSION,
+                keys.replayed(subscription_id),
+                keys.replayed_failing(subscription_id),
+                keys.replay_queue(subscription_id),
             ]
         )
-        stored_at, _, start = cursor.decode().partition(" ")
-        scanned_at = int(stored_at or 0)
-        if not start or not 0 <= now - scanned_at < _CURSOR_LIFETIME_MS:
-            start, scanned_at = "-", now
+        failing, record, version, replayed, replayed_failing, unfed, replayed_cursor = counts
+        start, scanned_at = _read_cursor(cursor, now)
+        replayed_start, replayed_scanned_at = _read_cursor(replayed_cursor, now)
         return OpenedLane(
             now=now,
             breaker=_decode_breaker(breaker) if breaker else Breaker(),
             bucket=_decode_bucket(bucket) if bucket else None,
             resumed=resumed,
+            emptied=emptied,
             start=start,
             scanned_at=scanned_at,
             failing=failing,
             subscription=_decode_subscription(record) if record else None,
             version=int(version),
+            replayed=replayed,
+            replayed_start=replayed_start,
+            replayed_scanned_at=replayed_scanned_at,
+            replayed_failing=replayed_failing,
+            unfed=unfed,
         )
 
-    async def read(self, subscription_id: str, start: str, count: int) -> list[Entry]:
+    async def read(
+        self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
+    ) -> list[Entry]:
         """At most `count` entries from `start` on, oldest first; "(" before it leaves it out."""
         found = cast(
             "list[StreamEntry]",
-            await self._redis.xrange(keys.lane(subscription_id), start, "+", count=count),
+            await self._redis.xrange(queue.stream(subscription_id), start, "+", count=count),
         )
         return [_entry(entry_id, fields) for entry_id, fields in found]
 
-    async def failing(self, subscription_id: str, order_keys: Sequence[str]) -> set[str]:
+    async def pending(self, subscription_id: str, first: str, last: str) -> set[str]:
+        """The positions from `first` to `last` that are on the lane."""
+        found = cast(
+            "list[StreamEntry]",
+            await self._redis.xrange(keys.lane(subscription_id), first, last),
+        )
+        return {entry_id.decode() for entry_id, _ in found}
+
+    async def failing(
+        self, subscription_id: str, order_keys: Sequence[str], queue: Queue = Queue.LIVE
+    ) -> set[str]:
         """Those of the courses whose heads have failed and wait."""
         if not order_keys:
             return set()
-        found = await read_fields(self._redis, keys.lane_failing(subscription_id), order_keys)
+        found = await read_fields(self._redis, queue.failing(subscription_id), order_keys)
         return {key for key, state in zip(order_keys, found, strict=True) if state is not None}
 
     async def retries(
-        self, subscription_id: str, until: int | None, count: int
+        self, subscription_id: str, until: int | None, count: int, queue: Queue = Queue.LIVE
     ) -> tuple[list[Failing], int | None]:
         """At most `count` retries due by `until` (epoch ms of Redis; None: whenever), those due
         first first, and when the first of the others is due."""
         retries = cast(
             "list[tuple[bytes, float]]",
-            await self._redis.zrange(keys.lane_retries(subscription_id), 0, count, withscores=True),
+            await self._redis.zrange(queue.retries(subscription_id), 0, count, withscores=True),
         )
         later = int(retries[count][1]) if len(retries) > count else None
         chosen: list[tuple[bytes, int]] = []
@@ -193,7 +249,7 @@ class Lanes:
             chosen.append((key, int(due_at)))
         states = (
             await read_fields(
-                self._redis, keys.lane_failing(subscription_id), [key.decode() for key, _ in chosen]
+                self._redis, queue.failing(subscription_id), [key.decode() for key, _ in chosen]
             )
             if chosen
             else []
@@ -201,8 +257,13 @@ class Lanes:
         failing = []
         for (key, due_at), state in zip(chosen, states, strict=True):
             if state is not None:
-                position, attempts, sent, rendering = state.split(b" ")
-                entry = Entry(position.decode(), key.decode(), _BY_LETTER[rendering])
+                position, attempts, sent, rendering, *replayed = state.split(b" ")
+                entry = Entry(
+                    position.decode(),
+                    key.decode(),
+                    _BY_LETTER[rendering],
+                    *(part.decode() for part in replayed),
+                )
                 failing.append(Failing(entry, int(attempts), int(sent), due_at))
         return failing, later
 
@@ -242,6 +303,7 @@ class Lanes:
             change.reached,
             change.as_read,
             change.disabled,
+            keys.replay(subscription_id, ""),
             *flatten(increments),
         ]
         for one in recorded:
@@ -251,9 +313,12 @@ class Lanes:
                 entry.order_key,
                 entry.position,
                 one.result,
-                f"{entry.position} {one.attempts} {one.sent} {rendering}",
+                f"{entry.position} {one.attempts} {one.sent} {rendering}"
+                + (f" {entry.replayed} {entry.replay}" if entry.replay else ""),
                 one.wait_ms if one.result == "R" else one.reason,
                 one.record,
+                entry.event_position,
+                entry.replay,
             ]
         status, *standing = await self._record(
             keys=[
@@ -270,6 +335,10 @@ class Lanes:
                 keys.SUBSCRIPTIONS_VERSION,
                 keys.NETWORK_UNREACHABLE,
                 keys.NETWORK_REACHED,
+                keys.lane_dead_facts(subscription_id),
+                keys.replayed(subscription_id),
+                keys.replayed_retries(subscription_id),
+                keys.replayed_failing(subscription_id),
             ],
             args=arguments,
         )
@@ -277,8 +346,8 @@ class Lanes:
             raise StaleSubscriptionsError
         if status != b"OK":
             raise LeaseLostError
-        resumed, version = standing
-        return Standing(resumed, int(version))
+        resumed, emptied, version = standing
+        return Standing(resumed, emptied, int(version))
 
     async def release(
         self,
@@ -290,11 +359,17 @@ class Lanes:
         resumed: bytes = b"",
         bucket: Bucket | None = None,
         scanned_at: int = 0,
+        feed_ms: int = 0,
+        replayed_start: str = "",
+        replayed_scanned_at: int = 0,
+        emptied: bytes = b"",
     ) -> bool:
         """Gives a lane back to the schedule; False if the lease was no longer ours.
 
         `start` is where the next sender reads on from and `scanned_at` when the lane was last
-        read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`.
+        read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`;
+        `feed_ms` how long a replay waits to go on. `replayed_start` and `replayed_scanned_at` are
+        the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
         """
         subscription_id = lease.owned_id
         return bool(
@@ -306,6 +381,9 @@ class Lanes:
                     keys.due("lanes"),
                     keys.claimed("lanes"),
                     keys.lane_state(subscription_id),
+                    keys.replayed(subscription_id),
+                    keys.replayed_retries(subscription_id),
+                    keys.replay_queue(subscription_id),
                 ],
                 args=[
                     subscription_id,
@@ -316,9 +394,46 @@ class Lanes:
                     resumed,
                     b"" if bucket is None else msgspec.json.encode(bucket),
                     scanned_at,
+                    feed_ms,
+                    replayed_start,
+                    replayed_scanned_at,
+                    emptied,
                 ],
             )
         )
+
+    async def skip(self, subscription_id: str, until: int | None) -> int:
+        """Takes what has not been delivered off a lane, up to what happened at `until` (epoch ms)
+        or all that is there now; returns how much that was. It counts neither as delivered nor as
+        dead."""
+        lane = keys.lane(subscription_id)
+        last = str(until)
+        if until is None:
+            newest = await read_stream_back(self._redis, lane, None, 1)
+            if not newest:
+                return 0
+            last = newest[0][0].decode()
+        total = 0
+        while True:
+            gone = await self._skip(
+                keys=[
+                    lane,
+                    keys.lane_retries(subscription_id),
+                    keys.lane_failing(subscription_id),
+                    keys.lane_state(subscription_id),
+                    keys.TOTALS,
+                    await self._counters.key(),
+                ],
+                args=[
+                    last,
+                    _SKIPPED_AT_ONCE,
+                    new_token(),
+                    field("deliveries_total", state="skipped"),
+                ],
+            )
+            total += int(gone)
+            if gone < _SKIPPED_AT_ONCE:
+                return total
 
     async def depth_many(self, subscription_ids: Sequence[str]) -> list[LaneDepth]:
         """How much each lane holds."""
@@ -328,16 +443,33 @@ class Lanes:
             for subscription_id in subscription_ids:
                 pipeline.hexists(keys.lane_state(subscription_id), "parked")
                 pipeline.xlen(keys.lane(subscription_id))
-                pipeline.xlen(keys.lane_dead(subscription_id))
+                pipeline.zcard(keys.lane_dead(subscription_id))
                 pipeline.xrange(keys.lane(subscription_id), "-", "+", count=1)
+                pipeline.xlen(keys.replayed(subscription_id))
+                pipeline.llen(keys.replay_queue(subscription_id))
             found = await pipeline.execute()
         depths = []
-        for at in range(0, len(found), 4):
-            parked, pending, dead, oldest = found[at : at + 4]
+        for at in range(0, len(found), 6):
+            parked, pending, dead, oldest, replayed, unfed = found[at : at + 6]
             oldest_at = position_ms(oldest[0][0].decode()) if oldest else None
-            depths.append(LaneDepth(pending, dead, oldest_at, bool(parked)))
+            replaying = replayed + unfed > 0
+            depths.append(LaneDepth(pending, dead, oldest_at, bool(parked), replaying))
         return depths
 
 
+def _read_cursor(cursor: bytes, now: int) -> tuple[str, int]:
+    """Where reading starts, and since when everything before that is known."""
+    stored_at, _, start = cursor.decode().partition(" ")
+    if start and 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
+        return start, int(stored_at)
+    return "-", now
+
+
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(entry_id.decode(), fields[b"k"].decode(), _BY_LETTER[fields[b"r"]])
+    return Entry(
+        entry_id.decode(),
+        fields[b"k"].decode(),
+        _BY_LETTER[fields[b"r"]],
+        fields.get(b"p", b"").decode(),
+        fields.get(b"i", b"").decode(),
+    )

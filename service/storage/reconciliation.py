@@ -48,7 +48,9 @@ class Reconciliation:
             sent_to = [one.id for one in page if state_of(one) is SubscriptionState.ACTIVE]
             depths = await self._lanes.depth_many(sent_to)
             holding = [
-                owned_id for owned_id, depth in zip(sent_to, depths, strict=True) if depth.pending
+                owned_id
+                for owned_id, depth in zip(sent_to, depths, strict=True)
+                if depth.pending or depth.replaying
             ]
             woken += await self._wake_missing("lanes", holding)
             if after is None:

@@ -49,9 +49,7 @@ class Retention:
             attempts += await self._redis.xtrim(
                 keys.attempts(name), minid=attempts_before, approximate=True
             )
-            dead += int(
-                await self._trim_dead(keys=[keys.lane_dead(name), keys.TOTALS], args=[dead_before])
-            )
+            dead += await self._forget_dead(name, dead_before)
         return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
 
     async def _trim_aged(self, before: int) -> int:
@@ -80,6 +78,24 @@ class Retention:
         """Trims the log up to and including the position `last`."""
         return int(await self._trim_events(keys=[keys.EVENTS, keys.EVENTS_TRIMMED], args=[last]))
 
+    async def _forget_dead(self, subscription_id: str, before: int) -> int:
+        """Forgets deliveries that were given up before `before`, epoch ms."""
+        forgotten = kept = 0
+        while True:
+            counts: list[int] = await self._trim_dead(
+                keys=[
+                    keys.lane_dead(subscription_id),
+                    keys.lane_dead_facts(subscription_id),
+                    keys.TOTALS,
+                ],
+                args=[before, kept, _TRIMMED_AT_ONCE],
+            )
+            looked_at, gone = counts
+            forgotten += gone
+            kept += looked_at - gone
+            if looked_at < _TRIMMED_AT_ONCE:
+                return forgotten
+
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
         """Gives up what a lane holds of events that the log no longer does."""
         expired = 0
@@ -92,6 +108,7 @@ class Retention:
                     keys.lane_dead(subscription_id),
                     keys.TOTALS,
                     keys.lane_state(subscription_id),
+                    keys.lane_dead_facts(subscription_id),
                 ],
                 args=[log_begins, _TRIMMED_AT_ONCE, EXPIRED],
             )

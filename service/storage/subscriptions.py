@@ -50,19 +50,30 @@ class SubscriptionStore:
         self._read_all = load(redis, "read_subscriptions")
 
     async def create(
-        self, subscription: Subscription, secrets: Sequence[str], headers: Mapping[str, str]
-    ) -> None:
-        """Stores a new subscription; events committed from now on reach its lane."""
-        written = await self._store(
+        self,
+        subscription: Subscription,
+        secrets: Sequence[str],
+        headers: Mapping[str, str],
+        *,
+        read_up_to: str = "",
+    ) -> bool:
+        """Stores a new subscription; events committed from now on reach its lane. If that was
+        filled from the log, `read_up_to` is from where the log would be read on; false if there
+        is more to read, and then nothing was stored."""
+        status = await self._store(
             subscription,
             b"",
-            secrets=self._sealed(
-                subscription.id, "secrets", [SigningSecret(one) for one in secrets]
-            ),
-            headers=self._sealed(subscription.id, "headers", dict(headers)),
+            {
+                "secrets": self._sealed(
+                    subscription.id, "secrets", [SigningSecret(one) for one in secrets]
+                ),
+                "headers": self._sealed(subscription.id, "headers", dict(headers)),
+            },
+            read_up_to,
         )
-        if not written:
+        if status == b"STALE":
             raise ConflictError(f"there is a subscription {subscription.id} already")
+        return status == b"OK"
 
     async def get(self, subscription_id: str) -> Subscription:
         """One subscription. Raises NotFoundError."""
@@ -124,7 +135,7 @@ class SubscriptionStore:
                 if headers is None
                 else {"headers": self._sealed(subscription_id, "headers", dict(headers))}
             )
-            if await self._store(after, record, **sealed):
+            if await self._store(after, record, sealed) == b"OK":
                 return after
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
 
@@ -148,7 +159,7 @@ class SubscriptionStore:
                 raise _not_found(subscription_id)
             after, secrets = change(_decode(record), self._opened(subscription_id, sealed))
             sealed = self._sealed(subscription_id, "secrets", secrets)
-            if await self._store(after, record, secrets=sealed):
+            if await self._store(after, record, {"secrets": sealed}) == b"OK":
                 return after, secrets
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
 
@@ -172,6 +183,9 @@ class SubscriptionStore:
                     keys.due("lanes"),
                     keys.claimed("lanes"),
                     keys.lease("lanes", subscription_id),
+                    keys.replayed(subscription_id),
+                    keys.replayed_retries(subscription_id),
+                    keys.replay_queue(subscription_id),
                 ],
                 args=[subscription_id, record, _encode(after), new_token()],
             )
@@ -227,19 +241,31 @@ class SubscriptionStore:
                 keys.claimed("lanes"),
                 keys.lease("lanes", subscription_id),
                 keys.lane_state(subscription_id),
+                keys.replays(subscription_id),
                 keys.lane_retries(subscription_id),
                 keys.lane_failing(subscription_id),
+                keys.lane_dead_facts(subscription_id),
                 keys.attempts(subscription_id),
+                keys.replayed(subscription_id),
+                keys.replayed_retries(subscription_id),
+                keys.replayed_failing(subscription_id),
+                keys.replay_queue(subscription_id),
             ],
-            args=[subscription_id, record],
+            args=[subscription_id, record, keys.replay(subscription_id, "")],
         )
         if status == 0:
             raise _not_found(subscription_id)
         return bool(status == 1)
 
-    async def _store(self, subscription: Subscription, as_read: bytes, **sealed: bytes) -> bool:
+    async def _store(
+        self,
+        subscription: Subscription,
+        as_read: bytes,
+        sealed: Mapping[str, bytes],
+        read_up_to: str = "",
+    ) -> bytes:
         sent_to = state_of(subscription) is SubscriptionState.ACTIVE
-        status = await self._write(
+        status: bytes = await self._write(
             keys=[
                 keys.subscription(subscription.id),
                 keys.SUBSCRIPTIONS,
@@ -247,6 +273,10 @@ class SubscriptionStore:
                 keys.lane(subscription.id),
                 keys.due("lanes"),
                 keys.claimed("lanes"),
+                keys.EVENTS,
+                keys.TOTALS,
+                keys.replayed(subscription.id),
+                keys.replay_queue(subscription.id),
             ],
             args=[
                 subscription.id,
@@ -254,10 +284,11 @@ class SubscriptionStore:
                 as_read,
                 _encode(subscription),
                 "1" if sent_to else "0",
+                read_up_to,
                 *(item for pair in sealed.items() for item in pair),
             ],
         )
-        return bool(status == b"OK")
+        return status
 
     async def _field(self, subscription_id: str, name: str) -> bytes:
         value = await read_field(self._redis, keys.subscription(subscription_id), name)

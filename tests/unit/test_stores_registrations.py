@@ -553,7 +553,8 @@ async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions
     await subscriptions.create(a_subscription("a"), ["s"], {})
     for _ in range(3):
         await redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"})
-    await redis.xadd(keys.lane_dead("sub_a"), {"p": "1-1"})
+    await redis.zadd(keys.lane_dead("sub_a"), {"1-1": 1})
+    await redis.hset(keys.lane_dead_facts("sub_a"), "1-1", "1 1 f c r")
     await redis.xadd(keys.attempts("sub_a"), {"p": "1-1"})
     await redis.zadd(keys.lane_retries("sub_a"), {"c": 5})
     await redis.hset(keys.lane_failing("sub_a"), "c", "1-1 1 1 f")

@@ -3,7 +3,7 @@
 -- all its retries, which are due now. A sender at work finds out from `resumed`.
 --
 -- KEYS  1 subscription  2 version  3 lane  4 retries  5 lane state  6 totals  7 due lanes
---       8 claimed lanes  9 lease
+--       8 claimed lanes  9 lease  10 replayed  11 replayed retries  12 replay queue
 -- ARGV  1 id  2 record as read  3 record  4 random, to tell this resume from others
 -- Result 'OK', or 'STALE' if the record is no longer as read
 if redis.call('HGET', KEYS[1], 'record') ~= ARGV[2] then return 'STALE' end
@@ -15,12 +15,15 @@ for _, state in ipairs({'parked', 'disabled'}) do
   if redis.call('HDEL', KEYS[5], state) == 1 then redis.call('HINCRBY', KEYS[6], state, -1) end
 end
 redis.call('HSET', KEYS[5], 'resumed', ARGV[4])
-if redis.call('ZCARD', KEYS[4]) > 0 then
-  redis.call('ZUNIONSTORE', KEYS[4], 1, KEYS[4], 'WEIGHTS', 0)
+for _, retries in ipairs({KEYS[4], KEYS[11]}) do
+  if redis.call('ZCARD', retries) > 0 then
+    redis.call('ZUNIONSTORE', retries, 1, retries, 'WEIGHTS', 0)
+  end
 end
 if redis.call('EXISTS', KEYS[9]) == 0 then
   redis.call('ZREM', KEYS[8], ARGV[1])
-  if redis.call('XLEN', KEYS[3]) > 0 then
+  if redis.call('XLEN', KEYS[3]) + redis.call('XLEN', KEYS[10])
+    + redis.call('LLEN', KEYS[12]) > 0 then
     redis.call('ZADD', KEYS[7], 'LT', string.format('%.0f', now_ms()), ARGV[1])
   end
 end

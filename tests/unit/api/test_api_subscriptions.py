@@ -194,7 +194,7 @@ async def test_what_is_pending_and_dead_is_shown(client, services, path, subscri
     lane = keys.lane(subscription["id"])
     await services.redis.xadd(lane, {"k": "c", "r": "f"}, id="1795424001123-0")
     await services.redis.xadd(lane, {"k": "c", "r": "f"}, id="1795424001124-0")
-    await services.redis.xadd(keys.lane_dead(subscription["id"]), {"p": "1-0"})
+    await services.redis.zadd(keys.lane_dead(subscription["id"]), {"1-0": 1})
     shown = (await client.get(path)).json()
     assert (shown["pending"], shown["dead"]) == (2, 1)
     assert shown["oldest_pending_at"] == "2026-11-23T08:53:21.123Z"
@@ -476,3 +476,62 @@ async def test_a_rotation_refuses_what_it_does_not_know(client, refused, problem
     )
     problem(await client.post(f"{path}/secret/rotate", content=b"x"), "unsupported-media-type", 415)
     assert (await client.get(f"{path}/secret")).json()["secret"] == SECRET
+
+
+# --- where a lane begins, and what is skipped of it -------------------------------------------
+
+
+async def lane_of(services, subscription_id) -> list[str]:
+    return [entry.position for entry in await services.lanes.read(subscription_id, "-", 100)]
+
+
+@pytest.fixture
+async def past(services) -> list[str]:
+    positions = [f"{milliseconds}-0" for milliseconds in (1795424001123, 1795424002000)]
+    for position in positions:
+        fields = {"t": "course.created", "i": "int_a", "c": "c", "x": "x" * 12, "s": 5, "p": 0}
+        await services.redis.xadd(
+            keys.EVENTS, {**fields, "m": '{"labels":{"a":"b"}}', "b": "{}"}, id=position
+        )
+    return positions
+
+
+@pytest.mark.parametrize(
+    ("begins", "count"),
+    [("oldest", 2), ("now", 0), ("2026-11-23T08:53:21.124Z", 1), ("2026-11-23T09:53:22+01:00", 1)],
+)
+async def test_a_lane_begins_where_it_is_told_to(client, services, past, begins, count) -> None:
+    answer = await client.post("/v1/subscriptions", json={**MINIMAL, "from": begins})
+    assert answer.status_code == 201, answer.text
+    created = answer.json()
+    assert created["pending"] == count
+    assert await lane_of(services, created["id"]) == past[2 - count :]
+
+
+async def test_labels_are_compared_with_those_that_the_event_had(client, services, past) -> None:
+    for labels, count in (({"a": "b"}, 2), ({"a": "c"}, 0)):
+        sent = {**MINIMAL, "from": "oldest", "labels": labels}
+        answer = await client.post("/v1/subscriptions", json=sent)
+        assert answer.json()["pending"] == count
+
+
+@pytest.mark.parametrize("begins", ["yesterday", 5, "2999-01-01T00:00:00Z", "2026-11-23T08:53:21"])
+async def test_a_beginning_that_is_none_is_refused(client, refused, begins) -> None:
+    sent = {**MINIMAL, "from": begins}
+    refused(await client.post("/v1/subscriptions", json=sent), "from")
+
+
+async def test_the_beginning_cannot_be_changed_later(client, refused, path) -> None:
+    errors = refused(await client.patch(path, json={"from": "oldest"}), "from")
+    assert "replays" in errors["from"]["remedy"]
+
+
+async def test_pending_deliveries_are_skipped(client, services, problem, refused, past) -> None:
+    created = (await client.post("/v1/subscriptions", json={**MINIMAL, "from": "oldest"})).json()
+    path = f"/v1/subscriptions/{created['id']}/skip"
+    refused(await client.post(path, json={"until": "soon"}), "until")
+    answer = await client.post(path, json={"until": "2026-11-23T08:53:21.123Z"})
+    assert answer.json() == {"skipped": 1, "pending": 1}
+    assert await lane_of(services, created["id"]) == past[1:]
+    assert (await client.post(path)).json() == {"skipped": 1, "pending": 0}
+    problem(await client.post("/v1/subscriptions/sub_x/skip"), "not-found", 404)

@@ -404,7 +404,7 @@ async def test_the_documented_defaults_are_those_in_force(client) -> None:
         for name, field in fields.items():
             if "default" in field:
                 assert created[name] == field["default"], name
-        assert set(fields) - {"secret", "base_url", "api_key"} <= set(created)
+        assert set(fields) - {"secret", "base_url", "api_key", "from"} <= set(created)
 
 
 async def test_every_field_and_answer_is_described(client) -> None:

@@ -1,0 +1,82 @@
+"""Creates subscriptions whose lanes begin with events that the log retains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from service.domain.access import Grant
+from service.domain.errors import ConflictError
+from service.domain.events import Selection
+from service.domain.lane import order_key
+from service.domain.subscriptions import Subscription
+from service.storage import keys
+from service.storage.event_log import EventLog
+from service.storage.lanes import RENDERINGS
+from service.storage.scripts import load
+from service.storage.subscriptions import SubscriptionStore
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_SCANNED_AT_ONCE = 500
+_LIFETIME_SECONDS = 600  # of a lane whose subscription is never stored
+_MAX_ROUNDS = 1_000  # times the end of the log may have moved on, while it is caught up with
+
+
+class Backlog:
+    """Fills the lane first and stores the subscription when it has caught up with the log.
+
+    Whatever is committed afterwards finds the subscription, since commits compare the version of
+    the subscriptions; whatever was committed before stands in the log. So nothing is missing,
+    nothing is there twice, and the lane is in the order of the log.
+    """
+
+    def __init__(self, redis: Redis, log: EventLog, subscriptions: SubscriptionStore) -> None:
+        self._redis = redis
+        self._log = log
+        self._subscriptions = subscriptions
+        self._fill = load(redis, "fill_lane")
+
+    async def create(
+        self,
+        subscription: Subscription,
+        secrets: Sequence[str],
+        headers: Mapping[str, str],
+        since: int | None,
+        grant: Grant | None = None,
+    ) -> None:
+        """Stores a new subscription whose lane holds what matches of the log from `since` on
+        (epoch ms; None: all that is retained) and may be seen by `grant`."""
+        selection = Selection(subscription, grant)
+        start = "-" if since is None else str(since)
+        held = 0
+        for _ in range(_MAX_ROUNDS):
+            start, held = await self._catch_up(subscription, selection, start, held)
+            if await self._subscriptions.create(subscription, secrets, headers, read_up_to=start):
+                return
+        await self._redis.unlink(keys.lane(subscription.id))
+        raise ConflictError("events come too fast to begin anywhere but now: try again")
+
+    async def _catch_up(
+        self, subscription: Subscription, selection: Selection, start: str, held: int
+    ) -> tuple[str, int]:
+        """Reads to the end of the log; returns from where it goes on, and how much the lane
+        holds."""
+        while True:
+            found = await self._log.scan(start, "+", _SCANNED_AT_ONCE)
+            wanted = [event for event in found if selection.takes(event)]
+            if wanted:
+                arguments: list[str | int] = [_LIFETIME_SECONDS, held]
+                for event in wanted:
+                    arguments += [
+                        event.position,
+                        order_key(event.integration_id, event.course_id),
+                        RENDERINGS[subscription.rendering],
+                    ]
+                await self._fill(keys=[keys.lane(subscription.id)], args=arguments)
+                held += len(wanted)
+            if found:
+                start = f"({found[-1].position}"
+            if len(found) < _SCANNED_AT_ONCE:
+                return start, held
