@@ -114,7 +114,7 @@ def api(redis_url: str, port: int) -> Iterator[int]:
         "COURSEWIRE_ADMIN_TOKEN": TOKEN,
         "COURSEWIRE_ENCRYPTION_KEYS": "a" * 43,
         "COURSEWIRE_PORT": str(port),
-        "COURSEWIRE_LOG_LEVEL": "warning",
+        "COURSEWIRE_LOG_LEVEL": "error",
     }
     process = subprocess.Popen([sys.executable, "-m", "service.cli", "api"], env=environ)
     try:
