@@ -184,7 +184,11 @@ async def test_what_is_exposed_is_what_is_declared(register, subscribe, sandbox,
     harness = await subscribe()
     await harness.emit("c1")
     await harness.turn()
-    counted = {"upstream_errors_total|other": 1, "rate_limit_waits_total|delta": 1}
+    counted = {
+        "upstream_errors_total|other": 1,
+        "rate_limit_waits_total|delta": 1,
+        "replayed_total|delivered": 1,
+    }
     await redis.hset(await services.counters.key(), mapping=counted)
     traffic = Traffic()
     traffic._requests.labels("GET", "/v1/status", "200").inc()
