@@ -111,9 +111,9 @@ def start_api(valkey_url: str) -> tuple[subprocess.Popen, str]:
                 return process, url
 
 
-@pytest.fixture(scope="module")
-def running(valkey_url):
-    """A process that the tests share; each empties the log under its feet."""
+@pytest.fixture
+def running(redis, valkey_url):
+    """A process of the test's own, since one keeps in memory what it has read of the log."""
     process, url = start_api(valkey_url)
     yield process, url
     process.terminate()
