@@ -225,10 +225,11 @@ def listen(
 def api_key(context: click.Context, url: str | None) -> None:
     """Create, list, rotate and revoke API keys of a running service, with its admin token."""
     from service.keyring import Keyring
+    from service.remote import Remote
     from service.settings import Settings
 
     if not _helping(context):
-        context.obj = Keyring(Settings.from_env(os.environ), url)
+        context.obj = Keyring(Remote(Settings.from_env(os.environ), url))
 
 
 def _helping(context: click.Context) -> bool:

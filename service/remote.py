@@ -39,13 +39,14 @@ class Remote:
 
     def status(self) -> dict[str, Any]:
         """How the system is doing. Raises RemoteError."""
-        return self._call("GET", "/v1/status")
+        return self._object("GET", "/v1/status")
 
     def control(self, verb: Literal["pause", "resume"], what: str | None) -> dict[str, Any]:
         """Stops or starts `what`, everything if None; what is paused then. Raises RemoteError."""
-        return self._call("POST", f"/v1/{verb}", {} if what is None else {"what": what})
+        return self._object("POST", f"/v1/{verb}", {} if what is None else {"what": what})
 
-    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """The JSON that a request is answered with, None if it is no JSON. Raises RemoteError."""
         try:
             answer = httpx.request(
                 method,
@@ -64,14 +65,27 @@ class Remote:
             document = answer.json()
         except ValueError:
             document = None
-        if not isinstance(document, dict):
-            raise RemoteError(f"{self.url}{path} answers {answer.status_code}, and no JSON object")
         if not answer.is_success:
             raise RemoteError(
-                f"{self.url}{path} answers {answer.status_code}: "
-                f"{document.get('detail') or document.get('title') or 'no reason'}"
+                f"{self.url}{path} answers {answer.status_code}: {_said(document) or 'no reason'}"
             )
         return document
+
+    def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        document = self.call(method, path, body)
+        if not isinstance(document, dict):
+            raise RemoteError(f"{self.url}{path} answers with no JSON object")
+        return document
+
+
+def _said(problem: Any) -> str:
+    """What a problem document says, in one line: of wrong fields each with its remedy."""
+    if not isinstance(problem, dict):
+        return ""
+    fields = [
+        f"{one['field']} {one['message']}: {one['remedy']}" for one in problem.get("errors", ())
+    ]
+    return "; ".join(fields) or str(problem.get("detail") or problem.get("title") or "")
 
 
 def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:

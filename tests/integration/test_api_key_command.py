@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said_in_one_line(api_key):
     for arguments, said in (
         (("create", "--name", "a", "--scope", "subscriber"), "integration_ids is required"),
         (("revoke", "key_x"), "there is no API key key_x"),
-        (("--url", "http://127.0.0.1:9", "list"), "no service answers at http://127.0.0.1:9"),
+        (("--url", "http://127.0.0.1:9", "list"), "http://127.0.0.1:9 does not answer"),
     ):
         failed = api_key(*arguments)
         assert (failed.returncode, failed.stdout) == (1, "")
