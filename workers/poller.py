@@ -306,7 +306,6 @@ class Walk:
             is_page=True,
         )
         moved = self._moved(page, [one.decode() for one in _ends(seen.course_ids)])
-        moved["live"] += len(seen.course_ids)
         try:
             await self._committer.commit(portion, **moved)
         except CoursesDifferError as error:
@@ -328,7 +327,6 @@ class Walk:
         live = shown_live(sightings, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
         moved = self._moved(page, [*(one.decode() for one in _ends(known)), *live])
-        moved["live"] += len(known) + len(live)
         moved["others"] += count_others(sightings, live, judged)
         await self._committer.commit(
             Portion(
@@ -371,7 +369,6 @@ class Walk:
             if pages % PAGES_BEFORE_LARGER
             else min(PAGE_SIZE, 2 * progress.page_size),
             "records": progress.records + len(page.results),
-            "live": progress.live,
             "others": progress.others,
             "controls": controls_after(progress.controls, live),
             "watermark": _watermark(progress, page),

@@ -56,20 +56,20 @@ class Reviewer:
     async def _discard(self, batch: Mapping[str, Withheld]) -> Portion:
         """Takes the state that was shown for known. A course that has moved on since is shown
         again, by the next sweep at the latest."""
-        stored = await self._services.catalogue.read(
+        live = await self._services.catalogue.live_among(
             self._integration.id, self._state.epoch, list(batch)
         )
-        judged = []
-        for (course_id, withheld), packed in zip(batch.items(), stored, strict=True):
-            known = unpack(packed) if packed is not None else None
-            if known is None or known.deleted:
-                continue
-            judgement = Judgement(
-                course_id=course_id,
-                verdict=Verdict.RECORDED,
-                fingerprint=settled(known, withheld),
+        judged = [
+            Judged(
+                Judgement(
+                    course_id=course_id,
+                    verdict=Verdict.RECORDED,
+                    fingerprint=settled(known, batch[course_id]),
+                ),
+                known,
             )
-            judged.append(Judged(judgement, known))
+            for course_id, known in live.items()
+        ]
         return Portion(judged=judged, marks=_done(batch))
 
     async def _apply(self, batch: Mapping[str, Withheld]) -> Portion:

@@ -184,22 +184,21 @@ class Settling:
         self, progress: WalkProgress, tombstones: Mapping[str, Withheld]
     ) -> list[Judged]:
         """The deletions that tombstones stand for."""
-        stored = await self._services.catalogue.read(
+        live = await self._services.catalogue.live_among(
             self._integration.id, progress.epoch, list(tombstones)
         )
-        judged = []
-        for (course_id, withheld), packed in zip(tombstones.items(), stored, strict=True):
-            known = unpack(packed) if packed is not None else None
-            if known is None or known.deleted:
-                continue
-            judgement = Judgement(
-                course_id=course_id,
-                verdict=Verdict.DELETED,
-                evidence="tombstone",
-                fingerprint=settled(known, withheld),
+        return [
+            Judged(
+                Judgement(
+                    course_id=course_id,
+                    verdict=Verdict.DELETED,
+                    evidence="tombstone",
+                    fingerprint=settled(known, tombstones[course_id]),
+                ),
+                known,
             )
-            judged.append(Judged(judgement, known))
-        return judged
+            for course_id, known in live.items()
+        ]
 
 
 def _sort(

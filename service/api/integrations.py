@@ -169,9 +169,6 @@ READ_ONLY = (
     *("id", "created_at", "updated_at", "state", "epoch", "held", "course_count"),
     *("quarantined", "clock_skew_seconds", "last_walk", "next_walk_at", "error"),
 )
-CHECK_FIELDS: Table = {
-    name: FIELDS[name] for name in ("upstream_id", "credential_id", "base_url", "api_key")
-}
 WALK_FIELDS: Table = {
     "kind": Field(
         parser=one_of(("delta", "sweep")),

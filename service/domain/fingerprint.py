@@ -26,7 +26,6 @@ from service.domain.errors import FingerprintVersionError
 
 LIVE: Final = b"L"
 DELETED: Final = b"D"
-NO_SEQUENCE: Final = b"0" * 13
 NO_EVENT: Final = b"-" * 26
 NO_RAW: Final = bytes(16)
 # 40 bits: a change of one path goes unseen once in 10^12.

@@ -64,7 +64,6 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int = PAGE_SIZE
     pages: int = 0
     records: int = 0
-    live: int = 0
     others: int = 0
     controls: tuple[str, ...] = ()
     changes: int = 0

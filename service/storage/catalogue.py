@@ -157,6 +157,18 @@ class Catalogue:
         found = await self._redis.hmget(keys.catalogue(integration_id, epoch), list(course_ids))
         return cast("list[bytes | None]", found)
 
+    async def live_among(
+        self, integration_id: str, epoch: str, course_ids: Sequence[str]
+    ) -> dict[str, Fingerprint]:
+        """What is known of those among `course_ids` that are live."""
+        stored = await self.read(integration_id, epoch, course_ids)
+        known = {
+            course_id: unpack(packed)
+            for course_id, packed in zip(course_ids, stored, strict=True)
+            if packed is not None
+        }
+        return {course_id: one for course_id, one in known.items() if not one.deleted}
+
     async def live(self, integration_id: str, epoch: str) -> AsyncIterator[str]:
         """The ids of all live courses, in no order; one may come twice."""
         async for course_id, packed in self._redis.hscan_iter(
