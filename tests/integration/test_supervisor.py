@@ -435,8 +435,10 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing():
 
 
 def up(tmp_path: Path, programs: str, **environment: str) -> subprocess.Popen[str]:
+    # Ctrl-C is heard unless it is ignored, as in a background job of a shell, which this may be.
     source = f"""
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from service import supervisor
 from service.settings import Settings
 supervisor.ORPHAN_SECONDS = 1
