@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 from collections import Counter
 
@@ -14,6 +13,7 @@ from service.api.traffic import Traffic
 from service.clock import now_ms
 from service.domain.metrics import FIRST_ATTEMPT, delivery_times, observe, series_names
 from service.storage import keys
+from tests.programs import required_program
 
 
 async def samples(services) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -204,9 +204,7 @@ async def test_what_is_exposed_is_what_is_declared(register, subscribe, sandbox,
 
 
 async def test_promtool_finds_nothing_to_complain_of(register, subscribe, services):
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed; Debian has it in the package prometheus")
+    promtool = required_program("promtool")
     integration = await register()
     await integration.turn()
     harness = await subscribe()

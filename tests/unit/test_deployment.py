@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from service.domain.metrics import series_names
 from service.settings import SETTINGS
+from tests.programs import required_program
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -38,10 +38,8 @@ def unknown_series(expression: str) -> set[str]:
 
 
 def run(program: str, *arguments: str, cwd: Path) -> None:
-    path = shutil.which(program)
-    if path is None:
-        pytest.skip(f"{program} is not installed")
-    done = subprocess.run([path, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    command = [required_program(program), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
