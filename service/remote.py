@@ -67,7 +67,8 @@ class Remote:
             document = None
         if not answer.is_success:
             raise RemoteError(
-                f"{self.url}{path} answers {answer.status_code}: {_said(document) or 'no reason'}"
+                f"{self.url}{path} answers {answer.status_code}: "
+                f"{_said(document) or 'no JSON object that says why'}"
             )
         return document
 
