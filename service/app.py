@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from litestar import Litestar, Router
 from litestar.datastructures import ResponseHeader, State
@@ -44,7 +45,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
     Raises SettingsError if there is no admin token to guard it with.
     """
     settings.require("ADMIN_TOKEN", "ENCRYPTION_KEYS")
-    opener = open_services or bootstrap.open_services
+    opener = open_services or partial(bootstrap.open_services, part="api")
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -32,12 +34,14 @@ from service.storage.leases import Leases
 from service.storage.matchers import Matchers
 from service.storage.memory import Memory
 from service.storage.metrics import Metrics
+from service.storage.processes import Processes
 from service.storage.reconciliation import Reconciliation
 from service.storage.replays import Replays
 from service.storage.replies import Replies
 from service.storage.retention import Retention
 from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
+from service.storage.sealed import SealedValues
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore
 from service.storage.tail import Tail
@@ -59,6 +63,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     api_keys: ApiKeys
     audit: Audit
     replies: Replies
+    sealed: SealedValues
+    processes: Processes
     catalogue: Catalogue
     walks: Walks
     events: EventLog
@@ -82,9 +88,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """The services of one process, closed at the end. Connects to nothing yet.
+async def open_services(settings: Settings, *, part: str | None = None) -> AsyncIterator[Services]:
+    """The services of one process, closed at the end. Waits for no connection yet.
 
+    A `part` (api, worker, scheduler) says as long as it lives which encryption keys it holds.
     Raises SettingsError where a setting that only the service needs is missing.
     """
     if settings.redis_url is None:
@@ -98,11 +105,22 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         async with open_client(guard) as client:
             services = assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
             try:
-                yield services
+                async with _announced(services, part):
+                    yield services
             finally:
                 await services.tail.close()
     finally:
         await redis.aclose()
+
+
+@asynccontextmanager
+async def _announced(services: Services, part: str | None) -> AsyncIterator[None]:
+    if part is None:
+        yield
+        return
+    name = f"{part} {socket.gethostname()}-{os.getpid()}"
+    async with services.processes.announced(name, services.sealer.key_names):
+        yield
 
 
 def assemble(
@@ -134,6 +152,8 @@ def assemble(
         api_keys=ApiKeys(redis),
         audit=Audit(redis),
         replies=Replies(redis, sealer),
+        sealed=SealedValues(redis, sealer),
+        processes=Processes(redis),
         catalogue=Catalogue(redis, counters),
         walks=Walks(redis, counters),
         events=events,

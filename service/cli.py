@@ -407,6 +407,19 @@ def doctor(*, everything: bool, as_json: bool) -> None:
     sys.exit(examining.diagnose(settings, sys.stdout, everything=everything, as_json=as_json))
 
 
+@coursewire.command("rotate-keys")
+@_JSON
+def rotate_keys(*, as_json: bool) -> None:
+    """Seal everything kept sealed with the first of COURSEWIRE_ENCRYPTION_KEYS, while the service
+    runs, and say whether the others may be removed; exit code 0 is yes, 1 not yet.
+    """
+    from service import rotation
+    from service.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    sys.exit(rotation.run(settings, sys.stdout, as_json=as_json))
+
+
 def main() -> None:
     """Run the command; an error of the house ends it with one line and no traceback, and
     Ctrl-C before the part has its own handler without any.

@@ -17,7 +17,6 @@ ENCRYPTION_KEYS_FILE = "encryption-keys"
 REDIS_URL_FILE = "redis-url"  # there while an embedded server runs
 
 LOCK = "lock"
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 _PRIVATE = 0o600
 _HANDOVER_SECONDS = 10.0  # how long what a killed supervisor left behind may take to end
 _HANDOVER_POLL_SECONDS = 0.05

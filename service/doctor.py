@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, TextIO, cast
 
@@ -16,12 +17,7 @@ from rich.text import Text
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.data_directory import completed_by_up
-from service.domain.errors import (
-    CoursewireError,
-    NotFoundError,
-    SealError,
-    TargetRefusedError,
-)
+from service.domain.errors import CoursewireError, TargetRefusedError
 from service.domain.events import rfc3339
 from service.domain.server import eviction_fault, persistence_fault, version_fault
 from service.settings import Settings
@@ -30,10 +26,12 @@ from service.storage.control import ACTIVITIES
 from service.storage.index import all_ids
 from service.storage.leases import Kind
 from service.storage.overview import Overview
+from service.storage.processes import Process
+from service.storage.sealed import KINDS
 
 Level = Literal["ok", "warn", "fail"]
 
-SAMPLE: Final = 1_000  # credentials, and subscriptions, whose secrets are opened
+SAMPLE: Final = 1_000  # sealed values of each kind that are opened
 _PAGE: Final = 200
 _SCHEDULER_SILENCE_MS: Final = 10_000
 _STUCK_MS: Final = 60_000  # past a claim's end, after which nobody seems to take it back
@@ -282,24 +280,12 @@ class Doctor:
         return found or [("ok", f"{looked_at} addresses looked at, all allowed")]
 
     async def _secrets(self) -> Found:
-        credentials, subscriptions = self._services.credentials, self._services.subscriptions
-        opened, spoiled = 0, list[str]()
-        for index, opening in (
-            (keys.CREDENTIALS, (credentials.open,)),
-            (keys.SUBSCRIPTIONS, (subscriptions.secrets, subscriptions.headers)),
-        ):
-            async for owner in self._ids(index):
-                try:
-                    for open_one in opening:
-                        await open_one(owner)
-                    opened += 1
-                except SealError:
-                    spoiled.append(owner)
-                except NotFoundError:  # deleted meanwhile
-                    continue
+        sealed_with, spoiled = await self._sealed()
+        sealer = self._services.sealer
+        found: list[tuple[Level, str]] = []
         if spoiled:
             shown = ", ".join(spoiled[:5]) + (" and others" if len(spoiled) > 5 else "")
-            return [
+            found.append(
                 (
                     "fail",
                     (
@@ -307,8 +293,73 @@ class Doctor:
                         "key that sealed it in ENCRYPTION_KEYS, behind the first, or store it again"
                     ),
                 )
-            ]
-        return [("ok", f"those of {opened} credentials and subscriptions open")]
+            )
+        old = [
+            f"{sealed_with[name]} with key {name}"
+            for name in sealer.key_names[1:]
+            if sealed_with[name]
+        ]
+        if old:
+            found.append(
+                (
+                    "warn",
+                    (
+                        f"sealed with an older key: {', '.join(old)}; `coursewire rotate-keys` "
+                        "seals them with the first, while everything runs"
+                    ),
+                )
+            )
+        found += self._differing(await self._services.processes.alive(), set(sealed_with))
+        if found:
+            return found
+        opened = sealed_with.total()
+        said = f"all {opened} looked at open, and are sealed with the first key, {sealer.first}"
+        return [("ok", said)]
+
+    async def _sealed(self) -> tuple[Counter[str], list[str]]:
+        """How many sealed values each key opens, by its name, and whose no key opens: of all, or
+        of the oldest of each kind, which are those that an old key is likeliest to have sealed."""
+        sealed_with, spoiled = Counter[str](), list[str]()
+        for kind in KINDS:
+            looked_at = 0
+            async for page in self._services.sealed.pages(kind):
+                for one in page if self._most is None else page[: self._most - looked_at]:
+                    if (name := one.key_name) is not None and self._services.sealed.opens(one):
+                        sealed_with[name] += 1
+                    elif one.place.id not in spoiled:
+                        spoiled.append(one.place.id)
+                looked_at += len(page)
+                if self._most is not None and looked_at >= self._most:
+                    break
+        return sealed_with, spoiled
+
+    def _differing(self, processes: Sequence[Process], in_use: set[str]) -> Found:
+        """What is wrong with the keys that running processes hold."""
+        found: list[tuple[Level, str]] = []
+        lacking = [one.name for one in processes if not in_use <= set(one.key_names)]
+        if lacking:
+            found.append(
+                (
+                    "fail",
+                    (
+                        f"{', '.join(lacking)} lack a key that secrets are sealed with; restart "
+                        "them with the same ENCRYPTION_KEYS as here"
+                    ),
+                )
+            )
+        first = self._services.sealer.first
+        others = [one.name for one in processes if one.key_names[0] != first]
+        if others:
+            found.append(
+                (
+                    "warn",
+                    (
+                        f"{', '.join(others)} seal with another key than {first}, the first one "
+                        "here; restart them with the same ENCRYPTION_KEYS"
+                    ),
+                )
+            )
+        return found
 
     async def _targets(self) -> AsyncIterator[tuple[str, str]]:
         async for credential_id in self._ids(keys.CREDENTIALS):

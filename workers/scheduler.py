@@ -36,7 +36,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     name = f"{socket.gethostname()}-{os.getpid()}"
-    async with open_services(settings) as services:
+    async with open_services(settings, part="scheduler") as services:
         connection = open_sync(settings.redis_url or "")
         dispatcher = Dispatcher(services.schedule, connection)
         _log.info("scheduler started", name=name)

@@ -555,7 +555,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         @asynccontextmanager
         async def open_context(draining: asyncio.Event) -> AsyncIterator[process.JobContext]:
-            async with open_services(settings) as services:
+            async with open_services(settings, part="worker") as services:
                 with open_sync(redis_url) as connection:
                     yield process.JobContext(
                         services, Dispatcher(services.schedule, connection), draining

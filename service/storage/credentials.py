@@ -20,7 +20,7 @@ from service.storage.ids import new_id
 from service.storage.index import IndexPosition, all_ids, page_of_ids
 from service.storage.integrations import upstream_identity, walk_id_of
 from service.storage.scripts import load
-from service.storage.sealing import Sealer
+from service.storage.sealing import Sealer, owner_of_api_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -104,7 +104,7 @@ class CredentialStore:
         )
         if record is None or sealed is None:
             raise NotFoundError(f"there is no credential {credential_id}")
-        api_key = self._sealer.open(sealed, _owner(credential_id)).decode()
+        api_key = self._sealer.open(sealed, owner_of_api_key(credential_id)).decode()
         return OpenedCredential(base_url=_decode(record).base_url, api_key=api_key)
 
     async def update(
@@ -202,8 +202,4 @@ class CredentialStore:
         return [user for user in users if user.integration.credential_id == credential_id]
 
     def _seal(self, credential_id: str, api_key: str) -> bytes:
-        return self._sealer.seal(api_key.encode(), _owner(credential_id))
-
-
-def _owner(credential_id: str) -> str:
-    return f"credential:{credential_id}:api_key"
+        return self._sealer.seal(api_key.encode(), owner_of_api_key(credential_id))

@@ -222,6 +222,7 @@ def completed(kind: str) -> str:
 
 
 SCHEDULERS = "cw:schedulers"  # zset: scheduler -> ms of its last turn; expires 7 days after that
+PROCESSES = "cw:processes"  # zset: process and its encryption keys' names -> ms it lives; expires
 CONTROL = "cw:control"  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 

@@ -11,14 +11,17 @@ from service.domain.errors import IdempotencyMismatchError, RequestRunningError
 from service.storage import keys
 from service.storage.ids import new_token
 from service.storage.scripts import load
-from service.storage.sealing import Sealer
+from service.storage.sealing import Sealer, owner_of_reply
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 KEPT_SECONDS: Final = 86_400
 RUNNING_SECONDS: Final = 180  # longer than any request takes; then its process is taken for dead
-_FINGERPRINT_BYTES = 32
+SEALED_AT: Final = 1  # where the sealed answer begins
+_RUNNING = b"r"
+_ANSWERED = b"s"
+_MARK = slice(1, 33)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +37,29 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     owner: str
-    fingerprint: bytes
+    digest: bytes
     mark: bytes
 
 
+class _Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer and the digest of the request that had it."""
+
+    digest: bytes
+    reply: Reply
+
+
+def is_answer(stored: bytes) -> bool:
+    """Whether there is an answer in what is stored, not a request that is still running."""
+    return stored[:SEALED_AT] == _ANSWERED
+
+
 _encode = msgspec.msgpack.encode
-_decode = msgspec.msgpack.Decoder(Reply).decode
+_decode = msgspec.msgpack.Decoder(_Answered).decode
 
 
 class Replies:
-    """What is stored begins with the request's fingerprint; then comes `r` and a random mark
-    while it is running, or `s` and the sealed answer."""
+    """What is stored begins with `r`, a mark of the request and a random one while it is running,
+    or with `s` and the sealed answer. What was asked may hold secrets, so neither shows it."""
 
     def __init__(self, redis: Redis, sealer: Sealer) -> None:
         self._redis = redis
@@ -58,12 +73,12 @@ class Replies:
         while the first is under way, IdempotencyMismatchError if that was another request.
         """
         name = hashlib.sha256(f"{actor} {idempotency_key}".encode()).hexdigest()
-        fingerprint = hashlib.sha256(request).digest()
+        digest = hashlib.sha256(request).digest()
         running = Running(
             key=keys.reply(name),
-            owner=f"reply:{name}",
-            fingerprint=fingerprint,
-            mark=fingerprint + b"r" + new_token().encode(),
+            owner=owner_of_reply(name),
+            digest=digest,
+            mark=_RUNNING + self._sealer.mark(digest) + new_token().encode(),
         )
         for _ in range(2):  # what was there may have gone in between
             if await self._redis.set(running.key, running.mark, nx=True, ex=RUNNING_SECONDS):
@@ -75,10 +90,10 @@ class Replies:
 
     async def keep(self, running: Running, reply: Reply) -> None:
         """Keeps the answer."""
-        sealed = self._sealer.seal(_encode(reply), running.owner)
+        answered = _encode(_Answered(digest=running.digest, reply=reply))
+        sealed = self._sealer.seal(answered, running.owner)
         await self._settle(
-            keys=[running.key],
-            args=[running.mark, running.fingerprint + b"s" + sealed, KEPT_SECONDS],
+            keys=[running.key], args=[running.mark, _ANSWERED + sealed, KEPT_SECONDS]
         )
 
     async def forget(self, running: Running) -> None:
@@ -86,9 +101,11 @@ class Replies:
         await self._settle(keys=[running.key], args=[running.mark, b"", 0])
 
     def _found(self, running: Running, found: bytes) -> Reply:
-        fingerprint, kind = found[:_FINGERPRINT_BYTES], found[_FINGERPRINT_BYTES:][:1]
-        if fingerprint != running.fingerprint:
+        if not is_answer(found):
+            if self._sealer.is_marked(running.digest, found[_MARK]):
+                raise RequestRunningError
             raise IdempotencyMismatchError
-        if kind == b"r":
-            raise RequestRunningError
-        return _decode(self._sealer.open(found[_FINGERPRINT_BYTES + 1 :], running.owner))
+        answered = _decode(self._sealer.open(found[SEALED_AT:], running.owner))
+        if answered.digest != running.digest:
+            raise IdempotencyMismatchError
+        return answered.reply

@@ -17,7 +17,7 @@ from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_token
 from service.storage.index import IndexPosition, page_of_ids
 from service.storage.scripts import load
-from service.storage.sealing import Sealer
+from service.storage.sealing import Sealer, owner_in_subscription
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -208,7 +208,9 @@ class SubscriptionStore:
     async def headers(self, subscription_id: str) -> dict[str, str]:
         """The headers to send with each push. Raises NotFoundError or SealError."""
         sealed = await self._field(subscription_id, "headers")
-        return _decode_headers(self._sealer.open(sealed, _owner(subscription_id, "headers")))
+        return _decode_headers(
+            self._sealer.open(sealed, owner_in_subscription(subscription_id, "headers"))
+        )
 
     async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
         """Every subscription and every API key, and the version that all of them together
@@ -297,16 +299,14 @@ class SubscriptionStore:
         return value
 
     def _opened(self, subscription_id: str, sealed: bytes) -> list[SigningSecret]:
-        return _decode_secrets(self._sealer.open(sealed, _owner(subscription_id, "secrets")))
+        return _decode_secrets(
+            self._sealer.open(sealed, owner_in_subscription(subscription_id, "secrets"))
+        )
 
     def _sealed(
         self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]
     ) -> bytes:
-        return self._sealer.seal(_encode(content), _owner(subscription_id, name))
-
-
-def _owner(subscription_id: str, name: str) -> str:
-    return f"subscription:{subscription_id}:{name}"
+        return self._sealer.seal(_encode(content), owner_in_subscription(subscription_id, name))
 
 
 def _not_found(subscription_id: str) -> NotFoundError:

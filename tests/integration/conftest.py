@@ -232,6 +232,13 @@ async def new_credential(services: Services, base_url: str, api_key: str = "sand
     return credential.id
 
 
+async def until_alive(services: Services, count: int) -> None:
+    """Waits until so many processes have said that they live."""
+    async with asyncio.timeout(30):
+        while len(await services.processes.alive()) < count:  # noqa: ASYNC110 - others write it
+            await asyncio.sleep(0.01)
+
+
 FACTS = {
     "integration_id": "int_a",
     "upstream_id": "workday:a",

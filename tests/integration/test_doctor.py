@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from service.storage import keys
 from service.storage.overview import Overview
 from workers import queues
 
-from .conftest import new_credential
+from .conftest import new_credential, until_alive
 
 
 @pytest.fixture
@@ -87,7 +88,27 @@ async def test_a_secret_that_no_key_opens_is_a_failure_that_names_its_owner(
     assert harness.id in finding.said
     assert credential in finding.said
     both = msgspec.structs.replace(settings, encryption_keys=(b"x" * 32, bytes(32)))
-    assert (await examined(both))["secrets"][0].level == "ok"
+    (finding,) = (await examined(both))["secrets"]
+    assert finding.level == "warn"
+    assert "3 with key " in finding.said
+    assert "coursewire rotate-keys" in finding.said
+
+
+async def test_processes_that_hold_other_keys_are_told(settings, busy, services):
+    await new_credential(services, "https://api.example/v1")
+    names = services.sealer.key_names
+    async with AsyncExitStack() as stack:
+        for name, held in (
+            ("api a", names),
+            ("api b", ("0" * 8, *names)),
+            ("worker c", ("1" * 8,)),
+        ):
+            await stack.enter_async_context(services.processes.announced(name, held))
+        await until_alive(services, 3)
+        lacking, differing = (await examined(settings))["secrets"]
+    assert (lacking.level, lacking.said.partition(" lack ")[0]) == ("fail", "worker c")
+    assert (differing.level, differing.said.partition(" seal ")[0]) == ("warn", "api b, worker c")
+    assert (await examined(settings))["secrets"][0].level == "ok"
 
 
 async def test_a_sample_is_opened_unless_everything_is_asked_for(
@@ -96,9 +117,9 @@ async def test_a_sample_is_opened_unless_everything_is_asked_for(
     monkeypatch.setattr(doctor, "SAMPLE", 2)
     for _ in range(3):
         await new_credential(services, "https://api.example/v1")
-    assert (await examined(settings))["secrets"][0].said.startswith("those of 2 ")
+    assert (await examined(settings))["secrets"][0].said.startswith("all 2 ")
     found = await examined(settings, everything=True)
-    assert found["secrets"][0].said.startswith("those of 3 ")
+    assert found["secrets"][0].said.startswith("all 3 ")
 
 
 async def test_stuck_claims_and_endless_leases_are_failures(settings, busy, redis):
