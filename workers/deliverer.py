@@ -24,7 +24,7 @@ from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscripti
 from service.domain.events import CONTENT_TYPES
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
-from service.domain.metrics import delivery_times
+from service.domain.metrics import ATTEMPT_DURATION, delivery_times, observe
 from service.domain.mixing import Mix
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
 from service.domain.signing import Signer
@@ -432,6 +432,7 @@ class Drain:
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             self._sent[one.outcome.kind.value] += 1
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
+            increments.update(observe(ATTEMPT_DURATION, one.outcome.duration_ms / 1000))
             if not recorded.entry.replay:  # what is sent again was not late
                 increments.update(
                     delivery_times(

@@ -10,7 +10,7 @@ from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
 from service.domain.integrations import Integration, WalkKind
-from service.domain.metrics import UPSTREAM_REQUEST, observe
+from service.domain.metrics import RATE_LIMIT_REMAINING, UPSTREAM_REQUEST, observe
 from service.storage.counters import field
 from workers.turn import TurnOverError
 
@@ -67,10 +67,13 @@ class Fetcher:
             ) from error
         finally:
             self._count(observe(UPSTREAM_REQUEST, time.monotonic() - began))
+        limit, remaining = page.rate.limit, page.rate.remaining
+        if limit and remaining is not None:
+            self._count(observe(RATE_LIMIT_REMAINING, min(1, remaining / limit)))
         await budgets.note(
             credential_id,
-            limit=page.rate.limit,
-            remaining=page.rate.remaining,
+            limit=limit,
+            remaining=remaining,
             reset_seconds=page.rate.reset_seconds,
         )
         return page

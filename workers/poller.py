@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ import msgspec
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from service.bootstrap import Services
-from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.clients.upstream import KNOWN_CODES, Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
 from service.domain.errors import (
     CoursesDifferError,
@@ -92,7 +91,6 @@ MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without
 LAPS_FROM_PAGES = 16  # at which, and at each doubling, a sweep is looked at for laps
 
 BASELINE_COMPLETED = "integration.baseline_completed"
-_CODE = re.compile(r"[A-Za-z_.]{1,64}")
 
 _log = get_logger("walk")
 
@@ -522,7 +520,7 @@ class Walk:
             wait_ms=wait_ms,
             fields=fields,
             increments=(self._walk_counters("failed") if over else Counter())
-            + Counter([field("upstream_errors_total", code=_label(found.code))]),
+            + Counter([field("upstream_errors_total", code=_label(error))]),
         )
 
     def _walk_counters(self, outcome: str) -> Counter[str]:
@@ -619,9 +617,12 @@ def _adapted(progress: WalkProgress, error: Exception) -> dict[str, Any]:
     return {}
 
 
-def _label(code: str) -> str:
-    """The upstream's codes are an open set; what does not look like one is not worth a series."""
-    return code if _CODE.fullmatch(code) else "other"
+def _label(error: UpstreamError | FingerprintVersionError) -> str:
+    """What an error is counted under. The upstream's codes are an open set, and each would be a
+    series for ever: those that are not known go by what they were taken for."""
+    if isinstance(error, UpstreamError) and error.code in KNOWN_CODES:
+        return error.code
+    return type(error).__name__.removesuffix("Error")
 
 
 def _watermark(progress: WalkProgress, page: Page) -> int:

@@ -7,9 +7,20 @@ from http import HTTPStatus
 from litestar import Response, get
 
 from service.api.auth import FOR_METRICS, PROTECTED
+from service.api.forms import Field, Table
 from service.api.openapi import SECURITY, problems, reads
-from service.api.requests import AnyRequest, GivenServices
+from service.api.parsers import one_of, repeated
+from service.api.requests import AnyRequest, GivenServices, query_form
 from service.api.traffic import Traffic
+from service.domain.metrics import DETAIL_MOST, DETAILS
+
+QUERY: Table = {
+    "detail": Field(
+        parser=repeated(one_of(DETAILS)),
+        meaning=f"also tells of each of these, of at most {DETAIL_MOST:,} that were registered "
+        "first; separated by commas or given repeatedly",
+    )
+}
 
 
 @get(
@@ -20,16 +31,17 @@ from service.api.traffic import Traffic
     middleware=PROTECTED,
     opt={FOR_METRICS: True},
     security=SECURITY,
-    operation_class=reads(),
+    operation_class=reads(query=QUERY),
     media_type="text/plain",
-    responses=problems(HTTPStatus.UNAUTHORIZED),
+    responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 async def metrics(request: AnyRequest, services: GivenServices) -> Response[bytes]:
     """Of the whole system, whichever process answers, but for `coursewire_api_*` and `process_*`,
     which are its own. The metrics token opens it too, and keys of any scope but `subscriber`."""
+    query = query_form(request, QUERY).accept()
     traffic: Traffic = request.app.state.traffic
     exposition, content_type = await services.metrics.render(
-        request.headers.get("accept", ""), traffic.collect()
+        request.headers.get("accept", ""), traffic.collect(), query.get("detail", ())
     )
     # As a header, because a media type would get its charset twice.
     return Response(exposition, headers={"content-type": content_type})

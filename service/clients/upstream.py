@@ -151,6 +151,7 @@ _BY_CODE: dict[str, type[UpstreamError]] = {
     "INTEGRATION.QA_FAILED": UpstreamNotReadyError,
     "INTEGRATION.MODEL_NOT_AVAILABLE": UpstreamModelUnavailableError,
 }
+KNOWN_CODES = frozenset(_BY_CODE)
 _BY_STATUS: dict[int, type[UpstreamError]] = {
     400: UpstreamInputError,
     401: UpstreamAuthError,

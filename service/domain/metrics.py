@@ -1,54 +1,107 @@
-"""Every metric of the service: name, type, labels, help; and what one observation counts."""
+"""Every metric of the service: name, type, unit, labels, help; and what one observation counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import msgspec
+
+from service.domain.diff import Verdict
+from service.domain.integrations import WalkKind
+from service.domain.retry import OutcomeClass
+from service.domain.subscriptions import EVENT_TYPES
 
 PREFIX = "coursewire_"
 
 
 class CounterMetric(msgspec.Struct, frozen=True):
-    """A counter kept in Redis; `labels` in the order in which its fields are written."""
+    """A counter kept in Redis; `labels` in the order in which its fields are written.
+
+    `known` are label values that are told of from the beginning, as zero: an increase is only
+    seen of a series that was there before.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ()
 
 
 class GaugeMetric(msgspec.Struct, frozen=True):
-    """A gauge read at each scrape; `total` is where scripts keep it true, if they do."""
+    """A gauge read at each scrape; `total` is where scripts keep it true, if they do. `unit` is
+    what its name ends with, as Prometheus asks, empty for a plain number."""
 
     name: str
     help: str
     total: str = ""
     labels: tuple[str, ...] = ()
+    unit: str = ""
 
 
 class HistogramMetric(msgspec.Struct, frozen=True):
-    """A histogram kept in Redis. `bounds` are the upper ends of its buckets in seconds, rising;
+    """A histogram kept in Redis. `bounds` are the upper ends of its buckets in its unit, rising;
     what lies above the last is counted in a bucket without end."""
 
     name: str
     help: str
     bounds: tuple[float, ...]
     labels: tuple[str, ...] = ()
+    unit: str = "seconds"
 
+
+_WALK_KINDS = tuple((kind,) for kind in get_args(WalkKind))
 
 COUNTERS = (
-    CounterMetric("walks_total", "Walks that have ended.", ("kind", "outcome")),
-    CounterMetric("pages_total", "Pages of the upstream that were compared."),
-    CounterMetric("records_total", "Upstream records by what they meant.", ("verdict",)),
-    CounterMetric("upstream_errors_total", "Turns of walks stopped by the upstream.", ("code",)),
     CounterMetric(
-        "rate_limit_waits_total", "Times that a walk waited for its credential's budget.", ("kind",)
+        "walks_total",
+        "Walks that have ended.",
+        ("kind", "outcome"),
+        tuple((*kind, outcome) for kind in _WALK_KINDS for outcome in ("completed", "failed")),
     ),
-    CounterMetric("events_total", "Events appended to the log.", ("type",)),
-    CounterMetric("attempts_total", "HTTP attempts that have ended.", ("outcome",)),
-    CounterMetric("deliveries_total", "Deliveries that have ended.", ("state",)),
-    CounterMetric("replayed_total", "Replayed events whose delivery has ended.", ("state",)),
+    CounterMetric("pages_total", "Pages of the upstream that were compared."),
+    CounterMetric(
+        "records_total",
+        "Upstream records by what they meant.",
+        ("verdict",),
+        tuple((verdict.value,) for verdict in Verdict),
+    ),
+    CounterMetric(
+        "upstream_errors_total",
+        "Turns of walks stopped by the upstream, by its code or what an unknown one was taken for.",
+        ("code",),
+    ),
+    CounterMetric(
+        "rate_limit_waits_total",
+        "Times that a walk waited for its credential's budget.",
+        ("kind",),
+        _WALK_KINDS,
+    ),
+    CounterMetric(
+        "events_total",
+        "Events appended to the log.",
+        ("type",),
+        tuple((event_type,) for event_type in EVENT_TYPES),
+    ),
+    CounterMetric(
+        "attempts_total",
+        "HTTP attempts that have ended.",
+        ("outcome",),
+        tuple((outcome.value,) for outcome in OutcomeClass),
+    ),
+    CounterMetric(
+        "deliveries_total",
+        "Deliveries that have ended.",
+        ("state",),
+        (("delivered",), ("dead",), ("skipped",)),
+    ),
+    CounterMetric(
+        "replayed_total",
+        "Replayed events whose delivery has ended.",
+        ("state",),
+        (("delivered",), ("dead",)),
+    ),
 )
 
 WALK_DURATION = HistogramMetric(
@@ -62,6 +115,17 @@ UPSTREAM_REQUEST = HistogramMetric(
     "From a request to the upstream to the whole of its answer, or its failure.",
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+RATE_LIMIT_REMAINING = HistogramMetric(
+    "rate_limit_remaining_ratio",
+    "What an answer of the upstream said is left of its credential's window.",
+    (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
+    unit="ratio",
+)
+ATTEMPT_DURATION = HistogramMetric(
+    "attempt_duration_seconds",
+    "From the beginning of an HTTP attempt to the whole of its answer, or its failure.",
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
+)
 _DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
 FIRST_ATTEMPT = HistogramMetric(
     "detection_to_first_attempt_seconds",
@@ -73,21 +137,42 @@ RECEIPT = HistogramMetric(
     "From the detection of a change to the subscriber's 2xx, per delivery.",
     _DELIVERY_BOUNDS,
 )
-HISTOGRAMS = (WALK_DURATION, UPSTREAM_REQUEST, FIRST_ATTEMPT, RECEIPT)
+HISTOGRAMS = (
+    WALK_DURATION,
+    UPSTREAM_REQUEST,
+    RATE_LIMIT_REMAINING,
+    ATTEMPT_DURATION,
+    FIRST_ATTEMPT,
+    RECEIPT,
+)
 
 REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers the process that was asked.")
-REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.")
-REDIS_MEMORY_LIMIT = GaugeMetric("redis_memory_limit_bytes", "Its limit, 0 if there is none.")
+REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.", unit="bytes")
+REDIS_MEMORY_LIMIT = GaugeMetric(
+    "redis_memory_limit_bytes",
+    "The most that Redis may use, 0 if that is not limited.",
+    unit="bytes",
+)
 REDIS_PERSISTENCE_OK = GaugeMetric(
     "redis_persistence_ok", "Whether Redis keeps an append-only file, and could write it of late."
 )
 INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
+LANES = GaugeMetric(
+    "lanes",
+    "Lanes of subscriptions by state: `paused` by someone, `parked` until the subscriber answers, "
+    "or `disabled` by the service.",
+    labels=("state",),
+)
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
 DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
 CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
 DUE_AGE = GaugeMetric(
-    "due_oldest_age_seconds", "For how long the oldest work that is due has been.", labels=("kind",)
+    "due_oldest_age_seconds",
+    "For how long the oldest work that is due has been; what is paused, parked, or waits by "
+    "itself is not due.",
+    labels=("kind",),
+    unit="seconds",
 )
 PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
 WALK_AGE = GaugeMetric(
@@ -95,8 +180,11 @@ WALK_AGE = GaugeMetric(
     "Time since the last complete walk, of integrations that are walked, in order of that time; "
     "percentile 100 is the longest. Sweeps count as deltas too.",
     labels=("kind", "percentile"),
+    unit="seconds",
 )
-SCHEDULER_AGE = GaugeMetric("scheduler_age_seconds", "Time since any scheduler looked for work.")
+SCHEDULER_AGE = GaugeMetric(
+    "scheduler_age_seconds", "Time since any scheduler looked for work.", unit="seconds"
+)
 WORKERS = GaugeMetric(
     "workers", "Worker processes alive, by the queue they serve.", labels=("queue",)
 )
@@ -108,8 +196,6 @@ TOTALS = (
     GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
     GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
-    GaugeMetric("lanes_parked", "Lanes that only probes are sent to.", "parked"),
-    GaugeMetric("subscriptions_disabled", "Subscriptions disabled by the service.", "disabled"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
     GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
@@ -121,6 +207,7 @@ GAUGES = (
     REDIS_PERSISTENCE_OK,
     INTEGRATIONS,
     SUBSCRIPTIONS,
+    LANES,
     EVENT_LOG,
     DUE,
     CLAIMED,
@@ -134,6 +221,76 @@ GAUGES = (
     *TOTALS,
 )
 PERCENTILES = (50, 90, 99, 100)
+
+# Of single registrations, and only where asked for, since there are as many series as of these.
+Detail = Literal["integrations", "subscriptions", "credentials"]
+DETAILS: tuple[Detail, ...] = get_args(Detail)
+DETAIL_MOST = 1_000  # of a kind that are told of: those that were registered first
+DETAIL_OMITTED = GaugeMetric(
+    "detail_omitted", "Registrations left out, being too many.", labels=("detail",)
+)
+INTEGRATION_STATE = GaugeMetric(
+    "integration_state",
+    "1 for the state that an integration is in.",
+    labels=("integration", "state"),
+)
+INTEGRATION_WALK_AGE = GaugeMetric(
+    "integration_walk_age_seconds",
+    "Time since the last complete walk, where it is walked.",
+    labels=("integration", "kind"),
+    unit="seconds",
+)
+SUBSCRIPTION_STATE = GaugeMetric(
+    "subscription_state",
+    "1 for the state that a subscription is in.",
+    labels=("subscription", "state"),
+)
+SUBSCRIPTION_PENDING = GaugeMetric(
+    "subscription_pending", "Events on its lane.", labels=("subscription",)
+)
+SUBSCRIPTION_DEAD = GaugeMetric(
+    "subscription_dead", "Its deliveries given up and still listed.", labels=("subscription",)
+)
+SUBSCRIPTION_AGE = GaugeMetric(
+    "subscription_oldest_pending_age_seconds",
+    "Age of the oldest event on its lane.",
+    labels=("subscription",),
+    unit="seconds",
+)
+CREDENTIAL_LIMIT = GaugeMetric(
+    "credential_rate_limit", "Requests that a window allows.", labels=("credential",)
+)
+CREDENTIAL_REMAINING = GaugeMetric(
+    "credential_rate_limit_remaining",
+    "Requests left in a window that has not ended.",
+    labels=("credential",),
+)
+# Kept in the hash of each integration; `total` is the field.
+OF_INTEGRATION = (
+    GaugeMetric("integration_courses", "Its live courses.", "course_count", ("integration",)),
+    GaugeMetric("integration_held", "Its changes that are held.", "held", ("integration",)),
+    GaugeMetric(
+        "integration_quarantined",
+        "Its records that do not decode.",
+        "quarantined",
+        ("integration",),
+    ),
+    GaugeMetric(
+        "integration_failures", "Its walks' failures in a row.", "failures", ("integration",)
+    ),
+)
+OF_DETAILS = (
+    DETAIL_OMITTED,
+    INTEGRATION_STATE,
+    INTEGRATION_WALK_AGE,
+    *OF_INTEGRATION,
+    SUBSCRIPTION_STATE,
+    SUBSCRIPTION_PENDING,
+    SUBSCRIPTION_DEAD,
+    SUBSCRIPTION_AGE,
+    CREDENTIAL_LIMIT,
+    CREDENTIAL_REMAINING,
+)
 
 # Of the process that answers, counted in it: name, kind, help, labels.
 BUILD = GaugeMetric("build_info", "The version that answers.", labels=("version", "python"))
@@ -153,7 +310,7 @@ _END = "+Inf"
 
 def series_names() -> frozenset[str]:
     """The names under which samples of all these metrics are stored by Prometheus."""
-    plain = {one.name for one in (*COUNTERS, *GAUGES, BUILD, REQUESTS)}
+    plain = {one.name for one in (*COUNTERS, *GAUGES, *OF_DETAILS, BUILD, REQUESTS)}
     spread = {
         f"{one.name}_{part}"
         for one in (*HISTOGRAMS, REQUEST_DURATION)
@@ -162,13 +319,14 @@ def series_names() -> frozenset[str]:
     return frozenset(PREFIX + name for name in plain | spread)
 
 
-def observe(metric: HistogramMetric, seconds: float, *labels: str) -> Counter[str]:
+def observe(metric: HistogramMetric, value: float, *labels: str) -> Counter[str]:
     """The increments of stored counters by which an observation is counted: its bucket, and its
-    part of the sum in ms. One below zero, as after a clock was set back, counts as zero."""
-    seconds = max(0.0, seconds)
-    bound = next((_bound(one) for one in metric.bounds if seconds <= one), _END)
+    part of the sum in thousandths. One below zero, as after a clock was set back, counts as
+    zero."""
+    value = max(0.0, value)
+    bound = next((_bound(one) for one in metric.bounds if value <= one), _END)
     stem = "|".join((metric.name, *labels))
-    return Counter({f"{stem}|{bound}": 1, f"{stem}|{_SUM}": round(seconds * 1000)})
+    return Counter({f"{stem}|{bound}": 1, f"{stem}|{_SUM}": round(value * 1000)})
 
 
 def delivery_times(
@@ -188,7 +346,7 @@ def delivery_times(
 
 class Observed(msgspec.Struct, frozen=True):
     """A histogram's state for one set of labels, as Prometheus wants it: buckets up to each
-    bound, the last without end, and the sum in seconds."""
+    bound, the last without end, and the sum in its unit."""
 
     buckets: tuple[tuple[str, int], ...]
     sum: float
@@ -208,12 +366,12 @@ def observed(metric: HistogramMetric, stored: Mapping[str, int]) -> dict[tuple[s
 
 
 def _cumulated(metric: HistogramMetric, parts: dict[str, int]) -> Observed:
-    seconds = parts.pop(_SUM, 0) / 1000
+    total = parts.pop(_SUM, 0) / 1000
     buckets = []
     for bound in (*metric.bounds, float("inf")):
         below = sum(count for end, count in parts.items() if float(end) <= bound)
         buckets.append((_bound(bound), below))
-    return Observed(tuple(buckets), seconds)
+    return Observed(tuple(buckets), total)
 
 
 def _bound(bound: float) -> str:

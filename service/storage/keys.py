@@ -134,7 +134,8 @@ def lane_failing(subscription_id: str) -> str:
 
 def lane_state(subscription_id: str) -> str:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
-    so), `resumed` (random, of the last resume), `emptied` (random, of the last time that entries
+    so), `paused` (there while it is so), `state` (the one it is counted under in the totals),
+    `resumed` (random, of the last resume), `emptied` (random, of the last time that entries
     were taken off unsent), `cursor` ("ms start": everything on the lane
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
     ever since has shown; whoever takes entries out of a lane without sending them deletes it),
@@ -241,7 +242,7 @@ NETWORK_REACHED = "cw:network:reached"  # zset: receiver -> ms; expires after a 
 
 # --- figures --------------------------------------------------------------------------------
 
-# hash: gauges that scripts keep true (pending, dead, parked, state:<state of integrations>, ...)
+# hash: gauges that scripts keep true (pending, dead, state:<of integrations>, lane:<state>, ...)
 TOTALS = "cw:totals"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,10 +19,12 @@ from redis.exceptions import RedisError
 
 from service.domain import metrics as declared
 from service.domain.integrations import IntegrationState
-from service.domain.metrics import COUNTERS, HISTOGRAMS, PREFIX, GaugeMetric
+from service.domain.metrics import COUNTERS, HISTOGRAMS, PREFIX, Detail, GaugeMetric
 from service.domain.server import Server
+from service.domain.subscriptions import SubscriptionState
 from service.storage import keys
 from service.storage.control import ACTIVITIES
+from service.storage.details import Details, Values
 from service.storage.leases import Kind
 from service.storage.server import server_of
 
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
 
 _KINDS: tuple[Kind, ...] = ("walks", "lanes")
 _WALK_KINDS = ("delta", "sweep")
-
-Values = Mapping[tuple[str, ...], float]
+_PATIENCE_SECONDS = 8.0  # below Prometheus's own, which is 10 s unless set otherwise
 
 
 class _Snapshot:
@@ -66,15 +68,19 @@ class Metrics:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._details = Details(redis)
 
-    async def render(self, accept: str = "", local: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    async def render(
+        self, accept: str = "", local: Iterable[Metric] = (), details: Collection[Detail] = ()
+    ) -> tuple[bytes, str]:
         """The exposition in the format that `accept` prefers, and its content type; `local`
-        are the metrics of this process.
+        are the metrics of this process, `details` of which single registrations are told too.
 
-        With Redis away it says just that, and the `local` ones.
+        With Redis away, or silent for too long, it says just that, and the `local` ones.
         """
         try:
-            metrics = await self._read()
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                metrics = await self._read(details)
         except (RedisError, OSError):
             metrics = [_gauge(declared.REDIS_UP, {(): 0})]
         registry = CollectorRegistry(auto_describe=False)
@@ -82,16 +88,18 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
-    async def _read(self) -> list[Metric]:
+    async def _read(self, details: Collection[Detail]) -> list[Metric]:
         server = server_of(await self._redis.info())
         read = await self._second_round(server)
         ages = await self._third_round(read)
+        single = await self._details.read(details, read.now)
         gauges = {**_server_gauges(server), **read.gauges, **ages}
         return [
             *(_gauge(metric, gauges[metric]) for metric in declared.GAUGES if metric in gauges),
             *(_gauge(one, {(): read.totals.get(one.total, 0)}) for one in declared.TOTALS),
             *_counters(read.counters),
             *_histograms(read.counters),
+            *(_gauge(metric, single[metric]) for metric in declared.OF_DETAILS if metric in single),
         ]
 
     async def _second_round(self, server: Server) -> _Read:
@@ -121,6 +129,9 @@ class Metrics:
             declared.PAUSED: {(one,): one.encode() in paused for one in ACTIVITIES.values()},
             declared.INTEGRATIONS: {
                 (state.value,): totals.get(f"state:{state}", 0) for state in IntegrationState
+            },
+            declared.LANES: {
+                (state.value,): totals.get(f"lane:{state}", 0) for state in SubscriptionState
             },
             declared.SUBSCRIPTIONS: {(): next(replies)},
             declared.EVENT_LOG: {(): next(replies)},
@@ -175,7 +186,9 @@ def _server_gauges(server: Server) -> dict[GaugeMetric, Values]:
 
 
 def _gauge(metric: GaugeMetric, values: Values) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(PREFIX + metric.name, metric.help, labels=list(metric.labels))
+    family = GaugeMetricFamily(
+        PREFIX + metric.name, metric.help, labels=list(metric.labels), unit=metric.unit
+    )
     for labels, value in values.items():
         family.add_metric(list(labels), float(value))
     return family
@@ -188,20 +201,22 @@ def _counters(values: Mapping[str, int]) -> Iterator[CounterMetricFamily]:
         )
         for metric in COUNTERS
     }
-    for stored, value in values.items():
+    counted = {
+        "|".join((metric.name, *labels)): 0
+        for metric in COUNTERS
+        for labels in metric.known or ([] if metric.labels else [()])
+    }
+    for stored, value in {**counted, **values}.items():
         name, *labels = stored.split("|")
         if name in families:
             families[name].add_metric(labels, value)
-    for metric in COUNTERS:
-        if not metric.labels and metric.name not in values:
-            families[metric.name].add_metric([], 0)
     yield from families.values()
 
 
 def _histograms(values: Mapping[str, int]) -> Iterator[HistogramMetricFamily]:
     for metric in HISTOGRAMS:
         family = HistogramMetricFamily(
-            PREFIX + metric.name, metric.help, labels=list(metric.labels)
+            PREFIX + metric.name, metric.help, labels=list(metric.labels), unit=metric.unit
         )
         for labels, one in declared.observed(metric, values).items():
             family.add_metric(list(labels), list(one.buckets), one.sum)

@@ -11,7 +11,7 @@ import msgspec
 from service.domain.access import ApiKey
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.signing import Signature, SigningSecret, make_secret
-from service.domain.subscriptions import Subscription, SubscriptionState, state_of
+from service.domain.subscriptions import Subscription, state_of
 from service.storage import keys
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_token
@@ -266,7 +266,6 @@ class SubscriptionStore:
         sealed: Mapping[str, bytes],
         read_up_to: str = "",
     ) -> bytes:
-        sent_to = state_of(subscription) is SubscriptionState.ACTIVE
         status: bytes = await self._write(
             keys=[
                 keys.subscription(subscription.id),
@@ -279,13 +278,14 @@ class SubscriptionStore:
                 keys.TOTALS,
                 keys.replayed(subscription.id),
                 keys.replay_queue(subscription.id),
+                keys.lane_state(subscription.id),
             ],
             args=[
                 subscription.id,
                 subscription.created_at,
                 as_read,
                 _encode(subscription),
-                "1" if sent_to else "0",
+                state_of(subscription),
                 read_up_to,
                 *(item for pair in sealed.items() for item in pair),
             ],

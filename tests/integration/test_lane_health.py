@@ -62,7 +62,7 @@ async def test_410_disables_the_subscription_at_once_and_the_lane_goes_on_collec
     await harness.turn()
     assert len(hook.received) == 1
     _, totals = await services.counters.read()
-    assert totals["disabled"] == 1
+    assert totals["lane:disabled"] == 1
 
     hook.answer = lambda _event: 204
     await services.subscriptions.resume(harness.id, 1)
@@ -70,7 +70,7 @@ async def test_410_disables_the_subscription_at_once_and_the_lane_goes_on_collec
     await harness.turn()
     assert sorted(hook.courses()[1:]) == ["c1", "c2", "c3", "c4"]
     _, totals = await services.counters.read()
-    assert totals["disabled"] == 0
+    assert totals["lane:disabled"] == 0
 
 
 async def test_an_edit_made_while_an_attempt_disables_is_kept(subscribe, hook):
@@ -102,7 +102,7 @@ async def test_five_days_without_a_success_disable_it(subscribe, hook, services)
     )
     assert (await harness.depth()).pending == 12
     _, totals = await services.counters.read()
-    assert (totals["disabled"], totals["parked"]) == (1, 0)
+    assert (totals["lane:disabled"], totals["lane:parked"]) == (1, 0)
 
 
 # --- the breaker --------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ async def test_a_parked_lane_is_sent_nothing_but_probes_each_on_another_course(
     assert all(one != other for one, other in pairwise(probed))
     assert len(set(probed)) >= 6
     _, totals = await services.counters.read()
-    assert totals["parked"] == 1
+    assert totals["lane:parked"] == 1
 
 
 async def test_the_first_success_unparks_and_everything_that_waited_arrives_in_order(
@@ -158,7 +158,7 @@ async def test_the_first_success_unparks_and_everything_that_waited_arrives_in_o
         assert len(numbers) == 3
         assert numbers == sorted(numbers)
     _, totals = await services.counters.read()
-    assert totals["parked"] == 0
+    assert totals["lane:parked"] == 0
 
 
 async def test_one_that_refuses_two_courses_and_takes_the_others_is_neither_parked_nor_disabled(
@@ -256,7 +256,7 @@ async def test_attempts_that_were_under_way_when_it_was_disabled_are_recorded(
     assert (await harness.depth()).pending == 1
     assert (await harness.subscription()).disabled_reason == "the receiver answered 410 Gone"
     _, totals = await services.counters.read()
-    assert totals["disabled"] == 1
+    assert totals["lane:disabled"] == 1
 
 
 # --- holds --------------------------------------------------------------------------------------

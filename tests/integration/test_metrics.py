@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections import Counter
 
+import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
@@ -11,13 +13,25 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service.api.traffic import Traffic
 from service.clock import now_ms
-from service.domain.metrics import FIRST_ATTEMPT, delivery_times, observe, series_names
+from service.domain.metrics import (
+    COUNTERS,
+    DETAILS,
+    FIRST_ATTEMPT,
+    GAUGES,
+    HISTOGRAMS,
+    OF_DETAILS,
+    delivery_times,
+    observe,
+    series_names,
+)
 from service.storage import keys
+from tests.integration.conftest import new_integration
+from tests.integration.scripted import page, refuses, says
 from tests.programs import required_program
 
 
-async def samples(services) -> dict[tuple[str, tuple[str, ...]], float]:
-    exposition, _ = await services.metrics.render()
+async def samples(services, details=()) -> dict[tuple[str, tuple[str, ...]], float]:
+    exposition, _ = await services.metrics.render(details=details)
     return {
         (one.name.removeprefix("coursewire_"), tuple(one.labels.values())): one.value
         for family in parse(exposition.decode())
@@ -184,16 +198,11 @@ async def test_what_is_exposed_is_what_is_declared(register, subscribe, sandbox,
     harness = await subscribe()
     await harness.emit("c1")
     await harness.turn()
-    counted = {
-        "upstream_errors_total|other": 1,
-        "rate_limit_waits_total|delta": 1,
-        "replayed_total|delivered": 1,
-    }
-    await redis.hset(await services.counters.key(), mapping=counted)
+    await redis.hset(await services.counters.key(), "upstream_errors_total|UpstreamPage", 1)
     traffic = Traffic()
     traffic._requests.labels("GET", "/v1/status", "200").inc()
     traffic._seconds.labels("GET", "/v1/status").observe(0.1)
-    exposition, _ = await services.metrics.render(local=traffic.collect())
+    exposition, _ = await services.metrics.render(local=traffic.collect(), details=DETAILS)
     exposed = {
         sample.name
         for family in parse(exposition.decode())
@@ -201,6 +210,129 @@ async def test_what_is_exposed_is_what_is_declared(register, subscribe, sandbox,
         if sample.name.startswith("coursewire_")
     }
     assert exposed == series_names()
+
+
+async def test_what_may_be_counted_is_there_as_zero_before(services):
+    found = await samples(services)
+    for metric in COUNTERS:
+        for labels in metric.known:
+            assert found[metric.name, labels] == 0
+    assert found["pages_total", ()] == 0
+
+
+async def test_units_are_told_and_names_end_with_them(services):
+    exposition, _ = await services.metrics.render(
+        "application/openmetrics-text;version=1.0.0", Traffic().collect(), DETAILS
+    )
+    units = dict(re.findall(r"^# UNIT coursewire_(\S+) (\w+)$", exposition.decode(), re.MULTILINE))
+    assert units["redis_memory_used_bytes"] == "bytes"
+    assert units["walk_age_seconds"] == "seconds"
+    assert units["rate_limit_remaining_ratio"] == "ratio"
+    for name, unit in units.items():
+        assert name.endswith(f"_{unit}")
+    for metric in (*GAUGES, *HISTOGRAMS, *OF_DETAILS):
+        for unit in ("seconds", "bytes", "ratio"):
+            assert (metric.unit == unit) is metric.name.endswith(f"_{unit}"), metric.name
+
+
+async def test_lanes_are_counted_by_state(subscribe, services):
+    harnesses = [await subscribe() for _ in range(3)]
+    one, other = (harness.id for harness in harnesses[:2])
+
+    async def lanes() -> dict[str, float]:
+        found = await samples(services)
+        return {labels[0]: value for (name, labels), value in found.items() if name == "lanes"}
+
+    assert await lanes() == {"active": 3, "paused": 0, "parked": 0, "disabled": 0}
+    await services.subscriptions.update(one, lambda it: msgspec.structs.replace(it, paused=True))
+    assert await lanes() == {"active": 2, "paused": 1, "parked": 0, "disabled": 0}
+    # What was parked is parked again when it is no longer paused, until the subscriber answers.
+    await services.redis.hset(keys.lane_state(one), "parked", 5)
+    await services.subscriptions.update(one, lambda it: msgspec.structs.replace(it, paused=False))
+    assert await lanes() == {"active": 2, "paused": 0, "parked": 1, "disabled": 0}
+    await services.subscriptions.resume(one, now_ms())
+    assert await lanes() == {"active": 3, "paused": 0, "parked": 0, "disabled": 0}
+    await services.subscriptions.update(other, lambda it: msgspec.structs.replace(it, paused=True))
+    for harness in harnesses:
+        await services.subscriptions.delete(harness.id)
+    assert await lanes() == {"active": 0, "paused": 0, "parked": 0, "disabled": 0}
+
+
+async def test_single_registrations_are_told_of_only_on_request(register, subscribe, services):
+    integration = await register()
+    await integration.turn()
+    harness = await subscribe()
+    await harness.emit("c1")
+    await services.budgets.note("cred_x", limit=60, remaining=12, reset_seconds=60)
+    await services.redis.zadd(keys.CREDENTIALS, {"cred_x": 1})
+    assert not any("integration_" in name for name, _ in await samples(services))
+    found = await samples(services, details=DETAILS)
+    assert found["integration_state", (integration.id, "active")] == 1
+    assert found["integration_courses", (integration.id,)] > 0
+    assert found["integration_walk_age_seconds", (integration.id, "sweep")] < 60
+    assert found["subscription_state", ("active", harness.id)] == 1  # labels are in their own order
+    assert found["subscription_pending", (harness.id,)] == 1
+    assert found["subscription_dead", (harness.id,)] == 0
+    assert 0 <= found["subscription_oldest_pending_age_seconds", (harness.id,)] < 60
+    assert found["credential_rate_limit_remaining", ("cred_x",)] == 12
+    assert found["detail_omitted", ("subscriptions",)] == 0
+
+
+async def test_so_many_are_told_of_and_no_more(services, monkeypatch):
+    await populate(services, integrations=7, subscriptions=5)
+    for number in range(5):
+        await services.redis.hset(keys.lane_state(f"sub_{number:05}"), "state", "active")
+    monkeypatch.setattr("service.domain.metrics.DETAIL_MOST", 3)
+    monkeypatch.setattr("service.storage.details._AT_ONCE", 2)
+    found = await samples(services, details=("subscriptions", "integrations"))
+    told = [labels[0] for name, labels in found if name == "subscription_pending"]
+    assert told == ["sub_00000", "sub_00001", "sub_00002"]
+    assert found["detail_omitted", ("subscriptions",)] == 2
+    assert found["detail_omitted", ("integrations",)] == 4
+    assert ("detail_omitted", ("credentials",)) not in found
+
+
+async def test_a_redis_that_is_silent_for_too_long_counts_as_away(services, monkeypatch):
+    async def silent(*_sections):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(services.redis, "info", silent)
+    monkeypatch.setattr("service.storage.metrics._PATIENCE_SECONDS", 0.05)
+    assert await samples(services) == {("redis_up", ()): 0}
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "counted"),
+    [("300", "75", 0.25), ("1", "9999999999", 1), ("300", "0", 0)],
+)
+async def test_what_is_left_of_a_rate_limit_is_counted(
+    context, scripted, services, limit, remaining, counted
+):
+    integration = await new_integration(context, scripted.base_url)
+    scripted.answer = says(
+        200,
+        page(["a"]),
+        ratelimit_limit=limit,
+        ratelimit_remaining=remaining,
+        ratelimit_reset="60",
+    )
+    await integration.turn()
+    found = await samples(services)
+    assert found["rate_limit_remaining_ratio_count", ()] == 1
+    assert found["rate_limit_remaining_ratio_sum", ()] == counted
+    assert found["rate_limit_remaining_ratio_bucket", (f"{counted:g}",)] == 1
+
+
+async def test_codes_that_nobody_knows_make_no_series(context, scripted, services):
+    integration = await new_integration(context, scripted.base_url)
+    for number in range(3):
+        scripted.answer = refuses(500, f"HOSTILE.CODE_{'X' * number}")
+        await integration.turn()
+    scripted.answer = refuses(401, "PLATFORM.AUTHENTICATION_INVALID")
+    await integration.turn()
+    found = await samples(services)
+    counted = {labels: n for (name, labels), n in found.items() if name == "upstream_errors_total"}
+    assert counted == {("UpstreamUnavailable",): 3, ("PLATFORM.AUTHENTICATION_INVALID",): 1}
 
 
 async def test_promtool_finds_nothing_to_complain_of(register, subscribe, services):

@@ -558,11 +558,13 @@ async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions
     await redis.xadd(keys.attempts("sub_a"), {"p": "1-1"})
     await redis.zadd(keys.lane_retries("sub_a"), {"c": 5})
     await redis.hset(keys.lane_failing("sub_a"), "c", "1-1 1 1 f")
-    await redis.hset(keys.lane_state("sub_a"), mapping={"parked": "5", "disabled": "5"})
+    await redis.hset(keys.lane_state("sub_a"), mapping={"parked": "5", "state": "parked"})
     await redis.zadd(keys.due("lanes"), {"sub_a": 5})
     await redis.zadd(keys.claimed("lanes"), {"sub_a": 5})
     await redis.set(keys.lease("lanes", "sub_a"), "token")
-    await redis.hset(keys.TOTALS, mapping={"pending": 10, "dead": 4, "parked": 2, "disabled": 1})
+    await redis.hset(
+        keys.TOTALS, mapping={"pending": 10, "dead": 4, "lane:parked": 2, "lane:active": 0}
+    )
     await subscriptions.delete("sub_a")
     assert set(await redis.keys()) == {
         keys.TOTALS.encode(),
@@ -571,8 +573,8 @@ async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions
     assert await redis.hgetall(keys.TOTALS) == {
         b"pending": b"7",
         b"dead": b"3",
-        b"parked": b"1",
-        b"disabled": b"0",
+        b"lane:parked": b"1",
+        b"lane:active": b"0",
     }
     with pytest.raises(NotFoundError):
         await subscriptions.delete("sub_a")

@@ -1,4 +1,5 @@
--- Shared by the scripts that change subscriptions: the version that snapshots are known by.
+-- Shared by the scripts that change subscriptions: the version that snapshots are known by, and
+-- how many lanes are in which state, which is kept in the totals.
 
 -- Redis time in ms
 local function now_ms()
@@ -11,4 +12,24 @@ end
 local function bump_version(key)
   local version = math.max(tonumber(redis.call('GET', key) or '0') + 1, now_ms())
   redis.call('SET', key, string.format('%.0f', version))
+end
+
+-- Counts a lane no longer.
+local function uncount_lane(lane_state, totals)
+  local counted = redis.call('HGET', lane_state, 'state')
+  if counted then redis.call('HINCRBY', totals, 'lane:' .. counted, -1) end
+end
+
+-- Counts a lane under the state that it is in by now; `state_of` in domain/subscriptions.py says
+-- the same.
+local function count_lane(lane_state, totals)
+  local state = 'active'
+  for _, one in ipairs({'parked', 'paused', 'disabled'}) do
+    if redis.call('HEXISTS', lane_state, one) == 1 then state = one end
+  end
+  if redis.call('HGET', lane_state, 'state') ~= state then
+    uncount_lane(lane_state, totals)
+    redis.call('HINCRBY', totals, 'lane:' .. state, 1)
+    redis.call('HSET', lane_state, 'state', state)
+  end
 end

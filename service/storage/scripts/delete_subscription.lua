@@ -13,11 +13,7 @@ redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('ZREM', KEYS[8], ARGV[1])
 local pending, dead = redis.call('XLEN', KEYS[4]), redis.call('ZCARD', KEYS[5])
-for _, state in ipairs({'parked', 'disabled'}) do
-  if redis.call('HEXISTS', KEYS[10], state) == 1 then
-    redis.call('HINCRBY', KEYS[6], state, -1)
-  end
-end
+uncount_lane(KEYS[10], KEYS[6])
 local unfinished = 0
 for _, replay in ipairs(redis.call('ZRANGE', KEYS[11], 0, -1)) do
   if redis.call('HEXISTS', ARGV[3] .. replay, 'finished_at') == 0 then

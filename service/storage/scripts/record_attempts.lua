@@ -82,19 +82,17 @@ local resumed = redis.call('HGET', KEYS[9], 'resumed') or ''
 if moved > 0 and ARGV[6] ~= '' and resumed == ARGV[5] then
   -- What a resume has cleared meanwhile stays cleared: its sender begins anew.
   redis.call('HSET', KEYS[9], 'breaker', ARGV[6])
-  local parked = 0
   if ARGV[7] == '' then
-    parked = -redis.call('HDEL', KEYS[9], 'parked')
+    redis.call('HDEL', KEYS[9], 'parked')
   else
-    parked = redis.call('HSET', KEYS[9], 'parked', ARGV[7])
+    redis.call('HSET', KEYS[9], 'parked', ARGV[7])
   end
-  if parked ~= 0 then redis.call('HINCRBY', KEYS[7], 'parked', parked) end
   if ARGV[11] ~= '' then
     redis.call('HSET', KEYS[10], 'record', ARGV[12])
-    local disabled = redis.call('HSET', KEYS[9], 'disabled', string.format('%.0f', now))
-    redis.call('HINCRBY', KEYS[7], 'disabled', disabled)
+    redis.call('HSET', KEYS[9], 'disabled', string.format('%.0f', now))
     bump_version(KEYS[11])
   end
+  count_lane(KEYS[9], KEYS[7])
 end
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[9], 'bucket', ARGV[8]) end
 for _, retries in ipairs({KEYS[3], KEYS[16]}) do

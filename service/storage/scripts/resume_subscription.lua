@@ -11,9 +11,8 @@ if redis.call('HGET', KEYS[1], 'record') ~= ARGV[2] then return 'STALE' end
 redis.call('HDEL', KEYS[5], 'breaker')
 redis.call('HSET', KEYS[1], 'record', ARGV[3])
 bump_version(KEYS[2])
-for _, state in ipairs({'parked', 'disabled'}) do
-  if redis.call('HDEL', KEYS[5], state) == 1 then redis.call('HINCRBY', KEYS[6], state, -1) end
-end
+redis.call('HDEL', KEYS[5], 'parked', 'paused', 'disabled')
+count_lane(KEYS[5], KEYS[6])
 redis.call('HSET', KEYS[5], 'resumed', ARGV[4])
 for _, retries in ipairs({KEYS[4], KEYS[11]}) do
   if redis.call('ZCARD', retries) > 0 then

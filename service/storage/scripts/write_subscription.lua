@@ -3,8 +3,8 @@
 -- was filled from the log beforehand is stored only if the lane has caught up with the log.
 --
 -- KEYS  1 subscription  2 subscriptions  3 version  4 lane  5 due lanes  6 claimed lanes
---       7 events  8 totals  9 replayed  10 replay queue
--- ARGV  1 id  2 created ms  3 record as read, '' if new  4 record  5 '1' if it is sent to
+--       7 events  8 totals  9 replayed  10 replay queue  11 lane state
+-- ARGV  1 id  2 created ms  3 record as read, '' if new  4 record  5 its state but for its lane
 --       6 where the log has been read up to (start of an XRANGE), '' if it was not
 --       then pairs to set: field, sealed value
 -- Result 'OK', 'STALE' if the record is no longer as read, or 'BEHIND' if there is more to read
@@ -21,7 +21,13 @@ if ARGV[6] ~= '' and pending > 0 then
   redis.call('PERSIST', KEYS[4])
   redis.call('HINCRBY', KEYS[8], 'pending', pending)
 end
-if ARGV[5] ~= '1' then
+if ARGV[5] == 'paused' then
+  redis.call('HSET', KEYS[11], 'paused', '1')
+else
+  redis.call('HDEL', KEYS[11], 'paused')
+end
+count_lane(KEYS[11], KEYS[8])
+if ARGV[5] ~= 'active' then
   redis.call('ZREM', KEYS[5], ARGV[1])
 elseif pending + redis.call('XLEN', KEYS[9]) + redis.call('LLEN', KEYS[10]) > 0
   and not redis.call('ZSCORE', KEYS[6], ARGV[1]) then
