@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
+from service.clients.exchange import ExchangeError
 from service.clients.headers import http_date, retry_after, seconds
-from service.clients.transport import ExchangeError
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamBusyError,

@@ -13,7 +13,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from service.clients import egress
 from service.clients.egress import AddressGuard
-from service.clients.transport import ExchangeError, OutboundClient, Timeline, open_client
+from service.clients.exchange import ExchangeError, Timeline
+from service.clients.transport import OutboundClient, open_client
 from service.domain.retry import OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 
@@ -114,7 +115,7 @@ async def test_a_name_rebound_to_a_private_address_is_refused_at_the_next_connec
         url = f"http://hook.example:{peer.port}/"
         assert (await client.get(url)).status_code == 200
         names.names["hook.example"] = ["127.0.0.2"]
-        client.direct.client.connector.clear_dns_cache()  # as after 10 s
+        client.poster._connector.clear_dns_cache()  # as after 10 s
         with pytest.raises(ExchangeError) as refusal:
             await client.get(url)
     assert refusal.value.kind is OutcomeClass.REFUSED_TARGET

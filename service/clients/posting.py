@@ -1,0 +1,160 @@
+"""Writes POSTs to the shared client's connections as plain bytes, and reads what is answered.
+
+Connections come from the client's own connector, so they are pooled with its others, verified
+and guarded alike, and answers are parsed by aiohttp's parser. What is left out is all that a
+general client does around a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import httpx
+import msgspec
+from aiohttp.client_reqrep import ClientRequest
+from yarl import URL
+
+from service.clients.exchange import FOREIGN, Timeline, present, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp.connector import Connection
+
+BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is dropped unread
+EXCERPT_LENGTH: Final = 1024  # bytes of an answer that are kept
+
+_NO_LIMITS: Final = aiohttp.ClientTimeout(total=None)
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_IN_A_VALUE: Final = re.compile(r"[\r\n\0]")
+
+
+class Answer:
+    """As much of an answer as has come: none, its head, or its body up to the limit."""
+
+    __slots__ = ("excerpt", "retry_after", "status")
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.retry_after: str | None = None
+        self.excerpt = b""
+
+
+class _Target(msgspec.Struct, frozen=True):
+    """What is the same in all requests to one URL. `request` is what the connector connects by."""
+
+    request: ClientRequest
+    start: str
+    usual: Mapping[str, str]
+
+
+class Poster:
+    """Posts over the connections of `connector`. Belongs to the running event loop."""
+
+    def __init__(self, connector: aiohttp.TCPConnector, user_agent: str) -> None:
+        self._connector = connector
+        self._user_agent = user_agent
+        self._loop = asyncio.get_running_loop()
+        self._target = lru_cache(maxsize=4096)(self._make_target)
+
+    async def post(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeline: Timeline,
+        answer: Answer,
+    ) -> None:
+        """Sends `body` and puts into `answer` what comes back, noting times in `timeline`.
+
+        Sets no time limit: whoever is cancelled leaves no connection behind. Raises ExchangeError,
+        and ValueError where HTTP cannot carry the URL or the headers, quoting neither.
+        """
+        token = present.set(timeline)
+        try:
+            target = self._target(url)
+            head = _head(target, headers, len(body))
+            connection = await self._connector.connect(target.request, [], _NO_LIMITS)
+            try:
+                await _exchange(connection, head + body, timeline, answer)
+            except BaseException:
+                _abort(connection)
+                raise
+        except FOREIGN as exc:
+            raise translate(exc, url.partition(":")[0].lower()) from exc
+        finally:
+            present.reset(token)
+
+    def _make_target(self, url: str) -> _Target:
+        try:
+            parsed = URL(str(httpx.URL(url)))  # as registration reads it
+        except httpx.InvalidURL as exc:
+            raise ValueError("this is not a URL") from exc
+        if parsed.scheme not in ("http", "https"):
+            raise aiohttp.NonHttpUrlClientError(parsed)
+        request = ClientRequest("POST", parsed, loop=self._loop)
+        return _Target(
+            request=request,
+            start=f"POST {parsed.raw_path_qs} HTTP/1.1\r\n",
+            usual={
+                "host": request.headers["host"],
+                "accept": "*/*",
+                "user-agent": self._user_agent,
+            },
+        )
+
+
+def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
+    """The request up to its body; what is usual gives way to what is given."""
+    fields = {**target.usual, **{_field_name(name): value for name, value in headers.items()}}
+    if _NOT_IN_A_VALUE.search("".join(fields.values())):
+        raise ValueError("a header field holds a line break or a null")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    return f"{target.start}{lines}content-length: {length}\r\n\r\n".encode("ascii")
+
+
+@lru_cache(maxsize=1024)
+def _field_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("this is not the name of a header field")
+    return name.lower()
+
+
+async def _exchange(
+    connection: Connection, request: bytes, timeline: Timeline, answer: Answer
+) -> None:
+    """One request and its answer; gives the connection back, or ends it where the body goes on."""
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or transport.is_closing():
+        raise aiohttp.ServerDisconnectedError
+    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+    transport.write(request)
+    while True:
+        message, payload = await protocol.read()
+        if message.code >= 200 or message.code == 101:
+            break
+    timeline.answered_at = time.perf_counter()
+    answer.status = message.code
+    answer.retry_after = message.headers.get("retry-after")
+    length = 0
+    while not payload.at_eof():
+        chunk = await payload.readany()
+        if length < EXCERPT_LENGTH:
+            answer.excerpt += chunk[: EXCERPT_LENGTH - length]
+        length += len(chunk)
+        if length >= BODY_LIMIT:
+            connection.close()
+            return
+    connection.release()
+
+
+def _abort(connection: Connection) -> None:
+    """Ends a connection without waiting for the peer to take what was not sent yet."""
+    if connection.protocol is not None:
+        connection.protocol.abort()
+    connection.close()
