@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-nightly test-all-pythons bench check format lock clean runtime dev
+.PHONY: help demo up test test-nightly test-all-pythons bench check format lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +39,7 @@ test-all-pythons: ## Run the tests on each supported Python that is installed
 	  fi; \
 	done
 
-bench: dev ## Measure time and memory for each course; ARGS='sweep --profile' chooses one
+bench: compared ## Measure, beside peers and limits; ARGS='sweep --profile' chooses one
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 check: dev ## Check formatting, lint, types, the import rule, deployment and the lock files
@@ -64,6 +64,10 @@ clean: ## Remove environments and caches; the service's own data stays
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find service workers tests deploy -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# Both are instant where nothing changed.
+# All are instant where nothing changed.
 runtime dev:
 	@deploy/environment.sh $@
+
+# What the benchmarks compare with is installed for them alone.
+compared:
+	@deploy/environment.sh bench

@@ -3,6 +3,7 @@
 #
 # usage: environment.sh runtime       what the service needs
 #        environment.sh dev           that, and what tests and checks need
+#        environment.sh bench         that, and what benchmarks compare with
 #        environment.sh interpreter   prints the Python that would be used
 # VENV   where the environment is (default .venv)
 # PYTHON the interpreter to make it with (default: the first suitable one of $candidates)
@@ -80,7 +81,10 @@ fingerprint() {
 # True if the installation made for $1 (or for more) is still what it would be made to now.
 installed() {
   [ -f "$stamp" ] && made_with_chosen_python || return 1
-  case $(head -n 1 "$stamp") in dev | "$1") ;; *) return 1 ;; esac
+  case $1-in-$(head -n 1 "$stamp") in
+    *-in-bench | dev-in-dev | runtime-in-dev | runtime-in-runtime) ;;
+    *) return 1 ;;
+  esac
   [ "$(tail -n +2 "$stamp")" = "$(fingerprint)" ]
 }
 
@@ -110,7 +114,7 @@ bring_to() {
   fi
   case $1 in
     runtime) set -- "$1" requirements.lock requirements-build.lock ;;
-    dev) set -- "$1" requirements-dev.lock ;;
+    *) set -- "$1" "requirements-$1.lock" ;;
   esac
   level=$1
   shift
@@ -129,6 +133,6 @@ bring_to() {
 
 case ${1:-} in
   interpreter) find_interpreter ;;
-  runtime | dev) installed "$1" || bring_to "$1" ;;
-  *) fail "usage: environment.sh runtime | dev | interpreter" ;;
+  runtime | dev | bench) installed "$1" || bring_to "$1" ;;
+  *) fail "usage: environment.sh runtime | dev | bench | interpreter" ;;
 esac

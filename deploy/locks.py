@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV_LOCK = "requirements-dev.lock"
+BENCH_LOCK = "requirements-bench.lock"
 JAVASCRIPT_LOCK = "tests/javascript/package-lock.json"
 
 # What hatchling asks for on top of itself when a project is installed in editable mode.
@@ -28,7 +29,7 @@ ADDRESS = re.compile(r"^.*(?:://|--(?:extra-)?index-url|--find-links).*$", re.MU
 
 
 def inputs() -> Mapping[str, list[str]]:
-    """Each lock file with the requirements it pins, the one that covers all the others first."""
+    """Each lock file with the requirements it pins, the one that the others follow first."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime: list[str] = pyproject["project"]["dependencies"]
     build: list[str] = pyproject["build-system"]["requires"] + EDITABLE_BUILD
@@ -37,6 +38,7 @@ def inputs() -> Mapping[str, list[str]]:
         DEV_LOCK: runtime + build + dev,
         "requirements.lock": runtime,
         "requirements-build.lock": build,
+        BENCH_LOCK: runtime + build + dev + pyproject["dependency-groups"]["bench"],
     }
 
 
@@ -61,9 +63,12 @@ def faults() -> list[str]:
         found.extend(f"{name} names an address: {line[0]}" for line in ADDRESS.finditer(text))
         pins = set(PINNED_LINE.findall(text))
         covering = pins if covering is None else covering
+        # The benchmarks need more than the rest; what they share with it is the same.
+        known = {package for package, _ in covering} if name == BENCH_LOCK else None
         found.extend(
             f"{name} pins {package} {version}, unlike {DEV_LOCK}"
             for package, version in sorted(pins - covering)
+            if known is None or package in known
         )
     text = (ROOT / JAVASCRIPT_LOCK).read_text()
     found.extend(f"{JAVASCRIPT_LOCK} names an address: {one}" for one in RESOLVED.findall(text))
@@ -73,7 +78,7 @@ def faults() -> list[str]:
 def compile_locks(options: list[str]) -> None:
     """Rewrites all lock files with uv, keeping the versions pinned now unless told to upgrade.
 
-    `options` go to uv for the covering lock; the others follow its versions.
+    `options` go to uv for the first lock; the others follow its versions.
     """
     uv = os.environ.get("UV") or "uv"
     for name, requirements in inputs().items():

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import uvloop
 
 from service.logs import configure
-from tests.bench import catalogue, isolation, listeners, memory, sweep
+from tests.bench import catalogue, delivery, isolation, listeners, memory, sweep
 
 _BENCHMARKS = {
     "sweep": sweep,
     "memory": memory,
     "catalogue": catalogue,
+    "delivery": delivery,
     "isolation": isolation,
     "listeners": listeners,
 }

@@ -42,7 +42,7 @@ def prepared(courses: int, *, uncut: bool = False) -> list[bytes]:
     """All pages of a catalogue, each course different. `uncut` leaves the sandbox's records as
     they are, with several revisions and long descriptions: some 2.8 kB."""
     source = ContentSource("workday:bench", _SEED)
-    shape = (lambda course: course) if uncut else _shortened
+    shape = (lambda course: course) if uncut else shortened
     return [
         _page(
             [
@@ -62,7 +62,7 @@ def generated(courses: int) -> Body:
     source = ContentSource("workday:bench", _SEED)
     templates = [
         (encode_course(course), course.id.encode(), f'"remote_id":"{course.remote_id}"'.encode())
-        for course in (_shortened(source.course(number)) for number in range(PAGE_SIZE))
+        for course in (shortened(source.course(number)) for number in range(PAGE_SIZE))
     ]
 
     def body(page: int) -> bytes:
@@ -95,7 +95,8 @@ def _page(records: list[bytes], start: int, courses: int) -> bytes:
     return page_body(records, str(start // PAGE_SIZE + 1) if more else None)
 
 
-def _shortened(course: Course) -> Course:
+def shortened(course: Course) -> Course:
+    """The course with one revision and little text: a record of some 1.2 kB."""
     revision = course.revisions[-1]
     description = revision.description and revision.description[:_DESCRIPTION]
     return replace(

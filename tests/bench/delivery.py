@@ -1,0 +1,444 @@
+"""Deliveries a second and what each costs, against a bare loop and against one job for each.
+
+One worker process, one process of subscribers. Latency, from the detection of a change to its
+receipt, is measured at shares of the rate that was sustained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+import msgspec
+from redis import Redis as SyncRedis
+from rq import Queue
+
+from service.bootstrap import Services, open_services
+from service.clock import now_ms
+from service.domain.events import CONTENT_TYPES, render
+from service.domain.signing import Signer, SigningSecret
+from service.domain.subscriptions import Format
+from service.settings import Settings
+from service.storage import keys
+from service.storage.connections import open_sync
+from service.storage.subscriptions import new_secret
+from tests.bench import report
+from tests.bench.processes import Child, child, tree_cpu_seconds
+from tests.bench.rig import embedded_server
+from tests.bench.source import PAGE, Source, environment, subscribe, workers
+from workers.dispatch import Dispatcher
+
+BARE_AIM, PEER_AIM = 0.3, 20.0  # times the bare loop, times one job for each
+P50_AIM_MS, P99_AIM_MS = 30.0, 150.0  # from detection to receipt, unloaded
+_OUT = {"one": 8, "many": 200}  # posts that the bare loop has out, about as many as ours
+_WARM = 20  # deliveries of a peer before it is measured
+_COURSES = 5_000  # that the events are of, in turn
+_TICK_SECONDS = 0.02  # between commits of a paced phase
+_UNLOADED_PER_SECOND = 5.0
+_PATIENCE_SECONDS = 120.0
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """Deliveries a second, and µs of processor time for each: the sender's, and Redis's."""
+
+    rate: float
+    cpu_us: float
+    redis_us: float = 0.0
+
+
+class Scene:
+    """Subscribers of one kind, and what is sent to them."""
+
+    def __init__(self, receivers: Child, urls: list[str], subscriptions: list[str]) -> None:
+        self.receivers = receivers
+        self.urls = urls
+        self.subscriptions = subscriptions
+
+    async def reset(self, expected: int) -> None:
+        await self.receivers.ask({"reset": {"expected": expected}})
+
+    async def arrived(self, expected: int, seconds: float = _PATIENCE_SECONDS) -> dict[str, Any]:
+        """What arrived. Raises AssertionError unless it is all of it, and as it should be."""
+        told = await self.receivers.ask({"await": seconds})
+        if told["distinct"] != expected or told["refused"] or told["swapped"]:
+            raise AssertionError(f"not what was sent, {expected} deliveries: {told}")
+        return told
+
+
+class Bench:
+    """The service under measurement and what is measured of it."""
+
+    def __init__(self, services: Services, source: Source, options: argparse.Namespace) -> None:
+        self.services = services
+        self.source = source
+        self.options = options
+        self.secret = new_secret()
+        self._signer = Signer([SigningSecret(self.secret)])
+        self._course = 0
+        self.redis_url = services.settings.require_redis_url()
+
+    def courses(self, count: int) -> list[str]:
+        """The next courses that something happens to."""
+        begun = self._course
+        self._course += count
+        return [f"course-{number % _COURSES}" for number in range(begun, begun + count)]
+
+    async def fill(self, scene: Scene, events: int) -> None:
+        """Commits events to all lanes of the scene while delivery is paused."""
+        await self.services.control.pause("delivery")
+        # One commit has no more lane entries than the worst page of a walk.
+        page = max(1, min(PAGE, 5_000 // len(scene.subscriptions)))
+        for start in range(0, events, page):
+            await self.source.commit(
+                scene.subscriptions, self.courses(min(page, events - start)), dispatch=False
+            )
+
+    async def ours(self, scene: Scene, events: int, senders: list[Child]) -> Run:
+        """Drains lanes that were filled before."""
+        expected = events * len(scene.subscriptions)
+        await scene.reset(expected)
+        cpu, redis_cpu = sum(one.cpu_seconds() for one in senders), await self._redis_cpu()
+        await self.services.control.resume("delivery")
+        begun = time.time()
+        await self.source.dispatch()
+        told = await scene.arrived(expected)
+        await self.recorded()
+        return Run(
+            rate=expected / (told["last"] - begun),
+            cpu_us=(sum(one.cpu_seconds() for one in senders) - cpu) / expected * 1e6,
+            redis_us=(await self._redis_cpu() - redis_cpu) / expected * 1e6,
+        )
+
+    async def recorded(self) -> None:
+        """Waits until nothing is pending."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while int(await self.services.redis.hget(keys.TOTALS, "pending") or 0):
+            if time.monotonic() > until:
+                raise AssertionError("deliveries arrived that are not recorded")
+            await asyncio.sleep(0.05)
+
+    async def bare(self, scene: Scene, events: int, concurrency: int) -> Run:
+        """Posts the same bytes, signed before, to the same subscribers, and keeps no account."""
+        requests = await self._signed(scene, events)
+        await scene.reset(len(requests))
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(msgspec.msgpack.encode(requests))
+            file.flush()
+            async with child("tests.bench.bare", file.name, str(concurrency)) as loop:
+                await loop.hear()
+                took = await loop.ask("go")
+                await scene.arrived(len(requests))
+        return Run(rate=len(requests) / took["wall"], cpu_us=took["cpu"] / len(requests) * 1e6)
+
+    async def _signed(self, scene: Scene, events: int) -> list[tuple[str, dict[str, str], bytes]]:
+        """What the lanes of the scene hold, signed, an event to everybody before the next."""
+        entries = await self.services.lanes.read(scene.subscriptions[0], "-", events)
+        stored = await self.services.events.get_many([one.event_position for one in entries])
+        requests = []
+        for entry, event in zip(entries, stored, strict=True):
+            assert event is not None
+            body = render(event, entry.rendering)
+            headers = {
+                "content-type": CONTENT_TYPES[Format.STANDARD],
+                **self._signer.headers(event.id, now_ms(), body),
+            }
+            requests += [(url, headers, body) for url in scene.urls]
+        return requests
+
+    async def _redis_cpu(self) -> float:
+        used = await self.services.redis.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+    async def latency(self, scene: Scene, per_second: float, seconds: float) -> dict[str, Any]:
+        """From detection to receipt, for a share of the subscriptions at a time where there are
+        many."""
+        fan_out = min(len(scene.subscriptions), 50)
+        every = max(_TICK_SECONDS, fan_out / per_second)
+        count = max(1, round(per_second * every / fan_out))
+        ticks = int(seconds / every)
+        expected = ticks * count * fan_out
+        await scene.reset(expected)
+        begun = time.monotonic()
+        for tick in range(ticks):
+            await asyncio.sleep(max(0.0, begun + tick * every - time.monotonic()))
+            first = tick * fan_out % len(scene.subscriptions)
+            lanes = (scene.subscriptions[first:] + scene.subscriptions[:first])[:fan_out]
+            await self.source.commit(lanes, self.courses(count))
+        told = await scene.arrived(expected)
+        await self.recorded()
+        return {
+            "per_second": round(expected / (ticks * every), 1),
+            "deliveries": expected,
+            **{name: told[name] for name in ("p50_ms", "p99_ms", "max_ms")},
+        }
+
+    # --- peers ---------------------------------------------------------------------------------
+
+    async def rq(self, scene: Scene, deliveries: int, worker: str) -> Run:
+        """One RQ job for each delivery, by a worker of this class."""
+        with SyncRedis.from_url(self.redis_url) as connection:
+            queue = Queue("bench-deliver", connection=connection)
+
+            def enqueue(count: int) -> None:
+                queue.enqueue_many(
+                    [
+                        Queue.prepare_data(
+                            "tests.bench.peers.rq_delivery.deliver",
+                            self._peer_arguments(scene, number),
+                            result_ttl=0,
+                        )
+                        for number in range(count)
+                    ]
+                )
+
+            async with child(
+                "rq.cli", "worker", "bench-deliver", "--quiet", "--url", self.redis_url,
+                "--worker-class", worker,
+            ) as process:  # fmt: skip
+                return await self._peer(scene, deliveries, enqueue, process)
+
+    async def celery(self, scene: Scene, deliveries: int) -> Run:
+        """One Celery task for each delivery, by one process of its default pool."""
+        os.environ["BENCH_BROKER"] = self.redis_url  # which the next line reads
+        from tests.bench.peers.celery_delivery import deliver
+
+        def enqueue(count: int) -> None:
+            for number in range(count):
+                deliver.apply_async(self._peer_arguments(scene, number))
+
+        async with child(
+            "celery", "-A", "tests.bench.peers.celery_delivery", "worker", "--concurrency", "1",
+            "--loglevel", "CRITICAL", "--without-gossip", "--without-mingle",
+            environment={"BENCH_BROKER": self.redis_url},
+            noisy=False,
+        ) as process:  # fmt: skip
+            return await self._peer(scene, deliveries, enqueue, process)
+
+    def _peer_arguments(self, scene: Scene, number: int) -> tuple[str, str, str, str]:
+        text = "x" * 1_650  # as large as ours
+        body = f'{{"type":"course.updated","data":{{"course_id":"{number}","text":"{text}"}}}}'
+        url = scene.urls[number % len(scene.urls)]
+        return url, self.secret, f"evt_{number}_{time.monotonic_ns()}", body
+
+    async def _peer(
+        self, scene: Scene, deliveries: int, enqueue: Callable[[int], None], process: Child
+    ) -> Run:
+        """From the first receipt to the last, after some that are not counted."""
+        await scene.reset(_WARM)
+        await asyncio.to_thread(enqueue, _WARM)
+        await scene.arrived(_WARM)
+        await scene.reset(deliveries)
+        cpu, redis_cpu = tree_cpu_seconds(process.pid), await self._redis_cpu()
+        await asyncio.to_thread(enqueue, deliveries)
+        told = await scene.arrived(deliveries)
+        await asyncio.sleep(0.2)  # until the last job's process is waited for
+        return Run(
+            rate=(deliveries - 1) / (told["last"] - told["first"]),
+            cpu_us=(tree_cpu_seconds(process.pid) - cpu) / deliveries * 1e6,
+            redis_us=(await self._redis_cpu() - redis_cpu) / deliveries * 1e6,
+        )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--events", type=int, default=20_000, help="to one subscription")
+    parser.add_argument("--subscriptions", type=int, default=1_000, help="that get 20 events each")
+    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each paced phase")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=[2, 4], help="processes, besides one"
+    )
+    parser.add_argument(
+        "--peer-deliveries", type=int, default=400, help="of each peer in a round; 0: none"
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measures and reports."""
+    async with AsyncExitStack() as stack:
+        embedded = await stack.enter_async_context(embedded_server())
+        settings = Settings.from_env(environment(embedded.require_redis_url()))
+        services = await stack.enter_async_context(open_services(settings))
+        connection = stack.enter_context(open_sync(settings.require_redis_url()))
+        source = Source(services, Dispatcher(services.schedule, connection))
+        await source.start()
+        bench = Bench(services, source, options)
+        scenes = await _scenes(bench, stack)
+        results = await _measure(bench, settings, scenes)
+        server = await report.server_version(services.redis)
+    _show(results)
+    report.tell("delivery", server, results)
+
+
+async def _scenes(bench: Bench, stack: AsyncExitStack) -> dict[tuple[str, str], Scene]:
+    """By what the subscribers do, and how many they are."""
+    scenes = {}
+    many = bench.options.subscriptions
+    for kind, more in (("answering", []), ("verifying", ["--secret", bench.secret])):
+        receivers = await stack.enter_async_context(
+            child("tests.bench.subscribers", "--ports", str(many), *more)
+        )
+        urls = [f"http://127.0.0.1:{port}/hooks" for port in await receivers.hear()]
+        for size, chosen in (("one", urls[:1]), ("many", urls)):
+            ids = [await subscribe(bench.services, url, bench.secret) for url in chosen]
+            scenes[kind, size] = Scene(receivers, chosen, ids)
+    return scenes
+
+
+async def _measure(
+    bench: Bench, settings: Settings, scenes: dict[tuple[str, str], Scene]
+) -> dict[str, Any]:
+    options = bench.options
+    runs: dict[str, list[Run]] = {}
+    ratios: dict[str, list[float]] = {}
+    peers = _peers(bench, scenes["answering", "one"])
+
+    def note(name: str, measured: Run) -> Run:
+        runs.setdefault(name, []).append(measured)
+        return measured
+
+    async with workers(settings) as senders:
+        for number in range(-1, options.rounds):
+            for (kind, size), scene in scenes.items():
+                events = options.events if size == "one" else 20
+                if number < 0:  # so that nothing is done for the first time below
+                    events = min(events, 200)
+                await bench.fill(scene, events)
+                limit = await bench.bare(scene, events, _OUT[size])
+                ours = await bench.ours(scene, events, senders)
+                if number >= 0:
+                    name = f"{kind}, {size}"
+                    note(f"bare, {name}", limit)
+                    note(f"ours, {name}", ours)
+                    ratios.setdefault(name, []).append(ours.rate / limit.rate)
+            if number >= 0:
+                for name, measure in peers.items():
+                    note(name, await measure())
+        latencies = await _latencies(bench, scenes, runs)
+    grown = {1: median(one.rate for one in runs["ours, answering, many"])}
+    scene = scenes["answering", "many"]
+    for count in options.workers:
+        async with workers(settings, count) as senders:
+            rates = []
+            for number in range(options.rounds + 1):
+                await bench.fill(scene, 20)
+                measured = await bench.ours(scene, 20, senders)
+                if number:
+                    rates.append(measured.rate)
+            grown[count] = median(rates)
+    return {
+        "events": options.events,
+        "subscriptions": options.subscriptions,
+        "rounds": options.rounds,
+        "runs": {name: _middle(measured) for name, measured in runs.items()},
+        "ratios": {
+            name: {"median": round(median(found), 3), "all": [round(one, 3) for one in found]}
+            for name, found in ratios.items()
+        },
+        "peer_ratios": {
+            name: round(
+                median(one.rate for one in runs["ours, answering, one"])
+                / median(one.rate for one in runs[name]),
+                1,
+            )
+            for name in peers
+        },
+        "latency": latencies,
+        "per_second_by_worker_processes": {
+            str(count): round(rate, 1) for count, rate in grown.items()
+        },
+        "aims": {"bare": BARE_AIM, "peer": PEER_AIM, "p50_ms": P50_AIM_MS, "p99_ms": P99_AIM_MS},
+    }
+
+
+def _peers(bench: Bench, scene: Scene) -> dict[str, Callable[[], Any]]:
+    count = bench.options.peer_deliveries
+    if not count:
+        return {}
+    peers: dict[str, Callable[[], Any]] = {
+        "rq, forking": lambda: bench.rq(scene, count, "rq.worker.Worker"),
+        "rq, simple": lambda: bench.rq(scene, count, "rq.worker.SimpleWorker"),
+    }
+    if find_spec("celery"):
+        peers["celery"] = lambda: bench.celery(scene, count)
+    else:
+        sys.stderr.write("celery is left out: `make bench` installs it\n")
+    return peers
+
+
+async def _latencies(
+    bench: Bench, scenes: dict[tuple[str, str], Scene], runs: dict[str, list[Run]]
+) -> list[dict[str, Any]]:
+    found = []
+    for size in ("one", "many"):
+        scene = scenes["answering", size]
+        sustained = median(one.rate for one in runs[f"ours, answering, {size}"])
+        for share in (0.0, 0.1, 0.5, 0.9):
+            rate = share * sustained or _UNLOADED_PER_SECOND
+            target = scene if share or size == "one" else scenes["answering", "one"]
+            measured = await bench.latency(target, rate, bench.options.seconds)
+            found.append({"to": size, "share": share, **measured})
+    return found
+
+
+def _middle(runs: list[Run]) -> dict[str, float]:
+    return {
+        name: round(median(getattr(one, name) for one in runs), 1) for name in Run.__struct_fields__
+    }
+
+
+def _show(results: dict[str, Any]) -> None:
+    report.show(
+        f"delivery: {results['events']} events to one subscription, 20 to each of "
+        f"{results['subscriptions']}; medians of {results['rounds']} rounds",
+        ("", "deliveries/s", "CPU µs each", "Redis CPU µs each", "ours / this"),
+        [
+            (
+                name,
+                f"{run['rate']:.0f}",
+                f"{run['cpu_us']:.0f}",
+                f"{run['redis_us']:.0f}" if run["redis_us"] else "",
+                _ratio(results, name),
+            )
+            for name, run in results["runs"].items()
+        ],
+    )
+    report.show(
+        f"from detection to receipt (aims unloaded: p50 {P50_AIM_MS:.0f} ms, "
+        f"p99 {P99_AIM_MS:.0f} ms)",
+        ("share of the sustained rate, to", "deliveries/s", "p50 ms", "p99 ms", "most ms"),
+        [
+            (
+                f"{'unloaded' if not one['share'] else format(one['share'], '.0%')}, {one['to']}",
+                *(str(one[name]) for name in ("per_second", "p50_ms", "p99_ms", "max_ms")),
+            )
+            for one in results["latency"]
+        ],
+    )
+    report.show(
+        "how it grows, 20 events to each of many",
+        ("worker processes", "deliveries/s"),
+        [
+            (count, f"{rate:.0f}")
+            for count, rate in results["per_second_by_worker_processes"].items()
+        ],
+    )
+
+
+def _ratio(results: dict[str, Any], name: str) -> str:
+    who, _, scene = name.partition(", ")
+    if who == "bare":
+        found = results["ratios"][scene]
+        return f"{found['median']} ({min(found['all'])} to {max(found['all'])}; aim {BARE_AIM})"
+    if name in results["peer_ratios"]:
+        return f"{results['peer_ratios'][name]}" + (f" (aim {PEER_AIM:.0f})" if who == "rq" else "")
+    return ""

@@ -1,0 +1,1 @@
+"""What others do instead, as the processes that it runs in."""
