@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
+from typing import cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import ResponseHeader, State
 from litestar.di import Provide
+from litestar.enums import ScopeType
+from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
 
 from service import bootstrap
 from service.api import openapi
@@ -21,6 +24,7 @@ from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController
 from service.api.events import EventController
 from service.api.failures import Failures
+from service.api.gate import Gate
 from service.api.health import healthz, readyz, root
 from service.api.idempotency import Idempotency
 from service.api.integrations import IntegrationController
@@ -37,6 +41,28 @@ from service.bootstrap import Services
 from service.settings import Settings
 
 OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
+
+
+class Application(Litestar):
+    """Logs every request under an id, those included that the router refuses: its own middleware
+    sees only what a route takes."""
+
+    async def __call__(
+        self,
+        scope: Scope | LifeSpanScope,
+        receive: Receive | LifeSpanReceive,
+        send: Send | LifeSpanSend,
+    ) -> None:
+        """The entry point of the server."""
+        if scope["type"] == ScopeType.HTTP:
+            await self.entrance(cast("Scope", scope), cast("Receive", receive), cast("Send", send))
+        else:
+            await super().__call__(scope, receive, send)
+
+    @cached_property
+    def entrance(self) -> AccessLog:
+        """What stands before the router."""
+        return AccessLog(Gate(super().__call__))
 
 
 def create_app(settings: Settings, *, open_services: OpenServices | None = None) -> Litestar:
@@ -76,7 +102,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         ],
     )
     traffic = Traffic()
-    app = Litestar(
+    app = Application(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
             "services": Provide(provide_services),
@@ -86,7 +112,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
         logging_config=None,
-        middleware=[AccessLog(), traffic],
+        middleware=[traffic],
         openapi_config=openapi.config(settings),
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"settings": settings, "traffic": traffic}),

@@ -6,8 +6,6 @@ import time
 from typing import cast
 
 from litestar.datastructures import MutableScopeHeaders
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -28,18 +26,19 @@ def request_id_of(scope: Scope) -> str:
     return request_id
 
 
-class AccessLog(ASGIMiddleware):
+class AccessLog:
     """Notes the method, path, status and duration of each request once it is answered. The id is
     on every line that is logged meanwhile, and in the answer."""
 
-    scopes = (ScopeType.HTTP,)
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on and logs it."""
         started = time.perf_counter()
         status = 500
         request_id = new_id("req")
-        scope["state"][_REQUEST_ID] = request_id
+        scope.setdefault("state", {})[_REQUEST_ID] = request_id
 
         async def send_noting(message: Message) -> None:
             nonlocal status
@@ -50,7 +49,7 @@ class AccessLog(ASGIMiddleware):
 
         with bound_contextvars(request_id=request_id):
             try:
-                await next_app(scope, receive, send_noting)
+                await self._app(scope, receive, send_noting)
             finally:
                 log = _log.debug if scope["path"] in _QUIET else _log.info
                 log(

@@ -28,7 +28,8 @@ from litestar.openapi.spec import (
 from litestar.routes import HTTPRoute
 
 from service.api.auth import allowed
-from service.api.docs import DocsPlugin, schema_router
+from service.api.contract import Contract
+from service.api.docs import DocsPlugin, DocumentPlugin, schema_router
 from service.api.forms import Field, Table
 from service.api.idempotency import HEADER as IDEMPOTENCY_KEY
 from service.api.idempotency import MAX_LENGTH
@@ -212,7 +213,7 @@ def _parameter(place: str, name: str, field: Field) -> Parameter:
 
 def config(settings: Settings) -> OpenAPIConfig:
     """The document's head, and where it and its page are served."""
-    page = DocsPlugin(path="/")
+    contract = Contract()
     return OpenAPIConfig(
         title="Coursewire",
         version=version(),
@@ -229,6 +230,6 @@ def config(settings: Settings) -> OpenAPIConfig:
             }
         ),
         webhooks=dict(webhooks()),
-        render_plugins=[page],
+        render_plugins=[DocsPlugin(contract), DocumentPlugin(contract)],
         openapi_router=schema_router(public=settings.public_docs),
     )

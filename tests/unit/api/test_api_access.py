@@ -20,7 +20,6 @@ ROUTES = {
     ("GET", "/readyz"): EVERYBODY,
     ("GET", "/schema"): EVERYBODY,
     ("GET", "/schema/openapi.json"): EVERYBODY,
-    ("GET", "/schema/{path}"): EVERYBODY,  # says that there is nothing else
     ("GET", "/metrics"): {A, R, M},
     ("POST", "/v1/credentials"): NOBODY_ELSE,
     ("GET", "/v1/credentials"): READERS,

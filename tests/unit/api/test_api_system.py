@@ -353,6 +353,15 @@ async def test_a_server_that_is_not_well_degrades_the_status(
 # --- documentation --------------------------------------------------------------------------
 
 
+def answers(document, operation):
+    """What an operation is documented to answer with, by status."""
+    shared = document["components"]["responses"]
+    return {
+        status: shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+        for status, response in operation["responses"].items()
+    }
+
+
 async def test_the_openapi_document_is_sound(anonymous) -> None:
     answer = await anonymous.get("/schema/openapi.json")
     document = answer.json()
@@ -375,7 +384,7 @@ async def test_the_openapi_document_is_sound(anonymous) -> None:
         assert operation["summary"], name
         assert operation["description"], name
         assert operation["tags"], name
-        for status, response in operation["responses"].items():
+        for status, response in answers(document, operation).items():
             if int(status) >= 400:
                 assert list(response["content"]) == ["application/problem+json"], name
         for parameter in operation.get("parameters", ()):
@@ -419,7 +428,7 @@ async def test_every_field_and_answer_is_described(client) -> None:
                 assert field == "data" or one.get("description"), f"{name}.{field}"
     for path, item in document["paths"].items():
         for operation in item.values():
-            for response in operation["responses"].values():
+            for response in answers(document, operation).values():
                 assert "follows" not in response["description"], path
 
 
@@ -464,8 +473,9 @@ async def test_bodies_are_as_documented_for_their_content_type(client, rendering
 
 
 async def test_only_the_conflicts_that_an_operation_gives_are_listed(client) -> None:
-    paths = (await client.get("/schema/openapi.json")).json()["paths"]
-    conflict = paths["/v1/credentials/{credential_id}"]["delete"]["responses"]["409"]
+    document = (await client.get("/schema/openapi.json")).json()
+    deletion = document["paths"]["/v1/credentials/{credential_id}"]["delete"]
+    conflict = answers(document, deletion)["409"]
     assert conflict["description"] == "Integrations still use the credential"
 
 
@@ -484,7 +494,7 @@ async def test_the_page_is_self_contained_and_shows_every_operation(anonymous) -
     assert not re.search(r'(?:src|href)=[\'"]?https?:', page.text)
     document = (await anonymous.get("/schema/openapi.json")).json()
     for path in document["paths"]:
-        assert f"<code>{path}</code>" in page.text
+        assert f"<code class=path>{path}</code>" in page.text
 
 
 async def test_the_documentation_can_be_closed(settings, problem) -> None:
@@ -508,3 +518,29 @@ class _nothing:  # noqa: N801 - stands in for a function
 
     async def __aexit__(self, *_details):
         return None
+
+
+# --- what the router refuses ----------------------------------------------------------------
+
+
+async def test_what_the_router_refuses_has_an_id_and_is_logged_too(anonymous, problem) -> None:
+    for answer in (await anonymous.get("/nowhere"), await anonymous.put("/v1/credentials")):
+        assert answer.headers["x-request-id"].startswith("req_")
+    answer = await anonymous.get("/schema/nothing")
+    assert problem(answer, "not-found", 404)["detail"] == "no path /schema/nothing; see /schema"
+
+
+async def test_the_methods_of_a_path_are_all_told(anonymous, problem) -> None:
+    answer = await anonymous.options("/v1/credentials/cred_a")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "PATCH", "DELETE", "OPTIONS"}
+    problem(await anonymous.options("/nowhere"), "not-found", 404)
+
+
+async def test_urls_and_headers_without_end_are_refused(client, problem) -> None:
+    problem(await client.get(f"/v1/events?course_id={'x' * 9_000}"), "uri-too-long", 414)
+    problem(await client.get(f"/{'x' * 9_000}"), "uri-too-long", 414)
+    answer = await client.get("/v1/status", headers={"x-many": "x" * 17_000})
+    problem(answer, "headers-too-large", 431)
+    headers = {f"x-{number}": "x" * 100 for number in range(200)}
+    problem(await client.get("/healthz", headers=headers), "headers-too-large", 431)
