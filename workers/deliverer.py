@@ -24,10 +24,10 @@ from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscripti
 from service.domain.events import CONTENT_TYPES
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
-from service.domain.metrics import ATTEMPT_DURATION, delivery_times, observe
+from service.domain.metrics import ATTEMPT_DURATION, count, count_delivery
 from service.domain.mixing import Mix
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
-from service.domain.signing import Signer
+from service.domain.signing import Signer, SigningSecret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
 from service.storage.counters import field
@@ -61,7 +61,15 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     of them would occupy every slot of the worker. Not more of them than it can bear: then the
     job waits, and others are left to other workers.
     """
-    lanes = {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
+    try:
+        found = await context.services.subscriptions.get_many([owned_id for owned_id, _ in claims])
+    except (ConnectionError, TimeoutError) as error:  # the claims lapse
+        _log.warning("redis is away", lanes=len(claims), error=str(error))
+        return
+    lanes = {
+        owned_id: _deliver(context, owned_id, token, subscription)
+        for (owned_id, token), subscription in zip(claims, found, strict=True)
+    }
     batch = asyncio.create_task(run_isolated(_log, lanes))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
@@ -79,9 +87,10 @@ def _log_failure(batch: asyncio.Task[None]) -> None:
         _log.error("a batch failed after its job had ended", error=str(error))
 
 
-async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
+async def _deliver(
+    context: JobContext, subscription_id: str, claim: int, subscription: Subscription | None
+) -> None:
     services = context.services
-    (subscription,) = await services.subscriptions.get_many([subscription_id])
     timeout = subscription.timeout_seconds if subscription is not None else 0
     lease_ms = int(timeout * 1000) + LEASE_MARGIN_MS
     lease = await services.leases.take("lanes", subscription_id, claim, lease_ms)
@@ -191,10 +200,12 @@ class Drain:
             )
 
     async def _open(self) -> None:
-        subscription_id = self._subscription.id
-        await self._read_secrets()
-        self._headers = await self._services.subscriptions.headers(subscription_id)
+        subscription_id, subscriptions = self._subscription.id, self._services.subscriptions
         lane = await self._services.lanes.open(subscription_id)
+        if lane.subscription is None:
+            raise LeaseLostError("the subscription was deleted")
+        self._headers = subscriptions.opened_headers(subscription_id, lane.headers)
+        await self._use(subscriptions.opened_secrets(subscription_id, lane.secrets))
         self._clock_offset = lane.now - now_ms()
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
         self._emptied = lane.emptied
@@ -227,6 +238,10 @@ class Drain:
             secrets = await self._services.subscriptions.secrets(self._subscription.id)
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
+        await self._use(secrets)
+
+    async def _use(self, secrets: Sequence[SigningSecret]) -> None:
+        """Signs with these from now on, and looks at what else may have been revoked."""
         self._paused = await self._services.control.is_paused("delivery")
         self._signer = Signer(secrets)
         self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
@@ -262,7 +277,7 @@ class Drain:
 
     async def _release(self) -> None:
         due, held_ms = self._due()
-        if await self._services.lanes.release(
+        released = await self._services.lanes.release(
             self._lease,
             due,
             start=self._live.unsent(),
@@ -274,9 +289,10 @@ class Drain:
             replayed_start="" if self._replayed is None else self._replayed.unsent(),
             replayed_scanned_at=self._replayed_scanned_at,
             emptied=self._emptied,
-        ):
-            if due == "never":
-                await _wake_if_resumed(self._context, self._subscription.id)
+        )
+        if released != "lost" and due == "never":
+            await _wake_if_resumed(self._context, self._subscription.id)
+        if released == "due" or due == "never":
             await self._context.dispatcher.dispatch_soon("lanes")
 
     def _due(self) -> tuple[Due, int]:
@@ -432,16 +448,15 @@ class Drain:
         for one, recorded in zip(ended, judgement.recorded, strict=True):
             self._sent[one.outcome.kind.value] += 1
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
-            increments.update(observe(ATTEMPT_DURATION, one.outcome.duration_ms / 1000))
+            count(increments, ATTEMPT_DURATION, one.outcome.duration_ms / 1000)
             if not recorded.entry.replay:  # what is sent again was not late
-                increments.update(
-                    delivery_times(
-                        detected_at=position_ms(one.prepared.event.position),
-                        attempted_at=one.sent_at,
-                        ended_at=one.sent_at + one.outcome.duration_ms,
-                        attempts=one.prepared.sent + 1,
-                        delivered=one.outcome.delivered,
-                    )
+                count_delivery(
+                    increments,
+                    detected_at=position_ms(one.prepared.event.position),
+                    attempted_at=one.sent_at,
+                    ended_at=one.sent_at + one.outcome.duration_ms,
+                    attempts=one.prepared.sent + 1,
+                    delivered=one.outcome.delivered,
                 )
             if recorded.result != "R":
                 increments[_ending(recorded)] += 1

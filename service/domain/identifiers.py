@@ -8,12 +8,15 @@ position.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUE = {character: value for value, character in enumerate(ALPHABET)}
 EVENT_PREFIX = "evt_"
 SUFFIX_LENGTH = 12
 
 
+@lru_cache(maxsize=4096)  # events committed together share their time, and count from 0
 def encode(number: int, length: int) -> str:
     """`number` (≥ 0) in base 32, most significant character first, `length` characters."""
     characters = []

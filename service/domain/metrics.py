@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, get_args
 
 import msgspec
@@ -323,25 +325,44 @@ def observe(metric: HistogramMetric, value: float, *labels: str) -> Counter[str]
     """The increments of stored counters by which an observation is counted: its bucket, and its
     part of the sum in thousandths. One below zero, as after a clock was set back, counts as
     zero."""
+    increments: Counter[str] = Counter()
+    count(increments, metric, value, *labels)
+    return increments
+
+
+def count(increments: Counter[str], metric: HistogramMetric, value: float, *labels: str) -> None:
+    """Adds to `increments` those of an observation."""
     value = max(0.0, value)
-    bound = next((_bound(one) for one in metric.bounds if value <= one), _END)
+    stem, ends = _fields(metric, labels)
+    increments[ends[bisect_left(metric.bounds, value)]] += 1
+    increments[stem] += round(value * 1000)
+
+
+@lru_cache(maxsize=256)
+def _fields(metric: HistogramMetric, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The stored counters of a histogram's sum, and of its buckets."""
     stem = "|".join((metric.name, *labels))
-    return Counter({f"{stem}|{bound}": 1, f"{stem}|{_SUM}": round(value * 1000)})
+    return f"{stem}|{_SUM}", tuple(f"{stem}|{end}" for end in (*map(_bound, metric.bounds), _END))
 
 
-def delivery_times(
-    *, detected_at: int, attempted_at: int, ended_at: int, attempts: int, delivered: bool
-) -> Counter[str]:
-    """What one attempt that has ended counts in the histograms of delivery; times in epoch ms.
+def count_delivery(
+    increments: Counter[str],
+    *,
+    detected_at: int,
+    attempted_at: int,
+    ended_at: int,
+    attempts: int,
+    delivered: bool,
+) -> None:
+    """Adds what one attempt that has ended counts in the histograms of delivery; times in epoch
+    ms.
 
     `attempts` counts this one too. Only a delivery's first attempt, and its receipt, count.
     """
-    increments: Counter[str] = Counter()
     if attempts == 1:
-        increments.update(observe(FIRST_ATTEMPT, (attempted_at - detected_at) / 1000))
+        count(increments, FIRST_ATTEMPT, (attempted_at - detected_at) / 1000)
     if delivered:
-        increments.update(observe(RECEIPT, (ended_at - detected_at) / 1000))
-    return increments
+        count(increments, RECEIPT, (ended_at - detected_at) / 1000)
 
 
 class Observed(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ class EventLog:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._scan = load(redis, "scan_log")
+        self._read = load(redis, "read_events")
 
     async def get(self, identifier: str) -> StoredEvent:
         """One event. Raises NotFoundError if there is none under that id, or no longer."""
@@ -52,11 +53,13 @@ class EventLog:
         """The events at `positions`, None where the log no longer holds one."""
         if not positions:
             return []
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for position in positions:
-                pipeline.xrange(keys.EVENTS, position, position)
-            found = await pipeline.execute()
-        return [read_event(*entries[0]) if entries else None for entries in found]
+        found: list[list[bytes] | None] = await self._read(keys=[keys.EVENTS], args=positions)
+        return [
+            None
+            if fields is None
+            else read_event(position.encode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for position, fields in zip(positions, found, strict=True)
+        ]
 
     async def read(
         self, after: str | None, limit: int, wanted: EventFilter = EVERYTHING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import msgspec
 
@@ -38,6 +38,8 @@ EXPIRED = "the event is older than the retention"
 NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
 MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
+Released = Literal["lost", "idle", "due"]
+_RELEASED: Final[tuple[Released, ...]] = ("lost", "idle", "due")  # as the script numbers them
 Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
 
@@ -84,7 +86,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     the lane having been read from its beginning at `scanned_at` and from there on since;
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
-    `subscription` is what it is for, None if that is gone, as of `version`. `replayed` are
+    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets` and
+    `headers` are its sealed ones. `replayed` are
     entries being replayed, with what the same names say of these, and `unfed` the replays that
     have more to add."""
 
@@ -103,6 +106,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     replayed_scanned_at: int
     replayed_failing: int
     unfed: int
+    secrets: bytes
+    headers: bytes
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -183,7 +188,8 @@ class Lanes:
                 keys.replay_queue(subscription_id),
             ]
         )
-        failing, record, version, replayed, replayed_failing, unfed, replayed_cursor = counts
+        failing, record, version, replayed, replayed_failing, unfed, *others = counts
+        replayed_cursor, secrets, headers = others
         start, scanned_at = _read_cursor(cursor, now)
         replayed_start, replayed_scanned_at = _read_cursor(replayed_cursor, now)
         return OpenedLane(
@@ -202,6 +208,8 @@ class Lanes:
             replayed_scanned_at=replayed_scanned_at,
             replayed_failing=replayed_failing,
             unfed=unfed,
+            secrets=secrets,
+            headers=headers,
         )
 
     async def read(
@@ -363,8 +371,8 @@ class Lanes:
         replayed_start: str = "",
         replayed_scanned_at: int = 0,
         emptied: bytes = b"",
-    ) -> bool:
-        """Gives a lane back to the schedule; False if the lease was no longer ours.
+    ) -> Released:
+        """Gives a lane back to the schedule.
 
         `start` is where the next sender reads on from and `scanned_at` when the lane was last
         read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`;
@@ -372,35 +380,34 @@ class Lanes:
         the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
         """
         subscription_id = lease.owned_id
-        return bool(
-            await self._release(
-                keys=[
-                    lease.key,
-                    keys.lane(subscription_id),
-                    keys.lane_retries(subscription_id),
-                    keys.due("lanes"),
-                    keys.claimed("lanes"),
-                    keys.lane_state(subscription_id),
-                    keys.replayed(subscription_id),
-                    keys.replayed_retries(subscription_id),
-                    keys.replay_queue(subscription_id),
-                ],
-                args=[
-                    subscription_id,
-                    lease.token,
-                    start,
-                    due,
-                    held_ms,
-                    resumed,
-                    b"" if bucket is None else msgspec.json.encode(bucket),
-                    scanned_at,
-                    feed_ms,
-                    replayed_start,
-                    replayed_scanned_at,
-                    emptied,
-                ],
-            )
+        released: int = await self._release(
+            keys=[
+                lease.key,
+                keys.lane(subscription_id),
+                keys.lane_retries(subscription_id),
+                keys.due("lanes"),
+                keys.claimed("lanes"),
+                keys.lane_state(subscription_id),
+                keys.replayed(subscription_id),
+                keys.replayed_retries(subscription_id),
+                keys.replay_queue(subscription_id),
+            ],
+            args=[
+                subscription_id,
+                lease.token,
+                start,
+                due,
+                held_ms,
+                resumed,
+                b"" if bucket is None else msgspec.json.encode(bucket),
+                scanned_at,
+                feed_ms,
+                replayed_start,
+                replayed_scanned_at,
+                emptied,
+            ],
         )
+        return _RELEASED[released]
 
     async def skip(self, subscription_id: str, until: int | None) -> int:
         """Takes what has not been delivered off a lane, up to what happened at `until` (epoch ms)

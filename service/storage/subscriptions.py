@@ -157,7 +157,7 @@ class SubscriptionStore:
             )
             if record is None or sealed is None:
                 raise _not_found(subscription_id)
-            after, secrets = change(_decode(record), self._opened(subscription_id, sealed))
+            after, secrets = change(_decode(record), self.opened_secrets(subscription_id, sealed))
             sealed = self._sealed(subscription_id, "secrets", secrets)
             if await self._store(after, record, {"secrets": sealed}) == b"OK":
                 return after, secrets
@@ -203,11 +203,20 @@ class SubscriptionStore:
     async def secrets(self, subscription_id: str) -> list[SigningSecret]:
         """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
         NotFoundError or SealError."""
-        return self._opened(subscription_id, await self._field(subscription_id, "secrets"))
+        return self.opened_secrets(subscription_id, await self._field(subscription_id, "secrets"))
+
+    def opened_secrets(self, subscription_id: str, sealed: bytes) -> list[SigningSecret]:
+        """The same of what was read otherwise. Raises SealError."""
+        return _decode_secrets(
+            self._sealer.open(sealed, owner_in_subscription(subscription_id, "secrets"))
+        )
 
     async def headers(self, subscription_id: str) -> dict[str, str]:
         """The headers to send with each push. Raises NotFoundError or SealError."""
-        sealed = await self._field(subscription_id, "headers")
+        return self.opened_headers(subscription_id, await self._field(subscription_id, "headers"))
+
+    def opened_headers(self, subscription_id: str, sealed: bytes) -> dict[str, str]:
+        """The same of what was read otherwise. Raises SealError."""
         return _decode_headers(
             self._sealer.open(sealed, owner_in_subscription(subscription_id, "headers"))
         )
@@ -297,11 +306,6 @@ class SubscriptionStore:
         if value is None:
             raise _not_found(subscription_id)
         return value
-
-    def _opened(self, subscription_id: str, sealed: bytes) -> list[SigningSecret]:
-        return _decode_secrets(
-            self._sealer.open(sealed, owner_in_subscription(subscription_id, "secrets"))
-        )
 
     def _sealed(
         self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]

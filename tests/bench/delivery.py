@@ -285,9 +285,9 @@ async def _scenes(bench: Bench, stack: AsyncExitStack) -> dict[tuple[str, str], 
     many = bench.options.subscriptions
     for kind, more in (("answering", []), ("verifying", ["--secret", bench.secret])):
         receivers = await stack.enter_async_context(
-            child("tests.bench.subscribers", "--ports", str(many), *more)
+            child("tests.bench.subscribers", "--hosts", str(many), *more)
         )
-        urls = [f"http://127.0.0.1:{port}/hooks" for port in await receivers.hear()]
+        urls = [f"http://{host}/hooks" for host in await receivers.hear()]
         for size, chosen in (("one", urls[:1]), ("many", urls)):
             ids = [await subscribe(bench.services, url, bench.secret) for url in chosen]
             scenes[kind, size] = Scene(receivers, chosen, ids)

@@ -1,7 +1,7 @@
 """Subscribers in a process of their own: they answer 204 at once and note what arrived when.
 
 A few lines of HTTP of their own instead of a server's, so that the sender is what is measured.
-Takes lines of JSON, answers each with one, and says first which ports it listens on:
+Takes lines of JSON, answers each with one, and says first where it listens, a host each:
 
 {"reset": {"expected": 100}}  forgets everything
 {"await": 30.0}               answers once so many deliveries arrived, or the seconds are over
@@ -44,24 +44,24 @@ class Receipts:
         self._arrivals: list[tuple[float, bytes]] = []  # and the first bytes of the body
         self.complete.clear()
 
-    def take(self, port: int, head: bytes, body: bytes) -> None:
+    def take(self, host: int, head: bytes, body: bytes) -> None:
         arrived = time.time()
         if self._webhook is not None:
-            self._verify(self._webhook, port, head, body)
+            self._verify(self._webhook, host, head, body)
         at = head.find(_ID) + len(_ID)
-        self._ids.add((port, head[at : head.find(b"\r", at)]))
+        self._ids.add((host, head[at : head.find(b"\r", at)]))
         self._arrivals.append((arrived, body[:120]))
         if len(self._ids) >= self.expected:
             self.complete.set()
 
-    def _verify(self, webhook: Webhook, port: int, head: bytes, body: bytes) -> None:
+    def _verify(self, webhook: Webhook, host: int, head: bytes, body: bytes) -> None:
         lines = (line.partition(": ") for line in head.decode("latin-1").split("\r\n")[1:])
         try:
             event = webhook.verify(body, {name.lower(): value for name, _, value in lines})
         except WebhookVerificationError:
             self.refused += 1
             return
-        course = (port, str(event["data"].get("course_id")))
+        course = (host, str(event["data"].get("course_id")))
         sequence = int(event["data"].get("sequence") or 0)
         self.swapped += sequence < self._sequences.get(course, 0)
         self._sequences[course] = sequence
@@ -93,9 +93,9 @@ class Receipts:
 class Connection(asyncio.Protocol):
     """One connection of one subscriber."""
 
-    def __init__(self, receipts: Receipts, port: int) -> None:
+    def __init__(self, receipts: Receipts, host: int) -> None:
         self._receipts = receipts
-        self._port = port
+        self._host = host
         self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -106,13 +106,16 @@ class Connection(asyncio.Protocol):
         while (end := pending.find(_END)) >= 0:
             head = pending[:end]
             lower = head if _LENGTH in head else head.lower()
+            if _LENGTH not in lower:  # not a delivery: somebody took this for another's port
+                self._transport.close()
+                return
             at = lower.find(_LENGTH) + len(_LENGTH)
             stop = lower.find(b"\r", at)
             length = int(lower[at : stop if stop >= 0 else None])
             start = end + len(_END)
             if len(pending) < start + length:
                 break
-            self._receipts.take(self._port, head, pending[start : start + length])
+            self._receipts.take(self._host, head, pending[start : start + length])
             self._transport.write(_ANSWER)
             pending = pending[start + length :]
         self._pending = pending
@@ -121,13 +124,14 @@ class Connection(asyncio.Protocol):
 async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     receipts = Receipts(options.secret)
-    ports = []
-    for _ in range(options.ports):
-        listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        port = listener.getsockname()[1]
-        ports.append(port)
-        await loop.create_server(lambda port=port: Connection(receipts, port), sock=listener)
-    _say(ports)
+    hosts = []
+    port = 0
+    for number in range(options.hosts):
+        listener = _listener(number, port)
+        host, port = listener.getsockname()
+        hosts.append(f"{host}:{port}")
+        await loop.create_server(lambda number=number: Connection(receipts, number), sock=listener)
+    _say(hosts)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while asked := await reader.readline():
@@ -139,6 +143,13 @@ async def serve(options: argparse.Namespace) -> None:
         with suppress(TimeoutError):  # whoever asked sees that too little has arrived
             await asyncio.wait_for(receipts.complete.wait(), question["await"])
         _say(receipts.told())
+
+
+def _listener(number: int, port: int) -> socket.socket:
+    """A host of its own: another loopback address, or where there is but one, another port."""
+    if sys.platform == "linux":
+        return socket.create_server((f"127.0.{1 + number // 250}.{1 + number % 250}", port))
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:
@@ -154,7 +165,7 @@ def _say(answer: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--ports", type=int, required=True)
+    parser.add_argument("--hosts", type=int, required=True)
     parser.add_argument("--secret", help="verifies signatures and order too")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(parser.parse_args()))

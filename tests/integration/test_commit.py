@@ -217,7 +217,7 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
     assert (depth.pending, depth.dead) == (1, 1)
     _, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (1, 1)
-    assert await lanes.release(sender, "later", start=f"({three.position}")
+    assert await lanes.release(sender, "later", start=f"({three.position}") == "idle"
     assert await redis.zscore(keys.due("lanes"), "sub_1") == failing.due_at
 
 

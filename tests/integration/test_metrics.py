@@ -20,7 +20,7 @@ from service.domain.metrics import (
     GAUGES,
     HISTOGRAMS,
     OF_DETAILS,
-    delivery_times,
+    count_delivery,
     observe,
     series_names,
 )
@@ -111,7 +111,8 @@ async def test_a_walk_and_a_delivery_are_counted_with_their_durations(
 async def test_increments_for_deliveries_become_histograms(services, redis):
     increments: Counter[str] = Counter()
     for seconds in (1, 2, 400):
-        increments += delivery_times(
+        count_delivery(
+            increments,
             detected_at=0,
             attempted_at=seconds * 1000,
             ended_at=seconds * 1000,

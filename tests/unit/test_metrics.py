@@ -12,7 +12,7 @@ from service.domain.metrics import (
     RECEIPT,
     WALK_DURATION,
     HistogramMetric,
-    delivery_times,
+    count_delivery,
     observe,
     observed,
     series_names,
@@ -85,7 +85,9 @@ def test_every_observation_is_in_exactly_one_bucket(seconds):
     ],
 )
 def test_only_the_first_attempt_and_the_receipt_count_for_a_delivery(attempts, delivered, counted):
-    increments = delivery_times(
+    increments = Counter()
+    count_delivery(
+        increments,
         detected_at=1_000,
         attempted_at=2_000,
         ended_at=4_000,

@@ -11,7 +11,7 @@
 --       9 ms that a replay waits to be fed: 0 unless it could not be
 --       10 and 11 like 3 and 8 of what is replayed, '' and 0 if it was not read
 --       12 `emptied` as read
--- Result 1 if the lease was ours, else 0
+-- Result 0 if the lease was not ours, 2 if the lane is due now, else 1
 if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[5], ARGV[1])
@@ -53,5 +53,6 @@ if not resumed and ARGV[4] == 'held' then
 else
   if resumed or emptied or unseen or ARGV[4] == 'now' then due = now end
   redis.call('ZADD', KEYS[4], string.format('%.0f', due), ARGV[1])
+  if due <= now then return 2 end
 end
 return 1
