@@ -27,6 +27,7 @@ from service.storage.control import Control
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
 from service.storage.dead import DeadDeliveries
+from service.storage.deaths import Deaths
 from service.storage.event_log import EventLog
 from service.storage.integrations import IntegrationStore
 from service.storage.lanes import Lanes
@@ -71,6 +72,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     tail: Tail
     lanes: Lanes
     dead: DeadDeliveries
+    deaths: Deaths
     attempts: Attempts
     schedule: Schedule
     control: Control
@@ -134,8 +136,9 @@ def assemble(
     sealer = Sealer(settings.encryption_keys)
     counters = Counters(redis)
     events = EventLog(redis)
-    integrations = IntegrationStore(redis)
-    subscriptions = SubscriptionStore(redis, sealer)
+    subscriptions = SubscriptionStore(redis, sealer, counters)
+    matchers = Matchers(subscriptions)
+    integrations = IntegrationStore(redis, matchers, counters)
     lanes = Lanes(redis, counters)
     dead = DeadDeliveries(redis)
     schedule = Schedule(redis)
@@ -144,11 +147,11 @@ def assemble(
         redis=redis,
         sealer=sealer,
         guard=guard,
-        credentials=CredentialStore(redis, sealer),
+        credentials=CredentialStore(redis, sealer, matchers, counters),
         integrations=integrations,
         subscriptions=subscriptions,
         backlog=Backlog(redis, events, subscriptions),
-        matchers=Matchers(subscriptions),
+        matchers=matchers,
         api_keys=ApiKeys(redis),
         audit=Audit(redis),
         replies=Replies(redis, sealer),
@@ -160,6 +163,7 @@ def assemble(
         tail=Tail(redis, events),
         lanes=lanes,
         dead=dead,
+        deaths=Deaths(redis, counters, subscriptions, matchers),
         attempts=Attempts(redis, events, dead),
         schedule=schedule,
         control=Control(redis),
@@ -168,7 +172,7 @@ def assemble(
         memory=Memory(redis),
         reviews=Reviews(redis),
         replays=Replays(redis),
-        retention=Retention(redis),
+        retention=Retention(redis, counters),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,
         metrics=Metrics(redis),

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from service.clock import now_ms
+from service.domain.announcements import Announcement, of_integration
 from service.domain.diff import Judgement, Verdict
 from service.domain.errors import StaleSubscriptionsError
 from service.domain.events import MAX_BODY_BYTES, CourseFacts
@@ -17,6 +18,7 @@ from service.domain.lane import order_key
 from service.domain.sifting import Judged, Mark
 from service.domain.subscriptions import Matcher
 from service.domain.walking import Glimpse, WalkProgress
+from service.storage.announcing import Notices
 from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.counters import field
 from service.storage.leases import Lease
@@ -217,28 +219,14 @@ class Committer:
 
     def _opening(self, matcher: Matcher, counts: Mapping[str, Any] | None) -> NewEvent | None:
         """The event that says that a review has opened, with how much it holds."""
-        return None if counts is None else self.announcement(matcher, REVIEW_REQUIRED, counts)
-
-    def announcement(self, matcher: Matcher, event_type: str, said: Mapping[str, Any]) -> NewEvent:
-        """An operational event about the integration."""
-        integration = self._integration
-        facts = {
-            "integration_id": integration.id,
-            "upstream_id": integration.upstream_id,
-            "external_id": integration.external_id,
-            "labels": integration.labels,
-            **said,
-        }
+        if counts is None:
+            return None
+        told = of_integration(self._integration, REVIEW_REQUIRED, counts)
         return NewEvent(
-            type=event_type,
-            facts=msgspec.json.encode(facts),
-            order_key=integration.id,
-            lanes=matcher.lanes(
-                event_type=event_type,
-                integration_id=integration.id,
-                labels=integration.labels,
-                changed=(),
-            ),
+            type=told.type,
+            facts=told.facts,
+            order_key=told.order_key,
+            lanes=told.lanes(matcher),
         )
 
     async def finish(
@@ -249,23 +237,34 @@ class Committer:
         wait_ms: int,
         fields: Mapping[str, str | int | bytes],
         increments: Counter[str],
-        event: NewEvent | None = None,
-        subscriptions_version: int = 0,
+        announcements: Sequence[Announcement] = (),
     ) -> None:
         """Gives the integration back to the schedule; `storage.walks` says what is stored."""
-        await self._services.walks.finish(
-            self._lease,
-            epoch=self._state.epoch,
-            progress=self.stored,
-            record=record,
-            over=over,
-            wait_ms=wait_ms,
-            queued=self._state.requested_id,
-            fields=fields,
-            increments=increments + self._uncounted,
-            event=event,
-            subscriptions_version=subscriptions_version,
-        )
+        while True:
+            notices = (
+                Notices(await self._services.matchers.current(), announcements)
+                if announcements
+                else None
+            )
+            try:
+                woken = await self._services.walks.finish(
+                    self._lease,
+                    epoch=self._state.epoch,
+                    progress=self.stored,
+                    record=record,
+                    over=over,
+                    wait_ms=wait_ms,
+                    queued=self._state.requested_id,
+                    fields=fields,
+                    increments=increments + self._uncounted,
+                    notices=notices,
+                )
+            except StaleSubscriptionsError:
+                await self._services.matchers.current(fresh=True)
+                continue
+            if woken:
+                await self._context.dispatcher.dispatch("lanes")
+            return
 
 
 def _increments(changes: Sequence[Change], verdicts: Counter[str]) -> Counter[str]:

@@ -19,9 +19,10 @@ from redis.exceptions import (
 from service.clock import now_ms
 from service.domain import rate
 from service.domain.access import NOTHING, Grant
+from service.domain.announcements import Announcement, When, of_subscription
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
-from service.domain.events import CONTENT_TYPES
+from service.domain.events import CONTENT_TYPES, rfc3339
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
 from service.domain.metrics import ATTEMPT_DURATION, count, count_delivery
@@ -30,6 +31,7 @@ from service.domain.network import failed_to_connect, fault_is_ours, proves_conn
 from service.domain.signing import Signer, SigningSecret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
+from service.storage.announcing import Notices
 from service.storage.counters import field
 from service.storage.lanes import Due, LaneChange, Queue, Recorded
 from service.storage.leases import Lease
@@ -460,7 +462,8 @@ class Drain:
                 )
             if recorded.result != "R":
                 increments[_ending(recorded)] += 1
-        stands = await self._store_judgement(judgement, increments, ended)
+        told = self._announcements(judgement, ended, was_parked=was_parked)
+        stands = await self._store_judgement(judgement, increments, ended, told)
         self._tell_dead(judgement, ended)
         if stands and not was_disabled:
             self._tell_state(judgement, was_parked=was_parked)
@@ -483,7 +486,11 @@ class Drain:
         return fault_is_ours(unreachable, active)
 
     async def _store_judgement(
-        self, judgement: Judgement, increments: Counter[str], ended: Sequence[Ended]
+        self,
+        judgement: Judgement,
+        increments: Counter[str],
+        ended: Sequence[Ended],
+        told: Sequence[Announcement],
     ) -> bool:
         """Records what was judged; whether it stands for the lane as a whole, that is, unless the
         subscription was resumed meanwhile."""
@@ -497,15 +504,19 @@ class Drain:
             reached=self._receiver if reached else "",
         )
         if judgement.disabled_reason is None or disabled:
-            return await self._store(judgement.recorded, increments, change)
+            return await self._store(judgement.recorded, increments, change, told)
         while True:
             try:
-                return await self._disable(judgement, increments, change)
+                return await self._disable(judgement, increments, change, told)
             except StaleSubscriptionsError:
-                continue
+                await self._insist(lambda: self._services.matchers.current(fresh=True))
 
     async def _disable(
-        self, judgement: Judgement, increments: Counter[str], change: LaneChange
+        self,
+        judgement: Judgement,
+        increments: Counter[str],
+        change: LaneChange,
+        told: Sequence[Announcement],
     ) -> bool:
         """The place where a subscription becomes disabled."""
         try:
@@ -520,18 +531,42 @@ class Drain:
         change = msgspec.structs.replace(
             change, as_read=as_read, disabled=msgspec.json.encode(disabled)
         )
-        stands = await self._store(judgement.recorded, increments, change)
+        stands = await self._record_all(judgement.recorded, increments, change, told)
         if stands:
             self._subscription = disabled
         return stands
 
     async def _store(
-        self, recorded: Sequence[Recorded], increments: Counter[str], change: LaneChange
+        self,
+        recorded: Sequence[Recorded],
+        increments: Counter[str],
+        change: LaneChange,
+        told: Sequence[Announcement] = (),
     ) -> bool:
         """Records attempts; False if the subscription was resumed meanwhile."""
+        while True:
+            try:
+                return await self._record_all(recorded, increments, change, told)
+            except StaleSubscriptionsError:
+                await self._insist(lambda: self._services.matchers.current(fresh=True))
+
+    async def _record_all(
+        self,
+        recorded: Sequence[Recorded],
+        increments: Counter[str],
+        change: LaneChange,
+        told: Sequence[Announcement],
+    ) -> bool:
+        """Records attempts as far as the subscriptions are as they are known here."""
+        notices = None
+        if told:
+            matcher = await self._insist(self._services.matchers.current)
+            notices = Notices(matcher, told)
         standing = await self._insist(
-            lambda: self._services.lanes.record(self._lease, recorded, increments, change)
+            lambda: self._services.lanes.record(self._lease, recorded, increments, change, notices)
         )
+        if told:
+            await self._context.dispatcher.dispatch_soon("lanes")
         if standing.resumed != self._resumed:
             self._outdated = True
             return False
@@ -563,6 +598,29 @@ class Drain:
                     delivered_event=one.prepared.event.id,
                     reason=recorded.reason,
                 )
+
+    def _announcements(
+        self, judgement: Judgement, ended: Sequence[Ended], *, was_parked: bool
+    ) -> list[Announcement]:
+        """What is told of the lane if this changes its state."""
+        breaker = judgement.breaker
+        told: list[tuple[str, dict[str, Any], When]] = []
+        if judgement.disabled_reason is not None:
+            said: dict[str, Any] = {"reason": judgement.disabled_reason}
+            told.append(("subscription.disabled", said, When.DISABLED))
+        if breaker.parked and not was_parked:
+            outcome = ended[-1].outcome
+            said = {
+                "failures": breaker.failures,
+                "failing_since": rfc3339(breaker.failing_since),
+                "last_outcome": outcome.kind.value,
+                "last_status": outcome.status,
+            }
+            told.append(("subscription.parked", said, When.PARKED))
+        if judgement.recovered:
+            said = {"was": "parked", "by": "delivery"}
+            told.append(("subscription.recovered", said, When.UNPARKED))
+        return [of_subscription(self._subscription, *one) for one in told]
 
     def _tell_state(self, judgement: Judgement, *, was_parked: bool) -> None:
         """The place where it is said that a lane's state has changed, once it is stored."""

@@ -7,14 +7,13 @@ import time
 from redis.exceptions import OutOfMemoryError
 
 from service.bootstrap import Services
-from service.domain.events import EventHead, Selection, rfc3339
+from service.domain.events import EventHead, Selection, order_key_of, rfc3339
 from service.domain.identifiers import position_ms, position_order
-from service.domain.lane import order_key
 from service.domain.replays import Replay, ReplayProgress
 from service.domain.subscriptions import Subscription
 from service.logs import get_logger
+from service.storage.announcing import RENDERINGS
 from service.storage.attempts import Successes
-from service.storage.lanes import RENDERINGS
 from service.storage.leases import Lease
 from service.storage.replays import Part, Replayed
 
@@ -92,7 +91,7 @@ class Feeder:
             scanned=0 if error else len(found),
             entries=[
                 Replayed(
-                    order_key(event.integration_id, event.course_id),
+                    order_key_of(event),
                     RENDERINGS[self._subscription.rendering],
                     event.position,
                 )

@@ -12,7 +12,8 @@ _log = get_logger("maintenance")
 
 
 async def run(context: JobContext) -> None:
-    """Trims the log, attempts, lanes and dead deliveries to their retention, and reschedules."""
+    """Trims the log, attempts, lanes and dead deliveries to their retention, announces what
+    has died, and reschedules."""
     services = context.services
     settings = services.settings
     now = now_ms()
@@ -22,5 +23,8 @@ async def run(context: JobContext) -> None:
         attempts_before=now - settings.attempt_retention_seconds * 1000,
         dead_before=now - settings.dead_retention_seconds * 1000,
     )
+    announced = await services.deaths.announce()
+    if announced:
+        await context.dispatcher.dispatch("lanes")
     rescheduled = await services.reconciliation.reconcile()
-    _log.info("maintenance", **trimmed, rescheduled=rescheduled)
+    _log.info("maintenance", **trimmed, announced=announced, rescheduled=rescheduled)

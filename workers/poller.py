@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from service.bootstrap import Services
 from service.clients.upstream import KNOWN_CODES, Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
+from service.domain.announcements import Announcement, When, of_integration
 from service.domain.errors import (
     CoursesDifferError,
     EpochEndedError,
@@ -21,7 +22,6 @@ from service.domain.errors import (
     LeaseLostError,
     NotFoundError,
     SealError,
-    StaleSubscriptionsError,
     UpstreamAuthError,
     UpstreamBusyError,
     UpstreamError,
@@ -91,6 +91,8 @@ MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without
 LAPS_FROM_PAGES = 16  # at which, and at each doubling, a sweep is looked at for laps
 
 BASELINE_COMPLETED = "integration.baseline_completed"
+TROUBLED = "integration.error"
+RECOVERED = "integration.recovered"
 
 _log = get_logger("walk")
 
@@ -432,33 +434,24 @@ class Walk:
         first = progress.kind == "sweep" and not state.baselined
         if first:
             fields["baselined"] = 1
-        while True:
-            matcher = await self._services.matchers.current(fresh=first)
-            said = {
-                "baseline": integration.baseline.value,
-                "records": progress.records,
-                "epoch": progress.epoch,
-                "previous_epoch": state.previous_epoch,
-            }
-            try:
-                await self._committer.finish(
-                    progress.record("completed", finished_at=now, error=note),
-                    over=True,
-                    wait_ms=next_walk_at(integration, state, now) - now,
-                    fields=fields,
-                    increments=self._walk_counters("completed")
-                    + observe(WALK_DURATION, (now - progress.started_at) / 1000, progress.kind)
-                    + Counter([field("events_total", type=BASELINE_COMPLETED)] if first else []),
-                    event=self._committer.announcement(matcher, BASELINE_COMPLETED, said)
-                    if first
-                    else None,
-                    subscriptions_version=matcher.version,
-                )
-            except StaleSubscriptionsError:
-                continue
-            break
-        if first:
-            await self._context.dispatcher.dispatch("lanes")
+        said = {
+            "baseline": integration.baseline.value,
+            "records": progress.records,
+            "epoch": progress.epoch,
+            "previous_epoch": state.previous_epoch,
+        }
+        await self._committer.finish(
+            progress.record("completed", finished_at=now, error=note),
+            over=True,
+            wait_ms=next_walk_at(integration, state, now) - now,
+            fields=fields,
+            increments=self._walk_counters("completed")
+            + observe(WALK_DURATION, (now - progress.started_at) / 1000, progress.kind),
+            announcements=[
+                *([of_integration(integration, BASELINE_COMPLETED, said)] if first else []),
+                *_recovery(integration, state.problem, fields),
+            ],
+        )
         return note
 
     async def _yield(self, over: TurnOverError) -> None:
@@ -487,6 +480,7 @@ class Walk:
             wait_ms=over.wait_ms,
             fields=fields,
             increments=Counter(),
+            announcements=_recovery(self._integration, self._state.problem, fields),
         )
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
@@ -521,6 +515,9 @@ class Walk:
             fields=fields,
             increments=(self._walk_counters("failed") if over else Counter())
             + Counter([field("upstream_errors_total", code=_label(error))]),
+            announcements=[_trouble(self._integration, problem)]
+            if problem.attention
+            else _recovery(self._integration, known, fields),
         )
 
     def _walk_counters(self, outcome: str) -> Counter[str]:
@@ -569,6 +566,31 @@ def _problem(
         status=error.status,
         log_url=error.log_url,
     )
+
+
+def _trouble(integration: Integration, problem: Problem) -> Announcement:
+    """What is told when a person comes to be needed."""
+    said = {
+        "code": problem.code,
+        "message": problem.message,
+        "status": problem.status,
+        "log_url": problem.log_url,
+        "since": rfc3339(problem.since),
+    }
+    return of_integration(integration, TROUBLED, said, When.TROUBLED)
+
+
+def _recovery(
+    integration: Integration,
+    known: Problem | None,
+    fields: Mapping[str, str | int | bytes],
+) -> list[Announcement]:
+    """What is told when a person is needed no more: where `fields` put another problem, or none,
+    in the place of such a one."""
+    if known is None or not known.attention or "problem" not in fields:
+        return []
+    said = {"code": known.code, "since": rfc3339(known.since)}
+    return [of_integration(integration, RECOVERED, said, When.UNTROUBLED)]
 
 
 def _lasting(previous: Problem | None, problem: Problem) -> Problem:

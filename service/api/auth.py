@@ -127,7 +127,7 @@ async def _identify(request: AnyRequest) -> Actor:
     services: Services = request.app.state.services
     key = await services.api_keys.holder(token)
     if key is not None:
-        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.grant)
+        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.sight)
     failures: Failures = request.app.state.failures
     if failures.note(address_of(request)):
         await _tell(request, services)

@@ -27,14 +27,13 @@ from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access import Actor
 from service.domain.errors import EventExpiredError, NotFoundError
-from service.domain.events import StoredEvent, is_shown, rfc3339
+from service.domain.events import StoredEvent, is_shown, order_key_of, rfc3339, subject_of
 from service.domain.identifiers import event_position, position_ms, position_order
-from service.domain.lane import order_key
 from service.domain.replays import REQUESTED, Replay
 from service.domain.subscriptions import EVENT_TYPES, Subscription
+from service.storage.announcing import RENDERINGS
 from service.storage.event_log import START, not_there
 from service.storage.ids import new_id
-from service.storage.lanes import RENDERINGS
 from service.storage.replays import Replayed
 
 REQUEST: Table = {
@@ -186,10 +185,17 @@ async def redeliver(
 ) -> Response[ReplayView]:
     """Sends a subscription one event once more, whether or not it matches the filter. It is a
     replay of one, and does not wait for others to be read."""
-    values = Form(document, REDELIVERY, required=("subscription_id",)).accept()
+    form = Form(document, REDELIVERY, required=("subscription_id",))
+    values = form.accept()
     await require_own(actor, services, values["subscription_id"])
     subscription = await services.subscriptions.get(values["subscription_id"])
     event = await _event(services, actor, event_id)
+    subject = subject_of(event)
+    if subject is not None and subject.subscription_id == subscription.id:
+        form.refuse(
+            "subscription_id", "is what the event is about", "send it to another subscription"
+        )
+        form.accept()
     (dead,) = await services.dead.get_many(subscription.id, [event.position])
     replay = Replay(
         id=new_id("rpl"),
@@ -200,7 +206,7 @@ async def redeliver(
         end=event.position,
     )
     only = Replayed(
-        order_key(event.integration_id, event.course_id),
+        order_key_of(event),
         RENDERINGS[subscription.rendering] if dead is None else dead.rendering,
         event.position,
     )

@@ -24,7 +24,7 @@ class Sight:
             key = await self._services.api_keys.current(self._actor.key_id)
             if key is None:
                 return None
-            grant = key.grant
+            grant = key.sight
         if grant == self._wanted.grant:
             return self._wanted
         return msgspec.structs.replace(self._wanted, grant=grant)

@@ -75,8 +75,8 @@ from service.domain.signing import (
     signature_of,
 )
 from service.domain.subscriptions import (
-    COURSE_EVENT_TYPES,
     EVENT_TYPES,
+    OWNERS_EVENT_TYPES,
     Format,
     Payload,
     Subscription,
@@ -120,7 +120,8 @@ FIELDS: Table = {
     ),
     "event_types": Field(
         parser=nullable(list_of(one_of(EVENT_TYPES), least=1, most=len(EVENT_TYPES))),
-        meaning="null: every course.* event; operational events come only when named",
+        meaning="null: every course.* event; operational events come only when named, "
+        "and those about subscriptions whatever integrations are asked for",
     ),
     "integration_ids": Field(
         parser=nullable(list_of(identifier("int"), least=1, most=1_000)),
@@ -539,11 +540,11 @@ async def _check(form: Form, services: Services, actor: Actor) -> None:
             )
     if actor.owner is not None:
         for index, event_type in enumerate(form.values.get("event_types") or ()):
-            if event_type not in COURSE_EVENT_TYPES:
+            if event_type not in OWNERS_EVENT_TYPES:
                 form.refuse(
                     f"event_types[{index}]",
                     f"{event_type} is about the service, which is its operator's to know",
-                    f"leave it out; yours are {', '.join(COURSE_EVENT_TYPES)}",
+                    f"leave it out; yours are {', '.join(OWNERS_EVENT_TYPES)}",
                 )
 
 

@@ -17,6 +17,7 @@ from litestar.openapi.spec import (
 from litestar.openapi.spec.enums import OpenAPIType
 
 from service.domain.events import CONTENT_TYPES, CourseData
+from service.domain.integrations import Baseline
 from service.domain.subscriptions import Format
 
 TEST_EVENT = "coursewire.test"
@@ -26,8 +27,21 @@ _MEANINGS = {
     "course.updated": "Something tracked changed in a course; `changed` names the paths.",
     "course.deleted": "A course is gone; `evidence` says how that is known.",
     "integration.baseline_completed": "The first complete sweep of an epoch has ended.",
+    "integration.epoch_started": "An integration begins anew with a baseline of its own: it is "
+    "connected to something else, or its unfinished baseline was edited. An error told before is "
+    "of the past.",
+    "integration.error": "Walks of an integration have come to fail with what a person must see "
+    "to; told once, until it is over.",
+    "integration.recovered": "The error that was told of the integration is over.",
     "integration.review_required": "Changes are held because they are too many to be believed; "
     "somebody must decide on them.",
+    "subscription.deliveries_dead": "Deliveries were given up, because their attempts were used "
+    "up or their events outlived the retention. Told at most once in five minutes for each "
+    "subscription, with how many there were since the last time. Not counted are events about "
+    "subscriptions.",
+    "subscription.disabled": "Nothing is sent to a subscription any more until it is resumed.",
+    "subscription.parked": "A subscriber fails so steadily that only probes are sent to it.",
+    "subscription.recovered": "A subscription that was parked or disabled is sent to again.",
     TEST_EVENT: "Somebody asked for a test of the subscription.",
 }
 _HEADERS = {
@@ -61,6 +75,90 @@ _DATA = {
     "held and applied by a decision",
     "course_omitted": "why `course` is not there; null: it is",
     "course": "the course as the upstream gives it",
+}
+_TEXT, _MAYBE_TEXT, _COUNT, _TIME = (
+    {"type": "string"},
+    {"type": ["string", "null"]},
+    {"type": "integer"},
+    {"type": "string", "format": "date-time"},
+)
+_OF_EVERY_EVENT = {
+    "schema_version": (_COUNT, _DATA["schema_version"]),
+    "event_id": (_TEXT, _DATA["event_id"]),
+}
+_OF_AN_INTEGRATION = {
+    "integration_id": (_TEXT, _DATA["integration_id"]),
+    "upstream_id": (_TEXT, _DATA["upstream_id"]),
+    "external_id": (_MAYBE_TEXT, _DATA["external_id"]),
+    "labels": ({"type": "object", "additionalProperties": _TEXT}, _DATA["labels"]),
+}
+_OF_A_SUBSCRIPTION = {
+    "subscription_id": (_TEXT, "the subscription that it is about, never the one it is sent to"),
+    "description": (_MAYBE_TEXT, "your own description of it"),
+    "owner": (_MAYBE_TEXT, "the API key that it belongs to; null: the operator's"),
+}
+_BASELINE = {"type": "string", "enum": [one.value for one in Baseline]}
+_COUNTS = {"type": "object", "additionalProperties": _COUNT}
+_REASONS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"reason": _TEXT, "deliveries": _COUNT},
+        "required": ["reason", "deliveries"],
+    },
+}
+_SAID: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
+    "integration.baseline_completed": {
+        "baseline": (_BASELINE, "whether its courses were reported"),
+        "records": (_COUNT, "how many records it was shown"),
+        "epoch": (_TEXT, "the epoch that it is of"),
+        "previous_epoch": (_MAYBE_TEXT, "the one before; null: there was none"),
+    },
+    "integration.epoch_started": {
+        "epoch": (_TEXT, "the epoch that begins"),
+        "previous_epoch": (_TEXT, "the one that ends"),
+        "reason": (
+            {"type": "string", "enum": ["upstream", "baseline"]},
+            "upstream: another upstream_id or base URL; baseline: it was edited",
+        ),
+        "baseline": (_BASELINE, "whether the courses that are there will be reported"),
+    },
+    "integration.error": {
+        "code": (_TEXT, "the upstream's error code, or our own"),
+        "message": (_TEXT, "what went wrong"),
+        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was an answer"),
+        "log_url": (_MAYBE_TEXT, "where the upstream shows the request"),
+        "since": (_TIME, "of the first failure in a row"),
+    },
+    "integration.recovered": {
+        "code": (_TEXT, "the code of the error that is over"),
+        "since": (_TIME, "since when there had been failures"),
+    },
+    "integration.review_required": {
+        "deleted": (_COUNT, "how many deletions are held"),
+        "changed": (_COUNTS, "how many changes are held, by path"),
+    },
+    "subscription.deliveries_dead": {
+        "deliveries": (_COUNT, "how many"),
+        "reasons": (_REASONS, "why, the most frequent reasons first"),
+        "first_event_at": (_TIME, "when the earliest of their events happened"),
+        "last_event_at": (_TIME, "when the latest did"),
+    },
+    "subscription.disabled": {"reason": (_TEXT, "why")},
+    "subscription.parked": {
+        "failures": (_COUNT, "failures in a row"),
+        "failing_since": (_TIME, "since when"),
+        "last_outcome": (_TEXT, "the class of the last outcome"),
+        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was an answer"),
+    },
+    "subscription.recovered": {
+        "was": ({"type": "string", "enum": ["parked", "disabled"]}, "what it was"),
+        "by": (
+            {"type": "string", "enum": ["delivery", "resume"]},
+            "what ended that: an attempt that succeeded, or somebody who resumed it",
+        ),
+    },
+    TEST_EVENT: {},
 }
 
 
@@ -111,7 +209,7 @@ def _body(event_type: str, wanted: Format) -> Schema:
             "source": {
                 "type": "string",
                 "format": "uri-reference",
-                "description": "the path of the integration in the API, or of the API itself",
+                "description": "the path in the API of what it is about, or of the API itself",
             },
             "type": named,
             "subject": {"type": "string", "description": _DATA["course_id"]},
@@ -133,11 +231,16 @@ def _data(event_type: str) -> dict[str, Any]:
             name: {**one, "description": _DATA[name]} for name, one in schema["properties"].items()
         }
         return {**schema, "properties": described}
+    about: dict[str, tuple[dict[str, Any], str]] = {}
+    if event_type.startswith("integration."):
+        about = _OF_AN_INTEGRATION
+    elif event_type.startswith("subscription."):
+        about = _OF_A_SUBSCRIPTION
+    fields = {**_OF_EVERY_EVENT, **about, **_SAID[event_type]}
     return {
         "type": "object",
         "properties": {
-            "schema_version": {"type": "integer", "description": _DATA["schema_version"]},
-            "event_id": {"type": "string", "description": _DATA["event_id"]},
+            name: {**schema, "description": meaning} for name, (schema, meaning) in fields.items()
         },
-        "required": ["schema_version", "event_id"],
+        "required": list(fields),
     }

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 COURSE_EVENT_PREFIX = "course."  # of the types of events that are about a course
+SUBSCRIPTION_EVENT_PREFIX = "subscription."  # ... about a subscription
 
 
 class Scope(StrEnum):
@@ -21,10 +22,15 @@ class Scope(StrEnum):
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """The integrations whose course events may be seen: those that are named, and those that
-    carry all of `labels` (None: none because of its labels). As it stands, nothing."""
+    carry all of `labels` (None: none because of its labels). As it stands, nothing.
+
+    `holder` is the API key that it is granted to, which may also see what happens to its own
+    subscriptions; it is not stored.
+    """
 
     integration_ids: tuple[str, ...] = ()
     labels: dict[str, str] | None = None
+    holder: str | None = None
 
     def covers(self, integration_id: str, labels: Mapping[str, str]) -> bool:
         """Whether an integration with these labels is granted."""
@@ -34,8 +40,17 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
             labels.get(name) == value for name, value in (self.labels or {}).items()
         )
 
-    def shows(self, event_type: str, integration_id: str, labels: Mapping[str, str]) -> bool:
-        """Whether an event may be seen. Those about the service itself never are."""
+    def shows(
+        self,
+        event_type: str,
+        integration_id: str,
+        labels: Mapping[str, str],
+        owner: str | None = None,
+    ) -> bool:
+        """Whether an event may be seen; `owner` is that of the subscription that it is about.
+        What is about the service itself otherwise never is."""
+        if event_type.startswith(SUBSCRIPTION_EVENT_PREFIX):
+            return owner is not None and owner == self.holder
         return event_type.startswith(COURSE_EVENT_PREFIX) and self.covers(integration_id, labels)
 
 
@@ -56,6 +71,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: int
     expires_at: int | None = None
     grant: Grant | None = None
+
+    @property
+    def sight(self) -> Grant | None:
+        """The grant as one that knows whose it is."""
+        return None if self.grant is None else msgspec.structs.replace(self.grant, holder=self.id)
 
     def is_valid(self, now_ms: int) -> bool:
         """Whether it still opens anything."""

@@ -9,9 +9,17 @@ from typing import Literal
 
 import msgspec
 
-from service.domain.access import Grant
+from service.domain.access import SUBSCRIPTION_EVENT_PREFIX, Grant
 from service.domain.identifiers import position_ms
-from service.domain.subscriptions import Format, Matcher, Payload, Rendering, Subscription
+from service.domain.lane import order_key
+from service.domain.subscriptions import (
+    Format,
+    Matcher,
+    Payload,
+    Rendering,
+    Subject,
+    Subscription,
+)
 
 SCHEMA_VERSION = 1
 MAX_BODY_BYTES = 262_144  # a larger body goes without its course
@@ -84,6 +92,8 @@ class _Facts(msgspec.Struct, frozen=True):
 
     labels: dict[str, str] = {}
     changed: tuple[str, ...] = ()
+    subscription_id: str | None = None
+    owner: str | None = None
 
 
 class Selection:
@@ -101,6 +111,7 @@ class Selection:
             integration_id=event.integration_id,
             labels=facts.labels,
             changed=facts.changed,
+            about=_subject(event.type, facts),
         )
         return bool(wanted) and is_shown(event, self._grant)
 
@@ -164,8 +175,31 @@ def is_shown(event: StoredEvent | EventHead, grant: Grant | None) -> bool:
     does."""
     if grant is None:
         return True
+    if event.type.startswith(SUBSCRIPTION_EVENT_PREFIX):
+        return grant.shows(event.type, "", {}, _decode_part(event.facts).owner)
     labels = _decode_part(event.facts).labels if grant.labels else {}
     return grant.shows(event.type, event.integration_id, labels)
+
+
+def subject_of(event: StoredEvent | EventHead) -> Subject | None:
+    """The subscription that an event is about, None if it is about none."""
+    if not event.type.startswith(SUBSCRIPTION_EVENT_PREFIX):
+        return None
+    return _subject(event.type, _decode_part(event.facts))
+
+
+def order_key_of(event: StoredEvent | EventHead) -> str:
+    """What an event is ordered by on its lanes."""
+    subject = subject_of(event)
+    if subject is not None:
+        return subject.subscription_id
+    return order_key(event.integration_id, event.course_id)
+
+
+def _subject(event_type: str, facts: _Facts) -> Subject | None:
+    if not event_type.startswith(SUBSCRIPTION_EVENT_PREFIX) or facts.subscription_id is None:
+        return None
+    return Subject(facts.subscription_id, facts.owner)
 
 
 @lru_cache(maxsize=1024)  # events committed together share their time
@@ -227,8 +261,13 @@ def _enclose(event: StoredEvent, data: CourseData | msgspec.Raw, wanted: Format)
     timestamp = rfc3339(position_ms(event.position))
     if wanted is Format.STANDARD:
         return _encode(Envelope(type=event.type, timestamp=timestamp, data=data))
-    # The path of the integration in the API, or of the API where the event is about the service.
-    source = f"/v1/integrations/{event.integration_id}" if event.integration_id else "/v1"
+    # The path in the API of what the event is about, or of the API itself.
+    subject = subject_of(event)
+    source = "/v1"
+    if subject is not None:
+        source = f"/v1/subscriptions/{subject.subscription_id}"
+    elif event.integration_id:
+        source = f"/v1/integrations/{event.integration_id}"
     return _encode(
         CloudEvent(
             id=event.id,

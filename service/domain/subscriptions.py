@@ -8,13 +8,26 @@ from typing import Literal
 
 import msgspec
 
-from service.domain.access import NOTHING, ApiKey
+from service.domain.access import NOTHING, SUBSCRIPTION_EVENT_PREFIX, ApiKey
 from service.domain.retry import DEFAULT_SCHEDULE
 from service.domain.signing import Signature
 
 COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
-OPERATIONAL_EVENT_TYPES = ("integration.baseline_completed", "integration.review_required")
+OPERATIONAL_EVENT_TYPES = (
+    "integration.baseline_completed",
+    "integration.epoch_started",
+    "integration.error",
+    "integration.recovered",
+    "integration.review_required",
+    "subscription.deliveries_dead",
+    "subscription.disabled",
+    "subscription.parked",
+    "subscription.recovered",
+)
 EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
+OWNERS_EVENT_TYPES = COURSE_EVENT_TYPES + tuple(  # what the subscriptions of an API key may name
+    name for name in OPERATIONAL_EVENT_TYPES if name.startswith(SUBSCRIPTION_EVENT_PREFIX)
+)
 
 
 class Payload(StrEnum):
@@ -127,6 +140,13 @@ class Lane(msgspec.Struct, frozen=True):
     active: bool = True
 
 
+class Subject(msgspec.Struct, frozen=True):
+    """The subscription that an operational event is about, and whose it is."""
+
+    subscription_id: str
+    owner: str | None
+
+
 class Matcher:
     """A snapshot of all subscriptions and of the API keys that own some, asked once per event.
 
@@ -144,7 +164,7 @@ class Matcher:
         self.version = version
         self._subscriptions = tuple(subscriptions)
         valid = [key for key in api_keys if key.is_valid(now_ms)]
-        self._grants = {key.id: key.grant or NOTHING for key in valid}
+        self._grants = {key.id: key.sight or NOTHING for key in valid}
         self._expires_at = min((key.expires_at for key in valid if key.expires_at), default=None)
         self._narrowed: dict[
             tuple[str, str, frozenset[tuple[str, str]]],
@@ -162,18 +182,24 @@ class Matcher:
         integration_id: str,
         labels: Mapping[str, str],
         changed: Iterable[str],
+        about: Subject | None = None,
     ) -> tuple[Lane, ...]:
-        """The lanes that one event goes to."""
+        """The lanes that one event goes to. What is `about` a subscription is of no integration,
+        so filters by that do not concern it, and never goes to that subscription itself."""
+        if about is not None:
+            return tuple(
+                _lane_of(subscription)
+                for subscription in self._subscriptions
+                if subscription.id != about.subscription_id
+                and event_type in (subscription.event_types or ())
+                and self._may_get(subscription, event_type, "", {}, about.owner)
+            )
         key = (integration_id, event_type, frozenset(labels.items()))
         candidates = self._narrowed.get(key)
         if candidates is None:
             candidates = self._narrowed[key] = tuple(
                 (
-                    Lane(
-                        subscription.id,
-                        subscription.rendering,
-                        state_of(subscription) is SubscriptionState.ACTIVE,
-                    ),
+                    _lane_of(subscription),
                     frozenset(subscription.changed) if subscription.changed is not None else None,
                 )
                 for subscription in self._subscriptions
@@ -191,11 +217,17 @@ class Matcher:
         event_type: str,
         integration_id: str,
         labels: Mapping[str, str],
+        owner: str | None = None,
     ) -> bool:
         if subscription.owner is None:
             return True
         grant = self._grants.get(subscription.owner, NOTHING)
-        return grant.shows(event_type, integration_id, labels)
+        return grant.shows(event_type, integration_id, labels, owner)
+
+
+def _lane_of(subscription: Subscription) -> Lane:
+    active = state_of(subscription) is SubscriptionState.ACTIVE
+    return Lane(subscription.id, subscription.rendering, active)
 
 
 def _wants(

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from service.domain.access import Grant
 from service.domain.errors import ConflictError
-from service.domain.events import Selection
-from service.domain.lane import order_key
+from service.domain.events import Selection, order_key_of
 from service.domain.subscriptions import Subscription
 from service.storage import keys
+from service.storage.announcing import RENDERINGS
 from service.storage.event_log import EventLog
-from service.storage.lanes import RENDERINGS
 from service.storage.scripts import load
 from service.storage.subscriptions import SubscriptionStore
 
@@ -71,7 +70,7 @@ class Backlog:
                 for event in wanted:
                     arguments += [
                         event.position,
-                        order_key(event.integration_id, event.course_id),
+                        order_key_of(event),
                         RENDERINGS[subscription.rendering],
                     ]
                 await self._fill(keys=[keys.lane(subscription.id)], args=arguments)

@@ -22,10 +22,10 @@ from service.domain.sifting import Mark
 from service.domain.subscriptions import Lane
 from service.domain.walking import Glimpse
 from service.storage import keys
+from service.storage.announcing import LaneTable
 from service.storage.counters import Counters, flatten
 from service.storage.hashes import read_field
 from service.storage.ids import event_suffixes
-from service.storage.lanes import RENDERINGS
 from service.storage.leases import Lease
 from service.storage.scans import ScanPlace, cut_page
 from service.storage.scripts import load
@@ -99,35 +99,6 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int | None = None
     last_event_id: str | None = None
     quarantine_reason: str | None = None
-
-
-class LaneTable:
-    """The lanes that one script call names, numbered from 1."""
-
-    def __init__(self) -> None:
-        self._index: dict[str, int] = {}
-        self._wakeable: list[str] = []
-
-    def targets(self, lanes: Sequence[Lane]) -> str:
-        """How a script is told the lanes of one event."""
-        named = []
-        for lane in lanes:
-            index = self._index.get(lane.subscription_id)
-            if index is None:
-                index = self._index[lane.subscription_id] = len(self._index) + 1
-                self._wakeable.append("1" if lane.active else "0")
-            named.append(f"{index}{RENDERINGS[lane.rendering]}")
-        return ",".join(named)
-
-    def keys(self) -> list[str]:
-        """The lanes' keys, in their numbering."""
-        return [keys.lane(subscription_id) for subscription_id in self._index]
-
-    def arguments(self) -> list[str]:
-        """Each lane's id and whether it may be woken."""
-        return [
-            argument for pair in zip(self._index, self._wakeable, strict=True) for argument in pair
-        ]
 
 
 def raise_for_status(status: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service.domain.announcements import of_epoch
 from service.domain.errors import (
     ConflictError,
     CredentialInUseError,
@@ -15,10 +16,13 @@ from service.domain.errors import (
 )
 from service.domain.integrations import Credential, Integration
 from service.storage import keys
+from service.storage.announcing import LaneTable, Notices
+from service.storage.counters import Counters
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
 from service.storage.index import IndexPosition, all_ids, page_of_ids
 from service.storage.integrations import upstream_identity, walk_id_of
+from service.storage.matchers import Matchers
 from service.storage.scripts import load
 from service.storage.sealing import Sealer, owner_of_api_key
 
@@ -56,8 +60,12 @@ class _User(msgspec.Struct, frozen=True, kw_only=True):
 class CredentialStore:
     """Stores credentials."""
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(
+        self, redis: Redis, sealer: Sealer, matchers: Matchers, counters: Counters
+    ) -> None:
         self._redis = redis
+        self._matchers = matchers
+        self._counters = counters
         self._sealer = sealer
         self._edit = load(redis, "edit_credential")
         self._delete = load(redis, "delete_credential")
@@ -119,6 +127,7 @@ class CredentialStore:
         another key makes each of them be walked at once. Raises NotFoundError, or
         IntegrationExistsError if one of them would meet another on the same upstream.
         """
+        fresh = False
         for _ in range(_EDITS_TRIED):
             record = await self._record(credential_id)
             before = _decode(record)
@@ -126,20 +135,38 @@ class CredentialStore:
             moved = after.base_url != before.base_url
             concerned = moved or api_key is not None
             users = await self._users(credential_id) if concerned else []
+            epochs = [new_id("ep") if moved else "" for _ in users]
+            told = [
+                of_epoch(user.integration, begins, user.epoch.decode(), "upstream")
+                for user, begins in zip(users, epochs, strict=True)
+                if begins
+            ]
+            notices = Notices(await self._matchers.current(fresh=fresh), told)
+            lanes = LaneTable()
+            announced = notices.arguments(lanes)
             script_keys = [
                 keys.credential(credential_id),
                 keys.UPSTREAMS,
                 keys.due("walks"),
                 keys.claimed("walks"),
                 keys.TOTALS,
+                keys.EVENTS,
+                keys.SUBSCRIPTIONS_VERSION,
+                await self._counters.key(),
+                keys.due("lanes"),
+                keys.claimed("lanes"),
             ]
             args: list[str | int | bytes] = [
                 record,
                 msgspec.json.encode(after),
                 b"" if api_key is None else self._seal(credential_id, api_key),
                 len(users) if concerned else "",
+                len(users),
+                notices.matcher.version,
+                len(lanes.keys()),
+                len(told),
             ]
-            for user in users:
+            for user, begins in zip(users, epochs, strict=True):
                 integration, epoch = user.integration, user.epoch.decode()
                 script_keys += [
                     keys.integration(integration.id),
@@ -149,12 +176,15 @@ class CredentialStore:
                     integration.id,
                     user.record,
                     user.epoch,
-                    new_id("ep") if moved else "",
+                    begins,
                     upstream_identity(before.base_url, integration.upstream_id),
                     upstream_identity(after.base_url, integration.upstream_id),
                     "0" if integration.paused else "1",
                 ]
+            script_keys += lanes.keys()
+            args += [*lanes.arguments(), *announced]
             status, *existing = await self._edit(keys=script_keys, args=args)
+            fresh = status == b"SUBSCRIPTIONS"
             if status == b"EXISTS":
                 raise IntegrationExistsError(existing[0].decode())
             if status == b"OK":

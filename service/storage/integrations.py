@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
+from service.domain.announcements import of_epoch
 from service.domain.errors import ConflictError, IntegrationExistsError, NotFoundError
 from service.domain.integrations import (
     Credential,
@@ -19,9 +20,12 @@ from service.domain.integrations import (
 )
 from service.domain.walking import WalkProgress
 from service.storage import keys
+from service.storage.announcing import LaneTable, Notices
+from service.storage.counters import Counters
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
 from service.storage.index import IndexPosition, page_of_ids
+from service.storage.matchers import Matchers
 from service.storage.scripts import load
 
 if TYPE_CHECKING:
@@ -52,8 +56,10 @@ def walk_id_of(progress: bytes | None) -> str:
 class IntegrationStore:
     """Stores integrations."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, matchers: Matchers, counters: Counters) -> None:
         self._redis = redis
+        self._matchers = matchers
+        self._counters = counters
         self._register = load(redis, "register_integration")
         self._edit = load(redis, "edit_integration")
         self._delete = load(redis, "delete_integration")
@@ -124,6 +130,7 @@ class IntegrationStore:
         begins a new epoch; so does another `baseline` before the baseline is complete, because
         half of one cannot be reported. Raises NotFoundError, IntegrationExistsError.
         """
+        fresh = False
         for _ in range(_EDITS_TRIED):
             record, epoch, walk_id = await self._record(integration_id)
             before = _decode(record)
@@ -133,6 +140,11 @@ class IntegrationStore:
             old_upstream = upstream_identity(old_credential.base_url, before.upstream_id)
             new_upstream = upstream_identity(new_credential.base_url, after.upstream_id)
             moved = new_upstream != old_upstream
+            begins = new_id("ep") if moved or after.baseline is not before.baseline else ""
+            told = [of_epoch(after, begins, epoch, "upstream" if moved else "baseline")]
+            notices = Notices(await self._matchers.current(fresh=fresh), told if begins else [])
+            lanes = LaneTable()
+            announced = notices.arguments(lanes)
             status, *existing = await self._edit(
                 keys=[
                     keys.integration(integration_id),
@@ -145,21 +157,33 @@ class IntegrationStore:
                     keys.completed("delta"),
                     keys.completed("sweep"),
                     *keys.of_epoch(integration_id, epoch, walk_id),
+                    keys.EVENTS,
+                    keys.SUBSCRIPTIONS_VERSION,
+                    await self._counters.key(),
+                    keys.due("lanes"),
+                    keys.claimed("lanes"),
+                    *lanes.keys(),
                 ],
                 args=[
                     integration_id,
                     record,
                     _encode(after),
                     epoch,
-                    new_id("ep") if moved or after.baseline is not before.baseline else "",
+                    begins,
                     old_upstream,
                     new_upstream,
                     old_record,
                     new_record,
                     _place_in_schedule(before, after),
                     "0" if moved else "1",
+                    notices.matcher.version,
+                    len(lanes.keys()),
+                    len(notices.announcements),
+                    *lanes.arguments(),
+                    *announced,
                 ],
             )
+            fresh = status == b"SUBSCRIPTIONS"
             if status == b"EXISTS":
                 raise IntegrationExistsError(existing[0].decode())
             if status == b"OK":

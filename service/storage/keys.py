@@ -155,6 +155,12 @@ def lane_dead_facts(subscription_id: str) -> str:
     return f"cw:lane:{subscription_id}:dead:facts"
 
 
+def lane_untold(subscription_id: str) -> str:
+    """Hash: what has died and was not announced yet: `for:<reason>` how many deliveries, `first`
+    and `last` (ms) when their events happened. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:untold"
+
+
 def replays(subscription_id: str) -> str:
     """Zset: replay id -> created ms: all that have not ended and the latest that have. Deleted
     with the subscription."""

@@ -15,8 +15,9 @@ from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
 from service.domain.network import WINDOW_MS
 from service.domain.rate import Bucket
-from service.domain.subscriptions import Rendering, Subscription
+from service.domain.subscriptions import Subscription
 from service.storage import keys
+from service.storage.announcing import RENDERINGS, LaneTable, Notices
 from service.storage.counters import Counters, field, flatten
 from service.storage.hashes import read_fields
 from service.storage.ids import new_token
@@ -27,12 +28,6 @@ from service.storage.streams import StreamEntry, read_stream_back
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-RENDERINGS: dict[Rendering, str] = {  # one letter each, for every entry of a lane carries it
-    Rendering.FULL: "f",
-    Rendering.THIN: "t",
-    Rendering.FULL_CLOUDEVENT: "c",
-    Rendering.THIN_CLOUDEVENT: "d",
-}
 _BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
 EXPIRED = "the event is older than the retention"
 NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
@@ -289,13 +284,17 @@ class Lanes:
         recorded: Sequence[Recorded],
         increments: Counter[str],
         change: LaneChange,
+        notices: Notices | None = None,
     ) -> Standing:
-        """Records attempts under a lease.
+        """Records attempts under a lease, and announces what becomes of the lane by them.
 
         Raises LeaseLostError if the lease is not ours, StaleSubscriptionsError if the
-        subscription that is to be disabled was edited; then nothing was written.
+        subscription that is to be disabled was edited, or others were since the snapshot of
+        `notices`; then nothing was written.
         """
         subscription_id = lease.owned_id
+        lanes = LaneTable()
+        announced = [] if notices is None else notices.arguments(lanes)
         breaker, bucket = change.breaker, change.bucket
         parked = breaker is not None and breaker.parked and not change.disabled
         arguments: list[str | int | bytes] = [
@@ -312,7 +311,12 @@ class Lanes:
             change.as_read,
             change.disabled,
             keys.replay(subscription_id, ""),
+            len(lanes.keys()),
+            0 if notices is None else len(notices.announcements),
+            "" if notices is None else notices.matcher.version,
             *flatten(increments),
+            *lanes.arguments(),
+            *announced,
         ]
         for one in recorded:
             entry = one.entry
@@ -347,10 +351,15 @@ class Lanes:
                 keys.replayed(subscription_id),
                 keys.replayed_retries(subscription_id),
                 keys.replayed_failing(subscription_id),
+                keys.lane_untold(subscription_id),
+                keys.EVENTS,
+                keys.due("lanes"),
+                keys.claimed("lanes"),
+                *lanes.keys(),
             ],
             args=arguments,
         )
-        if status == b"RECORD":
+        if status in (b"RECORD", b"SUBSCRIPTIONS"):
             raise StaleSubscriptionsError
         if status != b"OK":
             raise LeaseLostError

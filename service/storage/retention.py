@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from service.domain.identifiers import position_order
 from service.storage import keys
+from service.storage.counters import Counters, field
 from service.storage.lanes import EXPIRED
 from service.storage.scripts import load
 from service.storage.streams import read_stream, read_stream_back
@@ -19,8 +21,9 @@ _READ_AT_ONCE = 100  # events whose places are looked up in one command, with th
 class Retention:
     """Forgets old events, attempt records and dead deliveries."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
+        self._counters = counters
         self._trim_dead = load(redis, "trim_dead")
         self._trim_events = load(redis, "trim_log")
         self._trim_lane = load(redis, "trim_lane")
@@ -40,8 +43,7 @@ class Retention:
         """
         events = await self._trim_aged(events_before)
         events += await self._shrink_log(events_max_bytes)
-        oldest = await read_stream(self._redis, keys.EVENTS, None, 1)
-        log_begins = oldest[0][0].decode() if oldest else str(events_before)
+        log_begins = await self._log_begins(events_before)
         attempts = dead = expired = 0
         async for subscription_id, _ in self._redis.zscan_iter(keys.SUBSCRIPTIONS):
             name = cast("bytes", subscription_id).decode()
@@ -51,6 +53,15 @@ class Retention:
             )
             dead += await self._forget_dead(name, dead_before)
         return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
+
+    async def _log_begins(self, events_before: int) -> str:
+        """The first position that the log may still hold an event at."""
+        oldest = await read_stream(self._redis, keys.EVENTS, None, 1)
+        if oldest:
+            return oldest[0][0].decode()
+        trimmed = await self._redis.get(keys.EVENTS_TRIMMED)
+        milliseconds, counter = position_order(trimmed.decode()) if trimmed else (0, 0)
+        return max(f"{milliseconds}-{counter + 1}", f"{events_before}-0", key=position_order)
 
     async def _trim_aged(self, before: int) -> int:
         """Trims what is older than `before`, epoch ms."""
@@ -109,8 +120,15 @@ class Retention:
                     keys.TOTALS,
                     keys.lane_state(subscription_id),
                     keys.lane_dead_facts(subscription_id),
+                    keys.lane_untold(subscription_id),
+                    await self._counters.key(),
                 ],
-                args=[log_begins, _TRIMMED_AT_ONCE, EXPIRED],
+                args=[
+                    log_begins,
+                    _TRIMMED_AT_ONCE,
+                    EXPIRED,
+                    field("deliveries_total", state="dead"),
+                ],
             )
             expired += int(gone)
             if gone < _TRIMMED_AT_ONCE:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.access import ApiKey
+from service.domain.announcements import Announcement, When, of_subscription
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.signing import Signature, SigningSecret, make_secret
-from service.domain.subscriptions import Subscription, state_of
+from service.domain.subscriptions import Matcher, Subscription, state_of
 from service.storage import keys
+from service.storage.announcing import NOTICE_LENGTH, LaneTable, Notices
+from service.storage.counters import Counters
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_token
 from service.storage.index import IndexPosition, page_of_ids
@@ -41,9 +44,10 @@ def new_secret(signature: Signature = Signature.HMAC) -> str:
 class SubscriptionStore:
     """Stores subscriptions."""
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(self, redis: Redis, sealer: Sealer, counters: Counters) -> None:
         self._redis = redis
         self._sealer = sealer
+        self._counters = counters
         self._write = load(redis, "write_subscription")
         self._delete = load(redis, "delete_subscription")
         self._resume = load(redis, "resume_subscription")
@@ -172,6 +176,10 @@ class SubscriptionStore:
             after = msgspec.structs.replace(
                 before, paused=False, disabled_reason=None, updated_at=now
             )
+            version, subscriptions, api_keys = await self.all_for_matching()
+            matcher = Matcher(version, subscriptions, api_keys, now)
+            lanes = LaneTable()
+            announced = Notices(matcher, _resumed(before)).arguments(lanes)
             status = await self._resume(
                 keys=[
                     keys.subscription(subscription_id),
@@ -186,8 +194,21 @@ class SubscriptionStore:
                     keys.replayed(subscription_id),
                     keys.replayed_retries(subscription_id),
                     keys.replay_queue(subscription_id),
+                    keys.EVENTS,
+                    await self._counters.key(),
+                    *lanes.keys(),
                 ],
-                args=[subscription_id, record, _encode(after), new_token()],
+                args=[
+                    subscription_id,
+                    record,
+                    _encode(after),
+                    new_token(),
+                    version,
+                    len(lanes.keys()),
+                    len(announced) // NOTICE_LENGTH,
+                    *lanes.arguments(),
+                    *announced,
+                ],
             )
             if status == b"OK":
                 return after
@@ -256,6 +277,7 @@ class SubscriptionStore:
                 keys.lane_retries(subscription_id),
                 keys.lane_failing(subscription_id),
                 keys.lane_dead_facts(subscription_id),
+                keys.lane_untold(subscription_id),
                 keys.attempts(subscription_id),
                 keys.replayed(subscription_id),
                 keys.replayed_retries(subscription_id),
@@ -311,6 +333,17 @@ class SubscriptionStore:
         self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]
     ) -> bytes:
         return self._sealer.seal(_encode(content), owner_in_subscription(subscription_id, name))
+
+
+def _resumed(before: Subscription) -> list[Announcement]:
+    """What a resume tells, of a lane that was parked and of a subscription that was disabled."""
+    ends = [(When.UNPARKED, "parked")]
+    if before.disabled_reason is not None:
+        ends.append((When.ENABLED, "disabled"))
+    return [
+        of_subscription(before, "subscription.recovered", {"was": was, "by": "resume"}, when)
+        for when, was in ends
+    ]
 
 
 def _not_found(subscription_id: str) -> NotFoundError:

@@ -10,9 +10,9 @@ import msgspec
 
 from service.domain.integrations import Problem, WalkRecord
 from service.storage import keys
-from service.storage.catalogue import LaneTable, NewEvent, raise_for_status
+from service.storage.announcing import LaneTable, Notices
+from service.storage.catalogue import raise_for_status
 from service.storage.counters import Counters, flatten
-from service.storage.ids import event_suffixes
 from service.storage.leases import Lease
 from service.storage.scripts import load
 
@@ -47,10 +47,10 @@ class Walks:
         queued: str | None,
         fields: Mapping[str, str | int | bytes],
         increments: Counter[str],
-        event: NewEvent | None = None,
-        subscriptions_version: int = 0,
-    ) -> None:
-        """Gives the integration back, due in `wait_ms`, with `fields` set in it.
+        notices: Notices | None = None,
+    ) -> int:
+        """Gives the integration back, due in `wait_ms`, with `fields` set in it; returns how
+        many lanes were woken by what was announced.
 
         `queued` is the id of the walk that was queued when the turn began.
 
@@ -60,10 +60,9 @@ class Walks:
         """
         integration_id = lease.owned_id
         lanes = LaneTable()
-        targets = lanes.targets(event.lanes) if event is not None else ""
-        suffix = event_suffixes(1)[0] if event is not None else ""
+        announced = [] if notices is None else notices.arguments(lanes)
         pairs = [item for pair in {**fields, **_attention(fields)}.items() for item in pair]
-        status, *_ = await self._finish(
+        status, *woken = await self._finish(
             keys=[
                 lease.key,
                 keys.integration(integration_id),
@@ -91,11 +90,8 @@ class Walks:
                 record.id,
                 msgspec.json.encode(record) if over else "",
                 "1" if over else "0",
-                subscriptions_version,
-                event.type if event is not None else "",
-                suffix,
-                event.facts if event is not None else b"",
-                targets,
+                "" if notices is None else notices.matcher.version,
+                0 if notices is None else len(notices.announcements),
                 len(lanes.keys()),
                 len(increments),
                 progress,
@@ -104,10 +100,12 @@ class Walks:
                 "1" if record.state == "completed" else "0",
                 *lanes.arguments(),
                 *flatten(increments),
+                *announced,
                 *pairs,
             ],
         )
         raise_for_status(status)
+        return int(woken[0])
 
 
 def _attention(fields: Mapping[str, str | int | bytes]) -> dict[str, str]:

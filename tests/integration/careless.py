@@ -212,7 +212,7 @@ def _register_anew_on_edits(patch: Patch) -> None:
 
     async def update_users(self, credential_id, change, api_key=None):
         credential = await update_credential(self, credential_id, change, api_key)
-        store = IntegrationStore(self._redis)
+        store = IntegrationStore(self._redis, self._matchers, self._counters)
         for user in await self._users(credential_id):
             await update(store, user.integration.id, lambda integration: integration)
         return credential

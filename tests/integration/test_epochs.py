@@ -14,6 +14,7 @@ from tests.integration.conftest import new_credential
 from tests.integration.scripted import page, says
 
 BASELINE_COMPLETED = "integration.baseline_completed"
+EPOCH_STARTED = "integration.epoch_started"
 OTHER = "workday:other"
 OF_AN_EPOCH = ("catalogue", "quarantine", "held", "review", "decided", "seen", "waiting")
 
@@ -219,7 +220,11 @@ async def test_another_upstream_begins_a_new_epoch_with_a_baseline_of_its_own(
     ]
     assert said[1]["records"] == 40
     created = 640 if baseline is Baseline.EMIT else 0
-    assert types(events) - Counter({BASELINE_COMPLETED: 2}) == Counter({"course.created": created})
+    operational = Counter({BASELINE_COMPLETED: 2, EPOCH_STARTED: 1})
+    assert types(events) - operational == Counter({"course.created": created})
+    (begun,) = [msgspec.json.decode(one.facts) for one in events if one.type == EPOCH_STARTED]
+    assert (begun["epoch"], begun["previous_epoch"]) == (state.epoch, before.epoch)
+    assert (begun["reason"], begun["baseline"]) == ("upstream", baseline)
 
 
 @pytest.mark.parametrize("move", MOVES)
@@ -280,7 +285,7 @@ async def test_a_walk_under_way_goes_with_its_epoch(
     assert await kept(integration) == set()
     await integration.turn()
     assert (await integration.state()).course_count == 40
-    assert types(await integration.events()) == {BASELINE_COMPLETED: 2}
+    assert types(await integration.events()) == {BASELINE_COMPLETED: 2, EPOCH_STARTED: 1}
 
 
 @pytest.mark.parametrize("move", MOVES)
@@ -303,13 +308,17 @@ async def test_a_worker_that_is_at_it_commits_nothing_into_the_next_epoch(
     upstream.fetch_page = move_before_the_second_page
     await integration.turn()
     assert fetched == 2
-    assert types(await integration.events()) == {"course.created": 250}
+    assert types(await integration.events()) == {"course.created": 250, EPOCH_STARTED: 1}
     assert await kept(integration) == set()
     assert await integration.due_in() <= 0
 
     await integration.turn()
 
-    assert types(await integration.events()) == {"course.created": 290, BASELINE_COMPLETED: 1}
+    assert types(await integration.events()) == {
+        "course.created": 290,
+        BASELINE_COMPLETED: 1,
+        EPOCH_STARTED: 1,
+    }
     assert (await totals(integration))["courses"] == 40
 
 
@@ -322,7 +331,7 @@ async def test_there_and_back_again_is_two_epochs(register, sandbox, other_upstr
     await integration.turn()
     assert (await integration.state()).epoch != first
     assert (await integration.state()).course_count == 600
-    assert types(await integration.events()) == {BASELINE_COMPLETED: 2}
+    assert types(await integration.events()) == {BASELINE_COMPLETED: 2, EPOCH_STARTED: 2}
 
 
 # --- another baseline -----------------------------------------------------------------------
@@ -342,8 +351,10 @@ async def test_a_baseline_edited_before_it_is_complete_starts_again_and_emits_al
     assert await kept(integration) == set()
     await integration.turn()
     events = await integration.events()
-    assert types(events) == {"course.created": 600, BASELINE_COMPLETED: 1}
+    assert types(events) == {"course.created": 600, BASELINE_COMPLETED: 1, EPOCH_STARTED: 1}
     assert len({one.course_id for one in events}) == 601
+    (begun,) = [msgspec.json.decode(one.facts) for one in events if one.type == EPOCH_STARTED]
+    assert (begun["reason"], begun["baseline"]) == ("baseline", "emit")
     assert all(b'"initial":true' in one.facts for one in events if one.type == "course.created")
     assert (await totals(integration))["courses"] == 600
 
@@ -360,7 +371,11 @@ async def test_a_baseline_edited_under_a_worker_starts_again_too(register, sandb
     context.services.catalogue.read = edit_then_read
     await integration.turn()
     await integration.turn()
-    assert types(await integration.events()) == {"course.created": 600, BASELINE_COMPLETED: 1}
+    assert types(await integration.events()) == {
+        "course.created": 600,
+        BASELINE_COMPLETED: 1,
+        EPOCH_STARTED: 1,
+    }
 
 
 async def test_another_edit_along_with_the_same_baseline_does_not_start_it_again(

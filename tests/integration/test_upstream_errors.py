@@ -8,15 +8,19 @@ import json
 import tracemalloc
 from collections import Counter
 
+import msgspec
 import pytest
 
 from service.clock import now_ms
+from service.domain.events import rfc3339
 from service.domain.integrations import Baseline
 from service.storage import keys
 from tests.integration.conftest import new_integration
 from tests.integration.scripted import course, page, refuses, resets, says
 
 BASELINE_COMPLETED = "integration.baseline_completed"
+ERROR = "integration.error"
+RECOVERED = "integration.recovered"
 HALF_HOUR, DAY = 1_800, 86_400
 
 
@@ -33,10 +37,11 @@ async def baselined(register):
 
 
 async def unmoved(integration, before) -> None:
-    """Nothing was taken from the failure."""
+    """Nothing was taken from the failure, which is told where a person must act."""
     state = await integration.state()
     assert (state.watermark, state.course_count) == (before.watermark, before.course_count)
-    assert types(await integration.events()) == {BASELINE_COMPLETED: 1}
+    told = {ERROR: 1} if state.problem is not None and state.problem.attention else {}
+    assert types(await integration.events()) == {BASELINE_COMPLETED: 1, **told}
 
 
 async def recovers(integration, sandbox) -> None:
@@ -107,6 +112,15 @@ async def test_what_needs_a_person_is_an_error_that_is_probed_slowly(
     assert (await baselined.state()).problem.since == since
     assert (await baselined.state()).failures == 2
     await recovers(baselined, sandbox)
+    told = [
+        (one.type, msgspec.json.decode(one.facts))
+        for one in await baselined.events()
+        if one.type in (ERROR, RECOVERED)
+    ]
+    assert [name for name, _ in told] == [ERROR, RECOVERED]
+    assert all(said["code"] == shown.error.code for _, said in told)
+    assert all(said["since"] == rfc3339(since) for _, said in told)
+    assert told[0][1]["message"] == shown.error.message
 
 
 async def test_a_walk_asked_for_probes_at_once_though_the_next_probe_is_far_away(

@@ -19,8 +19,10 @@ from service.domain.signing import SigningSecret
 from service.domain.subscriptions import Subscription
 from service.domain.walking import begin
 from service.storage import keys
+from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
 from service.storage.integrations import IntegrationStore
+from service.storage.matchers import Matchers
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore, new_secret
 
@@ -70,21 +72,27 @@ def sealer() -> Sealer:
     return Sealer([b"k" * 32])
 
 
+def announcing(redis, sealer) -> tuple[Matchers, Counters]:
+    """What a store needs in order to announce what it changes."""
+    counters = Counters(redis)
+    return Matchers(SubscriptionStore(redis, sealer, counters)), counters
+
+
 @pytest.fixture
 async def credentials(redis, sealer) -> CredentialStore:
-    store = CredentialStore(redis, sealer)
+    store = CredentialStore(redis, sealer, *announcing(redis, sealer))
     await store.create(a_credential("a"), "key-a")
     return store
 
 
 @pytest.fixture
-def integrations(redis, credentials) -> IntegrationStore:
-    return IntegrationStore(redis)
+def integrations(redis, sealer, credentials) -> IntegrationStore:
+    return IntegrationStore(redis, *announcing(redis, sealer))
 
 
 @pytest.fixture
 def subscriptions(redis, sealer) -> SubscriptionStore:
-    return SubscriptionStore(redis, sealer)
+    return SubscriptionStore(redis, sealer, Counters(redis))
 
 
 async def walked(redis, integration_id: str, epoch: str) -> None:

@@ -12,3 +12,18 @@ local function unlist_dead(dead, facts, position)
   redis.call('HDEL', facts, position)
   return redis.call('ZREM', dead, position)
 end
+
+-- Notes a delivery that has died, to be announced with others. What is about a subscription itself
+-- is left out, or two that tell each other of their troubles would never come to an end.
+local function note_dead(untold, position, order_key, reason)
+  if string.sub(order_key, 1, 4) == 'sub_' then return end
+  redis.call('HINCRBY', untold, 'for:' .. reason, 1)
+  local ms = tonumber(string.match(position, '^%d+'))
+  local known = redis.call('HMGET', untold, 'first', 'last')
+  if not known[1] or ms < tonumber(known[1]) then
+    redis.call('HSET', untold, 'first', string.format('%.0f', ms))
+  end
+  if not known[2] or ms > tonumber(known[2]) then
+    redis.call('HSET', untold, 'last', string.format('%.0f', ms))
+  end
+end

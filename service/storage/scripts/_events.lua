@@ -13,12 +13,6 @@ local function base32(number, length)
   return text
 end
 
--- Redis time in ms
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 -- Appends one event; returns its position and the 26 characters of its id.
 local function append_event(log, event)
   local position = redis.call('XADD', log, '*', 't', event.type, 'i', event.integration,

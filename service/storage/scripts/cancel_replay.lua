@@ -1,3 +1,4 @@
+-- include _clock
 -- include _subscriptions
 -- Ends a replay and takes back what of it has not been delivered. A sender at work finds out from
 -- `emptied`. Begins with a removal, so that it still runs when Redis is at its memory limit.

@@ -1,3 +1,4 @@
+-- include _clock
 -- include _events
 -- include _states
 -- Commits one part of a walk: fingerprints, their events, the lanes, the counters and the

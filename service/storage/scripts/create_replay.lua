@@ -1,3 +1,4 @@
+-- include _clock
 -- include _subscriptions
 -- Stores a replay and queues it, or puts the one event that it is of at the end of what is being
 -- replayed. The oldest that have ended are forgotten beyond a number.

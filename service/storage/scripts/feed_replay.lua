@@ -1,3 +1,4 @@
+-- include _clock
 -- include _subscriptions
 -- include _replays
 -- Puts the next part of a replay behind what is being replayed, together with how far it has come,

@@ -1,3 +1,6 @@
+-- include _clock
+-- include _events
+-- include _announcing
 -- include _subscriptions
 -- include _dead
 -- include _replays
@@ -9,23 +12,31 @@
 -- KEYS  1 lease  2 lane  3 retries  4 failing  5 dead  6 attempts  7 totals  8 counters
 --       9 lane state  10 subscription  11 subscriptions version  12 receivers unreachable
 --       13 receivers reached  14 dead facts  15 replayed  16 replayed retries
---       17 replayed failing
+--       17 replayed failing  18 untold  19 events  20 due lanes  21 claimed lanes
+--       22.. the lanes that announcements go to
 -- ARGV  1 lease token  2 lease ms  3 most attempt records kept  4 number of counters
 --       5 `resumed` as read  6 breaker JSON, '' to leave it  7 parked ms or ''  8 bucket JSON or ''
 --       9 '1' to bring all retries forward  10 receiver that was reached or ''
 --       11 subscription's record as read, '' unless it is to be disabled  12 its new record
---       13 what precedes the id in a replay's key
+--       13 what precedes the id in a replay's key  14 number of lanes
+--       15 number of announcements  16 subscriptions version that they were matched with
 --       then per counter: field, increment
+--       then per lane: id, '1' if it may be woken
+--       then per announcement 7, as in _announcing; changes are 'parked', 'unparked', 'disabled'
 --       then per attempt 8: order key, place on the lane or among what is replayed, 'S' (delivered), 'R' (retry) or 'D' (dead),
 --       "position attempts sent rendering" as `failing` keeps it, ms until the next attempt or
 --       the reason it is dead, record JSON, position in the log, replay id ('' on the live lane)
--- Result {'OK', `resumed`, `emptied`, subscriptions version}, {'LEASE'} or {'RECORD'} (the
---        subscription was edited: read it again)
+-- Result {'OK', `resumed`, `emptied`, subscriptions version}, {'LEASE'}, {'RECORD'} (the
+--        subscription was edited: read it again) or {'SUBSCRIPTIONS'}
 local ATTEMPT = 8
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
 if ARGV[11] ~= '' and redis.call('HGET', KEYS[10], 'record') ~= ARGV[11] then return {'RECORD'} end
-local counters = tonumber(ARGV[4])
-local first = 14 + 2 * counters
+local counters, lanes, notices = tonumber(ARGV[4]), tonumber(ARGV[14]), tonumber(ARGV[15])
+if notices > 0 and (redis.call('GET', KEYS[11]) or '0') ~= ARGV[16] then
+  return {'SUBSCRIPTIONS'}
+end
+local first_notice = 17 + 2 * counters + 2 * lanes
+local first = first_notice + NOTICE * notices
 if (#ARGV - first + 1) % ATTEMPT ~= 0 then
   return redis.error_reply('record_attempts: wrong number of arguments')
 end
@@ -67,6 +78,7 @@ for at = first, #ARGV, ATTEMPT do
       local attempts, rendering = string.match(ARGV[at + 3], '^%S+ (%d+) %d+ (%a)')
       dead = dead + list_dead(
         KEYS[5], KEYS[14], position, now, attempts, rendering, key, ARGV[at + 4])
+      note_dead(KEYS[18], position, key, ARGV[at + 4])
     end
   end
   if news then
@@ -78,18 +90,19 @@ for at = first, #ARGV, ATTEMPT do
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
+local happened = {}
 local resumed = redis.call('HGET', KEYS[9], 'resumed') or ''
 if moved > 0 and ARGV[6] ~= '' and resumed == ARGV[5] then
   -- What a resume has cleared meanwhile stays cleared: its sender begins anew.
   redis.call('HSET', KEYS[9], 'breaker', ARGV[6])
   if ARGV[7] == '' then
-    redis.call('HDEL', KEYS[9], 'parked')
+    happened.unparked = redis.call('HDEL', KEYS[9], 'parked') == 1 and ARGV[11] == ''
   else
-    redis.call('HSET', KEYS[9], 'parked', ARGV[7])
+    happened.parked = redis.call('HSET', KEYS[9], 'parked', ARGV[7]) == 1
   end
   if ARGV[11] ~= '' then
     redis.call('HSET', KEYS[10], 'record', ARGV[12])
-    redis.call('HSET', KEYS[9], 'disabled', string.format('%.0f', now))
+    happened.disabled = redis.call('HSET', KEYS[9], 'disabled', string.format('%.0f', now)) == 1
     bump_version(KEYS[11])
   end
   count_lane(KEYS[9], KEYS[7])
@@ -109,9 +122,14 @@ if settled ~= 0 then redis.call('HINCRBY', KEYS[7], 'pending', -settled) end
 if dead ~= 0 then redis.call('HINCRBY', KEYS[7], 'dead', dead) end
 if moved > 0 and counters > 0 then
   for counter = 1, counters do
-    redis.call('HINCRBY', KEYS[8], ARGV[12 + 2 * counter], ARGV[13 + 2 * counter])
+    redis.call('HINCRBY', KEYS[8], ARGV[15 + 2 * counter], ARGV[16 + 2 * counter])
   end
   redis.call('EXPIRE', KEYS[8], 604800)
+end
+if notices > 0 then
+  local named = lanes_of(lanes, 22, 17 + 2 * counters)
+  announce(notices, first_notice, happened, KEYS[19], named, KEYS[7], KEYS[8])
+  wake_lanes(KEYS[20], KEYS[21], named.touched, named.ids, named.wakeable, now)
 end
 return {
   'OK', resumed, redis.call('HGET', KEYS[9], 'emptied') or '', redis.call('GET', KEYS[11]) or '0',

@@ -1,3 +1,4 @@
+-- include _clock
 -- include _subscriptions
 -- Revokes an API key. What it owns stays, and gets no more events.
 --

@@ -1,3 +1,4 @@
+-- include _clock
 -- include _subscriptions
 -- Stores a new or an edited API key, and the digest of its token if that is new. An edit moves the subscriptions' version on, because it may
 -- change what the lanes of the key's subscriptions get.

@@ -1,3 +1,4 @@
+-- include _clock
 -- include _subscriptions
 -- Stores a new or an edited subscription and moves the subscriptions' version on. One whose lane
 -- was filled from the log beforehand is stored only if the lane has caught up with the log.

@@ -305,15 +305,22 @@ async def test_a_subscriber_learns_of_no_integration_that_is_not_granted(
     assert foreign["message"].replace(integrations["b"], "int_x") == missing["message"]
 
 
-async def test_operational_events_are_not_for_subscribers(client, open_key, refused) -> None:
+async def test_what_happens_to_integrations_is_not_for_subscribers(
+    client, open_key, refused
+) -> None:
     key = await open_key()
     body = {**SUBSCRIPTION, "event_types": EVENT_TYPES}
     assert (await client.post("/v1/subscriptions", json=body)).status_code == 201
     errors = refused(
         await client.post("/v1/subscriptions", json=body, headers=key["headers"]),
-        *(f"event_types[{n}]" for n, one in enumerate(EVENT_TYPES) if "course." not in one),
+        *(f"event_types[{n}]" for n, one in enumerate(EVENT_TYPES) if "integration." in one),
     )
     assert errors
+    allowed = [one for one in EVENT_TYPES if "integration." not in one]
+    answer = await client.post(
+        "/v1/subscriptions", json={**body, "event_types": allowed}, headers=key["headers"]
+    )
+    assert answer.status_code == 201
 
 
 async def test_a_subscriber_pulls_what_is_granted_alone(

@@ -1,0 +1,113 @@
+"""Announces deliveries that have died: many in one event, whatever killed them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, cast
+
+from service.clock import now_ms
+from service.domain.announcements import Announcement, of_subscription
+from service.domain.events import rfc3339
+from service.domain.subscriptions import Subscription
+from service.storage import keys
+from service.storage.announcing import LaneTable, Notices
+from service.storage.counters import Counters
+from service.storage.matchers import Matchers
+from service.storage.scripts import load
+from service.storage.subscriptions import SubscriptionStore
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+DELIVERIES_DEAD: Final = "subscription.deliveries_dead"
+MAX_REASONS = 20  # that one event names, the most frequent ones
+_PAGE = 500  # subscriptions looked at together
+_REASON = b"for:"
+
+
+class Deaths:
+    """The scripts that give deliveries up count them; here is told what they have counted, so
+    that a flood of deaths is one event each time, and every death is in one of them."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        counters: Counters,
+        subscriptions: SubscriptionStore,
+        matchers: Matchers,
+    ) -> None:
+        self._redis = redis
+        self._counters = counters
+        self._subscriptions = subscriptions
+        self._matchers = matchers
+        self._announce = load(redis, "announce_dead")
+
+    async def announce(self) -> int:
+        """Tells what nobody has been told of yet; returns of how many subscriptions that was."""
+        told, after = 0, None
+        while True:
+            page, after = await self._subscriptions.page(_PAGE, after)
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for subscription in page:
+                    pipeline.hgetall(keys.lane_untold(subscription.id))
+                found = cast("list[dict[bytes, bytes]]", await pipeline.execute())
+            for subscription, untold in zip(page, found, strict=True):
+                if untold:
+                    told += await self._tell(subscription, untold)
+            if after is None:
+                return told
+
+    async def _tell(self, subscription: Subscription, untold: Mapping[bytes, bytes]) -> bool:
+        counts = {name: int(count) for name, count in untold.items() if name.startswith(_REASON)}
+        if not counts:
+            return False
+        announcement = _announcement(subscription, counts, untold)
+        fresh = False
+        while True:
+            matcher = await self._matchers.current(fresh=fresh)
+            lanes = LaneTable()
+            announced = Notices(matcher, [announcement]).arguments(lanes)
+            status: bytes = await self._announce(
+                keys=[
+                    keys.lane_untold(subscription.id),
+                    keys.SUBSCRIPTIONS_VERSION,
+                    keys.EVENTS,
+                    keys.TOTALS,
+                    await self._counters.key(),
+                    keys.due("lanes"),
+                    keys.claimed("lanes"),
+                    *lanes.keys(),
+                ],
+                args=[
+                    matcher.version,
+                    len(lanes.keys()),
+                    len(counts),
+                    *lanes.arguments(),
+                    *(item for pair in counts.items() for item in pair),
+                    *announced,
+                ],
+            )
+            if status != b"SUBSCRIPTIONS":
+                return status == b"OK"
+            fresh = True
+
+
+def _announcement(
+    subscription: Subscription, counts: Mapping[bytes, int], untold: Mapping[bytes, bytes]
+) -> Announcement:
+    frequent: Sequence[tuple[bytes, int]] = sorted(counts.items(), key=lambda one: -one[1])
+    said = {
+        "deliveries": sum(counts.values()),
+        "reasons": [
+            {"reason": name.removeprefix(_REASON).decode(), "deliveries": count}
+            for name, count in frequent[:MAX_REASONS]
+        ],
+        "first_event_at": _time(untold, b"first"),
+        "last_event_at": _time(untold, b"last"),
+    }
+    return of_subscription(subscription, DELIVERIES_DEAD, said)
+
+
+def _time(untold: Mapping[bytes, bytes], name: bytes) -> str:
+    """When the earliest or the latest of their events happened; now, if another has just told."""
+    return rfc3339(int(untold.get(name) or now_ms()))
