@@ -76,23 +76,22 @@ _DATA = {
     "course_omitted": "why `course` is not there; null: it is",
     "course": "the course as the upstream gives it",
 }
-_TEXT, _MAYBE_TEXT, _COUNT, _TIME = (
-    {"type": "string"},
-    {"type": ["string", "null"]},
-    {"type": "integer"},
-    {"type": "string", "format": "date-time"},
-)
-_OF_EVERY_EVENT = {
+_TEXT: dict[str, Any] = {"type": "string"}
+_MAYBE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
+_COUNT: dict[str, Any] = {"type": "integer"}
+_TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
+_Fields = dict[str, tuple[dict[str, Any], str]]  # the schema of each field, and its meaning
+_OF_EVERY_EVENT: _Fields = {
     "schema_version": (_COUNT, _DATA["schema_version"]),
     "event_id": (_TEXT, _DATA["event_id"]),
 }
-_OF_AN_INTEGRATION = {
+_OF_AN_INTEGRATION: _Fields = {
     "integration_id": (_TEXT, _DATA["integration_id"]),
     "upstream_id": (_TEXT, _DATA["upstream_id"]),
     "external_id": (_MAYBE_TEXT, _DATA["external_id"]),
     "labels": ({"type": "object", "additionalProperties": _TEXT}, _DATA["labels"]),
 }
-_OF_A_SUBSCRIPTION = {
+_OF_A_SUBSCRIPTION: _Fields = {
     "subscription_id": (_TEXT, "the subscription that it is about, never the one it is sent to"),
     "description": (_MAYBE_TEXT, "your own description of it"),
     "owner": (_MAYBE_TEXT, "the API key that it belongs to; null: the operator's"),
@@ -107,7 +106,7 @@ _REASONS = {
         "required": ["reason", "deliveries"],
     },
 }
-_SAID: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
+_SAID: dict[str, _Fields] = {
     "integration.baseline_completed": {
         "baseline": (_BASELINE, "whether its courses were reported"),
         "records": (_COUNT, "how many records it was shown"),
@@ -231,7 +230,7 @@ def _data(event_type: str) -> dict[str, Any]:
             name: {**one, "description": _DATA[name]} for name, one in schema["properties"].items()
         }
         return {**schema, "properties": described}
-    about: dict[str, tuple[dict[str, Any], str]] = {}
+    about: _Fields = {}
     if event_type.startswith("integration."):
         about = _OF_AN_INTEGRATION
     elif event_type.startswith("subscription."):

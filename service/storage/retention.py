@@ -59,7 +59,7 @@ class Retention:
         oldest = await read_stream(self._redis, keys.EVENTS, None, 1)
         if oldest:
             return oldest[0][0].decode()
-        trimmed = await self._redis.get(keys.EVENTS_TRIMMED)
+        trimmed = cast("bytes | None", await self._redis.get(keys.EVENTS_TRIMMED))
         milliseconds, counter = position_order(trimmed.decode()) if trimmed else (0, 0)
         return max(f"{milliseconds}-{counter + 1}", f"{events_before}-0", key=position_order)
 
