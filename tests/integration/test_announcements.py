@@ -352,11 +352,20 @@ async def test_a_flood_of_dead_deliveries_is_one_event_and_every_one_is_counted(
     assert counters["deliveries_total|dead"] == totals["dead"] == 9
 
 
-async def test_deaths_are_told_by_one_maintenance_of_several_at_once(subscribe, hook, services):
+async def test_deaths_are_told_by_one_maintenance_of_several_at_once(
+    subscribe, hook, services, monkeypatch
+):
     harness = await subscribe(retry_schedule_seconds=())
     hook.answer = lambda _event: 500
     await harness.emit("c1", "c2", "c3")
     await harness.turn()
+    all_have_read, current = asyncio.Barrier(4), services.matchers.current
+
+    async def wait_for_the_others(**fields):
+        await all_have_read.wait()
+        return await current(**fields)
+
+    monkeypatch.setattr(services.matchers, "current", wait_for_the_others)
     told_of = await asyncio.gather(*(services.deaths.announce() for _ in range(4)))
     assert sum(told_of) == 1
     assert [said["deliveries"] for _, said in await told(services)] == [3]
