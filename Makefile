@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-nightly test-all-pythons bench check format lock clean runtime dev compared
+.PHONY: help demo up test test-nightly test-all-pythons bench check format docs lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,7 @@ check: dev ## Check formatting, lint, types, the import rule, deployment and the
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/locks.py
+	$(BIN)/mypy deploy/documents.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python deploy/locks.py check
 	$(BIN)/hadolint Dockerfile
@@ -57,11 +58,14 @@ format: dev ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: dev ## Write docs/openapi.json and docs/problems.md anew, after a change of the API
+	@$(BIN)/python deploy/documents.py
+
 lock: ## Compile the lock files from pyproject.toml, with uv; ARGS=--upgrade for the newest versions
 	@python=$$(deploy/environment.sh interpreter) && "$$python" deploy/locks.py compile $(ARGS)
 
 clean: ## Remove environments and caches; the service's own data stays
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis dist
 	find service workers tests deploy -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # All are instant where nothing changed.

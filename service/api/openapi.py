@@ -65,7 +65,9 @@ _IDEMPOTENCY = Parameter(
     param_in="header",
     description=_REPEATABLE,
     required=False,
-    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_LENGTH),
+    schema=Schema(
+        type=OpenAPIType.STRING, min_length=1, max_length=MAX_LENGTH, pattern="^[\\x21-\\x7e]+$"
+    ),
 )
 _TAGS = (
     ("Credentials", "Base URLs of the upstream and the API keys that open them."),

@@ -18,8 +18,10 @@ from service.domain.signing import read_secret
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_LINE_BREAK = re.compile(r"[\n\x0b\x0c\r\x85\u2028\u2029]")
+_CONTROLS = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f"  # but for tabs and line feeds
+_LINE_BREAKS = r"\u000a\u2028\u2029"  # beyond those among the controls
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_LINE_BREAK = re.compile(f"[{_LINE_BREAKS}]")
 _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
 )
@@ -101,7 +103,17 @@ def text(most: int, *, lines: bool = False) -> Parser:
             raise Refusal("contains control characters", "remove them")
         return str(value)
 
-    return Parser(parse, Schema(type=OpenAPIType.STRING, min_length=1, max_length=most))
+    forbidden = _CONTROLS if lines else _CONTROLS + _LINE_BREAKS
+    return Parser(
+        parse,
+        Schema(
+            type=OpenAPIType.STRING,
+            min_length=1,
+            max_length=most,
+            # Something that is no blank, and nothing that is forbidden around it.
+            pattern=rf"^[^{forbidden}]*[^\s{forbidden}][^{forbidden}]*$",
+        ),
+    )
 
 
 def visible(most: int, example: str | None = None) -> Parser:
@@ -197,9 +209,7 @@ def timestamp() -> Parser:
             milliseconds = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
         except ValueError:
             raise Refusal("is not a time", remedy) from None
-        if milliseconds < 0:
-            raise Refusal("is before 1970", remedy)
-        return milliseconds
+        return max(milliseconds, 0)  # nothing here happened before
 
     return Parser(
         parse,
@@ -317,6 +327,7 @@ def labels() -> Parser:
         Schema(
             type=OpenAPIType.OBJECT,
             max_properties=MAX_LABELS,
+            property_names=name_parser.schema,
             additional_properties=value_parser.schema,
             examples=[{"region": "eu"}],
         ),
@@ -446,10 +457,7 @@ def signing_secret() -> Parser:
 
     return Parser(
         parse,
-        Schema(
-            type=OpenAPIType.STRING,
-            pattern="^wh(sec|sk)_[A-Za-z0-9+/]+={0,2}$",
-        ),
+        Schema(type=OpenAPIType.STRING, format="signing-secret"),
     )
 
 
@@ -492,8 +500,9 @@ def number_in_text(least: int, most: int) -> Parser:
     return Parser(parse, known.schema)
 
 
-def cursor(read: Callable[[str], Any]) -> Parser:
-    """A place to go on from, as an earlier answer's `next` gave it."""
+def cursor(read: Callable[[str], Any], kind: str) -> Parser:
+    """A place to go on from, as an earlier answer's `next` gave it. `kind` tells its format from
+    those of other lists' cursors."""
 
     def parse(value: str) -> Any:
         try:
@@ -503,4 +512,4 @@ def cursor(read: Callable[[str], Any]) -> Parser:
                 "is not a cursor of this list", "send the `next` of an earlier answer unchanged"
             ) from None
 
-    return Parser(parse, Schema(type=OpenAPIType.STRING))
+    return Parser(parse, Schema(type=OpenAPIType.STRING, format=f"{kind}-cursor"))

@@ -25,6 +25,12 @@ PathId = FromPath[str]
 
 MAX_BODY_BYTES = 1_048_576
 PAGE_SIZE = 50
+_CURSORS: dict[Callable[[str], Any], str] = {  # of which list
+    cursors.read_index: "list",
+    cursors.read_scan: "scan",
+    cursors.read_log: "log",
+    cursors.read_place: "log",
+}
 MAX_PAGE_SIZE = 500
 
 
@@ -41,7 +47,7 @@ LIMIT = Field(
 
 def after(read: Callable[[str], Any]) -> Field:
     """The query parameter that a list goes on from."""
-    return Field(parser=once(cursor(read)), meaning="`next` of the answer before")
+    return Field(parser=once(cursor(read, _CURSORS[read])), meaning="`next` of the answer before")
 
 
 async def provide_services(state: State) -> Services:

@@ -1,0 +1,35 @@
+"""Values of the formats that the API's schema names, for Schemathesis to generate.
+
+It loads this file as `hooks`. What it makes of them for wrong values is its own.
+"""
+
+from __future__ import annotations
+
+import base64
+
+import schemathesis
+from hypothesis import strategies as st
+
+
+def _cursor(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+_moments = st.integers(0, 2_000_000_000_000)
+_ids = st.text("0123456789abcdefghjkmnpqrstvwxyz", min_size=20, max_size=20)
+
+schemathesis.openapi.format(
+    "list-cursor", st.builds(lambda at, one: _cursor(f"{at} sub_{one}"), _moments, _ids)
+)
+schemathesis.openapi.format("log-cursor", _moments.map(lambda at: _cursor(f"{at}-0")))
+schemathesis.openapi.format(
+    "scan-cursor", st.integers(0, 2**64 - 1).map(lambda number: _cursor(f"scan {number} "))
+)
+schemathesis.openapi.format(
+    "signing-secret",
+    st.binary(min_size=24, max_size=64).map(lambda key: f"whsec_{base64.b64encode(key).decode()}"),
+)
+# Only addresses of this machine, where nothing listens on these ports.
+schemathesis.openapi.format(
+    "uri", st.integers(1, 9).map(lambda port: f"https://127.0.0.1:{port}/hook")
+)
