@@ -9,13 +9,15 @@ from collections.abc import Sequence
 import uvloop
 
 from service.logs import configure
-from tests.bench import catalogue, delivery, isolation, listeners, memory, sweep
+from tests.bench import catalogue, delivery, isolation, listeners, memory, scheduling, start, sweep
 
 _BENCHMARKS = {
     "sweep": sweep,
     "memory": memory,
     "catalogue": catalogue,
     "delivery": delivery,
+    "scheduling": scheduling,
+    "start": start,
     "isolation": isolation,
     "listeners": listeners,
 }

@@ -45,6 +45,10 @@ class Child:
         """Processor seconds that it and those of its children that have ended took so far."""
         return cpu_seconds(self.pid)
 
+    def tree_cpu_seconds(self) -> float:
+        """The same with all that descend from it."""
+        return tree_cpu_seconds(self.pid)
+
 
 @asynccontextmanager
 async def child(

@@ -1,0 +1,85 @@
+"""An upstream in a process of its own that costs little: it answers at once and notes who asked.
+
+Every integration has one course; a delta shows nothing. A few lines of HTTP of their own instead
+of the sandbox, so that on two cores the service is what is measured. Says first its port, and
+answers each line of JSON with one: {"since": 1795424001.5} asks when, in epoch seconds, each
+integration was asked for a page since then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import defaultdict
+from typing import ClassVar, cast
+
+import msgspec
+import uvloop
+
+from service.clock import now_ms
+from service.sandbox.answers import date_header, page_body
+from service.sandbox.content import ContentSource, encode_course
+from tests.bench import pages
+
+_END = b"\r\n\r\n"
+_INTEGRATION = b"\r\nx-integration-id: "
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a worker."""
+
+    arrivals: ClassVar[defaultdict[str, list[float]]] = defaultdict(list)
+    full = page_body(
+        [encode_course(pages.shortened(ContentSource("workday:bench", 7).course(0)))], None
+    )
+    empty = page_body([], None)
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._pending += data
+        while (end := self._pending.find(_END)) >= 0:
+            head = self._pending[:end]
+            self._pending = self._pending[end + len(_END) :]
+            lower = head.lower()
+            at = lower.find(_INTEGRATION) + len(_INTEGRATION)
+            stop = lower.find(b"\r", at)
+            name = head[at : stop if stop >= 0 else None].decode()
+            self.arrivals[name].append(time.time())
+            body = self.empty if b"updated_after=" in lower else self.full
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: %b\r\n"
+                b"content-length: %d\r\n\r\n%b" % (date_header(now_ms()).encode(), len(body), body)
+            )
+
+
+async def serve() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", 0)
+    _say(server.sockets[0].getsockname()[1])
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while asked := await reader.readline():
+        since = msgspec.json.decode(asked)["since"]
+        _say(
+            {
+                name: later
+                for name, times in Connection.arrivals.items()
+                if (later := [one for one in times if one >= since])
+            }
+        )
+
+
+def _say(answer: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
