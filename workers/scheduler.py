@@ -1,4 +1,4 @@
-"""The scheduler process: every second, claims what is due and enqueues it."""
+"""The scheduler process: every second at least, claims what is due and enqueues it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from workers.dispatch import Dispatcher
 from workers.maintenance import INTERVAL_SECONDS
 
 TURN_SECONDS = 1.0
+BUSY_TURN_SECONDS = 0.1  # the same for a while after something was handed out: a full queue may
+# have kept the rest, and workers empty it in less than a second
 MAX_WAIT_SECONDS = 15.0  # between turns while Redis is away
 
 _log = get_logger("scheduler")
@@ -41,6 +43,7 @@ async def run(settings: Settings) -> None:
         dispatcher = Dispatcher(services.schedule, connection)
         _log.info("scheduler started", name=name)
         failures = 0
+        busy_until = 0.0
         maintained = time.monotonic() - INTERVAL_SECONDS
         while not stop.is_set():
             try:
@@ -53,15 +56,23 @@ async def run(settings: Settings) -> None:
                 failures += 1
                 claimed = 0
                 _log.warning("redis is away", error=str(error), failures=failures)
+            now = time.monotonic()
             if claimed:
+                busy_until = now + TURN_SECONDS
                 continue
-            wait = min(TURN_SECONDS * 2 ** max(0, failures - 1), MAX_WAIT_SECONDS)
             try:
-                await asyncio.wait_for(stop.wait(), wait)
+                await asyncio.wait_for(stop.wait(), pause(failures, busy=now < busy_until))
             except TimeoutError:
                 continue
         connection.close()
     _log.info("scheduler stopped", name=name)
+
+
+def pause(failures: int, *, busy: bool) -> float:
+    """Seconds until the next turn after one that claimed nothing, or after failures in a row."""
+    if failures:
+        return float(min(TURN_SECONDS * 2 ** (failures - 1), MAX_WAIT_SECONDS))
+    return BUSY_TURN_SECONDS if busy else TURN_SECONDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
