@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 _PROBLEMS = """# Problems
 
 What the API answers with when it cannot do what was asked: a document of RFC 9457, with the
-content type `application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the names below; there are no others. `detail` says what is wrong this time. A `validation` problem lists every
-field that cannot be accepted in `errors`, with its path, what is wrong and what to do; an
-`integration-exists` problem names the other one in `existing_id`; a `cursor-expired` problem says
-in `oldest_cursor` where to go on.
+content type `application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the
+names below; there are no others. `detail` says what is wrong this time. A `validation` problem
+lists every field that cannot be accepted in `errors`, with its path, what is wrong and what to do;
+an `integration-exists` problem names the other one in `existing_id`; a `cursor-expired` problem
+says in `oldest_cursor` where to go on.
 
 """
 

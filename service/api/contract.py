@@ -11,13 +11,16 @@ import msgspec
 from service.api.examples import BODIES, SCHEMAS
 from service.api.problems import (
     CATALOGUE,
+    HEADERS_TOO_LARGE,
     INTERNAL,
     MALFORMED,
     MEDIA_TYPE,
+    REQUEST_TIMEOUT,
     STORAGE_UNAVAILABLE,
     TOO_LARGE,
     TYPE_PREFIX,
     UNSUPPORTED_MEDIA_TYPE,
+    URI_TOO_LONG,
     ProblemType,
 )
 
@@ -138,6 +141,12 @@ def _complete(operation: Json, shared: Json, *, of_service: bool) -> None:
         kinds |= {INTERNAL.name, STORAGE_UNAVAILABLE.name}
     if takes_body:
         kinds |= {MALFORMED.name, TOO_LARGE.name, UNSUPPORTED_MEDIA_TYPE.name}
+        kinds |= {REQUEST_TIMEOUT.name}
+    places = {parameter["in"] for parameter in operation.get("parameters", ())}
+    if places & {"path", "query"}:
+        kinds |= {URI_TOO_LONG.name}
+    if "header" in places:
+        kinds |= {HEADERS_TOO_LARGE.name}
     responses: Json = {
         status: response
         for status, response in operation["responses"].items()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -457,8 +457,13 @@ def signing_secret() -> Parser:
 
     return Parser(
         parse,
-        Schema(type=OpenAPIType.STRING, format="signing-secret"),
+        Schema(type=OpenAPIType.STRING, format=_format("signing-secret")),
     )
+
+
+def _format(name: str) -> OpenAPIFormat:
+    """A format of our own; the specification leaves the list open, Litestar's type does not."""
+    return cast("OpenAPIFormat", name)
 
 
 # --- query parameters: a list of texts, as often as the parameter was given ---------------------
@@ -512,4 +517,4 @@ def cursor(read: Callable[[str], Any], kind: str) -> Parser:
                 "is not a cursor of this list", "send the `next` of an earlier answer unchanged"
             ) from None
 
-    return Parser(parse, Schema(type=OpenAPIType.STRING, format=f"{kind}-cursor"))
+    return Parser(parse, Schema(type=OpenAPIType.STRING, format=_format(f"{kind}-cursor")))

@@ -11,6 +11,8 @@ from typing import Final
 import uvicorn
 from litestar import Litestar
 
+from service.api.gate import MAX_HEADER_BYTES, MAX_URL_BYTES
+from service.api.protocol import BoundedProtocol
 from service.bootstrap import Services
 from service.storage.tail import MAX_LISTENERS
 
@@ -19,6 +21,7 @@ _KEEP_ALIVE_SECONDS = 30
 _RESERVED: Final = 1_000  # connections beyond those of requests that wait for events
 _OTHER_FILES: Final = 128  # open at once besides the connections
 _BACKLOG = 1024
+MAX_HEAD_BYTES: Final = 2 * (MAX_URL_BYTES + MAX_HEADER_BYTES)  # beyond, a head is not even read
 _STARTUP_FAILED = 3  # what uvicorn's own command exits with
 
 
@@ -49,6 +52,8 @@ def serve(app: Litestar, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
+        http=BoundedProtocol,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         log_config=None,  # lines go where `logs` sends them
         access_log=False,  # the application logs each request with its ids
         server_header=False,
@@ -57,7 +62,7 @@ def serve(app: Litestar, host: str, port: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        limit_concurrency=connections,  # open at once; further ones are answered 503
+        limit_concurrency=connections,  # open at once; further ones are refused
         backlog=_BACKLOG,
     )
     server = _Server(config, app, connections)
