@@ -222,8 +222,9 @@ def timestamp() -> Parser:
 
 
 def one_of(choices: Iterable[str]) -> Parser:
-    """One of some words."""
-    known = tuple(str(choice) for choice in choices)
+    """One of some words; a word of an enumeration parses to its member."""
+    members = {str(choice): choice for choice in choices}
+    known = tuple(members)
 
     def parse(value: Any) -> str:
         _expect(value, str, "text")
@@ -231,7 +232,7 @@ def one_of(choices: Iterable[str]) -> Parser:
             near = difflib.get_close_matches(value[:100], known, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"send one of {', '.join(known)}"
             raise Refusal(f"{value[:100]!r} is not known", remedy)
-        return str(value)
+        return members[value]
 
     return Parser(parse, Schema(type=OpenAPIType.STRING, enum=known))
 

@@ -251,6 +251,16 @@ async def test_a_patch_cannot_bring_a_credential_along(client, refused, path, in
     refused(await client.patch(path, json={"credential_id": "cred_none"}), "credential_id")
 
 
+async def test_the_same_baseline_begins_no_epoch_and_another_one_does(
+    client, path, integration
+) -> None:
+    changed = (await client.patch(path, json={"baseline": integration["baseline"]})).json()
+    assert changed["epoch"] == integration["epoch"]
+    answer = await client.patch(path, json={"baseline": "emit"})
+    assert (answer.status_code, answer.json()["baseline"]) == (200, "emit")
+    assert answer.json()["epoch"] != integration["epoch"]
+
+
 async def test_another_upstream_id_begins_a_new_epoch(client, path, integration) -> None:
     changed = (await client.patch(path, json={"upstream_id": "workday:2"})).json()
     assert changed["epoch"] != integration["epoch"]
