@@ -35,7 +35,7 @@ KEY = "key-that-must-not-leak"
 COURSE = b'{"id":"c1","title":"Caf\xc3\xa9 \\u00e9"}'
 PAGE = b'{"status":"success","data":{"next":"cur","results":[' + COURSE + b',{"id":"c2"}]}}'
 SQUEEZED = gzip.compress(PAGE, mtime=0)
-DEEP = b"[" * 5_000 + b"]" * 5_000
+DEEP = b"[" * 100_000 + b"]" * 100_000  # beyond what any Python lets a decoder recurse
 NOW = 1_795_424_000.0
 
 
