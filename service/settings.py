@@ -19,6 +19,8 @@ from service.domain.errors import SettingsError
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 
 PREFIX = "COURSEWIRE_"
+MAX_INTEGRATIONS = 10_000
+MAX_SUBSCRIPTIONS = 10_000
 DAY = 86_400  # seconds
 
 # The longest the default retries of one delivery take, and an hour for the attempts
@@ -306,6 +308,20 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_seconds,
     ),
     Setting(
+        name="MAX_INTEGRATIONS",
+        kind="number",
+        default=str(MAX_INTEGRATIONS),
+        meaning="how many integrations may be registered",
+        parse=_whole_number(1, None, ""),
+    ),
+    Setting(
+        name="MAX_SUBSCRIPTIONS",
+        kind="number",
+        default=str(MAX_SUBSCRIPTIONS),
+        meaning="how many subscriptions there may be; every event is matched with each of them",
+        parse=_whole_number(1, None, ""),
+    ),
+    Setting(
         name="METRICS_TOKEN",
         kind="text",
         default="",
@@ -357,6 +373,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     event_log_max_bytes: int = 1024**3
     attempt_retention_seconds: int = 7 * DAY
     dead_retention_seconds: int = 30 * DAY
+    max_integrations: int = MAX_INTEGRATIONS
+    max_subscriptions: int = MAX_SUBSCRIPTIONS
     metrics_token: str | None = None
     public_docs: bool = True
     log_format: LogFormat = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +16,7 @@ from service.api.credentials import FIELDS as CREDENTIAL_FIELDS
 from service.api.credentials import upstream_check
 from service.api.etags import HEADERS as IF_MATCH
 from service.api.etags import precondition, tagged
+from service.api.filtering import filters, has_labels, is_named, page_through
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -31,7 +32,12 @@ from service.api.parsers import (
     visible,
     whole_number,
 )
-from service.api.problems import CONFLICT, INTEGRATION_EXISTS, PRECONDITION_FAILED
+from service.api.problems import (
+    CONFLICT,
+    INTEGRATION_EXISTS,
+    LIMIT_REACHED,
+    PRECONDITION_FAILED,
+)
 from service.api.requests import (
     LIMIT,
     PAGE_SIZE,
@@ -65,9 +71,13 @@ from service.domain.integrations import (
     Baseline,
     Credential,
     Integration,
+    IntegrationState,
     WalkingState,
+    state_of,
 )
 from service.storage.ids import new_id
+from service.storage.index import IndexPosition
+from service.storage.integrations import Stored
 
 DEFAULT_GUARDS = Guards()
 MAX_DELTA_INTERVAL = 86_400
@@ -176,7 +186,8 @@ WALK_FIELDS: Table = {
         default="delta",
     )
 }
-PAGE = page_table()
+FILTERS = filters(tuple(IntegrationState), "their name or external_id")
+PAGE = page_table(**FILTERS)
 COURSE_PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_scan)}
 
 
@@ -196,6 +207,7 @@ class IntegrationController(Controller):
             HTTPStatus.UNAUTHORIZED,
             CONFLICT,
             INTEGRATION_EXISTS,
+            LIMIT_REACHED,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -228,11 +240,15 @@ class IntegrationController(Controller):
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
     )
     async def index(self, request: AnyRequest, services: GivenServices) -> IntegrationList:
-        """In the order of creation."""
+        """In the order of creation, which neither additions nor deletions disturb."""
         query = query_form(request, PAGE).accept()
-        found, position = await services.integrations.page(
-            query.get("limit", PAGE_SIZE), query.get("after")
-        )
+        read, limit = services.integrations.page, query.get("limit", PAGE_SIZE)
+        if query.keys().isdisjoint(FILTERS):
+            found, position = await read(limit, query.get("after"))
+        else:
+            found, position = await page_through(
+                read, _wanted(query), _place_of, limit, query.get("after")
+            )
         return IntegrationList(await _views(services, found), cursors.write_index(position))
 
     @get(
@@ -456,6 +472,26 @@ class IntegrationController(Controller):
         """What is kept of it; its content is not."""
         _, state = await services.integrations.get(integration_id)
         return views.course(await services.catalogue.row(integration_id, state.epoch, course_id))
+
+
+def _wanted(query: dict[str, Any]) -> Callable[[list[Stored]], Awaitable[list[bool]]]:
+    """What the filters of a query let through."""
+
+    def takes(integration: Integration, state: WalkingState) -> bool:
+        return (
+            ("state" not in query or state_of(integration, state) in query["state"])
+            and is_named(query.get("name"), integration.name, integration.external_id)
+            and has_labels(integration.labels, query.get("label", ()))
+        )
+
+    async def takes_each(found: list[Stored]) -> list[bool]:
+        return [takes(*stored) for stored in found]
+
+    return takes_each
+
+
+def _place_of(stored: Stored) -> IndexPosition:
+    return IndexPosition(stored[0].created_at, stored[0].id)
 
 
 def _for_editing(credential_id: str) -> Table:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +16,7 @@ from service.api.audit_trail import ACTION
 from service.api.auth import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
 from service.api.etags import HEADERS as IF_MATCH
 from service.api.etags import precondition, tagged
+from service.api.filtering import filters, has_labels, is_named, page_through
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
@@ -34,7 +37,7 @@ from service.api.parsers import (
     url,
     whole_number,
 )
-from service.api.problems import CONFLICT, PRECONDITION_FAILED
+from service.api.problems import CONFLICT, LIMIT_REACHED, PRECONDITION_FAILED
 from service.api.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -80,9 +83,12 @@ from service.domain.subscriptions import (
     Format,
     Payload,
     Subscription,
+    SubscriptionState,
+    state_of,
 )
 from service.storage.attempts import Attempt
 from service.storage.ids import event_suffixes, new_id
+from service.storage.index import IndexPosition
 from service.storage.subscriptions import new_secret
 
 MAX_RETRIES = 20
@@ -216,7 +222,8 @@ SKIPPING: Table = {
         meaning="skip events that happened up to this time; null, or left out: all there are",
     ),
 }
-PAGE = page_table()
+FILTERS = filters(tuple(SubscriptionState), "their description or url")
+PAGE = page_table(**FILTERS)
 
 
 class SubscriptionController(Controller):
@@ -232,7 +239,10 @@ class SubscriptionController(Controller):
         response_description="The new subscription, with its secret",
         operation_class=reads(body=FIELDS, required=REQUIRED),
         responses=problems(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNAUTHORIZED,
+            LIMIT_REACHED,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
     async def create(
@@ -275,13 +285,19 @@ class SubscriptionController(Controller):
     async def index(
         self, request: AnyRequest, services: GivenServices, actor: GivenActor
     ) -> SubscriptionList:
-        """In the order of creation; to a subscriber, its own."""
+        """In the order of creation, which neither additions nor deletions disturb; to a
+        subscriber, its own. `label` asks for those that ask for these labels."""
         query = query_form(request, PAGE).accept()
         limit, place = query.get("limit", PAGE_SIZE), query.get("after")
-        if actor.owner is None:
-            found, position = await services.subscriptions.page(limit, place)
+        read = services.subscriptions.page
+        if actor.owner is not None:
+            read = partial(services.subscriptions.page_owned, actor.owner)
+        if query.keys().isdisjoint(FILTERS):
+            found, position = await read(limit, place)
         else:
-            found, position = await services.subscriptions.page_owned(actor.owner, limit, place)
+            found, position = await page_through(
+                read, _wanted(query, services), _place_of, limit, place
+            )
         depths = await services.lanes.depth_many([one.id for one in found])
         return SubscriptionList(
             [views.subscription(one, depth) for one, depth in zip(found, depths, strict=True)],
@@ -479,6 +495,30 @@ class SubscriptionController(Controller):
         secrets = await services.subscriptions.secrets(subscription_id)
         extra = await services.subscriptions.headers(subscription_id)
         return views.attempt(await _send_test(services, subscription, secrets, extra))
+
+
+def _wanted(
+    query: dict[str, Any], services: Services
+) -> Callable[[list[Subscription]], Awaitable[list[bool]]]:
+    """What the filters of a query let through."""
+
+    async def takes_each(found: list[Subscription]) -> list[bool]:
+        parked = [False] * len(found)
+        if "state" in query:
+            depths = await services.lanes.depth_many([one.id for one in found])
+            parked = [depth.parked for depth in depths]
+        return [
+            ("state" not in query or state_of(one, parked=held) in query["state"])
+            and is_named(query.get("name"), one.description, one.url)
+            and has_labels(one.labels, query.get("label", ()))
+            for one, held in zip(found, parked, strict=True)
+        ]
+
+    return takes_each
+
+
+def _place_of(subscription: Subscription) -> IndexPosition:
+    return IndexPosition(subscription.created_at, subscription.id)
 
 
 async def _send_test(

@@ -32,6 +32,10 @@ class ConflictError(CoursewireError):
     """The request contradicts what is stored."""
 
 
+class LimitReachedError(ConflictError):
+    """There are as many as the operator allows."""
+
+
 class IntegrationExistsError(ConflictError):
     """This upstream integration is already registered.
 

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from service.domain.announcements import of_epoch
-from service.domain.errors import ConflictError, IntegrationExistsError, NotFoundError
+from service.domain.errors import (
+    ConflictError,
+    IntegrationExistsError,
+    LimitReachedError,
+    NotFoundError,
+)
 from service.domain.integrations import (
     Credential,
     Decision,
@@ -19,6 +24,7 @@ from service.domain.integrations import (
     WalkRecord,
 )
 from service.domain.walking import WalkProgress
+from service.settings import MAX_INTEGRATIONS
 from service.storage import keys
 from service.storage.announcing import LaneTable, Notices
 from service.storage.counters import Counters
@@ -56,10 +62,18 @@ def walk_id_of(progress: bytes | None) -> str:
 class IntegrationStore:
     """Stores integrations."""
 
-    def __init__(self, redis: Redis, matchers: Matchers, counters: Counters) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        matchers: Matchers,
+        counters: Counters,
+        *,
+        most: int = MAX_INTEGRATIONS,
+    ) -> None:
         self._redis = redis
         self._matchers = matchers
         self._counters = counters
+        self._most = most
         self._register = load(redis, "register_integration")
         self._edit = load(redis, "edit_integration")
         self._delete = load(redis, "delete_integration")
@@ -68,7 +82,8 @@ class IntegrationStore:
     async def create(self, integration: Integration) -> None:
         """Registers an integration; its first walk is due at once unless it is paused.
 
-        Raises NotFoundError if there is no such credential, IntegrationExistsError.
+        Raises NotFoundError if there is no such credential, IntegrationExistsError,
+        LimitReachedError.
         """
         for _ in range(_EDITS_TRIED):
             record, credential = await self._credential(integration.credential_id)
@@ -89,10 +104,16 @@ class IntegrationStore:
                     upstream_identity(credential.base_url, integration.upstream_id),
                     record,
                     "0" if integration.paused else "1",
+                    self._most,
                 ],
             )
             if status == b"EXISTS":
                 raise IntegrationExistsError(existing[0].decode())
+            if status == b"FULL":
+                raise LimitReachedError(
+                    f"there are {self._most} integrations already; delete one, or raise "
+                    "COURSEWIRE_MAX_INTEGRATIONS"
+                )
             if status == b"OK":
                 return
         raise ConflictError(f"others are editing credential {integration.credential_id}: try again")

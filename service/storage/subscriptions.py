@@ -10,9 +10,10 @@ import msgspec
 
 from service.domain.access import ApiKey
 from service.domain.announcements import Announcement, When, of_subscription
-from service.domain.errors import ConflictError, NotFoundError
+from service.domain.errors import ConflictError, LimitReachedError, NotFoundError
 from service.domain.signing import Signature, SigningSecret, make_secret
 from service.domain.subscriptions import Matcher, Subscription, state_of
+from service.settings import MAX_SUBSCRIPTIONS
 from service.storage import keys
 from service.storage.announcing import NOTICE_LENGTH, LaneTable, Notices
 from service.storage.counters import Counters
@@ -44,8 +45,16 @@ def new_secret(signature: Signature = Signature.HMAC) -> str:
 class SubscriptionStore:
     """Stores subscriptions."""
 
-    def __init__(self, redis: Redis, sealer: Sealer, counters: Counters) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        sealer: Sealer,
+        counters: Counters,
+        *,
+        most: int = MAX_SUBSCRIPTIONS,
+    ) -> None:
         self._redis = redis
+        self._most = most
         self._sealer = sealer
         self._counters = counters
         self._write = load(redis, "write_subscription")
@@ -77,6 +86,11 @@ class SubscriptionStore:
         )
         if status == b"STALE":
             raise ConflictError(f"there is a subscription {subscription.id} already")
+        if status == b"FULL":
+            raise LimitReachedError(
+                f"there are {self._most} subscriptions already; delete one, or raise "
+                "COURSEWIRE_MAX_SUBSCRIPTIONS"
+            )
         return status == b"OK"
 
     async def get(self, subscription_id: str) -> Subscription:
@@ -318,6 +332,7 @@ class SubscriptionStore:
                 _encode(subscription),
                 state_of(subscription),
                 read_up_to,
+                self._most,
                 *(item for pair in sealed.items() for item in pair),
             ],
         )
