@@ -28,7 +28,7 @@ _STYLE = """
   --back: #1a212a; --page: #11161c; --link: #6cb4ee; --get: #5cb3dd; --post: #5cc48f;
   --patch: #dfa951; --delete: #ec8080; --event: #b697ea } }
 * { box-sizing: border-box }
-html { scroll-padding-top: 1rem }
+html { scroll-padding-top: 4rem }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif }
 a { color: var(--link); text-decoration: none }
@@ -53,6 +53,7 @@ main > section > h2 { margin: 3rem 0 .2rem; padding-bottom: .3rem; font-size: 1.
 h3 { margin: 2rem 0 .2rem; font-size: 1.05rem }
 h4 { margin: 1.1rem 0 .2rem; font-size: .8rem; letter-spacing: .03em; color: var(--soft);
   text-transform: uppercase }
+h4 code { text-transform: none }
 details { border: 1px solid var(--line); border-radius: 7px; margin: .5rem 0 }
 details[open] { box-shadow: 0 1px 6px #0001 }
 summary { cursor: pointer; display: flex; gap: .8rem; align-items: baseline; padding: .5rem .8rem }
@@ -72,7 +73,7 @@ th { color: var(--soft); font-weight: normal; font-size: 13px; border-top: 0 }
 td:first-child { width: 30% } td:nth-child(2) { width: 26%; color: var(--soft) }
 td small { color: var(--delete) }
 .answers td:first-child { width: 4.5rem }
-:target { outline: 2px solid var(--link); outline-offset: 4px; border-radius: 4px }
+details:has(:target), tr:target, h3:target { outline: 2px solid var(--link); border-radius: 4px }
 @media (max-width: 60rem) { nav { position: static; width: auto; border-right: 0;
   border-bottom: 1px solid var(--line); max-height: 40vh } main { margin: 0; padding: 1.2rem }
   summary { flex-wrap: wrap } summary .says { margin-left: 0 } }
@@ -181,11 +182,13 @@ def _sections(document: Json) -> Iterator[str]:
 
 
 def _operation(document: Json, method: str, path: str, operation: Json) -> Iterator[str]:
-    yield f"<details id='{_anchor(operation['operationId'])}'><summary>{_method(method)}"
+    # A link to what is inside opens it, without a script.
+    yield f"<details><summary>{_method(method)}"
     yield f"<code class=path>{escape(path)}</code>"
     if method != "event":
         yield f"<span class=says>{escape(operation['summary'])}</span>"
-    yield f"</summary><div><p>{_prose(operation.get('description', ''))}"
+    yield f"</summary><div id='{_anchor(operation['operationId'])}'>"
+    yield f"<p>{_prose(operation.get('description', ''))}"
     scopes = [f"<code>{escape(name)}</code>" for name in _scopes(operation)]
     if scopes:
         yield f"<p class=scopes>Scope: {' or '.join(scopes)}"
