@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.api.examples import BODIES, SCHEMAS
+from service.api.examples import BODIES, EVENTS, SCHEMAS
 from service.api.problems import (
     CATALOGUE,
     HEADERS_TOO_LARGE,
@@ -23,6 +23,8 @@ from service.api.problems import (
     URI_TOO_LONG,
     ProblemType,
 )
+from service.domain.events import CONTENT_TYPES
+from service.domain.subscriptions import Format
 
 Json = dict[str, Any]
 
@@ -102,6 +104,9 @@ def published(generated: Json) -> Json:
     for path, _, operation in _operations(document):
         _complete(operation, components["responses"], of_service=path.startswith("/v1"))
     _link(document)
+    for name, item in document["webhooks"].items():
+        content = item["post"]["requestBody"]["content"][CONTENT_TYPES[Format.STANDARD]]
+        content["examples"] = {"pushed": {"summary": "As it is pushed", "value": EVENTS[name]}}
     for _, _, operation in _operations(document):
         _quieten(operation)
     return document
