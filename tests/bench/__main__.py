@@ -9,10 +9,21 @@ from collections.abc import Sequence
 import uvloop
 
 from service.logs import configure
-from tests.bench import catalogue, delivery, isolation, listeners, memory, scheduling, start, sweep
+from tests.bench import (
+    catalogue,
+    delivery,
+    isolation,
+    listeners,
+    memory,
+    scheduling,
+    start,
+    sweep,
+    sweepers,
+)
 
 _BENCHMARKS = {
     "sweep": sweep,
+    "sweepers": sweepers,
     "memory": memory,
     "catalogue": catalogue,
     "delivery": delivery,

@@ -371,7 +371,7 @@ def _peers(bench: Bench, scene: Scene) -> dict[str, Callable[[], Any]]:
     if find_spec("celery"):
         peers["celery"] = lambda: bench.celery(scene, count)
     else:
-        sys.stderr.write("celery is left out: `make bench` installs it\n")
+        sys.stdout.write("celery is left out: `make bench` installs it\n")
     return peers
 
 

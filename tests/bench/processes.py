@@ -34,12 +34,16 @@ class Child:
         return await self.hear()
 
     async def hear(self) -> Any:
+        """What the next line says."""
+        return msgspec.json.decode(await self.hear_text())
+
+    async def hear_text(self) -> str:
         """The next line that the child says."""
         assert self._process.stdout is not None
         said = await self._process.stdout.readline()
         if not said:
             raise AssertionError(f"the child ended with {await self._process.wait()}")
-        return msgspec.json.decode(said)
+        return said.decode()
 
     def cpu_seconds(self) -> float:
         """Processor seconds that it and those of its children that have ended took so far."""

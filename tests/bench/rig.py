@@ -13,6 +13,7 @@ import msgspec
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
+from service.domain.guards import Guards
 from service.domain.integrations import Credential, Integration, WalkRecord
 from service.settings import Settings
 from service.storage import keys
@@ -23,6 +24,7 @@ from workers.poller import poll_batch
 from workers.process import JobContext
 
 _CLAIM_MS = 30_000
+_GUARDS = Guards()
 
 
 class Walked(msgspec.Struct, frozen=True):
@@ -50,6 +52,13 @@ class Rig:
 
     async def walk(self, courses: int, verdict: str) -> Walked:
         """One sweep. Raises AssertionError unless it gave every one of `courses` the `verdict`."""
+        walked = await self.complete()
+        if walked.record.verdicts != {verdict: courses}:
+            raise AssertionError(f"not the walk that was to be measured: {walked.record}")
+        return walked
+
+    async def complete(self) -> Walked:
+        """One sweep, whatever it finds. Raises AssertionError if it fails."""
         asked = await self.services.integrations.request_walk(self.id, "sweep", now_ms())
         cpu = wall = 0.0
         while True:
@@ -61,8 +70,8 @@ class Rig:
             record = await self.services.integrations.get_walk(self.id, asked.id)
             if record.state == "running":
                 continue  # a turn has a bounded length
-            if record.state != "completed" or record.verdicts != {verdict: courses}:
-                raise AssertionError(f"not the walk that was to be measured: {record}")
+            if record.state != "completed":
+                raise AssertionError(f"a walk that failed: {record}")
             return Walked(record, cpu, wall)
 
     async def baseline(self, courses: int) -> Walked:
@@ -92,29 +101,33 @@ async def embedded_server() -> AsyncIterator[Settings]:
 
 
 @asynccontextmanager
-async def rig(settings: Settings, integration_id: str | None = None) -> AsyncIterator[Rig]:
+async def rig(
+    settings: Settings,
+    integration_id: str | None = None,
+    *,
+    base_url: str = "https://api.example/v1",
+    api_key: str = "bench-key",
+    upstream_id: str = "workday:bench",
+    guards: Guards = _GUARDS,
+) -> AsyncIterator[Rig]:
     """Services over the server, and the integration, registered if none is named."""
     async with open_services(settings) as services:
-        yield Rig(services, integration_id or await _register(services))
-
-
-async def _register(services: Services) -> str:
-    now = now_ms()
-    credential = Credential(
-        id=new_id("cred"),
-        name="bench",
-        base_url="https://api.example/v1",
-        created_at=now,
-        updated_at=now,
-    )
-    await services.credentials.create(credential, "bench-key")
-    integration = Integration(
-        id=new_id("int"),
-        name="bench",
-        upstream_id="workday:bench",
-        credential_id=credential.id,
-        created_at=now,
-        updated_at=now,
-    )
-    await services.integrations.create(integration)
-    return integration.id
+        if integration_id is None:
+            now = now_ms()
+            credential = Credential(
+                id=new_id("cred"), name="bench", base_url=base_url, created_at=now, updated_at=now
+            )
+            await services.credentials.create(credential, api_key)
+            integration_id = new_id("int")
+            await services.integrations.create(
+                Integration(
+                    id=integration_id,
+                    name="bench",
+                    upstream_id=upstream_id,
+                    credential_id=credential.id,
+                    created_at=now,
+                    updated_at=now,
+                    guards=guards,
+                )
+            )
+        yield Rig(services, integration_id)

@@ -60,6 +60,59 @@ def test_listeners_are_measured():
     assert result["event_redis_commands"] >= 1
 
 
+def test_those_that_sweep_are_measured_and_judged():
+    result = measured("sweepers", "--courses", "300", "--contenders", "decoding", "ours", "nango")
+    found = {(one["by"], one["step"]): one for one in result["sweeps"]}
+    assert len(found) == 3 * 6
+    for one in found.values():
+        assert one["requests"] >= 2
+        assert one["cpu"] > 0
+    assert found["ours", "1%"]["redis_mb"] > 0
+    for step in ("0%", "1%", "100%", "touched", "shifted"):
+        ours = found["ours", step]
+        assert (ours["missed"], ours["false"], ours["duplicate"]) == (0, 0, 0), step
+    # Those who look worse do so for a reason, or the comparison would prove nothing.
+    assert found["nango", "1%"]["missed"] == 0
+    assert found["nango", "touched"]["false"] > 290
+    assert found["nango", "shifted"]["false"] == 20
+
+
+def test_deliveries_are_measured_against_the_bare_loop_and_a_job_for_each():
+    result = measured(
+        *("delivery", "--events", "60", "--subscriptions", "3", "--rounds", "1"),
+        *("--seconds", "0.4", "--workers", "--peer-deliveries", "5"),
+    )
+    runs = result["runs"]
+    assert all(one["rate"] > 0 for one in runs.values())
+    assert result["ratios"]["verifying, many"]["all"] == [
+        pytest.approx(
+            runs["ours, verifying, many"]["rate"] / runs["bare, verifying, many"]["rate"], abs=0.01
+        )
+    ]
+    assert result["peer_ratios"]["rq, simple"] > 0
+    assert all(one["p99_ms"] >= one["p50_ms"] > 0 for one in result["latency"])
+
+
+@pytest.mark.nightly
+def test_the_lag_of_walks_is_measured():
+    result = measured(
+        *("scheduling", "--integrations", "20", "--interval", "5", "--seconds", "6"),
+        *("--idle-seconds", "2"),
+    )
+    assert result["never_walked"] == 0
+    assert result["watched"] >= 20
+    assert 0 <= result["lag_p50_ms"] <= result["lag_p99_ms"]
+    assert result["idle"]["sent"] > 0
+
+
+@pytest.mark.nightly
+def test_starting_is_measured():
+    result = measured("start", "--rounds", "1")
+    assert result["seconds"] > 0
+    assert result["installed_mb"] > 10
+    assert result["packages"] > 20
+
+
 @pytest.mark.nightly
 def test_isolation_is_measured():
     result = measured("isolation", "--healthy", "2", "--dead", "1", "--seconds", "2", "--rate", "2")
