@@ -10,6 +10,7 @@ import uvloop
 
 from service.logs import configure
 from tests.bench import (
+    api,
     catalogue,
     delivery,
     isolation,
@@ -31,6 +32,7 @@ _BENCHMARKS = {
     "start": start,
     "isolation": isolation,
     "listeners": listeners,
+    "api": api,
 }
 
 
