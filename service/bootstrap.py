@@ -44,6 +44,7 @@ from service.storage.reviews import Reviews
 from service.storage.schedule import Schedule
 from service.storage.sealed import SealedValues
 from service.storage.sealing import Sealer
+from service.storage.shown import ShownSubscriptions
 from service.storage.subscriptions import SubscriptionStore
 from service.storage.tail import Tail
 from service.storage.walks import Walks
@@ -59,6 +60,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     credentials: CredentialStore
     integrations: IntegrationStore
     subscriptions: SubscriptionStore
+    shown: ShownSubscriptions
     backlog: Backlog
     matchers: Matchers
     api_keys: ApiKeys
@@ -150,6 +152,7 @@ def assemble(
         credentials=CredentialStore(redis, sealer, matchers, counters),
         integrations=integrations,
         subscriptions=subscriptions,
+        shown=ShownSubscriptions(redis),
         backlog=Backlog(redis, events, subscriptions),
         matchers=matchers,
         api_keys=ApiKeys(redis),

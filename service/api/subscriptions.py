@@ -315,7 +315,8 @@ class SubscriptionController(Controller):
         self, subscription_id: PathId, services: GivenServices
     ) -> Response[SubscriptionView]:
         """With how much it has not received."""
-        return await _shown(services, await services.subscriptions.get(subscription_id))
+        subscription, depth = await services.shown.get(subscription_id)
+        return Response(views.subscription(subscription, depth), headers=tagged(subscription))
 
     @patch(
         "/{subscription_id:str}",
