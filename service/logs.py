@@ -175,8 +175,16 @@ def _for_machines() -> list[Processor]:
     return [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # ASCII only, so that no text can break the line or the reader's decoding.
-        structlog.processors.JSONRenderer(serializer=json.dumps),
+        _as_json,
     ]
+
+
+# Made once: `json.dumps` makes an encoder of its own for each line unless all is as by default.
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> str:
+    return _encode(event_dict)
 
 
 def _for_people(out: TextIO) -> list[Processor]:

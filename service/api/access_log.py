@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import cast
 
-from litestar.datastructures import MutableScopeHeaders
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -17,6 +16,7 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few secon
 
 
 HEADER = "x-request-id"
+_HEADER = HEADER.encode()
 _REQUEST_ID = "request_id"
 
 
@@ -44,7 +44,7 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
-                MutableScopeHeaders.from_message(message)[HEADER] = request_id
+                message["headers"] = [*message["headers"], (_HEADER, request_id.encode())]
             await send(message)
 
         with bound_contextvars(request_id=request_id):

@@ -48,9 +48,12 @@ class Idempotency(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on unless it was answered before."""
+        if cast("HTTPScope", scope)["method"] != "POST":
+            await next_app(scope, receive, send)
+            return
         request: AnyRequest = Request(scope, receive, send)
         given = request.headers.get(HEADER)
-        if given is None or cast("HTTPScope", scope)["method"] != "POST":
+        if given is None:
             await next_app(scope, receive, send)
             return
         if not _FORM.fullmatch(given):

@@ -39,6 +39,7 @@ class Traffic(ASGIMiddleware):
             buckets=REQUEST_DURATION.bounds,
             registry=self._registry,
         )
+        self._found: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         build = Gauge(PREFIX + BUILD.name, BUILD.help, BUILD.labels, registry=self._registry)
         build.labels(version(), platform.python_version()).set(1)
 
@@ -65,6 +66,19 @@ class Traffic(ASGIMiddleware):
             http = cast("HTTPScope", scope)
             method = http["method"] if http["method"] in _METHODS else "other"
             route = http["path_template"]
-            self._requests.labels(method, route, str(status)).inc()
+            requests, durations = self._series(method, route, status)
+            requests.inc()
             if route not in _WAITING and b"wait=" not in scope["query_string"]:
-                self._seconds.labels(method, route).observe(seconds)
+                durations.observe(seconds)
+
+    def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        """The counters of a kind of request; finding them by their labels takes longer than
+        counting."""
+        found = self._found.get((method, route, status))
+        if found is None:
+            found = (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+            self._found[method, route, status] = found
+        return found
