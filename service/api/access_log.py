@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import NamedTuple, cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
@@ -18,6 +18,22 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few secon
 HEADER = "x-request-id"
 _HEADER = HEADER.encode()
 _REQUEST_ID = "request_id"
+_ANSWER = "answer"
+UNANSWERED = 500  # the status of requests that were given up before their answer
+
+
+class Answer(NamedTuple):
+    """How a request has begun to be answered."""
+
+    status: int
+    seconds: float  # from its arrival
+
+
+def answer_of(scope: Scope) -> Answer | None:
+    """How a request has been answered, None before its answer begins. Middleware asks here instead
+    of watching what is sent, which costs as much as it does."""
+    answer: Answer | None = scope["state"].get(_ANSWER)
+    return answer
 
 
 def request_id_of(scope: Scope) -> str:
@@ -36,14 +52,14 @@ class AccessLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on and logs it."""
         started = time.perf_counter()
-        status = 500
         request_id = new_id("req")
         scope.setdefault("state", {})[_REQUEST_ID] = request_id
 
         async def send_noting(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = int(message["status"])
+                scope["state"][_ANSWER] = Answer(
+                    int(message["status"]), time.perf_counter() - started
+                )
                 message["headers"] = [*message["headers"], (_HEADER, request_id.encode())]
             await send(message)
 
@@ -56,6 +72,6 @@ class AccessLog:
                     "request",
                     method=cast("HTTPScope", scope)["method"],
                     path=scope["path"],
-                    status=status,
+                    status=UNANSWERED if (answer := answer_of(scope)) is None else answer.status,
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
                 )

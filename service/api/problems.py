@@ -12,12 +12,13 @@ from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, ExceptionHandlersMap, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, ExceptionHandlersMap, Receive, Scope, Send
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.api import cursors
+from service.api.access_log import answer_of
 from service.api.forms import FieldError, InvalidRequestError
 from service.domain.errors import (
     ConflictError,
@@ -469,17 +470,10 @@ class ErrorAnswers(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on."""
-        started = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await next_app(scope, receive, send_noting)
+            await next_app(scope, receive, send)
         except Exception as error:
-            if started:
+            if answer_of(scope) is not None:
                 raise
             request: AnyRequest = Request(scope, receive, send)
             kind = next(kind for kind in type(error).__mro__ if kind in _HANDLERS)

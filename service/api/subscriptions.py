@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
+from litestar.datastructures import State
 
 from service.api import cursors, views
 from service.api.audit_trail import ACTION
@@ -311,10 +312,9 @@ class SubscriptionController(Controller):
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def show(
-        self, subscription_id: PathId, services: GivenServices
-    ) -> Response[SubscriptionView]:
+    async def show(self, subscription_id: PathId, state: State) -> Response[SubscriptionView]:
         """With how much it has not received."""
+        services: Services = state.services  # asked for often: injecting it is a tenth of the work
         subscription, depth = await services.shown.get(subscription_id)
         return Response(views.subscription(subscription, depth), headers=tagged(subscription))
 

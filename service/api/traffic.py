@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Iterable
 from typing import cast
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import Metric
 
+from service.api.access_log import UNANSWERED, Answer, answer_of
 from service.api.openapi import version
 from service.domain.metrics import BUILD, PREFIX, REQUEST_DURATION, REQUESTS
 
@@ -50,22 +50,14 @@ class Traffic(ASGIMiddleware):
             yield metric
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Passes the request on and counts it once its answer begins."""
-        started = time.perf_counter()
-        status, seconds = 500, 0.0
-
-        async def send_noting(message: Message) -> None:
-            nonlocal status, seconds
-            if message["type"] == "http.response.start":
-                status, seconds = int(message["status"]), time.perf_counter() - started
-            await send(message)
-
+        """Passes the request on and counts it."""
         try:
-            await next_app(scope, receive, send_noting)
+            await next_app(scope, receive, send)
         finally:
             http = cast("HTTPScope", scope)
             method = http["method"] if http["method"] in _METHODS else "other"
             route = http["path_template"]
+            status, seconds = answer_of(scope) or Answer(UNANSWERED, 0.0)
             requests, durations = self._series(method, route, status)
             requests.inc()
             if route not in _WAITING and b"wait=" not in scope["query_string"]:
