@@ -31,7 +31,7 @@ from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
 from service.api.problems import EXCEPTION_HANDLERS
 from service.api.replays import ReplayController, redeliver
-from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
+from service.api.requests import MAX_BODY_BYTES, NO_STORE, provide_document, provide_services
 from service.api.reviews import ReviewController
 from service.api.status import ControlController, StatusController
 from service.api.stream import stream_events
@@ -84,7 +84,9 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         path="/v1",
         middleware=(*PROTECTED, Idempotency(), AuditTrail()),
         security=openapi.SECURITY,
-        response_headers=[ResponseHeader(name="cache-control", value="no-store")],
+        response_headers=[
+            ResponseHeader(name=name, value=value) for name, value in NO_STORE.items()
+        ],
         route_handlers=[
             CredentialController,
             IntegrationController,

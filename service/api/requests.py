@@ -23,6 +23,7 @@ Document = NamedDependency[dict[str, Any]]  # the JSON object in the body
 GivenServices = NamedDependency[Services]
 PathId = FromPath[str]
 
+NO_STORE = {"cache-control": "no-store"}  # of every answer under /v1
 MAX_BODY_BYTES = 1_048_576
 PAGE_SIZE = 50
 _CURSORS: dict[Callable[[str], Any], str] = {  # of which list
