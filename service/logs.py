@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 _REDACTED = "***"
+_PLAIN = frozenset({bool, int, float, type(None)})  # carry no text to look into
 
 # The last words of a key whose value is a secret: `x-api-key`, `admin_token`, `keys`.
 _SECRET_KEY = re.compile(
@@ -92,7 +93,12 @@ def configure(
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     logging.captureWarnings(capture=True)
     structlog.configure(
-        processors=[*known_to_all, *rendering],
+        # The bound logger has filled in positional arguments already.
+        processors=[
+            one
+            for one in (*known_to_all, *rendering)
+            if not isinstance(one, structlog.stdlib.PositionalArgumentsFormatter)
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=partial(_Lines, handler),
     )
@@ -126,7 +132,10 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
     """Replace secrets: values under telling keys, and in any text user information of URLs,
     telling query parameters, bearer tokens and API keys."""
-    return {key: _clean(key, value) for key, value in event_dict.items()}
+    return {
+        key: value if type(value) in _PLAIN and not _names_a_secret(key) else _clean(key, value)
+        for key, value in event_dict.items()
+    }
 
 
 def _clean(key: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_CHARACTERS = "".join(ALPHABET[byte & 31] for byte in range(256)).encode()  # of each byte
 _VALUE = {character: value for value, character in enumerate(ALPHABET)}
 EVENT_PREFIX = "evt_"
 SUFFIX_LENGTH = 12
@@ -36,7 +37,7 @@ def decode(text: str) -> int:
 
 def encode_random(source: bytes, length: int) -> str:
     """`length` characters drawn from the random bytes of `source`, one byte each."""
-    return "".join(ALPHABET[byte & 31] for byte in source[:length])
+    return source[:length].translate(_CHARACTERS).decode()
 
 
 def event_id(position: str, suffix: str) -> str:
