@@ -62,7 +62,7 @@ class Application(Litestar):
     @cached_property
     def entrance(self) -> AccessLog:
         """What stands before the router."""
-        return AccessLog(Gate(super().__call__))
+        return AccessLog(Gate(super().__call__), self.state.traffic.count)
 
 
 def create_app(settings: Settings, *, open_services: OpenServices | None = None) -> Litestar:
@@ -103,7 +103,6 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             AuditController,
         ],
     )
-    traffic = Traffic()
     app = Application(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
@@ -114,10 +113,9 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
         logging_config=None,
-        middleware=[traffic],
         openapi_config=openapi.config(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"settings": settings, "traffic": traffic}),
+        state=State({"settings": settings, "traffic": Traffic()}),
     )
     openapi.complete(app)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -43,11 +44,12 @@ def request_id_of(scope: Scope) -> str:
 
 
 class AccessLog:
-    """Notes the method, path, status and duration of each request once it is answered. The id is
-    on every line that is logged meanwhile, and in the answer."""
+    """Notes the method, path, status and duration of each request once it is answered, and has it
+    counted. The id is on every line that is logged meanwhile, and in the answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, count: Callable[[HTTPScope, Answer], None]) -> None:
         self._app = app
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on and logs it."""
@@ -67,11 +69,13 @@ class AccessLog:
             try:
                 await self._app(scope, receive, send_noting)
             finally:
+                answer = answer_of(scope) or Answer(UNANSWERED, 0.0)
+                self._count(cast("HTTPScope", scope), answer)
                 log = _log.debug if scope["path"] in _QUIET else _log.info
                 log(
                     "request",
                     method=cast("HTTPScope", scope)["method"],
                     path=scope["path"],
-                    status=UNANSWERED if (answer := answer_of(scope)) is None else answer.status,
+                    status=answer.status,
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
                 )

@@ -36,9 +36,12 @@ class AuditTrail(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on."""
         method = cast("HTTPScope", scope)["method"]
+        if method in _READING:
+            await next_app(scope, receive, send)
+            return
         handler = cast("HTTPRouteHandler", scope["route_handler"])
         action = handler.opt.get(ACTION, f"{method} {scope['path_template']}")
-        if method in _READING or action is None:
+        if action is None:
             await next_app(scope, receive, send)
             return
         request: AnyRequest = Request(scope, receive, send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, cast
 
 from litestar import Request
@@ -76,6 +77,7 @@ class Access(ASGIMiddleware):
 PROTECTED = (ErrorAnswers(), Access())  # the middleware of everything that is not for everybody
 
 
+@lru_cache(maxsize=1_000)
 def allowed(opened: Opened, handler: HTTPRouteHandler, method: str) -> bool:
     """Whether a scope may ever do what a handler does."""
     return may(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from typing import cast
 
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from litestar.types import HTTPScope
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import Metric
 
-from service.api.access_log import UNANSWERED, Answer, answer_of
+from service.api.access_log import Answer
 from service.api.openapi import version
 from service.domain.metrics import BUILD, PREFIX, REQUEST_DURATION, REQUESTS
 
@@ -20,11 +17,9 @@ _WAITING = frozenset({"/v1/events/stream"})  # answers that last as long as some
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Traffic(ASGIMiddleware):
+class Traffic:
     """Counts requests by their route, never by their path, of which there is no end. What matches
     no route is not counted."""
-
-    scopes = (ScopeType.HTTP,)
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -49,19 +44,16 @@ class Traffic(ASGIMiddleware):
             metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
             yield metric
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Passes the request on and counts it."""
-        try:
-            await next_app(scope, receive, send)
-        finally:
-            http = cast("HTTPScope", scope)
-            method = http["method"] if http["method"] in _METHODS else "other"
-            route = http["path_template"]
-            status, seconds = answer_of(scope) or Answer(UNANSWERED, 0.0)
-            requests, durations = self._series(method, route, status)
-            requests.inc()
-            if route not in _WAITING and b"wait=" not in scope["query_string"]:
-                durations.observe(seconds)
+    def count(self, scope: HTTPScope, answer: Answer) -> None:
+        """Counts a request once it is over."""
+        route = scope.get("path_template", "")
+        if not route:
+            return
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        requests, durations = self._series(method, route, answer.status)
+        requests.inc()
+        if route not in _WAITING and b"wait=" not in scope["query_string"]:
+            durations.observe(answer.seconds)
 
     def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         """The counters of a kind of request; finding them by their labels takes longer than
