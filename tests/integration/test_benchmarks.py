@@ -54,6 +54,12 @@ def test_the_memory_of_a_catalogue_is_measured_for_each_course():
     assert result["million_mb"] > 0
 
 
+def test_the_api_is_measured_against_a_bare_handler():
+    result = measured("api", "--rounds", "1", "--seconds", "0.2", "--connections", "2")
+    assert result["body_bytes"] > 400
+    assert min(result["api_per_second"], result["bare_per_second"], result["ratio"]) > 0
+
+
 def test_listeners_are_measured():
     result = measured("listeners", "--listeners", "20", "--seconds", "0.5")
     assert result["listeners"] == 20
