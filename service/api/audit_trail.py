@@ -7,38 +7,33 @@ from typing import cast
 import msgspec
 from litestar import Request
 from litestar.datastructures import MutableScopeHeaders
-from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from redis.exceptions import RedisError
 
 from service.api.access_log import request_id_of
 from service.api.auth import actor_of, address_of
+from service.api.layers import Layer
 from service.api.requests import AnyRequest
 from service.bootstrap import Services
 from service.logs import get_logger
 from service.storage.audit import Deed
 
 ACTION = "action"  # `opt` of what is noted: its name; None for what changes nothing
-_READING = frozenset({"GET", "HEAD"})
 _REFUSED = 400  # the least status of requests that changed nothing
 
 _log = get_logger("api")
 
 
-class AuditTrail(ASGIMiddleware):
+class AuditTrail(Layer):
     """Notes a change before its answer goes out. One that cannot be noted is logged: it has been
     made by then."""
 
-    scopes = (ScopeType.HTTP,)
+    for_changes = True
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on."""
         method = cast("HTTPScope", scope)["method"]
-        if method in _READING:
-            await next_app(scope, receive, send)
-            return
         handler = cast("HTTPRouteHandler", scope["route_handler"])
         action = handler.opt.get(ACTION, f"{method} {scope['path_template']}")
         if action is None:

@@ -10,13 +10,12 @@ from typing import Any, cast
 from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from redis.exceptions import RedisError
 
 from service.api.failures import Failures
+from service.api.layers import Layer
 from service.api.problems import ErrorAnswers
 from service.bootstrap import Services
 from service.domain.access import Actor, may
@@ -48,15 +47,13 @@ _WHERE = (
 )
 
 
-class Access(ASGIMiddleware):
+class Access(Layer):
     """Lets requests through whose token opens what they ask for, and says whose they are.
 
     A handler's `opt` says for whom it is besides the admin: reading is for `read` unless it
     shows secrets, everything else for nobody unless it says so. A subscriber's requests about
     one subscription go through only if it is their own, whatever the handler does with it.
     """
-
-    scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on. Raises what problems tell of."""

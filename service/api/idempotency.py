@@ -7,8 +7,6 @@ from contextlib import suppress
 from typing import cast
 
 from litestar import Request
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import (
     ASGIApp,
     HTTPResponseStartEvent,
@@ -22,6 +20,7 @@ from redis.exceptions import RedisError
 
 from service.api.auth import actor_of
 from service.api.forms import FieldError, InvalidRequestError
+from service.api.layers import Layer
 from service.api.requests import AnyRequest
 from service.bootstrap import Services
 from service.logs import get_logger
@@ -37,14 +36,14 @@ _KEPT_HEADERS = (b"content-type", b"location", b"etag", b"cache-control")
 _log = get_logger("api")
 
 
-class Idempotency(ASGIMiddleware):
+class Idempotency(Layer):
     """Keeps the answers of `POST` requests that carry a key, per actor and for a day.
 
     The answer goes out once it is kept: whoever has it can rely on the repetition. One of 500 or
     more is not kept, so that the request can be made again.
     """
 
-    scopes = (ScopeType.HTTP,)
+    for_changes = True
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on unless it was answered before."""

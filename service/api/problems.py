@@ -9,9 +9,7 @@ from typing import Annotated, Any, cast
 import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
-from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, ExceptionHandlersMap, Receive, Scope, Send
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
@@ -20,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from service.api import cursors
 from service.api.access_log import answer_of
 from service.api.forms import FieldError, InvalidRequestError
+from service.api.layers import Layer
 from service.domain.errors import (
     ConflictError,
     CoursewireError,
@@ -462,11 +461,9 @@ _HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Response[ProblemDoc
 EXCEPTION_HANDLERS = cast("ExceptionHandlersMap", _HANDLERS)
 
 
-class ErrorAnswers(ASGIMiddleware):
+class ErrorAnswers(Layer):
     """Answers what the middleware behind it raises, where the middleware before it can see the
     answer; the framework would answer further out."""
-
-    scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on."""
