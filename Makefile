@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-nightly test-all-pythons bench check format docs lock clean runtime dev compared
+.PHONY: help demo up test test-nightly test-all-pythons bench chaos check format docs lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test-all-pythons: ## Run the tests on each supported Python that is installed
 
 bench: compared ## Measure, beside peers and limits; ARGS='sweep --profile' chooses one
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: dev ## Break everything for ten minutes, judge what arrived; ARGS='--seconds 60 --seed 7'
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: dev ## Check formatting, lint, types, the import rule, deployment and the lock files
 	$(BIN)/ruff format --check .

@@ -1,0 +1,146 @@
+"""The house with two workers, whose processes may be frozen, cut off their memory, or misled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.chaos.history import State, content_of
+from tests.e2e.conftest import House, Process, until
+
+ROOT = Path(__file__).parents[2]
+WORKERS = ("worker-1", "worker-2")
+SAMPLED = 0.2  # seconds between looks at how long the append-only file is
+
+
+class ChaosHouse(House):
+    """Every process of the service, two workers among them, and several integrations."""
+
+    def __init__(self, directory: Path, integrations: list[str], courses: int) -> None:
+        super().__init__(directory, courses)
+        worker = self.processes.pop("worker")
+        sandbox = self.processes["sandbox"]
+        at = sandbox._argv.index("--integration")
+        named = [part for one in integrations for part in ("--integration", one)]
+        sandbox._argv[at : at + 2] = named
+        # Rewriting the file would take away what is cut off it.
+        self.processes["valkey"]._argv += ["--auto-aof-rewrite-percentage", "0"]
+        for name in WORKERS:
+            env = {**worker._env, "PYTHONPATH": str(ROOT)}
+            self.processes[name] = Process(name, list(worker._argv), env, directory)
+        self.integrations = integrations
+        self.ids: dict[str, str] = {}  # of integrations, by their ids at the upstream
+        self._sizes: deque[tuple[float, int]] = deque(maxlen=100)
+
+    async def close(self) -> None:
+        for process in self.processes.values():
+            if process.running:
+                process.kill()
+        await self.api.aclose()
+        await self.sandbox.aclose()
+
+    # --- processes ---------------------------------------------------------------------------
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP."""
+        self._signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT."""
+        self._signal(name, signal.SIGCONT)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        process = self.processes[name]
+        if process.running:
+            os.kill(process._child.pid, number)
+
+    def mislead(self, name: str, offset: float) -> None:
+        """Has a process that is not running start with a clock that is so many seconds off."""
+        self.processes[name]._argv = (
+            [sys.executable, "-m", "tests.chaos.skewed", str(offset), "worker"]
+            if offset
+            else [sys.executable, "-m", "service.cli", "worker"]
+        )
+
+    async def watch_file(self) -> None:
+        """Notes how long the append-only file was when, until cancelled."""
+        while True:
+            self._sizes.append((time.monotonic(), self.append_only_size()))
+            await asyncio.sleep(SAMPLED)
+
+    def forget(self, seconds: float) -> None:
+        """Takes from the file what was written in the last seconds. The server is not running."""
+        then = time.monotonic() - seconds
+        sizes = [size for at, size in self._sizes if at <= then]
+        if sizes:
+            self.cut_append_only_file(sizes[-1])
+
+    # --- the upstream ------------------------------------------------------------------------
+
+    async def all_states(self, upstream_id: str) -> list[State]:
+        """How all courses of an integration are now."""
+        at = time.monotonic()
+        path = f"/control/integrations/{upstream_id}/courses"
+        listed = (await self.sandbox.get(path)).json()
+        return await self._states(upstream_id, [one["id"] for one in listed], at)
+
+    async def altered(self, upstream_id: str, *changes: dict[str, Any]) -> list[State]:
+        """Has courses changed, if these changes can be made, and returns how they are then."""
+        at = time.monotonic()
+        path = f"/control/integrations/{upstream_id}/changes"
+        answer = await self.sandbox.post(path, json=list(changes))
+        made = answer.json() if answer.status_code == 200 else answer.json()["extra"]["applied"]
+        ids = dict.fromkeys(change["course_id"] for change in made)
+        return await self._states(upstream_id, ids, at)
+
+    async def _states(self, upstream_id: str, ids: Iterable[str], at: float) -> list[State]:
+        limit = asyncio.Semaphore(8)
+
+        async def read(course_id: str) -> State:
+            async with limit:
+                content = await self._content(upstream_id, course_id)
+            return State(upstream_id, course_id, at, content)
+
+        return await asyncio.gather(*map(read, ids))
+
+    async def _content(self, upstream_id: str, course_id: str) -> str | None:
+        path = f"/control/integrations/{upstream_id}/courses/{course_id}"
+        answer = await self.sandbox.get(path)
+        return content_of(answer.json() if answer.status_code == 200 else None)
+
+    # --- the API, which may be away ----------------------------------------------------------
+
+    async def attempt(self, method: str, path: str, **content: Any) -> Any:
+        """What the API answers, None if it does not or not as it should."""
+        try:
+            answer = await self.api.request(method, path, **content)
+        except httpx.HTTPError:
+            return None
+        return answer.json() if answer.is_success and answer.content else None
+
+    async def walked(self, upstream_id: str, kind: str, seconds: float) -> None:
+        """Waits until a walk that is asked for now has completed."""
+        path = f"/v1/integrations/{self.ids[upstream_id]}/walks"
+
+        async def asked() -> Any:
+            walk = await self.attempt("POST", path, json={"kind": kind})
+            if walk is None:
+                return None
+
+            async def ended() -> Any:
+                found = await self.attempt("GET", f"{path}/{walk['id']}")
+                return found if found and found["state"] in ("completed", "failed") else None
+
+            found = await until(ended, seconds=seconds, what=f"the end of {walk}\n{self.logs()}")
+            return found["state"] == "completed"
+
+        await until(asked, seconds=seconds, what=f"a complete {kind} of {upstream_id}")

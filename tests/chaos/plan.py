@@ -1,0 +1,92 @@
+"""What is done to whom and when, decided by a seed alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import msgspec
+
+MEAN_PAUSE: Final = 2.5  # seconds between steps
+CUT_AFTER: Final = 12.0  # seconds from the start, so that there is something to lose
+
+
+class Step(msgspec.Struct, frozen=True):
+    """`do` to `target` at `at` seconds; what `amount` means depends on what is done."""
+
+    at: float
+    do: str
+    target: str = ""
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        amount = f" {self.amount:g}" if self.amount else ""
+        return f"{self.at:6.1f} s  {self.do} {self.target}{amount}"
+
+
+# What may be done, how often beside the others, and between which amounts.
+_ACTIONS: Final[dict[str, tuple[int, float, float]]] = {
+    "kill worker": (20, 0, 3),  # and start it again after so many seconds
+    "kill api": (6, 0, 3),
+    "kill scheduler": (5, 0, 5),
+    "kill valkey": (6, 0, 3),
+    "cut valkey": (6, 0.2, 2),  # so many seconds of the append-only file are lost
+    "stop worker": (12, 2, 25),  # SIGSTOP, past the leases, and SIGCONT
+    "stop scheduler": (4, 2, 10),
+    "stop api": (4, 1, 8),
+    "stop valkey": (4, 0.5, 4),
+    "end worker": (8, 0, 1),  # SIGTERM
+    "skew worker": (8, -120, 120),  # kill it, and start it with a clock so far off
+    "skew sandbox": (4, -120, 120),
+    "fault sandbox": (30, 1, 3),
+    "silence receiver": (8, 3, 25),
+    "rotate secret": (4, 0, 0),
+    "replay all": (3, 0, 0),
+}
+
+# Each without a word on how often it strikes, which is the step's amount. What hides records
+# strikes walks alone: an answer to ids from which only the one asked for is missing is evidence.
+FAULTS: Final = (
+    {"kind": "error", "code": "PLATFORM.UNKNOWN_ERROR"},
+    {"kind": "error", "code": "PLATFORM.RATE_LIMIT_EXCEEDED", "retry_after": 1},
+    {"kind": "error", "code": "PLATFORM.CONCURRENCY_LIMIT_EXCEEDED"},
+    {"kind": "error", "code": "PLATFORM.INPUT_INVALID", "on": "later"},
+    {"kind": "html", "status": 502},
+    {"kind": "delay", "seconds": 2},
+    {"kind": "drop", "after": 0.7},
+    {"kind": "truncate", "after": 0.5},
+    {"kind": "empty", "on": "walk"},
+    {"kind": "end_early", "on": "walk"},
+    {"kind": "shift", "by": 7, "on": "later"},
+    {"kind": "shift", "by": -7, "on": "later"},
+    {"kind": "repeat_cursor", "on": "later"},
+    {"kind": "vanish", "share": 0.05, "on": "walk"},
+    {"kind": "wrong_types", "share": 0.05, "path": "revisions"},
+    {"kind": "wrong_types", "where": "page"},
+    {"kind": "drip", "bytes_per_second": 400_000},
+)  # fmt: skip
+
+
+def plan(seed: int, seconds: float, *, only: tuple[str, ...] = ()) -> list[Step]:
+    """The steps of a run; of the actions `only` these, if any are named."""
+    chance = random.Random(f"plan {seed}")
+    chosen = {name: _ACTIONS[name] for name in only} or _ACTIONS
+    weights = [weight for weight, _, _ in chosen.values()]
+    steps = []
+    at = MEAN_PAUSE
+    while at < seconds:
+        do, (_, least, most) = chance.choices(list(chosen.items()), weights)[0]
+        amount = round(chance.uniform(least, most), 1)
+        if do == "fault sandbox":
+            amount = float(round(amount))
+        if do != "cut valkey" or at > CUT_AFTER:
+            steps.append(Step(round(at, 1), do, _target(chance, do), amount))
+        at += min(3 * MEAN_PAUSE, chance.expovariate(1 / MEAN_PAUSE))
+    return steps
+
+
+def _target(chance: random.Random, do: str) -> str:
+    """Which of several; whoever carries the step out takes the rest of a division by them."""
+    if do == "fault sandbox":
+        return str(chance.randrange(len(FAULTS)))
+    return str(chance.randrange(1_000))
