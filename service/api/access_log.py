@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from service.logs import get_logger
 from service.storage.ids import new_id
@@ -65,17 +65,18 @@ class AccessLog:
                 message["headers"] = [*message["headers"], (_HEADER, request_id.encode())]
             await send(message)
 
-        with bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_noting)
-            finally:
-                answer = answer_of(scope) or Answer(UNANSWERED, 0.0)
-                self._count(cast("HTTPScope", scope), answer)
-                log = _log.debug if scope["path"] in _QUIET else _log.info
-                log(
-                    "request",
-                    method=cast("HTTPScope", scope)["method"],
-                    path=scope["path"],
-                    status=answer.status,
-                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
-                )
+        bound = bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, send_noting)
+        finally:
+            answer = answer_of(scope) or Answer(UNANSWERED, 0.0)
+            self._count(cast("HTTPScope", scope), answer)
+            log = _log.debug if scope["path"] in _QUIET else _log.info
+            log(
+                "request",
+                method=cast("HTTPScope", scope)["method"],
+                path=scope["path"],
+                status=answer.status,
+                milliseconds=round((time.perf_counter() - started) * 1000, 1),
+            )
+            reset_contextvars(**bound)

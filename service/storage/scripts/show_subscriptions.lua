@@ -8,10 +8,11 @@ local shown = {}
 for at = 1, #KEYS, 6 do
   local found = redis.call('HGET', KEYS[at], 'record')
   if found then
-    local oldest = redis.call('XRANGE', KEYS[at + 1], '-', '+', 'COUNT', 1)[1]
+    local pending = redis.call('XLEN', KEYS[at + 1])
+    local oldest = pending > 0 and redis.call('XRANGE', KEYS[at + 1], '-', '+', 'COUNT', 1)[1]
     found = {
       found,
-      redis.call('XLEN', KEYS[at + 1]),
+      pending,
       redis.call('ZCARD', KEYS[at + 2]),
       oldest and oldest[1] or false,
       redis.call('HEXISTS', KEYS[at + 3], 'parked'),
