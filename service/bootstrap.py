@@ -30,6 +30,7 @@ from service.storage.dead import DeadDeliveries
 from service.storage.deaths import Deaths
 from service.storage.event_log import EventLog
 from service.storage.integrations import IntegrationStore
+from service.storage.lane_events import LaneEvents
 from service.storage.lanes import Lanes
 from service.storage.leases import Leases
 from service.storage.matchers import Matchers
@@ -75,6 +76,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     lanes: Lanes
     dead: DeadDeliveries
     deaths: Deaths
+    lane_events: LaneEvents
     attempts: Attempts
     schedule: Schedule
     control: Control
@@ -143,6 +145,7 @@ def assemble(
     integrations = IntegrationStore(redis, matchers, counters, most=settings.max_integrations)
     lanes = Lanes(redis, counters)
     dead = DeadDeliveries(redis)
+    lane_events = LaneEvents(redis, events)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
@@ -167,14 +170,15 @@ def assemble(
         lanes=lanes,
         dead=dead,
         deaths=Deaths(redis, counters, subscriptions, matchers),
-        attempts=Attempts(redis, events, dead),
+        lane_events=lane_events,
+        attempts=Attempts(redis, lane_events, dead),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),
         budgets=Budgets(redis),
         memory=Memory(redis),
         reviews=Reviews(redis),
-        replays=Replays(redis),
+        replays=Replays(redis, counters),
         retention=Retention(redis, counters),
         reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
         counters=counters,

@@ -207,7 +207,7 @@ class Committer:
         return NewEvent(
             type=event_type,
             facts=msgspec.json.encode(facts),
-            body=b"" if fingerprint.deleted else _sendable(judgement.record),
+            body=b"" if fingerprint.deleted else sendable(judgement.record),
             order_key=order_key(integration.id, judgement.course_id),
             lanes=matcher.lanes(
                 event_type=event_type,
@@ -281,6 +281,6 @@ def _sum(verdicts: Mapping[str, int], more: Counter[str]) -> dict[str, int]:
     return dict(Counter(verdicts) + more)
 
 
-def _sendable(record: bytes | None) -> bytes:
+def sendable(record: bytes | None) -> bytes:
     """The record, unless no body could carry it anyway."""
     return record if record is not None and len(record) <= MAX_BODY_BYTES else b""

@@ -46,6 +46,7 @@ STAY_SECONDS = 0.1  # that a job waits for its slowest lane
 MAX_LINGERING = 100  # batches that go on without their jobs
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
+FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the lane is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 RECORD_RETRY_SECONDS = 0.2
 REPLAY_HEADERS = {"coursewire-replay": "true"}
@@ -181,6 +182,8 @@ class Drain:
                 waiting: set[asyncio.Task[Any]] = {*self._in_flight}
                 waiting |= {task for task in (self._recording, self._feeding) if task is not None}
                 pause = self._pause()
+                if self._feeding is not None:
+                    pause = min(FEEDING_LOOK_SECONDS, pause or FEEDING_LOOK_SECONDS)
                 if waiting:
                     await self._wait(waiting, pause)
                 elif pause is None:
@@ -265,13 +268,18 @@ class Drain:
         """The present by the clock of Redis, as far as it is known here."""
         return now_ms() + self._clock_offset
 
+    def _is_over(self) -> bool:
+        """Whether the turn's time is up."""
+        return time.monotonic() >= self._ends
+
     def _must_stop(self) -> bool:
         return (
             self._context.draining.is_set()
             or self._outdated
             or self._paused
             or state_of(self._subscription) is not SubscriptionState.ACTIVE
-            or time.monotonic() >= self._ends
+            # Nobody else can send while the turn waits for what a replay has asked the upstream.
+            or (self._is_over() and self._feeding is None)
             or self._breaker.ready_at > self._now_ms()
             # No attempt may outlast the lease under which it began.
             or self._lease.remaining() <= self._subscription.timeout_seconds
@@ -334,6 +342,7 @@ class Drain:
             and self._feeder.ready
             and self._replayed is not None
             and self._replayed.hungry
+            and not self._is_over()
             and not self._must_stop()
         ):
             self._feeding = asyncio.create_task(self._feeder.step())
@@ -401,11 +410,7 @@ class Drain:
         if recording is not None and recording.done():
             await recording
             self._recording = None
-        feeding = self._feeding
-        if feeding is not None and feeding.done():
-            self._feeding = None
-            if await feeding and self._replayed is not None:
-                self._replayed.look_again()
+        await self._look_at_feeding()
         finished = self._in_flight & done
         self._in_flight -= finished
         ended = [task.result() for task in finished]
@@ -413,6 +418,25 @@ class Drain:
             self._track_of(one.prepared.entry).ended()
         self._judging = self._judging or not all(one.outcome.delivered for one in ended)
         self._ended += ended
+
+    async def _look_at_feeding(self) -> None:
+        """Takes up what was added to be replayed. As long as that takes, the lane is looked at for
+        what has come in; where the turn is to end for another reason than its time, nobody waits
+        for it, since whatever it was doing is done again."""
+        feeding = self._feeding
+        if feeding is None:
+            return
+        if not feeding.done():
+            if self._must_stop():
+                feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)
+                self._feeding = None
+            elif not self._live.prepared:
+                self._live.look_again()
+            return
+        self._feeding = None
+        if await feeding and self._replayed is not None:
+            self._replayed.look_again()
 
     async def _attempt(self, prepared: Prepared) -> Ended:
         if self._lease.remaining() <= self._subscription.timeout_seconds:

@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError
 
 from service.bootstrap import Services
 from service.domain.events import EventHead, Selection, order_key_of, rfc3339
-from service.domain.identifiers import position_ms, position_order
+from service.domain.identifiers import is_backfilled, position_ms, position_order
 from service.domain.replays import Replay, ReplayProgress
 from service.domain.subscriptions import Subscription
 from service.logs import get_logger
@@ -16,11 +16,17 @@ from service.storage.announcing import RENDERINGS
 from service.storage.attempts import Successes
 from service.storage.leases import Lease
 from service.storage.replays import Part, Replayed
+from workers.backfilling import Backfiller
 
 SCANNED = 200  # events looked at in one step
 PAUSE_SECONDS = 1.0  # until a step is tried again that could not be made
 FULL_WAIT_MS = 300_000  # until the next turn where much waits for its retries ...
 MEMORY_WAIT_MS = 15_000  # ... or Redis is at its memory limit, and nothing else is left to do
+
+BACKFILLED_DEAD = (
+    "dead deliveries of backfills were left out: their events are kept no longer than they are "
+    "pending; ask for another backfill instead"
+)
 
 _log = get_logger("replay")
 
@@ -34,6 +40,7 @@ class Feeder:
         self._subscription = subscription
         self._selection: Selection | None = None
         self._successes: Successes | None = None
+        self._backfiller = Backfiller(services, subscription)
         self._idle = False
         self._blocked_until = 0.0
         self._wait_ms = 0
@@ -59,18 +66,34 @@ class Feeder:
         if self._selection is None:
             grant = await self._services.api_keys.grant_of(self._subscription.owner)
             self._selection = Selection(self._subscription, grant)
-        part = await self._part(replay, progress, self._selection)
-        self._wait_ms = FULL_WAIT_MS
+        wait_ms = 0
+        if replay.which == "backfill":
+            step = await self._backfiller.step(replay, progress, self._selection)
+            wait_ms = step.wait_ms
+            if step.part is None:
+                self._block(wait_ms, wait_ms)
+                return False
+            part = step.part
+        else:
+            part = await self._part(replay, progress, self._selection)
         try:
             status = await self._services.replays.feed(self._lease, replay, progress, part)
         except OutOfMemoryError:
             # Deliveries go on: they make room.
-            status, self._wait_ms = "FULL", MEMORY_WAIT_MS
+            self._block(PAUSE_SECONDS * 1000, MEMORY_WAIT_MS)
+            return False
         if status == "FULL":
-            self._blocked_until = time.monotonic() + PAUSE_SECONDS
-        elif status == "OK" and (part.last or part.error):
+            self._block(PAUSE_SECONDS * 1000, FULL_WAIT_MS)
+        elif wait_ms:
+            self._block(wait_ms, wait_ms)
+        if status == "OK" and (part.last or part.error):
             _log.info("replay fed", replay=replay.id, which=replay.which, error=part.error or None)
         return status == "OK" and bool(part.entries)
+
+    def _block(self, pause_ms: float, wait_ms: int) -> None:
+        """Makes no step for `pause_ms` of this turn, and leaves the next `wait_ms` of time."""
+        self._blocked_until = time.monotonic() + pause_ms / 1000
+        self._wait_ms = wait_ms
 
     async def _part(self, replay: Replay, progress: ReplayProgress, selection: Selection) -> Part:
         if replay.which == "dead":
@@ -146,9 +169,17 @@ class Feeder:
         return Part(
             position=found[-1].position if found else progress.position,
             scanned=len(found),
-            entries=[Replayed(one.order_key, one.rendering, one.position) for one in chosen],
+            entries=[
+                Replayed(one.order_key, one.rendering, one.position)
+                for one in chosen
+                if not is_backfilled(one.position)
+            ],
             last=len(found) < SCANNED,
-            note=await self._overtaken(replay, progress),
+            note=(
+                BACKFILLED_DEAD
+                if any(is_backfilled(one.position) for one in chosen)
+                else await self._overtaken(replay, progress)
+            ),
         )
 
     async def _overtaken(self, replay: Replay, progress: ReplayProgress) -> str:

@@ -35,7 +35,6 @@ from service.domain.errors import (
     UpstreamUnavailableError,
 )
 from service.domain.events import rfc3339
-from service.domain.fingerprint import REMOTE_DATA_PATHS
 from service.domain.integrations import (
     MAX_BACKOFF_SECONDS,
     MODEL_PROBE_SECONDS,
@@ -155,9 +154,7 @@ class Walk:
         self._services = context.services
         self._integration = integration
         self._state = state
-        self._ignored = frozenset(integration.ignore_paths) | (
-            frozenset() if integration.track_remote_data else REMOTE_DATA_PATHS
-        )
+        self._ignored = integration.ignored
         if stored:
             progress = msgspec.json.decode(stored, type=WalkProgress)
         else:

@@ -164,7 +164,9 @@ class Track:
         return entries
 
     async def _fetch(self, entries: Sequence[Entry]) -> None:
-        events = await self._services.events.get_many([one.event_position for one in entries])
+        events = await self._services.lane_events.get_many(
+            self._subscription.id, [one.event_position for one in entries]
+        )
         expired: list[Entry] = []
         for entry, event in zip(entries, events, strict=True):
             tried = self._tried.get(entry.position)

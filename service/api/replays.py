@@ -26,9 +26,10 @@ from service.api.schemas import ReplayList, ReplayView
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access import Actor
-from service.domain.errors import EventExpiredError, NotFoundError
+from service.domain.backfills import EVENT_TYPE as BACKFILL_TYPE
+from service.domain.errors import ConflictError, EventExpiredError, NotFoundError
 from service.domain.events import StoredEvent, is_shown, order_key_of, rfc3339, subject_of
-from service.domain.identifiers import event_position, position_ms, position_order
+from service.domain.identifiers import event_position, is_backfilled, position_ms, position_order
 from service.domain.replays import REQUESTED, Replay
 from service.domain.subscriptions import EVENT_TYPES, Subscription
 from service.storage.announcing import RENDERINGS
@@ -41,20 +42,24 @@ REQUEST: Table = {
         parser=one_of(REQUESTED),
         meaning="all: every event that matches the subscription now; dead: deliveries that were "
         "given up; missing: events that match and were neither delivered, as far as attempts are "
-        "on record, nor are pending",
+        "on record, nor are pending; backfill: every live course of the integrations that match, "
+        "fetched anew and sent as course.created with initial true",
         required=True,
     ),
     "since": Field(
         parser=nullable(timestamp()),
-        meaning="events that happened at this time or later; null, or left out: all that are kept",
+        meaning="events that happened at this time or later; null, or left out: all that are kept. "
+        "Not for a backfill, which is of the present",
     ),
     "until": Field(
         parser=nullable(timestamp()),
-        meaning="events that happened before this time; null, or left out: up to now",
+        meaning="events that happened before this time; null, or left out: up to now. Not for a "
+        "backfill",
     ),
     "event_types": Field(
         parser=nullable(list_of(one_of(EVENT_TYPES), least=1, most=len(EVENT_TYPES))),
-        meaning="null: whatever the subscription's filter says; else only these of them",
+        meaning="null: whatever the subscription's filter says; else only these. A backfill "
+        "sends course.created alone",
     ),
 }
 REDELIVERY: Table = {
@@ -82,6 +87,7 @@ class ReplayController(Controller):
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.NOT_FOUND,
+            CONFLICT,
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
@@ -91,16 +97,29 @@ class ReplayController(Controller):
         """Sends events of the past once more, under their ids and marked with
         `coursewire-replay: true`. Those of a course keep their order among themselves, new events
         go first, and replays of a subscription follow each other. What happens after the request
-        is no part of it."""
+        is no part of it.
+
+        A backfill asks the upstream for every live course and makes an event of each, for this
+        subscription alone: it is in no log, and kept until it is delivered or dead. It has the
+        course's present `sequence`, or 1 if nothing has been reported of it yet, so it never hides
+        a later change."""
         form = Form(document, REQUEST, required=("which",))
         values = form.values
         subscription = await services.subscriptions.get(subscription_id)
         end, trimmed = await services.events.bounds()
-        await _check_since(form, services, subscription, trimmed)
+        backfill = values.get("which") == "backfill"
+        if backfill:
+            _check_backfill(form, subscription)
+        else:
+            await _check_since(form, services, subscription, trimmed)
         since, until = values.get("since"), values.get("until")
-        if since is not None and until is not None and until <= since:
+        if not backfill and since is not None and until is not None and until <= since:
             form.refuse("until", "is not after since", "send a later time, or leave it out")
         form.accept()
+        if backfill and (other := await services.replays.unfinished(subscription.id, "backfill")):
+            raise ConflictError(
+                f"backfill {other} of this subscription has not ended: wait for it, or cancel it"
+            )
         if until is not None:
             end = min(end, f"{max(until - 1, 0)}-{2**64 - 1}", key=position_order)
         replay = Replay(
@@ -220,7 +239,11 @@ async def _event(services: Services, actor: Actor, event_id: str) -> StoredEvent
         event = await services.events.get(event_id)
     except NotFoundError:
         place, (_, trimmed) = event_position(event_id), await services.events.bounds()
-        if place is None or position_order(place[0]) > position_order(trimmed):
+        if (
+            place is None
+            or is_backfilled(place[0])
+            or position_order(place[0]) > position_order(trimmed)
+        ):
             raise
         raise EventExpiredError(
             f"the log no longer holds event {event_id}; it holds what happened after "
@@ -256,6 +279,30 @@ async def _check_since(
             f"is before what is on record: attempts are from {rfc3339(reach)} on, so it is not "
             "known what was delivered of earlier events",
             f"send {rfc3339(reach)} or a later time, or replay all instead of missing",
+        )
+
+
+def _check_backfill(form: Form, subscription: Subscription) -> None:
+    """A backfill is of the present, and of one type of event."""
+    for name in ("since", "until"):
+        if form.values.get(name) is not None:
+            form.refuse(
+                name,
+                "means nothing to a backfill, which sends every live course as it is now",
+                "leave it out, or replay all events of that time",
+            )
+    wanted = form.values.get("event_types")
+    if wanted is not None and BACKFILL_TYPE not in wanted:
+        form.refuse(
+            "event_types",
+            f"leaves out {BACKFILL_TYPE}, which is all that a backfill sends",
+            f"leave it out, or name {BACKFILL_TYPE}",
+        )
+    if subscription.event_types is not None and BACKFILL_TYPE not in subscription.event_types:
+        form.refuse(
+            "which",
+            f"is backfill, which sends {BACKFILL_TYPE}, and the subscription does not take that",
+            f"add {BACKFILL_TYPE} to the event_types of the subscription",
         )
 
 

@@ -289,7 +289,7 @@ class ReplayView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, _means("its id")]
     subscription_id: Annotated[str, _means("who is sent them")]
-    which: Annotated[str, _means("all, dead or missing; event: one was redelivered")]
+    which: Annotated[str, _means("all, dead, missing or backfill; event: one was redelivered")]
     since: Annotated[Timestamp | None, _means("events from this time on; null: all there were")]
     until: Annotated[Timestamp | None, _means("events before this time; null: all there were")]
     event_types: Annotated[tuple[str, ...] | None, _means("only these; null: any that match")]
@@ -301,12 +301,22 @@ class ReplayView(msgspec.Struct, frozen=True, kw_only=True):
             "dead; cancelled; failed"
         ),
     ]
-    scanned: Annotated[int, _means("events looked at so far")]
+    scanned: Annotated[
+        int, _means("events looked at so far; of a backfill, the upstream's records")
+    ]
     queued: Annotated[int, _means("of these, those to be sent")]
     delivered: Annotated[int, _means("of these, those delivered")]
     dead: Annotated[int, _means("of these, those given up")]
+    left_out: Annotated[
+        int,
+        _means(
+            "courses that a backfill did not send, because what the upstream shows of them is not "
+            "what the walks have found so far, or is held for review"
+        ),
+    ]
     reached_at: Annotated[
-        Timestamp | None, _means("when the last event happened that was looked at")
+        Timestamp | None,
+        _means("when the last event happened that was looked at; null for a backfill"),
     ]
     created_at: Annotated[Timestamp, _means("when it was asked for")]
     started_at: Annotated[Timestamp | None, _means("when its first event was looked at")]

@@ -294,7 +294,10 @@ def replay(one: Replay, progress: ReplayProgress) -> schemas.ReplayView:
         queued=progress.queued,
         delivered=progress.delivered,
         dead=progress.dead,
-        reached_at=moment(position_ms(progress.position)) if progress.position else None,
+        left_out=progress.left_out,
+        reached_at=moment(position_ms(progress.position))
+        if progress.position and one.which != "backfill"
+        else None,
         created_at=rfc3339(progress.created_at),
         started_at=moment(progress.started_at),
         finished_at=moment(progress.finished_at),

@@ -70,9 +70,10 @@ _DATA = {
     "changed": "the paths that changed, of a course.updated",
     "reason": "what kind of change it is, where the type does not say",
     "evidence": "how it is known that a course is gone",
-    "initial": "whether the first complete sweep found the course",
+    "initial": "whether the course was there before: found by the first complete sweep, or sent by "
+    "a backfill",
     "detected_by": "delta or sweep: the kind of walk that found the change; review: it was "
-    "held and applied by a decision",
+    "held and applied by a decision; backfill: the subscription asked for every course",
     "course_omitted": "why `course` is not there; null: it is",
     "course": "the course as the upstream gives it",
 }

@@ -4,6 +4,9 @@ An event id is `evt_` and 26 characters of Crockford's base 32: 10 for the milli
 4 for the counter of its position in the log, then 12 random ones (60 bits). It leads to the
 event in one step and is never given out twice, even where a restored database repeats a
 position.
+
+An event that a backfill made for one lane is in no log. It has a position all the same, with a
+counter from 2^19 on, which the log does not reach within a millisecond.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ _CHARACTERS = "".join(ALPHABET[byte & 31] for byte in range(256)).encode()  # of
 _VALUE = {character: value for value, character in enumerate(ALPHABET)}
 EVENT_PREFIX = "evt_"
 SUFFIX_LENGTH = 12
+BACKFILLED = 1 << 19  # least counter of the position of an event that a backfill made
 
 
 @lru_cache(maxsize=4096)  # events committed together share their time, and count from 0
@@ -66,3 +70,14 @@ def position_order(position: str) -> tuple[int, int]:
     """What positions in the log are compared by."""
     milliseconds, _, counter = position.partition("-")
     return int(milliseconds), int(counter)
+
+
+def is_backfilled(position: str) -> bool:
+    """Whether it is the position of an event that a backfill made, which is in no log."""
+    return position_order(position)[1] >= BACKFILLED
+
+
+def backfilled_place(position: str) -> str:
+    """Where such an event stands among those that backfills made for its lane."""
+    milliseconds, counter = position_order(position)
+    return f"{milliseconds}-{counter - BACKFILLED}"

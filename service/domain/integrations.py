@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from service.domain.fingerprint import REMOTE_DATA_PATHS
 from service.domain.guards import Guards
 
 DELTA_INTERVAL_SECONDS = 60
@@ -64,6 +65,13 @@ class Integration(msgspec.Struct, frozen=True, kw_only=True):
     track_remote_data: bool = False
     guards: Guards = Guards()
     paused: bool = False
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """The tracked paths whose changes count for nothing."""
+        return frozenset(self.ignore_paths) | (
+            frozenset() if self.track_remote_data else REMOTE_DATA_PATHS
+        )
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,12 @@ COUNTERS = (
         ("state",),
         (("delivered",), ("dead",)),
     ),
+    CounterMetric(
+        "backfilled_total",
+        "Courses found by backfills: queued, or left_out as not what the walks have found.",
+        ("result",),
+        (("queued",), ("left_out",)),
+    ),
 )
 
 WALK_DURATION = HistogramMetric(

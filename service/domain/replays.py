@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-Which = Literal["all", "dead", "missing", "event"]
-REQUESTED: tuple[Which, ...] = ("all", "dead", "missing")  # `event` is what redelivery makes
+Which = Literal["all", "dead", "missing", "backfill", "event"]
+# `event` is what redelivery makes
+REQUESTED: tuple[Which, ...] = ("all", "dead", "missing", "backfill")
 ReplayState = Literal["queued", "running", "completed", "cancelled", "failed"]
 
 
@@ -29,7 +30,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReplayProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a replay has come. Of the events `scanned` so far, up to `position` in the log, so
-    many were `queued`, and of these `delivered` or given up as `dead`. Times are epoch ms."""
+    many were `queued`, and of these `delivered` or given up as `dead`. Of a backfill, `position`
+    is its `BackfillProgress` and what is scanned are the upstream's records; `left_out` counts
+    those whose courses are not as they are known. Times are epoch ms."""
 
     state: ReplayState
     created_at: int
@@ -40,4 +43,5 @@ class ReplayProgress(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0
     delivered: int = 0
     dead: int = 0
+    left_out: int = 0
     error: str | None = None

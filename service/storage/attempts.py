@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -11,9 +11,9 @@ from service.domain.identifiers import event_position, position_ms
 from service.domain.subscriptions import DeliveryState
 from service.storage import keys
 from service.storage.dead import DeadDeliveries
-from service.storage.event_log import EventLog
+from service.storage.lane_events import LaneEvents
 from service.storage.lanes import MAX_ATTEMPT_RECORDS
-from service.storage.streams import read_stream
+from service.storage.streams import StreamEntry, read_stream
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,9 +62,9 @@ _decode = msgspec.json.Decoder(Attempt).decode
 class Attempts:
     """Reads attempt records; only the recording script writes them."""
 
-    def __init__(self, redis: Redis, log: EventLog, dead: DeadDeliveries) -> None:
+    def __init__(self, redis: Redis, events: LaneEvents, dead: DeadDeliveries) -> None:
         self._redis = redis
-        self._log = log
+        self._events = events
         self._dead = dead
 
     async def deliveries(
@@ -98,6 +98,8 @@ class Attempts:
             states[one.position] = ("dead", one.reason)
         for position in await self._pending(subscription_id, only, after, limit):
             states[position] = ("pending", None)
+        for position in await self._being_replayed(subscription_id):
+            states.setdefault(position, ("pending", None))
         chosen = sorted(
             (
                 position
@@ -109,7 +111,7 @@ class Attempts:
             key=_order,
         )
         page = chosen[:limit]
-        found = await self._log.get_many(page)
+        found = await self._events.get_many(subscription_id, page)
         deliveries = []
         for position, event in zip(page, found, strict=True):
             made = attempts.get(position, [])
@@ -178,6 +180,10 @@ class Attempts:
             return [only] if found else []
         page = await read_stream(self._redis, keys.lane(subscription_id), after, limit + 1)
         return [entry_id.decode() for entry_id, _ in page]
+
+    async def _being_replayed(self, subscription_id: str) -> list[str]:
+        found = await self._redis.xrange(keys.replayed(subscription_id), "-", "+")
+        return [fields[b"p"].decode() for _, fields in cast("list[StreamEntry]", found)]
 
 
 class Successes:

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from service.domain.errors import EventsExpiredError, NotFoundError
 from service.domain.events import EventFilter, EventHead, StoredEvent
-from service.domain.identifiers import event_id, event_position, position_order
+from service.domain.identifiers import event_id, event_position, is_backfilled, position_order
 from service.storage import keys
 from service.storage.scripts import load
 from service.storage.streams import StreamEntry, read_stream_back
@@ -166,6 +166,12 @@ class EventLog:
 
 def not_there(identifier: str) -> str:
     """What is said of an event that is not found."""
+    place = event_position(identifier)
+    if place is not None and is_backfilled(place[0]):
+        return (
+            f"event {identifier} was made by a backfill for one subscription: it is in no log, and "
+            "what became of it is among the deliveries of that subscription"
+        )
     return f"there is no event {identifier}, or it is older than the retention"
 
 

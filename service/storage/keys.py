@@ -168,9 +168,10 @@ def replays(subscription_id: str) -> str:
 
 
 def replay(subscription_id: str, replay_id: str) -> str:
-    """Hash: `record` (JSON), `state`, `position` (of the last event looked at), `fed` (nothing is
-    left to be queued), `scanned`, `queued`, `delivered`, `dead`, `error`, `created_at`,
-    `started_at`, `finished_at`. Lives as long as it is listed."""
+    """Hash: `record` (JSON), `state`, `position` (of the last event looked at, or JSON of how far a
+    backfill is), `fed` (nothing is left to be queued), `scanned`, `queued`, `delivered`, `dead`,
+    `left_out`, `error`, `created_at`, `started_at`, `finished_at`. Lives as long as it is
+    listed."""
     return f"cw:lane:{subscription_id}:replay:{replay_id}"
 
 
@@ -184,6 +185,13 @@ def replayed(subscription_id: str) -> str:
     """Stream: what is being replayed: `k` order key, `r` rendering, `p` position in the log, `i`
     replay id. An entry leaves when delivered or dead. Deleted with the subscription."""
     return f"cw:lane:{subscription_id}:replayed"
+
+
+def backfilled(subscription_id: str) -> str:
+    """Stream: the events that backfills made for this lane alone, with the fields of the log. Their
+    position is the entry's id with 2^19 added to its counter. One leaves when it is delivered,
+    dead, cancelled or older than the retention. Deleted with the subscription."""
+    return f"cw:lane:{subscription_id}:backfilled"
 
 
 def replayed_retries(subscription_id: str) -> str:

@@ -355,6 +355,7 @@ class Lanes:
                 keys.EVENTS,
                 keys.due("lanes"),
                 keys.claimed("lanes"),
+                keys.backfilled(subscription_id),
                 *lanes.keys(),
             ],
             args=arguments,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
 from service.domain.errors import ConflictError, LeaseLostError, NotFoundError
-from service.domain.replays import Replay, ReplayProgress
+from service.domain.replays import Replay, ReplayProgress, Which
 from service.storage import keys
-from service.storage.ids import new_token
-from service.storage.index import IndexPosition, page_of_ids
+from service.storage.counters import Counters, flatten
+from service.storage.ids import event_suffixes, new_token
+from service.storage.index import IndexPosition, all_ids, page_of_ids
 from service.storage.leases import Lease
 from service.storage.scripts import load
 from service.storage.streams import StreamEntry
@@ -34,24 +36,42 @@ class Replayed(msgspec.Struct, frozen=True):
     position: str
 
 
+class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that is made for one lane alone. It gets its id and its position when it enters."""
+
+    order_key: str
+    rendering: str
+    type: str
+    integration_id: str
+    course_id: str
+    sequence: int
+    facts: bytes
+    body: bytes
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """The next part of a replay: `scanned` events up to `position`, of which `entries` are sent.
-    `last` if there is nothing behind it; `note` is to be said of the replay, and with `error` it
-    has failed."""
+    """The next part of a replay: `scanned` events up to `position`, of which `entries` are sent and
+    `left_out` are not because of what they are. `last` if there is nothing behind it; `note` is to
+    be said of the replay, and with `error` it has failed. No more than `most` are to be replayed
+    at once, and `increments` is what it counts."""
 
     position: str
     scanned: int
-    entries: Sequence[Replayed]
+    entries: Sequence[Replayed | Backfilled]
     last: bool
+    left_out: int = 0
     note: str = ""
     error: str = ""
+    most: int = MAX_AHEAD
+    increments: Mapping[str, int] = {}
 
 
 class Replays:
     """Stores replays."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
+        self._counters = counters
         self._create = load(redis, "create_replay")
         self._feed = load(redis, "feed_replay")
         self._cancel = load(redis, "cancel_replay")
@@ -111,6 +131,7 @@ class Replays:
                 keys.replayed_failing(subscription_id),
                 keys.lane_state(subscription_id),
                 keys.TOTALS,
+                keys.backfilled(subscription_id),
             ],
             args=[replay_id, new_token()],
         )
@@ -134,19 +155,28 @@ class Replays:
         already, STALE if the replay has moved on or was cancelled; then nothing was written.
         Raises LeaseLostError."""
         subscription_id = replay.subscription_id
-        arguments: list[str | int] = [
+        arguments: list[str | int | bytes] = [
             lease.token,
             replay.id,
             progress.position,
             part.position,
             part.scanned,
             "1" if part.last else "0",
-            MAX_AHEAD,
+            part.most,
             part.note,
             part.error,
+            part.left_out,
+            len(part.increments),
+            *flatten(Counter(part.increments)),
         ]
+        suffixes = iter(event_suffixes(sum(isinstance(one, Backfilled) for one in part.entries)))
         for one in part.entries:
-            arguments += [one.order_key, one.rendering, one.position]
+            arguments += [one.order_key, one.rendering]
+            if isinstance(one, Replayed):
+                arguments.append(one.position)
+            else:
+                arguments += ["", one.type, one.integration_id, one.course_id, next(suffixes)]
+                arguments += [one.sequence, one.facts, one.body]
         status = await self._feed(
             keys=[
                 lease.key,
@@ -154,12 +184,30 @@ class Replays:
                 keys.replay(subscription_id, replay.id),
                 keys.replayed(subscription_id),
                 keys.TOTALS,
+                keys.backfilled(subscription_id),
+                await self._counters.key(),
             ],
             args=arguments,
         )
         if status == b"LEASE":
             raise LeaseLostError
         return cast('Literal["OK", "FULL", "STALE"]', status.decode())
+
+    async def unfinished(self, subscription_id: str, which: Which) -> str | None:
+        """The id of a replay of that kind that has not ended, None if there is none."""
+        ids = await all_ids(self._redis, keys.replays(subscription_id))
+        for found in await self._get_many(subscription_id, ids):
+            if found is not None and found[0].which == which and found[1].finished_at is None:
+                return found[0].id
+        return None
+
+    async def ahead(self, subscription_id: str) -> tuple[int, int]:
+        """How much is being replayed, and the bytes that events take which backfills made."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(keys.replayed(subscription_id))
+            pipeline.memory_usage(keys.backfilled(subscription_id))
+            entries, size = await pipeline.execute()
+        return int(entries), int(size or 0)
 
     async def being_replayed(self, subscription_id: str) -> set[str]:
         """Positions in the log of everything that is being replayed."""

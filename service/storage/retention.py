@@ -51,6 +51,8 @@ class Retention:
             attempts += await self._redis.xtrim(
                 keys.attempts(name), minid=attempts_before, approximate=True
             )
+            # Whoever is to send them finds them gone, as it would in the log.
+            await self._redis.xtrim(keys.backfilled(name), minid=events_before, approximate=False)
             dead += await self._forget_dead(name, dead_before)
         return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
 

@@ -297,6 +297,7 @@ class SubscriptionStore:
                 keys.replayed_retries(subscription_id),
                 keys.replayed_failing(subscription_id),
                 keys.replay_queue(subscription_id),
+                keys.backfilled(subscription_id),
             ],
             args=[subscription_id, record, keys.replay(subscription_id, "")],
         )

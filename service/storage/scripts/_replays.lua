@@ -1,5 +1,22 @@
 -- Shared by the scripts that move replays on.
 
+-- Least counter of the position of an event that a backfill made; see domain/identifiers.py.
+local BACKFILLED = 524288
+
+-- The position of the event at an entry of the backfilled stream.
+local function backfilled_position(id)
+  local ms, counter = string.match(id, '^(%d+)%-(%d+)$')
+  return ms .. '-' .. string.format('%.0f', tonumber(counter) + BACKFILLED)
+end
+
+-- Forgets an event if a backfill made it: nobody else is sent it.
+local function forget_backfilled(backfilled, position)
+  local ms, counter = string.match(position, '^(%d+)%-(%d+)$')
+  if counter and tonumber(counter) >= BACKFILLED then
+    redis.call('XDEL', backfilled, ms .. '-' .. string.format('%.0f', counter - BACKFILLED))
+  end
+end
+
 -- Completes a replay if it has been fed and all its entries have ended.
 local function complete_replay(key, totals, now)
   local facts = redis.call('HMGET', key, 'state', 'fed', 'queued', 'delivered', 'dead')

@@ -5,7 +5,7 @@
 --
 -- KEYS  1 subscription  2 subscriptions  3 version  4 lane  5 dead  6 totals  7 due lanes
 --       8 claimed lanes  9 lease  10 lane state  11 replays  12.. its retries, failing, dead facts, untold,
---       attempts, and what is replayed, with its retries, failing and queue
+--       attempts, and what is replayed, with its retries, failing and queue, and what was backfilled
 -- ARGV  1 id  2 record as read, '' if it may be any  3 what precedes the id in a replay's key
 -- Result 1, 0 if there is none, or -1 if it is no longer as read
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end

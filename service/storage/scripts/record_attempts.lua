@@ -12,8 +12,8 @@
 -- KEYS  1 lease  2 lane  3 retries  4 failing  5 dead  6 attempts  7 totals  8 counters
 --       9 lane state  10 subscription  11 subscriptions version  12 receivers unreachable
 --       13 receivers reached  14 dead facts  15 replayed  16 replayed retries
---       17 replayed failing  18 untold  19 events  20 due lanes  21 claimed lanes
---       22.. the lanes that announcements go to
+--       17 replayed failing  18 untold  19 events  20 due lanes  21 claimed lanes  22 backfilled
+--       23.. the lanes that announcements go to
 -- ARGV  1 lease token  2 lease ms  3 most attempt records kept  4 number of counters
 --       5 `resumed` as read  6 breaker JSON, '' to leave it  7 parked ms or ''  8 bucket JSON or ''
 --       9 '1' to bring all retries forward  10 receiver that was reached or ''
@@ -68,6 +68,7 @@ for at = first, #ARGV, ATTEMPT do
     news = redis.call('XDEL', lane, place) == 1
     if news and replay == '' then settled = settled + 1 end
     if news and replay ~= '' then
+      forget_backfilled(KEYS[22], position)
       redis.call('HINCRBY', ARGV[13] .. replay, result == 'S' and 'delivered' or 'dead', 1)
       replays[replay] = true
     end
@@ -127,7 +128,7 @@ if moved > 0 and counters > 0 then
   redis.call('EXPIRE', KEYS[8], 604800)
 end
 if notices > 0 then
-  local named = lanes_of(lanes, 22, 17 + 2 * counters)
+  local named = lanes_of(lanes, 23, 17 + 2 * counters)
   announce(notices, first_notice, happened, KEYS[19], named, KEYS[7], KEYS[8])
   wake_lanes(KEYS[20], KEYS[21], named.touched, named.ids, named.wakeable, now)
 end

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from service.domain.access import Grant
+from service.domain.identifiers import BACKFILLED, event_id
 from service.storage import keys
 from service.storage.lanes import Queue
 
@@ -51,6 +52,7 @@ async def test_a_replay_is_accepted_listed_shown_and_cancelled(
         "queued": 0,
         "delivered": 0,
         "dead": 0,
+        "left_out": 0,
         "reached_at": None,
         "started_at": None,
         "finished_at": None,
@@ -100,7 +102,10 @@ async def test_replays_are_paged(client, path) -> None:
     [
         ({}, "which"),
         ({"which": "event"}, "which"),
-        ({"which": "backfill"}, "which"),
+        ({"which": "everything"}, "which"),
+        ({"which": "backfill", "since": "2026-11-23T08:53:21Z"}, "since"),
+        ({"which": "backfill", "until": "2026-11-23T08:53:21Z"}, "until"),
+        ({"which": "backfill", "event_types": ["course.updated"]}, "event_types"),
         ({"which": "all", "since": "yesterday"}, "since"),
         ({"which": "all", "since": "2999-01-01T00:00:00Z"}, "since"),
         ({"which": "all", "event_types": ["course.changed"]}, "event_types[0]"),
@@ -220,3 +225,47 @@ async def test_a_subscriber_replays_to_its_own_subscriptions_what_it_may_see(
         path = f"/v1/subscriptions/{subscription['id']}/replays"
         answer = await client.post(path, json={"which": "all"}, headers=key["headers"])
         problem(answer, "not-found", 404)
+
+
+async def test_a_backfill_is_accepted_and_one_of_a_subscription_at_a_time(
+    client, path, problem
+) -> None:
+    sent = {"which": "backfill", "event_types": ["course.created", "course.updated"], "since": None}
+    answer = await client.post(path, json=sent)
+    assert answer.status_code == 202, answer.text
+    created = answer.json()
+    assert (created["which"], created["state"], created["left_out"]) == ("backfill", "queued", 0)
+    assert created["id"] in problem(await client.post(path, json=sent), "conflict", 409)["detail"]
+    assert (await client.post(path, json={"which": "all"})).status_code == 202
+    await client.delete(answer.headers["location"])
+    assert (await client.post(path, json=sent)).status_code == 202
+
+
+async def test_how_far_a_backfill_has_come_is_shown(client, services, path) -> None:
+    created = (await client.post(path, json={"which": "backfill"})).json()
+    key = keys.replay(created["subscription_id"], created["id"])
+    facts = {"state": "running", "position": '{"step":3}', "scanned": 250, "left_out": 2}
+    await services.redis.hset(key, mapping=facts)
+    shown = (await client.get(f"{path}/{created['id']}")).json()
+    assert (shown["scanned"], shown["left_out"], shown["reached_at"]) == (250, 2, None)
+
+
+async def test_a_subscription_that_takes_no_created_courses_is_not_backfilled(
+    client, refused
+) -> None:
+    sent = {"url": "https://hooks.internal/a", "event_types": ["course.deleted"]}
+    subscription = (await client.post("/v1/subscriptions", json=sent)).json()
+    path = f"/v1/subscriptions/{subscription['id']}/replays"
+    errors = refused(await client.post(path, json={"which": "backfill"}), "which")
+    assert "course.created" in errors["which"]["message"]
+
+
+async def test_an_event_of_a_backfill_is_in_no_log_and_that_is_said(
+    client, subscription, problem
+) -> None:
+    identifier = event_id(f"1795424001123-{BACKFILLED}", "x" * 12)
+    detail = problem(await client.get(f"/v1/events/{identifier}"), "not-found", 404)["detail"]
+    assert "made by a backfill" in detail
+    sent = {"subscription_id": subscription["id"]}
+    answer = await client.post(f"/v1/events/{identifier}/redeliver", json=sent)
+    assert "made by a backfill" in problem(answer, "not-found", 404)["detail"]
