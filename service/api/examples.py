@@ -223,6 +223,7 @@ _ITEMS: Final[dict[str, Json]] = {
         "state": "running",
         "scanned": 400,
         "queued": 12,
+        "left_out": 0,
         "delivered": 9,
         "dead": 0,
         "reached_at": _AT,
