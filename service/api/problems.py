@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, ExceptionHandlersMap, Receive, Scope, Send
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.api import cursors
@@ -40,6 +40,7 @@ from service.domain.errors import (
     TooManyListenersError,
 )
 from service.logs import get_logger
+from service.storage.connections import NotServingError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:coursewire:problem:"
@@ -439,7 +440,7 @@ def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocume
     detail = "Redis does not answer; try again shortly"
     if isinstance(error, OutOfMemoryError):
         detail = "Redis is at its memory limit; give it more, or shorten the retention"
-    elif isinstance(error, ReadOnlyError):
+    elif isinstance(error, NotServingError):
         detail = "Redis takes no writes at present; try again shortly"
     return answer(STORAGE_UNAVAILABLE, detail, headers={"retry-after": "5"})
 
@@ -455,7 +456,6 @@ _HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Response[ProblemDoc
     RedisConnectionError: _of_storage,
     RedisTimeoutError: _of_storage,
     OutOfMemoryError: _of_storage,
-    ReadOnlyError: _of_storage,
     Exception: _of_defect,
 }
 EXCEPTION_HANDLERS = cast("ExceptionHandlersMap", _HANDLERS)

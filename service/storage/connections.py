@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -12,12 +14,17 @@ from redis import ConnectionPool, Redis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.connection import AbstractConnection as AbstractAsyncConnection
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
-from redis.asyncio.sentinel import SentinelManagedConnection
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    MasterDownError,
+    ReadOnlyError,
+    ResponseError,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -27,10 +34,19 @@ POOL_SIZE: Final = 64  # connections of one process's event loop
 POOL_WAIT_SECONDS: Final = 10.0  # for a free one of them
 
 
+class NotServingError(ConnectionError):
+    """The server answers, but does not do what it is there for at present: it is a replica, has
+    too few replicas, cannot write its files, or is busy with a script.
+
+    A kind of ConnectionError, because it is to be waited for like a server that is away, and
+    because the connection is closed: the next one may lead to the server that took its place.
+    """
+
+
 def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
     """A client for one event loop. Connects when first used; close it with `aclose()`.
 
-    Who finds all connections in use waits for one; behind sentinels, it is refused.
+    Who finds all connections in use waits for one.
     """
     if (watched := _watched_by_sentinels(url)) is not None:
         sentinels = AsyncSentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
@@ -39,14 +55,16 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
         master: _WatchedRedis = sentinels.master_for(
             watched.service,
             _WatchedRedis,
-            connection_class=_MasterConnection,
+            _WatchedPool,
             max_connections=max_connections,
+            timeout=POOL_WAIT_SECONDS,
             retry=AsyncRetry(NoBackoff(), 0),
             socket_timeout=ANSWER_SECONDS,
             **watched.login,
             **_COMMON,
         )
         master.watchers = sentinels.sentinels
+        _have(master.connection_pool, _AsyncWary, _Packing)
         return master
     pool = BlockingConnectionPool.from_url(
         url,
@@ -56,7 +74,7 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
         socket_timeout=ANSWER_SECONDS,
         **_COMMON,
     )
-    pool.connection_class = _PACKING[pool.connection_class]
+    _have(pool, _AsyncWary, _Packing)
     return AsyncRedis.from_pool(pool)
 
 
@@ -91,6 +109,7 @@ def open_sync(
             **watched.login,
             **_COMMON,
         )
+        _have(master.connection_pool, _Wary)
         return master
     pool = ConnectionPool.from_url(
         url,
@@ -99,6 +118,7 @@ def open_sync(
         redis_connect_func=announce,
         **_COMMON,
     )
+    _have(pool, _Wary)
     return Redis.from_pool(pool)
 
 
@@ -129,27 +149,61 @@ class _Packing(AbstractAsyncConnection):
             return super().pack_command(*args)
 
 
-class _TcpConnection(_Packing, Connection):
-    pass
+# --- answers that mean: not now, or not here -----------------------------------------------------
+
+# Redis before 7 wraps what a command in a script was answered in an error of its own.
+_NOT_SERVING: Final = re.compile(r"(?:^|-)(?:READONLY|MISCONF|NOREPLICAS|BUSY) ")
 
 
-class _TlsConnection(_Packing, SSLConnection):
-    pass
+def _translated(error: ResponseError) -> ResponseError | NotServingError:
+    if isinstance(error, (ReadOnlyError, MasterDownError)) or _NOT_SERVING.search(str(error)):
+        return NotServingError(str(error))
+    return error
 
 
-class _SocketConnection(_Packing, UnixDomainSocketConnection):
-    pass
+class _AsyncWary:
+    """Added to a kind of connection: closes it where the server does not serve."""
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """The server's next answer. Raises NotServingError."""
+        try:
+            return await super().read_response(*args, **kwargs)  # type: ignore[misc]  # the kind's
+        except ResponseError as error:
+            if (translated := _translated(error)) is error:
+                raise
+            await self.disconnect()  # type: ignore[attr-defined]  # the kind's
+            raise translated from error
 
 
-class _MasterConnection(_Packing, SentinelManagedConnection):
-    pass
+class _Wary:
+    """The same of connections that block."""
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """The server's next answer. Raises NotServingError."""
+        try:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]  # the kind's
+        except ResponseError as error:
+            if (translated := _translated(error)) is error:
+                raise
+            self.disconnect()  # type: ignore[attr-defined]  # the kind's
+            raise translated from error
 
 
-_PACKING: Final[dict[type[AbstractAsyncConnection], type[AbstractAsyncConnection]]] = {
-    Connection: _TcpConnection,
-    SSLConnection: _TlsConnection,
-    UnixDomainSocketConnection: _SocketConnection,
-}
+def _have(pool: Any, *traits: type) -> None:
+    """Gives the connections of the pool these traits; the URL has decided on their kind."""
+    pool.connection_class = _kind_with(pool.connection_class, *traits)
+
+
+@cache
+def _kind_with(kind: type, *traits: type) -> type:
+    return type(f"Our{kind.__name__}", (*traits, kind), {})
+
+
+# --- sentinels -----------------------------------------------------------------------------------
+
+
+class _WatchedPool(AsyncSentinelConnectionPool, BlockingConnectionPool):
+    """A pool that asks the sentinels for the address, and where one waits for a connection."""
 
 
 class _WatchedRedis(AsyncRedis):

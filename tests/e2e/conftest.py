@@ -44,20 +44,28 @@ async def until(condition: Callable[[], Awaitable[Any] | Any], *, seconds: float
         await asyncio.sleep(0.02)
 
 
+Victim = str | Callable[[], Awaitable[None]]  # a process to be killed, or what to do instead
+
+
 class Process:
     """One child process with its log in a file."""
 
     def __init__(self, name: str, argv: list[str], env: dict[str, str], directory: Path) -> None:
         self.name = name
-        self._argv = argv
+        self.argv = argv
         self._env = env
+        self._directory = directory
         self._log = directory / f"{name}.log"
         self._child: subprocess.Popen[bytes] | None = None
+
+    def like(self, name: str, *more: str, **variables: str) -> Process:
+        """Another that differs in its last arguments and some variables."""
+        return Process(name, [*self.argv, *more], self._env | variables, self._directory)
 
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
-                self._argv, env=self._env, stdout=log, stderr=subprocess.STDOUT
+                self.argv, env=self._env, stdout=log, stderr=subprocess.STDOUT
             )
 
     def kill(self) -> None:
@@ -69,6 +77,11 @@ class Process:
         assert self._child is not None
         self._child.send_signal(signal.SIGTERM)
         return self._child.wait(seconds)
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
 
     @property
     def running(self) -> bool:
@@ -202,8 +215,7 @@ class House:
         os.truncate(self._append_only_file(), size)
 
     async def close(self) -> None:
-        for name in ("scheduler", "worker", "api", "sandbox", "valkey"):
-            process = self.processes[name]
+        for process in reversed(self.processes.values()):
             if process.running:
                 process.kill()
         await self.api.aclose()
@@ -243,14 +255,16 @@ class House:
         self.integration_id = created["id"]
 
     async def walk(
-        self, kind: str, *, victim: str | None = None, seconds: float = 90
+        self, kind: str, *, victim: Victim | None = None, seconds: float = 90
     ) -> dict[str, Any]:
-        """Asks for a walk, kills `victim` as soon as that is granted, and waits until the walk
-        has completed."""
+        """Asks for a walk, kills `victim` as soon as that is granted, or does what else it says,
+        and waits until the walk has completed."""
         path = f"/v1/integrations/{self.integration_id}/walks"
         walk = await self.call("POST", path, json={"kind": kind})
-        if victim is not None:
+        if isinstance(victim, str):
             await self.restart(victim)
+        elif victim is not None:
+            await victim()
 
         async def completed() -> dict[str, Any] | None:
             found = await self.call("GET", f"{path}/{walk['id']}")

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.conftest import UPSTREAM_ID, House, Subscriber, until
+from tests.e2e.conftest import UPSTREAM_ID, House, Subscriber, Victim, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -33,10 +33,10 @@ def ids(changes: list[dict], *operations: str) -> set[str]:
 
 
 async def check_changes(
-    house: House, subscriber: Subscriber, *, scale: int = 1, victim: str | None = None
+    house: House, subscriber: Subscriber, *, scale: int = 1, victim: Victim | None = None
 ) -> None:
     """Edits, deletions, restorations, provider and skill changes give exactly those events,
-    even if `victim` is killed while the sweep that is to find most of them begins."""
+    even if `victim` is killed, or done, while the sweep that is to find most of them begins."""
     start = len(subscriber.received)
     changes = await house.change(
         {"op": "edit", "count": 100 // scale},
