@@ -19,7 +19,12 @@ from service.clock import now_ms
 from service.data_directory import completed_by_up
 from service.domain.errors import CoursewireError, TargetRefusedError
 from service.domain.events import rfc3339
-from service.domain.server import eviction_fault, persistence_fault, version_fault
+from service.domain.server import (
+    eviction_fault,
+    persistence_fault,
+    replication_fault,
+    version_fault,
+)
 from service.settings import Settings
 from service.storage import keys
 from service.storage.control import ACTIVITIES
@@ -109,7 +114,7 @@ class Doctor:
 
     async def _version(self) -> Found:
         server = await self._overview.server()
-        fault = version_fault(server)
+        fault = version_fault(server) or replication_fault(server)
         return [("fail", fault) if fault else ("ok", f"{server.name} {server.version}")]
 
     async def _eviction(self) -> Found:

@@ -45,6 +45,7 @@ SECRETS_SECONDS = 1.0  # after which the secrets are read again within a turn
 STAY_SECONDS = 0.1  # that a job waits for its slowest lane
 MAX_LINGERING = 100  # batches that go on without their jobs
 TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
+AWAY_WAIT_MS = 1_000  # until a lane that Redis has failed goes on, once Redis is back
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the lane is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
@@ -112,6 +113,9 @@ async def _deliver(
             await drain.run()
         except LeaseLostError as error:
             _log.info("lane given up", subscription=subscription_id, reason=str(error))
+        except (ConnectionError, TimeoutError):
+            await services.leases.give_back(lease, AWAY_WAIT_MS)
+            raise
         except RedisError:
             raise  # the claim lapses
         except Exception:  # whatever it is, it must not come back at once; the job shows it

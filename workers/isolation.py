@@ -6,20 +6,25 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    OutOfMemoryError,
+    TimeoutError,  # noqa: A004 - redis's own name
+)
 from structlog.stdlib import BoundLogger
 
 
 async def run_isolated(log: BoundLogger, parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Awaits every part, named by its id. Redis being away is logged and otherwise left to the
-    schedule; any other error is raised once all parts have ended, so that the job shows it."""
+    """Awaits every part, named by its id. Redis being away, or full, is logged and
+    otherwise left to the schedule; any other error is raised once all parts have ended, so that
+    the job shows it."""
     results = await asyncio.gather(*parts.values(), return_exceptions=True)
     unexpected: list[BaseException] = []
     for owned_id, result in zip(parts, results, strict=True):
         if result is None:
             continue
-        if isinstance(result, ConnectionError | TimeoutError):
-            log.warning("redis is away", id=owned_id, error=str(result))
+        if isinstance(result, ConnectionError | TimeoutError | OutOfMemoryError):
+            log.warning("redis cannot be used", id=owned_id, error=str(result))
             continue
         if isinstance(result, Exception):
             log.error("failed", id=owned_id, exc_info=result)

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    OutOfMemoryError,
+    RedisError,
+    TimeoutError,  # noqa: A004 - redis's own name
+)
 
 from service.bootstrap import Services
 from service.clients.upstream import KNOWN_CODES, Page, PageQuery, UpstreamCredential
@@ -83,6 +88,7 @@ from workers.settling import Settling
 from workers.turn import Turn, TurnOverError
 
 LEASE_MS = 15_000
+AWAY_WAIT_MS = 1_000  # until a walk that Redis has failed goes on, once Redis is back
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without end
@@ -125,6 +131,9 @@ async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
         except (LeaseLostError, EpochEndedError) as error:
             _log.info("walk given up", integration=integration_id, reason=str(error))
             await services.leases.drop(lease, 0)
+        except (ConnectionError, TimeoutError):
+            await services.leases.give_back(lease, AWAY_WAIT_MS)
+            raise
         except RedisError:
             raise  # the claim lapses
         except Exception:  # whatever it is, it must not come back at once; the job shows it

@@ -11,22 +11,21 @@ import sys
 import time
 from collections.abc import Sequence
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
-from service.bootstrap import open_services
+from service.bootstrap import Services, open_services
 from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger
 from service.settings import Settings
 from service.storage.connections import open_sync
 from service.storage.server import check_server
-from workers import queues
+from workers import maintenance, queues
 from workers.dispatch import Dispatcher
-from workers.maintenance import INTERVAL_SECONDS
 
 TURN_SECONDS = 1.0
 BUSY_TURN_SECONDS = 0.1  # the same for a while after something was handed out: a full queue may
 # have kept the rest, and workers empty it in less than a second
-MAX_WAIT_SECONDS = 15.0  # between turns while Redis is away
+MAX_WAIT_SECONDS = 15.0  # between turns while Redis cannot be used
 
 _log = get_logger("scheduler")
 
@@ -44,10 +43,10 @@ async def run(settings: Settings) -> None:
         _log.info("scheduler started", name=name)
         failures = 0
         busy_until = 0.0
-        maintained = time.monotonic() - INTERVAL_SECONDS
+        maintained = time.monotonic() - maintenance.INTERVAL_SECONDS
         while not stop.is_set():
             try:
-                if time.monotonic() - maintained >= INTERVAL_SECONDS:
+                if time.monotonic() - maintained >= maintenance.INTERVAL_SECONDS:
                     await asyncio.to_thread(queues.enqueue_maintenance, connection)
                     maintained = time.monotonic()
                 claimed = await dispatcher.dispatch("walks", "lanes", scheduler=name)
@@ -55,7 +54,9 @@ async def run(settings: Settings) -> None:
             except RedisError as error:
                 failures += 1
                 claimed = 0
-                _log.warning("redis is away", error=str(error), failures=failures)
+                _log.warning("redis cannot be used", error=str(error), failures=failures)
+                if isinstance(error, OutOfMemoryError):
+                    await _make_room(services)
             now = time.monotonic()
             if claimed:
                 busy_until = now + TURN_SECONDS
@@ -66,6 +67,14 @@ async def run(settings: Settings) -> None:
                 continue
         connection.close()
     _log.info("scheduler stopped", name=name)
+
+
+async def _make_room(services: Services) -> None:
+    """Where no job can be enqueued, the one that trims cannot be either."""
+    try:
+        _log.info("trimmed", **await maintenance.trim(services))
+    except RedisError as error:
+        _log.warning("nothing could be trimmed", error=str(error))
 
 
 def pause(failures: int, *, busy: bool) -> float:

@@ -25,6 +25,7 @@ from redis.client import Pipeline
 from redis.connection import AbstractConnection
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - redis's own name
+    OutOfMemoryError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - redis's own name
@@ -65,6 +66,7 @@ MAX_WAIT_SECONDS: Final = 5.0  # between attempts to record how a job ended; gro
 FAILED_SECONDS: Final = 5.0  # before the next attempt where taking a job failed otherwise
 
 _AWAY = (ConnectionError, TimeoutError)
+_WAITED_FOR = (*_AWAY, OutOfMemoryError)  # a full server takes no heartbeat and gives no job
 
 _log = get_logger("worker")
 
@@ -266,7 +268,7 @@ class BatchWorker(BaseWorker):
                     _log.info("redis is back", worker=self.name)
                 if self.should_run_maintenance_tasks and not self._stopping.is_set():
                     self.clean_registries()
-            except _AWAY as error:
+            except _WAITED_FOR as error:
                 self._note_away(error)
                 wait = min(1.0, wait)
             except Exception as error:  # noqa: BLE001 - the pulse goes on whatever happens
@@ -301,7 +303,7 @@ class BatchWorker(BaseWorker):
             try:
                 if not self._stopping.is_set():
                     job = self._next_job()
-            except _AWAY as error:
+            except _WAITED_FOR as error:
                 self._note_away(error)
                 wait = AWAY_SECONDS
             except Exception as error:  # noqa: BLE001 - no job may end the serving of a queue

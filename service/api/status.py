@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from litestar import Controller, get, post
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -31,7 +32,13 @@ from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.events import rfc3339
 from service.domain.integrations import IntegrationState
-from service.domain.server import Server, eviction_fault, persistence_fault
+from service.domain.server import (
+    Server,
+    eviction_fault,
+    persistence_fault,
+    replication_fault,
+)
+from service.storage.connections import NotServingError
 from service.storage.control import ACTIVITIES, Activity
 from service.storage.overview import Overview, Work, Worker
 
@@ -74,8 +81,12 @@ class StatusController(Controller):
             sizes = await overview.sizes()
             paused = await services.control.paused()
             _, totals = await services.counters.read()
+        except BusyLoadingError:
+            return _down("Redis is still loading its data")
+        except NotServingError as error:
+            return _down(f"Redis refuses: {error}")
         except (RedisConnectionError, RedisTimeoutError):
-            return _down()
+            return _down("Redis does not answer")
         last_turn = max((turn for _, turn in schedulers), default=None)
         reasons = (
             *_server_reasons(server),
@@ -168,8 +179,9 @@ def _paused(paused: Mapping[Activity, int]) -> Paused:
 
 def _server_reasons(server: Server) -> Iterator[str]:
     """What the server does not do well enough."""
-    if (fault := eviction_fault(server)) is not None:
-        yield fault
+    for fault in (eviction_fault(server), replication_fault(server)):
+        if fault is not None:
+            yield fault
     # That snapshots alone are kept may be on purpose; it is the doctor's to say.
     loss = None if server.persistence == "snapshots" else persistence_fault(server)
     if loss is not None:
@@ -234,10 +246,10 @@ def _work(work: Work) -> WorkStatus:
     )
 
 
-def _down() -> SystemStatus:
+def _down(reason: str) -> SystemStatus:
     return SystemStatus(
         status="down",
-        reasons=("Redis does not answer",),
+        reasons=(reason,),
         version=version(),
         time=rfc3339(now_ms()),
         redis=RedisStatus(up=False),

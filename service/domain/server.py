@@ -19,6 +19,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     Memory is in bytes; `memory_limit` is 0 where there is none. `snapshots` says whether it is
     set to write any, None where it does not tell. `eviction_policy` is empty where unknown.
+    `good_replicas` are those that keep up, None where it does not insist on any.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_ok: bool
     snapshots: bool | None = None
     loading: bool = False
+    replica: bool = False
+    good_replicas: int | None = None
 
     @property
     def persistence(self) -> Persistence:
@@ -107,6 +110,24 @@ def persistence_fault(server: Server) -> str | None:
                 "Redis cannot write its snapshot, and may refuse every write until it can; look "
                 "for a full disk and into the server's log"
             )
+    return None
+
+
+def replication_fault(server: Server) -> str | None:
+    """Why nothing can be written to the server, with what to do; None if replication is no reason.
+
+    `min-replicas-to-write` has a server refuse writes that nobody would have a copy of.
+    """
+    if server.replica:
+        return (
+            "Redis is a read-only replica and takes no writes; give the address of the primary, "
+            "or of the sentinels that know it"
+        )
+    if server.good_replicas == 0:
+        return (
+            "Redis takes no writes, for no replica keeps up with it and min-replicas-to-write "
+            "asks for some; look after its replicas"
+        )
     return None
 
 

@@ -151,8 +151,9 @@ class _Packing(AbstractAsyncConnection):
 
 # --- answers that mean: not now, or not here -----------------------------------------------------
 
-# Redis before 7 wraps what a command in a script was answered in an error of its own.
-_NOT_SERVING: Final = re.compile(r"(?:^|-)(?:READONLY|MISCONF|NOREPLICAS|BUSY) ")
+# Redis before 7 wraps what a command in a script was answered in an error of its own. UNBLOCKED is
+# what those hear who wait for a job while the server is demoted.
+_NOT_SERVING: Final = re.compile(r"(?:^|-)(?:READONLY|MISCONF|NOREPLICAS|BUSY|UNBLOCKED) ")
 
 
 def _translated(error: ResponseError) -> ResponseError | NotServingError:

@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis
 
 Kind = Literal["walks", "lanes"]
 _RENEWALS = 5  # renewals within the duration of a lease
+_GIVE_BACK_SECONDS = 0.5  # between attempts while Redis is away
 
 
 class Lease:
@@ -83,6 +84,17 @@ class Leases:
             keys=[keys.due(lease.kind), keys.claimed(lease.kind), lease.key],
             args=[lease.owned_id, lease.token, "" if wait_ms is None else wait_ms],
         )
+
+    async def give_back(self, lease: Lease, wait_ms: int) -> None:
+        """Like `drop`, by one that Redis has failed: tries for as long as the lease lasts, so that
+        the work goes on soon after Redis is back instead of when the claim has lapsed."""
+        while lease.remaining() > 0:
+            try:
+                await self.drop(lease, wait_ms)
+            except (ConnectionError, TimeoutError):
+                await asyncio.sleep(_GIVE_BACK_SECONDS)
+            else:
+                return
 
     @asynccontextmanager
     async def kept(self, lease: Lease) -> AsyncIterator[None]:

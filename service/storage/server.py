@@ -47,6 +47,8 @@ def server_of(info: Mapping[str, Any], *, snapshots: bool | None = None) -> Serv
         snapshot_ok=info.get("rdb_last_bgsave_status", "ok") == "ok",
         snapshots=snapshots,
         loading=bool(info.get("loading", 0)),
+        replica=info.get("role") == "slave",
+        good_replicas=info.get("min_slaves_good_slaves"),
     )
 
 

