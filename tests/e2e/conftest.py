@@ -80,7 +80,12 @@ class Process:
     def stop(self, seconds: float = 40) -> int:
         assert self._child is not None
         self._child.send_signal(signal.SIGTERM)
-        return self._child.wait(seconds)
+        try:
+            return self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._child.send_signal(signal.SIGABRT)  # has Python say where it stands
+            self._child.wait(10)
+            raise AssertionError(f"{self.name} does not end\n{self.log()[-5000:]}") from None
 
     @property
     def pid(self) -> int:
@@ -155,6 +160,7 @@ class House:
             "COURSEWIRE_DATA_DIR": str(directory / "data"),
             "COURSEWIRE_LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
         }
         coursewire = [sys.executable, "-m", "service.cli"]
         sandbox = [

@@ -91,6 +91,7 @@ def test_commands_are_packed_by_hiredis_on_every_kind_of_connection_as_redis_py_
         with pytest.raises(DataError):
             made.pack_command("SET", "key", nonsense)
 
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[tuple[str, Redis]]:
     """A server of its own, and a client that is not under test."""
