@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -12,10 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from tests.chaos.history import State, content_of
-from tests.e2e.conftest import House, Process, until
+from tests.e2e.conftest import House, until
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ("worker-1", "worker-2")
@@ -29,14 +26,13 @@ class ChaosHouse(House):
         super().__init__(directory, courses)
         worker = self.processes.pop("worker")
         sandbox = self.processes["sandbox"]
-        at = sandbox._argv.index("--integration")
+        at = sandbox.argv.index("--integration")
         named = [part for one in integrations for part in ("--integration", one)]
-        sandbox._argv[at : at + 2] = named
+        sandbox.argv[at : at + 2] = named
         # Rewriting the file would take away what is cut off it.
-        self.processes["valkey"]._argv += ["--auto-aof-rewrite-percentage", "0"]
+        self.processes["valkey"].argv += ["--auto-aof-rewrite-percentage", "0"]
         for name in WORKERS:
-            env = {**worker._env, "PYTHONPATH": str(ROOT)}
-            self.processes[name] = Process(name, list(worker._argv), env, directory)
+            self.processes[name] = worker.like(name, PYTHONPATH=str(ROOT))
         self.integrations = integrations
         self.ids: dict[str, str] = {}  # of integrations, by their ids at the upstream
         self._sizes: deque[tuple[float, int]] = deque(maxlen=100)
@@ -61,11 +57,11 @@ class ChaosHouse(House):
     def _signal(self, name: str, number: signal.Signals) -> None:
         process = self.processes[name]
         if process.running:
-            os.kill(process._child.pid, number)
+            process.send(number)
 
     def mislead(self, name: str, offset: float) -> None:
         """Has a process that is not running start with a clock that is so many seconds off."""
-        self.processes[name]._argv = (
+        self.processes[name].argv = (
             [sys.executable, "-m", "tests.chaos.skewed", str(offset), "worker"]
             if offset
             else [sys.executable, "-m", "service.cli", "worker"]
@@ -116,16 +112,6 @@ class ChaosHouse(House):
         path = f"/control/integrations/{upstream_id}/courses/{course_id}"
         answer = await self.sandbox.get(path)
         return content_of(answer.json() if answer.status_code == 200 else None)
-
-    # --- the API, which may be away ----------------------------------------------------------
-
-    async def attempt(self, method: str, path: str, **content: Any) -> Any:
-        """What the API answers, None if it does not or not as it should."""
-        try:
-            answer = await self.api.request(method, path, **content)
-        except httpx.HTTPError:
-            return None
-        return answer.json() if answer.is_success and answer.content else None
 
     async def walked(self, upstream_id: str, kind: str, seconds: float) -> None:
         """Waits until a walk that is asked for now has completed."""

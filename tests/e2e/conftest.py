@@ -243,6 +243,14 @@ class House:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
+    async def attempt(self, method: str, path: str, **content: Any) -> Any:
+        """What the API answers; None if it, or Redis, is away."""
+        try:
+            answer = await self.api.request(method, path, **content)
+        except httpx.HTTPError:
+            return None
+        return answer.json() if answer.is_success and answer.content else None
+
     async def subscribe(self, subscriber: Subscriber, **fields: Any) -> None:
         created = await self.call(
             "POST", "/v1/subscriptions", json={"url": subscriber.url, **fields}
@@ -277,8 +285,8 @@ class House:
             await victim()
 
         async def completed() -> dict[str, Any] | None:
-            found = await self.call("GET", f"{path}/{walk['id']}")
-            return found if found["state"] in ("completed", "failed") else None
+            found = await self.attempt("GET", f"{path}/{walk['id']}")
+            return found if found and found["state"] in ("completed", "failed") else None
 
         return await until(completed, seconds=seconds, what=f"{kind} walk\n{self.logs()}")
 
@@ -294,8 +302,8 @@ class House:
         """Waits until nothing is pending on the lane."""
 
         async def empty() -> bool:
-            found = await self.call("GET", f"/v1/subscriptions/{self.subscription_id}")
-            return found["pending"] == 0
+            found = await self.attempt("GET", f"/v1/subscriptions/{self.subscription_id}")
+            return found is not None and found["pending"] == 0
 
         await until(empty, seconds=seconds, what=f"an empty lane\n{self.logs()}")
 
