@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import socket
 import ssl
@@ -9,12 +10,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import httpx
 import httpx_aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
 from service.clients.egress import GuardedResolver
 from service.clients.exchange import FOREIGN, Timeline, present, translate
@@ -134,11 +137,30 @@ class _TimedResolver(AbstractResolver):
         await self._resolver.close()
 
 
+class _Protocol(ResponseHandler):
+    """Tells whoever reads a body that it turned out not to be HTTP, as in a chunk's length.
+
+    aiohttp tells whoever waits for the head of an answer alone: an attempt whose answer breaks
+    later would seem to be one that goes on, until its time is up.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        super().set_exception(exc, *cause)
+        payload = self._payload
+        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
+            payload.set_exception(exc, *cause)
+
+
 class _TimedConnector(aiohttp.TCPConnector):
     """Notes in the exchange's timeline when it had its connection.
 
     aiohttp's own tracing would tell as well, but costs every request several times as much.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # aiohttp offers no way of its own to name the protocol.
+        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # declared as its own
 
     async def connect(
         self,

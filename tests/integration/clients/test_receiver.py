@@ -254,6 +254,32 @@ async def test_an_answer_that_is_not_http_is_a_protocol_failure(
     assert "127.0.0.1" not in (outcome.error or "")  # the URL may carry a secret
 
 
+@pytest.mark.parametrize("beginning", [b"", b"5\r\nabcde\r\n", b"5\r\nabc"])
+@pytest.mark.parametrize("rest", [b"zzzzzz\r\n\r\n", b"5\r\nabcdeXX5\r\n", b"-1\r\n\r\n"])
+async def test_a_body_that_turns_out_not_to_be_http_ends_the_attempt_at_once(
+    client: OutboundClient, listen: Listen, beginning: bytes, rest: bytes
+):
+    head_was_read = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + beginning)
+        await head_was_read.wait()
+        await exchange.send(rest)
+        await exchange.send(b"not a chunk\r\n")
+        await exchange.hung_up()
+
+    peer = await listen(script)
+    sending = asyncio.create_task(attempt(client, peer.url))
+    await peer.until(lambda: len(peer.requests) == 1)
+    for _ in range(50):  # turns of the loop, in which the beginning arrives
+        await asyncio.sleep(0.001)
+    head_was_read.set()
+    outcome = await sending
+    assert (outcome.kind, outcome.status) == (OutcomeClass.PROTOCOL, 200)
+    assert outcome.error.startswith("the answer is not valid HTTP")
+    assert outcome.duration_ms < LONG * 1000
+
+
 async def test_nobody_listening_is_a_connect_failure(client: OutboundClient, closed_port: int):
     outcome = await attempt(client, f"http://127.0.0.1:{closed_port}/")
     assert (outcome.kind, outcome.connect_ms) == (OutcomeClass.CONNECT, None)
