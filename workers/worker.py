@@ -224,7 +224,25 @@ class BatchWorker(BaseWorker):
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Sets the state to what is true, whatever RQ wishes: never idle while jobs run."""
-        super().set_state(self._true_state(), pipeline)
+        with self.connection.pipeline() as own:
+            super().set_state(self._true_state(), pipeline or own)
+            self._keep_lifetime(pipeline or own)
+            own.execute()
+
+    def increment_failed_job_count(self, pipeline: Pipeline | None = None) -> None:
+        """Counts a job that failed."""
+        super().increment_failed_job_count(pipeline)
+        self._keep_lifetime(self.connection if pipeline is None else pipeline)
+
+    def increment_successful_job_count(self, pipeline: Pipeline | None = None) -> None:
+        """Counts a job that succeeded."""
+        super().increment_successful_job_count(pipeline)
+        self._keep_lifetime(self.connection if pipeline is None else pipeline)
+
+    def _keep_lifetime(self, connection: Redis) -> None:
+        """Where Redis has lost the worker's key, what was just written brought it back without
+        a lifetime; who is killed before the next heartbeat would leave it for ever."""
+        connection.expire(self.key, self._pace.worker_ttl)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         """Notes when the job ended; a last heartbeat could bring a deleted job's key back."""

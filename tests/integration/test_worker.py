@@ -22,7 +22,7 @@ from rq.suspension import resume, suspend
 
 from service.storage.connections import open_sync
 from workers import queues
-from workers.worker import SETTLE_SECONDS, Line, Pace
+from workers.worker import SETTLE_SECONDS, BatchWorker, Line, Pace
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -381,6 +381,26 @@ def test_a_worker_that_redis_forgot_registers_again(system):
     until(lambda: system.states() == {"idle"})
     until(lambda: system.job_keys() == [])
     assert system.redis.ttl(worker.key) > 0
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda worker, pipeline: worker.set_state("idle", pipeline),
+        lambda worker, pipeline: worker.increment_failed_job_count(pipeline),
+        lambda worker, pipeline: worker.increment_successful_job_count(pipeline),
+    ],
+    ids=["state", "failed", "successful"],
+)
+def test_nothing_brings_a_worker_that_redis_forgot_back_for_ever(system, write, piped):
+    worker = BatchWorker(queues.POLL, system.url, slots=1, pace=QUICK)
+    pipeline = worker.connection.pipeline() if piped else None
+    write(worker, pipeline)
+    if pipeline is not None:
+        pipeline.execute()
+    assert 0 < system.redis.ttl(worker.key) <= QUICK.worker_ttl
+    worker.connection.close()
 
 
 def test_jobs_of_a_killed_worker_are_moved_out_of_started(system):
