@@ -171,7 +171,7 @@ def assemble(
         dead=dead,
         deaths=Deaths(redis, counters, subscriptions, matchers),
         lane_events=lane_events,
-        attempts=Attempts(redis, lane_events, dead),
+        attempts=Attempts(redis, sealer, lane_events, dead),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),

@@ -28,6 +28,7 @@ from service.domain.lane import Entry
 from service.domain.metrics import ATTEMPT_DURATION, count, count_delivery
 from service.domain.mixing import Mix
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
+from service.domain.redaction import Redactor
 from service.domain.signing import Signer, SigningSecret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
@@ -155,6 +156,7 @@ class Drain:
         self._clock_offset = 0
         self._scanned_at = self._replayed_scanned_at = 0
         self._signer = Signer(())
+        self._redactor = Redactor()
         self._grant: Grant | None = NOTHING
         self._secrets_read_at = 0.0
         self._rate_wait_ms = 0
@@ -253,6 +255,7 @@ class Drain:
         """Signs with these from now on, and looks at what else may have been revoked."""
         self._paused = await self._services.control.is_paused("delivery")
         self._signer = Signer(secrets)
+        self._redactor = Redactor([*(one.secret for one in secrets), *self._headers.values()])
         self._grant = await self._services.api_keys.grant_of(self._subscription.owner)
         self._secrets_read_at = time.monotonic()
 
@@ -457,6 +460,7 @@ class Drain:
             headers,
             prepared.body,
             timeout=self._subscription.timeout_seconds,
+            redactor=self._redactor,
         )
         return Ended(prepared, outcome, at, at + self._clock_offset)
 
@@ -470,6 +474,7 @@ class Drain:
             ended,
             now=self._now_ms(),
             own_fault=own_fault,
+            encode=self._services.attempts.encode,
         )
         was_parked, self._breaker = self._breaker.parked, judgement.breaker
         was_disabled = self._subscription.disabled_reason is not None

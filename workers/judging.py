@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -66,9 +66,11 @@ def judge(
     *,
     now: int,
     own_fault: bool,
+    encode: Callable[[str, Attempt], bytes],
 ) -> Judgement:
     """Judges attempts in the order in which they ended; `now` is epoch ms of Redis, and
-    `own_fault` says that failures to connect are our own network's."""
+    `own_fault` says that failures to connect are our own network's. `encode` makes a record of an
+    attempt of the subscription with that id."""
     parked = breaker.parked
     reason = subscription.disabled_reason
     counted = []
@@ -87,7 +89,7 @@ def judge(
     held_ms = max(0, breaker.held_until - now)
     return Judgement(
         recorded=[
-            _recorded(subscription, one, held_ms, counted=counts)
+            _recorded(subscription, one, held_ms, encode, counted=counts)
             for one, counts in zip(ended, counted, strict=True)
         ],
         breaker=breaker,
@@ -96,7 +98,14 @@ def judge(
     )
 
 
-def _recorded(subscription: Subscription, ended: Ended, held_ms: int, *, counted: bool) -> Recorded:
+def _recorded(
+    subscription: Subscription,
+    ended: Ended,
+    held_ms: int,
+    encode: Callable[[str, Attempt], bytes],
+    *,
+    counted: bool,
+) -> Recorded:
     prepared, outcome = ended.prepared, ended.outcome
     attempts = prepared.attempts + counted
     if outcome.delivered:
@@ -129,7 +138,7 @@ def _recorded(subscription: Subscription, ended: Ended, held_ms: int, *, counted
         result="S" if outcome.delivered else "D" if given_up else "R",
         wait_ms=wait_ms or 0,
         reason=_reason(outcome, attempts) if given_up else "",
-        record=msgspec.json.encode(attempt),
+        record=encode(subscription.id, attempt),
     )
 
 

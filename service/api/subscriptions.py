@@ -68,6 +68,7 @@ from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.identifiers import event_id
 from service.domain.integrations import Integration
+from service.domain.redaction import Redactor
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 from service.domain.signing import (
     MAX_IN_FORCE,
@@ -563,6 +564,7 @@ async def _send_test(
         {**extra, "content-type": CONTENT_TYPES[subscription.format], **signed},
         body,
         timeout=subscription.timeout_seconds,
+        redactor=Redactor([*(one.secret for one in secrets), *extra.values()]),
     )
     return Attempt(
         event_id=event.id,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is dropped unread
-EXCERPT_LENGTH: Final = 1024  # bytes of an answer that are kept
 
 _NO_LIMITS: Final = aiohttp.ClientTimeout(total=None)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -35,11 +34,13 @@ _NOT_IN_A_VALUE: Final = re.compile(r"[\r\n\0]")
 
 
 class Answer:
-    """As much of an answer as has come: none, its head, or its body up to the limit."""
+    """As much of an answer as has come: none, its head, or its body up to the limit. Of the body
+    `keep` bytes are kept."""
 
-    __slots__ = ("excerpt", "retry_after", "status")
+    __slots__ = ("excerpt", "keep", "retry_after", "status")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
         self.status: int | None = None
         self.retry_after: str | None = None
         self.excerpt = b""
@@ -144,8 +145,8 @@ async def _exchange(
     length = 0
     while not payload.at_eof():
         chunk = await payload.readany()
-        if length < EXCERPT_LENGTH:
-            answer.excerpt += chunk[: EXCERPT_LENGTH - length]
+        if length < answer.keep:
+            answer.excerpt += chunk[: answer.keep - length]
         length += len(chunk)
         if length >= BODY_LIMIT:
             connection.close()

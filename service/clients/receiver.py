@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 from service.clients.exchange import ExchangeError, Timeline
 from service.clients.headers import retry_after
-from service.clients.posting import Answer
+from service.clients.posting import BODY_LIMIT, Answer
+from service.domain.redaction import Redactor
 from service.domain.retry import Outcome, OutcomeClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from service.clients.transport import OutboundClient
+
+EXCERPT_LENGTH = 1024  # bytes of an answer that are kept
+
+_NO_SECRETS = Redactor()
 
 
 class Receiver:
@@ -34,14 +39,17 @@ class Receiver:
         body: bytes,
         *,
         timeout: float,  # noqa: ASYNC109 - it becomes an outcome here, not a TimeoutError
+        redactor: Redactor = _NO_SECRETS,
     ) -> Outcome:
         """Make one attempt of at most `timeout` seconds, from connecting to the answer's end.
+
+        `redactor` knows the secrets that the answer may repeat.
 
         Whatever the receiver does wrong is an outcome; only cancellation raises. An answer
         other than 2xx counts by its status, even if its body never ends.
         """
         timeline = Timeline()
-        answer = Answer()
+        answer = Answer(min(BODY_LIMIT, EXCERPT_LENGTH + redactor.reach))
         failure: tuple[OutcomeClass, str] | None = None
         try:
             async with asyncio.timeout(timeout):
@@ -54,10 +62,14 @@ class Receiver:
             # Headers or a URL that HTTP cannot carry: the subscription's fault, and no reason
             # to stop its lane. The exception quotes the value, which may be a secret.
             failure = (OutcomeClass.PROTOCOL, "the request cannot be written as HTTP")
-        return self._outcome(timeline, answer, failure)
+        return self._outcome(timeline, answer, failure, redactor)
 
     def _outcome(
-        self, timeline: Timeline, answer: Answer, failure: tuple[OutcomeClass, str] | None
+        self,
+        timeline: Timeline,
+        answer: Answer,
+        failure: tuple[OutcomeClass, str] | None,
+        redactor: Redactor,
     ) -> Outcome:
         kind, error = failure or (OutcomeClass.DELIVERED, None)
         if answer.status is not None and not 200 <= answer.status <= 299:
@@ -72,8 +84,8 @@ class Receiver:
             connect_ms=0 if timeline.reused and connect_ms is not None else connect_ms,
             first_byte_ms=timeline.milliseconds(timeline.answered_at),
             retry_after=retry_after(answer.retry_after, self._clock()),
-            excerpt=answer.excerpt,
-            error=error,
+            excerpt=redactor.excerpt(answer.excerpt, EXCERPT_LENGTH),
+            error=error and redactor.text(error),
         )
 
 

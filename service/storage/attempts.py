@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 from redis.exceptions import ResponseError
 
+from service.domain.errors import SealError
 from service.domain.identifiers import event_position, position_ms
 from service.domain.subscriptions import DeliveryState
 from service.storage import keys
 from service.storage.dead import DeadDeliveries
 from service.storage.lane_events import LaneEvents
 from service.storage.lanes import MAX_ATTEMPT_RECORDS
+from service.storage.sealing import Sealer, owner_in_subscription
 from service.storage.streams import StreamEntry, read_stream
 
 if TYPE_CHECKING:
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 1_000  # attempt records
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One HTTP POST of a delivery and what came back. Times are epoch ms.
 
-    `outcome` is the outcome's class; `excerpt` the beginning of the answer as text;
+    `outcome` is the outcome's class; `excerpt` the beginning of the answer as text, which on record
+    is `sealed` (base64), for whoever answers may repeat anything that it was sent;
     `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
     our own network and uses up nothing of the schedule; `replay` says that it was one of a replay.
     """
@@ -40,6 +44,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_ms: int | None = None
     error: str | None = None
     excerpt: str = ""
+    sealed: str = ""
     next_attempt_at: int | None = None
     counted: bool = True
     replay: bool = False
@@ -57,15 +62,42 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(Attempt).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class Attempts:
     """Reads attempt records; only the recording script writes them."""
 
-    def __init__(self, redis: Redis, events: LaneEvents, dead: DeadDeliveries) -> None:
+    def __init__(
+        self, redis: Redis, sealer: Sealer, events: LaneEvents, dead: DeadDeliveries
+    ) -> None:
         self._redis = redis
+        self._sealer = sealer
         self._events = events
         self._dead = dead
+
+    def encode(self, subscription_id: str, attempt: Attempt) -> bytes:
+        """An attempt as it is recorded."""
+        if attempt.excerpt:
+            owner = owner_in_subscription(subscription_id, "attempts")
+            sealed = self._sealer.seal(attempt.excerpt.encode(), owner)
+            attempt = msgspec.structs.replace(
+                attempt, excerpt="", sealed=base64.b64encode(sealed).decode()
+            )
+        return _encode(attempt)
+
+    def _opened(self, subscription_id: str, record: bytes) -> Attempt:
+        """An attempt as it was; without its excerpt if the key that sealed it is gone."""
+        attempt = _decode(record)
+        if not attempt.sealed:
+            return attempt
+        try:
+            excerpt = self._sealer.open(
+                base64.b64decode(attempt.sealed), owner_in_subscription(subscription_id, "attempts")
+            ).decode()
+        except (SealError, ValueError):
+            excerpt = ""
+        return msgspec.structs.replace(attempt, excerpt=excerpt, sealed="")
 
     async def deliveries(
         self,
@@ -169,7 +201,8 @@ class Attempts:
         for _, fields in found:
             position = fields[b"p"].decode()
             if only is None or position == only:
-                attempts.setdefault(position, []).append(_decode(fields[b"d"]))
+                attempt = self._opened(subscription_id, fields[b"d"])
+                attempts.setdefault(position, []).append(attempt)
         return attempts
 
     async def _pending(

@@ -259,6 +259,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.answer: Callable[[dict], int] = lambda _event: 204
+        self.says: Callable[[web.Request], str] = lambda _request: "so be it"
         self.extra: dict[str, str] = {}
         self.received: list[tuple[str, dict, bytes]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -284,7 +285,8 @@ class Hook:
         self.at_once -= 1
         self.headers.append(request.headers)
         self.received.append((request.headers["webhook-id"], event, body))
-        return web.Response(status=self.answer(event), text="so be it", headers=self.extra)
+        status, text = self.answer(event), self.says(request)
+        return web.Response(status=status, text=text, headers=self.extra)
 
     async def holds(self, count: int) -> None:
         """Waits until so many requests are being held back at the gate."""
@@ -426,7 +428,7 @@ class Harness:
 
 @pytest.fixture
 async def subscribe(context, hook):
-    async def subscribe(**fields) -> Harness:
+    async def subscribe(*, headers=(("x-tenant", "42"),), **fields) -> Harness:
         key = read_secret(hook.secret)
         subscription = Subscription(
             id=new_id("sub"),
@@ -435,7 +437,7 @@ async def subscribe(context, hook):
             public_key=key.public_key,
             **({"url": hook.url, "timeout_seconds": 5.0} | fields),
         )
-        await context.services.subscriptions.create(subscription, [hook.secret], {"x-tenant": "42"})
+        await context.services.subscriptions.create(subscription, [hook.secret], dict(headers))
         return Harness(context, subscription)
 
     return subscribe

@@ -443,3 +443,27 @@ async def test_a_grant_that_goes_during_a_turn_stops_it(
     assert hook.courses() == ["c1"]
     depth = await harness.depth()
     assert (depth.pending, depth.dead) == (0, 2)
+
+
+async def test_an_answer_that_repeats_our_secrets_is_recorded_without_them_and_sealed(
+    subscribe, hook, services
+):
+    harness = await subscribe(headers=[("authorization", "Bearer marked-token-value")])
+    hook.answer = lambda _event: 500
+    hook.says = lambda request: f"no: {dict(request.headers)} {hook.secret} and more"
+    await harness.emit("c1")
+    await harness.turn()
+
+    (delivery,), _ = await services.attempts.deliveries(harness.id, limit=10)
+    shown = delivery.attempts[0].excerpt
+    assert shown.startswith("no: ")
+    assert "and more" in shown
+    stored = await services.redis.xrange(keys.attempts(harness.id))
+    for told in ("marked-token-value", hook.secret):
+        assert told not in shown
+        assert told.encode() not in stored[0][1][b"d"]
+    assert b"and more" not in stored[0][1][b"d"]
+    # Nor does it open anywhere else.
+    await services.redis.rename(keys.attempts(harness.id), keys.attempts("sub_other"))
+    moved = await services.attempts._attempts("sub_other", None)
+    assert [one.excerpt for made in moved.values() for one in made] == [""]

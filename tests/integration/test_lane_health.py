@@ -313,7 +313,7 @@ def answering(context, answers: dict[str, Outcome]) -> list[str]:
     """Has each URL answer as told; returns the URLs as they are posted to."""
     posted: list[str] = []
 
-    async def post(url, _headers, _body, *, timeout):  # noqa: ASYNC109 - the real one's
+    async def post(url, _headers, _body, **_options):
         posted.append(url)
         return answers[url]
 
@@ -639,10 +639,10 @@ async def test_a_job_does_not_wait_for_a_subscriber_that_never_answers(
     stuck, sound = await subscribe(), await subscribe(url="http://sound.example/")
     post = services.receiver.post
 
-    async def post_or_answer(url, headers, body, *, timeout):  # noqa: ASYNC109 - the real one's
+    async def post_or_answer(url, headers, body, **options):
         if url == "http://sound.example/":
             return DELIVERED
-        return await post(url, headers, body, timeout=timeout)
+        return await post(url, headers, body, **options)
 
     services.receiver.post = post_or_answer
     hook.gate.clear()

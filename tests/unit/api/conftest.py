@@ -58,7 +58,7 @@ class FakeReceiver:
         self.outcome = Outcome(kind=OutcomeClass.DELIVERED, duration_ms=7, status=204)
         self.posted = []
 
-    async def post(self, url, headers, body, *, timeout):  # noqa: ASYNC109 - the real one's
+    async def post(self, url, headers, body, *, timeout, redactor):  # noqa: ASYNC109 - the real one's
         self.posted.append((url, headers, body, timeout))
         return self.outcome
 
