@@ -110,9 +110,13 @@ class Subscriber:
         self.conflicts: list[str] = []  # one id with different bytes
         self.secret = ""
         self.url = ""
+        self.down = False  # breaks every connection off
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
+        if self.down and request.transport is not None:
+            request.transport.abort()
+            return web.Response(status=500)
         Webhook(self.secret).verify(body, dict(request.headers))
         identifier = request.headers["webhook-id"]
         if identifier in self.bodies:
