@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED: Final = 100_000
 """Ids that are remembered to tell duplicates; the oldest are forgotten first."""
+_REPLAY_HEADER: Final = "coursewire-replay"
 _STOP_SECONDS: Final = 2.0
 """How long requests under way may take to finish when the listener stops."""
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -94,7 +95,8 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
 
     `refusal` says why it was refused; `event` is there where it was not. `times` counts how
     often its id has been verified, this time included; `altered` says that an earlier one of
-    the same id had other bytes, which no sender may do.
+    the same id had other bytes, which no sender may do. `replay`: the sender says that it was asked
+    to send this event again, so that it is no duplicate.
     """
 
     at: datetime
@@ -104,6 +106,7 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str | None = None
     times: int = 1
     altered: bool = False
+    replay: bool = False
 
 
 _decode_event = msgspec.json.Decoder(Event).decode
@@ -228,7 +231,15 @@ class Listener:
             refusal = f"the signature is right, but the body is no event: {error}"
             return Push(at=at, id=webhook_id, body=body, refusal=refusal)
         times, altered = self._count(webhook_id or "", body)
-        return Push(at=at, id=webhook_id, body=body, event=event, times=times, altered=altered)
+        return Push(
+            at=at,
+            id=webhook_id,
+            body=body,
+            event=event,
+            times=times,
+            altered=altered,
+            replay=headers.get(_REPLAY_HEADER) == "true",
+        )
 
     def _count(self, webhook_id: str, body: bytes) -> tuple[int, bool]:
         digest = hashlib.sha256(body).digest()
@@ -311,7 +322,9 @@ def _describe_event(line: Text, push: Push, event: Event) -> None:
     kind = printable(event.type)
     line.append("✓ ", "green")
     line.append(f"{kind:<15} ", STYLES.get(kind.rpartition(".")[2], "bold"))
-    if push.times > 1:
+    if push.replay:
+        line.append("replay  ", "blue")
+    elif push.times > 1:
         line.append(f"duplicate, {push.times} times now  ", "magenta")
     if push.altered:
         line.append("WITH OTHER BYTES THAN BEFORE  ", "bold red")

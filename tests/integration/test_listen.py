@@ -135,6 +135,17 @@ async def test_an_id_that_comes_again_is_marked_and_other_bytes_under_it_too(
     assert "duplicate" in describe(subscriber.pushes[1], None).plain
 
 
+async def test_what_is_replayed_is_told_from_a_duplicate(subscriber: Subscriber) -> None:
+    content = body()
+    await subscriber.post(content, signed(content))
+    await subscriber.post(content, {**signed(content), "coursewire-replay": "true"})
+    first, again = subscriber.pushes
+    assert (first.replay, again.replay) == (False, True)
+    shown = describe(again, None).plain
+    assert "replay" in shown
+    assert "duplicate" not in shown
+
+
 async def test_a_refused_push_does_not_make_the_next_one_a_duplicate(
     subscriber: Subscriber,
 ) -> None:
