@@ -77,8 +77,9 @@ class ChaosHouse(House):
         """Takes from the file what was written in the last seconds. The server is not running."""
         then = time.monotonic() - seconds
         sizes = [size for at, size in self._sizes if at <= then]
-        if sizes:
-            self.cut_append_only_file(sizes[-1])
+        if sizes:  # the server may have shortened it since, as what was cut within a command
+            self.cut_append_only_file(min(sizes[-1], self.append_only_size()))
+        self._sizes.clear()
 
     # --- the upstream ------------------------------------------------------------------------
 
