@@ -9,10 +9,9 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Controller, MediaType, Response, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.response.base import ASGIResponse
 
 from service.api import cursors, views
 from service.api.audit_trail import ACTION
@@ -41,8 +40,8 @@ from service.api.parsers import (
     whole_number,
 )
 from service.api.problems import CONFLICT, LIMIT_REACHED, PRECONDITION_FAILED
+from service.api.ready import ReadyAnswer
 from service.api.requests import (
-    NO_STORE,
     PAGE_SIZE,
     AnyRequest,
     Document,
@@ -322,17 +321,13 @@ class SubscriptionController(Controller):
             **problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
         },
     )
-    async def show(self, subscription_id: PathId, state: State) -> ASGIResponse:
+    async def show(self, subscription_id: PathId, state: State) -> ReadyAnswer:
         """With how much it has not received."""
         # Asked for again and again by whoever watches a backlog. Injecting the services, and having
         # the framework make the answer of a struct, would be a fifth of all the work.
         services: Services = state.services
         subscription, depth = await services.shown.get(subscription_id)
-        return ASGIResponse(
-            body=msgspec.json.encode(views.subscription(subscription, depth)),
-            media_type=MediaType.JSON,
-            headers={**NO_STORE, **tagged(subscription)},
-        )
+        return ReadyAnswer(views.subscription(subscription, depth), subscription)
 
     @patch(
         "/{subscription_id:str}",
