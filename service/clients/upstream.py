@@ -27,6 +27,7 @@ from service.domain.errors import (
     UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
+from service.domain.redaction import Redactor
 from service.domain.retry import OutcomeClass
 
 if TYPE_CHECKING:
@@ -272,8 +273,10 @@ class UpstreamClient:
         if wait is None and kind is UpstreamRateLimitedError:
             wait = _rate(response).reset_seconds
 
+        redactor = Redactor([api_key])
+
         def kept(text: str, length: int) -> str:
-            return (text.replace(api_key, "…") if api_key else text)[:length]
+            return redactor.text(text)[:length]
 
         code = kept(detail.code or "", CODE_LENGTH) or None
         said = kept(detail.message or detail.title or "no explanation", MESSAGE_LENGTH)
