@@ -12,7 +12,6 @@ from contextlib import nullcontext, suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-import msgspec
 import structlog
 
 if TYPE_CHECKING:
@@ -189,17 +188,12 @@ def _for_machines() -> list[Processor]:
     ]
 
 
-# The quick one writes other characters as they are, and what it cannot write is left to the other.
-_encode_quickly = msgspec.json.Encoder().encode
+# Made once: `json.dumps` makes an encoder of its own for each line unless all is as by default.
 _encode = json.JSONEncoder(default=repr).encode
 
 
 def _as_json(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> str:
-    try:
-        line = _encode_quickly(event_dict)
-    except (TypeError, ValueError, msgspec.MsgspecError):
-        return _encode(event_dict)
-    return line.decode() if line.isascii() else _encode(event_dict)
+    return _encode(event_dict)
 
 
 def _for_people(out: TextIO) -> list[Processor]:
