@@ -14,9 +14,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from service.clients import egress
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError, Timeline
+from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
+from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.domain.errors import CoursewireError
 from service.domain.retry import OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
+from tests.unit.test_egress import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
 
 # Ways to write this machine's address in a URL; `{port}` is where a peer listens.
 LOOPBACK_URLS = (
@@ -101,6 +105,54 @@ async def test_no_way_of_writing_a_private_address_leads_to_a_connection(
     if isinstance(failure.value, ExchangeError):
         assert failure.value.kind in (OutcomeClass.REFUSED_TARGET, OutcomeClass.DNS)
     assert peer.connections == 0
+
+
+class OnlyThese(Names):
+    """A name server that knows no other names."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        if host not in self.names:
+            raise OSError(f"{host} is not known")
+        return await super().resolve(host, port, family)
+
+
+async def test_nothing_of_a_large_corpus_is_connected_to_by_pushes_or_walks(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Every forbidden address as a literal, behind a name and among others behind a name, and
+    every URL that registration refuses, had it been registered all the same."""
+    connected: list[Any] = []
+
+    async def connect(_socket: socket.socket, address: Any) -> None:
+        connected.append(address)
+        raise OSError("somebody connects")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+    addresses = [one for one in FORBIDDEN_ADDRESSES if one[:1].isdigit() or one.count(":") > 1]
+    names = OnlyThese(
+        **{f"n{number}": [one] for number, one in enumerate(addresses)},
+        **{f"m{number}": [one, "10.0.0.1"] for number, one in enumerate(addresses)},
+    )
+    urls = [
+        *(f"http://{f'[{one}]' if ':' in one else one}/" for one in addresses),
+        *(f"http://{name}/" for name in names.names),
+        *FORBIDDEN_URLS,
+    ]
+    assert len(urls) > 250
+    async with open_client(AddressGuard(), lookup=names) as client:
+        receiver, upstream = Receiver(client), UpstreamClient(client)
+        for url in urls:
+            outcome = await receiver.post(url, {}, b"{}", timeout=5)
+            assert not outcome.delivered
+            assert outcome.status is None
+            with pytest.raises((CoursewireError, httpx.InvalidURL, ValueError)):
+                await upstream.fetch_page(UpstreamCredential(url, "key"), "w:1", PageQuery())
+        assert connected == []
+        names.names["n0.example"] = ["8.8.8.8"]  # and one that may be: it would be noticed
+        await receiver.post("http://n0.example/", {}, b"{}", timeout=5)
+    assert connected == [("8.8.8.8", 80)]
 
 
 async def test_a_name_rebound_to_a_private_address_is_refused_at_the_next_connection(
