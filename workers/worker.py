@@ -389,6 +389,7 @@ class BatchWorker(BaseWorker):
     def _run_job(self, job: Job) -> None:
         try:
             execution = self.prepare_execution(job)
+            self.prepare_job_execution(job, remove_from_intermediate_queue=True)
         except RedisError as error:
             # Its claim lapses and comes back; what was written of the execution expires.
             with self._executions_lock:
@@ -398,7 +399,6 @@ class BatchWorker(BaseWorker):
             _log.warning("job not begun", job=job.id, error=str(error))
             return
         try:
-            self.prepare_job_execution(job, remove_from_intermediate_queue=True)
             with process.CarriedTimeout(job.timeout or queues.JOB_TIMEOUT):
                 job.perform()
         except Exception as error:  # noqa: BLE001 - whatever a job raises is its result
@@ -427,6 +427,9 @@ class BatchWorker(BaseWorker):
                 if self._giving_up.wait(wait):
                     raise
                 wait = min(2 * wait, MAX_WAIT_SECONDS)
+            except OutOfMemoryError as error:  # counting the job takes memory, erasing it none
+                _log.warning("job not counted", job=job.id, error=str(error))
+                write = lambda: self._erase(job, execution)  # noqa: E731 - like what was given
             except Exception as error:  # noqa: BLE001 - what RQ stumbles over must still go
                 _log.error("job not recorded", job=job.id, exc_info=error)
                 write = lambda: self._erase(job, execution)  # noqa: E731 - like what was given

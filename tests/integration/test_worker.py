@@ -436,6 +436,22 @@ def test_finished_jobs_leave_no_key_and_failed_ones_go_after_a_day(system):
     assert "hunter2" not in reason
 
 
+def test_a_job_that_ends_at_the_memory_limit_is_gone_and_no_failure(system):
+    system.start()
+    work = system.work()
+    work.until("started")
+    system.redis.config_set("maxmemory", 1)
+    try:
+        work.let_go()
+        until(lambda: not system.job_keys() and not system.started())
+    finally:
+        system.redis.config_set("maxmemory", 0)
+    assert not system.failed()
+    log = (system.directory / "worker-0.log").read_text()
+    assert "job not counted" in log
+    assert "Traceback" not in log
+
+
 def test_a_job_that_expired_in_the_queue_is_passed_over(system):
     expired = system.enqueue("worker_jobs.fail", ttl=1)
     until(lambda: not system.redis.exists(expired.key))
