@@ -28,6 +28,8 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from service.storage.batching import BatchingRedis
+
 CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 5.0  # after which a silent server counts as away
 POOL_SIZE: Final = 64  # connections of one process's event loop
@@ -75,7 +77,7 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
         **_COMMON,
     )
     _have(pool, _AsyncWary, _Packing)
-    return AsyncRedis.from_pool(pool)
+    return BatchingRedis.from_pool(pool)
 
 
 def open_sync(
@@ -207,7 +209,7 @@ class _WatchedPool(AsyncSentinelConnectionPool, BlockingConnectionPool):
     """A pool that asks the sentinels for the address, and where one waits for a connection."""
 
 
-class _WatchedRedis(AsyncRedis):
+class _WatchedRedis(BatchingRedis):
     """A client that closes its connections to the sentinels together with its own."""
 
     watchers: Sequence[AsyncRedis] = ()

@@ -34,21 +34,11 @@ class Script:
         args: Sequence[str | bytes | float] = (),
     ) -> Any:
         """What the script returns. Raises RedisError."""
+        execute = self._redis.execute_command
         try:
-            return await self._send("EVALSHA", self._digest, len(keys), *keys, *args)
+            return await execute("EVALSHA", self._digest, len(keys), *keys, *args)  # type: ignore[no-untyped-call]  # redis-py's
         except NoScriptError:
-            return await self._send("EVAL", self._text, len(keys), *keys, *args)
-
-    async def _send(self, *command: str | bytes | float) -> Any:
-        """Sends a command as the client would that never repeats one, without what that does
-        besides: it takes as much time again. A connection that breaks closes itself."""
-        pool = self._redis.connection_pool
-        connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        try:
-            await connection.send_command(*command)
-            return await connection.read_response()
-        finally:
-            await pool.release(connection)
+            return await execute("EVAL", self._text, len(keys), *keys, *args)  # type: ignore[no-untyped-call]  # redis-py's
 
 
 def load(redis: Redis, name: str) -> Script:

@@ -1,0 +1,119 @@
+"""A client whose coroutines share round trips: what they ask for in one turn of the event loop is
+sent in one go, on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from contextvars import Context
+from typing import Any, Final
+
+from hiredis import pack_command
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - redis's own name
+
+_MOST = 250  # commands of one round trip
+_WAITS: Final = frozenset({"XREAD", "XREADGROUP", "BLPOP", "BRPOP", "BLMOVE", "WAIT"})
+
+_Asked = tuple[bytes, asyncio.Future[Any]]
+
+
+class BatchingRedis(Redis):
+    """Sends each command once, whatever happens, like the pool behind it.
+
+    A connection of its own for each command, and a write and a read, cost several times what the
+    command itself does. Commands that may wait are sent apart, for nobody is to wait with them;
+    so are pipelines.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._asked: list[_Asked] = []
+        self._exchanges: set[asyncio.Task[None]] = set()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """What the server answers. Raises RedisError."""
+        if args[0] in _WAITS:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if not self._asked:
+            loop.call_soon(self._send, context=Context())
+        self._asked.append((self._packed(args), future))
+        if not options and args[0] not in self.response_callbacks:
+            return await future
+        return await self.parse_response(_Answer(future), args[0], **options)  # type: ignore[arg-type]  # which reads alike
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Closes the connections; who waits for an answer gets a ConnectionError."""
+        await super().aclose(close_connection_pool)
+        for exchange in self._exchanges:
+            exchange.cancel()
+
+    def _packed(self, args: tuple[Any, ...]) -> bytes:
+        name = args[0].split() if isinstance(args[0], str) else [args[0]]
+        try:
+            packed: bytes = pack_command((*name, *args[1:]))
+        except TypeError:
+            # For what it does not know, the slow way has the better words.
+            encode = self.connection_pool.get_encoder().encode  # type: ignore[no-untyped-call]  # redis-py's
+            packed = pack_command((*name, *map(encode, args[1:])))
+        return packed
+
+    def _send(self) -> None:
+        asked = [one for one in self._asked if not one[1].cancelled()]
+        self._asked = []
+        for start in range(0, len(asked), _MOST):
+            exchange = asyncio.create_task(self._exchange(asked[start : start + _MOST]))
+            self._exchanges.add(exchange)
+            exchange.add_done_callback(self._exchanges.discard)
+
+    async def _exchange(self, asked: list[_Asked]) -> None:
+        pool = self.connection_pool
+        try:
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+            try:
+                await connection.send_packed_command([packed for packed, _ in asked])
+                for _, future in asked:
+                    _settle(future, await _answer(connection))
+            except BaseException:
+                await connection.disconnect(nowait=True)  # answers may be left on it
+                raise
+            finally:
+                await pool.release(connection)
+        except BaseException as error:
+            closed = isinstance(error, asyncio.CancelledError)
+            reason = ConnectionError("the client was closed") if closed else error
+            for _, future in asked:
+                _settle(future, reason)
+            if not isinstance(error, Exception):
+                raise
+
+
+class _Answer:
+    """Stands for a connection where redis-py gives an answer its shape."""
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+
+    async def read_response(self, **_options: Any) -> Any:
+        return await self._future
+
+
+async def _answer(connection: Any) -> Any:
+    """The next answer. An error that says nothing of the others' commands is one, too."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _settle(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():
+        return
+    if isinstance(answer, BaseException):
+        own = copy.copy(answer)  # one that is raised in many places mixes up where from
+        own.__context__ = answer.__context__
+        future.set_exception(own)
+    else:
+        future.set_result(answer)
