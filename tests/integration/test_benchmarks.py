@@ -121,6 +121,12 @@ def test_starting_is_measured():
 
 @pytest.mark.nightly
 def test_isolation_is_measured():
-    result = measured("isolation", "--healthy", "2", "--dead", "1", "--seconds", "2", "--rate", "2")
+    result = measured(
+        *("isolation", "--healthy", "2", "--dead", "1", "--seconds", "2", "--rate", "2"),
+        *("--rounds", "1"),
+    )
     assert result["without"]["received"] == result["without"]["expected"] == 8
     assert result["with"]["received"] == 8
+    assert result["p99_ratios"] == [
+        pytest.approx(result["with"]["p99_ms"] / result["without"]["p99_ms"], abs=0.01)
+    ]
