@@ -106,7 +106,10 @@ class Bench:
         """Drains lanes that were filled before."""
         expected = events * len(scene.subscriptions)
         await scene.reset(expected)
-        cpu, redis_cpu = sum(one.cpu_seconds() for one in senders), await self._redis_cpu()
+        cpu, redis_cpu = (
+            sum(one.cpu_seconds() for one in senders),
+            await report.server_cpu_seconds(self.services.redis),
+        )
         await self.services.control.resume("delivery")
         begun = time.time()
         await self.source.dispatch()
@@ -115,7 +118,9 @@ class Bench:
         return Run(
             rate=expected / (told["last"] - begun),
             cpu_us=(sum(one.cpu_seconds() for one in senders) - cpu) / expected * 1e6,
-            redis_us=(await self._redis_cpu() - redis_cpu) / expected * 1e6,
+            redis_us=(await report.server_cpu_seconds(self.services.redis) - redis_cpu)
+            / expected
+            * 1e6,
         )
 
     async def recorded(self) -> None:
@@ -153,10 +158,6 @@ class Bench:
             }
             requests += [(url, headers, body) for url in scene.urls]
         return requests
-
-    async def _redis_cpu(self) -> float:
-        used = await self.services.redis.info("cpu")
-        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
     async def latency(self, scene: Scene, per_second: float, seconds: float) -> dict[str, Any]:
         """From detection to receipt, for a share of the subscriptions at a time where there are
@@ -237,14 +238,19 @@ class Bench:
         await asyncio.to_thread(enqueue, _WARM)
         await scene.arrived(_WARM)
         await scene.reset(deliveries)
-        cpu, redis_cpu = tree_cpu_seconds(process.pid), await self._redis_cpu()
+        cpu, redis_cpu = (
+            tree_cpu_seconds(process.pid),
+            await report.server_cpu_seconds(self.services.redis),
+        )
         await asyncio.to_thread(enqueue, deliveries)
         told = await scene.arrived(deliveries)
         await asyncio.sleep(0.2)  # until the last job's process is waited for
         return Run(
             rate=(deliveries - 1) / (told["last"] - told["first"]),
             cpu_us=(tree_cpu_seconds(process.pid) - cpu) / deliveries * 1e6,
-            redis_us=(await self._redis_cpu() - redis_cpu) / deliveries * 1e6,
+            redis_us=(await report.server_cpu_seconds(self.services.redis) - redis_cpu)
+            / deliveries
+            * 1e6,
         )
 
 

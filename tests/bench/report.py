@@ -63,6 +63,12 @@ async def server_version(redis: Redis) -> str:
     return str(said.get("valkey_version") or said["redis_version"])
 
 
+async def server_cpu_seconds(redis: Redis) -> float:
+    """Seconds of processor time that the server has used."""
+    used = await redis.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

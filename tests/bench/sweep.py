@@ -12,7 +12,7 @@ import msgspec
 
 from service.domain.course import Course
 from tests.bench import pages, report
-from tests.bench.rig import Rig, embedded_server, rig
+from tests.bench.rig import Rig, Walked, embedded_server, rig
 from tests.bench.sampling import Sampler
 
 AIM = 1.2  # times the plain decoding
@@ -35,7 +35,8 @@ decode_page = msgspec.json.Decoder(_Body).decode
 
 class _Round(msgspec.Struct, frozen=True):
     """Processor and wall seconds that one round took: decoding as a worker process would, the
-    same without the garbage collector, which has most to do in that, and the sweep."""
+    same without the garbage collector, which has most to do in that, and the sweep, with what
+    Redis took for it."""
 
     decode_cpu: float
     decode_wall: float
@@ -43,6 +44,7 @@ class _Round(msgspec.Struct, frozen=True):
     uncollected_wall: float
     sweep_cpu: float
     sweep_wall: float
+    redis_cpu: float
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -81,16 +83,23 @@ async def run(options: argparse.Namespace) -> None:
 
 async def _round(walker: Rig, bodies: list[bytes], courses: int, *, sweep_first: bool) -> _Round:
     if sweep_first:
-        gc.collect()
-        walked = await walker.sweep(courses)
+        walked, redis_cpu = await _sweep(walker, courses)
     decoded = _decode_all(bodies)
     gc.disable()
     uncollected = _decode_all(bodies)
     gc.enable()
     if not sweep_first:
-        gc.collect()
-        walked = await walker.sweep(courses)
-    return _Round(*decoded, *uncollected, walked.cpu, walked.wall)
+        walked, redis_cpu = await _sweep(walker, courses)
+    return _Round(*decoded, *uncollected, walked.cpu, walked.wall, redis_cpu)
+
+
+async def _sweep(walker: Rig, courses: int) -> tuple[Walked, float]:
+    """A sweep, and the seconds of processor time that Redis took meanwhile."""
+    redis = walker.services.redis
+    gc.collect()
+    before = await report.server_cpu_seconds(redis)
+    walked = await walker.sweep(courses)
+    return walked, await report.server_cpu_seconds(redis) - before
 
 
 def _decode_all(bodies: list[bytes]) -> tuple[float, float]:
@@ -137,6 +146,7 @@ def _show(results: dict[str, object]) -> None:
             ("unchanged sweep", f"{results['sweep_cpu_us']}", f"{results['sweep_wall_us']}"),
             (f"sweep / plain decode ({spread})", f"{results['ratio']}", ""),
             ("sweep / the same, collector off", f"{results['ratio_uncollected']}", ""),
+            ("Redis, beside the sweep", f"{results['redis_cpu_us']}", ""),
             ("for comparison, once: the silent baseline", f"{results['baseline_us']}", ""),
         ],
     )
