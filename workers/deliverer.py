@@ -484,10 +484,12 @@ class Drain:
             self._sent[one.outcome.kind.value] += 1
             increments[field("attempts_total", outcome=one.outcome.kind)] += 1
             count(increments, ATTEMPT_DURATION, one.outcome.duration_ms / 1000)
-            if not recorded.entry.replay:  # what is sent again was not late
+            detected_at = position_ms(one.prepared.event.position)
+            # What is sent again was not late, nor is what a new subscription gets of the past.
+            if not recorded.entry.replay and detected_at >= self._subscription.created_at:
                 count_delivery(
                     increments,
-                    detected_at=position_ms(one.prepared.event.position),
+                    detected_at=detected_at,
                     attempted_at=one.sent_at,
                     ended_at=one.sent_at + one.outcome.duration_ms,
                     attempts=one.prepared.sent + 1,

@@ -52,6 +52,11 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.parked_at is not None
 
     @property
+    def failing(self) -> bool:
+        """Whether the last attempt failed, whoever's fault it was."""
+        return self.failures > 0 or self.offline > 0
+
+    @property
     def ready_at(self) -> int:
         """Before when nothing is sent, probes included."""
         return max(self.held_until, self.probe_at) if self.parked else self.held_until

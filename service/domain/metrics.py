@@ -13,7 +13,7 @@ import msgspec
 from service.domain.diff import Verdict
 from service.domain.integrations import WalkKind
 from service.domain.retry import OutcomeClass
-from service.domain.subscriptions import EVENT_TYPES
+from service.domain.subscriptions import EVENT_TYPES, SubscriptionState
 
 PREFIX = "coursewire_"
 
@@ -137,12 +137,14 @@ ATTEMPT_DURATION = HistogramMetric(
 _DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
 FIRST_ATTEMPT = HistogramMetric(
     "detection_to_first_attempt_seconds",
-    "From the detection of a change to the first attempt to push it, per delivery.",
+    "From the detection of a change to the first attempt to push it, per delivery; without what a "
+    "new subscription is sent of the past.",
     _DELIVERY_BOUNDS,
 )
 RECEIPT = HistogramMetric(
     "detection_to_receipt_seconds",
-    "From the detection of a change to the subscriber's 2xx, per delivery.",
+    "From the detection of a change to the subscriber's 2xx, per delivery; without what a new "
+    "subscription is sent of the past.",
     _DELIVERY_BOUNDS,
 )
 HISTOGRAMS = (
@@ -168,10 +170,11 @@ INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", 
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
 LANES = GaugeMetric(
     "lanes",
-    "Lanes of subscriptions by state: `paused` by someone, `parked` until the subscriber answers, "
-    "or `disabled` by the service.",
+    "Lanes of subscriptions by state: `active`, or so but `failing` in its last attempt, `parked` "
+    "until the subscriber answers, `paused` by someone, or `disabled` by the service.",
     labels=("state",),
 )
+LANE_STATES = (*(state.value for state in SubscriptionState), "failing")
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
 DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
 CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))

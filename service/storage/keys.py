@@ -134,9 +134,9 @@ def lane_failing(subscription_id: str) -> str:
 
 def lane_state(subscription_id: str) -> str:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
-    so), `paused` (there while it is so), `state` (the one it is counted under in the totals),
-    `resumed` (random, of the last resume), `emptied` (random, of the last time that entries
-    were taken off unsent), `cursor` ("ms start": everything on the lane
+    so), `paused` and `failing` (there while it is so), `state` (the one it is counted under in the
+    totals), `resumed` (random, of the last resume), `emptied` (random, of the last time that
+    entries were taken off unsent), `cursor` ("ms start": everything on the lane
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
     ever since has shown; whoever takes entries out of a lane without sending them deletes it),
     `replayed_cursor` (the same of what is replayed). Deleted with the subscription."""

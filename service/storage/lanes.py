@@ -314,6 +314,7 @@ class Lanes:
             len(lanes.keys()),
             0 if notices is None else len(notices.announcements),
             "" if notices is None else notices.matcher.version,
+            "1" if breaker is not None and breaker.failing else "",
             *flatten(increments),
             *lanes.arguments(),
             *announced,

@@ -21,7 +21,6 @@ from service.domain import metrics as declared
 from service.domain.integrations import IntegrationState
 from service.domain.metrics import COUNTERS, HISTOGRAMS, PREFIX, Detail, GaugeMetric
 from service.domain.server import Server
-from service.domain.subscriptions import SubscriptionState
 from service.storage import keys
 from service.storage.control import ACTIVITIES
 from service.storage.details import Details, Values
@@ -131,7 +130,7 @@ class Metrics:
                 (state.value,): totals.get(f"state:{state}", 0) for state in IntegrationState
             },
             declared.LANES: {
-                (state.value,): totals.get(f"lane:{state}", 0) for state in SubscriptionState
+                (state,): totals.get(f"lane:{state}", 0) for state in declared.LANE_STATES
             },
             declared.SUBSCRIPTIONS: {(): next(replies)},
             declared.EVENT_LOG: {(): next(replies)},

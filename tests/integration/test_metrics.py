@@ -108,6 +108,18 @@ async def test_a_walk_and_a_delivery_are_counted_with_their_durations(
     assert found["deliveries_total", ("delivered",)] == 1
 
 
+async def test_what_a_new_subscription_gets_of_the_past_was_not_late(subscribe, services):
+    harness = await subscribe()
+    await services.subscriptions.update(
+        harness.id, lambda it: msgspec.structs.replace(it, created_at=now_ms() + 60_000)
+    )
+    await harness.emit("c1")
+    await harness.turn()
+    found = await samples(services)
+    assert found["deliveries_total", ("delivered",)] == 1
+    assert found["detection_to_receipt_seconds_count", ()] == 0
+
+
 async def test_increments_for_deliveries_become_histograms(services, redis):
     increments: Counter[str] = Counter()
     for seconds in (1, 2, 400):
@@ -242,21 +254,44 @@ async def test_lanes_are_counted_by_state(subscribe, services):
 
     async def lanes() -> dict[str, float]:
         found = await samples(services)
-        return {labels[0]: value for (name, labels), value in found.items() if name == "lanes"}
+        return {
+            labels[0]: value for (name, labels), value in found.items() if name == "lanes" and value
+        }
 
-    assert await lanes() == {"active": 3, "paused": 0, "parked": 0, "disabled": 0}
+    assert await lanes() == {"active": 3}
     await services.subscriptions.update(one, lambda it: msgspec.structs.replace(it, paused=True))
-    assert await lanes() == {"active": 2, "paused": 1, "parked": 0, "disabled": 0}
+    assert await lanes() == {"active": 2, "paused": 1}
     # What was parked is parked again when it is no longer paused, until the subscriber answers.
     await services.redis.hset(keys.lane_state(one), "parked", 5)
     await services.subscriptions.update(one, lambda it: msgspec.structs.replace(it, paused=False))
-    assert await lanes() == {"active": 2, "paused": 0, "parked": 1, "disabled": 0}
+    assert await lanes() == {"active": 2, "parked": 1}
     await services.subscriptions.resume(one, now_ms())
-    assert await lanes() == {"active": 3, "paused": 0, "parked": 0, "disabled": 0}
+    assert await lanes() == {"active": 3}
     await services.subscriptions.update(other, lambda it: msgspec.structs.replace(it, paused=True))
     for harness in harnesses:
         await services.subscriptions.delete(harness.id)
-    assert await lanes() == {"active": 0, "paused": 0, "parked": 0, "disabled": 0}
+    assert await lanes() == {}
+
+
+async def test_a_lane_whose_last_attempt_failed_is_told_of_until_one_succeeds(
+    subscribe, hook, services
+):
+    harness = await subscribe()
+
+    async def lanes() -> dict[str, float]:
+        found = await samples(services)
+        return {
+            labels[0]: value for (name, labels), value in found.items() if name == "lanes" and value
+        }
+
+    hook.answer = lambda _event: 500
+    await harness.emit("c1")
+    await harness.turn()
+    assert await lanes() == {"failing": 1}
+    hook.answer = lambda _event: 204
+    await harness.emit("c2")
+    await harness.turn()
+    assert await lanes() == {"active": 1}
 
 
 async def test_single_registrations_are_told_of_only_on_request(register, subscribe, services):

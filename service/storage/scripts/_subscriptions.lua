@@ -14,11 +14,11 @@ local function uncount_lane(lane_state, totals)
   if counted then redis.call('HINCRBY', totals, 'lane:' .. counted, -1) end
 end
 
--- Counts a lane under the state that it is in by now; `state_of` in domain/subscriptions.py says
--- the same.
+-- Counts a lane under the state that it is in by now: what `state_of` in domain/subscriptions.py
+-- says, or 'failing' if it is active and its last attempt failed.
 local function count_lane(lane_state, totals)
   local state = 'active'
-  for _, one in ipairs({'parked', 'paused', 'disabled'}) do
+  for _, one in ipairs({'failing', 'parked', 'paused', 'disabled'}) do
     if redis.call('HEXISTS', lane_state, one) == 1 then state = one end
   end
   if redis.call('HGET', lane_state, 'state') ~= state then

@@ -20,6 +20,7 @@
 --       11 subscription's record as read, '' unless it is to be disabled  12 its new record
 --       13 what precedes the id in a replay's key  14 number of lanes
 --       15 number of announcements  16 subscriptions version that they were matched with
+--       17 '1' if the lane's last attempt failed
 --       then per counter: field, increment
 --       then per lane: id, '1' if it may be woken
 --       then per announcement 7, as in _announcing; changes are 'parked', 'unparked', 'disabled'
@@ -35,7 +36,7 @@ local counters, lanes, notices = tonumber(ARGV[4]), tonumber(ARGV[14]), tonumber
 if notices > 0 and (redis.call('GET', KEYS[11]) or '0') ~= ARGV[16] then
   return {'SUBSCRIPTIONS'}
 end
-local first_notice = 17 + 2 * counters + 2 * lanes
+local first_notice = 18 + 2 * counters + 2 * lanes
 local first = first_notice + NOTICE * notices
 if (#ARGV - first + 1) % ATTEMPT ~= 0 then
   return redis.error_reply('record_attempts: wrong number of arguments')
@@ -96,6 +97,11 @@ local resumed = redis.call('HGET', KEYS[9], 'resumed') or ''
 if moved > 0 and ARGV[6] ~= '' and resumed == ARGV[5] then
   -- What a resume has cleared meanwhile stays cleared: its sender begins anew.
   redis.call('HSET', KEYS[9], 'breaker', ARGV[6])
+  if ARGV[17] == '1' then
+    redis.call('HSET', KEYS[9], 'failing', '1')
+  else
+    redis.call('HDEL', KEYS[9], 'failing')
+  end
   if ARGV[7] == '' then
     happened.unparked = redis.call('HDEL', KEYS[9], 'parked') == 1 and ARGV[11] == ''
   else
@@ -123,12 +129,12 @@ if settled ~= 0 then redis.call('HINCRBY', KEYS[7], 'pending', -settled) end
 if dead ~= 0 then redis.call('HINCRBY', KEYS[7], 'dead', dead) end
 if moved > 0 and counters > 0 then
   for counter = 1, counters do
-    redis.call('HINCRBY', KEYS[8], ARGV[15 + 2 * counter], ARGV[16 + 2 * counter])
+    redis.call('HINCRBY', KEYS[8], ARGV[16 + 2 * counter], ARGV[17 + 2 * counter])
   end
   redis.call('EXPIRE', KEYS[8], 604800)
 end
 if notices > 0 then
-  local named = lanes_of(lanes, 23, 17 + 2 * counters)
+  local named = lanes_of(lanes, 23, 18 + 2 * counters)
   announce(notices, first_notice, happened, KEYS[19], named, KEYS[7], KEYS[8])
   wake_lanes(KEYS[20], KEYS[21], named.touched, named.ids, named.wakeable, now)
 end

@@ -20,7 +20,7 @@ if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[5] then return 'SUBSCRIPTIONS' en
 redis.call('HDEL', KEYS[5], 'breaker')
 redis.call('HSET', KEYS[1], 'record', ARGV[3])
 bump_version(KEYS[2])
-redis.call('HDEL', KEYS[5], 'paused')
+redis.call('HDEL', KEYS[5], 'failing', 'paused')
 local happened = {
   unparked = redis.call('HDEL', KEYS[5], 'parked') == 1,
   enabled = redis.call('HDEL', KEYS[5], 'disabled') == 1,
