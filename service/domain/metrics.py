@@ -180,8 +180,8 @@ DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
 CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
 DUE_AGE = GaugeMetric(
     "due_oldest_age_seconds",
-    "For how long the oldest work that is due has been; what is paused, parked, or waits by "
-    "itself is not due.",
+    "For how long the oldest work that is due has been, or that was claimed and not begun; what is "
+    "paused, parked, or waits by itself is not due.",
     labels=("kind",),
     unit="seconds",
 )

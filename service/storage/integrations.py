@@ -237,6 +237,7 @@ class IntegrationStore:
                     keys.lease("walks", integration_id),
                     keys.completed("delta"),
                     keys.completed("sweep"),
+                    keys.overdue("walks"),
                     keys.walks(integration_id),
                     keys.walk_order(integration_id),
                     *keys.of_epoch(integration_id, epoch, walk_id),

@@ -218,6 +218,11 @@ def due(kind: str) -> str:
     return f"cw:due:{kind}"
 
 
+def overdue(kind: str) -> str:
+    """Zset: id -> ms at which the claim on it lapsed, of what nobody has begun since."""
+    return f"cw:overdue:{kind}"
+
+
 def claimed(kind: str) -> str:
     """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is
     in `due` or in `claimed`, never in both. A lane that is held back is claimed by nobody until
@@ -316,6 +321,7 @@ LASTING = (
     "cw:attempts:",
     "cw:due:",
     "cw:claimed:",
+    "cw:overdue:",
     "cw:completed:",
     "cw:totals",
     "cw:control",

@@ -63,7 +63,7 @@ class Leases:
         """Begins work on a claim; None if the claim is stale or somebody is at work."""
         lease = Lease(kind, owned_id, new_token(), duration_ms)
         taken = await self._take(
-            keys=[keys.claimed(kind), lease.key],
+            keys=[keys.claimed(kind), lease.key, keys.overdue(kind)],
             args=[owned_id, claim, lease.token, duration_ms],
         )
         return lease if taken else None

@@ -112,6 +112,7 @@ class Metrics:
             pipeline.xlen(keys.EVENTS)
             for kind in _KINDS:
                 pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
+                pipeline.zrange(keys.overdue(kind), 0, 0, withscores=True)
                 pipeline.zcard(keys.claimed(kind))
             for walk_kind in _WALK_KINDS:
                 pipeline.zcard(keys.completed(walk_kind))
@@ -138,8 +139,7 @@ class Metrics:
         if turns:
             gauges[declared.SCHEDULER_AGE] = {(): _age(turns[0][1], now)}
         for kind in _KINDS:
-            oldest = next(replies)
-            at = oldest[0][1] if oldest else now
+            at = min((at for _, at in [*next(replies), *next(replies)]), default=now)
             gauges.setdefault(declared.DUE_AGE, {})[(kind,)] = _age(at, now)
             gauges.setdefault(declared.CLAIMED, {})[(kind,)] = next(replies)
         completed = {walk_kind: int(next(replies)) for walk_kind in _WALK_KINDS}

@@ -106,8 +106,9 @@ class Overview:
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zcount(keys.due(kind), "-inf", now_ms)
             pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
+            pipeline.zrange(keys.overdue(kind), 0, 0, withscores=True)
             pipeline.zrange(keys.claimed(kind), 0, -1)
-            due, oldest, claimed = await pipeline.execute()
+            due, oldest, overdue, claimed = await pipeline.execute()
         leased = 0
         if claimed:
             leased = await self._redis.exists(
@@ -117,7 +118,9 @@ class Overview:
             due=due,
             claimed=len(claimed),
             leased=leased,
-            oldest_due_at=int(oldest[0][1]) if due else None,
+            oldest_due_at=min(
+                (int(at) for _, at in [*oldest, *overdue] if at <= now_ms), default=None
+            ),
         )
 
     async def sizes(self) -> dict[str, int]:

@@ -32,14 +32,6 @@ class Claims(msgspec.Struct, frozen=True):
     ids: list[str]
 
 
-class ScheduleDepth(msgspec.Struct, frozen=True):
-    """How much is due and claimed, and since when (epoch ms) the longest has been due."""
-
-    due: int
-    claimed: int
-    oldest_due_at: int | None
-
-
 class Schedule:
     """Due times of integrations and lanes."""
 
@@ -56,7 +48,8 @@ class Schedule:
         script_keys = [keys.SCHEDULERS, keys.CONTROL]
         args: list[int | str] = [claim_ms, scheduler or ""]
         for limit in limits:
-            script_keys += [keys.due(limit.kind), keys.claimed(limit.kind), limit.queue_key]
+            script_keys += [getter(limit.kind) for getter in (keys.due, keys.claimed, keys.overdue)]
+            script_keys.append(limit.queue_key)
             args += [limit.most, limit.bound, ACTIVITIES[limit.kind]]
         found = await self._claim(keys=script_keys, args=args)
         return [
@@ -80,13 +73,3 @@ class Schedule:
             mine if mine is not None else other for mine, other in zip(due, claimed, strict=True)
         )
         return [None if score is None else int(score) for score in scores]
-
-    async def depth(self, kind: Kind, now_ms: int) -> ScheduleDepth:
-        """How much is due by `now_ms`, and how much is claimed."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zcount(keys.due(kind), "-inf", now_ms)
-            pipeline.zcard(keys.claimed(kind))
-            pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
-            due, claimed, oldest = await pipeline.execute()
-        oldest_due_at = int(oldest[0][1]) if oldest and oldest[0][1] <= now_ms else None
-        return ScheduleDepth(due=due, claimed=claimed, oldest_due_at=oldest_due_at)

@@ -15,6 +15,7 @@ from service.storage.counters import Counters
 from service.storage.event_log import EventLog
 from service.storage.lanes import LaneChange, Lanes, Recorded
 from service.storage.leases import Lease, Leases
+from service.storage.overview import Overview
 from service.storage.schedule import ClaimLimit, Schedule
 from service.storage.scripts import source
 from tests.integration.conftest import redis_now
@@ -167,6 +168,25 @@ async def test_a_claim_that_lapsed_is_due_again_and_its_token_is_stale(redis):
     assert await Leases(redis).take("lanes", "sub_1", first.token, 1000) is None
     assert await Leases(redis).take("lanes", "sub_1", second.token, 1000) is not None
     assert await Leases(redis).take("lanes", "sub_1", second.token, 1000) is None
+
+
+async def test_what_is_claimed_again_and_again_and_never_begun_is_overdue_since_the_first_lapse(
+    redis,
+):
+    schedule = Schedule(redis)
+    limits = [ClaimLimit("lanes", "q", 10, 5)]
+    await schedule.wake("lanes", "sub_1")
+    (first,) = await schedule.claim(limits, 0)
+    for _ in range(3):
+        (claims,) = await schedule.claim(limits, 0)
+        assert claims.ids == ["sub_1"]
+    assert await redis.zrange(keys.overdue("lanes"), 0, -1, withscores=True) == [
+        (b"sub_1", first.token)
+    ]
+    assert (await Overview(redis).work("lanes", first.token + 5)).oldest_due_at == first.token
+    (last,) = await schedule.claim(limits, 30_000)
+    assert await Leases(redis).take("lanes", "sub_1", last.token, 1000) is not None
+    assert await redis.exists(keys.overdue("lanes")) == 0
 
 
 async def test_a_long_queue_stops_claiming(redis):

@@ -25,7 +25,7 @@ from service.domain.metrics import (
     series_names,
 )
 from service.storage import keys
-from tests.integration.conftest import new_integration
+from tests.integration.conftest import new_integration, redis_now
 from tests.integration.scripted import page, refuses, says
 from tests.programs import required_program
 
@@ -71,7 +71,7 @@ async def test_a_scrape_issues_as_many_commands_however_much_is_registered(servi
         await services.metrics.render()
         spent.append(await commands(redis) - before - 1)  # the question itself
     assert len(set(spent)) == 1, spent
-    assert spent[0] == 36
+    assert spent[0] == 38
 
 
 async def test_ages_of_walks_are_told_by_percentile(services, redis):
@@ -292,6 +292,24 @@ async def test_a_lane_whose_last_attempt_failed_is_told_of_until_one_succeeds(
     await harness.emit("c2")
     await harness.turn()
     assert await lanes() == {"active": 1}
+
+
+async def test_work_that_nobody_begins_is_old_until_it_is_deleted(
+    register, subscribe, services, redis
+):
+    integration, harness = await register(), await subscribe()
+    old = await redis_now(redis) - 600_000
+    await redis.zadd(keys.overdue("walks"), {integration.id: old})
+    await redis.zadd(keys.overdue("lanes"), {harness.id: old})
+
+    async def age(kind: str) -> float:
+        return (await samples(services))["due_oldest_age_seconds", (kind,)]
+
+    assert await age("walks") == pytest.approx(600, abs=9)
+    assert await age("lanes") == pytest.approx(600, abs=9)
+    await services.integrations.delete(integration.id)
+    await services.subscriptions.delete(harness.id)
+    assert await age("walks") == await age("lanes") == 0
 
 
 async def test_single_registrations_are_told_of_only_on_request(register, subscribe, services):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +42,21 @@ def run(program: str, *arguments: str, cwd: Path) -> None:
     command = [required_program(program), *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- the image ---------------------------------------------------------------------------------
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_the_steps_of_the_dockerfile_lead_to_a_service_that_is_healthy_and_ends_well():
+    run(sys.executable, str(DEPLOY / "image.py"), cwd=ROOT)
+
+
+def test_every_instruction_of_the_dockerfile_is_known_to_who_carries_them_out():
+    known = set(re.findall(r"def _([a-z]+)\(self, arguments", (DEPLOY / "image.py").read_text()))
+    used = re.findall(r"^([A-Z]+) ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name.lower() for name in used} <= known
 
 
 # --- Prometheus ---------------------------------------------------------------------------------

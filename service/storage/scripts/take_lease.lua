@@ -1,7 +1,7 @@
 -- Begins work on something claimed. A stale claim, or a lease still held, gives nothing; a
 -- repeated call gives what the first gave.
 --
--- KEYS  1 claimed  2 lease
+-- KEYS  1 claimed  2 lease  3 overdue
 -- ARGV  1 id  2 claim token  3 lease token  4 lease ms
 -- Result 1 if the lease is ours, else 0
 if redis.call('GET', KEYS[2]) == ARGV[3] then return 1 end
@@ -12,6 +12,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The removal first, so that it runs even when Redis is at its memory limit.
 redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[1])
 return 1
