@@ -275,6 +275,14 @@ class Scene:
         except AssertionError:
             raise AssertionError(f"silent: {missing}\n{self.house.logs()}") from None
 
+    async def waits(self, deliveries: int) -> None:
+        """Waits until so many deliveries do."""
+
+        async def pending() -> bool:
+            return int(await self.redis.hget(keys.TOTALS, "pending") or 0) >= deliveries
+
+        await until(pending, seconds=30, what=f"{deliveries} pending\n{self.house.logs()}")
+
     async def is_well(self) -> None:
         """Waits until nothing fires but what one key and one subscriber lead to."""
 
@@ -328,6 +336,7 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
 
         # Delivery is paused for long, and meanwhile nobody works, then Redis is in trouble.
         await house.call("POST", "/v1/pause", json={"what": "delivery"})
+        await stands.waits(30)
         await asyncio.to_thread(house.processes["worker"].stop)
         gone = ("CoursewireNoWorkers", "CoursewireWorkOverdue", "CoursewireWalksLate")
         await stands.fires(*gone)
@@ -354,8 +363,10 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         await stands.path.open()
         await redis.delete(f"rq:failed:{queues.POLL}")
 
-        # What has waited is delivered late.
+        # What has waited is delivered late: also what walks find now, once it has waited.
         await stands.still()
+        await stands.waits(200)
+        await asyncio.sleep(600 / SPEED)
         await house.call("POST", "/v1/resume", json={"what": "delivery"})
         await stands.fires("CoursewireDeliveriesLate")
         fired.add("CoursewireDeliveriesLate")

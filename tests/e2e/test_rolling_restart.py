@@ -38,6 +38,7 @@ class Balancer:
             headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=60
         )
         self.answers: list[int] = []
+        self.pulled: list[str] = []  # ids of events
         self.broken: list[str] = []  # requests that were begun and got no answer
 
     def add(self, port: int) -> None:
@@ -67,13 +68,14 @@ class Balancer:
             await asyncio.sleep(0.01)
 
     async def wait_on(self) -> None:
-        """Follows the log from its end by long-poll, like a subscriber that pulls."""
-        cursor = ""
+        """Follows the log by long-poll, like a subscriber that pulls."""
+        after = ""
         while True:
-            more = f"&cursor={cursor}" if cursor else ""
-            answer = await self.get(f"/v1/events?wait=20&limit=100{more}")
+            answer = await self.get(f"/v1/events?wait=20&limit=100{after}")
             if answer is not None and answer.is_success:
-                cursor = answer.json().get("next_cursor") or cursor
+                found = answer.json()
+                self.pulled += [event["data"]["event_id"] for event in found["items"]]
+                after = f"&after={found['cursor']}"
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -165,6 +167,7 @@ async def test_replacing_every_process_under_load_loses_and_repeats_nothing(
             lambda: len(subscriber.received) > known + 20, seconds=60, what=f"more\n{house.logs()}"
         )
     assert balancer.broken == []
+    assert len(set(balancer.pulled)) == len(balancer.pulled) > COURSES + 20
     assert set(balancer.answers) <= {200, 503}  # while Valkey is away
 
     await house.walk("delta")
