@@ -88,10 +88,13 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Facts(msgspec.Struct, frozen=True):
-    """The part of an event's facts that filters and grants look at."""
+    """The part of an event's facts that filters and grants look at.
+
+    `changed` of an operational event is something else: how many courses by path.
+    """
 
     labels: dict[str, str] = {}
-    changed: tuple[str, ...] = ()
+    changed: tuple[str, ...] | dict[str, int] = ()
     subscription_id: str | None = None
     owner: str | None = None
 
@@ -110,7 +113,7 @@ class Selection:
             event_type=event.type,
             integration_id=event.integration_id,
             labels=facts.labels,
-            changed=facts.changed,
+            changed=facts.changed if isinstance(facts.changed, tuple) else (),
             about=_subject(event.type, facts),
         )
         return bool(wanted) and is_shown(event, self._grant)

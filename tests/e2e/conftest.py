@@ -145,7 +145,7 @@ class Subscriber:
 class House:
     """Valkey, sandbox, API, worker and scheduler, each a process of its own."""
 
-    def __init__(self, directory: Path, courses: int) -> None:
+    def __init__(self, directory: Path, courses: int, **variables: str) -> None:
         self.directory = directory
         self._valkey_port = free_port()
         self.redis_url = f"redis://127.0.0.1:{self._valkey_port}/0"
@@ -165,7 +165,7 @@ class House:
             "COURSEWIRE_LOG_FORMAT": "json",
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
-        }
+        } | variables
         coursewire = [sys.executable, "-m", "service.cli"]
         sandbox = [
             *("sandbox", "--port", str(self.sandbox_port), "--api-key", SANDBOX_KEY),

@@ -8,10 +8,13 @@ import msgspec
 import pytest
 
 from service.clock import now_ms
+from service.domain.access import Grant
 from service.domain.errors import ConflictError, StaleReviewError
+from service.domain.events import EventFilter
 from service.domain.guards import Guards
 from service.domain.integrations import Baseline, IntegrationState, state_of
 from service.storage import keys
+from tests.integration.test_replays import ask, progress
 
 REVIEW_REQUIRED = "integration.review_required"
 
@@ -602,3 +605,26 @@ async def test_a_baseline_holds_nothing(register, sandbox):
     await integration.turn()
     assert (await integration.state()).held == 0
     assert (await integration.state()).course_count == 10
+
+
+# --- what others make of the event ---------------------------------------------------------------
+
+
+async def test_the_event_of_a_review_is_replayed_and_read_like_any_other(
+    baselined, sandbox, subscribe, services
+):
+    """What it says has changed is not what a course event says by that name."""
+    held = await baselined()
+    await sandbox.change({"op": "provider", "count": 500})
+    await held.walk("sweep")
+    (event,) = [one for one in await held.integration.events() if one.type == REVIEW_REQUIRED]
+    assert isinstance(msgspec.json.decode(event.facts)["changed"], dict)
+    for event_types in ((REVIEW_REQUIRED,), ("course.created",)):
+        harness = await subscribe(event_types=event_types)
+        replay = await ask(harness)
+        await harness.turn()
+        found = await progress(harness, replay)
+        assert found.state == "completed"
+        assert found.queued == (event_types == (REVIEW_REQUIRED,))
+    for grant in (None, Grant(labels={"tenant": "a"})):
+        assert EventFilter(grant=grant).takes(event) is (grant is None)
