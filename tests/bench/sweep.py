@@ -36,7 +36,7 @@ decode_page = msgspec.json.Decoder(_Body).decode
 class _Round(msgspec.Struct, frozen=True):
     """Processor and wall seconds that one round took: decoding as a worker process would, the
     same without the garbage collector, which has most to do in that, and the sweep, with what
-    Redis took for it."""
+    Redis took for it; of reading the fingerprints and nothing else, what both sides took."""
 
     decode_cpu: float
     decode_wall: float
@@ -45,6 +45,8 @@ class _Round(msgspec.Struct, frozen=True):
     sweep_cpu: float
     sweep_wall: float
     redis_cpu: float
+    read_cpu: float
+    read_redis_cpu: float
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +69,9 @@ async def run(options: argparse.Namespace) -> None:
         pages.serve(walker.services.upstream, bodies.__getitem__)
         baseline = await walker.baseline(courses)
         await walker.sweep(courses)  # so that nothing is done for the first time below
+        ids = [[course.id for course in decode_page(body).data.results] for body in bodies]
         rounds = [
-            await _round(walker, bodies, courses, sweep_first=bool(number % 2))
+            await _round(walker, bodies, ids, courses, sweep_first=bool(number % 2))
             for number in range(options.rounds)
         ]
         server = await report.server_version(walker.services.redis)
@@ -81,7 +84,9 @@ async def run(options: argparse.Namespace) -> None:
         report.tell("sweep", server, results)
 
 
-async def _round(walker: Rig, bodies: list[bytes], courses: int, *, sweep_first: bool) -> _Round:
+async def _round(
+    walker: Rig, bodies: list[bytes], ids: list[list[str]], courses: int, *, sweep_first: bool
+) -> _Round:
     if sweep_first:
         walked, redis_cpu = await _sweep(walker, courses)
     decoded = _decode_all(bodies)
@@ -90,7 +95,8 @@ async def _round(walker: Rig, bodies: list[bytes], courses: int, *, sweep_first:
     gc.enable()
     if not sweep_first:
         walked, redis_cpu = await _sweep(walker, courses)
-    return _Round(*decoded, *uncollected, walked.cpu, walked.wall, redis_cpu)
+    read = await _read_all(walker, ids)
+    return _Round(*decoded, *uncollected, walked.cpu, walked.wall, redis_cpu, *read)
 
 
 async def _sweep(walker: Rig, courses: int) -> tuple[Walked, float]:
@@ -100,6 +106,19 @@ async def _sweep(walker: Rig, courses: int) -> tuple[Walked, float]:
     before = await report.server_cpu_seconds(redis)
     walked = await walker.sweep(courses)
     return walked, await report.server_cpu_seconds(redis) - before
+
+
+async def _read_all(walker: Rig, ids: list[list[str]]) -> tuple[float, float]:
+    """Reads the fingerprints a page at a time, as a sweep must, and does nothing with them: the
+    seconds of processor time that this took here and in Redis."""
+    redis = walker.services.redis
+    _, state = await walker.services.integrations.get(walker.id)
+    gc.collect()
+    before, cpu = await report.server_cpu_seconds(redis), time.process_time()
+    for page in ids:
+        await walker.services.catalogue.read(walker.id, state.epoch, page)
+    cpu = time.process_time() - cpu
+    return cpu, await report.server_cpu_seconds(redis) - before
 
 
 def _decode_all(bodies: list[bytes]) -> tuple[float, float]:
@@ -126,6 +145,16 @@ def _results(rounds: list[_Round], courses: int) -> dict[str, object]:
         "ratio_uncollected": round(
             median(each.sweep_cpu / each.uncollected_cpu for each in rounds), 2
         ),
+        "ratio_in_all": round(
+            median((each.sweep_cpu + each.redis_cpu) / each.decode_cpu for each in rounds), 2
+        ),
+        "ratio_floor": round(
+            median(
+                (each.decode_cpu + each.read_cpu + each.read_redis_cpu) / each.decode_cpu
+                for each in rounds
+            ),
+            2,
+        ),
         "aim": AIM,
     }
 
@@ -147,6 +176,10 @@ def _show(results: dict[str, object]) -> None:
             (f"sweep / plain decode ({spread})", f"{results['ratio']}", ""),
             ("sweep / the same, collector off", f"{results['ratio_uncollected']}", ""),
             ("Redis, beside the sweep", f"{results['redis_cpu_us']}", ""),
+            ("sweep and Redis / plain decode", f"{results['ratio_in_all']}", ""),
+            ("reading the fingerprints alone, the worker", f"{results['read_cpu_us']}", ""),
+            ("reading the fingerprints alone, Redis", f"{results['read_redis_cpu_us']}", ""),
+            ("plain decode and reading / plain decode", f"{results['ratio_floor']}", ""),
             ("for comparison, once: the silent baseline", f"{results['baseline_us']}", ""),
         ],
     )

@@ -1,13 +1,14 @@
 """An upstream in a process of its own that costs little: it answers at once and notes who asked.
 
-Every integration has one course; a delta shows nothing. A few lines of HTTP of their own instead
-of the sandbox, so that on two cores the service is what is measured. Says first its port, and
-answers each line of JSON with one: {"since": 1795424001.5} asks when, in epoch seconds, each
-integration was asked for a page since then.
+Every integration has the same courses, one unless it is told otherwise; a delta shows nothing. A
+few lines of HTTP of their own instead of the sandbox, so that on two cores the service is what is
+measured. Says first its port, and answers each line of JSON with one: {"since": 1795424001.5} asks
+when, in epoch seconds, each integration was asked for a page since then.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import time
@@ -19,23 +20,21 @@ import uvloop
 
 from service.clock import now_ms
 from service.sandbox.answers import date_header, page_body
-from service.sandbox.content import ContentSource, encode_course
 from tests.bench import pages
 
 _END = b"\r\n\r\n"
 _INTEGRATION = b"\r\nx-integration-id: "
+_CURSOR = b"cursor="
 
 
 class Connection(asyncio.Protocol):
     """One connection of a worker."""
 
     arrivals: ClassVar[defaultdict[str, list[float]]] = defaultdict(list)
-    full = page_body(
-        [encode_course(pages.shortened(ContentSource("workday:bench", 7).course(0)))], None
-    )
     empty = page_body([], None)
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: list[bytes]) -> None:
+        self._bodies = bodies
         self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,16 +50,24 @@ class Connection(asyncio.Protocol):
             stop = lower.find(b"\r", at)
             name = head[at : stop if stop >= 0 else None].decode()
             self.arrivals[name].append(time.time())
-            body = self.empty if b"updated_after=" in lower else self.full
+            body = self.empty if b"updated_after=" in lower else self._bodies[_page(lower)]
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: %b\r\n"
                 b"content-length: %d\r\n\r\n%b" % (date_header(now_ms()).encode(), len(body), body)
             )
 
 
-async def serve() -> None:
+def _page(head: bytes) -> int:
+    """The number of the page asked for: that is what the cursors of prepared pages are."""
+    query = head.partition(b"\r\n")[0].split(b" ")[1].partition(b"?")[2]
+    cursors = [part for part in query.split(b"&") if part.startswith(_CURSOR)]
+    return int(cursors[0][len(_CURSOR) :]) if cursors else 0
+
+
+async def serve(courses: int) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "127.0.0.1", 0)
+    bodies = pages.prepared(courses)
+    server = await loop.create_server(lambda: Connection(bodies), "127.0.0.1", 0)
     _say(server.sockets[0].getsockname()[1])
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -81,5 +88,7 @@ def _say(answer: object) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--courses", type=int, default=1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        runner.run(serve(parser.parse_args().courses))

@@ -1,0 +1,149 @@
+"""Courses a second of sweeps that find nothing changed, by 1, 2 and 4 worker processes.
+
+Several integrations are asked for a sweep at one time, over HTTP, from an upstream in a process of
+its own. That, the server and the workers share the machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from statistics import median
+from typing import Any
+
+from service.bootstrap import Services, open_services
+from service.clock import now_ms
+from service.domain.integrations import Credential, Integration, WalkRecord
+from service.settings import Settings
+from service.storage.connections import open_sync
+from service.storage.ids import new_id
+from tests.bench import report
+from tests.bench.processes import Child, child
+from tests.bench.rig import embedded_server
+from tests.bench.source import environment, workers
+from workers.dispatch import Dispatcher
+
+_PATIENCE_SECONDS = 120.0
+_LOOK_SECONDS = 0.05
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--integrations", type=int, default=8, help="default %(default)s")
+    parser.add_argument("--courses", type=int, default=10_000, help="of each, default %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2, 4], help="processes, default %(default)s"
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measures and reports."""
+    async with AsyncExitStack() as stack:
+        embedded = await stack.enter_async_context(embedded_server())
+        settings = Settings.from_env(environment(embedded.require_redis_url()))
+        services = await stack.enter_async_context(open_services(settings))
+        connection = stack.enter_context(open_sync(settings.require_redis_url()))
+        upstream = await stack.enter_async_context(
+            child("tests.bench.upstream", "--courses", str(options.courses))
+        )
+        base_url = f"http://127.0.0.1:{await upstream.hear()}/v1"
+        ids = [await _register(services, base_url, n) for n in range(options.integrations)]
+        dispatcher = Dispatcher(services.schedule, connection)
+        expected = options.integrations * options.courses
+        rounds: dict[int, list[tuple[float, float]]] = {count: [] for count in options.workers}
+        for number in range(-1, options.rounds):
+            for count, measured in rounds.items():
+                async with workers(settings, count) as processes:
+                    # The first sweep is the baseline; of each start, the first is for warming up.
+                    await _sweep(services, dispatcher, ids, processes)
+                    seconds, cpu = await _sweep(services, dispatcher, ids, processes, expected)
+                if number >= 0:
+                    measured.append((expected / seconds, cpu / expected * 1e6))
+        server = await report.server_version(services.redis)
+    results = {
+        "integrations": options.integrations,
+        "courses": options.courses,
+        "rounds": options.rounds,
+        "by_worker_processes": {
+            str(count): {
+                "courses_per_second": round(median(rate for rate, _ in measured)),
+                "least": round(min(rate for rate, _ in measured)),
+                "most": round(max(rate for rate, _ in measured)),
+                "cpu_us_per_record": round(median(cpu for _, cpu in measured), 2),
+            }
+            for count, measured in rounds.items()
+        },
+    }
+    _show(results)
+    report.tell("growth", server, results)
+
+
+async def _register(services: Services, base_url: str, number: int) -> str:
+    """An integration with a credential of its own, which walks when it is asked to."""
+    now = now_ms()
+    credential = Credential(
+        id=new_id("cred"), name=f"{number}", base_url=base_url, created_at=now, updated_at=now
+    )
+    await services.credentials.create(credential, f"key-{number}")
+    integration = Integration(
+        id=new_id("int"),
+        name=f"{number}",
+        upstream_id=f"workday:{number}",
+        credential_id=credential.id,
+        created_at=now,
+        updated_at=now,
+        delta_interval_seconds=86_400,
+    )
+    await services.integrations.create(integration)
+    return integration.id
+
+
+async def _sweep(
+    services: Services,
+    dispatcher: Dispatcher,
+    ids: list[str],
+    processes: list[Child],
+    expected: int | None = None,
+) -> tuple[float, float]:
+    """Seconds that a sweep of all took, and processor seconds of the workers. Raises
+    AssertionError unless, where so many are `expected`, all courses were found unchanged."""
+    cpu, begun, since = sum(one.cpu_seconds() for one in processes), time.perf_counter(), now_ms()
+    asked = [await services.integrations.request_walk(one, "sweep", now_ms()) for one in ids]
+    await dispatcher.dispatch("walks")
+    found = await asyncio.gather(
+        *(_completed(services, one, walk.id) for one, walk in zip(ids, asked, strict=True))
+    )
+    took = time.perf_counter() - begun
+    spent = sum(one.cpu_seconds() for one in processes) - cpu
+    unchanged = sum(one.verdicts.get("unchanged", 0) for one in found)
+    if expected is not None and unchanged != expected:
+        raise AssertionError(f"not the sweep that was to be measured: {found}")
+    ended = max(one.finished_at or 0 for one in found)
+    return min(took, (ended - since) / 1000), spent
+
+
+async def _completed(services: Services, integration_id: str, walk_id: str) -> WalkRecord:
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < until:
+        walk = await services.integrations.get_walk(integration_id, walk_id)
+        if walk.state == "completed":
+            return walk
+        if walk.state == "failed":
+            break
+        await asyncio.sleep(_LOOK_SECONDS)
+    raise AssertionError(f"a walk that does not complete: {walk}")
+
+
+def _show(results: dict[str, Any]) -> None:
+    report.show(
+        f"growth: sweeps of {results['integrations']} integrations with {results['courses']} "
+        f"unchanged courses each, over HTTP; medians of {results['rounds']} rounds",
+        ("worker processes", "courses/s", "least", "most", "workers' CPU µs per record"),
+        [
+            (count, *(str(value) for value in measured.values()))
+            for count, measured in results["by_worker_processes"].items()
+        ],
+    )
