@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Final, Literal, TextIO, cast
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from rich.console import Console
 from rich.text import Text
 
@@ -25,7 +25,7 @@ from service.domain.server import (
     replication_fault,
     version_fault,
 )
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from service.storage import keys
 from service.storage.control import ACTIVITIES
 from service.storage.index import all_ids
@@ -71,7 +71,7 @@ async def examine(settings: Settings, *, everything: bool = False) -> list[Findi
             try:
                 found = await check()
             except (RedisError, OSError) as error:
-                findings.append(Finding(name, "fail", f"Redis cannot be used: {error}"))
+                findings.append(Finding(name, "fail", _unusable(error)))
                 break
             findings += [Finding(name, level, said) for level, said in found]
     return findings
@@ -84,6 +84,21 @@ def check_settings(settings: Settings) -> Finding:
     except CoursewireError as error:
         return Finding("settings", "fail", str(error))
     return Finding("settings", "ok", "complete")
+
+
+def _unusable(error: Exception) -> str:
+    """Why a check could not be made, with what to do."""
+    said = str(error).rstrip(".") or type(error).__name__
+    where = f"{PREFIX}REDIS_URL"
+    match error:
+        case AuthenticationError() | NoPermissionError():
+            advice = f"correct user and password in {where}, or the server's ACL"
+        case _:
+            advice = (
+                f"does it run where {where} says, and what does its log say? All parts go on by "
+                "themselves once it answers"
+            )
+    return f"Redis cannot be used: {said}; {advice}"
 
 
 Found = Sequence[tuple[Level, str]]
@@ -244,8 +259,8 @@ class Doctor:
                     (
                         "fail",
                         (
-                            f"leases without an end hold up {', '.join(lasting[:5])}; delete "
-                            f"{keys.lease(kind, lasting[0])} and its like"
+                            f"leases without an end hold up {', '.join(lasting[:5])}; "
+                            f"`redis-cli DEL {keys.lease(kind, lasting[0])}`, and so for each"
                         ),
                     )
                 )

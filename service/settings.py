@@ -448,7 +448,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 _REMEDIES = {
     "REDIS_URL": "write for example redis://127.0.0.1:6379/0",
     "ADMIN_TOKEN": f"make one with {MAKE_A_TOKEN}",
-    "ENCRYPTION_KEYS": f"make one with {MAKE_A_KEY}",
+    "ENCRYPTION_KEYS": f"give those of the other parts; a new service makes one with {MAKE_A_KEY}",
 }
 
 

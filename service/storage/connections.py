@@ -15,6 +15,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.connection import AbstractConnection as AbstractAsyncConnection
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -26,7 +27,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from service.storage.batching import BatchingRedis
 
@@ -51,7 +52,7 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
     Who finds all connections in use waits for one.
     """
     if (watched := _watched_by_sentinels(url)) is not None:
-        sentinels = AsyncSentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        sentinels = _AsyncSentinels(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             watched.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
         )
         master: _WatchedRedis = sentinels.master_for(
@@ -99,7 +100,7 @@ def open_sync(
             on_connect(connection)
 
     if (watched := _watched_by_sentinels(url)) is not None:
-        sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        sentinels = _Sentinels(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             watched.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
         )
         master: Redis = sentinels.master_for(  # type: ignore[no-untyped-call]  # the same
@@ -203,6 +204,32 @@ def _kind_with(kind: type, *traits: type) -> type:
 
 
 # --- sentinels -----------------------------------------------------------------------------------
+
+
+def _no_primary(service: str, error: Exception) -> str:
+    """What redis-py says of it in a line that can be read: it repeats every client that it asked
+    with, in whole."""
+    reasons = sorted(set(re.findall(r" - (\w+:\w+)", str(error))))
+    told = f" ({', '.join(reasons)})" if reasons else ""
+    return f"none of the sentinels names a primary of {service!r} that is up{told}"
+
+
+class _AsyncSentinels(AsyncSentinel):
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            found: tuple[str, int] = await super().discover_master(service_name)
+        except AsyncMasterNotFoundError as error:
+            raise AsyncMasterNotFoundError(_no_primary(service_name, error)) from None
+        return found
+
+
+class _Sentinels(Sentinel):
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            found: tuple[str, int] = super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError as error:
+            raise MasterNotFoundError(_no_primary(service_name, error)) from None
+        return found
 
 
 class _WatchedPool(AsyncSentinelConnectionPool, BlockingConnectionPool):

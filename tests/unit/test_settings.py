@@ -174,7 +174,7 @@ def test_missing_settings_are_named_together_with_how_to_make_them():
         Settings().require("REDIS_URL", "ENCRYPTION_KEYS", "ADMIN_TOKEN")
     message = str(caught.value)
     assert "COURSEWIRE_REDIS_URL is not set; write for example redis://" in message
-    assert "COURSEWIRE_ENCRYPTION_KEYS is not set; make one with python3 -c" in message
+    assert "COURSEWIRE_ENCRYPTION_KEYS is not set; give those of the other parts" in message
     assert "COURSEWIRE_ADMIN_TOKEN is not set; make one with python3 -c" in message
 
 
