@@ -69,14 +69,17 @@ def judge(
     encode: Callable[[str, Attempt], bytes],
 ) -> Judgement:
     """Judges attempts in the order in which they ended; `now` is epoch ms of Redis, and
-    `own_fault` says that failures to connect are our own network's. `encode` makes a record of an
+    `own_fault` says that failures to connect are our own network's. A shortage of this machine is
+    never counted, however long it lasts. `encode` makes a record of an
     attempt of the subscription with that id."""
     parked = breaker.parked
     reason = subscription.disabled_reason
     counted = []
     for one in ended:
         outcome, chance = one.outcome, random.random()
-        ours = own_fault and failed_to_connect(outcome) and may_go_uncounted(breaker, now)
+        ours = outcome.shortage or (
+            own_fault and failed_to_connect(outcome) and may_go_uncounted(breaker, now)
+        )
         counted.append(not ours)
         if outcome.delivered:
             breaker = after_success(breaker)

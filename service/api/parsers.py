@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -25,6 +26,8 @@ _LINE_BREAK = re.compile(f"[{_LINE_BREAKS}]")
 _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
 )
+_AUTHORITY = re.compile(r"[^:]*://[^/?#]*")
+_NOT_IN_A_PLACE = re.compile(r"[^\x21-\x7e]|\\")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -414,11 +417,23 @@ def _url(value: Any) -> httpx.URL:
     return parts
 
 
+def _check_place(value: str) -> None:
+    """Refuses what a request line cannot carry; a host's name is written otherwise there."""
+    found = _NOT_IN_A_PLACE.search(_AUTHORITY.sub("", value, count=1))
+    if found is not None:
+        try:
+            written = quote(found[0])
+        except UnicodeEncodeError:  # half of a surrogate pair
+            raise Refusal("contains text that is not Unicode", "remove it") from None
+        raise Refusal(f"contains {found[0]!r}, which HTTP cannot carry", f"write it as {written}")
+
+
 def url(example: str) -> Parser:
     """An http(s) URL, as it was sent."""
 
     def parse(value: Any) -> str:
         _url(value)
+        _check_place(value)
         return str(value)
 
     return Parser(parse, _url_schema(example))

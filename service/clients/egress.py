@@ -85,6 +85,7 @@ _AUTHORITY_END = re.compile(r"[/?#]")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 
 LOOKUP_THREADS = 32  # names looked up at once; a resolver that hangs holds one for half a minute
+LOOKUP_PATIENCE_SECONDS = 3.0  # that a lookup waits for a thread
 
 
 class RefusedAddressError(OSError):
@@ -252,23 +253,45 @@ class SystemResolver(AbstractResolver):
     would hold up every other lookup of the process.
     """
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
+    def __init__(
+        self, *, threads: int = LOOKUP_THREADS, patience: float = LOOKUP_PATIENCE_SECONDS
+    ) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="lookup")
+        self._patience = patience
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every stream address of `host`. Raises `OSError`."""
+        """Every stream address of `host`. Raises `OSError`, with the number of what this machine
+        is short of where that is why."""
+        loop = asyncio.get_running_loop()
+        began = asyncio.Event()
 
         def look_up() -> list[Any]:
+            loop.call_soon_threadsafe(began.set)
             try:
                 return socket.getaddrinfo(
                     host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
                 )
             except UnicodeError as exc:  # a label that no name server could know
                 raise socket.gaierror(socket.EAI_NONAME, "not a host name") from exc
+            except socket.gaierror:
+                # Without a descriptor the system's resolver says that the name cannot be looked
+                # up now, or that it does not exist. This raises what is the matter instead.
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+                raise
 
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        try:
+            lookup = loop.run_in_executor(self._threads, look_up)
+        except RuntimeError as exc:
+            raise OSError(errno.EAGAIN, "no thread can be started") from exc
+        try:
+            async with asyncio.timeout(self._patience):
+                await began.wait()
+        except TimeoutError as exc:
+            lookup.cancel()
+            raise OSError(errno.EAGAIN, "every thread looks up another name") from exc
+        found = await lookup
         return [
             ResolveResult(
                 hostname=host,

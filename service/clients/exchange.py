@@ -6,7 +6,9 @@ failure to `ConnectTimeout`, so what counts is the aiohttp, TLS or socket error 
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import ssl
 import time
@@ -24,7 +26,16 @@ from service.domain.retry import OutcomeClass
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DETAIL_LENGTH = 200  # characters quoted of what a parser complained about
+# What this machine has run out of. Other errors of sockets are a peer's, or the network's.
+_SHORTAGES = {
+    errno.EMFILE: "this process has no file descriptor left",
+    errno.ENFILE: "this machine has no file descriptor left",
+    errno.EADDRNOTAVAIL: "this machine has no local port or address left for the connection",
+    errno.EAGAIN: "this machine has no thread or port left",
+    errno.ENOBUFS: "this machine has no network buffer left",
+    errno.ENOMEM: "this machine has no memory left",
+}
+_ONE_OF_SEVERAL = re.compile(r"\[Errno (\d+)\]")
 
 
 class ExchangeError(CoursewireError):
@@ -32,12 +43,20 @@ class ExchangeError(CoursewireError):
 
     `kind` says at which stage it failed: never `DELIVERED`, `STATUS` or `TIMEOUT`; a deadline
     is the caller's, and shows as its `TimeoutError`. The message names no URL, because URLs
-    may carry secrets.
+    may carry secrets. `shortage` tells that this machine ran out of something.
     """
 
-    def __init__(self, kind: OutcomeClass, message: str) -> None:
+    def __init__(self, kind: OutcomeClass, message: str, *, shortage: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.shortage = shortage
+
+
+class AnswerError(HttpProcessingError):
+    """What a peer sent is not the HTTP answer it should be; says in plain words what it is."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(message=words)
 
 
 class Timeline:
@@ -45,11 +64,12 @@ class Timeline:
 
     Given to the transport as the request extension `Timeline.EXTENSION`. `reused` tells a
     kept-alive connection from a new one; `resolved_at` is there if a name was looked up for it.
+    `waits_for` names what the exchange is waiting for that this process is short of.
     """
 
     EXTENSION = "coursewire.timeline"
 
-    __slots__ = ("answered_at", "connected_at", "resolved_at", "reused", "started_at")
+    __slots__ = ("answered_at", "connected_at", "resolved_at", "reused", "started_at", "waits_for")
 
     def __init__(self) -> None:
         self.started_at = time.perf_counter()
@@ -57,6 +77,7 @@ class Timeline:
         self.connected_at: float | None = None
         self.answered_at: float | None = None
         self.reused = True
+        self.waits_for: str | None = None
 
     @overload
     def milliseconds(self, until: float) -> int: ...
@@ -70,7 +91,7 @@ class Timeline:
 present: ContextVar[Timeline | None] = ContextVar("timeline", default=None)  # of the exchange
 
 
-FOREIGN = (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError)
+FOREIGN = (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError, MemoryError)
 
 # The first class that an exception in the chain belongs to decides; subclasses come first.
 _KINDS: tuple[tuple[type[BaseException], OutcomeClass], ...] = (
@@ -101,11 +122,38 @@ def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
     for cause in chain:
         if isinstance(cause, RefusedAddressError):
             return ExchangeError(OutcomeClass.REFUSED_TARGET, cause.explanation)
+        if isinstance(cause, AnswerError):
+            words = f"{_WORDS[OutcomeClass.PROTOCOL]}: {cause.message}"
+            return ExchangeError(OutcomeClass.PROTOCOL, words)
+    shortage = next(filter(None, map(_shortage, chain)), None)
     for cause in chain:
         for known, kind in _KINDS:
             if isinstance(cause, known):
+                if shortage is not None:
+                    return ExchangeError(kind, shortage, shortage=True)
                 return _explain(kind, cause, scheme)
+    if shortage is not None:
+        return ExchangeError(OutcomeClass.CONNECT, shortage, shortage=True)
     return ExchangeError(OutcomeClass.PROTOCOL, type(exc).__name__)
+
+
+def _shortage(exc: BaseException) -> str | None:
+    """What this machine ran out of, if that is what the exception says.
+
+    A name's addresses that fail in different ways come as one error, with their numbers in its
+    text. A port may lack for one of them alone, an IPv6 address say: then it is the others' fault.
+    """
+    if isinstance(exc, MemoryError) or (
+        isinstance(exc, socket.gaierror) and exc.errno == socket.EAI_MEMORY
+    ):
+        return _SHORTAGES[errno.ENOMEM]
+    if not isinstance(exc, OSError) or isinstance(exc, (socket.gaierror, ssl.SSLError)):
+        return None
+    if exc.errno is not None:
+        return _SHORTAGES.get(exc.errno)
+    numbers = {int(number) for number in _ONE_OF_SEVERAL.findall(str(exc))}
+    numbers.discard(errno.EADDRNOTAVAIL)
+    return next((_SHORTAGES[number] for number in numbers if number in _SHORTAGES), None)
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:
@@ -125,8 +173,6 @@ def _explain(kind: OutcomeClass, exc: BaseException, scheme: str) -> ExchangeErr
             exc.os_error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
         ):
             kind = OutcomeClass.TLS  # there was a connection, and it broke in the handshake
-    elif isinstance(exc, (aiohttp.ClientResponseError, HttpProcessingError)):
-        detail = " ".join(exc.message.split())[:DETAIL_LENGTH]
     words = _WORDS[kind]
     return ExchangeError(kind, f"{words}: {detail}" if detail else words)
 

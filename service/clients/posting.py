@@ -11,7 +11,8 @@ import asyncio
 import re
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import quote
 
 import aiohttp
 import httpx
@@ -26,22 +27,27 @@ if TYPE_CHECKING:
 
     from aiohttp.connector import Connection
 
+    from service.clients.aiohttp_private import AnswerProtocol
+
 BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is dropped unread
 
 _NO_LIMITS: Final = aiohttp.ClientTimeout(total=None)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_A_VALUE: Final = re.compile(r"[\r\n\0]")
+_PLACE: Final = re.compile(r"[^:/?#]+://[^/?#]*([^\x00-\x20\x7f#]*)(?:#.*)?")
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 
 class Answer:
     """As much of an answer as has come: none, its head, or its body up to the limit. Of the body
-    `keep` bytes are kept."""
+    `keep` bytes are kept. `flaw` says why nothing but its status could be used, if so."""
 
-    __slots__ = ("excerpt", "keep", "retry_after", "status")
+    __slots__ = ("excerpt", "flaw", "keep", "retry_after", "status")
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
         self.status: int | None = None
+        self.flaw: str | None = None
         self.retry_after: str | None = None
         self.excerpt = b""
 
@@ -98,16 +104,29 @@ class Poster:
             raise ValueError("this is not a URL") from exc
         if parsed.scheme not in ("http", "https"):
             raise aiohttp.NonHttpUrlClientError(parsed)
+        place = _place(url)
         request = ClientRequest("POST", parsed, loop=self._loop)
         return _Target(
             request=request,
-            start=f"POST {parsed.raw_path_qs} HTTP/1.1\r\n",
+            start=f"POST {place} HTTP/1.1\r\n",
             usual={
                 "host": request.headers["host"],
                 "accept": "*/*",
                 "user-agent": self._user_agent,
             },
         )
+
+
+def _place(url: str) -> str:
+    """The path and query exactly as they are written in the URL.
+
+    Characters outside ASCII are encoded: registration refuses them, but did not always.
+    """
+    found = _PLACE.fullmatch(url)
+    if found is None:
+        raise ValueError("HTTP cannot carry this URL")
+    place = _NOT_ASCII.sub(lambda text: quote(text[0]), found[1])
+    return place if place.startswith("/") else f"/{place}"
 
 
 def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
@@ -130,18 +149,24 @@ async def _exchange(
     connection: Connection, request: bytes, timeline: Timeline, answer: Answer
 ) -> None:
     """One request and its answer; gives the connection back, or ends it where the body goes on."""
-    protocol, transport = connection.protocol, connection.transport
+    protocol = cast("AnswerProtocol | None", connection.protocol)
+    transport = connection.transport
     if protocol is None or transport is None or transport.is_closing():
         raise aiohttp.ServerDisconnectedError
     protocol.set_response_params(read_until_eof=True, auto_decompress=False)
     transport.write(request)
-    while True:
+    try:
         message, payload = await protocol.read()
-        if message.code >= 200 or message.code == 101:
-            break
+    except BaseException:
+        answer.status = protocol.status  # of an answer whose header is incomplete
+        raise
     timeline.answered_at = time.perf_counter()
     answer.status = message.code
     answer.retry_after = message.headers.get("retry-after")
+    answer.flaw = protocol.flaw
+    if answer.flaw is not None:
+        connection.close()
+        return
     length = 0
     while not payload.at_eof():
         chunk = await payload.readany()

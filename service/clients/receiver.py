@@ -51,18 +51,21 @@ class Receiver:
         timeline = Timeline()
         answer = Answer(min(BODY_LIMIT, EXCERPT_LENGTH + redactor.reach))
         failure: tuple[OutcomeClass, str] | None = None
+        shortage = False
         try:
             async with asyncio.timeout(timeout):
                 await self._poster.post(url, headers, body, timeline, answer)
         except TimeoutError:
-            failure = (OutcomeClass.TIMEOUT, f"{_awaited(timeline)} within {timeout:g} s")
+            failure = (OutcomeClass.TIMEOUT, f"{_awaited(timeline, answer)} within {timeout:g} s")
+            shortage = timeline.waits_for is not None
         except ExchangeError as exc:
             failure = (exc.kind, str(exc))
+            shortage = exc.shortage
         except ValueError:
             # Headers or a URL that HTTP cannot carry: the subscription's fault, and no reason
             # to stop its lane. The exception quotes the value, which may be a secret.
             failure = (OutcomeClass.PROTOCOL, "the request cannot be written as HTTP")
-        return self._outcome(timeline, answer, failure, redactor)
+        return self._outcome(timeline, answer, failure, redactor, shortage=shortage)
 
     def _outcome(
         self,
@@ -70,10 +73,13 @@ class Receiver:
         answer: Answer,
         failure: tuple[OutcomeClass, str] | None,
         redactor: Redactor,
+        *,
+        shortage: bool,
     ) -> Outcome:
         kind, error = failure or (OutcomeClass.DELIVERED, None)
         if answer.status is not None and not 200 <= answer.status <= 299:
-            kind = OutcomeClass.STATUS
+            kind, shortage = OutcomeClass.STATUS, False
+            error = error or answer.flaw
             error = f"HTTP {answer.status}; {error}" if error else f"HTTP {answer.status}"
         connect_ms = timeline.milliseconds(timeline.connected_at)
         return Outcome(
@@ -86,11 +92,14 @@ class Receiver:
             retry_after=retry_after(answer.retry_after, self._clock()),
             excerpt=redactor.excerpt(answer.excerpt, EXCERPT_LENGTH),
             error=error and redactor.text(error),
+            shortage=shortage,
         )
 
 
-def _awaited(timeline: Timeline) -> str:
+def _awaited(timeline: Timeline, answer: Answer) -> str:
     """What had not happened when the time was up."""
+    if timeline.waits_for is not None:
+        return f"no {timeline.waits_for} was free"
     if timeline.connected_at is None:
         return "no connection"
-    return "no answer" if timeline.answered_at is None else "the answer did not end"
+    return "no answer" if answer.status is None else "the answer did not end"

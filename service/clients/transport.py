@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import resource
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import httpx
 import httpx_aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
 
+from service.clients.aiohttp_private import CheckedConnector
 from service.clients.egress import GuardedResolver
 from service.clients.exchange import FOREIGN, Timeline, present, translate
 from service.clients.posting import Poster
 
 if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
+    from aiohttp.client_middlewares import ClientHandlerType
 
     from service.clients.egress import AddressGuard
 
@@ -44,6 +42,8 @@ MAX_CONNECTIONS_PER_HOST = 128
 # into a closing connection is lost: it is not idempotent, so it is not repeated by itself.
 KEEPALIVE_SECONDS = 4.0
 DNS_CACHE_SECONDS = 10
+
+_target: ContextVar[str] = ContextVar("target")  # of the request: its path and query
 
 
 class OutboundClient(httpx.AsyncClient):
@@ -72,13 +72,15 @@ def open_client(
     max_connections_per_host: int = MAX_CONNECTIONS_PER_HOST,
     lookup: AbstractResolver | None = None,
     tls: ssl.SSLContext | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> OutboundClient:
     """A client whose every connection passes `guard`; close it with `aclose` or `async with`.
 
     Needs a running event loop, and belongs to it. It follows no redirects, keeps no cookies,
     uses no proxy, and sets no time limits of its own. Without `tls`, certificates are verified
     against certifi's list, or what `SSL_CERT_FILE` or `SSL_CERT_DIR` name. `lookup` replaces
-    the system's name resolution. Requests raise `ExchangeError`.
+    the system's name resolution, and `clock` what tells a connection's age in seconds. Requests
+    raise `ExchangeError`.
     """
     if tls is None:
         tls = httpx.create_ssl_context()
@@ -90,7 +92,7 @@ def open_client(
         return guard.open_socket(target)
 
     resolver = _TimedResolver(GuardedResolver(guard, lookup))
-    connector = _TimedConnector(
+    connector = CheckedConnector(
         limit=_connection_limit() if max_connections is None else max_connections,
         limit_per_host=max_connections_per_host,
         keepalive_timeout=KEEPALIVE_SECONDS,
@@ -98,6 +100,7 @@ def open_client(
         ttl_dns_cache=DNS_CACHE_SECONDS,
         socket_factory=open_socket,
         ssl=tls,
+        clock=clock,
     )
     session = aiohttp.ClientSession(
         connector=connector,
@@ -107,6 +110,7 @@ def open_client(
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
         trust_env=False,
+        middlewares=(_as_written,),
     )
     return OutboundClient(_OutboundTransport(session, tls, resolver), Poster(connector, USER_AGENT))
 
@@ -117,6 +121,14 @@ def _connection_limit() -> int:
     if files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
     return max(MIN_CONNECTIONS, min(files // 2, MAX_CONNECTIONS))
+
+
+async def _as_written(
+    request: aiohttp.ClientRequest, send: ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Sends path and query as httpx has them, which aiohttp would write in another way."""
+    request.url = URL(f"{request.url.origin()}{_target.get()}", encoded=True)
+    return await send(request)
 
 
 class _TimedResolver(AbstractResolver):
@@ -137,43 +149,6 @@ class _TimedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-class _Protocol(ResponseHandler):
-    """Tells whoever reads a body that it turned out not to be HTTP, as in a chunk's length.
-
-    aiohttp tells whoever waits for the head of an answer alone: an attempt whose answer breaks
-    later would seem to be one that goes on, until its time is up.
-    """
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        super().set_exception(exc, *cause)
-        payload = self._payload
-        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
-            payload.set_exception(exc, *cause)
-
-
-class _TimedConnector(aiohttp.TCPConnector):
-    """Notes in the exchange's timeline when it had its connection.
-
-    aiohttp's own tracing would tell as well, but costs every request several times as much.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        # aiohttp offers no way of its own to name the protocol.
-        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # declared as its own
-
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden method's parameter
-    ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        if (timeline := present.get()) is not None:
-            timeline.connected_at = time.perf_counter()
-        return connection
-
-
 class _OutboundTransport(httpx_aiohttp.AiohttpTransport):
     """The adapter with its exceptions translated; closing it closes all that is beneath it."""
 
@@ -186,6 +161,7 @@ class _OutboundTransport(httpx_aiohttp.AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeline: Timeline | None = request.extensions.get(Timeline.EXTENSION)
         token = present.set(timeline)
+        _target.set(request.url.raw_path.decode("ascii"))
         try:
             response = await super().handle_async_request(request)
         except FOREIGN as exc:

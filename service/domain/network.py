@@ -13,7 +13,10 @@ _AT_CONNECTING = frozenset({OutcomeClass.DNS, OutcomeClass.CONNECT, OutcomeClass
 
 
 def failed_to_connect(outcome: Outcome) -> bool:
-    """Whether the attempt ended before a connection stood on which to send anything."""
+    """Whether the attempt ended before a connection stood on which to send anything, for another
+    reason than a shortage of this machine."""
+    if outcome.shortage:
+        return False
     if outcome.kind is OutcomeClass.TIMEOUT:
         return outcome.connect_ms is None and outcome.status is None
     return outcome.kind in _AT_CONNECTING
@@ -21,7 +24,9 @@ def failed_to_connect(outcome: Outcome) -> bool:
 
 def proves_connection(outcome: Outcome) -> bool:
     """Whether the attempt shows that this receiver can be reached."""
-    return outcome.kind is not OutcomeClass.REFUSED_TARGET and not failed_to_connect(outcome)
+    if outcome.kind is OutcomeClass.REFUSED_TARGET or outcome.shortage:
+        return False
+    return not failed_to_connect(outcome)
 
 
 def fault_is_ours(unreachable: int, active: int) -> bool:

@@ -33,7 +33,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     attempt (`dns_ms`/`connect_ms`/`first_byte_ms` None if not reached; `dns_ms` None as well
     where nothing had to be looked up, `connect_ms` 0 when the connection was reused); `excerpt`
     is at most the first 1024 bytes of the answer; `retry_after` is seconds; `error` says in
-    words what went wrong.
+    words what went wrong. `shortage` tells that it failed because this machine ran out of
+    something, such as file descriptors; the receiver has no part in that.
     """
 
     kind: OutcomeClass
@@ -45,6 +46,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
     excerpt: bytes = b""
     error: str | None = None
+    shortage: bool = False
 
     @property
     def delivered(self) -> bool:

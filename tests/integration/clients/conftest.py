@@ -39,6 +39,7 @@ class Exchange:
             if name
         }
         self.body = body
+        self.local = str(writer.get_extra_info("sockname")[0])
         self.test_over = peer.test_over
         self._reader = reader
         self._writer = writer
@@ -90,8 +91,8 @@ class Peer:
     def url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self.port}/hook"
 
-    async def listen(self, tls: ssl.SSLContext | None) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls)
+    async def listen(self, tls: ssl.SSLContext | None, host: str = "127.0.0.1") -> None:
+        self._server = await asyncio.start_server(self._accept, host, 0, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
         self._scheme = "https" if tls else "http"
 
@@ -149,9 +150,11 @@ async def listen() -> AsyncIterator[Listen]:
     """Start peers; they end with the test."""
     peers: list[Peer] = []
 
-    async def start(script: Script | None, *, tls: ssl.SSLContext | None = None) -> Peer:
+    async def start(
+        script: Script | None, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> Peer:
         peer = Peer(script)
-        await peer.listen(tls)
+        await peer.listen(tls, host)
         peers.append(peer)
         return peer
 

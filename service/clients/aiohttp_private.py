@@ -1,0 +1,394 @@
+"""What relies on private parts of aiohttp: which answer belongs to which request, and when a
+connection may be used again.
+
+aiohttp reads whatever arrives on a connection as an answer to the request that is sent next. Here
+bytes are an answer only from the moment at which a request is written until that answer ends.
+All other bytes end the connection. A connection is used again only if the end of its last answer
+is proven to be the last byte that came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import select
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpVersion11, RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from service.clients.exchange import AnswerError, present
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+MAX_HEAD_BYTES: Final = 64 * 1024  # of an answer, its status line included
+MAX_FIELDS: Final = 500  # in the header of an answer
+# Seconds after which a connection is not used again, however busy it is: the name it was opened
+# for may lead elsewhere by now, and providers move names with lifetimes of 60 seconds.
+MAX_AGE_SECONDS: Final = 60.0
+# Turns of the event loop in which a new connection may take in what the kernel holds for it
+# before the first request, such as the session tickets of TLS.
+SETTLING_TURNS: Final = 20
+
+_STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d ([1-9]\d\d)(?:[ \r][^\n]*)?\n")
+_STATUS: Final = re.compile(rb"HTTP/\d\.\d ([1-9]\d\d)[ \r\n]")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+_RETRY_AFTER: Final = re.compile(rb"\nretry-after:[ \t]*([\x20-\x7e]*)", re.IGNORECASE)
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_WITHOUT_BODY: Final = frozenset({101, 204, 304})
+
+# Where a protocol stands between its requests.
+_SILENT: Final = 0  # no answer is awaited: before the first request, and after an answer
+_HEAD: Final = 1
+_COUNTED: Final = 2  # in a body of known length
+_CHUNKED: Final = 3
+_TO_THE_END: Final = 4  # in a body that ends with its connection
+
+_PRIVATE_PARTS: Final = (
+    *("_buffer", "_parser", "_payload", "_should_close", "_skip_payload"),
+    *("should_close", "set_response_params", "set_exception", "transport"),
+)
+_PRIVATE_PARTS_OF_CONNECTORS: Final = (
+    *("_acquired", "_factory", "_limit", "_loop"),
+    "_wait_for_available_connection",
+)
+
+
+class AnswerProtocol(ResponseHandler):
+    """One connection. `flaw` says why of the current answer only the status can be used, if that
+    is so."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        super().__init__(loop=loop)
+        self.opened_at = clock()
+        self.used = False  # whether a request was sent
+        self.stray = False  # whether bytes came that are no answer to anything
+        self.flaw: str | None = None
+        self._status: int | None = None  # of the answer that is read, informational ones included
+        self._stage = _SILENT
+        self._head = bytearray()  # of an answer, as long as it is incomplete
+        self._left = 0  # bytes of a counted body that are still to come
+        self._last = b""  # the last bytes of a chunked body
+        self._ended = False  # whether the last answer's end is proven, and nothing came after it
+        self._body: StreamReader | None = None
+        self._poll: select.poll | None = None
+
+    def set_response_params(self, **options: Any) -> None:
+        """A request is about to be written: from here on bytes are its answer."""
+        early = b"" if self.used else bytes(self._head)
+        self.used = True
+        self._status = self.flaw = self._body = None
+        self._stage = _HEAD
+        self._head.clear()
+        self._ended = False
+        options.update(
+            max_line_size=MAX_HEAD_BYTES, max_field_size=MAX_HEAD_BYTES, max_headers=MAX_FIELDS
+        )
+        super().set_response_params(**options)
+        if early:
+            self.data_received(early)
+
+    def refuses(self) -> bool:
+        """Whether what came before the first request is an answer that it failed, as servers
+        that are overloaded send it. No other request can be meant."""
+        line = _STATUS_LINE.match(self._head)
+        return line is not None and int(line[1]) >= 400
+
+    @property
+    def should_close(self) -> bool:
+        """Whether no further request may be sent."""
+        return not self._ended or super().should_close or self._writing()
+
+    @property
+    def status(self) -> int | None:
+        """The final status of the current answer, as soon as its status line is complete."""
+        return self._status if self._is_final() else None
+
+    def readable(self) -> bool:
+        """Whether the kernel holds bytes for this connection, or its end."""
+        transport = self.transport
+        if transport is None:
+            return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def close(self) -> None:
+        """Ends the connection, without waiting for the peer to take what was not sent yet."""
+        if self._writing():
+            self.abort()
+        else:
+            super().close()
+
+    def data_received(self, data: bytes) -> None:
+        """Gives the parser what belongs to the answer, and nothing else."""
+        if not data:  # reading goes on after a pause
+            super().data_received(data)
+            self._look_for_end()
+            return
+        if self._stage == _HEAD:
+            data = self._take_head(data)
+            if not data:
+                return
+        if self._stage == _COUNTED:
+            self._take_counted(data)
+        elif self._stage == _CHUNKED:
+            self._take_chunks(data)
+        elif self._stage == _TO_THE_END:
+            super().data_received(data)
+        elif self.used or len(self._head) > MAX_HEAD_BYTES:
+            self._end_with_strays()
+        else:
+            self.stray = True
+            self._head += data
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Says in plain words what the parser refused, to whoever waits for it.
+
+        aiohttp tells whoever waits for the head of an answer alone: an attempt whose answer breaks
+        later would seem to be one that goes on, until its time is up.
+        """
+        body = self._body
+        if isinstance(exc, AnswerError) or not isinstance(exc, HttpProcessingError):
+            super().set_exception(exc, *cause)
+        elif self._stage == _HEAD:
+            self._use_status_alone("its header is malformed")
+        elif body is not None and not body.is_eof():
+            broken = AnswerError("its body is not divided into chunks as announced")
+            super().set_exception(broken, *cause)
+            body.set_exception(broken, *cause)
+        else:
+            self._ended = False  # bytes behind the answer
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """A failing status counts even if its header breaks off."""
+        if self._stage == _HEAD and (self.status or 0) >= 300:
+            self._use_status_alone("the connection broke within its header")
+        super().connection_lost(exc)
+
+    def _take_head(self, data: bytes) -> bytes:
+        """What is behind the head of the final answer, once that has come."""
+        looked_at = max(0, len(self._head) - 2)
+        self._head += data
+        while True:
+            if self._head.startswith((b"\r", b"\n")):
+                # Left over from an answer before: the answer may be read, and is the last one.
+                self.stray = True
+                self._head, looked_at = self._head.lstrip(b"\r\n"), 0
+            if self._status is None and not self._take_status_line():
+                return b""
+            end = _HEAD_END.search(self._head, looked_at)
+            if end is None or end.end() > MAX_HEAD_BYTES:
+                if len(self._head) > MAX_HEAD_BYTES:
+                    self._use_status_alone("its header is larger than 64 KiB")
+                return b""
+            rest = bytes(self._head[end.end() :])
+            if self._is_final():
+                del self._head[end.end() :]
+                return self._start_body(rest)
+            self._status, self._head, looked_at = None, bytearray(rest), 0
+
+    def _take_status_line(self) -> bool:
+        head = self._head
+        line = _STATUS_LINE.match(head)
+        if line is None and len(head) > MAX_HEAD_BYTES:
+            line = _STATUS.match(head)
+        if line is not None:
+            self._status = int(line[1])
+            return True
+        if b"\n" in head or len(head) > MAX_HEAD_BYTES or not b"HTTP/".startswith(head[:5]):
+            self._refuse(_what_instead(head))
+        return False
+
+    def _start_body(self, rest: bytes) -> bytes:
+        """Has the head parsed, and finds out how the body ends. `rest` is what is behind it."""
+        if self._head.count(b"\n") - 2 > MAX_FIELDS:
+            self._use_status_alone(f"its header has more than {MAX_FIELDS} fields")
+            return b""
+        super().data_received(bytes(self._head))
+        if self.flaw is None and not self._buffer:
+            self._use_status_alone("its header is malformed")
+        if self.flaw is not None:
+            return b""
+        message, body = self._buffer[-1][0]
+        self._head.clear()
+        self._body, self._left, self._last = body, 0, b""
+        length = message.headers.get("content-length")
+        if self._skip_payload or message.code in _WITHOUT_BODY:
+            # Where a body is announced that must not come, none the less it may.
+            announced = message.chunked or length not in (None, "0")
+            ends = not announced or self._skip_payload or message.code == 304
+            self._stage, self._ended = _SILENT, ends and not rest and not self.stray
+        elif message.chunked:
+            self._stage = _CHUNKED
+        elif length is not None and length.isdecimal():
+            self._stage, self._left = _COUNTED, int(length)
+            if not self._left:
+                self._stage, self._ended = _SILENT, not rest and not self.stray
+        else:
+            self._stage = _TO_THE_END
+        return rest
+
+    def _take_counted(self, data: bytes) -> None:
+        body, behind = data[: self._left], data[self._left :]
+        self._left -= len(body)
+        if not self._left:
+            # Before the parser has it: whoever reads gives the connection back at the last byte.
+            self._stage, self._ended = _SILENT, not behind and not self.stray
+        super().data_received(body)
+        if behind:
+            self._end_with_strays()
+
+    def _take_chunks(self, data: bytes) -> None:
+        """The parser finds the end of chunks. Where it found one, bytes behind it would be an
+        error or another message, unless they are line breaks; these cannot end like a last chunk.
+        A body with trailers is not known to end so, and its connection is not used again."""
+        self._last = (self._last + data[-5:])[-5:]
+        self._ended = self._last == _LAST_CHUNK and not self.stray
+        super().data_received(data)
+        self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        if self._stage == _CHUNKED and self._body is not None and self._body.is_eof():
+            self._stage = _SILENT
+            if self._payload is not self._body:
+                self._end_with_strays()
+
+    def _end_with_strays(self) -> None:
+        """Ends the connection, unless some of the answer is still to be read from it."""
+        self.stray, self._ended, self._stage = True, False, _SILENT
+        if self._body is None or self._body.is_eof():
+            self.abort()
+
+    def _refuse(self, words: str) -> None:
+        self._stage = _SILENT
+        self.set_exception(AnswerError(words))
+        self.close()
+
+    def _use_status_alone(self, flaw: str) -> None:
+        """Hands on an answer of which nothing can be used but its status, and ends its
+        connection. Whoever wants its body is told why there is none."""
+        if self.status is None:
+            self._refuse(flaw)
+            return
+        self.flaw, self._stage, self._parser = flaw, _SILENT, None
+        found = _RETRY_AFTER.search(self._head)
+        value = found[1].decode("ascii").strip() if found else ""
+        raw = ((b"Retry-After", value.encode("ascii")),) if value else ()
+        fields = CIMultiDict([("Retry-After", value)] if value else [])
+        message = RawResponseMessage(
+            *(HttpVersion11, self.status, "", CIMultiDictProxy(fields), raw),
+            *(True, None, False, False),
+        )
+        body = StreamReader(self, 0, loop=self._loop)
+        body.set_exception(AnswerError(flaw))
+        self.feed_data((message, body), 0)
+        self._head.clear()
+        self._should_close = True
+        self.close()
+
+    def _is_final(self) -> bool:
+        return self._status is not None and (self._status >= 200 or self._status == 101)
+
+    def _writing(self) -> bool:
+        """Whether some of a request is still to be sent."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        return transport.get_write_buffer_size() > 0
+
+
+def _what_instead(head: bytearray) -> str:
+    """What came where an answer should begin."""
+    if head.startswith((b"\x15\x03", b"\x16\x03")):
+        return "it is TLS, so the URL should begin with https://"
+    if head[:6] == b"HTTP/2" or (len(head) > 9 and head[3:5] == b"\x04\x00"):
+        return "it is HTTP/2, and HTTP/1.1 was asked for"
+    if head[:5] == b"HTTP/":
+        return "its status line is malformed"
+    return "it does not begin with HTTP/1.1 and a status"
+
+
+class CheckedConnector(aiohttp.TCPConnector):
+    """Gives out connections on which nothing has arrived that was not asked for, and none older
+    than a minute. Notes in the exchange's timeline when it had its connection: aiohttp's own
+    tracing would tell as well, but costs every request several times as much.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        super().__init__(**options)
+        _require(self, _PRIVATE_PARTS_OF_CONNECTORS)
+        self._clock = clock
+        # aiohttp offers no way of its own to name the protocol.
+        self._factory = functools.partial(  # type: ignore[assignment]  # declared as its own
+            AnswerProtocol, loop=self._loop, clock=clock
+        )
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden method's parameter
+    ) -> Connection:
+        """A connection to which a request may be written at once. Raises `AnswerError` if a peer
+        sends bytes before it, unless they refuse it."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            try:
+                if await self._may_be_used(connection):
+                    break
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+        if (timeline := present.get()) is not None:
+            timeline.connected_at = time.perf_counter()
+        return connection
+
+    async def _wait_for_available_connection(self, key: ConnectionKey, traces: list[Trace]) -> None:
+        """As aiohttp does, and notes if it is for the other hosts' sake, and not this one's."""
+        timeline = present.get()
+        if timeline is not None and len(self._acquired) >= self._limit:
+            timeline.waits_for = f"connection of this process's {self._limit}"
+        await super()._wait_for_available_connection(key, traces)
+        if timeline is not None:
+            timeline.waits_for = None
+
+    async def _may_be_used(self, connection: Connection) -> bool:
+        protocol = cast("AnswerProtocol", connection.protocol)
+        if protocol.used:
+            young = self._clock() - protocol.opened_at < MAX_AGE_SECONDS
+            return young and protocol.is_connected() and not protocol.readable()
+        for _ in range(SETTLING_TURNS):
+            if protocol.refuses():
+                return True
+            if not protocol.is_connected() or not (protocol.stray or protocol.readable()):
+                break
+            await asyncio.sleep(0)
+        if protocol.stray or protocol.readable():
+            raise AnswerError("it began before the request was sent")
+        return True
+
+
+def _require(one: object, names: tuple[str, ...]) -> None:
+    if missing := [name for name in names if not hasattr(one, name)]:
+        raise ImportError(
+            f"aiohttp {aiohttp.__version__} cannot be used: {type(one).__name__} has no "
+            f"{', '.join(missing)}; install the version that Coursewire names"
+        )
+
+
+# Without a loop, which only connections need.
+_require(ResponseHandler(loop=None), _PRIVATE_PARTS)  # type: ignore[arg-type]  # as said above
