@@ -352,7 +352,10 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     ]
     counted: Annotated[
         bool,
-        _means("false: the service's own network failed, and the schedule was not used up"),
+        _means(
+            "false: the service's own network failed, or its machine was short of something; the "
+            "attempt used up no retry"
+        ),
     ]
     replay: Annotated[bool, _means("whether it was made for a replay")]
 

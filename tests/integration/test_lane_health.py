@@ -356,6 +356,31 @@ async def test_when_most_receivers_cannot_be_connected_to_no_attempts_are_counte
     assert (await last.depth()).pending == 0
 
 
+@pytest.mark.parametrize("kind", [OutcomeClass.CONNECT, OutcomeClass.DNS, OutcomeClass.TIMEOUT])
+async def test_a_shortage_of_our_own_is_never_counted_however_long_it_lasts(
+    subscribe, context, kind
+):
+    url = "http://receiver.example/"
+    harness = await subscribe(url=url, retry_schedule_seconds=(1, 1))
+    answers = {url: Outcome(kind=kind, duration_ms=1, error="none left", shortage=True)}
+    answering(context, answers)
+    await harness.emit("c1")
+    await harness.turn()
+    for _ in range(100):  # more than an hour and a half
+        harness.pass_time(80)
+        await harness.make_retries_due()
+        await harness.turn()
+    (delivery,) = await harness.deliveries()
+    assert not any(attempt.counted for attempt in delivery.attempts)
+    breaker = await harness.breaker()
+    assert (breaker.failures, breaker.parked) == (0, False)
+    answers[url] = DELIVERED
+    harness.pass_time(80)
+    await harness.make_retries_due()
+    await harness.turn()
+    assert (await harness.depth()).pending == 0
+
+
 async def test_one_dead_receiver_alone_is_counted_however_many_subscriptions_it_has(
     subscribe, context
 ):

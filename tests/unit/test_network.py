@@ -24,6 +24,13 @@ def test_what_ends_before_a_connection_stands_says_something_about_the_network(f
     assert not proves_connection(failed)
 
 
+@pytest.mark.parametrize("kind", list(OutcomeClass)[2:])
+def test_a_shortage_of_this_machine_says_nothing_about_any_network(kind: OutcomeClass):
+    short = outcome(kind, shortage=True)
+    assert not failed_to_connect(short)
+    assert not proves_connection(short)
+
+
 @pytest.mark.parametrize(
     "ended",
     [
