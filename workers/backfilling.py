@@ -14,6 +14,7 @@ from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
 from service.domain import backfills
 from service.domain.backfills import BackfillProgress, Confirmed, Leg
+from service.domain.deletion import told_time
 from service.domain.errors import (
     FingerprintVersionError,
     NotFoundError,
@@ -210,12 +211,13 @@ class Backfiller:
         self, progress: BackfillProgress, leg: Leg, integration: Integration, page: Page
     ) -> Step:
         """Makes of a page what is to be sent of it."""
-        sightings, _ = sight(page.results)
+        judged_at = told_time(now_ms(), page.date_ms)
+        sightings, _ = sight(page.results, judged_at)
         # Read after the page: what was committed since it was made makes its courses differ.
         stored = await self._services.catalogue.read(
             integration.id, leg.epoch, [one.course_id for one in sightings]
         )
-        confirmed, differing = backfills.confirm(sightings, stored, integration.ignored)
+        confirmed, differing = backfills.confirm(sightings, stored, integration.ignored, judged_at)
         if leg.at == "pages":
             after, left_out = _after_page(leg, page, differing)
         else:

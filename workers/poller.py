@@ -20,6 +20,7 @@ from service.bootstrap import Services
 from service.clients.upstream import KNOWN_CODES, Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
 from service.domain.announcements import Announcement, When, of_integration
+from service.domain.deletion import told_time
 from service.domain.errors import (
     CoursesDifferError,
     EpochEndedError,
@@ -46,6 +47,7 @@ from service.domain.integrations import (
     PROBE_SECONDS,
     SKEW_REPORTED_MS,
     SWEEP_RETRY_SECONDS,
+    UNREADABLE_MS,
     Integration,
     Problem,
     WalkingState,
@@ -57,6 +59,7 @@ from service.domain.metrics import WALK_DURATION, observe
 from service.domain.sifting import Held, Judged, Sieve, Sifted
 from service.domain.walking import (
     MIN_PAGE_SIZE,
+    MIN_UNREADABLE_PAGE_SIZE,
     PAGE_SIZE,
     RESUMABLE_MS,
     SWEEP_PATIENCE_MS,
@@ -324,12 +327,13 @@ class Walk:
         """Commits a page of which some `records` may be news and the `known` courses are live
         and unchanged."""
         progress = self._committer.progress
-        sightings, nameless = sight(records)
+        judged_at = told_time(now_ms(), page.date_ms)
+        sightings, nameless = sight(records, judged_at)
         course_ids = [sighting.course_id for sighting in sightings]
         stored = await self._services.catalogue.read(
             self._integration.id, progress.epoch, course_ids
         )
-        judged, unchanged = judge_page(sightings, stored, self._ignored)
+        judged, unchanged = judge_page(sightings, stored, self._ignored, judged_at)
         live = shown_live(sightings, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
         moved = self._moved(page, [*(one.decode() for one in _ends(known)), *live])
@@ -465,9 +469,11 @@ class Walk:
         # A wait that was asked for does not make the walk any older.
         fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
         fields: dict[str, str | int | bytes] = {}
-        if self._committer.moved:  # what kept it is over
-            fields = {"failures": 0, "problem": ""}
-        known = None if fields else self._state.problem
+        if self._committer.moved:
+            fields = {"failures": 0}
+            if self._state.sweep_retry_at is None:  # what kept it is over; else sweeps still fail
+                fields["problem"] = ""
+        known = None if "problem" in fields else self._state.problem
         # To wait for memory does not mean that nobody need act any more.
         if over.problem is not None and not (known is not None and known.attention):
             fields["problem"] = msgspec.json.encode(_lasting(known, over.problem))
@@ -502,6 +508,8 @@ class Walk:
         found = _problem(error, now, attention=attention)
         told = f"{found.code}: {found.message}"
         problem = _lasting(known, found)
+        if isinstance(error, UpstreamPageError):
+            problem, wait_ms = _unreadable(known, problem, now, wait_ms)
         if again and not self._committer.moved and known is not None and known.attention:
             problem = known  # that the upstream fails does not mean that nobody need act any more
         fields: dict[str, str | int | bytes] = {
@@ -571,6 +579,7 @@ def _problem(
         attention=attention,
         status=error.status,
         log_url=error.log_url,
+        elsewhere=error.elsewhere,
     )
 
 
@@ -603,6 +612,18 @@ def _lasting(previous: Problem | None, problem: Problem) -> Problem:
     """The problem, since the first failure in a row."""
     since = previous.since if previous is not None else problem.since
     return msgspec.structs.replace(problem, since=since)
+
+
+def _unreadable(
+    known: Problem | None, problem: Problem, now: int, wait_ms: int
+) -> tuple[Problem, int]:
+    """The problem that a page cannot be read, and the wait: a person is told when it lasts, and no
+    later because of a backoff."""
+    left = problem.since + UNREADABLE_MS - now
+    if left > 0:
+        return problem, min(wait_ms, max(left, 1000))
+    lasts = known is not None and known.code == problem.code
+    return msgspec.structs.replace(problem, attention=lasts), wait_ms
 
 
 def _consequence(
@@ -640,7 +661,9 @@ def _adapted(progress: WalkProgress, error: Exception) -> dict[str, Any]:
     (what it had seen still counts as seen), with smaller pages where one did not arrive."""
     if isinstance(error, UpstreamInputError):
         return {"cursor": None, "landmark": None, "changed": {}, "restarts": progress.restarts + 1}
-    if isinstance(error, UpstreamPageError | UpstreamUnavailableError):
+    if isinstance(error, UpstreamPageError):  # down to the one record that cannot be read
+        return {"page_size": max(MIN_UNREADABLE_PAGE_SIZE, progress.page_size // 2)}
+    if isinstance(error, UpstreamUnavailableError):
         return {"page_size": max(MIN_PAGE_SIZE, progress.page_size // 2)}
     return {}
 

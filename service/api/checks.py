@@ -8,7 +8,11 @@ from service.api.schemas import CheckResult
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.errors import UpstreamError
 
-_BASE_URL = "check that base_url ends in /v1 (not in /lms/courses)"
+_BASE_URL = (
+    "check that base_url ends in /v1 (not in /lms/courses), and that nothing else answers in the "
+    "API's place"
+)
+_REDIRECTED = "set base_url to the address of the API itself: redirects are not followed"
 _UNREACHED = "check base_url and that this server can reach it, if it does not pass by itself"
 _KEY = (
     "check api_key and base_url (each region has its own), and whether the upstream admits this "
@@ -46,9 +50,16 @@ _BY_CODE = {
     "RedisMemory": "give Redis more memory, or shorten the retention of events",
     "UpstreamPaging": "nothing, if it passes by itself; else tell the upstream's operators",
     "UpstreamNotFound": _BASE_URL,
+    "UpstreamInput": "check upstream_id and base_url",
+    "UpstreamPage": (
+        "nothing, if it passes by itself; else show the message to the upstream's operators"
+    ),
+    "UpstreamAuth": _KEY,
+}
+# Where the answer may be that of something else than the API.
+_ELSEWHERE = {
     "UpstreamInput": _BASE_URL,
     "UpstreamPage": _BASE_URL,
-    "UpstreamAuth": _KEY,
 }
 _BY_STATUS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: _KEY,
@@ -66,8 +77,13 @@ def code_of(error: UpstreamError) -> str:
     return error.code or type(error).__name__.removesuffix("Error")
 
 
-def remedy(code: str, status: int | None) -> str:
-    """What to do about a failure: its code decides, then its HTTP status."""
+def remedy(code: str, status: int | None, *, elsewhere: bool = False) -> str:
+    """What to do about a failure: its code decides, then its HTTP status. `elsewhere` says that
+    the answer may be that of something else than the API."""
+    if code == "UpstreamPage" and status is not None and 300 <= status < 400:
+        return _REDIRECTED
+    if elsewhere and (suspected := _ELSEWHERE.get(code)) is not None:
+        return suspected
     if (known := _BY_CODE.get(code)) is not None:
         return known
     if status is None:
@@ -90,6 +106,6 @@ async def check(
             code=code,
             status=error.status,
             message=str(error),
-            remedy=remedy(code, error.status),
+            remedy=remedy(code, error.status, elsewhere=error.elsewhere),
         )
     return CheckResult(ok=True, records_seen=len(page.results))

@@ -85,7 +85,7 @@ def _problem(problem: Problem) -> schemas.IntegrationProblem:
     return schemas.IntegrationProblem(
         code=problem.code,
         message=problem.message,
-        remedy=checks.remedy(problem.code, problem.status),
+        remedy=checks.remedy(problem.code, problem.status, elsewhere=problem.elsewhere),
         since=rfc3339(problem.since),
         attention=problem.attention,
         status=problem.status,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import zlib
-from contextlib import aclosing
+from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from service.clients.bodies import describe, foreign_charset, printable, read_body, without_mark
 from service.clients.exchange import ExchangeError
 from service.clients.headers import http_date, retry_after, seconds
 from service.domain.errors import (
@@ -29,9 +30,10 @@ from service.domain.errors import (
 )
 from service.domain.redaction import Redactor
 from service.domain.retry import OutcomeClass
+from service.domain.salvage import UNREADABLE, items, members, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     import httpx
 
@@ -42,6 +44,7 @@ MAX_PAGE_SIZE = 250  # the upstream's own limit
 CODE_LENGTH = 100  # characters of the upstream's error code that are kept
 MESSAGE_LENGTH = 300  # of its message
 LOG_URL_LENGTH = 500  # of the address of its log
+LOCATION_LENGTH = 200  # of the address that it redirects to
 LONGEST_WINDOW_SECONDS = 86_400.0  # of a rate limit: what claims more is taken for a date
 
 
@@ -127,11 +130,9 @@ class _ErrorBody(msgspec.Struct, frozen=True):
     error: _ErrorDetail
 
 
+# How a page begins, broken or not: an answer of another shape is that of something else.
+_PAGE_BEGINS = re.compile(rb'\s*\{.{0,1000}"data"\s*:', re.DOTALL)
 _INTEGER = re.compile(r"\s*([0-9]{1,10})(?![0-9])")
-
-# How decoding says that a body is broken: malformed or of the wrong types, not UTF-8, or nested
-# too deep.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _page_decoder = msgspec.json.Decoder(_PageBody)
 _error_decoder = msgspec.json.Decoder(_ErrorBody)
@@ -234,7 +235,7 @@ class UpstreamClient:
         response = await self._client.send(request, stream=True)
         try:
             if response.status_code == HTTPStatus.OK:
-                body = await _read(response, self._max_bytes)
+                body = await _read_page(response, self._max_bytes)
             else:
                 body = await _read_error(response)
         finally:
@@ -246,12 +247,11 @@ class UpstreamClient:
     def _page(self, response: httpx.Response, body: bytes, api_key: str) -> Page:
         try:
             data = _page_decoder.decode(body).data
-        except _UNREADABLE as exc:
-            if _decode_error(body).code is not None:
-                raise self._error(response, body, api_key) from exc
-            raise UpstreamPageError(
-                f"the upstream's answer is not a page: {exc}", status=response.status_code
-            ) from exc
+        except UNREADABLE as exc:
+            found = _salvaged(body)
+            if found is None:
+                raise self._no_page(response, body, api_key, exc) from exc
+            data = found
         if data.next == "":
             raise UpstreamPageError("the upstream's next cursor is empty")
         date = http_date(response.headers.get("date"))
@@ -261,6 +261,27 @@ class UpstreamClient:
             date_ms=None if date is None else int(date * 1000),
             rate=_rate(response),
             size=len(body),
+        )
+
+    def _no_page(
+        self, response: httpx.Response, body: bytes, api_key: str, reason: Exception
+    ) -> UpstreamError:
+        """What a success stands for that is no page: an error after all, a page that is broken
+        beyond its records, or the answer of something else than the API."""
+        detail = _decode_error(body)
+        if detail.code is not None or detail.message is not None or detail.title is not None:
+            return self._error(response, body, api_key)
+        status = response.status_code
+        charset = foreign_charset(body)
+        if charset is not None:
+            message = f"the upstream's answer is {charset}, but JSON must be UTF-8"
+            return UpstreamPageError(message, status=status)
+        if _PAGE_BEGINS.match(body) and b'"status"' in body:
+            message = f"the upstream's page cannot be read: {reason}"
+            return UpstreamPageError(message, status=status)
+        seen = describe(response, body, Redactor([api_key]))
+        return UpstreamPageError(
+            f"the upstream's answer is not a page of courses: {seen}", status=status, elsewhere=True
         )
 
     def _error(self, response: httpx.Response, body: bytes, api_key: str) -> UpstreamError:
@@ -279,13 +300,20 @@ class UpstreamClient:
             return redactor.text(text)[:length]
 
         code = kept(detail.code or "", CODE_LENGTH) or None
-        said = kept(detail.message or detail.title or "no explanation", MESSAGE_LENGTH)
+        said = detail.message or detail.title
+        if said is not None:
+            said = kept(said, MESSAGE_LENGTH)
+        elif 300 <= status < 400:
+            said = _redirection(response, redactor)
+        elif code is None:
+            said = describe(response, body, redactor)
         return kind(
-            f"the upstream answers {status} {code or 'without a code'}: {said}",
+            f"the upstream answers {status} {code or 'without a code'}: {said or 'no explanation'}",
             code=code,
             status=status,
             retry_after=wait,
             log_url=kept(detail.log_url or "", LOG_URL_LENGTH) or None,
+            elsewhere=detail == _ErrorDetail(),
         )
 
 
@@ -297,12 +325,46 @@ def _kind_by_status(status: int) -> type[UpstreamError]:
     return UpstreamInputError if status >= 400 else UpstreamPageError
 
 
+def _salvaged(body: bytes) -> _PageData | None:
+    """A page that is broken in some of its records, or in what nobody reads; None if it is broken
+    elsewhere. The records may be anything, and each is decoded by itself."""
+    envelope = members(body.rstrip(b"\0")) or {}
+    if text_of(envelope.get("status")) != "success":
+        return None
+    data = members(envelope.get("data") or b"") or {}
+    records = items(data.get("results") or b"")
+    following = data.get("next")
+    if records is None or following is None:
+        return None
+    cursor = text_of(following)
+    if cursor is None and following != b"null":
+        return None
+    return _PageData([msgspec.Raw(record) for record in records], cursor)
+
+
 def _decode_error(body: bytes) -> _ErrorDetail:
-    """What an error's body says; nothing, if it is HTML, plain text or broken."""
+    """What an error's body says; nothing, if it is HTML or plain text."""
     try:
         return _error_decoder.decode(body).error
-    except _UNREADABLE:
-        return _ErrorDetail()
+    except UNREADABLE:
+        envelope = members(body.rstrip(b"\0")) or {}
+        said = members(envelope.get("error") or b"") or {}
+        return _ErrorDetail(
+            **{name: text_of(said.get(name)) for name in _ErrorDetail.__struct_fields__}
+        )
+
+
+def _redirection(response: httpx.Response, redactor: Redactor) -> str:
+    """Where a redirection leads, without what may be secret in it."""
+    try:
+        to = urlsplit(response.headers.get("location", "").strip())
+        host = to.netloc.rpartition("@")[2]
+        target = urlunsplit((to.scheme, host, to.path, "", ""))
+    except ValueError:
+        target = ""
+    if not target:
+        return "it redirects, and does not say where"
+    return f"it redirects to {redactor.text(printable(target, LOCATION_LENGTH))}"
 
 
 def _rate(response: httpx.Response) -> RateLimit:
@@ -321,38 +383,16 @@ def _integer(value: str | None) -> int | None:
     return int(match[1]) if match else None
 
 
-async def _read_error(response: httpx.Response) -> bytes:
-    """An error's body, or nothing where it cannot be had: the status then says enough."""
-    try:
-        return await _read(response, MAX_ERROR_BYTES)
-    except (ExchangeError, UpstreamPageError):
-        return b""
-
-
-async def _read(response: httpx.Response, limit: int) -> bytes:
-    """The body, decompressed, of at most `limit` bytes. Raises `UpstreamPageError`."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip", "x-gzip", ""):
-        raise UpstreamPageError(f"the upstream's answer is encoded as {encoding[:20]!r}")
-    unpacker = zlib.decompressobj(wbits=31) if "gzip" in encoding else None
+async def _read_page(response: httpx.Response, limit: int) -> bytes:
+    """The body of a success. Raises `UpstreamPageError`."""
     parts: list[bytes] = []
-    size = 0
-    async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
-        async for chunk in chunks:
-            part = chunk if unpacker is None else _unpack(unpacker, chunk, limit + 1 - size)
-            size += len(part)
-            if size > limit:
-                raise UpstreamPageError(f"the upstream's answer is larger than {limit} bytes")
-            parts.append(part)
-            if unpacker is not None and unpacker.eof:
-                break
-    if unpacker is not None and not unpacker.eof:
-        raise UpstreamPageError("the upstream's compressed answer breaks off")
-    return b"".join(parts)
+    await read_body(response, limit, parts)
+    return without_mark(b"".join(parts))
 
 
-def _unpack(unpacker: zlib._Decompress, chunk: bytes, limit: int) -> bytes:
-    try:
-        return unpacker.decompress(chunk, limit)
-    except zlib.error as exc:
-        raise UpstreamPageError("the upstream's compressed answer is damaged") from exc
+async def _read_error(response: httpx.Response) -> bytes:
+    """An error's body, or as much of it as can be had: the status then says enough."""
+    parts: list[bytes] = []
+    with suppress(ExchangeError, UpstreamPageError):
+        await read_body(response, MAX_ERROR_BYTES, parts)
+    return without_mark(b"".join(parts))

@@ -136,7 +136,10 @@ def why_not(integration: Integration, state: WalkingState) -> str | None:
 
 
 def confirm(
-    sightings: Sequence[Sighting], stored: Sequence[bytes | None], ignored: Collection[str]
+    sightings: Sequence[Sighting],
+    stored: Sequence[bytes | None],
+    ignored: Collection[str],
+    now_ms: int,
 ) -> tuple[list[Confirmed], list[str]]:
     """The live courses of a page that are as they are known, and the ids of those that are not.
 
@@ -146,7 +149,7 @@ def confirm(
     differing: list[str] = []
     for sighting, packed in zip(sightings, stored, strict=True):
         known = None if packed is None else unpack(packed)
-        match judge(sighting.course_id, sighting.record, known, ignored).verdict:
+        match judge(sighting.course_id, sighting.record, known, ignored, now_ms).verdict:
             case Verdict.UNCHANGED | Verdict.REFRESHED if known is not None and not known.deleted:
                 confirmed.append(Confirmed(sighting.course_id, known, sighting.record))
             case Verdict.UNCHANGED | Verdict.REFRESHED | Verdict.RECORDED:

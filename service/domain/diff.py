@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -9,6 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from service.domain.course import Course, Head, Identity
+from service.domain.deletion import Deletion, deletion
 from service.domain.fingerprint import (
     CURRENT,
     NO_RAW,
@@ -20,6 +22,7 @@ from service.domain.fingerprint import (
     raw_digest,
     version_of,
 )
+from service.domain.salvage import UNREADABLE
 
 _NO_PATHS = bytes(PATH_DIGEST_BYTES * len(TRACKED_PATHS))
 
@@ -28,9 +31,8 @@ _decode_identity = msgspec.json.Decoder(Identity).decode
 _decode_course = msgspec.json.Decoder(Course).decode
 _decode_any = msgspec.json.Decoder(dict[str, Any]).decode
 
-# How decoding says that a record is broken: malformed or of the wrong types, not UTF-8, or
-# nested too deep.
-UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+# Where a number may be too large for a receiver to read; fields that decoding skips may hold any.
+_LARGE_NUMBER: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
 # What an anonymised record, and every record nested in it, may keep.
 _BOOKKEEPING: Final = frozenset({"id", "course_id", "changed_at", "remote_deleted_at"})
 
@@ -48,7 +50,7 @@ class Verdict(StrEnum):
     RESTORED = "restored"
     RECORDED = "recorded"  # a deletion that nobody needs to hear of
     HELD = "held"  # kept back for a person to decide on
-    QUARANTINED = "quarantined"  # the record does not decode
+    QUARANTINED = "quarantined"  # the record cannot be read, or contradicts itself
 
 
 EVENT_TYPES: dict[Verdict, EventType] = {
@@ -86,25 +88,33 @@ def judge(
     record: msgspec.Raw,
     known: Fingerprint | None,
     ignored: Collection[str],
+    now_ms: int,
 ) -> Judgement:
     """Judges one record against what is known of its course.
 
-    `ignored` are tracked paths whose changes count for nothing.
+    `ignored` are tracked paths whose changes count for nothing; `now_ms` (epoch ms) decides
+    whether a date of deletion has passed.
     """
     raw = raw_digest(record)
     if known is not None and known.raw == raw:
         return Judgement(course_id=course_id, verdict=Verdict.UNCHANGED)
     try:
-        if _decode_head(record).remote_deleted_at is not None:
+        deleted_at = _decode_head(record).remote_deleted_at
+        found = deletion(deleted_at, now_ms)
+        if found is Deletion.DONE:
             return _judge_tombstone(course_id, record, raw, known)
         if known is not None and known.deleted and _is_blank(_decode_any(record)):
             return _still_deleted(course_id, record, raw, known)
-        return _judge_live(record, raw, known, ignored)
+        if found is Deletion.UNCLEAR:
+            problem = f"remote_deleted_at is not a plausible date: {deleted_at!a:.60}"
+            return _quarantined(course_id, record, problem)
+        # The same bytes mean something else once the date has passed: they are looked at again.
+        return _judge_live(record, NO_RAW if found is Deletion.DUE else raw, known, ignored)
     except UNREADABLE as error:
         # Of a live course it is no proof that it is gone: a person should look at it.
         if known is None and _is_anonymised(record):
             return _still_deleted(course_id, record, raw, known)
-        return _quarantined(course_id, record, error)
+        return _quarantined(course_id, record, _reason(error))
 
 
 def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
@@ -127,6 +137,8 @@ def _judge_live(
     course = _decode_course(record)
     body = bytes(record)
     body.decode()  # fields that decoding skips go on to subscribers too, and must be UTF-8
+    if _LARGE_NUMBER.search(body):
+        _decode_any(record)
     fingerprint = Fingerprint(
         deleted=False,
         raw=raw,
@@ -233,15 +245,21 @@ def _is_anonymised(record: msgspec.Raw) -> bool:
     """Whether a record is what is left of a deleted one whose date went too: there, and null."""
     try:
         content = _decode_any(record)
+        return "remote_id" in content and "revisions" in content and _is_blank(content)
     except UNREADABLE:
         return False
-    return "remote_id" in content and "revisions" in content and _is_blank(content)
 
 
-def _quarantined(course_id: str, record: msgspec.Raw, error: Exception) -> Judgement:
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "the record is nested too deeply"
+    return str(error)
+
+
+def _quarantined(course_id: str, record: msgspec.Raw, problem: str) -> Judgement:
     return Judgement(
         course_id=course_id,
         verdict=Verdict.QUARANTINED,
         record=bytes(record),
-        problem=str(error),
+        problem=problem,
     )

@@ -165,7 +165,8 @@ class UpstreamError(CoursewireError):
 
     `code` is the upstream's `error.code` (an open set, may be null), `status` the HTTP
     status (None where no response came), `retry_after` seconds the upstream asked to wait,
-    `log_url` the upstream's own page about this request.
+    `log_url` the upstream's own page about this request; `elsewhere` says that the answer may be
+    that of something else than the API, so that the base URL may be wrong.
     """
 
     def __init__(
@@ -176,9 +177,11 @@ class UpstreamError(CoursewireError):
         status: int | None = None,
         retry_after: float | None = None,
         log_url: str | None = None,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(message)
         self.log_url = log_url
+        self.elsewhere = elsewhere
         self.code = code
         self.status = status
         self.retry_after = retry_after

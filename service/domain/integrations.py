@@ -20,6 +20,7 @@ MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no cou
 MAX_BACKOFF_SECONDS = 900
 SWEEP_RETRY_SECONDS = 3_600  # from a sweep that was given up to the next, while deltas go on
 SWEEP_JITTER = 0.05  # of the interval by which a sweep may come later than its slot
+UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person is told
 SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
 
 WalkKind = Literal["delta", "sweep"]
@@ -78,7 +79,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps an integration from being walked, for an operator to read.
 
     `code` is the upstream's error code or ours in lower case; `since` the epoch ms of the
-    first failure in a row; `attention` whether a person must act (otherwise it retries).
+    first failure in a row; `attention` whether a person must act (otherwise it retries);
+    `elsewhere` whether the answer may be that of something else than the API.
     """
 
     code: str
@@ -87,6 +89,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     attention: bool
     status: int | None = None
     log_url: str | None = None
+    elsewhere: bool = False
 
 
 class WalkingState(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from bisect import bisect_left
@@ -13,13 +14,16 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from service.domain.course import Head
-from service.domain.diff import UNREADABLE, Verdict, judge
+from service.domain.deletion import Deletion, deletion
+from service.domain.diff import Verdict, judge
 from service.domain.fingerprint import DELETED, RAW, raw_digest, unpack
 from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
+from service.domain.salvage import UNREADABLE, members, text_of
 from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
+MIN_UNREADABLE_PAGE_SIZE = 1  # where a page arrives and cannot be read
 SWEEP_PATIENCE_MS = 10 * 60_000  # of a sweep without a page, while deltas wait for it
 RESUMABLE_MS = 30 * 60_000  # a broken-off walk is resumed if its last page is no older
 
@@ -30,6 +34,7 @@ class _Named(msgspec.Struct, frozen=True, gc=False):
     id: str
 
 
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
@@ -118,13 +123,14 @@ def resumable(progress: WalkProgress, epoch: str, now_ms: int) -> bool:
 
 
 class Sighting(msgspec.Struct, frozen=True):
-    """One record of a page: its id, whether it surely carries no tombstone, and its bytes'
-    digest."""
+    """One record of a page: its id, whether it surely is of a course that is not deleted, its
+    bytes' digest, and whether it is `broken`: no JSON."""
 
     course_id: str
     live: bool
     digest: bytes
     record: msgspec.Raw
+    broken: bool = False
 
 
 class Glimpse(msgspec.Struct, frozen=True):
@@ -157,35 +163,51 @@ def glimpse(records: Sequence[msgspec.Raw]) -> Glimpse | None:
     return Glimpse(course_ids, [raw_digest(record) for record in records])
 
 
-def sight(records: Iterable[msgspec.Raw]) -> tuple[list[Sighting], int]:
+def sight(records: Iterable[msgspec.Raw], now_ms: int) -> tuple[list[Sighting], int]:
     """The records of a page that have an id, each id once (the last wins), and how many have
     none and can only be counted."""
     sightings: dict[str, Sighting] = {}
     nameless = 0
     for record in records:
-        course_id, live = _identify(record)
-        if course_id:
-            sightings[course_id] = Sighting(course_id, live, raw_digest(record), record)
-        else:
-            nameless += 1
+        found = _sighting(record, now_ms)
+        before = sightings.get(found.course_id)
+        # A broken record may be more than the one whose id it shows.
+        nameless += not found.course_id or (before is not None and before.broken)
+        if found.course_id:
+            sightings[found.course_id] = found
     return list(sightings.values()), nameless
 
 
-def _identify(record: msgspec.Raw) -> tuple[str, bool]:
-    """A record's id, empty if it has none, and whether it surely carries no tombstone."""
+def _sighting(record: msgspec.Raw, now_ms: int) -> Sighting:
+    """One record; its id is empty if it has none."""
+    digest = raw_digest(record)
     try:
         head = _decode_head(record)
     except UNREADABLE:
         # It cannot be judged, but it was seen: its course is not absent.
         try:
-            return _decode_named(record).id, False
+            return Sighting(_decode_named(record).id, False, digest, record)
         except UNREADABLE:
-            return "", False
-    return head.id, head.remote_deleted_at is None
+            named = members(bytes(record)) or {}
+            return Sighting(text_of(named.get("id")) or "", False, digest, record, broken=True)
+    live = deletion(head.remote_deleted_at, now_ms) in (Deletion.NONE, Deletion.DUE)
+    return Sighting(head.id, live, digest, record)
+
+
+def unread(sightings: Iterable[Sighting]) -> str:
+    """The text of the broken records, unescaped. Each may be more than the one whose id it shows,
+    because a quote too many hides where a record ends: a course that is named in here may have
+    been shown."""
+    text = " ".join(bytes(one.record).decode(errors="replace") for one in sightings if one.broken)
+    unescaped = _ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text)
+    return unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def judge_page(
-    sightings: Sequence[Sighting], stored: Sequence[bytes | None], ignored: Collection[str]
+    sightings: Sequence[Sighting],
+    stored: Sequence[bytes | None],
+    ignored: Collection[str],
+    now_ms: int,
 ) -> tuple[list[Judged], int]:
     """The judgements on a page's records, but for those whose bytes are known under the current
     version, which go no further than a comparison; and how many those were."""
@@ -196,7 +218,9 @@ def judge_page(
             unchanged += 1
             continue
         known = unpack(packed) if packed is not None else None
-        judged.append(Judged(judge(sighting.course_id, sighting.record, known, ignored), known))
+        judged.append(
+            Judged(judge(sighting.course_id, sighting.record, known, ignored, now_ms), known)
+        )
     return judged, unchanged
 
 

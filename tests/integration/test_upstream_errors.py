@@ -229,12 +229,12 @@ PASSING = [
     ({"kind": "html", "status": 502}, True, "wait"),
     ({"kind": "html", "status": 504}, True, "wait"),
     ({"kind": "html", "status": 200}, True, "base_url"),
-    ({"kind": "html", "status": 302}, True, "base_url"),
+    ({"kind": "html", "status": 302}, True, "base_url to the address of the API"),
     ({"kind": "drop", "after": 0.5}, True, "can reach it"),
     ({"kind": "drop", "after": 0}, True, "can reach it"),
-    ({"kind": "truncate", "after": 0.9}, True, "base_url"),
+    ({"kind": "truncate", "after": 0.9}, True, "operators"),
     ({"kind": "truncate", "after": 0}, True, "base_url"),
-    ({"kind": "wrong_types", "where": "page"}, True, "base_url"),
+    ({"kind": "wrong_types", "where": "page"}, True, "operators"),
 ]
 
 

@@ -28,6 +28,7 @@ from service.domain.fingerprint import (
 from service.domain.walking import judge_page, sight
 
 JSONObject = dict[str, Any]
+NOW = 1_795_424_001_123
 
 # --- courses as the upstream describes them ----------------------------------------------
 
@@ -239,9 +240,9 @@ def mutate_provider(data: st.DataObject, course: JSONObject) -> None:
 def test_another_order_or_spelling_of_the_same_record_is_no_change(course, source: random.Random):
     other = spelled(shuffled(course, source.shuffle), source)
     assert written(json.loads(spelled(course, source))) == written(course)
-    known = judge("c1", raw(course), None, ()).fingerprint
+    known = judge("c1", raw(course), None, (), NOW).fingerprint
 
-    judgement = judge("c1", msgspec.Raw(other.encode()), known, ())
+    judgement = judge("c1", msgspec.Raw(other.encode()), known, (), NOW)
 
     assert judgement.verdict in {Verdict.UNCHANGED, Verdict.REFRESHED}
 
@@ -265,10 +266,10 @@ def emptied(course: JSONObject, data: st.DataObject) -> tuple[JSONObject, JSONOb
 @given(courses, st.data())
 def test_a_list_that_is_null_is_an_empty_one(course, data):
     lists, nulls = emptied(course, data)
-    known = judge("c1", raw(lists), None, ()).fingerprint
+    known = judge("c1", raw(lists), None, (), NOW).fingerprint
 
     assert differing(lists, nulls) == ()
-    assert judge("c1", raw(nulls), known, ()).event_type is None
+    assert judge("c1", raw(nulls), known, (), NOW).event_type is None
     # What changes beside them is seen from either.
     assert differing(course, nulls) == differing(course, lists)
 
@@ -328,7 +329,7 @@ def test_paths_that_are_ignored_or_remote_data_that_is_not_tracked_hide_just_the
     ignored = paths if track_remote_data else paths | REMOTE_DATA_PATHS
     after, changed = mutated(data, before)
 
-    judgement = judge("c1", raw(after), known_as("live", before), ignored)
+    judgement = judge("c1", raw(after), known_as("live", before), ignored, NOW)
 
     reported = tuple(path for path in TRACKED_PATHS if path in changed - ignored)
     assert judgement.changed == reported
@@ -356,7 +357,7 @@ def older() -> Iterator[Version]:
 def then(version: Version, course: JSONObject) -> Fingerprint:
     """What a release of that version kept of a live course, as it is read today."""
     known = msgspec.structs.replace(
-        judge("c1", raw(course), None, ()).fingerprint,
+        judge("c1", raw(course), None, (), NOW).fingerprint,
         version=version.tag,
         raw=xxh3_128_digest(raw(course), version.seed),
         paths=path_digests(msgspec.json.decode(raw(course), type=Course), version),
@@ -370,33 +371,33 @@ def then(version: Version, course: JSONObject) -> Fingerprint:
 def test_another_version_alone_is_no_change(older, course, source: random.Random):
     known = then(older, course)
     for other in (course, shuffled(course, source.shuffle)):
-        judgement = judge("c1", raw(other), known, ())
+        judgement = judge("c1", raw(other), known, (), NOW)
 
         assert (judgement.verdict, judgement.changed) == (Verdict.REFRESHED, ())
         assert judgement.fingerprint == msgspec.structs.replace(
-            judge("c1", raw(other), None, ()).fingerprint, sequence=7
+            judge("c1", raw(other), None, (), NOW).fingerprint, sequence=7
         )
-        assert judge("c1", raw(other), judgement.fingerprint, ()).verdict is Verdict.UNCHANGED
+        assert judge("c1", raw(other), judgement.fingerprint, (), NOW).verdict is Verdict.UNCHANGED
 
 
 @given(courses, st.data())
 def test_a_change_while_the_version_changes_is_reported_with_its_paths(older, before, data):
     after, changed = mutated(data, before)
 
-    judgement = judge("c1", raw(after), then(older, before), ())
+    judgement = judge("c1", raw(after), then(older, before), (), NOW)
 
     reported = tuple(path for path in older.tracked if path in changed)
     assert judgement.changed == reported
     assert judgement.verdict is (Verdict.UPDATED if reported else Verdict.REFRESHED)
     assert judgement.fingerprint == msgspec.structs.replace(
-        judge("c1", raw(after), None, ()).fingerprint, sequence=7
+        judge("c1", raw(after), None, (), NOW).fingerprint, sequence=7
     )
-    assert judge("c1", raw(after), judgement.fingerprint, ()).verdict is Verdict.UNCHANGED
+    assert judge("c1", raw(after), judgement.fingerprint, (), NOW).verdict is Verdict.UNCHANGED
 
 
 @given(courses, courses, st.sets(st.sampled_from(TRACKED_PATHS)))
 def test_both_versions_find_the_same_changes_in_what_both_track(older, before, after, ignored):
-    found = judge("c1", raw(after), then(older, before), ignored)
+    found = judge("c1", raw(after), then(older, before), ignored, NOW)
 
     both = set(older.tracked) & set(TRACKED_PATHS)
     assert set(found.changed) & both == set(differing(before, after)) & both - ignored
@@ -429,16 +430,16 @@ def test_the_anonymised_record_of_a_deleted_course_is_no_event(course, data, del
     known = known_as("live", course)
     gone = judge_absence("c1", known)
     if how == "tombstone":
-        gone = judge("c1", raw({**course, "remote_deleted_at": "2026-01-01"}), known, ())
+        gone = judge("c1", raw({**course, "remote_deleted_at": "2026-01-01"}), known, (), NOW)
     assert gone.verdict is Verdict.DELETED
     anonymised = {**blanked(data, course), "remote_deleted_at": deleted_at}
 
-    judgement = judge("c1", raw(anonymised), gone.fingerprint, ())
+    judgement = judge("c1", raw(anonymised), gone.fingerprint, (), NOW)
 
     assert (judgement.verdict, judgement.event_type) == (Verdict.RECORDED, None)
     kept = judgement.fingerprint
     assert (kept.deleted, kept.remote_id) == (True, course["remote_id"])
-    assert judge("c1", raw(anonymised), kept, ()).verdict is Verdict.UNCHANGED
+    assert judge("c1", raw(anonymised), kept, (), NOW).verdict is Verdict.UNCHANGED
 
 
 @given(
@@ -457,7 +458,7 @@ def test_a_tombstone_needs_its_id_and_date_and_nothing_else_intact(record, cours
         ("live", Verdict.DELETED),
         ("deleted", Verdict.RECORDED),
     ):
-        judgement = judge("c1", tombstone, known_as(state, course), ())
+        judgement = judge("c1", tombstone, known_as(state, course), (), NOW)
 
         assert judgement.verdict is verdict
         assert judgement.fingerprint.deleted
@@ -491,7 +492,7 @@ known_states = st.sampled_from(["unknown", "live", "deleted"])
 def known_as(state: str, course: JSONObject) -> Fingerprint | None:
     if state == "unknown":
         return None
-    fingerprint = judge("c1", raw(course), None, ()).fingerprint
+    fingerprint = judge("c1", raw(course), None, (), NOW).fingerprint
     assert fingerprint is not None
     return judge_absence("c1", fingerprint).fingerprint if state == "deleted" else fingerprint
 
@@ -534,7 +535,7 @@ tombstones = st.just("2026-01-01T00:00:00.000Z")
 def test_any_object_with_an_id_gets_a_verdict(record, deleted_at, course, state):
     record = {**record, "id": "c1", "remote_deleted_at": deleted_at}
 
-    judgement = judge("c1", raw(record), known_as(state, course), ())
+    judgement = judge("c1", raw(record), known_as(state, course), (), NOW)
 
     assert_sound(judgement, state)
     if judgement.verdict is Verdict.DELETED:
@@ -549,7 +550,7 @@ def test_one_value_of_the_wrong_kind_gets_a_verdict(course, state, before, data)
     )
     record[field] = data.draw(anything)
 
-    assert_sound(judge("c1", raw(course), known_as(state, before), ()), state)
+    assert_sound(judge("c1", raw(course), known_as(state, before), (), NOW), state)
 
 
 @given(courses, known_states, st.data())
@@ -559,7 +560,7 @@ def test_bytes_that_are_not_json_or_not_utf8_get_a_verdict(course, state, data):
         record[data.draw(st.integers(0, len(record) - 1))] = data.draw(st.integers(0, 255))
     known = known_as(state, course)
 
-    judgement = judge("c1", msgspec.Raw(bytes(record)), known, ())
+    judgement = judge("c1", msgspec.Raw(bytes(record)), known, (), NOW)
 
     if judgement.course_id == "c1":  # otherwise the damage made another course of it
         assert_sound(judgement, state)
@@ -575,8 +576,8 @@ def test_nesting_without_end_gets_a_verdict(field, state):
     for depth in (*range(700, 1100, 4), 100_000):
         nested = msgspec.Raw(record.replace(b'"DEEP"', b"[" * depth + b"]" * depth))
 
-        assert_sound(judge("c1", nested, known, ()), state)
-        sight([nested])
+        assert_sound(judge("c1", nested, known, (), NOW), state)
+        sight([nested], NOW)
 
 
 COURSE: JSONObject = {
@@ -650,7 +651,7 @@ def test_events_alone_tell_a_subscriber_how_the_course_stands(
             else:
                 record = shuffled(record, source.shuffle) if step == "reordered" else record
                 live, content = True, record
-            judgement = judge("c1", raw(record), known, ())
+            judgement = judge("c1", raw(record), known, (), NOW)
         subscriber.told(judgement)
         known = judgement.fingerprint or known
 
@@ -665,8 +666,8 @@ def test_events_alone_tell_a_subscriber_how_the_course_stands(
 @given(st.lists(present, min_size=1, max_size=6))
 def test_a_page_seen_twice_says_nothing_the_second_time(found):
     records = [raw({**course, "id": f"c{number}"}) for number, course in enumerate(found)]
-    sightings, _ = sight(records)
-    first, _ = judge_page(sightings, [None] * len(sightings), ())
+    sightings, _ = sight(records, NOW)
+    first, _ = judge_page(sightings, [None] * len(sightings), (), NOW)
     stored = [one.judgement.fingerprint.pack() for one in first if one.judgement.fingerprint]
 
-    assert judge_page(sightings, stored, ()) == ([], len(records))
+    assert judge_page(sightings, stored, (), NOW) == ([], len(records))

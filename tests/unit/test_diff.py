@@ -19,6 +19,7 @@ from service.domain.fingerprint import (
     raw_digest,
 )
 
+NOW = 1_795_424_001_123
 DELETED_AT = "2026-11-20T08:00:00.000Z"
 EVENT = "01krd8x3m3000026vafvwsrmbh"
 COURSE = {
@@ -61,7 +62,7 @@ def record(course: dict, **fields) -> msgspec.Raw:
 
 
 def verdict_on(course: msgspec.Raw, known: Fingerprint | None, ignored=()):
-    return judge("c1", course, known, ignored)
+    return judge("c1", course, known, ignored, NOW)
 
 
 @pytest.fixture
@@ -285,6 +286,117 @@ def test_the_reason_names_the_place():
     found = verdict_on(record(COURSE, revisions=[{**COURSE["revisions"][0], "title": 7}]), None)
 
     assert found.problem == "Expected `str | null`, got `int` - at `$.revisions[0].title`"
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1E+999", b"9" * 5000, b"9" * 250 + b"e99"])
+def test_a_number_that_no_receiver_can_read_is_quarantined_wherever_it_is(number, live):
+    for field in ("custom_fields", "new_field"):
+        broken = msgspec.Raw(bytes(record(COURSE, **{field: "N"})).replace(b'"N"', number))
+
+        assert verdict_on(broken, live).verdict is Verdict.QUARANTINED
+        assert verdict_on(broken, None).verdict is Verdict.QUARANTINED
+
+
+def test_numbers_and_digits_of_any_other_size_pass(live):
+    odd = record(COURSE, new_field=[1e-300, 10**100, "9" * 5000, "1e999", 1.5e300])
+
+    assert verdict_on(odd, live).verdict is Verdict.REFRESHED
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"NaN",
+        b"Infinity",
+        b"tru",
+        b'"\\x41"',
+        b'"a\tb"',
+        b'"\\ud83d"',
+        b'"\\ude00 x"',
+        b"[1,]",
+        b"'a'",
+        b"/**/1",
+        b'"\xed\xa0\xbd"',
+    ],
+)
+@pytest.mark.parametrize("field", ["custom_fields", "new_field", "changed_at"])
+def test_no_body_that_is_no_json_is_ever_sent(token, field, live, deleted):
+    broken = msgspec.Raw(bytes(record(COURSE, **{field: "N"})).replace(b'"N"', token))
+
+    for known in (None, live, deleted):
+        found = verdict_on(broken, known)
+        assert (found.verdict, found.event_type) == (Verdict.QUARANTINED, None)
+        assert found.problem
+
+
+def test_a_record_that_is_nested_too_deep_stops_nothing_even_if_nothing_is_left_of_it():
+    for depth in range(100, 1_200, 50):
+        nested = b"[" * depth + b"]" * depth
+        left = b'{"id":"c1","remote_id":null,"revisions":null,"x":%s}' % nested
+        assert verdict_on(msgspec.Raw(left), None).verdict in (
+            Verdict.RECORDED,
+            Verdict.QUARANTINED,
+        )
+
+
+# --- marks of deletion -------------------------------------------------------------------
+
+NONSENSE = ["", "0000-00-00 00:00:00", "0001-01-01T00:00:00Z", "false", "0", "null", "1970-01-01"]
+
+
+@pytest.mark.parametrize("mark", [*NONSENSE, 0, 1, False, True, {}, [], [DELETED_AT], 1.5])
+def test_a_mark_that_is_no_date_deletes_nothing_and_is_named(mark, live, deleted):
+    marked = record(COURSE, remote_deleted_at=mark)
+
+    for known in (None, live, deleted):
+        found = verdict_on(marked, known)
+        assert (found.verdict, found.event_type) == (Verdict.QUARANTINED, None)
+        assert "remote_deleted_at" in found.problem
+
+
+def test_the_reason_quotes_no_more_than_a_little_of_a_mark():
+    found = verdict_on(record(COURSE, remote_deleted_at="\x00ü" * 5_000), None)
+
+    assert len(found.problem) < 120
+    assert found.problem.isascii()
+    assert found.problem.isprintable()
+
+
+@pytest.mark.parametrize("mark", NONSENSE)
+def test_what_is_left_of_a_deleted_course_stays_deleted_whatever_its_mark(mark, deleted):
+    assert verdict_on(record(BLANK, remote_deleted_at=mark), deleted).verdict is Verdict.RECORDED
+
+
+def test_a_date_to_come_is_no_deletion_until_it_has_passed(live, deleted):
+    due = "2026-11-24T00:00:00Z"
+    marked = record(COURSE, remote_deleted_at=due)
+    later = NOW + 86_400_000
+
+    assert verdict_on(marked, None).verdict is Verdict.CREATED
+    assert verdict_on(marked, deleted).verdict is Verdict.RESTORED
+    found = verdict_on(marked, live)
+    assert (found.verdict, found.changed) == (Verdict.REFRESHED, ())
+    assert found.fingerprint.raw == NO_RAW, "or the same bytes would never be looked at again"
+    again = judge("c1", marked, found.fingerprint, (), NOW)
+    assert (again.verdict, again.fingerprint) == (Verdict.REFRESHED, found.fingerprint)
+
+    gone = judge("c1", marked, found.fingerprint, (), later)
+    assert (gone.verdict, gone.evidence) == (Verdict.DELETED, "tombstone")
+    assert judge("c1", marked, gone.fingerprint, (), later).verdict is Verdict.UNCHANGED
+
+
+def test_a_change_beside_a_date_to_come_is_reported(live):
+    marked = record(COURSE, remote_deleted_at="2026-11-24T00:00:00Z", origin_id="other")
+
+    assert verdict_on(marked, live).changed == ("origin_id",)
+
+
+def test_a_date_that_stands_for_never_costs_no_second_look(live):
+    marked = record(COURSE, remote_deleted_at="9999-12-31T23:59:59Z")
+
+    found = verdict_on(marked, live)
+    assert found.verdict is Verdict.REFRESHED
+    assert verdict_on(marked, found.fingerprint).verdict is Verdict.UNCHANGED
 
 
 # --- lists that are null -----------------------------------------------------------------

@@ -19,6 +19,7 @@ from service.domain.walking import (
     seen_digest,
     sight,
     sorted_digests,
+    unread,
     was_seen,
 )
 
@@ -101,7 +102,7 @@ def test_a_walk_is_listed_with_what_it_did():
 def test_records_are_seen_with_their_id_life_and_digest():
     live, dead = record("a"), record("b", remote_deleted_at=DELETED_AT)
 
-    sightings, nameless = sight([live, dead])
+    sightings, nameless = sight([live, dead], NOW)
 
     assert [(one.course_id, one.live, one.digest) for one in sightings] == [
         ("a", True, raw_digest(live)),
@@ -113,7 +114,7 @@ def test_records_are_seen_with_their_id_life_and_digest():
 def test_a_record_that_comes_twice_on_a_page_counts_once_as_it_was_last():
     last = record("a", remote_deleted_at=DELETED_AT)
 
-    sightings, _ = sight([record("a"), record("b"), last])
+    sightings, _ = sight([record("a"), record("b"), last], NOW)
 
     assert [(one.course_id, one.live) for one in sightings] == [("a", False), ("b", True)]
     assert sightings[0].record is last
@@ -132,7 +133,7 @@ def test_a_record_that_comes_twice_on_a_page_counts_once_as_it_was_last():
     ],
 )
 def test_a_record_without_an_id_can_only_be_counted(nameless):
-    sightings, count = sight([record("a"), nameless])
+    sightings, count = sight([record("a"), nameless], NOW)
 
     assert [one.course_id for one in sightings] == ["a"]
     assert count == 1
@@ -141,19 +142,96 @@ def test_a_record_without_an_id_can_only_be_counted(nameless):
 @pytest.mark.parametrize("deleted_at", [0, False, {}, [DELETED_AT]])
 def test_a_record_whose_tombstone_cannot_be_read_was_still_seen(deleted_at):
     """Otherwise its course would be taken for absent, and reported as deleted."""
-    sightings, nameless = sight([record("a", remote_deleted_at=deleted_at)])
+    sightings, nameless = sight([record("a", remote_deleted_at=deleted_at)], NOW)
 
     assert [(one.course_id, one.live) for one in sightings] == [("a", False)]
     assert nameless == 0
-    (judged,), _ = judge_page(sightings, [None], ())
+    (judged,), _ = judge_page(sightings, [None], (), NOW)
     assert judged.judgement.verdict is Verdict.QUARANTINED
+
+
+@pytest.mark.parametrize("mark", ["", "false", "0001-01-01T00:00:00Z", "1970-01-01", "x"])
+def test_a_record_whose_mark_makes_no_sense_was_seen_and_shows_nothing_live(mark):
+    sightings, nameless = sight([record("a", remote_deleted_at=mark)], NOW)
+
+    assert [(one.course_id, one.live) for one in sightings] == [("a", False)]
+    assert nameless == 0
+    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], (), NOW)
+    assert judged.judgement.verdict is Verdict.QUARANTINED
+
+
+@pytest.mark.parametrize("mark", ["2026-12-24T00:00:00Z", "9999-12-31"])
+def test_a_record_whose_deletion_is_to_come_shows_its_course_live(mark):
+    sightings, _ = sight([record("a", remote_deleted_at=mark)], NOW)
+
+    assert [one.live for one in sightings] == [True]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'{"id":"a","x":NaN}',
+        b'{"x":"\\x41","id":"a"}',
+        b'{"x":[{"id":"other"}],"id":"\\u0061","y":"\t"}',
+        b'{"id":"a","x":"\\ud83d"}',
+        b'{"id":"a","x":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+        b'{"\\ud83d":1,"id":"a"}',
+        b'{"id":"a",}',
+    ],
+)
+def test_a_broken_record_is_seen_by_the_id_that_can_be_read_in_it(broken):
+    sightings, nameless = sight([msgspec.Raw(broken)], NOW)
+
+    assert [(one.course_id, one.live, one.broken) for one in sightings] == [("a", False, True)]
+    assert nameless == 0
+    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], (), NOW)
+    assert judged.judgement.verdict is Verdict.QUARANTINED
+    assert judged.judgement.problem
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"NaN",
+        b'{"id":"\\x41"}',
+        b'{"id":"\\ud83d"}',
+        b'{"id":NaN}',
+        b'{"id":"a","id":"b","x":NaN}',
+        b'{"x":{"id":"a"},"y":NaN}',
+        b'{"id":7,"x":NaN}',
+    ],
+)
+def test_a_broken_record_whose_id_cannot_be_told_is_only_counted(broken):
+    assert sight([msgspec.Raw(broken)], NOW) == ([], 1)
+
+
+def test_a_broken_record_that_shares_its_id_is_not_forgotten():
+    broken = msgspec.Raw(b'{"id":"a","x":NaN}')
+
+    sightings, nameless = sight([broken, record("a")], NOW)
+
+    assert [(one.course_id, one.broken) for one in sightings] == [("a", False)]
+    assert nameless == 1
+
+
+def test_what_a_broken_record_may_have_swallowed_is_told_by_its_text():
+    swallowing = msgspec.Raw(
+        b'{"id":"a","x":"12" wide"},{"id":"b\\/c\\u00e9\\ud83d\\ude00\xff","x":"7" wide"}'
+    )
+
+    sightings, _ = sight([swallowing, record("z")], NOW)
+
+    assert [one.course_id for one in sightings] == ["a", "z"]
+    assert "b/cé😀" in unread(sightings)
+    assert "z" not in unread(sightings)
 
 
 # --- judging a page ----------------------------------------------------------------------
 
 
 def packed(course: msgspec.Raw, course_id: str) -> bytes:
-    return judge(course_id, course, None, ()).fingerprint.pack()
+    return judge(course_id, course, None, (), NOW).fingerprint.pack()
 
 
 def test_a_page_is_judged_record_by_record():
@@ -168,7 +246,7 @@ def test_a_page_is_judged_record_by_record():
         record("f", revisions=7),
     ]
 
-    judged, unchanged = judge_page(sight(page)[0], [*stored, None, None], ())
+    judged, unchanged = judge_page(sight(page, NOW)[0], [*stored, None, None], (), NOW)
 
     assert unchanged == 1
     assert [
@@ -185,17 +263,17 @@ def test_a_page_is_judged_record_by_record():
 def test_a_deleted_course_was_not_live():
     gone = packed(record("a", remote_deleted_at=DELETED_AT), "a")
 
-    (restored,), _ = judge_page(sight([record("a")])[0], [gone], ())
+    (restored,), _ = judge_page(sight([record("a")], NOW)[0], [gone], (), NOW)
 
     assert (restored.judgement.verdict, restored.live_before) == (Verdict.RESTORED, False)
 
 
 def test_known_bytes_are_not_looked_into():
-    sightings, _ = sight([record("a")])
+    sightings, _ = sight([record("a")], NOW)
     known = bytearray(packed(record("a"), "a"))
     known[57:] = b""  # nothing but the raw digest is there to be compared
 
-    assert judge_page(sightings, [bytes(known)], ()) == ([], 1)
+    assert judge_page(sightings, [bytes(known)], (), NOW) == ([], 1)
 
 
 def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatch):
@@ -208,35 +286,35 @@ def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatc
         raw=xxh3_128_digest(course, older.seed),
         paths=path_digests(msgspec.json.decode(course, type=Course), older),
     )
-    sightings, _ = sight([course])
+    sightings, _ = sight([course], NOW)
 
-    (judged,), _ = judge_page(sightings, [known.pack()], ())
+    (judged,), _ = judge_page(sightings, [known.pack()], (), NOW)
 
     assert (judged.judgement.verdict, judged.live_before) == (Verdict.REFRESHED, True)
     assert judged.judgement.fingerprint.pack() == packed(course, "a")
-    assert judge_page(sightings, [packed(course, "a")], ()) == ([], 1)
+    assert judge_page(sightings, [packed(course, "a")], (), NOW) == ([], 1)
 
 
 def test_a_catalogue_of_a_newer_release_stops_the_walk():
     with pytest.raises(FingerprintVersionError):
-        judge_page(sight([record("a")])[0], [b"2" + packed(record("b"), "b")[1:]], ())
+        judge_page(sight([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], (), NOW)
 
 
 def test_ignored_paths_are_ignored_on_a_page():
-    sightings, _ = sight([record("a", origin_id="7")])
+    sightings, _ = sight([record("a", origin_id="7")], NOW)
 
-    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], {"origin_id"})
+    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], {"origin_id"}, NOW)
 
     assert judged.judgement.verdict is Verdict.REFRESHED
 
 
 def test_a_page_and_its_fingerprints_must_fit():
     with pytest.raises(ValueError, match="zip"):
-        judge_page(sight([record("a")])[0], [], ())
+        judge_page(sight([record("a")], NOW)[0], [], (), NOW)
 
 
 def test_an_empty_page_means_nothing():
-    assert judge_page([], [], ()) == ([], 0)
+    assert judge_page([], [], (), NOW) == ([], 0)
 
 
 # --- what a sweep has seen ---------------------------------------------------------------
