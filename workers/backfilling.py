@@ -13,6 +13,7 @@ from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
 from service.domain import backfills
+from service.domain.asking import can_be_asked, fitting
 from service.domain.backfills import BackfillProgress, Confirmed, Leg
 from service.domain.deletion import told_time
 from service.domain.errors import (
@@ -33,6 +34,7 @@ from service.domain.integrations import (
     Integration,
     WalkingState,
     backoff_ms,
+    next_try_ms,
 )
 from service.domain.lane import order_key
 from service.domain.replays import Replay, ReplayProgress
@@ -45,7 +47,6 @@ from service.storage.index import IndexPosition
 from service.storage.replays import Backfilled, Part
 from workers.committer import sendable
 from workers.fetching import Fetcher
-from workers.inquiry import MOST_IDS
 from workers.turn import MEMORY_SHARE, MEMORY_WAIT_MS, TurnOverError
 
 MOST_AHEAD = 1_000  # entries being replayed from which no further page is asked for ...
@@ -204,7 +205,7 @@ class Backfiller:
             self._services, integration, credential, "sweep", place, self._increments.update
         )
         if leg.at == "deferred":
-            return await fetcher.page(PageQuery(ids=leg.deferred[:MOST_IDS]))
+            return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
         return await fetcher.page(PageQuery(page_size=leg.page_size, cursor=leg.cursor))
 
     async def _take(
@@ -221,7 +222,7 @@ class Backfiller:
         if leg.at == "pages":
             after, left_out = _after_page(leg, page, differing)
         else:
-            rest = leg.deferred[MOST_IDS:]
+            rest = leg.deferred[len(fitting(leg.deferred)) :]
             after, left_out = msgspec.structs.replace(leg, deferred=rest), len(differing)
         after = msgspec.structs.replace(after, failures=0, got_on_at=now_ms())
         wait_ms = 0
@@ -278,17 +279,21 @@ class Backfiller:
                 "pages": 0,
                 "restarts": leg.restarts + 1,
             }
-        elif (
-            not isinstance(error, UpstreamUnavailableError | UpstreamBusyError | UpstreamPageError)
-            or now_ms() - leg.got_on_at > backfills.PATIENCE_MS
+        elif not isinstance(
+            error, UpstreamUnavailableError | UpstreamBusyError | UpstreamPageError
         ):
             return self._skipped(progress, leg, str(error))
         elif not isinstance(error, UpstreamBusyError):
             changed = {"page_size": max(MIN_PAGE_SIZE, leg.page_size // 2)}
         failures = leg.failures + 1
         wait_ms = backoff_ms(failures, random.random())
-        if error.retry_after is not None:
-            wait_ms = max(wait_ms, int(min(error.retry_after, MAX_BACKOFF_SECONDS) * 1000))
+        if not isinstance(error, UpstreamInputError):
+            asked_ms = int(min(error.retry_after or 0, MAX_BACKOFF_SECONDS) * 1000)
+            left_ms = leg.got_on_at + backfills.PATIENCE_MS - now_ms()
+            next_ms = next_try_ms(wait_ms, asked_ms, left_ms)
+            if next_ms is None:
+                return self._skipped(progress, leg, str(error))
+            wait_ms = next_ms
         _log.info(
             "backfill waits for the upstream", integration=leg.integration_id, trouble=str(error)
         )
@@ -352,7 +357,9 @@ def _check_page(leg: Leg, page: Page) -> None:
 
 def _after_page(leg: Leg, page: Page, differing: Sequence[str]) -> tuple[Leg, int]:
     """Where it stands after a page, and how many courses there was no room to keep in mind."""
-    deferred, left_out = backfills.defer(leg, differing)
+    asked = [one for one in differing if can_be_asked(one)]
+    deferred, left_out = backfills.defer(leg, asked)
+    left_out += len(differing) - len(asked)
     pages = leg.pages + 1
     size = leg.page_size
     if page.size > LARGE_PAGE_BYTES:

@@ -20,7 +20,9 @@ from service.bootstrap import Services
 from service.clients.upstream import KNOWN_CODES, Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
 from service.domain.announcements import Announcement, When, of_integration
+from service.domain.asking import ends
 from service.domain.deletion import told_time
+from service.domain.diff import Verdict
 from service.domain.errors import (
     CoursesDifferError,
     EpochEndedError,
@@ -41,6 +43,7 @@ from service.domain.errors import (
     UpstreamUnavailableError,
 )
 from service.domain.events import rfc3339
+from service.domain.flapping import sampled
 from service.domain.integrations import (
     MAX_BACKOFF_SECONDS,
     MODEL_PROBE_SECONDS,
@@ -52,10 +55,14 @@ from service.domain.integrations import (
     Problem,
     WalkingState,
     backoff_ms,
+    believed_date,
+    next_try_ms,
     next_walk,
     next_walk_at,
 )
 from service.domain.metrics import WALK_DURATION, observe
+from service.domain.notices import duration, observed_after, standing_problem
+from service.domain.observed import Observed, reasons
 from service.domain.sifting import Held, Judged, Sieve, Sifted
 from service.domain.walking import (
     MIN_PAGE_SIZE,
@@ -219,9 +226,12 @@ class Walk:
                 await self._turn.check_memory(now_ms())
                 return True
             last = "" if progress.error is None else f"; the last error: {progress.error}"
+            passed = duration(now_ms() - progress.updated_at)
             await self._committer.finish(
                 progress.record(
-                    "failed", finished_at=now_ms(), error=f"broken off, not resumed{last}"
+                    "failed",
+                    finished_at=now_ms(),
+                    error=f"not resumed after {passed} without a page{last}",
                 ),
                 over=True,
                 wait_ms=0,
@@ -314,7 +324,7 @@ class Walk:
             seen=self._seen(seen.course_ids),
             is_page=True,
         )
-        moved = self._moved(page, [one.decode() for one in _ends(seen.course_ids)])
+        moved = self._moved(page, ends(seen.course_ids))
         try:
             await self._committer.commit(portion, **moved)
         except CoursesDifferError as error:
@@ -336,8 +346,13 @@ class Walk:
         judged, unchanged = judge_page(sightings, stored, self._ignored, judged_at)
         live = shown_live(sightings, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
-        moved = self._moved(page, [*(one.decode() for one in _ends(known)), *live])
+        moved = self._moved(page, [*ends(known), *live])
         moved["others"] += count_others(sightings, live, judged)
+        changes = [
+            (one.judgement.course_id, one.judgement.changed)
+            for one in judged
+            if one.judgement.verdict is Verdict.UPDATED
+        ]
         await self._committer.commit(
             Portion(
                 judged=sifted.flowing,
@@ -349,6 +364,8 @@ class Walk:
             ),
             **moved,
             changed=sifted.changed,
+            samples=sampled(progress.samples, changes) if self._state.baselined else {},
+            nameless=progress.nameless + nameless,
             waiting=sifted.waiting,
         )
 
@@ -364,7 +381,7 @@ class Walk:
         pages = progress.pages + 1
         skew_ms = progress.skew_ms
         if progress.pages == 0 and page.date_ms is not None:
-            skew_ms = page.date_ms - now_ms()
+            skew_ms = page.date_ms + page.age_ms - now_ms()
         phase = "pages"
         if page.next is None:
             phase = "absences" if progress.kind == "sweep" else "settling"
@@ -383,6 +400,7 @@ class Walk:
             "controls": controls_after(progress.controls, live),
             "watermark": _watermark(progress, page),
             "skew_ms": skew_ms,
+            "cached_ms": progress.cached_ms if progress.pages else page.age_ms,
         }
 
     async def _check_laps(self, progress: WalkProgress) -> None:
@@ -432,14 +450,19 @@ class Walk:
         if progress.kind == "sweep":
             state = msgspec.structs.replace(state, last_sweep_at=now, sweep_retry_at=None)
         skewed = progress.skew_ms is not None and abs(progress.skew_ms) > SKEW_REPORTED_MS
+        observed = observed_after(state, progress, now, skewed=skewed)
         fields: dict[str, str | int | bytes] = {
             "watermark": progress.watermark,
             "failures": 0,
             "sweep_retry_at": state.sweep_retry_at or "",
             "clock_skew_ms": progress.skew_ms if skewed and progress.skew_ms else "",
             f"last_{progress.kind}_at": now,
+            "observed": b"" if observed == Observed() else msgspec.json.encode(observed),
         }
-        if state.sweep_retry_at is None:  # else it is what sweeps fail with, and they still do
+        standing = standing_problem(observed)
+        if standing is not None:
+            fields["problem"] = msgspec.json.encode(standing)
+        elif state.sweep_retry_at is None:  # else it is what sweeps fail with, and they still do
             fields["problem"] = ""
         first = progress.kind == "sweep" and not state.baselined
         if first:
@@ -459,7 +482,7 @@ class Walk:
             + observe(WALK_DURATION, (now - progress.started_at) / 1000, progress.kind),
             announcements=[
                 *([of_integration(integration, BASELINE_COMPLETED, said)] if first else []),
-                *_recovery(integration, state.problem, fields),
+                *_told(integration, state.problem, standing, fields),
             ],
         )
         return note
@@ -469,11 +492,12 @@ class Walk:
         # A wait that was asked for does not make the walk any older.
         fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
         fields: dict[str, str | int | bytes] = {}
+        standing = standing_problem(self._state.observed)
         if self._committer.moved:
             fields = {"failures": 0}
             if self._state.sweep_retry_at is None:  # what kept it is over; else sweeps still fail
-                fields["problem"] = ""
-        known = None if "problem" in fields else self._state.problem
+                fields["problem"] = b"" if standing is None else msgspec.json.encode(standing)
+        known = standing if "problem" in fields else self._state.problem
         # To wait for memory does not mean that nobody need act any more.
         if over.problem is not None and not (known is not None and known.attention):
             fields["problem"] = msgspec.json.encode(_lasting(known, over.problem))
@@ -492,7 +516,7 @@ class Walk:
             wait_ms=over.wait_ms,
             fields=fields,
             increments=Counter(),
-            announcements=_recovery(self._integration, self._state.problem, fields),
+            announcements=_told(self._integration, self._state.problem, standing, fields),
         )
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
@@ -507,11 +531,17 @@ class Walk:
         known = self._state.problem
         found = _problem(error, now, attention=attention)
         told = f"{found.code}: {found.message}"
+        if again and over:
+            told += _given_up(error, progress, now, patience_ms)
         problem = _lasting(known, found)
         if isinstance(error, UpstreamPageError):
             problem, wait_ms = _unreadable(known, problem, now, wait_ms)
+        # That the upstream fails does not mean that nobody need act any more.
+        standing = standing_problem(self._state.observed)
         if again and not self._committer.moved and known is not None and known.attention:
-            problem = known  # that the upstream fails does not mean that nobody need act any more
+            problem = known
+        elif again and not problem.attention and standing is not None:
+            problem = standing
         fields: dict[str, str | int | bytes] = {
             "failures": failures,
             "problem": msgspec.json.encode(problem),
@@ -519,7 +549,9 @@ class Walk:
         if over and sweeping and not attention:
             retry_seconds = min(SWEEP_RETRY_SECONDS, self._integration.sweep_interval_seconds)
             fields["sweep_retry_at"] = now + retry_seconds * 1000
-            wait_ms = min(wait_ms, self._integration.delta_interval_seconds * 1000)
+            # A delta has waited for the sweep long enough.
+            delta_ms = self._integration.delta_interval_seconds * 1000
+            wait_ms = _asked_ms(error) if again else min(wait_ms, delta_ms)
         if not over:
             await self._committer.stash(error=told, **_adapted(progress, error))
         await self._committer.finish(
@@ -539,11 +571,6 @@ class Walk:
         return Counter([field("walks_total", kind=kind, outcome=outcome)])
 
 
-def _ends(course_ids: list[bytes]) -> list[bytes]:
-    """The first and the last."""
-    return [*course_ids[:1], *course_ids[-1:]]
-
-
 def _check_page(progress: WalkProgress, page: Page) -> None:
     if page.next is not None and page.next in (progress.cursor, progress.landmark):
         raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
@@ -556,8 +583,13 @@ def _check_page(progress: WalkProgress, page: Page) -> None:
 
 def _note(integration: Integration, state: WalkingState, progress: WalkProgress) -> str | None:
     notes = []
-    if progress.kind == "sweep" and not progress.controls and state.course_count:
-        notes.append("the sweep showed no live course; absences were not believed")
+    if progress.unconfirmed:
+        notes.append(
+            f"{sum(progress.unconfirmed.values())} changes could not be confirmed and were not "
+            f"reported: {reasons(progress.unconfirmed)}"
+        )
+    if progress.nameless:
+        notes.append(f"{progress.nameless} records without an id were skipped")
     if state.held:
         notes.append(
             f"{state.held} changes are held until they are decided on: "
@@ -593,6 +625,19 @@ def _trouble(integration: Integration, problem: Problem) -> Announcement:
         "since": rfc3339(problem.since),
     }
     return of_integration(integration, TROUBLED, said, When.TROUBLED)
+
+
+def _told(
+    integration: Integration,
+    known: Problem | None,
+    standing: Problem | None,
+    fields: Mapping[str, str | int | bytes],
+) -> list[Announcement]:
+    """What is told where polls go on: that a person is needed for what they come through, or is
+    needed no more."""
+    if standing is None:
+        return _recovery(integration, known, fields)
+    return [_trouble(integration, standing)] if fields.get("problem") else []
 
 
 def _recovery(
@@ -651,9 +696,27 @@ def _consequence(
     if isinstance(error, UpstreamInputError):
         refused = progress.cursor is None or progress.restarts > 0
         return refused, False, wait_ms if refused else 0
-    if error.retry_after is not None:
-        wait_ms = max(wait_ms, int(min(error.retry_after, MAX_BACKOFF_SECONDS) * 1000))
-    return now_ms() - progress.updated_at > patience_ms, False, wait_ms
+    asked_ms = _asked_ms(error)
+    left_ms = progress.updated_at + patience_ms - now_ms()
+    next_ms = next_try_ms(wait_ms, asked_ms, left_ms)
+    return next_ms is None, False, max(wait_ms, asked_ms) if next_ms is None else next_ms
+
+
+def _asked_ms(error: Exception) -> int:
+    """How long the upstream asked to be left alone, as far as that is believed."""
+    asked = error.retry_after if isinstance(error, UpstreamError) else None
+    return 0 if asked is None else int(min(asked, MAX_BACKOFF_SECONDS) * 1000)
+
+
+def _given_up(error: Exception, progress: WalkProgress, now: int, patience_ms: int) -> str:
+    """Why a walk is given up, in words."""
+    passed = now - progress.updated_at
+    if (asked_ms := _asked_ms(error)) > patience_ms - passed >= 1_000:
+        return (
+            f"; given up: the upstream asks for a wait of {duration(asked_ms)}, longer than what "
+            f"is left of {duration(patience_ms)}"
+        )
+    return f"; given up after {duration(passed)} without a page"
 
 
 def _adapted(progress: WalkProgress, error: Exception) -> dict[str, Any]:
@@ -677,7 +740,7 @@ def _label(error: UpstreamError | FingerprintVersionError) -> str:
 
 
 def _watermark(progress: WalkProgress, page: Page) -> int:
-    """The first answer's date, if the upstream's clock is behind ours."""
-    if progress.pages or page.date_ms is None:
-        return progress.watermark
-    return min(progress.watermark, page.date_ms)
+    """The first answer's date, if the upstream's clock is behind ours, and not by so much that it
+    would turn deltas into sweeps."""
+    date_ms = None if progress.pages else believed_date(page.date_ms, now_ms())
+    return progress.watermark if date_ms is None else min(progress.watermark, date_ms)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from service.bootstrap import Services
 from service.clock import now_ms
+from service.domain.asking import MOST_IDS, can_be_asked
 from service.domain.diff import Judgement, Verdict, judge_absence
 from service.domain.fingerprint import unpack
 from service.domain.guards import Withheld, settled
 from service.domain.integrations import Integration, WalkingState
+from service.domain.observed import Reason
 from service.domain.sifting import Judged, Mark
 from workers.committer import Committer, Portion
-from workers.inquiry import MOST_IDS, Inquiry
+from workers.inquiry import Answer, Inquiry
 from workers.turn import Turn
 
 CONTROLS = 3  # live courses asked for beside those that may be gone
@@ -20,6 +23,8 @@ CANDIDATES = 20  # courses from which the controls are picked
 SEARCHED_AT_ONCE = 1_000  # courses looked at together where these are not enough
 
 DETECTED_BY = "review"
+
+_Settled = tuple[Portion, Reason | None, int]  # and why so many deletions were not confirmed
 
 
 class Reviewer:
@@ -51,9 +56,12 @@ class Reviewer:
             self._integration.id, self._state.epoch, MOST_IDS - CONTROLS
         ):
             await self._turn.check(now_ms())
-            await self._committer.commit(await settle(batch))
+            portion, reason, count = await settle(batch)
+            before = self._committer.progress.unconfirmed
+            unconfirmed = Counter(before) + Counter({reason: count} if reason else {})
+            await self._committer.commit(portion, unconfirmed=dict(unconfirmed))
 
-    async def _discard(self, batch: Mapping[str, Withheld]) -> Portion:
+    async def _discard(self, batch: Mapping[str, Withheld]) -> _Settled:
         """Takes the state that was shown for known. A course that has moved on since is shown
         again, by the next sweep at the latest."""
         live = await self._services.catalogue.live_among(
@@ -70,34 +78,64 @@ class Reviewer:
             )
             for course_id, known in live.items()
         ]
-        return Portion(judged=judged, marks=_done(batch))
+        return Portion(judged=judged, marks=_done(batch)), None, 0
 
-    async def _apply(self, batch: Mapping[str, Withheld]) -> Portion:
-        """Asks for the courses again and commits what is shown now. A deletion that cannot be
-        confirmed goes back to be reviewed."""
-        controls = await self._controls(batch)
-        answer = await self._inquiry.ask(list(batch), controls)
+    async def _apply(self, batch: Mapping[str, Withheld]) -> _Settled:
+        """Asks for as many of the courses again as one request carries, and commits what is shown
+        now. A deletion that cannot be confirmed goes back to be reviewed."""
+        question = await self._inquiry.question(list(batch), await self._controls())
+        if question is None:
+            return await self._apply_unasked(batch)
+        answer = await self._inquiry.ask(question)
+        batch = {course_id: batch[course_id] for course_id in question.course_ids}
         judged = list(answer.judged)
         marks = _done(batch)
-        # An answer cut short may still show some of them; one deleted since is shown as that.
-        proven = answer.whole and answer.controls_live and answer.shown.issuperset(controls)
+        lacking = _lacking(answer, question.controls)
         unproven = 0
         for course_id, packed in answer.missing.items():
             if batch[course_id].kind == "update":
                 continue  # whether it is gone is for a sweep to find out
-            if proven:
+            if lacking is None:
                 known = unpack(packed)
                 judged.append(Judged(judge_absence(course_id, known), known))
             else:
                 marks.append(Mark(course_id, "hold", batch[course_id]))
                 unproven += 1
         opening = {"deleted": unproven, "changed": {}}
-        return Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
+        portion = Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
+        return portion, lacking, unproven
 
-    async def _controls(self, batch: Mapping[str, Withheld]) -> list[str]:
+    async def _apply_unasked(self, batch: Mapping[str, Withheld]) -> _Settled:
+        """What is done about courses that the upstream cannot be asked for: deletions that it has
+        stated itself are committed, absences go back to be reviewed, and updates are left for the
+        next sweep to show."""
+        live = await self._services.catalogue.live_among(
+            self._integration.id, self._state.epoch, list(batch)
+        )
+        judged = [
+            Judged(
+                Judgement(
+                    course_id=course_id,
+                    verdict=Verdict.DELETED,
+                    evidence="tombstone",
+                    fingerprint=settled(known, batch[course_id]),
+                ),
+                known,
+            )
+            for course_id, known in live.items()
+            if batch[course_id].kind == "tombstone"
+        ]
+        unproven = [one for one in live if batch[one].kind == "absence"]
+        marks = [*_done(batch), *(Mark(one, "hold", batch[one]) for one in unproven)]
+        opening = {"deleted": len(unproven), "changed": {}}
+        portion = Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
+        return portion, "cannot_be_asked", len(unproven)
+
+    async def _controls(self) -> list[str]:
         integration_id, epoch = self._integration.id, self._state.epoch
         live = await self._services.catalogue.any_live(integration_id, epoch, CANDIDATES)
-        controls = await self._undecided(live)
+        # Those that any list carries come first.
+        controls = sorted(await self._undecided(live), key=can_be_asked, reverse=True)
         if not controls:
             # Where hardly any course is left, a sample shows none: then all are gone through.
             if self._rare is None:
@@ -124,6 +162,14 @@ class Reviewer:
             self._integration.id, self._state.epoch, course_ids
         )
         return [course_id for course_id in course_ids if course_id not in decided]
+
+
+def _lacking(answer: Answer, controls: Sequence[str]) -> Reason | None:
+    """Why an answer proves nothing of what it lacks; None if it does. A control that was deleted
+    since is shown as that."""
+    if answer.whole and answer.controls_live and answer.shown.issuperset(controls):
+        return None
+    return answer.lacking or "control_missing"
 
 
 def _done(batch: Mapping[str, Withheld]) -> list[Mark]:

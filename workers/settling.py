@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from service.bootstrap import Services
 from service.clock import now_ms
+from service.domain.asking import MOST_IDS
 from service.domain.diff import Judgement, Verdict, judge_absence
+from service.domain.errors import UpstreamInputError
 from service.domain.fingerprint import unpack
 from service.domain.guards import (
     Withheld,
@@ -21,15 +23,19 @@ from service.domain.guards import (
     too_many_deleted,
 )
 from service.domain.integrations import Integration
+from service.domain.observed import Reason
 from service.domain.sifting import Judged, Mark
 from service.domain.walking import WalkProgress, distinct, sorted_digests, was_seen
+from service.logs import get_logger
 from service.storage.reviews import Review
 from workers.committer import Committer, Portion
-from workers.inquiry import MOST_IDS, Answer, Inquiry
+from workers.inquiry import Answer, Inquiry
 from workers.turn import Turn
 
 FOUND_AT_ONCE = 1_000  # absences written down in one commit
 ABSENT = Withheld(kind="absence")
+
+_log = get_logger("walk")
 
 
 class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +45,16 @@ class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
     distrusted: frozenset[str]
     review: Review
     opening: Mapping[str, Any]
+
+
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of asking for some courses: what is committed and held of them, those that there
+    was no room to ask for, and the walk's unconfirmed changes by now."""
+
+    judged: Sequence[Judged] = ()
+    marks: Sequence[Mark] = ()
+    later: frozenset[str] = frozenset()
+    unconfirmed: dict[str, int]
 
 
 class Settling:
@@ -80,24 +96,33 @@ class Settling:
             forgotten = [Mark(course_id, "forget") for course_id in gone]
             if forgotten:
                 await self._committer.commit(Portion(marks=forgotten))
-        await self._committer.stash(phase="settling")
+            await self._committer.stash(phase="settling")
+            return
+        seen = sorted_digests(await catalogue.seen(integration_id, progress.walk_id))
+        unseen = [len(absent) async for absent in self._absent(seen)]
+        await self._committer.stash(
+            phase="settling", unconfirmed=_counted(progress.unconfirmed, "empty", sum(unseen))
+        )
 
     async def _look_for_absences(self, seen: array[int]) -> None:
+        async for absent in self._absent(seen):
+            await self._write_down(absent)
+
+    async def _absent(self, seen: array[int]) -> AsyncIterator[list[str]]:
+        """The live courses that were not seen, some at a time."""
         absent: list[str] = []
         async for course_id in self._services.catalogue.live(
             self._integration.id, self._committer.progress.epoch
         ):
-            # In a list of ids, one with a comma could not be asked for.
-            if not was_seen(seen, course_id) and "," not in course_id:
+            if not was_seen(seen, course_id):
                 absent.append(course_id)
             if len(absent) == FOUND_AT_ONCE:
-                await self._write_down(absent)
+                yield absent
                 absent = []
-        await self._write_down(absent)
+        if absent:
+            yield absent
 
     async def _write_down(self, absent: list[str]) -> None:
-        if not absent:
-            return
         progress = self._committer.progress
         held = await self._services.reviews.held(self._integration.id, progress.epoch, absent)
         marks = [
@@ -161,15 +186,11 @@ class Settling:
             else:
                 asked.append(course_id)
         judged += await self._buried(progress, tombstones)
-        if asked:
-            answer = await self._inquiry.ask(asked, progress.controls)
-            # An answer cut short in the order of the walk would lack the last one.
-            proven = answer.whole and answer.controls_live == len(progress.controls) > 0
-            found, more = _sort(answer, batch, ruling, proven=proven)
-            judged += found
-            marks += more
-        held = {mark.course_id for mark in marks}
-        marks += [Mark(course_id, "absolve") for course_id in batch if course_id not in held]
+        found = await self._inquire(progress, asked, batch, ruling)
+        judged += found.judged
+        marks += found.marks
+        kept = found.later | {mark.course_id for mark in marks}
+        marks += [Mark(one, "absolve") for one in batch if one not in kept]
         if ruling.review.since is not None:
             # A course that is gone has no other change left to decide on.
             marks += [
@@ -178,7 +199,40 @@ class Settling:
                 if one.judgement.verdict is Verdict.DELETED
             ]
         portion = Portion(judged=judged, marks=marks, opening=ruling.opening)
-        await self._committer.commit(portion)
+        await self._committer.commit(portion, unconfirmed=found.unconfirmed)
+
+    async def _inquire(
+        self,
+        progress: WalkProgress,
+        asked: Sequence[str],
+        batch: Mapping[str, Withheld],
+        ruling: _Ruling,
+    ) -> _Found:
+        """Asks the upstream for as many of the courses as one request carries. A sweep goes on
+        without an answer where the upstream refuses the question as such: the next sweep finds
+        all of it again."""
+        before = self._committer.progress.unconfirmed
+        if not asked:
+            return _Found(unconfirmed=before)
+        question = await self._inquiry.question(asked, progress.controls)
+        if question is None:
+            return _Found(unconfirmed=_counted(before, "cannot_be_asked", len(asked)))
+        later = frozenset(asked) - frozenset(question.course_ids)
+        try:
+            answer = await self._inquiry.ask(question)
+        except UpstreamInputError as error:
+            if progress.kind == "delta":
+                raise
+            _log.warning(
+                "request by ids refused", integration=self._integration.id, reason=str(error)
+            )
+            count = len(question.course_ids)
+            return _Found(later=later, unconfirmed=_counted(before, "refused", count))
+        judged, marks = _sort(answer, batch, ruling)
+        if answer.lacking is not None:
+            lost = sum(one not in answer.shown for one in question.course_ids)
+            before = _counted(before, answer.lacking, lost)
+        return _Found(judged=judged, marks=marks, later=later, unconfirmed=before)
 
     async def _buried(
         self, progress: WalkProgress, tombstones: Mapping[str, Withheld]
@@ -201,8 +255,13 @@ class Settling:
         ]
 
 
+def _counted(unconfirmed: Mapping[str, int], reason: Reason, count: int) -> dict[str, int]:
+    """The changes that a walk could not confirm, with so many more."""
+    return dict(Counter(unconfirmed) + Counter({reason: count}))
+
+
 def _sort(
-    answer: Answer, batch: Mapping[str, Withheld], ruling: _Ruling, *, proven: bool
+    answer: Answer, batch: Mapping[str, Withheld], ruling: _Ruling
 ) -> tuple[list[Judged], list[Mark]]:
     """What of an answer is committed, and what is held after all."""
     judged: list[Judged] = []
@@ -220,7 +279,7 @@ def _sort(
             marks.append(Mark(judgement.course_id, "hold", Withheld(kind="tombstone", raw=raw)))
         else:
             judged.append(one)
-    if proven:
+    if answer.lacking is None:
         for course_id, packed in answer.missing.items():
             if batch[course_id].kind == "absence":
                 known = unpack(packed)

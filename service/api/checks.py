@@ -7,6 +7,7 @@ from http import HTTPStatus
 from service.api.schemas import CheckResult
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.errors import UpstreamError
+from service.domain.integrations import UNCONFIRMED_CODE
 
 _BASE_URL = (
     "check that base_url ends in /v1 (not in /lms/courses), and that nothing else answers in the "
@@ -43,6 +44,11 @@ _BY_CODE = {
     "INTEGRATION.SETUP_SYNC_PENDING": _SET_UP,
     "INTEGRATION.QA_FAILED": _SET_UP,
     "INTEGRATION.MODEL_NOT_AVAILABLE": "enable courses for this integration at the upstream",
+    UNCONFIRMED_CODE: (
+        "nothing of this integration is stopped; tell the upstream's operators that requests with "
+        "ids= do not show courses that exist. Such courses stay live here until a full poll can "
+        "confirm that they are gone, or the upstream sends a tombstone"
+    ),
     "UpstreamTargetRefused": (
         "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another base_url"
     ),

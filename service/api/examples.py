@@ -174,6 +174,7 @@ _ITEMS: Final[dict[str, Json]] = {
         "last_walk": _WALK_VIEW,
         "next_walk_at": "2026-11-23T09:31:00.000Z",
         "error": None,
+        "notices": [],
     },
     "WalkView": _WALK_VIEW,
     "CourseView": {

@@ -177,7 +177,7 @@ REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 INLINE = ("base_url", "api_key")  # a credential's values
 READ_ONLY = (
     *("id", "created_at", "updated_at", "state", "epoch", "held", "course_count"),
-    *("quarantined", "clock_skew_seconds", "last_walk", "next_walk_at", "error"),
+    *("quarantined", "clock_skew_seconds", "last_walk", "next_walk_at", "error", "notices"),
 )
 WALK_FIELDS: Table = {
     "kind": Field(

@@ -71,6 +71,19 @@ class IntegrationProblem(msgspec.Struct, frozen=True, kw_only=True):
     log_url: Annotated[str | None, _means("the upstream's own page about the request")]
 
 
+class IntegrationNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that polls of an integration come through, and that a person should know."""
+
+    code: Annotated[
+        str,
+        _means(
+            "unconfirmed_changes, clock_skew, cached_answers, flapping_path or records_without_id"
+        ),
+    ]
+    message: Annotated[str, _means("what was noticed and what to do about it, in words")]
+    since: Annotated[Timestamp, _means("since when it has been so")]
+
+
 class IntegrationView(msgspec.Struct, frozen=True, kw_only=True):
     """An integration, as registered and as it goes."""
 
@@ -115,6 +128,9 @@ class IntegrationView(msgspec.Struct, frozen=True, kw_only=True):
     ]
     error: Annotated[
         IntegrationProblem | None, _means("what walks fail with; null: the last one did not")
+    ]
+    notices: Annotated[
+        list[IntegrationNotice], _means("what polls come through, and a person should know")
     ]
 
 

@@ -19,6 +19,7 @@ from service.domain.integrations import (
     WalkingState,
     WalkRecord,
 )
+from service.domain.notices import Notice, notices
 from service.domain.replays import Replay, ReplayProgress
 from service.domain.signing import Signature, SigningSecret, read_secret, signature_of
 from service.domain.subscriptions import Subscription
@@ -78,6 +79,13 @@ def integration(
         last_walk=None if last_walk is None else walk(last_walk),
         next_walk_at=moment(next_walk_at),
         error=None if state.problem is None else _problem(state.problem),
+        notices=[_notice(found) for found in notices(one, state)],
+    )
+
+
+def _notice(notice: Notice) -> schemas.IntegrationNotice:
+    return schemas.IntegrationNotice(
+        code=notice.code, message=notice.message, since=rfc3339(notice.since)
     )
 
 

@@ -28,6 +28,7 @@ from service.domain.errors import (
     UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
+from service.domain.integrations import believed_date
 from service.domain.redaction import Redactor
 from service.domain.retry import OutcomeClass
 from service.domain.salvage import UNREADABLE, items, members, text_of
@@ -72,6 +73,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     updated_after: str | None = None
     include_deleted: bool = False
     ids: tuple[str, ...] = ()
+    remote_ids: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, str]:
         """The query as the upstream wants it: booleans as words, lists joined by commas."""
@@ -84,6 +86,8 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
             parameters["include_deleted"] = "true"
         if self.ids:
             parameters["ids"] = ",".join(self.ids)
+        if self.remote_ids:
+            parameters["remote_ids"] = ",".join(self.remote_ids)
         return parameters
 
 
@@ -99,7 +103,8 @@ class RateLimit(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """One page. The records are undecoded; `next` is None on the last page.
 
-    `date_ms` is the upstream's own clock (epoch ms), `size` the page's bytes, decompressed.
+    `date_ms` is the upstream's own clock (epoch ms) when it made the answer, `age_ms` how long a
+    cache has kept it since; `size` the page's bytes, decompressed.
     """
 
     results: list[msgspec.Raw]
@@ -107,6 +112,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     date_ms: int | None
     rate: RateLimit
     size: int
+    age_ms: int = 0
 
 
 class _PageData(msgspec.Struct, frozen=True, gc=False):
@@ -221,6 +227,7 @@ class UpstreamClient:
             "X-Integration-Id": upstream_id,
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
+            "Cache-Control": "no-cache",
         }
         if not all(value.isprintable() for value in headers.values()):
             raise ValueError("control characters in a header")
@@ -261,6 +268,7 @@ class UpstreamClient:
             date_ms=None if date is None else int(date * 1000),
             rate=_rate(response),
             size=len(body),
+            age_ms=_age_ms(response),
         )
 
     def _no_page(
@@ -289,7 +297,7 @@ class UpstreamClient:
         detail = _decode_error(body)
         status = response.status_code
         kind = _BY_CODE.get(detail.code or "") or _kind_by_status(status)
-        now = http_date(response.headers.get("date")) or self._clock()
+        now = self._now(response)
         wait = retry_after(response.headers.get("retry-after"), now)
         if wait is None and kind is UpstreamRateLimitedError:
             wait = _rate(response).reset_seconds
@@ -315,6 +323,17 @@ class UpstreamClient:
             log_url=kept(detail.log_url or "", LOG_URL_LENGTH) or None,
             elsewhere=detail == _ErrorDetail(),
         )
+
+    def _now(self, response: httpx.Response) -> float:
+        """The time at which an answer was sent, by the upstream's clock if that is one: a date in
+        the answer is meant by it."""
+        ours = self._clock()
+        date = http_date(response.headers.get("date"))
+        if date is None:
+            return ours
+        sent = date + _age_ms(response) / 1000
+        known = believed_date(int(sent * 1000), int(ours * 1000))
+        return ours if known is None else known / 1000
 
 
 def _kind_by_status(status: int) -> type[UpstreamError]:
@@ -365,6 +384,11 @@ def _redirection(response: httpx.Response, redactor: Redactor) -> str:
     if not target:
         return "it redirects, and does not say where"
     return f"it redirects to {redactor.text(printable(target, LOCATION_LENGTH))}"
+
+
+def _age_ms(response: httpx.Response) -> int:
+    """How long a cache has kept an answer, 0 where it comes from none."""
+    return int((seconds(response.headers.get("age")) or 0) * 1000)
 
 
 def _rate(response: httpx.Response) -> RateLimit:

@@ -130,7 +130,7 @@ def why_not(integration: Integration, state: WalkingState) -> str | None:
     """Why the upstream is not asked for an integration's courses at all; None: it is."""
     if integration.paused:
         return "it is paused"
-    if state.problem is not None and state.problem.attention:
+    if state.problem is not None and state.problem.stops_polls:
         return f"it needs attention: {state.problem.message}"
     return None
 

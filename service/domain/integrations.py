@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from service.domain.fingerprint import REMOTE_DATA_PATHS
 from service.domain.guards import Guards
+from service.domain.observed import Observed
 
 DELTA_INTERVAL_SECONDS = 60
 SWEEP_INTERVAL_SECONDS = 21_600
@@ -19,9 +20,15 @@ PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
 MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
 MAX_BACKOFF_SECONDS = 900
 SWEEP_RETRY_SECONDS = 3_600  # from a sweep that was given up to the next, while deltas go on
+_LEAST_WAIT_MS = 1_000  # less patience than that is none
 SWEEP_JITTER = 0.05  # of the interval by which a sweep may come later than its slot
 UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person is told
 SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
+# Beyond this difference a `Date` of the upstream is not used. A clock set to local time is up to 14
+# hours off, one that stopped yesterday a day. The bound keeps deltas far from DELTA_HORIZON_MS.
+MAX_SKEW_MS = 25 * 3_600_000
+CACHE_REPORTED_MS = 60_000  # age of an answer of the upstream, as a cache tells it
+UNCONFIRMED_CODE = "UnconfirmedChanges"
 
 WalkKind = Literal["delta", "sweep"]
 Decision = Literal["apply", "discard"]
@@ -91,6 +98,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     log_url: str | None = None
     elsewhere: bool = False
 
+    @property
+    def stops_polls(self) -> bool:
+        """Whether nothing can be polled until a person acts."""
+        return self.attention and self.code != UNCONFIRMED_CODE
+
 
 class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     """What walking an integration has led to so far. Times are epoch ms, None where never.
@@ -99,7 +111,8 @@ class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     counts the changes that wait for a decision or for it to be carried out, and `decision` is
     the one to be carried out; `clock_skew_ms` is how far the upstream's clock is ahead of ours;
     `sweep_retry_at` is when the next sweep may be tried, as long as the last one was given up;
-    `requested` is the walk asked for over the API and not yet begun.
+    `requested` is the walk asked for over the API and not yet begun; `observed` is what its polls
+    noticed besides.
     """
 
     epoch: str
@@ -118,6 +131,7 @@ class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     clock_skew_ms: int | None = None
     requested: WalkKind | None = None
     requested_id: str | None = None
+    observed: Observed = Observed()
 
 
 class IntegrationState(StrEnum):
@@ -183,6 +197,26 @@ def backoff_ms(failures: int, unit_random: float) -> int:
     """Full-jitter backoff after `failures` (≥ 1) failed walks in a row, in ms."""
     ceiling: int = min(MAX_BACKOFF_SECONDS, 5 * 2 ** min(failures - 1, 10))
     return 1000 + int(unit_random * ceiling * 1000)
+
+
+def next_try_ms(wait_ms: int, asked_ms: int, left_ms: int) -> int | None:
+    """How long a failing poll waits until its next try: its backoff, and no less than the upstream
+    asked for; None where the poll is to be given up.
+
+    `left_ms` is what is left of its patience. A backoff ends with it, so that the last try is made
+    just then. A wait that was asked for is not cut short: where it is longer than what is left,
+    the poll is given up at once.
+    """
+    if left_ms < _LEAST_WAIT_MS or asked_ms > left_ms:
+        return None
+    return min(max(wait_ms, asked_ms), left_ms)
+
+
+def believed_date(date_ms: int | None, now_ms: int) -> int | None:
+    """The upstream's time, unless it is so far from ours that it is no clock's."""
+    if date_ms is None or abs(date_ms - now_ms) > MAX_SKEW_MS:
+        return None
+    return date_ms
 
 
 class WalkRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from xxhash import xxh3_64_digest
 
+from service.domain.asking import can_be_asked
 from service.domain.course import Head
 from service.domain.deletion import Deletion, deletion
 from service.domain.diff import Verdict, judge
@@ -25,6 +26,7 @@ PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
 MIN_UNREADABLE_PAGE_SIZE = 1  # where a page arrives and cannot be read
 SWEEP_PATIENCE_MS = 10 * 60_000  # of a sweep without a page, while deltas wait for it
+LONGEST_ID_BYTES = 2_000  # of a course's id: a longer one fits into no URL, percent-encoded
 RESUMABLE_MS = 30 * 60_000  # a broken-off walk is resumed if its last page is no older
 
 
@@ -50,7 +52,9 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     records of courses that do not count as live; `changed` counts courses by changed path,
     and `waiting` says whether any change waits for the end; `place` is the ms at which it is
     its turn to spend from the credential's budget; `skew_ms` how far the upstream's clock is
-    ahead of ours; `error` what the last attempt at going on failed with.
+    ahead of ours; `error` what the last attempt at going on failed with; `cached_ms` the age of
+    the first answer, if a cache gave it; `nameless` counts records without an id, `unconfirmed`
+    changes that were not confirmed, by reason; `samples` are of the courses that changed, by path.
     """
 
     walk_id: str
@@ -78,6 +82,10 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     place: int = 0
     skew_ms: int | None = None
     error: str | None = None
+    cached_ms: int = 0
+    nameless: int = 0
+    unconfirmed: dict[str, int] = {}
+    samples: dict[str, tuple[int, ...]] = {}
 
     def record(
         self,
@@ -179,19 +187,26 @@ def sight(records: Iterable[msgspec.Raw], now_ms: int) -> tuple[list[Sighting], 
 
 
 def _sighting(record: msgspec.Raw, now_ms: int) -> Sighting:
-    """One record; its id is empty if it has none."""
+    """One record; its id is empty if it has none that is usable."""
     digest = raw_digest(record)
     try:
         head = _decode_head(record)
     except UNREADABLE:
         # It cannot be judged, but it was seen: its course is not absent.
         try:
-            return Sighting(_decode_named(record).id, False, digest, record)
+            return Sighting(_usable(_decode_named(record).id), False, digest, record)
         except UNREADABLE:
             named = members(bytes(record)) or {}
-            return Sighting(text_of(named.get("id")) or "", False, digest, record, broken=True)
+            course_id = _usable(text_of(named.get("id")) or "")
+            return Sighting(course_id, False, digest, record, broken=True)
     live = deletion(head.remote_deleted_at, now_ms) in (Deletion.NONE, Deletion.DUE)
-    return Sighting(head.id, live, digest, record)
+    return Sighting(_usable(head.id), live, digest, record)
+
+
+def _usable(course_id: str) -> str:
+    if len(course_id) * 4 > LONGEST_ID_BYTES and len(course_id.encode()) > LONGEST_ID_BYTES:
+        return ""
+    return course_id
 
 
 def unread(sightings: Iterable[Sighting]) -> str:
@@ -225,10 +240,11 @@ def judge_page(
 
 
 def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str, ...]:
-    """The first and the last live course of a walk, after a page with these."""
-    first = controls[:1] or tuple(live[:1])
-    last = tuple(live[-1:]) or controls[-1:]
-    return first if first == last else first + last
+    """The first and the last live course of a walk that the upstream can be asked for, after a page
+    with these. Where it cannot be asked for any, they still say that the walk showed live ones."""
+    shown = [*controls, *live]
+    usable = [one for one in shown if can_be_asked(one)] or shown
+    return tuple(dict.fromkeys((*usable[:1], *usable[-1:])))
 
 
 def shown_live(

@@ -23,6 +23,7 @@ from service.domain.integrations import (
     WalkKind,
     WalkRecord,
 )
+from service.domain.observed import Observed
 from service.domain.walking import WalkProgress
 from service.settings import MAX_INTEGRATIONS
 from service.storage import keys
@@ -42,6 +43,7 @@ _EDITS_TRIED = 20  # times an edit starts again because another came first
 _decode = msgspec.json.Decoder(Integration).decode
 _decode_credential = msgspec.json.Decoder(Credential).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
+_decode_observed = msgspec.json.Decoder(Observed).decode
 _decode_walk = msgspec.json.Decoder(WalkRecord).decode
 _decode_progress = msgspec.json.Decoder(WalkProgress).decode
 _encode = msgspec.json.encode
@@ -396,7 +398,7 @@ def _first_begun(walks: Sequence[bytes | None]) -> WalkRecord | None:
 
 
 def _read(fields: dict[bytes, bytes]) -> Stored:
-    problem = fields.get(b"problem")
+    problem, observed = fields.get(b"problem"), fields.get(b"observed")
     walking = WalkingState(
         epoch=fields[b"epoch"].decode(),
         previous_epoch=_text(fields, b"previous_epoch"),
@@ -414,6 +416,7 @@ def _read(fields: dict[bytes, bytes]) -> Stored:
         clock_skew_ms=_number(fields, b"clock_skew_ms"),
         requested=cast("WalkKind | None", _text(fields, b"requested")),
         requested_id=_text(fields, b"requested_id"),
+        observed=_decode_observed(observed) if observed else Observed(),
     )
     return _decode(fields[b"record"]), walking
 

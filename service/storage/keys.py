@@ -21,9 +21,9 @@ def integration(integration_id: str) -> str:
     """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
     `last_delta_at`, `last_sweep_at`, `sweep_retry_at`, `course_count`, `quarantined`, `held`,
     `decision`, `failures`, `problem` (JSON), `attention` (the problem needs a person), `paused`,
-    `state` (the one it is counted under in the totals), `clock_skew_ms`, `requested`,
-    `requested_id`, `walk` (JSON: the walk under way, to be resumed), `again` (the walk under way
-    was joined)."""
+    `state` (the one it is counted under in the totals), `clock_skew_ms`, `observed`
+    (JSON: what polls noticed), `requested`, `requested_id`, `walk` (JSON: the walk under way, to
+    be resumed), `again` (the walk under way was joined)."""
     return f"cw:integration:{integration_id}"
 
 

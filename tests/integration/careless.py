@@ -42,11 +42,16 @@ LIMITLESS = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
 def _believe_absences(patch: Patch) -> None:
     """What a sweep did not show is gone; nobody is asked."""
 
-    async def ask(self, course_ids, _controls):
+    async def ask(self, question):
+        course_ids, controls = question.course_ids, question.controls
         stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
-        missing = dict(zip(course_ids, stored, strict=True))
         return Answer(
-            judged=[], shown=frozenset(), missing=missing, whole=True, controls_live=len(_controls)
+            judged=[],
+            shown=frozenset(),
+            missing=dict(zip(course_ids, stored, strict=True)),
+            whole=True,
+            controls_live=len(controls),
+            lacking=None if controls else "no_control",
         )
 
     patch.setattr(Inquiry, "ask", ask)
@@ -63,8 +68,9 @@ def _look_without_controls(patch: Patch) -> None:
 
     sort = settling._sort
 
-    def believe(answer, batch, ruling, *, proven):
-        return sort(answer, batch, ruling, proven=answer.whole)
+    def believe(answer, batch, ruling):
+        lacking = None if answer.whole else answer.lacking
+        return sort(msgspec.structs.replace(answer, lacking=lacking), batch, ruling)
 
     patch.setattr(Settling, "find_absences", find_absences)
     patch.setattr(settling, "_sort", believe)

@@ -260,9 +260,13 @@ async def test_records_without_an_id_are_counted_and_hide_no_absence(
     monkeypatch.setattr(upstream, "fetch_page", with_nameless)
     monkeypatch.setattr("workers.poller.PAGE_SIZE", 300)
 
-    walk = await watched.walk("sweep")
+    walk = await watched.integration.walk("sweep")
 
     assert walk.verdicts["quarantined"] == 6
+    assert walk.error == "6 records without an id were skipped"
+    (notice,) = (await watched.integration.shown()).notices
+    assert notice.code == "records_without_id"
+    assert "6 records" in notice.message
     deleted = [one for one in await watched.integration.events() if one.type == "course.deleted"]
     assert [one.course_id for one in deleted] == [gone]
     assert await watched.listed() == {}

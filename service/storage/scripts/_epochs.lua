@@ -21,7 +21,7 @@ local function begin_epoch(integration, totals, epoch, kept)
   local before = redis.call('HGET', integration, 'epoch')
   redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_sweep_at',
     'sweep_retry_at', 'course_count', 'quarantined', 'held', 'decision', 'failures', 'problem',
-    'attention', 'walk', 'again', 'clock_skew_ms')
+    'attention', 'walk', 'again', 'clock_skew_ms', 'observed')
   redis.call('HSET', integration, 'epoch', epoch, 'previous_epoch', before)
 end
 

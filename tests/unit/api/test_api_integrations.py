@@ -72,6 +72,7 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
         "quarantined": 0,
         "last_walk": None,
         "error": None,
+        "notices": [],
     }
     assert "key-1" not in answer.text
 

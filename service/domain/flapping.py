@@ -1,0 +1,103 @@
+"""Finds paths in which the same courses change again and again, as a signed URL does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+SAMPLE: Final = 16  # courses of one path that are remembered, those with the smallest digests
+_DIGEST_BITS: Final = 40
+ENOUGH: Final = 20  # courses that change in a path ...
+ENOUGH_OF_FEW: Final = 5  # ... or so many, where they are half of the live courses
+SAME_SHARE: Final = 0.5  # of the courses, above which two polls changed the same ones
+TIMES: Final = 3  # changes of the same courses from which the path is reported
+QUIET_SWEEPS: Final = 3  # full polls without another change after which a path is forgotten
+
+
+class Flapping(msgspec.Struct, frozen=True, kw_only=True):
+    """A path that changed in many courses.
+
+    `times` counts polls in a row, of those that changed it, in which it did so in mostly the same
+    courses, since epoch ms `since`; `courses` is how many the last of them changed, `sample` their
+    smallest digests, and `quiet` counts the full polls since.
+    """
+
+    path: str
+    times: int
+    since: int
+    courses: int
+    sample: tuple[int, ...]
+    quiet: int = 0
+
+    @property
+    def reported(self) -> bool:
+        """Whether a person is told."""
+        return self.times >= TIMES
+
+
+Samples = Mapping[str, tuple[int, ...]]
+
+
+def sampled(
+    samples: Samples, changes: Iterable[tuple[str, Iterable[str]]]
+) -> dict[str, tuple[int, ...]]:
+    """The samples of a poll's changed courses by path, after these `changes`: the ids of courses
+    and the paths that changed in them.
+
+    A sample holds the smallest digests, so two samples compare like the sets they were taken from.
+    """
+    found: dict[str, set[int]] = {}
+    for course_id, paths in changes:
+        digest = xxh3_64_intdigest(course_id.encode()) >> (64 - _DIGEST_BITS)
+        for path in paths:
+            found.setdefault(path, set()).add(digest)
+    merged = {
+        path: _smallest(digests.union(samples.get(path, ()))) for path, digests in found.items()
+    }
+    return {**samples, **merged}
+
+
+def observe(
+    known: Sequence[Flapping],
+    changed: Mapping[str, int],
+    samples: Samples,
+    *,
+    live: int,
+    full: bool,
+    now_ms: int,
+) -> tuple[Flapping, ...]:
+    """What is remembered after a complete poll that changed so many courses by path, of `live`
+    ones. `full` says whether it saw all courses."""
+    least = min(ENOUGH, max(ENOUGH_OF_FEW, (live + 1) // 2))
+    before = {one.path: one for one in known}
+    after: list[Flapping] = []
+    for path in sorted({*before, *changed}):
+        courses, sample, last = changed.get(path, 0), samples.get(path, ()), before.get(path)
+        if courses >= least and sample:
+            again = last is not None and same_share(last.sample, sample) > SAME_SHARE
+            after.append(
+                Flapping(
+                    path=path,
+                    times=last.times + 1 if last is not None and again else 1,
+                    since=last.since if last is not None and again else now_ms,
+                    courses=courses,
+                    sample=sample,
+                )
+            )
+        elif last is not None and last.quiet + full < QUIET_SWEEPS:
+            after.append(msgspec.structs.replace(last, quiet=last.quiet + full))
+    return tuple(after)
+
+
+def same_share(one: Sequence[int], other: Sequence[int]) -> float:
+    """The estimated share of two sets' courses that are in both, from their samples."""
+    union = _smallest({*one, *other})
+    both = {*one} & {*other}
+    return sum(digest in both for digest in union) / len(union) if union else 0.0
+
+
+def _smallest(digests: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(digests)[:SAMPLE])
