@@ -1,4 +1,4 @@
-"""Stands before the router: refuses URLs and headers without end, and tells of methods."""
+"""Stands before the router: refuses URLs and headers without end, and knows HEAD and OPTIONS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from service.api.problems import HEADERS_TOO_LARGE, URI_TOO_LONG, ProblemType, a
 
 MAX_URL_BYTES = 8_192  # path and query
 MAX_HEADER_BYTES = 16_384  # names and values together
+_HEAD: Final = "HEAD"
 _OPTIONS: Final = "OPTIONS"
 _NO_METHOD: Final = "NONE"  # for which no route is there, so that the router lists its methods
+_EVERYTHING: Final = "*"  # the target of an OPTIONS request about the server itself
+_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+_ONLY_HEAD: Final = "only_head"
+
+
+def only_head(scope: Scope) -> bool:
+    """Whether nobody waits for a body. The method of such a request reads GET."""
+    return _ONLY_HEAD in scope["state"]
 
 
 class Gate:
@@ -25,16 +34,41 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on unless it is too large."""
         http = cast("HTTPScope", scope)
+        if http["method"] == _HEAD:
+            await self._head(http, receive, send)
+            return
         problem = oversized(http)
         if problem is not None:
             request: Request[Any, Any, Any] = Request(scope, receive, send)
             response = answer(problem, problem.meaning, headers={"connection": "close"})
             await response.to_asgi_response(None, request)(scope, receive, send)
         elif http["method"] == _OPTIONS:
+            if http["path"] == _EVERYTHING:
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": 204,
+                        "headers": [(b"allow", _METHODS)],
+                    }
+                )
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             asked = cast("Scope", {**scope, "method": _NO_METHOD})
             await self._app(asked, receive, _Options(send))
         else:
             await self._app(scope, receive, send)
+
+    async def _head(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Answers as GET would, without the body."""
+        asked = cast("Scope", {**scope, "method": "GET"})
+        asked.setdefault("state", {})[_ONLY_HEAD] = True
+        head = _Head(receive, send)
+        try:
+            await self(asked, head.receive, head.send)
+        finally:  # what the router found out
+            cast("dict[str, Any]", scope).update(
+                {name: asked[name] for name in ("path", "path_template") if name in asked}
+            )
 
 
 def oversized(scope: HTTPScope) -> ProblemType | None:
@@ -44,6 +78,27 @@ def oversized(scope: HTTPScope) -> ProblemType | None:
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         return HEADERS_TOO_LARGE
     return None
+
+
+class _Head:
+    """Sends the head of an answer and leaves out its body. Whoever goes on making one, such as a
+    stream, is told that nobody listens."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._answered = False
+
+    async def send(self, message: Message) -> None:
+        """Sends the head, and that this is all."""
+        if message["type"] == "http.response.start":
+            self._answered = True
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def receive(self) -> Any:
+        """What comes of the request, until it is answered."""
+        return {"type": "http.disconnect"} if self._answered else await self._receive()
 
 
 class _Options:
