@@ -6,8 +6,17 @@ from typing import Any, Final, cast
 
 from litestar import Request
 from litestar.datastructures import MutableScopeHeaders
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import (
+    ASGIApp,
+    HTTPResponseStartEvent,
+    HTTPScope,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
+from service.api.layers import READING
 from service.api.problems import HEADERS_TOO_LARGE, URI_TOO_LONG, ProblemType, answer
 
 MAX_URL_BYTES = 8_192  # path and query
@@ -18,6 +27,7 @@ _NO_METHOD: Final = "NONE"  # for which no route is there, so that the router li
 _EVERYTHING: Final = "*"  # the target of an OPTIONS request about the server itself
 _METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _ONLY_HEAD: Final = "only_head"
+_CONTINUE: Final = (b"expect", b"100-continue")
 
 
 def only_head(scope: Scope) -> bool:
@@ -43,20 +53,26 @@ class Gate:
             response = answer(problem, problem.meaning, headers={"connection": "close"})
             await response.to_asgi_response(None, request)(scope, receive, send)
         elif http["method"] == _OPTIONS:
-            if http["path"] == _EVERYTHING:
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": 204,
-                        "headers": [(b"allow", _METHODS)],
-                    }
-                )
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return
-            asked = cast("Scope", {**scope, "method": _NO_METHOD})
-            await self._app(asked, receive, _Options(send))
+            await self._options(http, receive, send)
+        elif http["method"] not in READING and _CONTINUE in http["headers"]:
+            waiting = _Waiting(receive, send)
+            await self._app(scope, waiting.receive, waiting.send)
         else:
             await self._app(scope, receive, send)
+
+    async def _options(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Lists the methods of a path, or of the server."""
+        if scope["path"] != _EVERYTHING:
+            asked = cast("Scope", {**scope, "method": _NO_METHOD})
+            await self._app(asked, receive, _Options(send))
+            return
+        start: HTTPResponseStartEvent = {
+            "type": "http.response.start",
+            "status": 204,
+            "headers": [(b"allow", _METHODS)],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _head(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answers as GET would, without the body."""
@@ -99,6 +115,27 @@ class _Head:
     async def receive(self) -> Any:
         """What comes of the request, until it is answered."""
         return {"type": "http.disconnect"} if self._answered else await self._receive()
+
+
+class _Waiting:
+    """Ends the connection of a client that waited to be told to send its body, and was not. Whether
+    the body still comes is not known, so what comes next could be taken for it."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._told = False
+
+    async def receive(self) -> Any:
+        """Has the server tell the client to go on."""
+        self._told = True
+        return await self._receive()
+
+    async def send(self, message: Message) -> None:
+        """Sends the answer."""
+        if message["type"] == "http.response.start" and not self._told:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await self._send(message)
 
 
 class _Options:
