@@ -8,10 +8,18 @@ from functools import cached_property, partial
 from typing import cast
 
 from litestar import Litestar, Router
-from litestar.datastructures import ResponseHeader, State
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.enums import ScopeType
-from litestar.types import LifeSpanReceive, LifeSpanScope, LifeSpanSend, Receive, Scope, Send
+from litestar.types import (
+    ASGIApp,
+    LifeSpanReceive,
+    LifeSpanScope,
+    LifeSpanSend,
+    Receive,
+    Scope,
+    Send,
+)
 
 from service import bootstrap
 from service.api import openapi
@@ -20,6 +28,7 @@ from service.api.api_keys import ApiKeyController
 from service.api.audit import AuditController
 from service.api.audit_trail import AuditTrail
 from service.api.auth import PROTECTED, provide_actor
+from service.api.cors import Cors
 from service.api.credentials import CredentialController
 from service.api.deliveries import DeliveryController
 from service.api.events import EventController
@@ -29,9 +38,11 @@ from service.api.health import healthz, readyz, root
 from service.api.idempotency import Idempotency
 from service.api.integrations import IntegrationController
 from service.api.metrics import metrics
+from service.api.prefix import Prefix
 from service.api.problems import EXCEPTION_HANDLERS
+from service.api.proxies import Proxies
 from service.api.replays import ReplayController, redeliver
-from service.api.requests import MAX_BODY_BYTES, NO_STORE, provide_document, provide_services
+from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
 from service.api.reviews import ReviewController
 from service.api.status import ControlController, StatusController
 from service.api.stream import stream_events
@@ -60,9 +71,18 @@ class Application(Litestar):
             await super().__call__(scope, receive, send)
 
     @cached_property
-    def entrance(self) -> AccessLog:
+    def entrance(self) -> ASGIApp:
         """What stands before the router."""
-        return AccessLog(Gate(super().__call__), self.state.traffic.count)
+        settings: Settings = self.state.settings
+        app: ASGIApp = Gate(cast("ASGIApp", super().__call__))
+        if settings.root_path:
+            app = Prefix(app, settings.root_path)
+        if settings.cors_origins:
+            app = Cors(app, settings.cors_origins)
+        app = AccessLog(app, self.state.traffic.count)
+        if settings.trusted_proxies:
+            app = Proxies(app, settings.trusted_proxies)
+        return app
 
 
 def create_app(settings: Settings, *, open_services: OpenServices | None = None) -> Litestar:
@@ -84,9 +104,6 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         path="/v1",
         middleware=(*PROTECTED, Idempotency(), AuditTrail()),
         security=openapi.SECURITY,
-        response_headers=[
-            ResponseHeader(name=name, value=value) for name, value in NO_STORE.items()
-        ],
         route_handlers=[
             CredentialController,
             IntegrationController,
@@ -115,7 +132,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         logging_config=None,
         openapi_config=openapi.config(settings),
         request_max_body_size=MAX_BODY_BYTES,
-        state=State({"settings": settings, "traffic": Traffic()}),
+        state=State({"settings": settings, "traffic": Traffic(), "stopping": False}),
     )
     openapi.complete(app)
     return app

@@ -53,7 +53,7 @@ def api() -> None:
     asyncio.run(check_server(settings.require_redis_url()))
     app = create_app(settings)
     logs.get_logger("api").info("api starting", host=settings.host, port=settings.port)
-    serve(app, settings.host, settings.port)
+    serve(app, settings)
 
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}

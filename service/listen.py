@@ -28,6 +28,7 @@ from service.domain.signing import (
     PUBLIC_PREFIX,
     Signature,
     make_secret,
+    pasted,
     read_public_key,
     read_secret,
 )
@@ -125,15 +126,15 @@ Verifier = Callable[[Mapping[str, str], bytes], str | None]
 
 
 def _verifier(secret: str) -> Verifier:
-    if secret.startswith(PUBLIC_PREFIX):
+    given = pasted(secret).text
+    if given.startswith(PUBLIC_PREFIX):
         key = read_public_key(secret)
         return lambda headers, body: fault(key, headers, body, time.time())
-    if not secret.startswith(HMAC_PREFIX):
+    if HMAC_PREFIX not in given:
         raise ValueError(
             f"give a {HMAC_PREFIX!r} secret, or the {PUBLIC_PREFIX!r} key of an ed25519 one"
         )
-    read_secret(secret)
-    webhook = Webhook(secret)
+    webhook = Webhook(read_secret(secret).secret)
 
     def verify(headers: Mapping[str, str], body: bytes) -> str | None:
         try:

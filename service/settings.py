@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import msgspec
 
 from service.domain.errors import SettingsError
+from service.domain.fronting import read_origin, read_prefix, read_proxy
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 
 PREFIX = "COURSEWIRE_"
@@ -201,6 +202,16 @@ def _target(text: str) -> str:
     return text
 
 
+def _list_of(read: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
+    """The parser of a list whose parts `read` takes; each part stands in it once."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        parts = (part.strip() for part in text.split(","))
+        return tuple(dict.fromkeys(read(part) for part in parts if part))
+
+    return parse
+
+
 def _boolean(text: str) -> bool:
     match text.lower():
         case "true" | "1" | "yes" | "on":
@@ -252,6 +263,45 @@ SETTINGS: tuple[Setting, ...] = (
         default="8000",
         meaning="the port the API listens on; 0 picks a free one",
         parse=_whole_number(0, 65535, ""),
+    ),
+    Setting(
+        name="ROOT_PATH",
+        kind="path",
+        default="",
+        meaning="the path prefix under which a proxy serves the API, such as `/coursewire`; it may "
+        "strip the prefix or leave it",
+        parse=read_prefix,
+    ),
+    Setting(
+        name="TRUSTED_PROXIES",
+        kind="list, comma-separated",
+        default="",
+        meaning="addresses and CIDRs of the proxies whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` say who asks",
+        parse=_list_of(read_proxy),
+    ),
+    Setting(
+        name="CORS_ORIGINS",
+        kind="list, comma-separated",
+        default="",
+        meaning="origins whose web pages may call the API, such as `https://app.example.com`",
+        parse=_list_of(read_origin),
+    ),
+    Setting(
+        name="KEEP_ALIVE_SECONDS",
+        kind="seconds",
+        default="75",
+        meaning="how long the API keeps an idle connection open; the proxy in front must give up "
+        "earlier",
+        parse=_whole_number(1, 3_600, "seconds"),
+    ),
+    Setting(
+        name="SHUTDOWN_DELAY_SECONDS",
+        kind="seconds",
+        default="0",
+        meaning="how long the API goes on serving after SIGTERM while `/readyz` answers 503, so "
+        "that load balancers turn away first; `coursewire up` does not wait",
+        parse=_whole_number(0, 600, "seconds"),
     ),
     Setting(
         name="ADMIN_TOKEN",
@@ -366,6 +416,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path(".coursewire")
     host: str = "127.0.0.1"
     port: int = 8000
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    keep_alive_seconds: int = 75
+    shutdown_delay_seconds: int = 0
     admin_token: str | None = None
     encryption_keys: tuple[bytes, ...] = ()
     allowed_targets: tuple[str, ...] = ()

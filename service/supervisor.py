@@ -106,6 +106,8 @@ PROGRAMS: tuple[Program, ...] = (
         name="api",
         argv=(sys.executable, "-m", "service.cli", "api"),
         stop_order=2,
+        # No other API takes over from this one, so nobody is to be given time to turn to it.
+        environment={f"{PREFIX}SHUTDOWN_DELAY_SECONDS": "0"},
     ),
 )
 VALKEY_STOP_ORDER = 9

@@ -1,4 +1,4 @@
-"""Logs one line per request, under an id that its answer carries too."""
+"""Logs one line per request, under an id that its answer carries too; no answer is to be cached."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few secon
 
 HEADER = "x-request-id"
 _HEADER = HEADER.encode()
+_CACHING = b"cache-control"
+NO_STORE = (_CACHING, b"no-store")  # of every answer that says nothing else
 _REQUEST_ID = "request_id"
 _ANSWER = "answer"
 UNANSWERED = 500  # the status of requests that were given up before their answer
@@ -62,7 +64,10 @@ class AccessLog:
                 scope["state"][_ANSWER] = Answer(
                     int(message["status"]), time.perf_counter() - started
                 )
-                message["headers"] = [*message["headers"], (_HEADER, request_id.encode())]
+                headers = [*message["headers"], (_HEADER, request_id.encode())]
+                if not any(name == _CACHING for name, _ in headers):
+                    headers.append(NO_STORE)
+                message["headers"] = headers
             await send(message)
 
         bound = bind_contextvars(request_id=request_id)
@@ -72,8 +77,10 @@ class AccessLog:
             answer = answer_of(scope) or Answer(UNANSWERED, 0.0)
             self._count(cast("HTTPScope", scope), answer)
             log = _log.debug if scope["path"] in _QUIET else _log.info
+            client = cast("HTTPScope", scope).get("client")
             log(
                 "request",
+                address=client[0] if client is not None else None,
                 method=cast("HTTPScope", scope)["method"],
                 path=scope["path"],
                 status=answer.status,

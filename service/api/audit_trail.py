@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from service.api.access_log import request_id_of
 from service.api.auth import actor_of, address_of
 from service.api.layers import Layer
-from service.api.requests import AnyRequest
+from service.api.requests import AnyRequest, without_mark
 from service.bootstrap import Services
 from service.logs import get_logger
 from service.storage.audit import Deed
@@ -75,7 +75,7 @@ async def _note(services: Services, deed: Deed) -> None:
 def _names(body: bytes) -> tuple[str, ...]:
     """The names of the fields that a body sends."""
     try:
-        document = msgspec.json.decode(body) if body else {}
+        document = msgspec.json.decode(without_mark(body)) if body else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()
     return tuple(document) if isinstance(document, dict) else ()

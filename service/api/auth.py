@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, cast
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 
 from service.api.failures import Failures
 from service.api.layers import Layer
+from service.api.parsers import KEY_PREFIXES
 from service.api.problems import ErrorAnswers
 from service.bootstrap import Services
 from service.domain.access import Actor, may
@@ -25,6 +27,7 @@ from service.domain.errors import (
     NotAuthenticatedError,
     NotFoundError,
 )
+from service.domain.pasting import is_visible, trimmed
 from service.logs import get_logger
 from service.settings import Settings
 from service.storage.audit import Deed
@@ -41,6 +44,7 @@ _ADMIN = Actor(name="admin token", scope=Opened.ADMIN)
 _METRICS = Actor(name="metrics token", scope=Opened.METRICS)
 _log = get_logger("api")
 _READING = frozenset({"GET", "HEAD"})
+_SCHEME = re.compile(r"bearer[\s:]", re.IGNORECASE)
 _WHERE = (
     "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
     "DATA_DIR/admin-token"
@@ -98,7 +102,7 @@ def actor_of(request: AnyRequest) -> Actor:
 
 
 def address_of(request: AnyRequest) -> str:
-    """Where a request comes from, as far as this process knows: proxies are not believed."""
+    """The address that a request comes from: of the connection, or what a trusted proxy says."""
     return request.client.host if request.client is not None else "unknown"
 
 
@@ -112,10 +116,30 @@ async def require_own(actor: Actor, services: Services, subscription_id: str) ->
 
 
 async def _identify(scope: Scope) -> Actor:
-    scheme, _, given = _authorization(scope).partition(" ")
-    token = given.strip()
-    if scheme.lower() != "bearer" or not token:
+    header = _authorization(scope)
+    scheme, _, given = header.partition(" ")
+    token = given.strip() if scheme.lower() == "bearer" else None
+    if token is not None and (actor := await _holder(scope, token)) is not None:
+        return actor
+    # Not as it should be: perhaps something was copied along with the token.
+    begins = _SCHEME.match(trimmed(header, "authorization:").text)
+    if begins is None:
         raise NotAuthenticatedError(f"send the header `Authorization: Bearer TOKEN`; {_WHERE}")
+    pasted = trimmed(begins.string[begins.end() :], *KEY_PREFIXES)
+    if pasted.text != token and (actor := await _holder(scope, pasted.text)) is not None:
+        return actor
+    services: Services = scope["litestar_app"].state.services
+    failures: Failures = scope["litestar_app"].state.failures
+    address = address_of(Request(scope))
+    if failures.note(address):
+        await _tell(address, services)
+    wrong = pasted._replace(start=0).wrong(is_visible)
+    reason = "" if wrong is None else f": {wrong}, so copy it again"
+    raise NotAuthenticatedError(f"this token is not valid{reason}; {_WHERE}")
+
+
+async def _holder(scope: Scope, token: str) -> Actor | None:
+    """Whose token it is."""
     state = scope["litestar_app"].state
     settings: Settings = state.settings
     # Both are compared, so that the time says nothing about which of them came close.
@@ -129,11 +153,7 @@ async def _identify(scope: Scope) -> Actor:
     key = await services.api_keys.holder(token)
     if key is not None:
         return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.sight)
-    failures: Failures = state.failures
-    address = address_of(Request(scope))
-    if failures.note(address):
-        await _tell(address, services)
-    raise NotAuthenticatedError(f"this token is not valid; {_WHERE}")
+    return None
 
 
 def _authorization(scope: Scope) -> str:
@@ -141,7 +161,10 @@ def _authorization(scope: Scope) -> str:
     of the framework does, takes longer than everything else here."""
     for name, value in scope["headers"]:
         if name == b"authorization":
-            return value.decode("latin-1")
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return value.decode("latin-1")
     return ""
 
 

@@ -203,7 +203,6 @@ def _add_headers(response: Json) -> None:
     view = next((_name(content["schema"]) for content in contents if content["schema"]), "")
     names = ["x-request-id", *(["etag"] if view in _TAGGED else [])]
     headers = response.setdefault("headers", {})
-    headers.pop("cache-control", None)  # `no-store` everywhere, which is no use to a reader
     headers.update({name: {"$ref": f"#/components/headers/{name}"} for name in names})
 
 

@@ -15,7 +15,7 @@ from service.api.etags import HEADERS as IF_MATCH
 from service.api.etags import precondition, tagged
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
-from service.api.parsers import base_url, text, visible
+from service.api.parsers import base_url, pasted_key, text
 from service.api.problems import (
     CONFLICT,
     CREDENTIAL_IN_USE,
@@ -46,8 +46,9 @@ FIELDS: Table = {
         required=True,
     ),
     "api_key": Field(
-        parser=visible(500),
-        meaning="the upstream's API key; it is sealed and never returned",
+        parser=pasted_key(500),
+        meaning="the upstream's API key; it is sealed and never returned. White space and quotes "
+        "around it and `Bearer` before it are removed",
         required=True,
         write_only=True,
     ),

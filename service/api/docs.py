@@ -121,7 +121,9 @@ class DocsPlugin(OpenAPIRenderPlugin):
         """The page of `openapi_schema`."""
         document = self._contract.of(openapi_schema)
         info = document["info"]
-        path = escape(self.get_openapi_json_route(request))
+        prefix = request.app.state.settings.root_path
+        base_url = f"{str(request.base_url).rstrip('/')}{prefix}"
+        path = escape(prefix + self.get_openapi_json_route(request))
         title = escape(info["title"])
         return "".join(
             (
@@ -132,7 +134,7 @@ class DocsPlugin(OpenAPIRenderPlugin):
                 f"<main><h1>{title} API</h1><p>{_prose(info['description'])}",
                 f"<p>The same for machines, in OpenAPI 3.1: <a href={path}><code>{path}</code></a>",
                 "<pre><code>curl -H 'Authorization: Bearer TOKEN' ",
-                f"{escape(str(request.base_url))}v1/status</code></pre>",
+                f"{escape(base_url)}/v1/status</code></pre>",
                 *_sections(document),
                 "<section id=problems><h2>Problems</h2><p>Every error is one of these, as ",
                 f"<code>{MEDIA_TYPE}</code> (RFC 9457), with the type ",

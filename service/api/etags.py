@@ -14,26 +14,42 @@ from service.api.requests import AnyRequest
 from service.domain.errors import PreconditionFailedError
 
 IF_MATCH = "If-Match"
+ANY = "*"
 _LENGTH = 32  # hex digits
-_TAG = re.compile(r'(?:W/)?"[^"]*"')
+# A tag as proxies make it of ours when they compress: weak, with the coding behind it.
+_TAG = re.compile(
+    r"""(?:W/)? "? (?P<tag>[^"]*?)
+        (?:[-;:]{1,2} (?:x-)? (?:gzip|br|zstd|deflate|compress|df))* "?""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 HEADERS: Table = {
     IF_MATCH: Field(
         parser=text(1_000),
         meaning="the ETag with which it was shown: if it has changed since, nothing is done; left "
-        "out, or *, it is done however it is now",
+        "out, or *, it is done however it is now. `W/` before it and the name of a coding behind "
+        'it, such as `"...-gzip"`, which proxies add, are ignored',
     )
 }
 
 
 def etag(record: msgspec.Struct) -> str:
     """The ETag of a record: of everything that edits change, and of nothing that counts."""
-    return f'"{hashlib.sha256(msgspec.json.encode(record)).hexdigest()[:_LENGTH]}"'
+    return f'"{_digest(record)}"'
 
 
 def tagged(record: msgspec.Struct) -> dict[str, str]:
     """The header that shows a record's ETag."""
     return {"etag": etag(record)}
+
+
+def given_tags(request: AnyRequest) -> list[str] | None:
+    """What `If-Match` names, without quotes and what proxies add; None if it is not sent."""
+    sent = request.headers.getall(IF_MATCH, None)
+    if sent is None:
+        return None
+    found = (_TAG.fullmatch(one.strip()) for value in sent for one in value.split(","))
+    return [one["tag"] for one in found if one is not None]
 
 
 def precondition(request: AnyRequest) -> Callable[[msgspec.Struct], None]:
@@ -42,13 +58,16 @@ def precondition(request: AnyRequest) -> Callable[[msgspec.Struct], None]:
     It raises PreconditionFailedError. The stores call it with the record that their script then
     finds unchanged, so nothing comes in between.
     """
-    sent = request.headers.get(IF_MATCH)
-    wanted = None if sent is None or sent.strip() == "*" else _TAG.findall(sent)
+    wanted = given_tags(request)
 
     def check(record: msgspec.Struct) -> None:
-        if wanted is not None and etag(record) not in wanted:
+        if wanted is not None and ANY not in wanted and _digest(record) not in wanted:
             raise PreconditionFailedError(
                 "it has changed since it was shown with that ETag; look at it again"
             )
 
     return check
+
+
+def _digest(record: msgspec.Struct) -> str:
+    return hashlib.sha256(msgspec.json.encode(record)).hexdigest()[:_LENGTH]

@@ -13,6 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from service.api import cursors
 from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.forms import Field, Table
+from service.api.gate import only_head
 from service.api.openapi import problems, reads
 from service.api.parsers import identifier, number_in_text, once, one_of, repeated, visible
 from service.api.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS
@@ -36,6 +37,7 @@ from service.storage.event_log import Place, not_there
 
 MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
 MAX_WAIT_SECONDS = 60
+LONGEST_WAIT_SECONDS = 50  # proxies give up on an answer after 60
 
 FILTERS: Table = {
     "type": Field(
@@ -70,7 +72,8 @@ QUERY: Table = {
     "wait": Field(
         parser=once(number_in_text(0, MAX_WAIT_SECONDS)),
         meaning="with asc: how many seconds to wait for an event where there is none yet, 0 if "
-        "left out",
+        f"left out. The answer comes after at most {LONGEST_WAIT_SECONDS} seconds, since many "
+        "proxies give up after 60",
     ),
 }
 SHOW_QUERY: Table = {"payload": PAYLOAD}
@@ -135,6 +138,8 @@ class EventController(Controller):
             )
             bodies, cut = _bodies(events, rendering(query))
             return _page(bodies, cut or before, None)
+        if only_head(request.scope):
+            query["wait"] = 0
         events, place = await _follow(services, query, actor)
         bodies, cut = _bodies(events, rendering(query))
         if cut is not None:
@@ -187,7 +192,7 @@ async def _follow(
         await starting_place(services, query.get("after")), limit, filters
     )
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + query.get("wait", 0)
+    deadline = loop.time() + min(query.get("wait", 0), LONGEST_WAIT_SECONDS)
     if events or place.more or deadline <= loop.time():
         return events, place
     services.tail.check_room()

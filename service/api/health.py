@@ -6,19 +6,26 @@ import asyncio
 from http import HTTPStatus
 
 from litestar import get
+from litestar.datastructures import State
 
 from service.api.openapi import problems, reads, version
 from service.api.requests import GivenServices
 from service.api.schemas import Health, Root
-from service.domain.errors import StorageUnavailableError
+from service.domain.errors import StoppingError, StorageUnavailableError
 
 READY_SECONDS = 2.0  # within which Redis must answer
 
 
 @get("/", include_in_schema=False)
-async def root() -> Root:
+async def root(state: State) -> Root:
     """For who comes without knowing a path."""
-    return Root(name="Coursewire", version=version(), documentation="/schema", api="/v1")
+    prefix = state.settings.root_path
+    return Root(
+        name="Coursewire",
+        version=version(),
+        documentation=f"{prefix}/schema",
+        api=f"{prefix}/v1",
+    )
 
 
 @get(
@@ -43,8 +50,10 @@ async def healthz() -> Health:
     operation_class=reads(),
     responses=problems(HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def readyz(services: GivenServices) -> Health:
-    """Redis answers."""
+async def readyz(services: GivenServices, state: State) -> Health:
+    """Redis answers, and the process was not told to stop."""
+    if state.stopping:
+        raise StoppingError("this process is about to stop; send new requests to another one")
     try:
         async with asyncio.timeout(READY_SECONDS):
             await services.redis.ping()

@@ -23,6 +23,7 @@ from litestar.openapi.spec import (
     RequestBody,
     Schema,
     SecurityScheme,
+    Server,
     Tag,
 )
 from litestar.routes import HTTPRoute
@@ -225,6 +226,7 @@ def config(settings: Settings) -> OpenAPIConfig:
             "`X-Request-ID`, under which the log and the audit trail speak of the request."
         ),
         use_handler_docstrings=True,
+        servers=[Server(url=settings.root_path or "/")],
         tags=[Tag(name=name, description=text) for name, text in _TAGS],
         components=Components(
             security_schemes={

@@ -15,6 +15,7 @@ import msgspec
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Reference, Schema
 
 from service.api.forms import FieldError, Parser, Refusal, Table
+from service.domain.pasting import is_visible, trimmed
 from service.domain.signing import read_secret
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,7 +31,6 @@ _AUTHORITY = re.compile(r"[^:]*://[^/?#]*")
 _NOT_IN_A_PLACE = re.compile(r"[^\x21-\x7e]|\\")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 # What a push carries by itself, or what would change how it is framed.
 _RESERVED_HEADERS = frozenset(
     {
@@ -59,6 +59,7 @@ MAX_HEADERS = 20
 MAX_HEADER_LENGTH = 2_000  # characters of one value
 MAX_URL_LENGTH = 2_000
 MAX_LABELS = 50
+KEY_PREFIXES = ("authorization:", "bearer ")  # of a key that was copied with its header
 
 
 def _kind(value: Any) -> str:
@@ -146,6 +147,27 @@ def visible(most: int, example: str | None = None) -> Parser:
             examples=[example] if example is not None else None,
         ),
     )
+
+
+def pasted_key(most: int) -> Parser:
+    """A key that goes into an `Authorization` header, as somebody may have pasted it."""
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        key = trimmed(value, *KEY_PREFIXES)
+        wrong = key.wrong(is_visible)
+        if wrong is not None:
+            raise Refusal(f"is not a key: {wrong}", "copy it again; a key is visible ASCII")
+        if not key.text:
+            raise Refusal("is blank", "send the key")
+        if len(key.text) > most:
+            raise Refusal(f"has {len(key.text)} characters", f"send at most {most}")
+        return key.text
+
+    schema = Schema(
+        type=OpenAPIType.STRING, min_length=1, max_length=most, format=_format("pasted-key")
+    )
+    return Parser(parse, schema)
 
 
 def identifier(prefix: str) -> Parser:
@@ -384,9 +406,13 @@ def headers() -> Parser:
         _expect(content, str, "text")
         if len(content) > MAX_HEADER_LENGTH:
             raise Refusal(f"has {len(content)} characters", f"send at most {MAX_HEADER_LENGTH}")
-        if not _HEADER_VALUE.fullmatch(content):
-            raise Refusal("is not a header value", "use visible ASCII characters, blanks inside")
-        return name.lower(), content
+        value = trimmed(content, quotes=False)
+        wrong = value.wrong(lambda one: one == " " or is_visible(one))
+        if wrong is not None:
+            raise Refusal(f"is not a header value: {wrong}", "use visible ASCII characters")
+        if not value.text:
+            raise Refusal("is blank", "send visible ASCII characters")
+        return name.lower(), value.text
 
     def parse(value: Any) -> dict[str, str]:
         return _mapping(value, MAX_HEADERS, parse_pair)
@@ -462,7 +488,8 @@ def _url_schema(example: str) -> Schema:
 
 
 def signing_secret() -> Parser:
-    """A Standard Webhooks secret; the same key parses to the same text."""
+    """A Standard Webhooks secret, as somebody may have pasted it; the same key parses to the same
+    text."""
 
     def parse(value: Any) -> str:
         _expect(value, str, "text")

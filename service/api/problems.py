@@ -35,11 +35,13 @@ from service.domain.errors import (
     PreconditionRequiredError,
     RequestRunningError,
     SealError,
+    StoppingError,
     StorageUnavailableError,
     TooManyFailuresError,
     TooManyListenersError,
 )
 from service.logs import get_logger
+from service.settings import Settings
 from service.storage.connections import NotServingError
 
 MEDIA_TYPE = "application/problem+json"
@@ -193,8 +195,9 @@ URI_TOO_LONG = ProblemType(
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "The body is not JSON",
-    "send a JSON object with `Content-Type: application/json`",
+    "Unsupported media type",
+    "send a JSON object in UTF-8 with `Content-Type: application/json`, and without a "
+    "`Content-Encoding`",
 )
 VALIDATION = ProblemType(
     "validation",
@@ -244,6 +247,13 @@ SECRET_UNREADABLE = ProblemType(
     "A stored secret does not open",
     "it was sealed with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer holds",
 )
+STOPPING = ProblemType(
+    "stopping",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "This process is stopping",
+    "only `/readyz` answers with this: the process was told to stop and still serves requests; "
+    "send new ones to another process",
+)
 STORAGE_UNAVAILABLE = ProblemType(
     "storage-unavailable",
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -278,6 +288,7 @@ CATALOGUE = (
     OVERLOADED,
     INTERNAL,
     SECRET_UNREADABLE,
+    STOPPING,
     STORAGE_UNAVAILABLE,
 )
 
@@ -298,6 +309,7 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     EventExpiredError: EVENT_EXPIRED,
     TooManyListenersError: TOO_MANY_LISTENERS,
     SealError: SECRET_UNREADABLE,
+    StoppingError: STOPPING,
     StorageUnavailableError: STORAGE_UNAVAILABLE,
 }
 _BY_STATUS = {
@@ -390,8 +402,25 @@ def _of_http(request: AnyRequest, error: HTTPException) -> Response[ProblemDocum
         problem = MALFORMED
     detail = error.detail or problem.title
     if problem is NOT_FOUND:  # things that are missing are errors of our own
-        detail = f"no path {request.url.path[:MAX_PATH_LENGTH]}; see /schema"
-    return answer(problem, detail, headers=error.headers)
+        path = _public(request.url.path, request)[:MAX_PATH_LENGTH]
+        detail = f"no path {path}; see {_public('/schema', request)}"
+    return answer(problem, detail, headers=_with_head(error.headers))
+
+
+def _public(path: str, request: AnyRequest) -> str:
+    """A path as clients see it."""
+    settings: Settings = request.app.state.settings
+    return settings.root_path + path
+
+
+def _with_head(headers: dict[str, str] | None) -> dict[str, str] | None:
+    """The headers, with HEAD among the methods that are allowed where GET is."""
+    if headers is None or "allow" not in headers:
+        return headers
+    allowed = headers["allow"].split(", ")
+    if "GET" in allowed:
+        allowed.insert(allowed.index("GET") + 1, "HEAD")
+    return {**headers, "allow": ", ".join(allowed)}
 
 
 def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDocument]:
@@ -419,7 +448,7 @@ def _headers(error: CoursewireError) -> dict[str, str] | None:
             return _CHALLENGE
         case TooManyFailuresError():
             return {"retry-after": str(error.retry_after)}
-        case TooManyListenersError():
+        case TooManyListenersError() | StoppingError() | StorageUnavailableError():
             return {"retry-after": "5"}
         case RequestRunningError():
             return {"retry-after": "1"}

@@ -12,6 +12,7 @@ import msgspec
 from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from service.api.access_log import NO_STORE
 from service.api.problems import (
     HEADERS_TOO_LARGE,
     MALFORMED,
@@ -152,6 +153,8 @@ class BoundedProtocol(H11Protocol):
             response = h11.Response(
                 status_code=problem.status.value, headers=headers, reason=problem.status.phrase
             )
+            if self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD":
+                body = b""
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
@@ -169,6 +172,7 @@ def _answer(problem: ProblemType) -> tuple[list[tuple[bytes, bytes]], bytes]:
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        NO_STORE,
     ]
     return headers, body
 

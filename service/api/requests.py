@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,6 @@ Document = NamedDependency[dict[str, Any]]  # the JSON object in the body
 GivenServices = NamedDependency[Services]
 PathId = FromPath[str]
 
-NO_STORE = {"cache-control": "no-store"}  # of every answer under /v1
 MAX_BODY_BYTES = 1_048_576
 PAGE_SIZE = 50
 _CURSORS: dict[Callable[[str], Any], str] = {  # of which list
@@ -33,6 +33,9 @@ _CURSORS: dict[Callable[[str], Any], str] = {  # of which list
     cursors.read_place: "log",
 }
 MAX_PAGE_SIZE = 500
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_IDENTITY = "identity"
+_UNENCODED = frozenset({"", _IDENTITY})
 
 
 def page_table(**filters: Field) -> Table:
@@ -59,19 +62,43 @@ async def provide_services(state: State) -> Services:
 
 async def provide_document(request: AnyRequest) -> dict[str, Any]:
     """The JSON object in a request's body. Raises HTTPException."""
-    media_type, _, _ = request.headers.get("content-type", "").partition(";")
-    if media_type.strip().lower() != "application/json":
-        raise HTTPException(
-            f"send a JSON object with `Content-Type: application/json`, not {media_type[:100]!r}",
-            status_code=HTTP_415_UNSUPPORTED_MEDIA_TYPE,
-        )
+    _check_encoding(request)
     try:
-        document = msgspec.json.decode(await request.body())
+        document = msgspec.json.decode(without_mark(await request.body()))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ClientException(f"the body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise ClientException("the body must be a JSON object")
     return document
+
+
+def without_mark(body: bytes) -> bytes:
+    """A body without the byte order mark that some clients write before UTF-8."""
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
+def _check_encoding(request: AnyRequest) -> None:
+    """Raises HTTPException if a body is not said to be JSON in UTF-8 as it is."""
+    sent = request.headers.get("content-type", "")
+    media_type, *parameters = (part.strip().lower() for part in sent.split(";"))
+    if media_type != "application/json":
+        found = f"not {media_type[:100]!r}" if media_type else "the request names no type"
+        raise _unsupported(f"send a JSON object with `Content-Type: application/json`; {found}")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        charset = value.strip().strip("\"'")
+        if name.strip() == "charset" and charset not in _CHARSETS:
+            raise _unsupported(f"send the body in UTF-8, not with the charset {charset[:100]!r}")
+    codings = request.headers.get("content-encoding", "").strip().lower()
+    if codings not in _UNENCODED:
+        raise _unsupported(
+            f"send the body as it is, not with `Content-Encoding: {codings[:100]}`",
+            {"accept-encoding": _IDENTITY},
+        )
+
+
+def _unsupported(detail: str, headers: dict[str, str] | None = None) -> HTTPException:
+    return HTTPException(detail, status_code=HTTP_415_UNSUPPORTED_MEDIA_TYPE, headers=headers)
 
 
 async def document_or_empty(request: AnyRequest) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from litestar import Controller, Response, get, post
 
 from service.api import cursors, views
 from service.api.audit_trail import ACTION
+from service.api.etags import given_tags
 from service.api.forms import Field, Form, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import one_of, text
@@ -46,7 +47,7 @@ PRECONDITION: Table = {
         parser=text(100), meaning="the ETag of the review as it was shown", required=True
     )
 }
-_ETAG = re.compile(r'"([0-9]{1,16})"')
+_VERSION = re.compile(r"[0-9]{1,16}")
 
 
 class ReviewController(Controller):
@@ -101,16 +102,18 @@ class ReviewController(Controller):
         confirmed then is held again."""
         decision = Form(document, DECISION, required=("decision",)).accept()["decision"]
         _, state = await services.integrations.get(integration_id)
-        match = request.headers.get("if-match")
-        if match is None:
+        tags = given_tags(request)
+        if tags is None:
             raise PreconditionRequiredError(
                 f"send the ETag of GET /v1/integrations/{integration_id}/review as If-Match, so "
                 "that the decision is on what was shown"
             )
-        tag = _ETAG.fullmatch(match.strip())
-        if tag is None:
-            raise StaleReviewError(f"If-Match {match[:100]!r} is not an ETag of this review")
-        await services.reviews.decide(integration_id, state.epoch, int(tag[1]), decision)
+        shown_versions = [int(tag) for tag in tags if _VERSION.fullmatch(tag)]
+        if not shown_versions:
+            raise StaleReviewError("If-Match holds no ETag of this review")
+        current = (await services.reviews.get(integration_id, state.epoch)).version
+        version = current if current in shown_versions else shown_versions[0]
+        await services.reviews.decide(integration_id, state.epoch, version, decision)
         shown = await _shown(services, integration_id, PAGE_SIZE, None)
         shown.status_code = HTTPStatus.ACCEPTED
         return shown

@@ -1,11 +1,14 @@
-"""Serves the API, and lets go of the requests that wait for events when it is told to stop."""
+"""Serves the API, and stops in an order in which nothing that was asked goes unanswered."""
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import signal
 import socket
 import sys
 from contextlib import suppress
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -14,24 +17,55 @@ from litestar import Litestar
 from service.api.gate import MAX_HEADER_BYTES, MAX_URL_BYTES
 from service.api.protocol import BoundedProtocol
 from service.bootstrap import Services
+from service.logs import get_logger
+from service.settings import Settings
 from service.storage.tail import MAX_LISTENERS
 
-_GRACE_SECONDS = 10  # how long requests under way may take to finish when the API stops
-_KEEP_ALIVE_SECONDS = 30
+GRACE_SECONDS: Final = 10  # how long requests under way may take to finish when the API stops
 _RESERVED: Final = 1_000  # connections beyond those of requests that wait for events
 _OTHER_FILES: Final = 128  # open at once besides the connections
 _BACKLOG = 1024
 MAX_HEAD_BYTES: Final = 2 * (MAX_URL_BYTES + MAX_HEADER_BYTES)  # beyond, a head is not even read
 _STARTUP_FAILED = 3  # what uvicorn's own command exits with
+_CLOSE: Final = (b"connection", b"close")
+
+_log = get_logger("api")
 
 
 class _Server(uvicorn.Server):
-    """Knows of the listeners: without a word they would wait until the grace is over."""
+    """When it is told to stop, it first has `/readyz` say so and goes on serving for `delay`
+    seconds, in which load balancers turn to other processes and clients let go of their
+    connections. Then it takes no more connections, and answers the requests that wait for events,
+    which would wait until the grace is over. Ctrl-C, or a second signal, ends the delay."""
 
-    def __init__(self, config: uvicorn.Config, app: Litestar, connections: int) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Litestar, connections: int, delay: float
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._connections = connections
+        self._delay = delay
+        self._stops_at: float | None = None  # in the loop's time
+        self._in_a_hurry = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Notes a signal."""
+        self._in_a_hurry = self.should_exit or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looks ten times a second whether it is time to stop."""
+        if not await super().on_tick(counter):
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._stops_at is None:
+            self._stops_at = now + self._delay
+            self._app.state.stopping = True
+            if self._delay and not self._in_a_hurry:
+                _log.info("api stopping", serves_for_seconds=self._delay)
+        state = self.server_state
+        state.default_headers = [*(one for one in state.default_headers if one != _CLOSE), _CLOSE]
+        return self._in_a_hurry or now >= self._stops_at
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -45,27 +79,26 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Litestar, host: str, port: int) -> None:
+def serve(app: Litestar, settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM. Exits if it cannot start."""
     connections = _connections()
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
+        host=settings.host,
+        port=settings.port,
         http=BoundedProtocol,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         log_config=None,  # lines go where `logs` sends them
         access_log=False,  # the application logs each request with its ids
         server_header=False,
         ws="none",
-        # A proxy in front is not trusted to say who is asking.
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        proxy_headers=False,  # the application knows which proxies to believe
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=settings.keep_alive_seconds,
         limit_concurrency=connections,  # open at once; further ones are refused
         backlog=_BACKLOG,
     )
-    server = _Server(config, app, connections)
+    server = _Server(config, app, connections, settings.shutdown_delay_seconds)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

@@ -90,7 +90,8 @@ async def stream_events(request: AnyRequest, services: GivenServices, actor: Giv
     return Stream(
         _frames(services.tail, first, Sight(actor, services, filters), rendering(query)),
         media_type=SSE,
-        headers={"x-accel-buffering": "no"},  # nginx would gather events for minutes
+        # A proxy would gather events, for minutes, or until it has enough of them to compress.
+        headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
     )
 
 

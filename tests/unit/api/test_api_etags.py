@@ -67,9 +67,53 @@ async def test_what_matches_nothing_is_refused(client, path, problem, value) -> 
         problem(answer, "precondition-failed", 412)
 
 
-async def test_a_weak_tag_never_matches(client, created, path, problem) -> None:
-    weak = {"if-match": f"W/{created.headers['etag']}"}
-    problem(await client.patch(path, json={}, headers=weak), "precondition-failed", 412)
+# What proxies make of a tag when they compress an answer, and clients when they copy it.
+MANGLED = [
+    'W/"{}"',
+    'w/"{}"',
+    '"{}-gzip"',
+    'W/"{}-gzip"',
+    '"{}-br"',
+    '"{}-zstd"',
+    '"{}-df"',
+    '"{}--gzip"',
+    '"{}-x-gzip"',
+    '"{};gzip"',
+    '"{}:br"',
+    '"{}-gzip-gzip"',
+    '"{}-GZIP"',
+    "{}",
+    ' W/"{}-gzip" , "other"',
+    '"other", W/"{}"',
+]
+
+
+@pytest.mark.parametrize("form", MANGLED)
+async def test_what_proxies_make_of_a_tag_matches(client, problem, form) -> None:
+    made = await client.post("/v1/credentials", json=BODIES["/v1/credentials"])
+    path, tag = made.headers["location"], made.headers["etag"].strip('"')
+    sent = {"if-match": form.format(tag)}
+    assert (await client.patch(path, json={"name": "b"}, headers=sent)).status_code == 200
+    # Of a version that is not the one in force it matches no more than the tag itself.
+    problem(await client.patch(path, json={}, headers=sent), "precondition-failed", 412)
+    problem(await client.delete(path, headers=sent), "precondition-failed", 412)
+
+
+@pytest.mark.parametrize("form", ['"{}x"', '"{}-"', '"-gzip{}"', '"{}-rot13"', '"{} gzip"', "'{}'"])
+async def test_a_tag_with_anything_else_about_it_is_another(client, problem, form) -> None:
+    made = await client.post("/v1/credentials", json=BODIES["/v1/credentials"])
+    sent = {"if-match": form.format(made.headers["etag"].strip('"'))}
+    answer = await client.patch(made.headers["location"], json={}, headers=sent)
+    problem(answer, "precondition-failed", 412)
+
+
+async def test_tags_in_headers_of_their_own_are_one_list(client, problem) -> None:
+    made = await client.post("/v1/credentials", json=BODIES["/v1/credentials"])
+    path = made.headers["location"]
+    both = [("if-match", '"other"'), ("if-match", made.headers["etag"])]
+    assert (await client.patch(path, json={}, headers=both)).status_code == 200
+    star = {"if-match": '"other", *'}
+    assert (await client.patch(path, json={}, headers=star)).status_code == 200
 
 
 async def test_without_a_tag_or_with_a_star_it_is_done(client, path) -> None:

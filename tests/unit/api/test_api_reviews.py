@@ -212,6 +212,16 @@ async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
     assert due is not None
 
 
+@pytest.mark.parametrize(
+    "form", ['W/"{}"', '"{}-gzip"', 'W/"{}-br"', '"{};gzip"', '"1", "{}"', '"{}-gzip", "1"', "{}"]
+)
+async def test_what_proxies_make_of_the_tag_names_the_same_set(client, path, mark, form) -> None:
+    await hold(mark, TOMBSTONE)
+    tag = form.format((await client.get(path)).headers["etag"].strip('"'))
+    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": tag})
+    assert answer.status_code == 202, answer.text
+
+
 async def test_a_decision_must_name_what_was_shown(client, path, mark, problem) -> None:
     await hold(mark, TOMBSTONE)
     document = problem(

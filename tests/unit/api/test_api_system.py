@@ -533,7 +533,8 @@ async def test_what_the_router_refuses_has_an_id_and_is_logged_too(anonymous, pr
 async def test_the_methods_of_a_path_are_all_told(anonymous, problem) -> None:
     answer = await anonymous.options("/v1/credentials/cred_a")
     assert (answer.status_code, answer.content) == (204, b"")
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "PATCH", "DELETE", "OPTIONS"}
+    methods = {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}
+    assert set(answer.headers["allow"].split(", ")) == methods
     problem(await anonymous.options("/nowhere"), "not-found", 404)
 
 

@@ -1,0 +1,81 @@
+"""Secrets as people paste them: removes what was copied along, and names a character that is wrong.
+
+A message names one character that cannot be part of the secret, and its position. It never repeats
+the secret.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
+
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»"}
+_QUOTES["\u2018"] = "\u2019"  # single ones, as word processors write them
+_INVISIBLE = frozenset({"Cf", "Cc", "Zs", "Zl", "Zp"})  # format, control, separators
+_NAMES = {
+    " ": "a space",
+    "\n": "a line break",
+    "\r": "a line break",
+    "\t": "a tab",
+}
+
+
+class Pasted(NamedTuple):
+    """What is left of a text, and how many characters before it were removed."""
+
+    text: str
+    start: int
+
+    def without(self, prefix: str) -> Pasted:
+        """What follows `prefix`, however often it is repeated."""
+        rest = self
+        while rest.text.startswith(prefix):
+            rest = Pasted(rest.text[len(prefix) :], rest.start + len(prefix))
+        return rest
+
+    def wrong(self, allowed: Callable[[str], bool]) -> str | None:
+        """The first character that is not `allowed`, with its position in what was pasted, as a
+        sentence; None where there is none."""
+        for index, character in enumerate(self.text):
+            if not allowed(character):
+                return f"character {self.start + index + 1} is {_named(character)}"
+        return None
+
+
+def trimmed(text: str, *prefixes: str, quotes: bool = True) -> Pasted:
+    """`text` without white space and invisible characters around it, without the quotes around it,
+    and without any of `prefixes` (in whichever case) before it."""
+    start, end = 0, len(text)
+    before = None
+    while before != (start, end):
+        before = start, end
+        while start < end and _is_invisible(text[start]):
+            start += 1
+        while start < end and _is_invisible(text[end - 1]):
+            end -= 1
+        if quotes and end - start > 2 and text[end - 1] == _QUOTES.get(text[start]):
+            start, end = start + 1, end - 1
+        for prefix in prefixes:
+            # A prefix with nothing behind it stays: then it is all that was pasted.
+            if len(prefix) < end - start and text[start : start + len(prefix)].lower() == prefix:
+                start += len(prefix)
+    return Pasted(text[start:end], start)
+
+
+def is_visible(character: str) -> bool:
+    """Whether it is visible ASCII."""
+    return "!" <= character <= "~"
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character) in _INVISIBLE
+
+
+def _named(character: str) -> str:
+    if character in _NAMES:
+        return _NAMES[character]
+    if is_visible(character):
+        return f"'{character}'"
+    name = unicodedata.name(character, "")
+    return f"U+{ord(character):04X}{name and f' ({name})'}"
