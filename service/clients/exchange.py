@@ -70,7 +70,8 @@ class Timeline:
 present: ContextVar[Timeline | None] = ContextVar("timeline", default=None)  # of the exchange
 
 
-FOREIGN = (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError)
+# A status line that is not UTF-8 makes the adapter fail.
+FOREIGN = (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
 
 # The first class that an exception in the chain belongs to decides; subclasses come first.
 _KINDS: tuple[tuple[type[BaseException], OutcomeClass], ...] = (
@@ -81,6 +82,7 @@ _KINDS: tuple[tuple[type[BaseException], OutcomeClass], ...] = (
     (aiohttp.NonHttpUrlClientError, OutcomeClass.REFUSED_TARGET),
     (aiohttp.ClientResponseError, OutcomeClass.PROTOCOL),
     (HttpProcessingError, OutcomeClass.PROTOCOL),
+    (UnicodeError, OutcomeClass.PROTOCOL),
     (ssl.SSLError, OutcomeClass.TLS),
     (aiohttp.ClientError, OutcomeClass.RESET),
     (OSError, OutcomeClass.RESET),

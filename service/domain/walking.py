@@ -18,7 +18,7 @@ from service.domain.deletion import Deletion, deletion
 from service.domain.diff import Verdict, judge
 from service.domain.fingerprint import DELETED, RAW, raw_digest, unpack
 from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
-from service.domain.salvage import UNREADABLE, members, text_of
+from service.domain.salvage import UNREADABLE, member, text_of
 from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
@@ -188,8 +188,8 @@ def _sighting(record: msgspec.Raw, now_ms: int) -> Sighting:
         try:
             return Sighting(_decode_named(record).id, False, digest, record)
         except UNREADABLE:
-            named = members(bytes(record)) or {}
-            return Sighting(text_of(named.get("id")) or "", False, digest, record, broken=True)
+            named = text_of(member(bytes(record), "id")) or ""
+            return Sighting(named, False, digest, record, broken=True)
     live = deletion(head.remote_deleted_at, now_ms) in (Deletion.NONE, Deletion.DUE)
     return Sighting(head.id, live, digest, record)
 
