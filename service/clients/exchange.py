@@ -91,7 +91,11 @@ class Timeline:
 present: ContextVar[Timeline | None] = ContextVar("timeline", default=None)  # of the exchange
 
 
-FOREIGN = (httpx.HTTPError, aiohttp.ClientError, HttpProcessingError, OSError, MemoryError)
+# A status line that is not UTF-8 makes the adapter fail with a UnicodeError.
+FOREIGN = (
+    *(httpx.HTTPError, aiohttp.ClientError, HttpProcessingError),
+    *(OSError, MemoryError, UnicodeError),
+)
 
 # The first class that an exception in the chain belongs to decides; subclasses come first.
 _KINDS: tuple[tuple[type[BaseException], OutcomeClass], ...] = (
@@ -102,6 +106,7 @@ _KINDS: tuple[tuple[type[BaseException], OutcomeClass], ...] = (
     (aiohttp.NonHttpUrlClientError, OutcomeClass.REFUSED_TARGET),
     (aiohttp.ClientResponseError, OutcomeClass.PROTOCOL),
     (HttpProcessingError, OutcomeClass.PROTOCOL),
+    (UnicodeError, OutcomeClass.PROTOCOL),
     (ssl.SSLError, OutcomeClass.TLS),
     (aiohttp.ClientError, OutcomeClass.RESET),
     (OSError, OutcomeClass.RESET),

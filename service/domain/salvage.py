@@ -21,6 +21,7 @@ _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NEXT_INSIDE: Final = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb')*+([{}\[\]"])', re.DOTALL)
 _NEXT: Final = re.compile(rb'(?:[^"{}\[\],]++|' + _STRING + rb')*+([{}\[\],"])', re.DOTALL)
 _MEMBER: Final = re.compile(rb"(" + _STRING + rb")[ \t\n\r]*:", re.DOTALL)
+_ONE_STRING_OR_WORD: Final = re.compile(_STRING + rb'|[^"{}\[\]]*+', re.DOTALL)
 _CLOSING: Final = {b"{": b"}", b"[": b"]"}
 
 _decode_text = msgspec.json.Decoder(str).decode
@@ -30,37 +31,37 @@ deep."""
 
 
 def items(text: bytes) -> list[bytes] | None:
-    """The items of a list, without the blanks around them; None if it is no list, or its brackets
-    and quotes do not match. An item that is missing between two commas is empty; a comma behind
-    the last item is passed over."""
+    """The items of a list, without the blanks around them; None if it is no list, its brackets
+    and quotes do not match, or an item is more than one value. An item that is missing between
+    two commas is empty; a comma behind the last item is passed over."""
     spans = _spans(text, b"[")
     if spans is None:
         return None
     found = [text[begin:end].strip(_BLANKS) for begin, end in spans]
     if not found[-1]:
         found.pop()
-    return found
+    return found if all(map(_is_one_value, found)) else None
 
 
 def members(text: bytes) -> dict[str, bytes | None] | None:
-    """The values of an object by their names; None if it is no object, or its brackets and quotes
-    do not match. A name that comes twice has None for its value: either may be meant. Members
-    whose names cannot be read are left out."""
-    spans = _spans(text, b"{")
-    if spans is None:
+    """The values of an object by their names; None if it is no object, its brackets and quotes do
+    not match, or a member is not one value with a name. A name that comes twice has None for its
+    value: either may be meant."""
+    named = _members(text)
+    if named is None:
         return None
     found: dict[str, bytes | None] = {}
-    for begin, end in spans:
-        part = text[begin:end].strip(_BLANKS)
-        name = _MEMBER.match(part)
-        if name is None:
-            continue
-        try:
-            key = _decode_text(name[1])
-        except UNREADABLE:
-            continue
-        found[key] = None if key in found else part[name.end() :].strip(_BLANKS)
+    for name, value in named:
+        if name is None or not _is_one_value(value):
+            return None
+        found[name] = None if name in found else value
     return found
+
+
+def member(text: bytes, name: str) -> bytes | None:
+    """The one value that an object has under a name, however broken its other members are."""
+    found = [value for one, value in _members(text) or () if one == name]
+    return found[0] if len(found) == 1 else None
 
 
 def text_of(value: bytes | None) -> str | None:
@@ -69,6 +70,29 @@ def text_of(value: bytes | None) -> str | None:
         return None if value is None else _decode_text(value)
     except UNREADABLE:
         return None
+
+
+def _members(text: bytes) -> list[tuple[str | None, bytes]] | None:
+    """The members of an object; a name that cannot be read is None."""
+    spans = _spans(text, b"{")
+    if spans is None:
+        return None
+    found: list[tuple[str | None, bytes]] = []
+    for begin, end in spans:
+        part = text[begin:end].strip(_BLANKS)
+        name = _MEMBER.match(part)
+        if name is not None:
+            found.append((text_of(name[1]), part[name.end() :].strip(_BLANKS)))
+        elif part or end != spans[-1][1]:
+            found.append((None, part))
+    return found
+
+
+def _is_one_value(text: bytes) -> bool:
+    """Whether a text may be one value, broken or not: else it is several, or parts of them."""
+    if text[:1] in _CLOSING:
+        return _spans(text, text[:1]) is not None
+    return _ONE_STRING_OR_WORD.fullmatch(text) is not None
 
 
 def _spans(text: bytes, opening: bytes) -> list[tuple[int, int]] | None:

@@ -19,7 +19,7 @@ from service.domain.deletion import Deletion, deletion
 from service.domain.diff import Verdict, judge
 from service.domain.fingerprint import DELETED, RAW, raw_digest, unpack
 from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
-from service.domain.salvage import UNREADABLE, members, text_of
+from service.domain.salvage import UNREADABLE, member, text_of
 from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
@@ -196,9 +196,8 @@ def _sighting(record: msgspec.Raw, now_ms: int) -> Sighting:
         try:
             return Sighting(_usable(_decode_named(record).id), False, digest, record)
         except UNREADABLE:
-            named = members(bytes(record)) or {}
-            course_id = _usable(text_of(named.get("id")) or "")
-            return Sighting(course_id, False, digest, record, broken=True)
+            named = _usable(text_of(member(bytes(record), "id")) or "")
+            return Sighting(named, False, digest, record, broken=True)
     live = deletion(head.remote_deleted_at, now_ms) in (Deletion.NONE, Deletion.DUE)
     return Sighting(_usable(head.id), live, digest, record)
 

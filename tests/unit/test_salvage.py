@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.domain import salvage
-from service.domain.salvage import items, members, text_of
+from service.domain.salvage import items, member, members, text_of
 
 DEEP = b"[" * 50_000 + b"]" * 50_000
 
@@ -69,10 +69,35 @@ def test_an_item_that_is_missing_is_empty_and_a_comma_at_the_end_means_nothing()
     assert items(b"[,1]") == [b"", b"1"]
 
 
-def test_members_come_by_name_and_broken_values_stay_with_theirs():
-    found = members(b'{"a" : NaN, "b":{"c":[1,2]}, "\\u0064":"\\x41" , 7: 8, "\\ud83d": 9,}')
+@pytest.mark.parametrize(
+    "text", [b'["a" "b"]', b"[{} {}]", b"[1 {}]", b'[{"id":"a"}, "x" 1]', b"[[] x, 1]"]
+)
+def test_an_item_that_is_more_than_one_value_may_hide_another(text):
+    assert items(text) is None
 
-    assert found == {"a": b"NaN", "b": b'{"c":[1,2]}', "d": b'"\\x41"'}
+
+def test_members_come_by_name_and_broken_values_stay_with_theirs():
+    found = members(b'{"a" : NaN, "b":{"c":[1,2]}, "\\u0064":"\\x41" , "e":[1,,] ,}')
+
+    assert found == {"a": b"NaN", "b": b'{"c":[1,2]}', "d": b'"\\x41"', "e": b"[1,,]"}
+    assert members(b"{ }") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"{7:8}", b'{"\\ud83d":9}', b'{"a"}', b'{"a":1,,"b":2}', b'{"a":{} {}}', b'{"a":"x" "y"}'],
+)
+def test_a_member_that_cannot_be_told_may_hide_another(text):
+    assert members(text) is None
+
+
+def test_one_member_is_found_whatever_is_beside_it():
+    text = b'{7:8, "\\ud83d":9, {} "x", "id" : "a" ,"x":{"id":"b"} {},}'
+
+    assert member(text, "id") == b'"a"'
+    assert member(b'{"id":1,"id":2}', "id") is None
+    assert member(b'{"x":1}', "id") is None
+    assert member(b'{"id":1', "id") is None
 
 
 def test_a_name_that_comes_twice_has_no_value():
