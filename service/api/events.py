@@ -15,9 +15,10 @@ from service.api.auth import FOR_SUBSCRIBERS, GivenActor
 from service.api.forms import Field, Table
 from service.api.gate import only_head
 from service.api.openapi import problems, reads
-from service.api.parsers import identifier, number_in_text, once, one_of, repeated, visible
+from service.api.parsers import identifier, number_in_text, once, one_of, repeated
 from service.api.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS
 from service.api.requests import (
+    COURSE_ID,
     LIMIT,
     PAGE_SIZE,
     AnyRequest,
@@ -47,9 +48,7 @@ FILTERS: Table = {
     "integration_id": Field(
         parser=once(identifier("int")), meaning="only events of this integration"
     ),
-    "course_id": Field(
-        parser=once(visible(200, "26vafvWSRmbhNcxJYqjCzuJg")), meaning="only events of this course"
-    ),
+    "course_id": msgspec.structs.replace(COURSE_ID, meaning="only events of this course"),
 }
 PAYLOAD = Field(
     parser=once(one_of(Payload)),

@@ -39,6 +39,7 @@ from service.api.problems import (
     PRECONDITION_FAILED,
 )
 from service.api.requests import (
+    COURSE_ID,
     LIMIT,
     PAGE_SIZE,
     AnyRequest,
@@ -49,6 +50,7 @@ from service.api.requests import (
     page_table,
     provide_document,
     query_form,
+    rest_of_path,
 )
 from service.api.schemas import (
     CheckResult,
@@ -188,7 +190,11 @@ WALK_FIELDS: Table = {
 }
 FILTERS = filters(tuple(IntegrationState), "their name or external_id")
 PAGE = page_table(**FILTERS)
-COURSE_PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_scan)}
+COURSE_PAGE: Table = {
+    "course_id": COURSE_ID,
+    "limit": LIMIT,
+    "after": after(cursors.read_scan),
+}
 
 
 class IntegrationController(Controller):
@@ -451,13 +457,19 @@ class IntegrationController(Controller):
         on. Deleted courses stay listed for the epoch."""
         query = query_form(request, COURSE_PAGE).accept()
         _, state = await services.integrations.get(integration_id)
+        if (course_id := query.get("course_id")) is not None:
+            try:
+                row = await services.catalogue.row(integration_id, state.epoch, course_id)
+            except NotFoundError:
+                return CourseList([], None)
+            return CourseList([views.course(row)], None)
         rows, place = await services.catalogue.rows(
             integration_id, state.epoch, query.get("limit", PAGE_SIZE), query.get("after")
         )
         return CourseList([views.course(row) for row in rows], cursors.write_scan(place))
 
     @get(
-        "/{integration_id:str}/courses/{course_id:str}",
+        "/{integration_id:str}/courses/{course_id:path}",
         summary="Show a course",
         response_description="The course",
         operation_class=reads(),
@@ -467,10 +479,14 @@ class IntegrationController(Controller):
         self,
         integration_id: PathId,
         course_id: PathId,
+        request: AnyRequest,
         services: GivenServices,
     ) -> CourseView:
-        """What is kept of it; its content is not."""
+        """What is kept of it; its content is not. Percent-encode the id. An id that clients or
+        proxies rewrite in a path, such as one that is or contains `..` or `//`, is found by the
+        `course_id` of the list instead."""
         _, state = await services.integrations.get(integration_id)
+        course_id = rest_of_path(request, f"/{integration_id}/courses/", course_id)
         return views.course(await services.catalogue.row(integration_id, state.epoch, course_id))
 
 

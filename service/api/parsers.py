@@ -120,6 +120,22 @@ def text(most: int, *, lines: bool = False) -> Parser:
     )
 
 
+def any_text(most: int, example: str | None = None) -> Parser:
+    """Text of 1 to `most` characters of any kind, as the upstream may have chosen it."""
+
+    def parse(value: Any) -> str:
+        _expect(value, str, "text")
+        if not 1 <= len(value) <= most:
+            raise Refusal(f"has {len(value)} characters", f"send 1 to {most}")
+        return str(value)
+
+    examples = None if example is None else [example]
+    return Parser(
+        parse,
+        Schema(type=OpenAPIType.STRING, min_length=1, max_length=most, examples=examples),
+    )
+
+
 def visible(most: int, example: str | None = None) -> Parser:
     """Text that goes into an HTTP header: 1 to `most` visible ASCII characters, no blanks."""
     remedy = "send it as the upstream shows it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request
@@ -16,8 +17,9 @@ from litestar.status_codes import HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
 from service.api import cursors
 from service.api.forms import Field, Form, Table
-from service.api.parsers import cursor, number_in_text, once
+from service.api.parsers import any_text, cursor, number_in_text, once
 from service.bootstrap import Services
+from service.domain.walking import LONGEST_ID_BYTES
 
 AnyRequest = Request[Any, Any, State]
 Document = NamedDependency[dict[str, Any]]  # the JSON object in the body
@@ -49,9 +51,31 @@ LIMIT = Field(
 )
 
 
+COURSE_ID = Field(
+    parser=once(any_text(LONGEST_ID_BYTES, "26vafvWSRmbhNcxJYqjCzuJg")),
+    meaning="only this course, whatever characters its id has",
+)
+
+
 def after(read: Callable[[str], Any]) -> Field:
     """The query parameter that a list goes on from."""
     return Field(parser=once(cursor(read, _CURSORS[read])), meaning="`next` of the answer before")
+
+
+def rest_of_path(request: AnyRequest, before: str, decoded: str) -> str:
+    """A path's last parameter as it was sent: what stands behind `before`, percent-decoded.
+
+    The router's own value has lost slashes at the ends and double ones. `decoded` is taken where
+    the server does not say what was sent, or it is not UTF-8.
+    """
+    raw = request.scope.get("raw_path", b"")
+    _, found, rest = raw.partition(before.encode())
+    if not found:
+        return decoded.removeprefix("/")
+    try:
+        return unquote_to_bytes(rest).decode()
+    except UnicodeDecodeError:
+        return decoded.removeprefix("/")
 
 
 async def provide_services(state: State) -> Services:

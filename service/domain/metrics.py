@@ -276,6 +276,12 @@ CREDENTIAL_REMAINING = GaugeMetric(
     "Requests left in a window that has not ended.",
     labels=("credential",),
 )
+INTEGRATION_CLOCK_SKEW = GaugeMetric(
+    "integration_clock_skew_seconds",
+    "How far its upstream's clock is ahead of ours, 0 within 30 seconds.",
+    labels=("integration",),
+    unit="seconds",
+)
 # Kept in the hash of each integration; `total` is the field.
 OF_INTEGRATION = (
     GaugeMetric("integration_courses", "Its live courses.", "course_count", ("integration",)),
@@ -295,6 +301,7 @@ OF_DETAILS = (
     INTEGRATION_STATE,
     INTEGRATION_WALK_AGE,
     *OF_INTEGRATION,
+    INTEGRATION_CLOCK_SKEW,
     SUBSCRIPTION_STATE,
     SUBSCRIPTION_PENDING,
     SUBSCRIPTION_DEAD,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Values = Mapping[tuple[str, ...], float]
 
 _AT_ONCE: Final = 200  # registrations read in one round of commands
-_INTEGRATION: Final = ("state", *(one.total for one in declared.OF_INTEGRATION))
+_INTEGRATION: Final = ("state", "clock_skew_ms", *(one.total for one in declared.OF_INTEGRATION))
 _WALK_KINDS: Final[tuple[WalkKind, ...]] = get_args(WalkKind)
 
 
@@ -61,10 +61,11 @@ class Details:
             for one, at in zip(ids, ages, strict=True):
                 if at is not None:
                     found.age(declared.INTEGRATION_WALK_AGE, int(at), one, kind)
-        for one, (state, *counts) in zip(ids, read, strict=True):
+        for one, (state, skew_ms, *counts) in zip(ids, read, strict=True):
             if state is None:  # deleted meanwhile
                 continue
             found.add(declared.INTEGRATION_STATE, 1, one, state.decode())
+            found.add(declared.INTEGRATION_CLOCK_SKEW, int(skew_ms or 0) / 1000, one)
             for metric, count in zip(declared.OF_INTEGRATION, counts, strict=True):
                 found.add(metric, int(count or 0), one)
 

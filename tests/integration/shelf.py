@@ -1,55 +1,83 @@
-"""An upstream that pages over records given as bytes, so that any of them may be broken."""
+"""An upstream that keeps a few courses, and answers requests for single ones as it is told."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Collection
+from typing import Any
 
 from aiohttp import web
 
-from tests.integration.scripted import course
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from tests.integration.scripted import ScriptedUpstream, course
 
 
 class Shelf:
-    """Records by course id, in order; `answer` is for a `ScriptedUpstream`. What is in
-    `followings` takes the place of the cursor of a page that holds the record."""
+    """The courses behind a scripted upstream.
 
-    def __init__(self, count: int) -> None:
-        self.records = {f"c{number:03}": b"" for number in range(count)}
-        self.followings: dict[str, bytes] = {}
-        self.hidden: set[str] = set()
-        self.heal()
+    `left_out` are there, and missing on pages; `by_ids` says what becomes of requests for single
+    courses; `headers` go with each answer. Lists are split at their commas, and their entries
+    stripped, as servers do.
+    """
 
-    def heal(self, *course_ids: str) -> None:
-        """Has records as they should be: those of `course_ids`, or all."""
-        for course_id in course_ids or self.records:
-            self.write(course_id)
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        upstream.answer = self.answer
+        self.asked = upstream.asked
+        self.courses: dict[str, dict[str, Any]] = {}
+        self.left_out: set[str] = set()
+        self.by_ids = "answered"
+        self.status = 200
+        self.headers: dict[str, str] = {}
 
-    def write(self, course_id: str, **fields: object) -> None:
-        """A record with other fields."""
-        self.records[course_id] = json.dumps({**course(course_id), **fields}).encode()
+    def put(self, *course_ids: str, **fields: Any) -> None:
+        for course_id in course_ids:
+            known = self.courses.get(course_id, course(course_id))
+            self.courses[course_id] = {**known, **fields}
 
-    def break_off(self, course_id: str, field: str, token: bytes) -> None:
-        """Puts a token into a record, as the value of a field."""
-        sound = json.dumps({**course(course_id), field: "TOKEN"}).encode()
-        self.records[course_id] = sound.replace(b'"TOKEN"', token)
+    def take(self, *course_ids: str) -> None:
+        for course_id in course_ids:
+            del self.courses[course_id]
+
+    def lists(self) -> list[dict[str, list[str]]]:
+        """The ids in the requests for single courses so far."""
+        return [
+            {name: query[name].split(",") for name in ("ids", "remote_ids") if name in query}
+            for query in self.asked
+            if {"ids", "remote_ids"} & query.keys()
+        ]
 
     async def answer(self, request: web.Request) -> web.Response:
-        """The page that is asked for."""
-        names = [one for one in self.records if one not in self.hidden]
-        if "ids" in request.query:
-            names = [one for one in request.query["ids"].split(",") if one in names]
-            return _page([self.records[one] for one in names], b"null")
-        begin = int(request.query.get("cursor", 0))
-        end = begin + int(request.query["page_size"])
-        following = b'"%d"' % end if end < len(names) else b"null"
-        for one in names[begin:end]:
-            following = self.followings.get(one, following)
-        return _page([self.records[one] for one in names[begin:end]], following)
+        query = request.query
+        if self.status != 200:
+            return web.Response(status=self.status, headers=self.headers)
+        lists = {name: query[name].split(",") for name in ("ids", "remote_ids") if name in query}
+        if lists and self.by_ids == "refused":
+            return self._error(422, "PLATFORM.INPUT_INVALID")
+        if lists and self.by_ids == "empty":
+            return self._page([])
+        if not lists or self.by_ids == "ignored":
+            found = [one for key, one in self.courses.items() if key not in self.left_out]
+            size, start = int(query["page_size"]), int(query.get("cursor", 0))
+            following = str(start + size) if start + size < len(found) else None
+            return self._page(found[start : start + size], following)
+        wanted = {
+            name: {entry.strip() for entry in entries if entry.strip()}
+            for name, entries in lists.items()
+        }
+        found = [
+            one
+            for one in self.courses.values()
+            if one["id"] in wanted.get("ids", {one["id"]})
+            and one["remote_id"] in wanted.get("remote_ids", {one["remote_id"]})
+        ]
+        if self.by_ids == "loses one":
+            return self._page(found[1:])
+        return self._page(found, "more" if self.by_ids == "cut" else None)
 
+    def _page(self, records: Collection[dict[str, Any]], following: str | None = None) -> Any:
+        data = {"next": following, "results": list(records)}
+        body = json.dumps({"status": "success", "data": data})
+        return web.Response(text=body, headers=self.headers, content_type="application/json")
 
-def _page(records: list[bytes], following: bytes) -> web.Response:
-    body = b'{"status":"success","data":{"next":%s,"results":[%s]}}'
-    return web.Response(body=body % (following, b",".join(records)))
+    def _error(self, status: int, code: str) -> web.Response:
+        error = {"code": code, "title": "T", "message": "no", "log_url": None}
+        return web.json_response({"status": "error", "error": error}, status=status)

@@ -12,7 +12,7 @@ from service.domain.events import render
 from service.domain.integrations import Baseline
 from service.domain.subscriptions import Rendering
 from tests.integration.conftest import new_integration
-from tests.integration.shelf import Shelf
+from tests.integration.raw_shelf import Shelf
 
 MINUTE = 60_000
 TOKENS = [

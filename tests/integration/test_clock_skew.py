@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import datetime
+from email.utils import formatdate
+
 import msgspec
 import pytest
 
 from service.clock import now_ms
+from service.domain.integrations import DELTA_OVERLAP_MS, MAX_SKEW_MS
+from tests.integration.conftest import new_integration
+from tests.integration.scripted import refuses
+from tests.integration.shelf import Shelf
+
+DAY = 86_400
 
 
 async def skew(sandbox, seconds: float) -> None:
@@ -106,3 +116,141 @@ async def test_a_clock_that_is_put_back_within_the_overlap_loses_no_change(
     (change,) = await sandbox.change({"op": "edit", "count": 1})
     await integration.walk("delta")
     assert (await integration.events())[-1].course_id == change["course_id"]
+
+
+# --- dates that are no clock's --------------------------------------------------------------------
+
+
+def dated(seconds: float) -> str:
+    """A `Date` that is so many seconds ahead of now."""
+    return formatdate(now_ms() / 1000 + seconds, usegmt=True)
+
+
+WRONG_DATES = {
+    "20 days old": lambda: dated(-20 * DAY),
+    "13 days old": lambda: dated(-13 * DAY),
+    "two days old": lambda: dated(-2 * DAY),
+    "1970": lambda: "Thu, 01 Jan 1970 00:00:00 GMT",
+    "1900": lambda: "Mon, 01 Jan 1900 00:00:00 GMT",
+    "20 days ahead": lambda: dated(20 * DAY),
+    "9999": lambda: "Fri, 31 Dec 9999 23:59:59 GMT",
+}
+
+
+@pytest.fixture
+async def shelf(scripted):
+    shelf = Shelf(scripted)
+    shelf.put(*(f"c{number:03}" for number in range(30)))
+    return shelf
+
+
+@pytest.mark.parametrize("date", WRONG_DATES)
+async def test_a_date_that_is_no_clocks_turns_no_delta_into_a_sweep(context, scripted, shelf, date):
+    shelf.headers = {"date": WRONG_DATES[date]()}
+    begun = now_ms()
+    integration = await new_integration(context, scripted.base_url)
+    await integration.turn()
+    for _ in range(3):
+        await integration.turn()
+    kinds = [walk.kind for walk in await integration.walks()]
+    assert kinds == ["delta", "delta", "delta", "sweep"]
+    for query in scripted.asked[1:]:
+        after = datetime.fromisoformat(query["updated_after"])
+        assert begun - DELTA_OVERLAP_MS - 1 <= after.timestamp() * 1000 <= now_ms()
+
+    shown = await integration.shown()
+    assert shown.state == "active"
+    (notice,) = shown.notices
+    assert notice.code == "clock_skew"
+    assert ("ahead of" if "ahead" in date or "9999" in date else "behind") in notice.message
+    assert "is not used: deltas go by this service's clock" in notice.message
+    assert abs(shown.clock_skew_seconds) > MAX_SKEW_MS / 1000
+
+
+@pytest.mark.parametrize("seconds", [-3_600, -14 * 3_600, -DAY])
+async def test_a_clock_in_another_time_zone_is_believed_and_told_of(
+    context, scripted, shelf, seconds
+):
+    shelf.headers = {"date": dated(seconds)}
+    integration = await new_integration(context, scripted.base_url)
+    begun = now_ms()
+    await integration.turn()
+    watermark = (await integration.state()).watermark
+    assert watermark == pytest.approx(begun + seconds * 1000, abs=3_000)
+    (notice,) = (await integration.shown()).notices
+    assert "behind this service's clock" in notice.message
+    assert "is not used" not in notice.message
+
+
+async def test_a_date_that_changes_from_answer_to_answer_stays_bounded(context, scripted, shelf):
+    integration = await new_integration(context, scripted.base_url)
+    for seconds in (0, -20 * DAY, 3_600, -3_600, 400 * DAY, 0):
+        shelf.headers = {"date": dated(seconds)}
+        begun = now_ms()
+        await integration.turn()
+        watermark = (await integration.state()).watermark
+        assert begun - MAX_SKEW_MS <= watermark <= now_ms()
+    shown = await integration.shown()
+    assert (shown.clock_skew_seconds, shown.notices) == (None, [])
+    assert [walk.kind for walk in await integration.walks()] == [*["delta"] * 5, "sweep"]
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Foo 2026", "0"])
+async def test_a_date_that_is_none_says_nothing(context, scripted, shelf, date):
+    shelf.headers = {"date": date}
+    begun = now_ms()
+    integration = await new_integration(context, scripted.base_url)
+    await integration.turn()
+    assert begun <= (await integration.state()).watermark <= now_ms()
+    assert (await integration.shown()).notices == []
+
+
+async def test_an_answer_from_a_cache_is_no_wrong_clock_and_counts_from_when_it_was_made(
+    context, scripted, shelf
+):
+    shelf.headers = {"date": dated(-7_200), "age": "7200"}
+    begun = now_ms()
+    integration = await new_integration(context, scripted.base_url)
+    await integration.turn()
+    # What changed since the answer was made is asked for again.
+    watermark = (await integration.state()).watermark
+    assert watermark == pytest.approx(begun - 7_200_000, abs=3_000)
+    shown = await integration.shown()
+    assert shown.clock_skew_seconds is None
+    (notice,) = shown.notices
+    assert notice.code == "cached_answers"
+    assert "2 hours old" in notice.message
+    shelf.headers = {}
+    await integration.turn()
+    assert (await integration.shown()).notices == []
+
+
+@pytest.mark.parametrize(
+    ("date", "until", "seconds"),
+    [
+        (0, 120, 120),
+        (-3_600, -3_600 + 120, 120),  # by the same wrong clock
+        (-20 * DAY, 120, 120),  # a date that is no clock's
+        (400 * DAY, 120, 120),
+        (-20 * DAY, -20 * DAY + 120, 0),  # of the past, by the only clock there is
+    ],
+)
+async def test_a_time_to_come_back_is_read_by_a_clock_that_is_one(
+    context, scripted, date, until, seconds
+):
+    integration = await new_integration(context, scripted.base_url)
+    scripted.answer = refuses(503, None, date=dated(date), retry_after=dated(until))
+    await integration.turn()
+    due = await integration.due_in()
+    assert seconds - 3 <= due <= max(seconds, 6) + 3
+
+
+async def test_since_when_a_clock_is_off_lasts_from_poll_to_poll(context, scripted, shelf):
+    integration = await new_integration(context, scripted.base_url)
+    seen = set()
+    for seconds in itertools.islice(itertools.cycle((-100, -200)), 4):
+        shelf.headers = {"date": dated(seconds)}
+        await integration.turn()
+        (notice,) = (await integration.shown()).notices
+        seen.add(notice.since)
+    assert len(seen) == 1

@@ -11,7 +11,7 @@ from service.clock import now_ms
 from service.domain.events import rfc3339
 from service.domain.integrations import Baseline
 from tests.integration.conftest import new_integration
-from tests.integration.shelf import Shelf
+from tests.integration.raw_shelf import Shelf
 
 DAY = 86_400_000
 NONSENSE = [
