@@ -29,8 +29,8 @@ DOUBT_SECONDS: Final = 0.05
 AT_ONCE_BYTES: Final = 16_384  # an answer of this size and what follows it arrive together
 _READ: Final = 65_536
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: no time, so that closing is a reset
-_LINE: Final = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
-_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_LINE: Final = re.compile(rb"[\r\n]*HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?:[ \r][^\n]*)?\n")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
 
 
 class Stray(enum.Enum):
@@ -196,12 +196,12 @@ class Server:
 
 def status_said(answer: bytes) -> int | None:
     """The status that the bytes of an answer say, from their first complete status line that is
-    not of an interim answer. None if they say none."""
+    not of an interim answer. Empty lines before it are passed by. None if they say none."""
     while (line := _LINE.match(answer)) is not None:
         status = int(line[1])
         if status >= 200 or status == 101:
             return status
-        end = _HEAD_END.search(answer, line.end() - 2)
+        end = _HEAD_END.search(answer, line.end() - 1)
         if end is None:
             return None
         answer = answer[end.end() :]
