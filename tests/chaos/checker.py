@@ -18,6 +18,7 @@ SHOWN = 20  # complaints
 
 MUST_BE_ZERO = (
     "lost", "invented", "out_of_order", "differing_bytes", "unverified", "dead", "leaked_keys",
+    "reused", "refused",
 )  # fmt: skip
 
 Course = tuple[str, str]
@@ -37,7 +38,7 @@ class Report(msgspec.Struct):
     def summary(self) -> dict[str, int]:
         """The counts, those included that are zero."""
         names = ("changes", "receipts", *MUST_BE_ZERO, "duplicates", "cuts", "forgotten",
-                 "found_again", "fenced")  # fmt: skip
+                 "found_again", "fenced", "crossed")  # fmt: skip
         return {name: self.counts[name] for name in names}
 
 
@@ -74,6 +75,12 @@ class _Checker:
             self._complain("dead", "a delivery was given up")
         for key in history.leaked:
             self._complain("leaked_keys", key)
+        for words in history.refused:
+            self._complain("refused", words)
+        if history.reused:
+            words = f"{history.reused} requests on connections known to carry unasked bytes"
+            self._complain("reused", words, history.reused)
+        self._counts["crossed"] = history.crossed
         received: dict[str, list[Receipt]] = {name: [] for name in history.subscribers}
         for receipt in history.receipts:
             received[receipt.subscriber].append(receipt)
@@ -83,8 +90,8 @@ class _Checker:
             self._check_subscriber(name, receipts)
         return Report(self._counts, self._complaints)
 
-    def _complain(self, what: str, words: str) -> None:
-        self._counts[what] += 1
+    def _complain(self, what: str, words: str, count: int = 1) -> None:
+        self._counts[what] += count
         if len(self._complaints) < SHOWN:
             self._complaints.append(f"{what}: {words}")
 
@@ -105,15 +112,19 @@ class _Checker:
     def _check_subscriber(self, name: str, receipts: Sequence[Receipt]) -> None:
         wanted = set(self._history.subscribers[name])
         got = {receipt.id for receipt in receipts}
+        taken = {receipt.id for receipt in receipts if receipt.acknowledged_at is not None}
         for event in self._history.log:
-            if event.upstream_id in wanted and event.id not in got:
-                self._complain("lost", f"{name} never got {event.type} {event.id}")
+            if event.upstream_id in wanted and event.id not in taken:
+                what = "never took" if event.id in got else "never got"
+                self._complain("lost", f"{name} {what} {event.type} {event.id}")
         by_course: dict[Course, list[_First]] = defaultdict(list)
         for first in self._firsts(receipts):
             by_course[first.event.upstream_id, first.event.course_id].append(first)
         for course in by_course:
             if course[0] not in wanted:
                 self._complain("invented", f"{name} is told of {course}, which it did not ask for")
+            elif course not in self._states:
+                self._complain("invented", f"{name} is told of {course}, which there never was")
         for course, states in self._states.items():
             if course[0] in wanted:
                 firsts = by_course[course]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+_WRONG_CLOCKS = timedelta(hours=1)
 _NOT_TRACKED = frozenset({"changed_at", "remote_data", "remote_deleted_at"})
 
 
@@ -36,7 +38,7 @@ class Told(msgspec.Struct, frozen=True):
 
 class Receipt(msgspec.Struct):
     """One push as it came in. `body` is a digest of its bytes; `acknowledged_at` is when the
-    receiver answered 2xx, if it did."""
+    receiver answered 2xx, if it did, or what the sender may take for it."""
 
     subscriber: str
     at: float
@@ -53,6 +55,11 @@ class History(msgspec.Struct):
     `subscribers` names the integrations that each is told of, by their ids at the upstream;
     `events` has what an event says by the digest of a body that said it; `log` lists the events
     of the log in the end; `cuts` are the times at which the server lost what it had written last.
+
+    Of hostile peers: `struck` counts what they did, by letter and peer; `reused` the requests on
+    connections that were known to carry what nobody had asked for, and `crossed` those that may
+    have been on their way when it came; `refused` says in words which odd answers were not taken
+    although they can be.
     """
 
     states: list[State] = []
@@ -64,6 +71,10 @@ class History(msgspec.Struct):
     dead: int = 0
     fenced: int = 0
     leaked: list[str] = []
+    struck: dict[str, int] = {}
+    reused: int = 0
+    crossed: int = 0
+    refused: list[str] = []
 
     def save(self, path: Path) -> None:
         """Writes it for `load`."""
@@ -82,9 +93,19 @@ def digest(body: bytes) -> str:
 
 def content_of(record: Any) -> str | None:
     """What stands for all of a course that a change is reported of; None for one that is gone."""
-    if record is None or record["remote_deleted_at"] is not None:
+    if record is None or _has_passed(record["remote_deleted_at"]):
         return None
     return digest(_canonical(record).encode())
+
+
+def _has_passed(mark: Any) -> bool:
+    """Whether a mark of deletion counts: none does that is a date to come."""
+    if mark is None:
+        return False
+    try:
+        return datetime.fromisoformat(mark) < datetime.now(UTC) + _WRONG_CLOCKS
+    except (TypeError, ValueError):
+        return True
 
 
 def told(body: bytes) -> Told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.history import State, content_of
+from tests.chaos.mangling import ForeignIds
 from tests.e2e.conftest import House, until
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,7 @@ class ChaosHouse(House):
             self.processes[name] = worker.like(name, PYTHONPATH=str(ROOT))
         self.integrations = integrations
         self.ids: dict[str, str] = {}  # of integrations, by their ids at the upstream
+        self.foreign = ForeignIds()  # of courses, as the upstream before the sandbox shows them
         self._sizes: deque[tuple[float, int]] = deque(maxlen=100)
 
     async def close(self) -> None:
@@ -94,6 +97,9 @@ class ChaosHouse(House):
         """Has courses changed, if these changes can be made, and returns how they are then."""
         at = time.monotonic()
         path = f"/control/integrations/{upstream_id}/changes"
+        for change in changes:
+            if "course_id" in change:
+                change["course_id"] = self.foreign.real(change["course_id"])
         answer = await self.sandbox.post(path, json=list(changes))
         made = answer.json() if answer.status_code == 200 else answer.json()["extra"]["applied"]
         ids = dict.fromkeys(change["course_id"] for change in made)
@@ -105,14 +111,16 @@ class ChaosHouse(House):
         async def read(course_id: str) -> State:
             async with limit:
                 content = await self._content(upstream_id, course_id)
-            return State(upstream_id, course_id, at, content)
+            return State(upstream_id, self.foreign.of(course_id), at, content)
 
         return await asyncio.gather(*map(read, ids))
 
     async def _content(self, upstream_id: str, course_id: str) -> str | None:
         path = f"/control/integrations/{upstream_id}/courses/{course_id}"
         answer = await self.sandbox.get(path)
-        return content_of(answer.json() if answer.status_code == 200 else None)
+        if answer.status_code != 200:
+            return None
+        return content_of(json.loads(self.foreign.give(answer.content)))
 
     async def walked(self, upstream_id: str, kind: str, seconds: float) -> None:
         """Waits until a walk that is asked for now has completed."""

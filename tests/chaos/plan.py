@@ -1,13 +1,21 @@
-"""What is done to whom and when, decided by a seed alone."""
+"""What is done to whom and when, decided by a seed alone.
+
+Hostile peers have a sequence of steps of their own beside the others.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
 
+from tests.chaos.answers import HOSTILE as ANSWERS
+from tests.chaos.upstream import KINDS
+
 MEAN_PAUSE: Final = 2.5  # seconds between steps
+HOSTILE_PAUSE: Final = 1.5  # seconds between those of hostile peers
 CUT_AFTER: Final = 12.0  # seconds from the start, so that there is something to lose
 
 
@@ -44,6 +52,13 @@ _ACTIONS: Final[dict[str, tuple[int, float, float]]] = {
     "replay all": (3, 0, 0),
 }
 
+# How many of the answers that come next are struck. The target's rest of a division by the number
+# of kinds is which kind it is; each has its turn.
+HOSTILE: Final[dict[str, tuple[int, float, float]]] = {
+    "hostile upstream": (1, 1, 4),
+    "hostile receiver": (1, 5, 20),
+}
+
 # Each without a word on how often it strikes, which is the step's amount. What hides records
 # strikes walks alone: an answer to ids from which only the one asked for is missing is evidence.
 FAULTS: Final = (
@@ -69,24 +84,59 @@ FAULTS: Final = (
 
 def plan(seed: int, seconds: float, *, only: tuple[str, ...] = ()) -> list[Step]:
     """The steps of a run; of the actions `only` these, if any are named."""
-    chance = random.Random(f"plan {seed}")
-    chosen = {name: _ACTIONS[name] for name in only} or _ACTIONS
-    weights = [weight for weight, _, _ in chosen.values()]
+    usual = _steps(random.Random(f"plan {seed}"), _chosen(_ACTIONS, only), seconds, MEAN_PAUSE)
+    hostile = _steps(random.Random(f"peers {seed}"), _chosen(HOSTILE, only), seconds, HOSTILE_PAUSE)
+    return sorted(usual + hostile, key=lambda step: step.at)
+
+
+def named(word: str) -> tuple[str, ...]:
+    """The actions whose names hold a word."""
+    return tuple(name for name in (*_ACTIONS, *HOSTILE) if word in name)
+
+
+def has_hostile(only: tuple[str, ...]) -> bool:
+    """Whether peers are hostile in a run of `only` these actions."""
+    return bool(_chosen(HOSTILE, only))
+
+
+_Actions = Mapping[str, tuple[int, float, float]]
+
+
+def _chosen(actions: _Actions, only: tuple[str, ...]) -> _Actions:
+    return {name: actions[name] for name in actions if not only or name in only}
+
+
+def _steps(chance: random.Random, actions: _Actions, seconds: float, pause: float) -> list[Step]:
+    if not actions:
+        return []
+    weights = [weight for weight, _, _ in actions.values()]
+    decks = {"hostile upstream": _deck(chance, len(KINDS)),
+             "hostile receiver": _deck(chance, len(ANSWERS))}  # fmt: skip
     steps = []
-    at = MEAN_PAUSE
+    at = pause
     while at < seconds:
-        do, (_, least, most) = chance.choices(list(chosen.items()), weights)[0]
+        do, (_, least, most) = chance.choices(list(actions.items()), weights)[0]
         amount = round(chance.uniform(least, most), 1)
-        if do == "fault sandbox":
+        if do == "fault sandbox" or do in HOSTILE:
             amount = float(round(amount))
         if do != "cut valkey" or at > CUT_AFTER:
-            steps.append(Step(round(at, 1), do, _target(chance, do), amount))
-        at += min(3 * MEAN_PAUSE, chance.expovariate(1 / MEAN_PAUSE))
+            target = next(decks[do]) if do in decks else _target(chance, do)
+            steps.append(Step(round(at, 1), do, str(target), amount))
+        at += min(3 * pause, chance.expovariate(1 / pause))
     return steps
 
 
-def _target(chance: random.Random, do: str) -> str:
+def _deck(chance: random.Random, kinds: int) -> Iterator[int]:
+    """Targets that take all kinds in turns, shuffled anew each time."""
+    while True:
+        order = list(range(kinds))
+        chance.shuffle(order)
+        for kind in order:
+            yield kind + kinds * chance.randrange(1_000)
+
+
+def _target(chance: random.Random, do: str) -> int:
     """Which of several; whoever carries the step out takes the rest of a division by them."""
     if do == "fault sandbox":
-        return str(chance.randrange(len(FAULTS)))
-    return str(chance.randrange(1_000))
+        return chance.randrange(len(FAULTS))
+    return chance.randrange(1_000)

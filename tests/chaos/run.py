@@ -14,21 +14,23 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from service.storage.keys import LASTING
+from tests.chaos import answers
 from tests.chaos.history import History, Told
 from tests.chaos.house import WORKERS, ChaosHouse
-from tests.chaos.plan import FAULTS, Step, plan
+from tests.chaos.leftovers import at_rest, leaked
+from tests.chaos.plan import FAULTS, Step, has_hostile, plan
 from tests.chaos.receivers import MIX, Receiver, Receivers
+from tests.chaos.upstream import Upstream
 from tests.e2e.conftest import until
 
 SETTLED = 300.0  # seconds within which all must have come to rest
+ODD_WALKS = 5  # of each integration
+BORNE = 60.0  # seconds within which a calm house has dealt with peers that are odd and no more
 OPERATIONS = {"edit": 60, "provider": 8, "skill": 8, "revision_add": 6, "revision_remove": 3,
               "create": 5, "delete": 4, "vanish": 3, "restore": 5}  # fmt: skip
 UNGUARDED = {"deleted_share": 1, "deleted_share_max": 1, "changed_share": 1}
 # Retries that outlast any outage of a run, so that no delivery may end as dead.
 RETRIES = [1, 1, 1, 2, 2, 3, 3, 5, 5, 5, *([10] * 10)]
-RQ_LASTING = ("rq:queues", "rq:workers", "rq:queue:", "rq:wip:", "rq:failed:", "rq:finished:",
-              "rq:clean_registries:")  # fmt: skip
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,10 +59,12 @@ async def run(options: Options, directory: Path, say: Callable[[str], object]) -
     history = History()
     names = [f"receiver-{number}" for number in range(options.subscribers)]
     receivers = Receivers(names, options.seed, options.mix, history)
-    await receivers.start()
+    upstream = Upstream(str(house.sandbox.base_url), house.foreign, options.seed)
+    receivers.start()
+    upstream.start()
     try:
         await house.start()
-        chaos = _Chaos(options, house, receivers, history, say)
+        chaos = _Chaos(options, house, receivers, upstream, history, say)
         await chaos.prepare()
         await chaos.rage()
         await chaos.settle()
@@ -68,6 +72,7 @@ async def run(options: Options, directory: Path, say: Callable[[str], object]) -
     finally:
         await house.close()
         await receivers.close()
+        await upstream.close()
     return history
 
 
@@ -77,12 +82,14 @@ class _Chaos:
         options: Options,
         house: ChaosHouse,
         receivers: Receivers,
+        upstream: Upstream,
         history: History,
         say: Callable[[str], object],
     ) -> None:
         self._options = options
         self._house = house
         self._receivers = receivers
+        self._upstream = upstream
         self._history = history
         self._say = say
         self._random = random.Random(f"changes {options.seed}")
@@ -99,6 +106,7 @@ class _Chaos:
             await house.register(
                 name=upstream_id,
                 upstream_id=upstream_id,
+                base_url=f"{self._upstream.url}/v1",
                 baseline="emit",
                 delta_interval_seconds=2,
                 sweep_interval_seconds=20,
@@ -122,7 +130,7 @@ class _Chaos:
             "POST",
             "/v1/subscriptions",
             json={
-                "url": f"{self._receivers.url}/{receiver.name}",
+                "url": self._receivers.url(receiver),
                 "integration_ids": [self._house.ids[one] for one in wanted],
                 "timeout_seconds": 1,
                 "retry_schedule_seconds": RETRIES,
@@ -190,6 +198,12 @@ class _Chaos:
             fault = {**FAULTS[int(step.target)], "times": int(step.amount)}
             answer = await self._house.sandbox.post("/control/faults", json=fault)
             assert answer.status_code == 201, answer.text
+        elif step.do == "hostile upstream":
+            self._upstream.spoil(int(step.target), int(step.amount))
+        elif step.do == "hostile receiver":
+            number, which = divmod(int(step.target), len(answers.HOSTILE))
+            receivers = self._receivers.all
+            receivers[number % len(receivers)].spoil(which, int(step.amount))
         elif step.do == "skew sandbox":
             skew = {"skew_seconds": step.amount}
             await self._house.sandbox.post("/control/clock", json=skew)
@@ -244,27 +258,69 @@ class _Chaos:
         self._say("all trouble ends")
         await house.sandbox.delete("/control/faults")
         await house.sandbox.post("/control/clock", json={"skew_seconds": 0})
+        self._upstream.recover()
+        self._receivers.recover()
         for name in WORKERS:
             house.processes[name].kill()
             house.mislead(name, 0)
             house.processes[name].start()
-        for receiver in self._receivers.all:
-            receiver.recover()
         await house.ready()
-        for subscription_id in self._subscriptions.values():
-            path = f"/v1/subscriptions/{subscription_id}/resume"
-
-            async def resumed(path: str = path) -> Any:
-                return await house.attempt("POST", path)
-
-            await until(resumed, seconds=30, what=f"{path}\n{house.logs()}")
+        await self._resume()
         for upstream_id in house.integrations:
             await house.walked(upstream_id, "sweep", SETTLED)
+        if has_hostile(self._options.only):
+            await self._bear()
         for upstream_id, integration_id in house.ids.items():
             await house.walked(upstream_id, "sweep", SETTLED)
             await house.call("PATCH", f"/v1/integrations/{integration_id}", json={"paused": True})
         await until(self._drained, seconds=SETTLED, what=f"empty lanes\n{house.logs()}")
         self._say("all is at rest")
+
+    async def _resume(self) -> None:
+        for subscription_id in self._subscriptions.values():
+            path = f"/v1/subscriptions/{subscription_id}/resume"
+
+            async def resumed(path: str = path) -> Any:
+                return await self._house.attempt("POST", path)
+
+            await until(resumed, seconds=30, what=f"{path}\n{self._house.logs()}")
+
+    async def _bear(self) -> None:
+        """Has every answer of every peer be odd, in ways that are to be borne, and notes what
+        was not."""
+        house, refused = self._house, self._history.refused
+        await until(self._drained, seconds=SETTLED, what=f"empty lanes\n{house.logs()}")
+        self._say("receivers are odd")
+        for receiver in self._receivers.all:
+            receiver.odd = True
+        await asyncio.gather(*(self._edited(one, SETTLED) for one in house.integrations))
+        try:
+            await until(self._drained, seconds=BORNE, what="empty lanes")
+        except AssertionError:
+            refused.append("deliveries were still pending, for receivers said success oddly")
+        self._receivers.recover()
+        await self._resume()
+        self._say("the upstream is odd")
+        self._upstream.odd = True
+        for upstream_id in await asyncio.gather(*map(self._refused, house.integrations)):
+            if upstream_id is not None:
+                refused.append(f"a walk of {upstream_id}, whose answers were odd, did not complete")
+        self._upstream.recover()
+
+    async def _refused(self, upstream_id: str) -> str | None:
+        """Which integration this is, if not all walks of some complete."""
+        try:
+            for _ in range(ODD_WALKS):
+                await self._edited(upstream_id, BORNE)
+        except AssertionError:
+            return upstream_id
+        return None
+
+    async def _edited(self, upstream_id: str, seconds: float) -> None:
+        """Changes some courses, and waits for a walk that could see it."""
+        changes = await self._house.altered(upstream_id, {"op": "edit", "count": 10})
+        self._history.states += changes
+        await self._house.walked(upstream_id, "sweep", seconds)
 
     async def _drained(self) -> bool:
         for subscription_id in self._subscriptions.values():
@@ -292,13 +348,19 @@ class _Chaos:
         for subscription_id in self._subscriptions.values():
             found = await house.call("GET", f"/v1/subscriptions/{subscription_id}")
             history.dead += found["dead"]
+        for letter, count in self._upstream.struck.items():
+            history.struck[f"{letter} upstream"] = count
+        for letter, count in self._receivers.struck.items():
+            history.struck[f"{letter} receiver"] = count
+        history.reused += self._upstream.reused
+        history.crossed += self._upstream.crossed
         history.fenced = sum(
             house.processes[name].log().count(words)
             for name, words in itertools.product(WORKERS, ("lane given up", "walk given up"))
         )
         async with Redis.from_url(house.redis_url) as redis:
-            await until(lambda: _at_rest(redis), seconds=60, what="leases and claims that end")
-            history.leaked = await _leaked(redis)
+            await until(lambda: at_rest(redis), seconds=60, what="leases and claims that end")
+            history.leaked = await leaked(redis)
 
 
 def _logged(event: dict[str, Any]) -> Told:
@@ -312,56 +374,3 @@ def _logged(event: dict[str, Any]) -> Told:
         previous_sequence=data["previous_sequence"],
         content=None,
     )
-
-
-async def _at_rest(redis: Redis) -> bool:
-    leases = [name async for name in redis.scan_iter("cw:lease:*")]
-    claims = [await redis.zcard(f"cw:claimed:{kind}") for kind in ("walks", "lanes")]
-    return not leases and not any(claims)
-
-
-async def _leaked(redis: Redis) -> list[str]:
-    """Keys that should have a lifetime and have none, and what is left on lanes at rest."""
-    found = []
-    held = await _jobs_of_lost_workers(redis)
-    async for name in redis.scan_iter("*", count=1000):
-        key = name.decode()
-        lasting = key.startswith(LASTING + RQ_LASTING) or key.removeprefix("rq:job:") in held
-        if not lasting and await redis.ttl(name) == -1:
-            found.append(f"{key} has no lifetime{await _described(redis, key)}")
-        of_lane = key.startswith("cw:lane:") and key.split(":", 3)[3:]
-        if of_lane in ([], ["retries"], ["failing"], ["replayed"], ["replayed:retries"]):
-            size = await _size(redis, key)
-            if size:
-                found.append(f"{key} still holds {size}")
-    totals = await redis.hgetall("cw:totals")
-    wrong = (
-        name for name in (b"pending", b"dead", b"parked", b"disabled") if int(totals.get(name, 0))
-    )
-    return found + [f"cw:totals has {totals[name].decode()} {name.decode()}" for name in wrong]
-
-
-async def _described(redis: Redis, key: str) -> str:
-    """What a job's key says, to find out where it comes from."""
-    if not key.startswith("rq:job:"):
-        return ""
-    fields = await redis.hgetall(key)
-    return (
-        f": { ({name.decode(): value[:60] for name, value in fields.items() if name != b'data'}) }"
-    )
-
-
-async def _jobs_of_lost_workers(redis: Redis) -> set[str]:
-    """Jobs that RQ's maintenance is going to declare failed, which then gives them a lifetime."""
-    jobs: set[str] = set()
-    async for name in redis.scan_iter("rq:wip:*"):
-        jobs |= {entry.decode().partition(":")[0] for entry in await redis.zrange(name, 0, -1)}
-    async for name in redis.scan_iter("rq:queue:*:intermediate"):
-        jobs |= {entry.decode() for entry in await redis.lrange(name, 0, -1)}
-    return jobs
-
-
-async def _size(redis: Redis, key: str) -> int:
-    kind = await redis.type(key)
-    counts = {b"stream": redis.xlen, b"zset": redis.zcard, b"hash": redis.hlen}
-    return await counts[kind](key) if kind in counts else 0

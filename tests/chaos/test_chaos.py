@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 import pytest
 
+from tests.chaos.answers import HOSTILE as ANSWERS
 from tests.chaos.checker import check
-from tests.chaos.plan import plan
+from tests.chaos.plan import HOSTILE, named, plan
 from tests.chaos.run import Options, run
+from tests.chaos.upstream import KINDS
 
 pytestmark = pytest.mark.e2e
 
@@ -18,13 +22,27 @@ DELIVERY_MIX = {"ok": 92.0, "error": 3.0, "overload": 0.4, "hang": 0.6, "reset":
 def test_the_same_seed_gives_the_same_plan():
     assert plan(7, 60) == plan(7, 60) != plan(8, 60)
     assert {step.do for step in plan(1, 60, only=("kill worker",))} == {"kill worker"}
+    assert {step.do for step in plan(1, 60, only=named("hostile"))} == set(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("do", "kinds"), [("hostile upstream", KINDS), ("hostile receiver", ANSWERS)]
+)
+def test_each_kind_of_malice_strikes_several_times_in_ten_minutes(do, kinds):
+    for seed in range(5):
+        struck = Counter(int(step.target) % len(kinds) for step in plan(seed, 600) if step.do == do)
+        assert min(struck[kind] for kind in range(len(kinds))) >= 5
 
 
 @pytest.mark.timeout(240)
 async def test_some_seconds_of_chaos_lose_and_invent_nothing(tmp_path):
-    report = check(await run(Options(seed=3, seconds=15, courses=60), tmp_path, click.echo))
+    history = await run(Options(seed=3, seconds=25, courses=60), tmp_path, click.echo)
+    report = check(history)
     assert report.sound, report.complaints
     assert report.counts["receipts"] > 500
+    for peer in ("upstream", "receiver"):
+        struck = sum(count for who, count in history.struck.items() if who.endswith(peer))
+        assert struck >= 5, history.struck
 
 
 @pytest.mark.timeout(240)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.chaos.checker import MUST_BE_ZERO, Report, check
-from tests.chaos.history import History, Receipt, State
+from tests.chaos.history import History, Receipt, State, content_of
 
 RECORDED = Path(__file__).with_name("recorded.json.gz")
 NAME = "receiver-0"
@@ -189,6 +189,23 @@ def test_what_is_sent_before_its_predecessor_was_taken_is_out_of_order(history):
     assert "out_of_order" in wrong(check(history))
 
 
+def test_what_was_never_acknowledged_is_lost_although_it_was_received(history):
+    _, victim = pair(history)
+    for receipt in history.receipts:
+        if receipt.subscriber == NAME and receipt.id == victim.id:
+            receipt.acknowledged_at = None
+    report = check(history)
+    assert "lost" in wrong(report)
+    assert any(f"never took course.updated {victim.id}" in one for one in report.complaints)
+
+
+def test_a_course_that_there_never_was_is_invented(history):
+    receipt, _ = pair(history)
+    event = history.events[receipt.body]
+    history.states = [one for one in history.states if one.course_id != event.course_id]
+    assert wrong(check(history)) == {"invented"}
+
+
 def test_a_deletion_that_never_was_is_invented(history):
     receipt, _ = pair(history)
     event = history.events[receipt.body]
@@ -200,6 +217,26 @@ def test_what_is_left_behind_and_given_up_is_told(history):
     history.leaked = ["cw:x has no lifetime"]
     history.dead = 1
     assert wrong(check(history)) == {"leaked_keys", "dead"}
+
+
+def test_a_connection_used_again_and_an_odd_answer_not_taken_are_told(history):
+    history.reused = 3
+    history.refused = ["no walk completed"]
+    history.crossed = 2
+    report = check(history)
+    assert wrong(report) == {"reused", "refused"}
+    assert (report.counts["reused"], report.counts["refused"]) == (3, 1)
+    assert report.summary()["crossed"] == 2
+
+
+@pytest.mark.parametrize("mark", ["", "false", "0001-01-01T00:00:00Z", "2024-01-01T00:00:00Z", 0])
+def test_a_course_with_a_mark_of_the_past_is_gone_and_nonsense_counts_as_one(mark):
+    assert content_of({"id": "c", "remote_deleted_at": mark}) is None
+
+
+def test_a_mark_of_a_time_to_come_says_nothing():
+    live, marked = ({"id": "c", "remote_deleted_at": at} for at in (None, "2093-01-01T00:00:00Z"))
+    assert content_of(marked) == content_of(live) is not None
 
 
 def test_somebody_told_of_what_he_did_not_ask_for_is_noticed(history):
