@@ -14,7 +14,7 @@ import functools
 import re
 import select
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -77,7 +77,7 @@ class AnswerProtocol(ResponseHandler):
         self.flaw: str | None = None
         self._status: int | None = None  # of the answer that is read, informational ones included
         self._stage = _SILENT
-        self._head = bytearray()  # of an answer, as long as it is incomplete
+        self._head = b""  # of an answer, as long as it is incomplete
         self._left = 0  # bytes of a counted body that are still to come
         self._last = b""  # the last bytes of a chunked body
         self._ended = False  # whether the last answer's end is proven, and nothing came after it
@@ -86,15 +86,11 @@ class AnswerProtocol(ResponseHandler):
 
     def set_response_params(self, **options: Any) -> None:
         """A request is about to be written: from here on bytes are its answer."""
-        early = b"" if self.used else bytes(self._head)
+        early, self._head = self._head, b""
         self.used = True
         self._status = self.flaw = self._body = None
         self._stage = _HEAD
-        self._head.clear()
         self._ended = False
-        options.update(
-            max_line_size=MAX_HEAD_BYTES, max_field_size=MAX_HEAD_BYTES, max_headers=MAX_FIELDS
-        )
         super().set_response_params(**options)
         if early:
             self.data_received(early)
@@ -108,12 +104,16 @@ class AnswerProtocol(ResponseHandler):
     @property
     def should_close(self) -> bool:
         """Whether no further request may be sent."""
-        return not self._ended or super().should_close or self._writing()
+        if not self._ended or super().should_close:
+            return True
+        transport = self.transport
+        return transport is None or transport.get_write_buffer_size() > 0
 
     @property
     def status(self) -> int | None:
         """The final status of the current answer, as soon as its status line is complete."""
-        return self._status if self._is_final() else None
+        status = self._status
+        return status if status is not None and (status >= 200 or status == 101) else None
 
     def readable(self) -> bool:
         """Whether the kernel holds bytes for this connection, or its end."""
@@ -181,31 +181,34 @@ class AnswerProtocol(ResponseHandler):
     def _take_head(self, data: bytes) -> bytes:
         """What is behind the head of the final answer, once that has come."""
         looked_at = max(0, len(self._head) - 2)
-        self._head += data
+        head = self._head = self._head + data
         while True:
-            if self._head.startswith((b"\r", b"\n")):
-                # Left over from an answer before: the answer may be read, and is the last one.
-                self.stray = True
-                self._head, looked_at = self._head.lstrip(b"\r\n"), 0
-            if self._status is None and not self._take_status_line():
-                return b""
-            end = _HEAD_END.search(self._head, looked_at)
+            if self._status is None:
+                if (line := _STATUS_LINE.match(head)) is not None:
+                    self._status = int(line[1])
+                elif head[:1] in (b"\r", b"\n"):
+                    # Left over from an answer before: this answer may be read, and is the last.
+                    self.stray = True
+                    head = self._head = head.lstrip(b"\r\n")
+                    looked_at = 0
+                    continue
+                elif not self._wait_for_status_line(head):
+                    return b""
+            end = _HEAD_END.search(head, looked_at)
             if end is None or end.end() > MAX_HEAD_BYTES:
-                if len(self._head) > MAX_HEAD_BYTES:
+                if len(head) > MAX_HEAD_BYTES:
                     self._use_status_alone("its header is larger than 64 KiB")
                 return b""
-            rest = bytes(self._head[end.end() :])
-            if self._is_final():
-                del self._head[end.end() :]
+            rest = head[end.end() :]
+            if self.status is not None:
+                self._head = head[: end.end()]
                 return self._start_body(rest)
-            self._status, self._head, looked_at = None, bytearray(rest), 0
+            head = self._head = rest
+            self._status, looked_at = None, 0
 
-    def _take_status_line(self) -> bool:
-        head = self._head
-        line = _STATUS_LINE.match(head)
-        if line is None and len(head) > MAX_HEAD_BYTES:
-            line = _STATUS.match(head)
-        if line is not None:
+    def _wait_for_status_line(self, head: bytes) -> bool:
+        """Whether there is a status none the less, in a line that is too long."""
+        if len(head) > MAX_HEAD_BYTES and (line := _STATUS.match(head)) is not None:
             self._status = int(line[1])
             return True
         if b"\n" in head or len(head) > MAX_HEAD_BYTES or not b"HTTP/".startswith(head[:5]):
@@ -217,14 +220,13 @@ class AnswerProtocol(ResponseHandler):
         if self._head.count(b"\n") - 2 > MAX_FIELDS:
             self._use_status_alone(f"its header has more than {MAX_FIELDS} fields")
             return b""
-        super().data_received(bytes(self._head))
+        super().data_received(self._head)
         if self.flaw is None and not self._buffer:
             self._use_status_alone("its header is malformed")
         if self.flaw is not None:
             return b""
         message, body = self._buffer[-1][0]
-        self._head.clear()
-        self._body, self._left, self._last = body, 0, b""
+        self._head, self._body, self._last = b"", body, b""
         length = message.headers.get("content-length")
         if self._skip_payload or message.code in _WITHOUT_BODY:
             # Where a body is announced that must not come, none the less it may.
@@ -295,12 +297,9 @@ class AnswerProtocol(ResponseHandler):
         body = StreamReader(self, 0, loop=self._loop)
         body.set_exception(AnswerError(flaw))
         self.feed_data((message, body), 0)
-        self._head.clear()
+        self._head = b""
         self._should_close = True
         self.close()
-
-    def _is_final(self) -> bool:
-        return self._status is not None and (self._status >= 200 or self._status == 101)
 
     def _writing(self) -> bool:
         """Whether some of a request is still to be sent."""
@@ -310,7 +309,7 @@ class AnswerProtocol(ResponseHandler):
         return transport.get_write_buffer_size() > 0
 
 
-def _what_instead(head: bytearray) -> str:
+def _what_instead(head: bytes) -> str:
     """What came where an answer should begin."""
     if head.startswith((b"\x15\x03", b"\x16\x03")):
         return "it is TLS, so the URL should begin with https://"
@@ -346,12 +345,13 @@ class CheckedConnector(aiohttp.TCPConnector):
         sends bytes before it, unless they refuse it."""
         while True:
             connection = await super().connect(req, traces, timeout)
-            try:
-                if await self._may_be_used(connection):
-                    break
-            except BaseException:
-                connection.close()
-                raise
+            protocol: AnswerProtocol = connection.protocol  # type: ignore[assignment]  # by _factory
+            if not protocol.used:
+                await self._settle(connection, protocol)
+                break
+            young = self._clock() - protocol.opened_at < MAX_AGE_SECONDS
+            if young and protocol.is_connected() and not protocol.readable():
+                break
             connection.close()
         if (timeline := present.get()) is not None:
             timeline.connected_at = time.perf_counter()
@@ -366,20 +366,21 @@ class CheckedConnector(aiohttp.TCPConnector):
         if timeline is not None:
             timeline.waits_for = None
 
-    async def _may_be_used(self, connection: Connection) -> bool:
-        protocol = cast("AnswerProtocol", connection.protocol)
-        if protocol.used:
-            young = self._clock() - protocol.opened_at < MAX_AGE_SECONDS
-            return young and protocol.is_connected() and not protocol.readable()
-        for _ in range(SETTLING_TURNS):
-            if protocol.refuses():
-                return True
-            if not protocol.is_connected() or not (protocol.stray or protocol.readable()):
-                break
-            await asyncio.sleep(0)
+    async def _settle(self, connection: Connection, protocol: AnswerProtocol) -> None:
+        """Has a new connection take in what the kernel holds for it, and looks what that is."""
+        try:
+            for _ in range(SETTLING_TURNS):
+                if protocol.refuses():
+                    return
+                if not protocol.is_connected() or not (protocol.stray or protocol.readable()):
+                    break
+                await asyncio.sleep(0)
+        except BaseException:
+            connection.close()
+            raise
         if protocol.stray or protocol.readable():
+            connection.close()
             raise AnswerError("it began before the request was sent")
-        return True
 
 
 def _require(one: object, names: tuple[str, ...]) -> None:

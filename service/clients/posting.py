@@ -20,6 +20,7 @@ import msgspec
 from aiohttp.client_reqrep import ClientRequest
 from yarl import URL
 
+from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES
 from service.clients.exchange import FOREIGN, Timeline, present, translate
 
 if TYPE_CHECKING:
@@ -153,7 +154,13 @@ async def _exchange(
     transport = connection.transport
     if protocol is None or transport is None or transport.is_closing():
         raise aiohttp.ServerDisconnectedError
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
+        max_headers=MAX_FIELDS,
+    )
     transport.write(request)
     try:
         message, payload = await protocol.read()

@@ -18,7 +18,7 @@ import httpx_aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from service.clients.aiohttp_private import CheckedConnector
+from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES, CheckedConnector
 from service.clients.egress import GuardedResolver
 from service.clients.exchange import FOREIGN, Timeline, present, translate
 from service.clients.posting import Poster
@@ -111,6 +111,9 @@ def open_client(
         auto_decompress=False,
         trust_env=False,
         middlewares=(_as_written,),
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
+        max_headers=MAX_FIELDS,
     )
     return OutboundClient(_OutboundTransport(session, tls, resolver), Poster(connector, USER_AGENT))
 

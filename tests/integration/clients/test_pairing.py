@@ -11,13 +11,15 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import uvloop
+from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection
 
-from service.clients.aiohttp_private import CheckedConnector
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError
 from service.clients.receiver import Receiver
@@ -142,15 +144,16 @@ class Chosen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.then: Callable[[], Awaitable[None]] | None = None
-        look = CheckedConnector._may_be_used
+        choose = TCPConnector.connect
 
-        async def may_be_used(connector: CheckedConnector, connection: object) -> bool:
+        async def connect(connector: TCPConnector, *arguments: Any) -> Connection:
+            connection = await choose(connector, *arguments)
             if self.then is not None:
                 then, self.then = self.then, None
                 await then()
-            return await look(connector, connection)
+            return connection
 
-        monkeypatch.setattr(CheckedConnector, "_may_be_used", may_be_used)
+        monkeypatch.setattr(TCPConnector, "connect", connect)  # what the checks are built on
 
 
 async def turns(number: int) -> None:
