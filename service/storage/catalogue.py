@@ -16,7 +16,7 @@ from service.domain.errors import (
     NotFoundError,
     StaleSubscriptionsError,
 )
-from service.domain.fingerprint import DELETED, NO_EVENT, Fingerprint, unpack
+from service.domain.fingerprint import NO_EVENT, Fingerprint, is_deleted, unpack
 from service.domain.identifiers import EVENT_PREFIX
 from service.domain.sifting import Mark
 from service.domain.subscriptions import Lane
@@ -145,7 +145,7 @@ class Catalogue:
         async for course_id, packed in self._redis.hscan_iter(
             keys.catalogue(integration_id, epoch), count=_SCAN_COUNT
         ):
-            if packed[1:2] != DELETED:
+            if not is_deleted(packed):
                 yield course_id.decode()
 
     async def any_live(self, integration_id: str, epoch: str, most: int) -> list[str]:
@@ -157,7 +157,7 @@ class Catalogue:
         return [
             course_id.decode()
             for course_id, packed in zip(pairs[::2], pairs[1::2], strict=True)
-            if packed[1:2] != DELETED
+            if not is_deleted(packed)
         ]
 
     async def quarantined_not_live(self, integration_id: str, epoch: str) -> list[str]:
@@ -171,7 +171,7 @@ class Catalogue:
         return [
             name
             for name, packed in zip(names, known, strict=True)
-            if packed is None or packed.startswith(DELETED, 1)
+            if packed is None or is_deleted(packed)
         ]
 
     async def seen(self, integration_id: str, walk_id: str) -> bytes:

