@@ -84,13 +84,25 @@ def decided(integration_id: str, epoch: str) -> Key:
     return Key(f"cw:decided:{integration_id}:{epoch}")
 
 
-def of_epoch(integration_id: str, epoch: str, walk_id: str) -> list[Key]:
+class EpochKeys(msgspec.Struct, frozen=True):
+    """What is kept of an epoch, and of the walk under way in it."""
+
+    catalogue: Key
+    quarantine: Key
+    held: Key
+    review: Key
+    decided: Key
+    seen: Key
+    waiting: Key
+
+
+def of_epoch(integration_id: str, epoch: str, walk_id: str) -> EpochKeys:
     """All keys that end with an epoch; `walk_id` is the walk under way, empty if none is."""
     lasting = (catalogue, quarantine, held, review, decided)
-    return [
+    return EpochKeys(
         *(key(integration_id, epoch) for key in lasting),
         *(key(integration_id, walk_id) for key in (seen, waiting)),
-    ]
+    )
 
 
 def seen(integration_id: str, walk_id: str) -> Key:
@@ -168,6 +180,46 @@ def lane_untold(subscription_id: str) -> Key:
     return Key(f"cw:lane:{subscription_id}:untold")
 
 
+class QueueKeys(msgspec.Struct, frozen=True):
+    """The entries of one of the two queues of a lane, when the courses whose heads have failed are
+    due, and those heads."""
+
+    stream: Key
+    retries: Key
+    failing: Key
+
+
+def live_queue(subscription_id: str) -> QueueKeys:
+    """Events as they came."""
+    return QueueKeys(
+        lane(subscription_id), lane_retries(subscription_id), lane_failing(subscription_id)
+    )
+
+
+def replayed_queue(subscription_id: str) -> QueueKeys:
+    """Events that are replayed."""
+    return QueueKeys(
+        replayed(subscription_id),
+        replayed_retries(subscription_id),
+        replayed_failing(subscription_id),
+    )
+
+
+class DeadKeys(msgspec.Struct, frozen=True):
+    """The list of dead deliveries, their facts, and those that were not announced."""
+
+    listed: Key
+    facts: Key
+    untold: Key
+
+
+def dead(subscription_id: str) -> DeadKeys:
+    """All keys of dead deliveries."""
+    return DeadKeys(
+        lane_dead(subscription_id), lane_dead_facts(subscription_id), lane_untold(subscription_id)
+    )
+
+
 def replays(subscription_id: str) -> Key:
     """Zset: replay id -> created ms: all that have not ended and the latest that have. Deleted
     with the subscription."""
@@ -216,6 +268,19 @@ def attempts(subscription_id: str) -> Key:
     """Stream: attempt records. Trimmed by count and age; deleted with the subscription."""
     return Key(f"cw:attempts:{subscription_id}")
 
+
+OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
+    lane_retries,
+    lane_failing,
+    lane_dead_facts,
+    lane_untold,
+    attempts,
+    replayed,
+    replayed_retries,
+    replayed_failing,
+    replay_queue,
+    backfilled,
+)
 
 # --- schedule and leases --------------------------------------------------------------------
 

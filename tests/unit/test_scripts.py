@@ -37,7 +37,7 @@ BODIES = [one for one in files("service.storage.scripts").iterdir() if one.name.
 
 # What Redis gives to scripts, and what of Lua's own they need.
 KNOWN = {
-    "ARGV", "KEYS", "cmsgpack", "ipairs", "math", "pairs", "redis", "string", "struct", "table",
+    "ARGV", "KEYS", "cmsgpack", "ipairs", "math", "next", "pairs", "redis", "string", "struct", "table",
     "tonumber", "tostring", "unpack",
 }  # fmt: skip
 _GETGLOBAL, _SETGLOBAL = 5, 7
@@ -97,6 +97,13 @@ def test_a_script_uses_only_names_that_are_declared(declared):
 def test_the_look_for_undeclared_names_finds_them_wherever_they_are():
     text = "local a = 1 local function f() return function() b = a + c end end return f"
     assert globals_of(text) == {"b", "c"}
+
+
+def test_each_script_is_declared_and_no_body_reads_keys_or_arguments_by_number():
+    named = {snake(one.__name__) for one in DECLARED}
+    assert named == {one.name[:-4] for one in BODIES if not one.name.startswith("_")}
+    for body in BODIES:
+        assert not re.search(r"\b(KEYS|ARGV)\b", body.read_text()), body.name
 
 
 def test_a_script_uses_each_name_that_is_declared_for_it():

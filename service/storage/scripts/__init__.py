@@ -110,33 +110,6 @@ async def run(redis: Redis, call: Script[R]) -> R:
     return result
 
 
-class LoadedScript:
-    """To be removed."""
-
-    def __init__(self, redis: Redis, text: str) -> None:
-        self._redis = redis
-        self._text = text
-        self._digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(
-        self,
-        keys: Sequence[str | bytes] = (),
-        args: Sequence[str | bytes | float] = (),
-    ) -> Any:
-        """What the script returns. Raises RedisError."""
-        execute = self._redis.execute_command
-        try:
-            return await execute("EVALSHA", self._digest, len(keys), *keys, *args)  # type: ignore[no-untyped-call]  # redis-py's
-        except NoScriptError:
-            return await execute("EVAL", self._text, len(keys), *keys, *args)  # type: ignore[no-untyped-call]  # redis-py's
-
-
-def load(redis: Redis, name: str) -> LoadedScript:
-    """To be removed."""
-    text = source(name)
-    return LoadedScript(redis, included(text) + text)
-
-
 def source(name: str) -> str:
     """The text of a file."""
     return files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
