@@ -13,7 +13,6 @@ from service.storage import keys
 from service.storage.counters import Counters
 from service.storage.ids import event_suffixes
 from service.storage.keys import Key, ScheduleKeys
-from service.storage.scripts import Binary, binary
 
 RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every lane entry carries it
     Rendering.FULL: "f",
@@ -36,7 +35,7 @@ class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str
     suffix: str
-    facts: Binary
+    facts: bytes
     order_key: str
     targets: str
     integration_id: str
@@ -86,22 +85,24 @@ class Notices(msgspec.Struct, frozen=True):
 
 async def announced(notices: Notices | None, counters: Counters) -> Announced:
     """The same as a script takes it."""
+    if notices is None:
+        return Announced(version=0, lanes=(), events=(), counters=await counters.key())
     table = LaneTable()
-    announcements = () if notices is None else notices.announcements
+    announcements = notices.announcements
     events = [
         EventArgument(
             type=one.type,
             suffix=suffix,
-            facts=binary(one.facts),
+            facts=one.facts,
             order_key=one.order_key,
-            targets=table.targets(one.lanes(notices.matcher)) if notices is not None else "",
+            targets=table.targets(one.lanes(notices.matcher)),
             integration_id=one.integration_id,
             when=one.when,
         )
         for one, suffix in zip(announcements, event_suffixes(len(announcements)), strict=True)
     ]
     return Announced(
-        version=0 if notices is None else notices.matcher.version,
+        version=notices.matcher.version,
         lanes=table.lanes,
         events=events,
         counters=await counters.key(),

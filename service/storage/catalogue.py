@@ -22,7 +22,7 @@ from service.storage.ids import event_suffixes
 from service.storage.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.leases import Fence, Lease
 from service.storage.scans import ScanPlace, cut_page
-from service.storage.scripts import Binary, Script, binary, run
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -100,41 +100,41 @@ class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str
     suffix: str
-    facts: Binary
-    body: Binary
+    facts: bytes
+    body: bytes
     order_key: str
     targets: str
 
 
-class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
     """A course to put: what precedes and follows its sequence and its last event in the packed
     fingerprint; or the `problem` for which its record is quarantined."""
 
     course_id: str
     problem: str | None = None
-    head: Binary | None = None
+    head: bytes | None = None
     sequence: int | None = None
     last_event: str | None = None
-    tail: Binary | None = None
+    tail: bytes | None = None
     live: int | None = None
     event: EventArgument | None = None
 
 
-class MarkArgument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MarkArgument(msgspec.Struct, frozen=True, kw_only=True):
     """A mark, with the packed change that is withheld."""
 
     course_id: str
     operation: str
-    withheld: Binary | None = None
+    withheld: bytes | None = None
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Courses that must be live and known by these digests. All are joined: hundreds of values cost
     more than what is done with them."""
 
-    course_ids: Binary
+    course_ids: bytes
     lengths: Sequence[int]
-    digests: Binary
+    digests: bytes
 
 
 class Commit(Script[Committed]):
@@ -339,9 +339,9 @@ def _expectation(expected: Glimpse | None) -> Expected | None:
         return None
     ids = expected.course_ids
     return Expected(
-        course_ids=binary(b"".join(ids)),
+        course_ids=b"".join(ids),
         lengths=[*map(len, ids)],
-        digests=binary(b"".join(expected.digests)),
+        digests=b"".join(expected.digests),
     )
 
 
@@ -353,8 +353,8 @@ def _event(
     return EventArgument(
         type=event.type,
         suffix=next(suffixes),
-        facts=binary(event.facts),
-        body=binary(event.body),
+        facts=event.facts,
+        body=event.body,
         order_key=event.order_key,
         targets=table.targets(event.lanes),
     )
@@ -366,17 +366,17 @@ def _change(change: Change, table: LaneTable, suffixes: Iterator[str]) -> Change
         return ChangeArgument(course_id=change.course_id, problem=change.problem)
     return ChangeArgument(
         course_id=change.course_id,
-        head=binary(fingerprint.head()),
+        head=fingerprint.head(),
         sequence=fingerprint.sequence,
         last_event=fingerprint.event or NO_EVENT.decode(),
-        tail=binary(fingerprint.tail()),
+        tail=fingerprint.tail(),
         live=change.live,
         event=_event(change.event, table, suffixes),
     )
 
 
 def _mark(mark: Mark) -> MarkArgument:
-    withheld = None if mark.withheld is None else binary(mark.withheld.pack())
+    withheld = None if mark.withheld is None else mark.withheld.pack()
     return MarkArgument(course_id=mark.course_id, operation=mark.operation, withheld=withheld)
 
 

@@ -20,7 +20,7 @@ from service.storage.index import IndexPosition, all_ids, page_of_ids
 from service.storage.integrations import upstream_identity, walk_id_of
 from service.storage.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.matchers import Matchers
-from service.storage.scripts import Binary, Script, binary, run
+from service.storage.scripts import Script, run
 from service.storage.scripts.statuses import RefusedError
 from service.storage.sealing import Sealer, owner_of_api_key
 
@@ -58,7 +58,7 @@ class UserArgument(msgspec.Struct, frozen=True, kw_only=True):
     integration: Key
     kept: EpochKeys
     id: str
-    as_read: Binary
+    as_read: bytes
     epoch: str
     next_epoch: str | None
     upstream_before: str
@@ -253,7 +253,7 @@ def _argument(
         integration=keys.integration(integration.id),
         kept=keys.of_epoch(integration.id, user.epoch, walk_id_of(user.walk)),
         id=integration.id,
-        as_read=binary(user.record),
+        as_read=user.record,
         epoch=user.epoch,
         next_epoch=begins,
         upstream_before=upstream_identity(before.base_url, integration.upstream_id),

@@ -23,7 +23,7 @@ from service.storage.hashes import read_fields
 from service.storage.ids import new_token
 from service.storage.keys import DeadKeys, Key, QueueKeys, ScheduleKeys
 from service.storage.leases import Fence, Lease
-from service.storage.scripts import Binary, Script, binary, run
+from service.storage.scripts import Script, run
 from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class OpenLane(Script[LaneAsFound]):
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
 
 
-class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that has ended. `place` is that of the entry on its queue, `position` that of its
     event in the log; `head` is what `failing` keeps of the entry."""
 
@@ -196,7 +196,7 @@ class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     rendering: str
     wait_ms: int = -1
     reason: str = ""
-    record: Binary | None = None
+    record: bytes | None = None
 
 
 class RecordAttempts(Script[Standing]):
@@ -281,7 +281,7 @@ class SkipLane(Script[int]):
     totals: Key = keys.TOTALS
     last: str
     emptied: str
-    most: int = _SKIPPED_AT_ONCE
+    most: int
     counter: str = field("deliveries_total", state="skipped")
 
 
@@ -523,6 +523,7 @@ class Lanes:
                 counters=await self._counters.key(),
                 last=last,
                 emptied=new_token(),
+                most=_SKIPPED_AT_ONCE,
             )
             gone = await run(self._redis, skip)
             total += gone
@@ -566,7 +567,7 @@ def _argument(recorded: Recorded) -> AttemptArgument:
         rendering=rendering,
         wait_ms=recorded.wait_ms,
         reason=recorded.reason,
-        record=binary(recorded.record) if recorded.record else None,
+        record=recorded.record,
     )
 
 

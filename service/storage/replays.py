@@ -15,7 +15,7 @@ from service.storage.ids import event_suffixes, new_token
 from service.storage.index import IndexPosition, all_ids, page_of_ids
 from service.storage.keys import Key, QueueKeys, ScheduleKeys
 from service.storage.leases import Fence, Lease
-from service.storage.scripts import Binary, Script, binary, run
+from service.storage.scripts import Script, run
 from service.storage.scripts.statuses import RefusedError, Status
 from service.storage.streams import StreamEntry
 
@@ -84,7 +84,7 @@ class CreateReplay(Script[None]):
     record: bytes
     only: Replayed | None
     replay_prefix: str
-    kept: int = MAX_KEPT
+    kept: int
 
 
 class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,11 +95,11 @@ class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
     course_id: str
     suffix: str
     sequence: int
-    facts: Binary
-    body: Binary
+    facts: bytes
+    body: bytes
 
 
-class FedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FedEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry to add: of the event at `position` of the log, or of one that is made here."""
 
     order_key: str
@@ -174,6 +174,7 @@ class Replays:
             record=msgspec.json.encode(replay),
             only=only,
             replay_prefix=keys.replay(subscription_id, ""),
+            kept=MAX_KEPT,
         )
         try:
             await run(self._redis, create)
@@ -311,8 +312,8 @@ def _event(one: Backfilled, suffix: str) -> BackfilledEvent:
         course_id=one.course_id,
         suffix=suffix,
         sequence=one.sequence,
-        facts=binary(one.facts),
-        body=binary(one.body),
+        facts=one.facts,
+        body=one.body,
     )
 
 

@@ -36,7 +36,7 @@ class TrimDead(Script[TrimmedDead]):
     totals: Key = keys.TOTALS
     before: int
     passed_over: int
-    most: int = _TRIMMED_AT_ONCE
+    most: int
 
 
 class TrimLane(Script[int]):
@@ -49,7 +49,7 @@ class TrimLane(Script[int]):
     counters: Key
     totals: Key = keys.TOTALS
     before: str
-    most: int = _TRIMMED_AT_ONCE
+    most: int
     reason: str = EXPIRED
     counter: str = field("deliveries_total", state="dead")
 
@@ -138,7 +138,12 @@ class Retention:
         """Forgets deliveries that were given up before `before`, epoch ms."""
         forgotten = kept = 0
         while True:
-            trim = TrimDead(dead=keys.dead(subscription_id), before=before, passed_over=kept)
+            trim = TrimDead(
+                dead=keys.dead(subscription_id),
+                before=before,
+                passed_over=kept,
+                most=_TRIMMED_AT_ONCE,
+            )
             trimmed = await run(self._redis, trim)
             forgotten += trimmed.gone
             kept += trimmed.looked_at - trimmed.gone
@@ -155,6 +160,7 @@ class Retention:
                 lane_state=keys.lane_state(subscription_id),
                 counters=await self._counters.key(),
                 before=log_begins,
+                most=_TRIMMED_AT_ONCE,
             )
             gone = await run(self._redis, trim)
             expired += gone

@@ -14,7 +14,7 @@ from service.storage.announcing import Announced, Notices, announced
 from service.storage.counters import Counters
 from service.storage.keys import Key, ScheduleKeys
 from service.storage.leases import Fence, Lease
-from service.storage.scripts import Binary, Script, binary, run
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -53,7 +53,7 @@ class FinishWalk(Script[int]):
     completed: bool
     wait_ms: int
     queued: str | None
-    fields: Mapping[str, str | int | Binary]
+    fields: Mapping[str, str | int]
     increments: Mapping[str, int]
 
 
@@ -112,7 +112,7 @@ class Walks:
             wait_ms=wait_ms,
             queued=queued,
             fields={
-                name: binary(value) if isinstance(value, bytes) else value
+                name: value.decode() if isinstance(value, bytes) else value
                 for name, value in set_anew.items()
             },
             increments=increments,

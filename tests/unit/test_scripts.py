@@ -25,7 +25,7 @@ from service.domain.errors import (
     StaleSubscriptionsError,
 )
 from service.storage.keys import Key
-from service.storage.scripts import Binary, Script, binary, compiled, run, snake, source
+from service.storage.scripts import Script, compiled, run, snake, source
 from service.storage.scripts.constants import CONSTANTS
 from service.storage.scripts.statuses import RefusedError, Status
 from tests.fake_redis import FakeRedis
@@ -37,8 +37,8 @@ BODIES = [one for one in files("service.storage.scripts").iterdir() if one.name.
 
 # What Redis gives to scripts, and what of Lua's own they need.
 KNOWN = {
-    "ARGV", "KEYS", "cmsgpack", "ipairs", "math", "next", "pairs", "redis", "string", "struct", "table",
-    "tonumber", "tostring", "unpack",
+    "ARGV", "KEYS", "cmsgpack", "ipairs", "math", "next", "pairs", "redis", "string", "table",
+    "tonumber", "unpack",
 }  # fmt: skip
 _GETGLOBAL, _SETGLOBAL = 5, 7
 
@@ -140,10 +140,16 @@ class Pair(msgspec.Struct):
     list: Key
 
 
+class Inner(msgspec.Struct):
+    content: bytes
+    key: Key
+
+
 class Row(msgspec.Struct):
     text: str
-    content: Binary
+    content: bytes
     number: int | None = None
+    inner: Inner | None = None
 
 
 class Seen(msgspec.Struct, kw_only=True):
@@ -171,6 +177,7 @@ class Everything(Script[Seen]):
     others: Sequence[Key] = ()
     places: Sequence[Place] = ()
     rows: Sequence[Row] = ()
+    inner: Inner | None = None
     counts: Mapping[str, int] = {}
     constant: Key = Key("k:constant")
     lua = """
@@ -179,7 +186,9 @@ class Everything(Script[Seen]):
     for _, place in ipairs(places) do shown[#shown + 1] = place.key .. '=' .. place.name end
     for _, row in ipairs(rows) do
       shown[#shown + 1] = row.text .. row.content .. (row.number or 'nil')
+      if row.inner then shown[#shown + 1] = row.inner.key .. row.inner.content end
     end
+    shown[#shown + 1] = inner.key .. inner.content
     for name, count in pairs(counts) do shown[#shown + 1] = name .. count end
     return seen {
       keys = {one, pair.hash, pair.list, constant}, text = text, number = number + 1,
@@ -210,7 +219,8 @@ async def test_a_script_finds_what_it_was_given_under_its_name(server):
         content=ANY,
         others=[Key("k:a"), Key("k:b")],
         places=[Place(Key("k:p"), "x"), Place(Key("k:q"), "y" * 300)],
-        rows=[Row("r", binary(ANY)), Row("s", binary(b""), 70_000)],
+        rows=[Row("r", ANY, inner=Inner(b"i", Key("k:i"))), Row("s", b"", 70_000)],
+        inner=Inner(ANY, Key("k:j")),
         counts={"c": 3},
     )
     seen = await run(server, call)
@@ -224,11 +234,12 @@ async def test_a_script_finds_what_it_was_given_under_its_name(server):
         maybe=None,
         maybe_content=None,
         shown=[
-            b"k:a", b"k:b", b"k:p=x", b"k:q=" + b"y" * 300, b"r" + ANY + b"nil", b"s70000", b"c3",
+            b"k:a", b"k:b", b"k:p=x", b"k:q=" + b"y" * 300, b"r" + ANY + b"nil", b"k:ii",
+            b"s70000", b"k:j" + ANY, b"c3",
         ],
     )  # fmt: skip
     keys, _ = compiled(Everything).arguments(call)
-    assert keys == ["k:1", "k:h", "k:l", "k:constant", "k:a", "k:b", "k:p", "k:q"]
+    assert keys == ["k:1", "k:h", "k:l", "k:constant", "k:a", "k:b", "k:p", "k:q", "k:i", "k:j"]
 
 
 @pytest.mark.parametrize("number", [0, 127, 128, -1, -33, 2**16, -(2**31), 2**32, 2**53 - 1])
@@ -269,8 +280,8 @@ async def test_a_refusal_is_an_error(answer, error):
         assert await run(redis, Refuse(answer="")) is None
 
 
-@pytest.mark.parametrize("hint", [Sequence[bytes], Mapping[str, bytes], Sequence[Seen]])
-def test_bytes_inside_of_a_value_are_refused_where_they_are_declared(hint):
+@pytest.mark.parametrize("hint", [Sequence[bytes], Mapping[str, bytes], list[Seen]])
+def test_bytes_that_are_no_field_are_refused_where_they_are_declared(hint):
     declared = script(lua="return", __annotations__={"field": hint})
     with pytest.raises(TypeError, match=r"One\.field"):
         compiled(declared)

@@ -15,13 +15,13 @@ declaration binds them. The body never reads `KEYS` or `ARGV`.
 | a field of type | is in Lua |
 |---|---|
 | `Key` | a key, passed among `KEYS` |
-| `bytes` | a string |
+| `bytes` | a string, passed as an argument of its own |
 | a struct | a table with the struct's fields |
-| `Sequence[Key]`, `Sequence` of structs with keys | an array |
-| any other | what msgpack makes of it: text, number, boolean, array, table, nil |
+| a `Sequence` of keys or of structs | an array |
+| any other | what msgpack makes of it: text, number, boolean, array, table |
 
-An optional `bytes` that is empty or None is nil. msgpack in Redis does not know bytes, so inside of
-arrays and tables they are `Binary`.
+What is None is nil, and so are empty `bytes` where they are optional. Bytes are not packed with the
+other values, because msgpack in Redis does not know them and large ones are not to be copied.
 
 A script returns what `Script[...]` names. It builds a struct by the struct's name in Lua:
 `return standing {resumed = ..., version = ...}`. A script that refuses to do its work returns a
@@ -32,8 +32,7 @@ scope where a body uses them. A body begins with the files that it includes: `--
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from hashlib import sha1
 from importlib.resources import files
@@ -65,15 +64,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 R = TypeVar("R")
-Binary = msgspec.Raw
 _INCLUDE = "-- include "
 _CONSTANT = re.compile(r"\b[A-Z][A-Z0-9_]+\b")
 _encode = msgspec.msgpack.encode
-
-
-def binary(value: bytes) -> Binary:
-    """Bytes as a msgpack string, whatever they are: Redis reads that type alone."""
-    return msgspec.Raw(b"\xdb" + struct.pack(">I", len(value)) + value)
 
 
 class _Declaration(msgspec.StructMeta):
@@ -125,8 +118,7 @@ class Compiled:
     """What follows from a declaration: the script's text, and how a call is passed to it."""
 
     def __init__(self, declared: type[Script[Any]]) -> None:
-        layout = _Layout(declared, key="", value="call")
-        bound = [(name, layout.bind(hint, name)) for name, hint in _fields(declared)]
+        layout = _Layout(declared)
         reply = get_args(declared.__orig_bases__[0])[0]  # type: ignore[attr-defined]  # of generics
         reply = NoneType if reply is None else reply
         body = declared.lua or source(snake(declared.__name__))
@@ -138,7 +130,6 @@ class Compiled:
                 shared,
                 *_constructors(reply),
                 *layout.preamble(),
-                *(f"local {name} = {expression}" for name, expression in bound),
                 body,
             )
         )
@@ -155,87 +146,104 @@ compiled = cache(Compiled)
 
 
 class _Layout:
-    """Where the fields of a struct are: its keys in KEYS, bytes in ARGV, and all other values
-    together in one argument behind them, packed.
+    """Where the fields of a struct are: its keys in KEYS, bytes in ARGV, and all other values in an
+    array, which is packed into the last argument. The keys and bytes of the elements of lists come
+    behind those of the struct, element by element."""
 
-    `key` precedes the number of a key in Lua, `value` is the array of the other values.
-    """
-
-    def __init__(self, declared: type[msgspec.Struct], *, key: str, value: str) -> None:
+    def __init__(self, declared: type[msgspec.Struct], array: str = "call", depth: int = 0) -> None:
         self._of = declared.__name__
-        self._key = key
-        self._value = value
+        self._array = array
+        self._depth = depth
+        self._base = f"{{}}{depth} + " if depth else ""
         self._keys: list[str] = []
         self._blobs: list[str] = []
         self._values: list[str] = []
-        self._lists: list[tuple[int, _Layout | None]] = []
+        self._lists: list[tuple[int, _Layout | None, bool]] = []
         self._loops: list[str] = []
+        self.fields = [(name, self._bind(hint, name)) for name, hint in _fields(declared)]
 
-    def bind(self, hint: Any, path: str) -> str:
-        """Adds a field; returns the Lua expression that it is bound to."""
+    def _bind(self, hint: Any, path: str) -> str:
+        """Adds a field; returns the Lua expression for it."""
         if hint is Key:
             self._keys.append(path)
-            return f"KEYS[{self._key}{len(self._keys)}]"
+            return f"KEYS[{self._base.format('key')}{len(self._keys)}]"
         if hint in (bytes, bytes | None):
             self._blobs.append(path)
-            place = f"ARGV[{len(self._blobs)}]"
+            place = f"ARGV[{self._base.format('blob')}{len(self._blobs)}]"
             return place if hint is bytes else f"({place} ~= '' and {place} or nil)"
         if _is_struct(hint):
-            inner = (f"{name} = {self.bind(of, f'{path}.{name}')}" for name, of in _fields(hint))
-            return f"{{{', '.join(inner)}}}"
+            return _table((name, self._bind(of, f"{path}.{name}")) for name, of in _fields(hint))
         self._values.append(path)
-        place = f"{self._value}[{len(self._values)}]"
-        element = get_args(hint)[0] if get_origin(hint) is Sequence else None
+        place = f"{self._array}[{len(self._values)}]"
+        element = _element(hint)
         if element is Key:
-            self._lists.append((len(self._values) - 1, None))
+            self._lists.append((len(self._values) - 1, None, False))
             self._loops.append(
-                f"local list = {{}} for i = 1, {place} do list[i] = KEYS[at + i] end "
-                f"at = at + {place} {place} = list"
+                f"local list = {{}} for i = 1, {place} do list[i] = KEYS[keys + i] end "
+                f"keys = keys + {place} {place} = list"
             )
-        elif _is_struct(element) and _holds(element, Key):
-            one = _Layout(element, key="at + ", value="one")
-            bound = [f"one.{name} = {one.bind(of, name)}" for name, of in _fields(element)]
-            if one._lists or one._blobs:
-                raise TypeError(f"{self._of}.{path}: a list of structs with keys holds no other")
-            self._lists.append((len(self._values) - 1, one))
-            self._loops.append(
-                f"for _, one in ipairs({place}) do {' '.join(bound)} at = at + {len(one._keys)} end"
-            )
+        elif _is_struct(element) and (_holds(element, Key) or _holds(element, bytes)):
+            self._add_list(place, element, single=get_origin(hint) is not Sequence)
         elif _holds(hint, bytes):
-            raise TypeError(f"{self._of}.{path}: bytes inside of a value must be Binary")
+            raise TypeError(f"{self._of}.{path}: bytes must be fields of structs")
         return place
 
+    def _add_list(self, place: str, element: type[msgspec.Struct], *, single: bool) -> None:
+        depth = self._depth + 1
+        one = _Layout(element, f"one{depth}", depth)
+        self._lists.append((len(self._values) - 1, one, single))
+        fill = (
+            f"local key{depth}, blob{depth} = keys, blobs "
+            f"keys, blobs = keys + {len(one._keys)}, blobs + {len(one._blobs)} {one.loops()} "
+        )
+        table = _table(one.fields)
+        self._loops.append(
+            f"local one{depth} = {place} if one{depth} then {fill}{place} = {table} end"
+            if single
+            else f"local list{depth} = {place} for i{depth} = 1, #list{depth} do "
+            f"local one{depth} = list{depth}[i{depth}] {fill}list{depth}[i{depth}] = {table} end"
+        )
+
+    def loops(self) -> str:
+        """The Lua that fills the lists."""
+        return " ".join(f"do {loop} end" for loop in self._loops)
+
     def preamble(self) -> Iterator[str]:
-        """The Lua that makes the bound expressions valid."""
+        """The Lua that makes the expressions valid, and gives them their names."""
         if self._values:
-            yield f"local {self._value} = cmsgpack.unpack(ARGV[{len(self._blobs) + 1}])"
+            yield f"local {self._array} = cmsgpack.unpack(ARGV[#ARGV])"
         if self._loops:
-            yield f"local at = {len(self._keys)}"
-        yield from (f"do {loop} end" for loop in self._loops)
+            yield f"local keys, blobs = {len(self._keys)}, {len(self._blobs)}"
+            yield self.loops()
+        yield from (f"local {name} = {expression}" for name, expression in self.fields)
 
     def arguments(self, call: Any) -> tuple[list[Key], list[bytes]]:
         """The keys and the other arguments."""
         keys: list[Key] = []
-        values = self.pack(call, keys)
-        arguments = [blob or b"" for blob in self._get_blobs(call)]
+        blobs: list[bytes | None] = []
+        values = self.pack(call, keys, blobs)
+        arguments = [blob or b"" for blob in blobs]
         if self._values:
             arguments.append(_encode(values))
         return keys, arguments
 
-    def pack(self, call: Any, keys: list[Key]) -> Sequence[Any]:
-        """The values to be packed; adds the keys to `keys`."""
+    def pack(self, call: Any, keys: list[Key], blobs: list[bytes | None]) -> Sequence[Any]:
+        """The values to be packed; adds the others to `keys` and `blobs`."""
         keys += self._get_keys(call)
+        blobs += self._get_blobs(call)
         values = self._get_values(call)
         if not self._lists:
             return values
         packed = list(values)
-        for index, element in self._lists:
-            ones = packed[index]
+        for index, element, single in self._lists:
+            found = packed[index]
             if element is None:
-                keys += ones
-                packed[index] = len(ones)
-            else:
-                packed[index] = [element.pack(one, keys) for one in ones]
+                keys += found
+                packed[index] = len(found)
+            elif not single:
+                packed[index] = [element.pack(one, keys, blobs) for one in found]
+            elif found is not None:
+                packed[index] = element.pack(found, keys, blobs)
         return packed
 
     @cached_property
@@ -310,6 +318,18 @@ def _is_struct(hint: Any) -> TypeGuard[type[msgspec.Struct]]:
 def _holds(hint: Any, sought: Any) -> bool:
     inner = [of for _, of in _fields(hint)] if _is_struct(hint) else get_args(hint)
     return hint is sought or any(_holds(one, sought) for one in inner)
+
+
+def _element(hint: Any) -> Any:
+    """Of what a value is a list, or which it may be."""
+    if get_origin(hint) is Sequence:
+        return get_args(hint)[0]
+    others = [of for of in get_args(hint) if of is not NoneType]
+    return others[0] if get_origin(hint) in (Union, UnionType) and len(others) == 1 else None
+
+
+def _table(fields: Iterable[tuple[str, str]]) -> str:
+    return "{" + ", ".join(f"{name} = {expression}" for name, expression in fields) + "}"
 
 
 def _literal(value: str | bytes | int) -> str:
