@@ -136,6 +136,10 @@ class StaleSubscriptionsError(CoursewireError):
     """Subscriptions changed since the snapshot was taken; nothing was written."""
 
 
+class StaleRecordError(CoursewireError):
+    """The record changed since it was read; nothing was written."""
+
+
 class CoursesDifferError(CoursewireError):
     """Courses are not as they were expected to be; nothing was written.
 

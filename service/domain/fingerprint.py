@@ -31,10 +31,12 @@ NO_RAW: Final = bytes(16)
 # 40 bits: a change of one path goes unseen once in 10^12.
 PATH_DIGEST_BYTES: Final = 5
 
-_SEQUENCE = slice(2, 15)
+# Scripts read and write these places.
+FLAG: Final = slice(1, 2)
+SEQUENCE: Final = slice(2, 15)
 _EVENT = slice(15, 41)
 RAW: Final = slice(41, 57)
-_PATHS_START: Final = 57
+_PATHS_START: Final = RAW.stop
 
 _Extractor = Callable[[Course], Any]
 
@@ -180,6 +182,11 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         return b"".join((self.head(), sequence, event, self.tail()))
 
 
+def is_deleted(packed: bytes) -> bool:
+    """Whether a stored fingerprint is of a deleted course."""
+    return packed[FLAG] == DELETED
+
+
 def unpack(packed: bytes) -> Fingerprint:
     """Reads the stored form, of whatever version. Raises FingerprintVersionError."""
     version = version_of(packed[:1])
@@ -187,8 +194,8 @@ def unpack(packed: bytes) -> Fingerprint:
     remote_id, _, origin_id = packed[names_start:].partition(_BETWEEN_NAMES)
     event = packed[_EVENT]
     return Fingerprint(
-        deleted=packed[1:2] == DELETED,
-        sequence=int(packed[_SEQUENCE]),
+        deleted=is_deleted(packed),
+        sequence=int(packed[SEQUENCE]),
         event=None if event == NO_EVENT else event.decode(),
         raw=packed[RAW],
         paths=packed[_PATHS_START:names_start],

@@ -20,6 +20,10 @@ from service.domain.fingerprint import (
 
 _SHOWN: Final = bytes(PATH_DIGEST_BYTES)
 """Stands for a path whose change was withheld though a record with it was sent."""
+# The stored form of an update: this, the fingerprint's version, and as many bytes for each path.
+UPDATE: Final = b"U"
+PATHS_START: Final = 2
+PATH_BYTES: Final = 1 + PATH_DIGEST_BYTES
 _PRECISION: Final = 6  # decimals: a share of a count is compared as people would reckon it
 
 
@@ -60,10 +64,7 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
         numbered = [
             bytes((TRACKED_PATHS.index(path),)) + digest for path, digest in self.paths.items()
         ]
-        return b"U" + CURRENT.tag + b"".join(numbered)
-
-
-_PATH_BYTES: Final = 1 + PATH_DIGEST_BYTES
+        return UPDATE + CURRENT.tag + b"".join(numbered)
 
 
 def unpack_withheld(packed: bytes) -> Withheld:
@@ -76,8 +77,8 @@ def unpack_withheld(packed: bytes) -> Withheld:
     return Withheld(
         kind="update",
         paths={
-            TRACKED_PATHS[packed[at]]: packed[at + 1 : at + _PATH_BYTES]
-            for at in range(2, len(packed), _PATH_BYTES)
+            TRACKED_PATHS[packed[at]]: packed[at + 1 : at + PATH_BYTES]
+            for at in range(PATHS_START, len(packed), PATH_BYTES)
         },
     )
 

@@ -17,7 +17,7 @@ from service.domain.asking import can_be_asked
 from service.domain.course import Head
 from service.domain.deletion import Deletion, deletion
 from service.domain.diff import Verdict, judge
-from service.domain.fingerprint import DELETED, RAW, raw_digest, unpack
+from service.domain.fingerprint import RAW, is_deleted, raw_digest, unpack
 from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
 from service.domain.salvage import UNREADABLE, member, text_of
 from service.domain.sifting import Judged
@@ -259,7 +259,7 @@ def shown_live(
         for sighting, packed in zip(sightings, stored, strict=True)
         if sighting.live
         and sighting.course_id not in recorded
-        and (packed is None or not packed.startswith(DELETED, 1) or packed[RAW] != sighting.digest)
+        and (packed is None or not is_deleted(packed) or packed[RAW] != sighting.digest)
     ]
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from service.domain.announcements import Announcement
+from service.domain.announcements import Announcement, When
 from service.domain.subscriptions import Lane, Matcher, Rendering
 from service.storage import keys
+from service.storage.counters import Counters
 from service.storage.ids import event_suffixes
+from service.storage.keys import Key, ScheduleKeys
 
 RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every lane entry carries it
     Rendering.FULL: "f",
@@ -20,12 +22,46 @@ RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every lane e
 }
 
 
+class LaneArgument(msgspec.Struct, frozen=True):
+    """A lane that a script call names."""
+
+    key: Key
+    id: str
+    wakeable: bool
+
+
+class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """An operational event to append if `when` comes about; `targets` names its lanes."""
+
+    type: str
+    suffix: str
+    facts: bytes
+    order_key: str
+    targets: str
+    integration_id: str
+    when: When
+
+
+class Announced(msgspec.Struct, frozen=True, kw_only=True):
+    """What a script may announce. `version` is that of the subscriptions with which the events were
+    matched."""
+
+    version: int
+    lanes: Sequence[LaneArgument]
+    events: Sequence[EventArgument]
+    counters: Key
+    log: Key = keys.EVENTS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("lanes")
+
+
 class LaneTable:
     """The lanes that one script call names, numbered from 1."""
 
     def __init__(self) -> None:
         self._index: dict[str, int] = {}
-        self._wakeable: list[str] = []
+        self.lanes: list[LaneArgument] = []
 
     def targets(self, lanes: Sequence[Lane]) -> str:
         """How a script is told the lanes of one event."""
@@ -34,19 +70,10 @@ class LaneTable:
             index = self._index.get(lane.subscription_id)
             if index is None:
                 index = self._index[lane.subscription_id] = len(self._index) + 1
-                self._wakeable.append("1" if lane.active else "0")
+                key = keys.lane(lane.subscription_id)
+                self.lanes.append(LaneArgument(key, lane.subscription_id, lane.active))
             named.append(f"{index}{RENDERINGS[lane.rendering]}")
         return ",".join(named)
-
-    def keys(self) -> list[str]:
-        """The lanes' keys, in their numbering."""
-        return [keys.lane(subscription_id) for subscription_id in self._index]
-
-    def arguments(self) -> list[str]:
-        """Each lane's id and whether it may be woken."""
-        return [
-            argument for pair in zip(self._index, self._wakeable, strict=True) for argument in pair
-        ]
 
 
 class Notices(msgspec.Struct, frozen=True):
@@ -55,15 +82,28 @@ class Notices(msgspec.Struct, frozen=True):
     matcher: Matcher
     announcements: Sequence[Announcement]
 
-    def arguments(self, lanes: LaneTable) -> list[str | bytes]:
-        """As `announce` in _announcing.lua reads them."""
-        return [*self._arguments(lanes, iter(event_suffixes(len(self.announcements))))]
 
-    def _arguments(self, lanes: LaneTable, suffixes: Iterator[str]) -> Iterator[str | bytes]:
-        for one in self.announcements:
-            targets = lanes.targets(one.lanes(self.matcher))
-            yield from (one.type, next(suffixes), one.facts, one.order_key, targets)
-            yield from (one.integration_id, one.when.value)
-
-
-NOTICE_LENGTH: Final = 7  # arguments of one announcement
+async def announced(notices: Notices | None, counters: Counters) -> Announced:
+    """The same as a script takes it."""
+    if notices is None:
+        return Announced(version=0, lanes=(), events=(), counters=await counters.key())
+    table = LaneTable()
+    announcements = notices.announcements
+    events = [
+        EventArgument(
+            type=one.type,
+            suffix=suffix,
+            facts=one.facts,
+            order_key=one.order_key,
+            targets=table.targets(one.lanes(notices.matcher)),
+            integration_id=one.integration_id,
+            when=one.when,
+        )
+        for one, suffix in zip(announcements, event_suffixes(len(announcements)), strict=True)
+    ]
+    return Announced(
+        version=notices.matcher.version,
+        lanes=table.lanes,
+        events=events,
+        counters=await counters.key(),
+    )

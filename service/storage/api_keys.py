@@ -15,12 +15,14 @@ from redis.exceptions import RedisError
 
 from service.clock import now_ms
 from service.domain.access import NOTHING, ApiKey, Grant
-from service.domain.errors import ConflictError, NotFoundError
+from service.domain.errors import ConflictError, NotFoundError, StaleRecordError
 from service.domain.identifiers import encode_random
 from service.storage import keys
+from service.storage.editing import edit
 from service.storage.hashes import read_field, read_fields
 from service.storage.index import IndexPosition, page_of_ids
-from service.storage.scripts import load
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,7 +33,6 @@ CACHE_SECONDS: Final = 1.0  # after which a key is read again: a revocation take
 TOUCH_MS: Final = 60_000  # between two notes that a key is in use
 _MAX_CACHED = 1_000  # keys
 _SECRET_LENGTH = 52  # characters of 5 bits: 260 random bits
-_EDITS_TRIED = 20  # times an edit starts again because another came first
 _TOKEN = re.compile(r"cwk_([0-9a-z]{20})_[0-9a-z]{52}")
 
 _decode = msgspec.json.Decoder(ApiKey).decode
@@ -71,22 +72,52 @@ class _Known(msgspec.Struct, frozen=True):
     read_at: float
 
 
+class WriteApiKey(Script[None]):
+    """Stores a new or an edited API key, and the digest of its token if that is new. An edit moves
+    the subscriptions' version on, because it may change what the lanes of the key's subscriptions
+    get. Refuses with STALE; `as_read` is None for a new key."""
+
+    api_key: Key
+    api_keys: Key = keys.API_KEYS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    id: str
+    created_at: int
+    as_read: bytes | None
+    record: bytes
+    digest: bytes | None
+
+
+class RevokeApiKey(Script[bool]):
+    """Revokes an API key; false if there is none. What it owns stays, and gets no more events."""
+
+    api_key: Key
+    api_keys: Key = keys.API_KEYS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    id: str
+
+
+class TouchApiKey(Script[None]):
+    """Notes that an API key is in use, unless that was noted lately or the key is gone."""
+
+    api_key: Key
+    between_ms: int = TOUCH_MS
+
+
 class ApiKeys:
     """Stores API keys, and remembers for a second those it was asked for."""
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
         self._clock = clock
-        self._write = load(redis, "write_api_key")
-        self._revoke = load(redis, "revoke_api_key")
-        self._touch = load(redis, "touch_api_key")
         self._known: dict[str, _Known] = {}
 
     async def create(self, key: ApiKey) -> str:
         """Stores a new key and returns its token, which nobody can tell again."""
         token = new_token(key.id)
-        if not await self._store(key, b"", digest(token)):
-            raise ConflictError(f"there is an API key {key.id} already")
+        try:
+            await self._store(key, None, digest(token))
+        except StaleRecordError:
+            raise ConflictError(f"there is an API key {key.id} already") from None
         return token
 
     async def get(self, key_id: str) -> StoredKey:
@@ -108,22 +139,22 @@ class ApiKeys:
     ) -> StoredKey:
         """Applies `change` to what is stored, and replaces the token unless that is None. Raises
         NotFoundError or what `change` raises."""
-        token_digest = b"" if token is None else digest(token)
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> None:
             record = await read_field(self._redis, keys.api_key(key_id), "record")
             if record is None:
                 raise _not_found(key_id)
-            if await self._store(change(_decode(record)), record, token_digest):
-                self._known.pop(key_id, None)
-                return await self.get(key_id)
-        raise ConflictError(f"others are editing API key {key_id}: try again")
+            token_digest = None if token is None else digest(token)
+            await self._store(change(_decode(record)), record, token_digest)
+
+        await edit(f"others are editing API key {key_id}", attempt)
+        self._known.pop(key_id, None)
+        return await self.get(key_id)
 
     async def revoke(self, key_id: str) -> None:
         """Forgets a key; its token opens nothing any more, in other processes within a second.
         Raises NotFoundError."""
-        revoked = await self._revoke(
-            keys=[keys.api_key(key_id), keys.API_KEYS, keys.SUBSCRIPTIONS_VERSION], args=[key_id]
-        )
+        revoked = await run(self._redis, RevokeApiKey(api_key=keys.api_key(key_id), id=key_id))
         self._known.pop(key_id, None)
         if not revoked:
             raise _not_found(key_id)
@@ -171,7 +202,7 @@ class ApiKeys:
 
     async def _note_use(self, key_id: str) -> None:
         try:
-            await self._touch(keys=[keys.api_key(key_id)], args=[TOUCH_MS])
+            await run(self._redis, TouchApiKey(api_key=keys.api_key(key_id)))
         except RedisError:
             return  # as at the memory limit; nobody is kept out for that
 
@@ -189,12 +220,16 @@ class ApiKeys:
             for record, used in found
         ]
 
-    async def _store(self, key: ApiKey, as_read: bytes, token_digest: bytes = b"") -> bool:
-        status = await self._write(
-            keys=[keys.api_key(key.id), keys.API_KEYS, keys.SUBSCRIPTIONS_VERSION],
-            args=[key.id, key.created_at, as_read, _encode(key), token_digest],
+    async def _store(self, key: ApiKey, as_read: bytes | None, token_digest: bytes | None) -> None:
+        write = WriteApiKey(
+            api_key=keys.api_key(key.id),
+            id=key.id,
+            created_at=key.created_at,
+            as_read=as_read,
+            record=_encode(key),
+            digest=token_digest,
         )
-        return bool(status == b"OK")
+        await run(self._redis, write)
 
 
 def _not_found(key_id: str) -> NotFoundError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from service.domain.access import Grant
 from service.domain.errors import ConflictError
 from service.domain.events import Selection, order_key_of
@@ -12,7 +14,8 @@ from service.domain.subscriptions import Subscription
 from service.storage import keys
 from service.storage.announcing import RENDERINGS
 from service.storage.event_log import EventLog
-from service.storage.scripts import load
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 from service.storage.subscriptions import SubscriptionStore
 
 if TYPE_CHECKING:
@@ -21,6 +24,25 @@ if TYPE_CHECKING:
 _SCANNED_AT_ONCE = 500
 _LIFETIME_SECONDS = 600  # of a lane whose subscription is never stored
 _MAX_ROUNDS = 1_000  # times the end of the log may have moved on, while it is caught up with
+
+
+class FilledEntry(msgspec.Struct, frozen=True):
+    """A retained event to put on a lane."""
+
+    position: str
+    order_key: str
+    rendering: str
+
+
+class FillLane(Script[None]):
+    """Puts retained events on the lane of a subscription that is about to be created, unless the
+    lane holds another number of entries than `held`. The lane has a lifetime until then, so that
+    nothing stays of a creation that breaks off."""
+
+    lane: Key
+    held: int
+    entries: Sequence[FilledEntry]
+    kept_seconds: int = _LIFETIME_SECONDS
 
 
 class Backlog:
@@ -35,7 +57,6 @@ class Backlog:
         self._redis = redis
         self._log = log
         self._subscriptions = subscriptions
-        self._fill = load(redis, "fill_lane")
 
     async def create(
         self,
@@ -64,16 +85,15 @@ class Backlog:
         holds."""
         while True:
             found = await self._log.scan(start, "+", _SCANNED_AT_ONCE)
-            wanted = [event for event in found if selection.takes(event)]
+            rendering = RENDERINGS[subscription.rendering]
+            wanted = [
+                FilledEntry(event.position, order_key_of(event), rendering)
+                for event in found
+                if selection.takes(event)
+            ]
             if wanted:
-                arguments: list[str | int] = [_LIFETIME_SECONDS, held]
-                for event in wanted:
-                    arguments += [
-                        event.position,
-                        order_key_of(event),
-                        RENDERINGS[subscription.rendering],
-                    ]
-                await self._fill(keys=[keys.lane(subscription.id)], args=arguments)
+                lane = keys.lane(subscription.id)
+                await run(self._redis, FillLane(lane=lane, held=held, entries=wanted))
                 held += len(wanted)
             if found:
                 start = f"({found[-1].position}"

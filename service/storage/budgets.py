@@ -8,7 +8,8 @@ import msgspec
 
 from service.domain.integrations import WalkKind
 from service.storage import keys
-from service.storage.scripts import load
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -17,12 +18,32 @@ MAX_HOLD_SECONDS = 3600.0  # of a wait that an upstream asks for
 _SPENT = 1  # a place whose turn has come, and came to nothing
 
 
-class Place(msgspec.Struct, frozen=True):
+class PlaceInLine(msgspec.Struct, frozen=True):
     """A place in the line of those who wait: ms until its turn, and which moment that is (epoch
     ms by the clock of Redis)."""
 
     wait_ms: int
     at: int
+
+
+class SpendRequest(Script[PlaceInLine]):
+    """Takes one request from a credential's budget, or a place in the line of those who wait; the
+    wait is 0 if the request may be sent. `place` is the one given before, 0 if none."""
+
+    budget: Key
+    kind: WalkKind
+    place: int
+
+
+class NoteRateLimit(Script[None]):
+    """Keeps what an answer said of a credential's rate limit: for how long nothing is to be sent (0
+    if the answer did not say), and the limit, what remains and when the window ends."""
+
+    budget: Key
+    hold_ms: int = 0
+    limit: int | None = None
+    remaining: int | None = None
+    ends_ms: int | None = None
 
 
 class Budgets:
@@ -37,14 +58,14 @@ class Budgets:
     """
 
     def __init__(self, redis: Redis) -> None:
-        self._spend = load(redis, "spend_request")
-        self._note = load(redis, "note_rate_limit")
+        self._redis = redis
 
-    async def spend(self, credential_id: str, kind: WalkKind, place: int) -> Place | None:
+    async def spend(self, credential_id: str, kind: WalkKind, place: int) -> PlaceInLine | None:
         """Takes one request; None if it may be sent now. `place` is the one given before, 0
         for a newcomer."""
-        wait_ms, at = await self._spend(keys=[keys.budget(credential_id)], args=[kind, place])
-        return Place(wait_ms, at) if wait_ms else None
+        spend = SpendRequest(budget=keys.budget(credential_id), kind=kind, place=place)
+        given = await run(self._redis, spend)
+        return given if given.wait_ms else None
 
     async def note(
         self,
@@ -57,14 +78,17 @@ class Budgets:
         """Keeps what an answer said of the rate limit, if it said enough to be believed."""
         if remaining is None or reset_seconds is None or reset_seconds > MAX_HOLD_SECONDS:
             return
-        await self._note(
-            keys=[keys.budget(credential_id)],
-            args=[0, "" if limit is None else limit, remaining, int(reset_seconds * 1000)],
+        note = NoteRateLimit(
+            budget=keys.budget(credential_id),
+            limit=limit,
+            remaining=remaining,
+            ends_ms=int(reset_seconds * 1000),
         )
+        await run(self._redis, note)
 
-    async def hold(self, credential_id: str, kind: WalkKind, seconds: float) -> Place:
+    async def hold(self, credential_id: str, kind: WalkKind, seconds: float) -> PlaceInLine:
         """Nobody is to use the credential for `seconds`, at most an hour; returns the place of
         the one who was told so."""
         hold_ms = max(1, int(min(seconds, MAX_HOLD_SECONDS) * 1000))
-        await self._note(keys=[keys.budget(credential_id)], args=[hold_ms, "", "", ""])
-        return await self.spend(credential_id, kind, _SPENT) or Place(hold_ms, _SPENT)
+        await run(self._redis, NoteRateLimit(budget=keys.budget(credential_id), hold_ms=hold_ms))
+        return await self.spend(credential_id, kind, _SPENT) or PlaceInLine(hold_ms, _SPENT)

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.domain.errors import (
-    CoursesDifferError,
-    EpochEndedError,
-    LeaseLostError,
-    NotFoundError,
-    StaleSubscriptionsError,
-)
-from service.domain.fingerprint import DELETED, NO_EVENT, Fingerprint, unpack
+from service.domain.errors import NotFoundError
+from service.domain.fingerprint import NO_EVENT, Fingerprint, is_deleted, unpack
 from service.domain.identifiers import EVENT_PREFIX
 from service.domain.sifting import Mark
 from service.domain.subscriptions import Lane
 from service.domain.walking import Glimpse
 from service.storage import keys
-from service.storage.announcing import LaneTable
-from service.storage.counters import Counters, flatten
+from service.storage.announcing import LaneArgument, LaneTable
+from service.storage.counters import Counters
 from service.storage.hashes import read_field
 from service.storage.ids import event_suffixes
-from service.storage.leases import Lease
+from service.storage.keys import EpochKeys, Key, ScheduleKeys
+from service.storage.leases import Fence, Lease
 from service.storage.scans import ScanPlace, cut_page
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -101,14 +95,81 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_reason: str | None = None
 
 
-def raise_for_status(status: bytes) -> None:
-    """Raises the error that a committing script's refusal stands for."""
-    if status == b"EPOCH":
-        raise EpochEndedError
-    if status == b"SUBSCRIPTIONS":
-        raise StaleSubscriptionsError
-    if status != b"OK":
-        raise LeaseLostError
+class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """An event to append; `targets` names its lanes."""
+
+    type: str
+    suffix: str
+    facts: bytes
+    body: bytes
+    order_key: str
+    targets: str
+
+
+class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """A course to put: what precedes and follows its sequence and its last event in the packed
+    fingerprint; or the `problem` for which its record is quarantined."""
+
+    course_id: str
+    problem: str | None = None
+    head: bytes | None = None
+    sequence: int | None = None
+    last_event: str | None = None
+    tail: bytes | None = None
+    live: int | None = None
+    event: EventArgument | None = None
+
+
+class MarkArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """A mark, with the packed change that is withheld."""
+
+    course_id: str
+    operation: str
+    withheld: bytes | None = None
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """Courses that must be live and known by these digests. All are joined: hundreds of values cost
+    more than what is done with them."""
+
+    course_ids: bytes
+    lengths: Sequence[int]
+    digests: bytes
+
+
+class Commit(Script[Committed]):
+    """Commits one part of a walk: fingerprints, their events, the lanes, the counters and the
+    walk's progress, all or nothing. Everything is validated before the first write.
+
+    `progress_as_stored` is what this commit builds on, so that neither a repeated call nor a server
+    that lost its last second goes unnoticed; `sighted` are digests to add to what the sweep has
+    seen. `opening` is appended if the marks open a review.
+
+    Refuses with LEASE, EPOCH, PROGRESS, SUBSCRIPTIONS, or DIFFER with the indexes of the expected
+    courses that are not so.
+    """
+
+    lease: Fence
+    integration: Key
+    kept: EpochKeys
+    counters: Key
+    log: Key = keys.EVENTS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("lanes")
+    integration_id: str
+    epoch: str
+    version: int
+    progress_as_stored: bytes
+    progress: bytes
+    sighted: bytes | None
+    expected: Expected | None
+    opening: EventArgument | None
+    changes: Sequence[ChangeArgument]
+    marks: Sequence[MarkArgument]
+    lanes: Sequence[LaneArgument]
+    increments: Mapping[str, int]
+    kept_seconds: int = SEEN_LIFETIME_SECONDS
 
 
 class Catalogue:
@@ -117,7 +178,6 @@ class Catalogue:
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._commit = load(redis, "commit")
 
     async def read(
         self, integration_id: str, epoch: str, course_ids: Sequence[str]
@@ -145,7 +205,7 @@ class Catalogue:
         async for course_id, packed in self._redis.hscan_iter(
             keys.catalogue(integration_id, epoch), count=_SCAN_COUNT
         ):
-            if packed[1:2] != DELETED:
+            if not is_deleted(packed):
                 yield course_id.decode()
 
     async def any_live(self, integration_id: str, epoch: str, most: int) -> list[str]:
@@ -157,7 +217,7 @@ class Catalogue:
         return [
             course_id.decode()
             for course_id, packed in zip(pairs[::2], pairs[1::2], strict=True)
-            if packed[1:2] != DELETED
+            if not is_deleted(packed)
         ]
 
     async def quarantined_not_live(self, integration_id: str, epoch: str) -> list[str]:
@@ -171,7 +231,7 @@ class Catalogue:
         return [
             name
             for name, packed in zip(names, known, strict=True)
-            if packed is None or packed.startswith(DELETED, 1)
+            if packed is None or is_deleted(packed)
         ]
 
     async def seen(self, integration_id: str, walk_id: str) -> bytes:
@@ -196,62 +256,28 @@ class Catalogue:
         a lost lease.
         """
         integration_id = lease.owned_id
-        lanes = LaneTable()
-        opening = batch.opening
+        table = LaneTable()
         count = sum(change.event is not None for change in batch.changes)
-        suffixes = iter(event_suffixes(count + (opening is not None)))
-        written: list[str | int | bytes] = []
-        for mark in batch.marks:
-            withheld = b"" if mark.withheld is None else mark.withheld.pack()
-            written += [mark.course_id, mark.operation, withheld]
-        for change in batch.changes:
-            written += _arguments(change, lanes, suffixes)
-        announced: list[str | bytes] = ["", "", "", ""]
-        if opening is not None:
-            announced = [opening.type, next(suffixes), opening.facts, lanes.targets(opening.lanes)]
-        status, *counts = await self._commit(
-            keys=[
-                lease.key,
-                keys.integration(integration_id),
-                keys.catalogue(integration_id, epoch),
-                keys.quarantine(integration_id, epoch),
-                keys.seen(integration_id, walk_id),
-                keys.EVENTS,
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.TOTALS,
-                await self._counters.key(),
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.waiting(integration_id, walk_id),
-                keys.held(integration_id, epoch),
-                keys.review(integration_id, epoch),
-                keys.decided(integration_id, epoch),
-                *lanes.keys(),
-            ],
-            args=[
-                lease.token,
-                lease.duration_ms,
-                epoch,
-                subscriptions_version,
-                progress.before,
-                progress.after,
-                batch.seen,
-                SEEN_LIFETIME_SECONDS,
-                len(lanes.keys()),
-                len(increments),
-                integration_id,
-                len(batch.marks),
-                *announced,
-                *_expectation(batch.expected),
-                *lanes.arguments(),
-                *flatten(increments),
-                *written,
-            ],
+        suffixes = iter(event_suffixes(count + (batch.opening is not None)))
+        commit = Commit(
+            lease=lease.fence,
+            integration=keys.integration(integration_id),
+            kept=keys.of_epoch(integration_id, epoch, walk_id),
+            counters=await self._counters.key(),
+            integration_id=integration_id,
+            epoch=epoch,
+            version=subscriptions_version,
+            progress_as_stored=progress.before,
+            progress=progress.after,
+            sighted=batch.seen or None,
+            expected=_expectation(batch.expected),
+            opening=_event(batch.opening, table, suffixes),
+            changes=[_change(change, table, suffixes) for change in batch.changes],
+            marks=[_mark(mark) for mark in batch.marks],
+            lanes=table.lanes,
+            increments=increments,
         )
-        if status == b"DIFFER":
-            raise CoursesDifferError([index - 1 for index in counts])
-        raise_for_status(status)
-        return Committed(*counts)
+        return await run(self._redis, commit)
 
     async def rows(
         self, integration_id: str, epoch: str, limit: int, after: ScanPlace | None
@@ -308,41 +334,50 @@ class Catalogue:
         ]
 
 
-def _expectation(expected: Glimpse | None) -> list[bytes]:
-    """Joined, because hundreds of arguments cost more than what is done with them."""
+def _expectation(expected: Glimpse | None) -> Expected | None:
     if expected is None:
-        return [b"", b"", b""]
+        return None
     ids = expected.course_ids
-    lengths = struct.pack(f"<{len(ids)}I", *map(len, ids))
-    return [b"".join(ids), lengths, b"".join(expected.digests)]
+    return Expected(
+        course_ids=b"".join(ids),
+        lengths=[*map(len, ids)],
+        digests=b"".join(expected.digests),
+    )
 
 
-def _arguments(
-    change: Change, lanes: LaneTable, suffixes: Iterator[str]
-) -> list[str | int | bytes]:
-    fingerprint, event = change.fingerprint, change.event
-    if fingerprint is None:
-        return [change.course_id, "Q", change.problem, *([""] * 10)]
-    arguments: list[str | int | bytes] = [
-        change.course_id,
-        "P",
-        fingerprint.head(),
-        fingerprint.sequence,
-        fingerprint.event or NO_EVENT,
-        fingerprint.tail(),
-        change.live,
-    ]
+def _event(
+    event: NewEvent | None, table: LaneTable, suffixes: Iterator[str]
+) -> EventArgument | None:
     if event is None:
-        return [*arguments, *([""] * 6)]
-    return [
-        *arguments,
-        event.type,
-        next(suffixes),
-        event.facts,
-        event.body,
-        event.order_key,
-        lanes.targets(event.lanes),
-    ]
+        return None
+    return EventArgument(
+        type=event.type,
+        suffix=next(suffixes),
+        facts=event.facts,
+        body=event.body,
+        order_key=event.order_key,
+        targets=table.targets(event.lanes),
+    )
+
+
+def _change(change: Change, table: LaneTable, suffixes: Iterator[str]) -> ChangeArgument:
+    fingerprint = change.fingerprint
+    if fingerprint is None:
+        return ChangeArgument(course_id=change.course_id, problem=change.problem)
+    return ChangeArgument(
+        course_id=change.course_id,
+        head=fingerprint.head(),
+        sequence=fingerprint.sequence,
+        last_event=fingerprint.event or NO_EVENT.decode(),
+        tail=fingerprint.tail(),
+        live=change.live,
+        event=_event(change.event, table, suffixes),
+    )
+
+
+def _mark(mark: Mark) -> MarkArgument:
+    withheld = None if mark.withheld is None else mark.withheld.pack()
+    return MarkArgument(course_id=mark.course_id, operation=mark.operation, withheld=withheld)
 
 
 class _Note(msgspec.Struct, frozen=True):

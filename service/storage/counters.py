@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from service.storage import keys
+from service.storage.keys import Key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -19,23 +19,15 @@ def field(name: str, **labels: str) -> str:
     return "|".join((name, *labels.values()))
 
 
-def flatten(increments: Counter[str]) -> list[str | int]:
-    """Counter increments as script arguments."""
-    arguments: list[str | int] = []
-    for name, increment in increments.items():
-        arguments += [name, increment]
-    return arguments
-
-
 class Counters:
     """Where counters of the present run of the Redis server live."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._key = ""
+        self._key = Key("")
         self._known_until = 0.0
 
-    async def key(self) -> str:
+    async def key(self) -> Key:
         """The counters' key. It follows a restart of the server within a second, so that the
         counters start again from zero there, as Prometheus expects."""
         now = time.monotonic()

@@ -8,30 +8,24 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.announcements import of_epoch
-from service.domain.errors import (
-    ConflictError,
-    CredentialInUseError,
-    IntegrationExistsError,
-    NotFoundError,
-)
+from service.domain.errors import CredentialInUseError, NotFoundError
 from service.domain.integrations import Credential, Integration
 from service.storage import keys
-from service.storage.announcing import LaneTable, Notices
+from service.storage.announcing import Announced, Notices, announced
 from service.storage.counters import Counters
+from service.storage.editing import edit
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
 from service.storage.index import IndexPosition, all_ids, page_of_ids
 from service.storage.integrations import upstream_identity, walk_id_of
+from service.storage.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.matchers import Matchers
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
+from service.storage.scripts.statuses import RefusedError
 from service.storage.sealing import Sealer, owner_of_api_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_EDITS_TRIED = 20  # times an edit starts again because another came first
-
-_STALE = -2  # what the deleting script says where the record is no longer as read
 
 _decode = msgspec.json.Decoder(Credential).decode
 _decode_integration = msgspec.json.Decoder(Integration).decode
@@ -53,8 +47,49 @@ class _User(msgspec.Struct, frozen=True, kw_only=True):
 
     integration: Integration
     record: bytes
-    epoch: bytes
+    epoch: str
     walk: bytes | None
+
+
+class UserArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edit means for an integration: the epoch that begins, if any, and whether the next
+    walk is due now."""
+
+    integration: Key
+    kept: EpochKeys
+    id: str
+    as_read: bytes
+    epoch: str
+    next_epoch: str | None
+    upstream_before: str
+    upstream_after: str
+    wakes: bool
+
+
+class EditCredential(Script[None]):
+    """Stores an edited credential, and what that means for the integrations that use it; `uses` is
+    how many did as read, None if they are not concerned. Refuses with STALE, SUBSCRIPTIONS or
+    EXISTS. Announces `epoch`."""
+
+    credential: Key
+    announced: Announced
+    upstreams: Key = keys.UPSTREAMS
+    schedule: ScheduleKeys = keys.schedule("walks")
+    as_read: bytes
+    record: bytes
+    api_key: bytes | None
+    uses: int | None
+    users: Sequence[UserArgument]
+
+
+class DeleteCredential(Script[int]):
+    """Deletes a credential if no integration uses it; returns how many do. Refuses with GONE, or
+    with STALE unless `as_read` is None."""
+
+    credential: Key
+    credentials: Key = keys.CREDENTIALS
+    id: str
+    as_read: bytes | None
 
 
 class CredentialStore:
@@ -67,8 +102,6 @@ class CredentialStore:
         self._matchers = matchers
         self._counters = counters
         self._sealer = sealer
-        self._edit = load(redis, "edit_credential")
-        self._delete = load(redis, "delete_credential")
 
     async def create(self, credential: Credential, api_key: str) -> None:
         """Stores a new credential."""
@@ -127,86 +160,58 @@ class CredentialStore:
         another key makes each of them be walked at once. Raises NotFoundError, or
         IntegrationExistsError if one of them would meet another on the same upstream.
         """
-        fresh = False
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(fresh: bool) -> Credential:
             record = await self._record(credential_id)
             before = _decode(record)
             after = change(before)
             moved = after.base_url != before.base_url
             concerned = moved or api_key is not None
             users = await self._users(credential_id) if concerned else []
-            epochs = [new_id("ep") if moved else "" for _ in users]
+            epochs = [new_id("ep") if moved else None for _ in users]
             told = [
-                of_epoch(user.integration, begins, user.epoch.decode(), "upstream")
+                of_epoch(user.integration, begins, user.epoch, "upstream")
                 for user, begins in zip(users, epochs, strict=True)
-                if begins
+                if begins is not None
             ]
             notices = Notices(await self._matchers.current(fresh=fresh), told)
-            lanes = LaneTable()
-            announced = notices.arguments(lanes)
-            script_keys = [
-                keys.credential(credential_id),
-                keys.UPSTREAMS,
-                keys.due("walks"),
-                keys.claimed("walks"),
-                keys.TOTALS,
-                keys.EVENTS,
-                keys.SUBSCRIPTIONS_VERSION,
-                await self._counters.key(),
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-            ]
-            args: list[str | int | bytes] = [
-                record,
-                msgspec.json.encode(after),
-                b"" if api_key is None else self._seal(credential_id, api_key),
-                len(users) if concerned else "",
-                len(users),
-                notices.matcher.version,
-                len(lanes.keys()),
-                len(told),
-            ]
-            for user, begins in zip(users, epochs, strict=True):
-                integration, epoch = user.integration, user.epoch.decode()
-                script_keys += [
-                    keys.integration(integration.id),
-                    *keys.of_epoch(integration.id, epoch, walk_id_of(user.walk)),
-                ]
-                args += [
-                    integration.id,
-                    user.record,
-                    user.epoch,
-                    begins,
-                    upstream_identity(before.base_url, integration.upstream_id),
-                    upstream_identity(after.base_url, integration.upstream_id),
-                    "0" if integration.paused else "1",
-                ]
-            script_keys += lanes.keys()
-            args += [*lanes.arguments(), *announced]
-            status, *existing = await self._edit(keys=script_keys, args=args)
-            fresh = status == b"SUBSCRIPTIONS"
-            if status == b"EXISTS":
-                raise IntegrationExistsError(existing[0].decode())
-            if status == b"OK":
-                return after
-        raise ConflictError(f"others are editing credential {credential_id}: try again")
+            edited = EditCredential(
+                credential=keys.credential(credential_id),
+                announced=await announced(notices, self._counters),
+                as_read=record,
+                record=msgspec.json.encode(after),
+                api_key=None if api_key is None else self._seal(credential_id, api_key),
+                uses=len(users) if concerned else None,
+                users=[
+                    _argument(user, begins, before, after)
+                    for user, begins in zip(users, epochs, strict=True)
+                ],
+            )
+            await run(self._redis, edited)
+            return after
+
+        return await edit(f"others are editing credential {credential_id}", attempt)
 
     async def delete(
         self, credential_id: str, check: Callable[[Credential], None] | None = None
     ) -> None:
         """Deletes a credential unless `check` raises. Raises NotFoundError, or
         CredentialInUseError."""
-        uses = _STALE
-        while uses == _STALE:
-            record = b"" if check is None else await self._record(credential_id)
+
+        async def attempt(_: bool) -> int:
+            record = None
             if check is not None:
+                record = await self._record(credential_id)
                 check(_decode(record))
-            uses = await self._delete(
-                keys=[keys.credential(credential_id), keys.CREDENTIALS],
-                args=[credential_id, record],
+            delete = DeleteCredential(
+                credential=keys.credential(credential_id), id=credential_id, as_read=record
             )
-        if uses < 0:
-            raise NotFoundError(f"there is no credential {credential_id}")
+            return await run(self._redis, delete)
+
+        try:
+            uses = await edit(f"others are editing credential {credential_id}", attempt)
+        except RefusedError:
+            raise NotFoundError(f"there is no credential {credential_id}") from None
         if uses > 0:
             raise CredentialInUseError(
                 f"{uses} integration{'s' if uses > 1 else ''} still use"
@@ -225,7 +230,12 @@ class CredentialStore:
                 pipeline.hmget(keys.integration(integration_id), ["record", "epoch", "walk"])
             found = await pipeline.execute()
         users = [
-            _User(integration=_decode_integration(record), record=record, epoch=epoch, walk=walk)
+            _User(
+                integration=_decode_integration(record),
+                record=record,
+                epoch=epoch.decode(),
+                walk=walk,
+            )
             for record, epoch, walk in found
             if record is not None
         ]
@@ -233,3 +243,20 @@ class CredentialStore:
 
     def _seal(self, credential_id: str, api_key: str) -> bytes:
         return self._sealer.seal(api_key.encode(), owner_of_api_key(credential_id))
+
+
+def _argument(
+    user: _User, begins: str | None, before: Credential, after: Credential
+) -> UserArgument:
+    integration = user.integration
+    return UserArgument(
+        integration=keys.integration(integration.id),
+        kept=keys.of_epoch(integration.id, user.epoch, walk_id_of(user.walk)),
+        id=integration.id,
+        as_read=user.record,
+        epoch=user.epoch,
+        next_epoch=begins,
+        upstream_before=upstream_identity(before.base_url, integration.upstream_id),
+        upstream_after=upstream_identity(after.base_url, integration.upstream_id),
+        wakes=not integration.paused,
+    )

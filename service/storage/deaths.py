@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 from service.clock import now_ms
 from service.domain.announcements import Announcement, of_subscription
+from service.domain.errors import StaleRecordError, StaleSubscriptionsError
 from service.domain.events import rfc3339
 from service.domain.subscriptions import Subscription
 from service.storage import keys
-from service.storage.announcing import LaneTable, Notices
+from service.storage.announcing import Announced, Notices, announced
 from service.storage.counters import Counters
+from service.storage.keys import Key
 from service.storage.matchers import Matchers
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
 from service.storage.subscriptions import SubscriptionStore
 
 if TYPE_CHECKING:
@@ -22,7 +24,20 @@ if TYPE_CHECKING:
 DELIVERIES_DEAD: Final = "subscription.deliveries_dead"
 MAX_REASONS = 20  # that one event names, the most frequent ones
 _PAGE = 500  # subscriptions looked at together
-_REASON = b"for:"
+_REASON = "for:"
+
+
+class AnnounceDead(Script[None]):
+    """Announces deliveries that have died: takes the number `told` for each reason out of what is
+    untold and appends the event that tells it. What has died since it was read stays for the next.
+    Begins with a removal, so that it still runs when Redis is at its memory limit.
+
+    Refuses with SUBSCRIPTIONS, or with STALE if another has told of them.
+    """
+
+    untold: Key
+    announced: Announced
+    told: Mapping[str, int]
 
 
 class Deaths:
@@ -40,7 +55,6 @@ class Deaths:
         self._counters = counters
         self._subscriptions = subscriptions
         self._matchers = matchers
-        self._announce = load(redis, "announce_dead")
 
     async def announce(self) -> int:
         """Tells what nobody has been told of yet; returns of how many subscriptions that was."""
@@ -58,56 +72,45 @@ class Deaths:
                 return told
 
     async def _tell(self, subscription: Subscription, untold: Mapping[bytes, bytes]) -> bool:
-        counts = {name: int(count) for name, count in untold.items() if name.startswith(_REASON)}
+        found = {name.decode(): int(count) for name, count in untold.items()}
+        counts = {name: count for name, count in found.items() if name.startswith(_REASON)}
         if not counts:
             return False
-        announcement = _announcement(subscription, counts, untold)
+        announcement = _announcement(subscription, counts, found)
         fresh = False
         while True:
             matcher = await self._matchers.current(fresh=fresh)
-            lanes = LaneTable()
-            announced = Notices(matcher, [announcement]).arguments(lanes)
-            status: bytes = await self._announce(
-                keys=[
-                    keys.lane_untold(subscription.id),
-                    keys.SUBSCRIPTIONS_VERSION,
-                    keys.EVENTS,
-                    keys.TOTALS,
-                    await self._counters.key(),
-                    keys.due("lanes"),
-                    keys.claimed("lanes"),
-                    *lanes.keys(),
-                ],
-                args=[
-                    matcher.version,
-                    len(lanes.keys()),
-                    len(counts),
-                    *lanes.arguments(),
-                    *(item for pair in counts.items() for item in pair),
-                    *announced,
-                ],
+            announce = AnnounceDead(
+                untold=keys.lane_untold(subscription.id),
+                announced=await announced(Notices(matcher, [announcement]), self._counters),
+                told=counts,
             )
-            if status != b"SUBSCRIPTIONS":
-                return status == b"OK"
-            fresh = True
+            try:
+                await run(self._redis, announce)
+            except StaleSubscriptionsError:
+                fresh = True
+            except StaleRecordError:
+                return False
+            else:
+                return True
 
 
 def _announcement(
-    subscription: Subscription, counts: Mapping[bytes, int], untold: Mapping[bytes, bytes]
+    subscription: Subscription, counts: Mapping[str, int], untold: Mapping[str, int]
 ) -> Announcement:
-    frequent: Sequence[tuple[bytes, int]] = sorted(counts.items(), key=lambda one: -one[1])
+    frequent: Sequence[tuple[str, int]] = sorted(counts.items(), key=lambda one: -one[1])
     said = {
         "deliveries": sum(counts.values()),
         "reasons": [
-            {"reason": name.removeprefix(_REASON).decode(), "deliveries": count}
+            {"reason": name.removeprefix(_REASON), "deliveries": count}
             for name, count in frequent[:MAX_REASONS]
         ],
-        "first_event_at": _time(untold, b"first"),
-        "last_event_at": _time(untold, b"last"),
+        "first_event_at": _time(untold, "first"),
+        "last_event_at": _time(untold, "last"),
     }
     return of_subscription(subscription, DELIVERIES_DEAD, said)
 
 
-def _time(untold: Mapping[bytes, bytes], name: bytes) -> str:
+def _time(untold: Mapping[str, int], name: str) -> str:
     """When the earliest or the latest of their events happened; now, if another has just told."""
-    return rfc3339(int(untold.get(name) or now_ms()))
+    return rfc3339(untold.get(name) or now_ms())

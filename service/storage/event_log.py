@@ -12,7 +12,8 @@ from service.domain.errors import EventsExpiredError, NotFoundError
 from service.domain.events import EventFilter, EventHead, StoredEvent
 from service.domain.identifiers import event_id, event_position, is_backfilled, position_order
 from service.storage import keys
-from service.storage.scripts import load
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
@@ -32,13 +33,29 @@ class Place(msgspec.Struct, frozen=True):
     more: bool
 
 
+class ReadEvents(Script[list[list[bytes] | None]]):
+    """Reads the names and values of entries of the log, None where there is none. One command for
+    each entry would cost the caller more than this script."""
+
+    events: Key = keys.EVENTS
+    positions: Sequence[str]
+
+
+class ScanLog(Script[list[EventHead]]):
+    """Reads at most `most` events without their bodies, so that looking through much of the log
+    moves little. `first` and `last` are those of an XRANGE."""
+
+    events: Key = keys.EVENTS
+    first: str
+    last: str
+    most: int
+
+
 class EventLog:
     """Reads the log; only the committing scripts append to it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._scan = load(redis, "scan_log")
-        self._read = load(redis, "read_events")
 
     async def get(self, identifier: str) -> StoredEvent:
         """One event. Raises NotFoundError if there is none under that id, or no longer."""
@@ -53,7 +70,7 @@ class EventLog:
         """The events at `positions`, None where the log no longer holds one."""
         if not positions:
             return []
-        found: list[list[bytes] | None] = await self._read(keys=[keys.EVENTS], args=positions)
+        found = await run(self._redis, ReadEvents(positions=positions))
         return [
             None
             if fields is None
@@ -119,17 +136,7 @@ class EventLog:
     async def scan(self, start: str, end: str, count: int) -> list[EventHead]:
         """At most `count` events from `start` to `end`, the oldest first: ids of an XRANGE, "("
         before the first leaves it out."""
-        found = await self._scan(keys=[keys.EVENTS], args=[start, end, count])
-        return [
-            EventHead(
-                found[at].decode(),
-                found[at + 1].decode(),
-                found[at + 2].decode(),
-                found[at + 3].decode(),
-                found[at + 4],
-            )
-            for at in range(0, len(found), 5)
-        ]
+        return await run(self._redis, ScanLog(first=start, last=end, most=count))
 
     async def bounds(self) -> tuple[str, str]:
         """The position of the last event ever appended, and of the last one trimmed; both are

@@ -10,7 +10,6 @@ import msgspec
 from service.domain.announcements import of_epoch
 from service.domain.errors import (
     ConflictError,
-    IntegrationExistsError,
     LimitReachedError,
     NotFoundError,
 )
@@ -27,18 +26,19 @@ from service.domain.observed import Observed
 from service.domain.walking import WalkProgress
 from service.settings import MAX_INTEGRATIONS
 from service.storage import keys
-from service.storage.announcing import LaneTable, Notices
+from service.storage.announcing import Announced, Notices, announced
 from service.storage.counters import Counters
+from service.storage.editing import edit
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
 from service.storage.index import IndexPosition, page_of_ids
+from service.storage.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.matchers import Matchers
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
+from service.storage.scripts.statuses import RefusedError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_EDITS_TRIED = 20  # times an edit starts again because another came first
 
 _decode = msgspec.json.Decoder(Integration).decode
 _decode_credential = msgspec.json.Decoder(Credential).decode
@@ -61,6 +61,99 @@ def walk_id_of(progress: bytes | None) -> str:
     return _decode_progress(progress).walk_id if progress else ""
 
 
+class RegisterIntegration(Script[None]):
+    """Registers an integration and makes its first walk due now unless it is paused. Refuses with
+    STALE if its credential was edited, with EXISTS, and with FULL if there are `most`."""
+
+    integration: Key
+    credential: Key
+    integrations: Key = keys.INTEGRATIONS
+    upstreams: Key = keys.UPSTREAMS
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("walks")
+    id: str
+    created_at: int
+    record: bytes
+    epoch: str
+    upstream: str
+    credential_as_read: bytes
+    paused: bool
+    most: int
+
+
+class EditIntegration(Script[None]):
+    """Stores an edited integration. `next_epoch` begins if it `moved` to another upstream, or if
+    its baseline is not complete. `place` is what becomes of its place in the schedule.
+
+    Refuses with STALE, SUBSCRIPTIONS or EXISTS. Announces `epoch`.
+    """
+
+    integration: Key
+    credential_before: Key
+    credential_after: Key
+    kept: EpochKeys
+    announced: Announced
+    upstreams: Key = keys.UPSTREAMS
+    completed_deltas: Key = keys.completed("delta")
+    completed_sweeps: Key = keys.completed("sweep")
+    schedule: ScheduleKeys = keys.schedule("walks")
+    id: str
+    as_read: bytes
+    record: bytes
+    epoch: str
+    next_epoch: str | None
+    moved: bool
+    upstream_before: str
+    upstream_after: str
+    credential_before_as_read: bytes
+    credential_after_as_read: bytes
+    place: Literal["wake", "stop", "leave"]
+
+
+class DeleteIntegration(Script[None]):
+    """Deletes an integration with all that is kept of it. Work under way loses its lease. Refuses
+    with STALE."""
+
+    integration: Key
+    credential: Key
+    lease: Key
+    walks: Key
+    walk_order: Key
+    kept: EpochKeys
+    integrations: Key = keys.INTEGRATIONS
+    upstreams: Key = keys.UPSTREAMS
+    totals: Key = keys.TOTALS
+    completed_deltas: Key = keys.completed("delta")
+    completed_sweeps: Key = keys.completed("sweep")
+    schedule: ScheduleKeys = keys.schedule("walks")
+    id: str
+    as_read: bytes
+    epoch: str
+    upstream: str
+    credential_as_read: bytes
+
+
+class RequestWalk(Script[None]):
+    """Queues a walk that was asked for, or `joins` the one under way, and makes it due now. The
+    walk after one that was joined follows it at once, for what it may have passed by already.
+
+    Refuses with STALE unless `queued` is the id of the queued walk (None: there is none) and, where
+    it does not join, unless a walk is `under_way` as it was read.
+    """
+
+    integration: Key
+    walks: Key
+    walk_order: Key
+    schedule: ScheduleKeys = keys.schedule("walks")
+    id: str
+    queued: str | None
+    under_way: bool
+    joins: bool
+    kind: WalkKind
+    walk_id: str
+    walk: bytes
+
+
 class IntegrationStore:
     """Stores integrations."""
 
@@ -76,10 +169,6 @@ class IntegrationStore:
         self._matchers = matchers
         self._counters = counters
         self._most = most
-        self._register = load(redis, "register_integration")
-        self._edit = load(redis, "edit_integration")
-        self._delete = load(redis, "delete_integration")
-        self._request = load(redis, "request_walk")
 
     async def create(self, integration: Integration) -> None:
         """Registers an integration; its first walk is due at once unless it is paused.
@@ -87,38 +176,30 @@ class IntegrationStore:
         Raises NotFoundError if there is no such credential, IntegrationExistsError,
         LimitReachedError.
         """
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> None:
             record, credential = await self._credential(integration.credential_id)
-            status, *existing = await self._register(
-                keys=[
-                    keys.integration(integration.id),
-                    keys.INTEGRATIONS,
-                    keys.UPSTREAMS,
-                    keys.credential(integration.credential_id),
-                    keys.due("walks"),
-                    keys.TOTALS,
-                ],
-                args=[
-                    integration.id,
-                    integration.created_at,
-                    _encode(integration),
-                    new_id("ep"),
-                    upstream_identity(credential.base_url, integration.upstream_id),
-                    record,
-                    "0" if integration.paused else "1",
-                    self._most,
-                ],
+            register = RegisterIntegration(
+                integration=keys.integration(integration.id),
+                credential=keys.credential(integration.credential_id),
+                id=integration.id,
+                created_at=integration.created_at,
+                record=_encode(integration),
+                epoch=new_id("ep"),
+                upstream=upstream_identity(credential.base_url, integration.upstream_id),
+                credential_as_read=record,
+                paused=integration.paused,
+                most=self._most,
             )
-            if status == b"EXISTS":
-                raise IntegrationExistsError(existing[0].decode())
-            if status == b"FULL":
-                raise LimitReachedError(
-                    f"there are {self._most} integrations already; delete one, or raise "
-                    "COURSEWIRE_MAX_INTEGRATIONS"
-                )
-            if status == b"OK":
-                return
-        raise ConflictError(f"others are editing credential {integration.credential_id}: try again")
+            await run(self._redis, register)
+
+        try:
+            await edit(f"others are editing credential {integration.credential_id}", attempt)
+        except RefusedError:
+            raise LimitReachedError(
+                f"there are {self._most} integrations already; delete one, or raise "
+                "COURSEWIRE_MAX_INTEGRATIONS"
+            ) from None
 
     async def get(self, integration_id: str) -> Stored:
         """One integration and what walking it has led to. Raises NotFoundError."""
@@ -153,8 +234,8 @@ class IntegrationStore:
         begins a new epoch; so does another `baseline` before the baseline is complete, because
         half of one cannot be reported. Raises NotFoundError, IntegrationExistsError.
         """
-        fresh = False
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(fresh: bool) -> Integration:
             record, epoch, walk_id = await self._record(integration_id)
             before = _decode(record)
             after = change(before)
@@ -163,55 +244,35 @@ class IntegrationStore:
             old_upstream = upstream_identity(old_credential.base_url, before.upstream_id)
             new_upstream = upstream_identity(new_credential.base_url, after.upstream_id)
             moved = new_upstream != old_upstream
-            begins = new_id("ep") if moved or after.baseline is not before.baseline else ""
-            told = [of_epoch(after, begins, epoch, "upstream" if moved else "baseline")]
-            notices = Notices(await self._matchers.current(fresh=fresh), told if begins else [])
-            lanes = LaneTable()
-            announced = notices.arguments(lanes)
-            status, *existing = await self._edit(
-                keys=[
-                    keys.integration(integration_id),
-                    keys.UPSTREAMS,
-                    keys.credential(before.credential_id),
-                    keys.credential(after.credential_id),
-                    keys.due("walks"),
-                    keys.claimed("walks"),
-                    keys.TOTALS,
-                    keys.completed("delta"),
-                    keys.completed("sweep"),
-                    *keys.of_epoch(integration_id, epoch, walk_id),
-                    keys.EVENTS,
-                    keys.SUBSCRIPTIONS_VERSION,
-                    await self._counters.key(),
-                    keys.due("lanes"),
-                    keys.claimed("lanes"),
-                    *lanes.keys(),
-                ],
-                args=[
-                    integration_id,
-                    record,
-                    _encode(after),
-                    epoch,
-                    begins,
-                    old_upstream,
-                    new_upstream,
-                    old_record,
-                    new_record,
-                    _place_in_schedule(before, after),
-                    "0" if moved else "1",
-                    notices.matcher.version,
-                    len(lanes.keys()),
-                    len(notices.announcements),
-                    *lanes.arguments(),
-                    *announced,
-                ],
+            begins = new_id("ep") if moved or after.baseline is not before.baseline else None
+            told = (
+                [of_epoch(after, begins, epoch, "upstream" if moved else "baseline")]
+                if begins
+                else []
             )
-            fresh = status == b"SUBSCRIPTIONS"
-            if status == b"EXISTS":
-                raise IntegrationExistsError(existing[0].decode())
-            if status == b"OK":
-                return after
-        raise ConflictError(f"others are editing integration {integration_id}: try again")
+            notices = Notices(await self._matchers.current(fresh=fresh), told)
+            edited = EditIntegration(
+                integration=keys.integration(integration_id),
+                credential_before=keys.credential(before.credential_id),
+                credential_after=keys.credential(after.credential_id),
+                kept=keys.of_epoch(integration_id, epoch, walk_id),
+                announced=await announced(notices, self._counters),
+                id=integration_id,
+                as_read=record,
+                record=_encode(after),
+                epoch=epoch,
+                next_epoch=begins,
+                moved=moved,
+                upstream_before=old_upstream,
+                upstream_after=new_upstream,
+                credential_before_as_read=old_record,
+                credential_after_as_read=new_record,
+                place=_place_in_schedule(before, after),
+            )
+            await run(self._redis, edited)
+            return after
+
+        return await edit(f"others are editing integration {integration_id}", attempt)
 
     async def delete(
         self, integration_id: str, check: Callable[[Integration], None] | None = None
@@ -221,40 +282,29 @@ class IntegrationStore:
 
         Raises NotFoundError.
         """
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> None:
             record, epoch, walk_id = await self._record(integration_id)
             integration = _decode(record)
             if check is not None:
                 check(integration)
             credential_record, credential = await self._credential(integration.credential_id)
-            (status,) = await self._delete(
-                keys=[
-                    keys.integration(integration_id),
-                    keys.INTEGRATIONS,
-                    keys.UPSTREAMS,
-                    keys.credential(integration.credential_id),
-                    keys.TOTALS,
-                    keys.due("walks"),
-                    keys.claimed("walks"),
-                    keys.lease("walks", integration_id),
-                    keys.completed("delta"),
-                    keys.completed("sweep"),
-                    keys.overdue("walks"),
-                    keys.walks(integration_id),
-                    keys.walk_order(integration_id),
-                    *keys.of_epoch(integration_id, epoch, walk_id),
-                ],
-                args=[
-                    integration_id,
-                    record,
-                    epoch,
-                    upstream_identity(credential.base_url, integration.upstream_id),
-                    credential_record,
-                ],
+            delete = DeleteIntegration(
+                integration=keys.integration(integration_id),
+                credential=keys.credential(integration.credential_id),
+                lease=keys.lease("walks", integration_id),
+                walks=keys.walks(integration_id),
+                walk_order=keys.walk_order(integration_id),
+                kept=keys.of_epoch(integration_id, epoch, walk_id),
+                id=integration_id,
+                as_read=record,
+                epoch=epoch,
+                upstream=upstream_identity(credential.base_url, integration.upstream_id),
+                credential_as_read=credential_record,
             )
-            if status == b"OK":
-                return
-        raise ConflictError(f"others are editing integration {integration_id}: try again")
+            await run(self._redis, delete)
+
+        await edit(f"others are editing integration {integration_id}", attempt)
 
     async def request_walk(self, integration_id: str, kind: WalkKind, now_ms: int) -> WalkRecord:
         """Asks for a walk now and returns it as queued, or the one under way.
@@ -263,7 +313,8 @@ class IntegrationStore:
         one that is queued already is joined too, and a queued delta becomes the sweep asked
         for. Raises NotFoundError, or ConflictError if the integration is paused.
         """
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> WalkRecord:
             fields = await self._fields(integration_id)
             integration, walking = _read(fields)
             if integration.paused:
@@ -281,27 +332,22 @@ class IntegrationStore:
                 walk = msgspec.structs.replace(queued, kind="sweep")
             else:
                 walk = queued
-            status = await self._request(
-                keys=[
-                    keys.integration(integration_id),
-                    keys.walks(integration_id),
-                    keys.walk_order(integration_id),
-                    keys.due("walks"),
-                    keys.claimed("walks"),
-                ],
-                args=[
-                    integration_id,
-                    walking.requested_id or "",
-                    under_way.walk_id if under_way is not None else "",
-                    "join" if joined else "queue",
-                    walk.kind,
-                    walk.id,
-                    _encode(walk),
-                ],
+            request = RequestWalk(
+                integration=keys.integration(integration_id),
+                walks=keys.walks(integration_id),
+                walk_order=keys.walk_order(integration_id),
+                id=integration_id,
+                queued=walking.requested_id,
+                under_way=under_way is not None,
+                joins=joined,
+                kind=walk.kind,
+                walk_id=walk.id,
+                walk=_encode(walk),
             )
-            if status == b"OK":
-                return walk
-        raise ConflictError(f"others are asking for walks of {integration_id}: try again")
+            await run(self._redis, request)
+            return walk
+
+        return await edit(f"others are asking for walks of {integration_id}", attempt)
 
     async def list_walks(self, integration_id: str) -> list[WalkRecord]:
         """The walk under way, then those that are kept, the latest first. Raises NotFoundError."""

@@ -2,137 +2,156 @@
 
 from __future__ import annotations
 
+from typing import NewType
+
+import msgspec
+
+Key = NewType("Key", str)
+"""The name of a key. Scripts take keys only, so that nothing else is passed for one."""
+
 # --- registrations: kept until deleted -----------------------------------------------------
 
-CREDENTIALS = "cw:credentials"  # zset: credential id -> created ms
-INTEGRATIONS = "cw:integrations"  # zset: integration id -> created ms
-UPSTREAMS = "cw:upstreams"  # hash: "base_url upstream_id" -> integration id
-SUBSCRIPTIONS = "cw:subscriptions"  # zset: subscription id -> created ms
-SUBSCRIPTIONS_VERSION = "cw:subscriptions:version"  # integer, grows with edits of API keys too
-API_KEYS = "cw:api_keys"  # zset: API key id -> created ms
+CREDENTIALS = Key("cw:credentials")  # zset: credential id -> created ms
+INTEGRATIONS = Key("cw:integrations")  # zset: integration id -> created ms
+UPSTREAMS = Key("cw:upstreams")  # hash: "base_url upstream_id" -> integration id
+SUBSCRIPTIONS = Key("cw:subscriptions")  # zset: subscription id -> created ms
+SUBSCRIPTIONS_VERSION = Key("cw:subscriptions:version")  # integer, grows with edits of API keys too
+API_KEYS = Key("cw:api_keys")  # zset: API key id -> created ms
 
 
-def credential(credential_id: str) -> str:
+def credential(credential_id: str) -> Key:
     """Hash: `record` (JSON), `api_key` (sealed), `uses` (integrations that refer to it)."""
-    return f"cw:credential:{credential_id}"
+    return Key(f"cw:credential:{credential_id}")
 
 
-def integration(integration_id: str) -> str:
+def integration(integration_id: str) -> Key:
     """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
     `last_delta_at`, `last_sweep_at`, `sweep_retry_at`, `course_count`, `quarantined`, `held`,
     `decision`, `failures`, `problem` (JSON), `attention` (the problem needs a person), `paused`,
     `state` (the one it is counted under in the totals), `clock_skew_ms`, `observed`
     (JSON: what polls noticed), `requested`, `requested_id`, `walk` (JSON: the walk under way, to
     be resumed), `again` (the walk under way was joined)."""
-    return f"cw:integration:{integration_id}"
+    return Key(f"cw:integration:{integration_id}")
 
 
-def subscription(subscription_id: str) -> str:
+def subscription(subscription_id: str) -> Key:
     """Hash: `record` (JSON), `secrets` (sealed JSON), `headers` (sealed JSON)."""
-    return f"cw:subscription:{subscription_id}"
+    return Key(f"cw:subscription:{subscription_id}")
 
 
-AUDIT = "cw:audit"  # stream: who changed what; the newest ten thousand
+AUDIT = Key("cw:audit")  # stream: who changed what; the newest ten thousand
 
 
-def api_key(key_id: str) -> str:
+def api_key(key_id: str) -> Key:
     """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms)."""
-    return f"cw:api_key:{key_id}"
+    return Key(f"cw:api_key:{key_id}")
 
 
-def reply(name: str) -> str:
+def reply(name: str) -> Key:
     """String: the answer to a request with an idempotency key, sealed; `name` is a digest of actor
     and key. Expires after a day; 3 minutes while the request is running."""
-    return f"cw:reply:{name}"
+    return Key(f"cw:reply:{name}")
 
 
 # --- the catalogue: one epoch of an integration ---------------------------------------------
 
 
-def catalogue(integration_id: str, epoch: str) -> str:
+def catalogue(integration_id: str, epoch: str) -> Key:
     """Hash: course id -> packed fingerprint. Deleted when its epoch ends."""
-    return f"cw:catalogue:{integration_id}:{epoch}"
+    return Key(f"cw:catalogue:{integration_id}:{epoch}")
 
 
-def quarantine(integration_id: str, epoch: str) -> str:
+def quarantine(integration_id: str, epoch: str) -> Key:
     """Hash: course id -> reason its record does not decode. Deleted with its epoch."""
-    return f"cw:quarantine:{integration_id}:{epoch}"
+    return Key(f"cw:quarantine:{integration_id}:{epoch}")
 
 
-def held(integration_id: str, epoch: str) -> str:
+def held(integration_id: str, epoch: str) -> Key:
     """Hash: course id -> packed `Withheld`: changes that wait for a person to decide. Deleted
     with its epoch."""
-    return f"cw:held:{integration_id}:{epoch}"
+    return Key(f"cw:held:{integration_id}:{epoch}")
 
 
-def review(integration_id: str, epoch: str) -> str:
+def review(integration_id: str, epoch: str) -> Key:
     """Hash: `since` (ms), `version`, and how many held changes there are: `T`, `A` and `U` by
     kind, `path<number>` by tracked path. There is one while anything is held."""
-    return f"cw:review:{integration_id}:{epoch}"
+    return Key(f"cw:review:{integration_id}:{epoch}")
 
 
-def decided(integration_id: str, epoch: str) -> str:
+def decided(integration_id: str, epoch: str) -> Key:
     """Hash: course id -> packed `Withheld`: changes whose decision is being carried out. Deleted
     with its epoch."""
-    return f"cw:decided:{integration_id}:{epoch}"
+    return Key(f"cw:decided:{integration_id}:{epoch}")
 
 
-def of_epoch(integration_id: str, epoch: str, walk_id: str) -> list[str]:
+class EpochKeys(msgspec.Struct, frozen=True):
+    """What is kept of an epoch, and of the walk under way in it."""
+
+    catalogue: Key
+    quarantine: Key
+    held: Key
+    review: Key
+    decided: Key
+    seen: Key
+    waiting: Key
+
+
+def of_epoch(integration_id: str, epoch: str, walk_id: str) -> EpochKeys:
     """All keys that end with an epoch; `walk_id` is the walk under way, empty if none is."""
     lasting = (catalogue, quarantine, held, review, decided)
-    return [
+    return EpochKeys(
         *(key(integration_id, epoch) for key in lasting),
         *(key(integration_id, walk_id) for key in (seen, waiting)),
-    ]
+    )
 
 
-def seen(integration_id: str, walk_id: str) -> str:
+def seen(integration_id: str, walk_id: str) -> Key:
     """String: 8-byte digests of the ids a sweep has seen so far. Lives 6 hours after the walk's
     last commit, longer than one may be resumed."""
-    return f"cw:seen:{integration_id}:{walk_id}"
+    return Key(f"cw:seen:{integration_id}:{walk_id}")
 
 
-def waiting(integration_id: str, walk_id: str) -> str:
+def waiting(integration_id: str, walk_id: str) -> Key:
     """Hash: course id -> packed `Withheld`: changes that wait for the end of a walk. Lives 6
     hours after the walk's last commit, and no longer than the walk."""
-    return f"cw:waiting:{integration_id}:{walk_id}"
+    return Key(f"cw:waiting:{integration_id}:{walk_id}")
 
 
-def walks(integration_id: str) -> str:
+def walks(integration_id: str) -> Key:
     """Hash: walk id -> JSON, the latest 50. Deleted with the integration."""
-    return f"cw:walks:{integration_id}"
+    return Key(f"cw:walks:{integration_id}")
 
 
-def walk_order(integration_id: str) -> str:
+def walk_order(integration_id: str) -> Key:
     """Zset: walk id -> first known ms. Deleted with the integration."""
-    return f"cw:walks:{integration_id}:order"
+    return Key(f"cw:walks:{integration_id}:order")
 
 
 # --- events and lanes -----------------------------------------------------------------------
 
-EVENTS = "cw:events"  # stream: the event log; trimmed by retention
-EVENTS_TRIMMED = "cw:events:trimmed"  # string: position of the last event trimmed; lasts
+EVENTS = Key("cw:events")  # stream: the event log; trimmed by retention
+EVENTS_TRIMMED = Key("cw:events:trimmed")  # string: position of the last event trimmed; lasts
 
 
-def lane(subscription_id: str) -> str:
+def lane(subscription_id: str) -> Key:
     """Stream: what the subscription has not received yet, under the log's positions. Deleted
     with the subscription; an entry leaves when delivered or dead."""
-    return f"cw:lane:{subscription_id}"
+    return Key(f"cw:lane:{subscription_id}")
 
 
-def lane_retries(subscription_id: str) -> str:
+def lane_retries(subscription_id: str) -> Key:
     """Zset: order key -> ms of the next attempt at that course's failing entry. Deleted with
     the subscription."""
-    return f"cw:lane:{subscription_id}:retries"
+    return Key(f"cw:lane:{subscription_id}:retries")
 
 
-def lane_failing(subscription_id: str) -> str:
+def lane_failing(subscription_id: str) -> Key:
     """Hash: order key -> "position attempts sent rendering" of the course's head where it has
     failed: attempts that count, and all that were sent. Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:failing"
+    return Key(f"cw:lane:{subscription_id}:failing")
 
 
-def lane_state(subscription_id: str) -> str:
+def lane_state(subscription_id: str) -> Key:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
     so), `paused` and `failing` (there while it is so), `state` (the one it is counted under in the
     totals), `resumed` (random, of the last resume), `emptied` (random, of the last time that
@@ -140,162 +159,228 @@ def lane_state(subscription_id: str) -> str:
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
     ever since has shown; whoever takes entries out of a lane without sending them deletes it),
     `replayed_cursor` (the same of what is replayed). Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:state"
+    return Key(f"cw:lane:{subscription_id}:state")
 
 
-def lane_dead(subscription_id: str) -> str:
+def lane_dead(subscription_id: str) -> Key:
     """Zset: log position -> ms of that event: deliveries given up. Trimmed by the retention of
     dead deliveries; deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:dead"
+    return Key(f"cw:lane:{subscription_id}:dead")
 
 
-def lane_dead_facts(subscription_id: str) -> str:
+def lane_dead_facts(subscription_id: str) -> Key:
     """Hash: log position -> "ms attempts rendering order-key reason" of a delivery given up at
     that time. Lives like the list itself."""
-    return f"cw:lane:{subscription_id}:dead:facts"
+    return Key(f"cw:lane:{subscription_id}:dead:facts")
 
 
-def lane_untold(subscription_id: str) -> str:
+def lane_untold(subscription_id: str) -> Key:
     """Hash: what has died and was not announced yet: `for:<reason>` how many deliveries, `first`
     and `last` (ms) when their events happened. Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:untold"
+    return Key(f"cw:lane:{subscription_id}:untold")
 
 
-def replays(subscription_id: str) -> str:
+class QueueKeys(msgspec.Struct, frozen=True):
+    """The entries of one of the two queues of a lane, when the courses whose heads have failed are
+    due, and those heads."""
+
+    stream: Key
+    retries: Key
+    failing: Key
+
+
+def live_queue(subscription_id: str) -> QueueKeys:
+    """Events as they came."""
+    return QueueKeys(
+        lane(subscription_id), lane_retries(subscription_id), lane_failing(subscription_id)
+    )
+
+
+def replayed_queue(subscription_id: str) -> QueueKeys:
+    """Events that are replayed."""
+    return QueueKeys(
+        replayed(subscription_id),
+        replayed_retries(subscription_id),
+        replayed_failing(subscription_id),
+    )
+
+
+class DeadKeys(msgspec.Struct, frozen=True):
+    """The list of dead deliveries, their facts, and those that were not announced."""
+
+    listed: Key
+    facts: Key
+    untold: Key
+
+
+def dead(subscription_id: str) -> DeadKeys:
+    """All keys of dead deliveries."""
+    return DeadKeys(
+        lane_dead(subscription_id), lane_dead_facts(subscription_id), lane_untold(subscription_id)
+    )
+
+
+def replays(subscription_id: str) -> Key:
     """Zset: replay id -> created ms: all that have not ended and the latest that have. Deleted
     with the subscription."""
-    return f"cw:lane:{subscription_id}:replays"
+    return Key(f"cw:lane:{subscription_id}:replays")
 
 
-def replay(subscription_id: str, replay_id: str) -> str:
+def replay(subscription_id: str, replay_id: str) -> Key:
     """Hash: `record` (JSON), `state`, `position` (of the last event looked at, or JSON of how far a
     backfill is), `fed` (nothing is left to be queued), `scanned`, `queued`, `delivered`, `dead`,
     `left_out`, `error`, `created_at`, `started_at`, `finished_at`. Lives as long as it is
     listed."""
-    return f"cw:lane:{subscription_id}:replay:{replay_id}"
+    return Key(f"cw:lane:{subscription_id}:replay:{replay_id}")
 
 
-def replay_queue(subscription_id: str) -> str:
+def replay_queue(subscription_id: str) -> Key:
     """List: ids of replays that still have something to be queued, the one at work first. Deleted
     with the subscription."""
-    return f"cw:lane:{subscription_id}:replay-queue"
+    return Key(f"cw:lane:{subscription_id}:replay-queue")
 
 
-def replayed(subscription_id: str) -> str:
+def replayed(subscription_id: str) -> Key:
     """Stream: what is being replayed: `k` order key, `r` rendering, `p` position in the log, `i`
     replay id. An entry leaves when delivered or dead. Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:replayed"
+    return Key(f"cw:lane:{subscription_id}:replayed")
 
 
-def backfilled(subscription_id: str) -> str:
+def backfilled(subscription_id: str) -> Key:
     """Stream: the events that backfills made for this lane alone, with the fields of the log. Their
     position is the entry's id with 2^19 added to its counter. One leaves when it is delivered,
     dead, cancelled or older than the retention. Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:backfilled"
+    return Key(f"cw:lane:{subscription_id}:backfilled")
 
 
-def replayed_retries(subscription_id: str) -> str:
+def replayed_retries(subscription_id: str) -> Key:
     """Zset like the lane's retries, of what is being replayed. Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:replayed:retries"
+    return Key(f"cw:lane:{subscription_id}:replayed:retries")
 
 
-def replayed_failing(subscription_id: str) -> str:
+def replayed_failing(subscription_id: str) -> Key:
     """Hash: order key -> "place attempts sent rendering position replay" of the course's first
     replayed entry where it has failed. Deleted with the subscription."""
-    return f"cw:lane:{subscription_id}:replayed:failing"
+    return Key(f"cw:lane:{subscription_id}:replayed:failing")
 
 
-def attempts(subscription_id: str) -> str:
+def attempts(subscription_id: str) -> Key:
     """Stream: attempt records. Trimmed by count and age; deleted with the subscription."""
-    return f"cw:attempts:{subscription_id}"
+    return Key(f"cw:attempts:{subscription_id}")
 
+
+OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
+    lane_retries,
+    lane_failing,
+    lane_dead_facts,
+    lane_untold,
+    attempts,
+    replayed,
+    replayed_retries,
+    replayed_failing,
+    replay_queue,
+    backfilled,
+)
 
 # --- schedule and leases --------------------------------------------------------------------
 
 
-def due(kind: str) -> str:
+def due(kind: str) -> Key:
     """Zset: id -> ms from which it may be claimed. `kind` is `walks` or `lanes`."""
-    return f"cw:due:{kind}"
+    return Key(f"cw:due:{kind}")
 
 
-def overdue(kind: str) -> str:
+class ScheduleKeys(msgspec.Struct, frozen=True):
+    """`due`, `claimed` and `overdue` of a kind."""
+
+    due: Key
+    claimed: Key
+    overdue: Key
+
+
+def schedule(kind: str) -> ScheduleKeys:
+    """All keys of the schedule of a kind."""
+    return ScheduleKeys(due(kind), claimed(kind), overdue(kind))
+
+
+def overdue(kind: str) -> Key:
     """Zset: id -> ms at which the claim on it lapsed, of what nobody has begun since."""
-    return f"cw:overdue:{kind}"
+    return Key(f"cw:overdue:{kind}")
 
 
-def claimed(kind: str) -> str:
+def claimed(kind: str) -> Key:
     """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is
     in `due` or in `claimed`, never in both. A lane that is held back is claimed by nobody until
     then, so that no event wakes it before."""
-    return f"cw:claimed:{kind}"
+    return Key(f"cw:claimed:{kind}")
 
 
-def lease(kind: str, owned_id: str) -> str:
+def lease(kind: str, owned_id: str) -> Key:
     """String: the random token of the worker at work. Expires with the lease."""
-    return f"cw:lease:{kind}:{owned_id}"
+    return Key(f"cw:lease:{kind}:{owned_id}")
 
 
-def completed(kind: str) -> str:
+def completed(kind: str) -> Key:
     """Zset: integration that is walked -> ms of its last complete walk, or of its first turn if
     there was none. `kind` is `delta`, which sweeps count for too, or `sweep`. Lasts."""
-    return f"cw:completed:{kind}"
+    return Key(f"cw:completed:{kind}")
 
 
-SCHEDULERS = "cw:schedulers"  # zset: scheduler -> ms of its last turn; expires 7 days after that
-PROCESSES = "cw:processes"  # zset: process and its encryption keys' names -> ms it lives; expires
-CONTROL = "cw:control"  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
+SCHEDULERS = Key("cw:schedulers")  # zset: scheduler -> ms of its last turn; expires after 7 days
+PROCESSES = Key("cw:processes")  # zset: process and its keys' names -> ms it lives; expires
+CONTROL = Key("cw:control")  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 
-def budget(credential_id: str) -> str:
+def budget(credential_id: str) -> Key:
     """Hash: what is known of a credential's rate limit: `limit`, `remaining`, `reset_at` (ms),
     `window` (ms it lasts), `hold` (ms until which nothing is sent), and the ms of the last place
     given out: `line` to those who came to wait, `again` to those whose turn came to nothing,
     `deltas` to a delta. Expires when all of that has passed."""
-    return f"cw:budget:{credential_id}"
+    return Key(f"cw:budget:{credential_id}")
 
 
 # --- our own network ------------------------------------------------------------------------
 
-NETWORK_UNREACHABLE = "cw:network:unreachable"  # zset: receiver -> ms; expires after a minute
-NETWORK_REACHED = "cw:network:reached"  # zset: receiver -> ms; expires after a minute
+NETWORK_UNREACHABLE = Key("cw:network:unreachable")  # zset: receiver -> ms; expires after a minute
+NETWORK_REACHED = Key("cw:network:reached")  # zset: receiver -> ms; expires after a minute
 
 # --- figures --------------------------------------------------------------------------------
 
 # hash: gauges that scripts keep true (pending, dead, state:<of integrations>, lane:<state>, ...)
-TOTALS = "cw:totals"
+TOTALS = Key("cw:totals")
 
 
-def counters(run_id: str) -> str:
+def counters(run_id: str) -> Key:
     """Hash: counter -> value, for one run of the Redis server. Expires 7 days after its
     last increment, so that a restart of the server reads as a reset."""
-    return f"cw:counters:{run_id}"
+    return Key(f"cw:counters:{run_id}")
 
 
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
 QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
-RQ_WORKERS = "rq:workers"  # set: keys of the workers
-RQ_QUEUES = "rq:queues"  # set: keys of the queues
+RQ_WORKERS = Key("rq:workers")  # set: keys of the workers
+RQ_QUEUES = Key("rq:queues")  # set: keys of the queues
 
 
-def rq_workers(queue: str) -> str:
+def rq_workers(queue: str) -> Key:
     """Set: keys of the workers that serve a queue, some of them perhaps gone."""
-    return f"rq:workers:{queue}"
+    return Key(f"rq:workers:{queue}")
 
 
-def rq_queue(name: str) -> str:
+def rq_queue(name: str) -> Key:
     """List: ids of the jobs that wait."""
-    return f"rq:queue:{name}"
+    return Key(f"rq:queue:{name}")
 
 
-def rq_started(name: str) -> str:
+def rq_started(name: str) -> Key:
     """Zset: executions under way."""
-    return f"rq:wip:{name}"
+    return Key(f"rq:wip:{name}")
 
 
-def rq_failed(name: str) -> str:
+def rq_failed(name: str) -> Key:
     """Zset: failed jobs, for a day."""
-    return f"rq:failed:{name}"
+    return Key(f"rq:failed:{name}")
 
 
 # Keys that may live without an expiry; a test fails on any other.

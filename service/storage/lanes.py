@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
 from service.domain.breaker import Breaker
-from service.domain.errors import LeaseLostError, StaleSubscriptionsError
+from service.domain.errors import LeaseLostError
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
 from service.domain.network import WINDOW_MS
 from service.domain.rate import Bucket
 from service.domain.subscriptions import Subscription
 from service.storage import keys
-from service.storage.announcing import RENDERINGS, LaneTable, Notices
-from service.storage.counters import Counters, field, flatten
+from service.storage.announcing import RENDERINGS, Announced, Notices, announced
+from service.storage.counters import Counters, field
 from service.storage.hashes import read_fields
 from service.storage.ids import new_token
-from service.storage.leases import Lease
-from service.storage.scripts import load
+from service.storage.keys import DeadKeys, Key, QueueKeys, ScheduleKeys
+from service.storage.leases import Fence, Lease
+from service.storage.scripts import Script, run
 from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not 
 MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
 Released = Literal["lost", "idle", "due"]
-_RELEASED: Final[tuple[Released, ...]] = ("lost", "idle", "due")  # as the script numbers them
 Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
 
@@ -46,23 +46,15 @@ _decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
 class Queue(Enum):
-    """The two queues of a lane, as its events came and as they are replayed: stream, retries and
-    failing."""
+    """The two queues of a lane, as its events came and as they are replayed."""
 
-    LIVE = (keys.lane, keys.lane_retries, keys.lane_failing)
-    REPLAYED = (keys.replayed, keys.replayed_retries, keys.replayed_failing)
+    LIVE = "live"
+    REPLAYED = "replayed"
 
-    def stream(self, subscription_id: str) -> str:
-        """The entries."""
-        return self.value[0](subscription_id)
-
-    def retries(self, subscription_id: str) -> str:
-        """When courses whose heads have failed are due."""
-        return self.value[1](subscription_id)
-
-    def failing(self, subscription_id: str) -> str:
-        """Those heads."""
-        return self.value[2](subscription_id)
+    def keys(self, subscription_id: str) -> QueueKeys:
+        """Its keys."""
+        of = keys.live_queue if self is Queue.LIVE else keys.replayed_queue
+        return of(subscription_id)
 
 
 class LaneDepth(msgspec.Struct, frozen=True):
@@ -158,53 +150,197 @@ class Standing(msgspec.Struct, frozen=True):
     version: int
 
 
+class LaneAsFound(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored of a lane; see OpenedLane."""
+
+    now: int
+    breaker: bytes | None
+    bucket: bytes | None
+    resumed: bytes
+    emptied: bytes
+    cursor: str
+    failing: int
+    record: bytes | None
+    version: int
+    replayed: int
+    replayed_cursor: str
+    replayed_failing: int
+    unfed: int
+    secrets: bytes
+    headers: bytes
+
+
+class OpenLane(Script[LaneAsFound]):
+    """Begins a sender's turn: what the lane remembers. Where the last sender stopped is handed over
+    and forgotten, so that a turn that breaks off is followed by one that looks at everything."""
+
+    lane_state: Key
+    subscription: Key
+    live: QueueKeys
+    replayed: QueueKeys
+    replay_queue: Key
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+
+
+class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that has ended. `place` is that of the entry on its queue, `position` that of its
+    event in the log; `head` is what `failing` keeps of the entry."""
+
+    order_key: str
+    place: str
+    position: str
+    replay: str | None
+    result: Result
+    head: str
+    attempts: int
+    rendering: str
+    wait_ms: int = -1
+    reason: str = ""
+    record: bytes | None = None
+
+
+class RecordAttempts(Script[Standing]):
+    """Records attempts that have ended, before their courses move on, and what follows from them
+    for the lane: its breaker, and the one place where a subscription is disabled. Begins with a
+    removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
+    counts nothing.
+
+    `resumed` is as read. `breaker` None leaves it as it is; `parked_at` is since when it holds the
+    lane back, `failing` whether the last attempt failed. `forward` makes all retries due.
+    `receiver` was connected to, if any. `as_read` is the subscription's record if it is to be
+    `disabled`.
+
+    Refuses with LEASE or SUBSCRIPTIONS. Announces `parked`, `unparked` and `disabled`.
+    """
+
+    lease: Fence
+    lane_state: Key
+    subscription: Key
+    live: QueueKeys
+    replayed: QueueKeys
+    dead: DeadKeys
+    backfilled: Key
+    records: Key
+    announced: Announced
+    unreachable: Key = keys.NETWORK_UNREACHABLE
+    reached: Key = keys.NETWORK_REACHED
+    attempts: Sequence[AttemptArgument]
+    increments: Mapping[str, int]
+    resumed: bytes
+    breaker: bytes | None
+    parked_at: int | None
+    failing: bool
+    bucket: bytes | None
+    forward: bool
+    receiver: str
+    as_read: bytes | None
+    disabled: bytes | None
+    replay_prefix: str
+    kept_records: int = MAX_ATTEMPT_RECORDS
+
+
+class ReleaseLane(Script[bool]):
+    """Gives a lane back to the schedule: held back if its worker asks for that; due at once if it
+    holds anything not yet looked at, if its worker asks for that, if it was resumed or emptied
+    meanwhile, if a replay waits to be fed, or if it holds something for which no retry is listed
+    (as after a server lost its last second); else at its next retry, else not at all.
+
+    `start` is where the next sender reads on from (start of an XRANGE), the lane having been read
+    from its beginning to there since `scanned_at`; the same of what is replayed, '' if that was not
+    read. `feed_ms` is for how long a replay waits to be fed. Returns whether the lane is due now.
+    Refuses with LEASE.
+    """
+
+    lease: Fence
+    lane_state: Key
+    live: QueueKeys
+    replayed: QueueKeys
+    replay_queue: Key
+    schedule: ScheduleKeys = keys.schedule("lanes")
+    id: str
+    start: str
+    due: Due
+    held_ms: int
+    resumed: bytes
+    bucket: bytes | None
+    scanned_at: int
+    feed_ms: int
+    replayed_start: str
+    replayed_scanned_at: int
+    emptied: bytes
+
+
+class SkipLane(Script[int]):
+    """Takes entries off a lane unsent, up to the position `last`, the oldest first, in steps;
+    returns how many. A sender at work finds out from `emptied`, which is random. Begins with a
+    removal, so that it still runs when Redis is at its memory limit."""
+
+    live: QueueKeys
+    lane_state: Key
+    counters: Key
+    totals: Key = keys.TOTALS
+    last: str
+    emptied: str
+    most: int
+    counter: str = field("deliveries_total", state="skipped")
+
+
+class Reachability(msgspec.Struct, frozen=True):
+    """How many receivers could not be connected to lately, and how many were tried: those and the
+    ones reached since the first of these failures."""
+
+    unreachable: int
+    tried: int
+
+
+class NoteUnreachable(Script[Reachability]):
+    """Notes that a receiver could not be connected to, and tells how the others are doing."""
+
+    unreachable: Key = keys.NETWORK_UNREACHABLE
+    reached: Key = keys.NETWORK_REACHED
+    receiver: str
+    window_ms: int = WINDOW_MS
+
+
 class Lanes:
     """Reads lanes and records what became of their entries."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._open = load(redis, "open_lane")
-        self._record = load(redis, "record_attempts")
-        self._release = load(redis, "release_lane")
-        self._skip = load(redis, "skip_lane")
-        self._note_unreachable = load(redis, "note_unreachable")
 
     async def open(self, subscription_id: str) -> OpenedLane:
         """Begins a turn at a lane whose lease is held."""
-        now, breaker, bucket, resumed, cursor, emptied, *counts = await self._open(
-            keys=[
-                keys.lane_state(subscription_id),
-                keys.lane_failing(subscription_id),
-                keys.subscription(subscription_id),
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.replayed(subscription_id),
-                keys.replayed_failing(subscription_id),
-                keys.replay_queue(subscription_id),
-            ]
+        found = await run(
+            self._redis,
+            OpenLane(
+                lane_state=keys.lane_state(subscription_id),
+                subscription=keys.subscription(subscription_id),
+                live=keys.live_queue(subscription_id),
+                replayed=keys.replayed_queue(subscription_id),
+                replay_queue=keys.replay_queue(subscription_id),
+            ),
         )
-        failing, record, version, replayed, replayed_failing, unfed, *others = counts
-        replayed_cursor, secrets, headers = others
-        start, scanned_at = _read_cursor(cursor, now)
-        replayed_start, replayed_scanned_at = _read_cursor(replayed_cursor, now)
+        start, scanned_at = _read_cursor(found.cursor, found.now)
+        replayed_start, replayed_scanned_at = _read_cursor(found.replayed_cursor, found.now)
         return OpenedLane(
-            now=now,
-            breaker=_decode_breaker(breaker) if breaker else Breaker(),
-            bucket=_decode_bucket(bucket) if bucket else None,
-            resumed=resumed,
-            emptied=emptied,
+            now=found.now,
+            breaker=_decode_breaker(found.breaker) if found.breaker else Breaker(),
+            bucket=_decode_bucket(found.bucket) if found.bucket else None,
+            resumed=found.resumed,
+            emptied=found.emptied,
             start=start,
             scanned_at=scanned_at,
-            failing=failing,
-            subscription=_decode_subscription(record) if record else None,
-            version=int(version),
-            replayed=replayed,
+            failing=found.failing,
+            subscription=_decode_subscription(found.record) if found.record else None,
+            version=found.version,
+            replayed=found.replayed,
             replayed_start=replayed_start,
             replayed_scanned_at=replayed_scanned_at,
-            replayed_failing=replayed_failing,
-            unfed=unfed,
-            secrets=secrets,
-            headers=headers,
+            replayed_failing=found.replayed_failing,
+            unfed=found.unfed,
+            secrets=found.secrets,
+            headers=found.headers,
         )
 
     async def read(
@@ -213,7 +349,7 @@ class Lanes:
         """At most `count` entries from `start` on, oldest first; "(" before it leaves it out."""
         found = cast(
             "list[StreamEntry]",
-            await self._redis.xrange(queue.stream(subscription_id), start, "+", count=count),
+            await self._redis.xrange(queue.keys(subscription_id).stream, start, "+", count=count),
         )
         return [_entry(entry_id, fields) for entry_id, fields in found]
 
@@ -231,7 +367,7 @@ class Lanes:
         """Those of the courses whose heads have failed and wait."""
         if not order_keys:
             return set()
-        found = await read_fields(self._redis, queue.failing(subscription_id), order_keys)
+        found = await read_fields(self._redis, queue.keys(subscription_id).failing, order_keys)
         return {key for key, state in zip(order_keys, found, strict=True) if state is not None}
 
     async def retries(
@@ -241,7 +377,9 @@ class Lanes:
         first first, and when the first of the others is due."""
         retries = cast(
             "list[tuple[bytes, float]]",
-            await self._redis.zrange(queue.retries(subscription_id), 0, count, withscores=True),
+            await self._redis.zrange(
+                queue.keys(subscription_id).retries, 0, count, withscores=True
+            ),
         )
         later = int(retries[count][1]) if len(retries) > count else None
         chosen: list[tuple[bytes, int]] = []
@@ -252,7 +390,9 @@ class Lanes:
             chosen.append((key, int(due_at)))
         states = (
             await read_fields(
-                self._redis, queue.failing(subscription_id), [key.decode() for key, _ in chosen]
+                self._redis,
+                queue.keys(subscription_id).failing,
+                [key.decode() for key, _ in chosen],
             )
             if chosen
             else []
@@ -273,10 +413,8 @@ class Lanes:
     async def note_unreachable(self, receiver: str) -> tuple[int, int]:
         """Notes that no connection to a receiver was had; returns how many receivers that is
         true of lately, and how many were tried."""
-        unreachable, active = await self._note_unreachable(
-            keys=[keys.NETWORK_UNREACHABLE, keys.NETWORK_REACHED], args=[receiver, WINDOW_MS]
-        )
-        return int(unreachable), int(active)
+        found = await run(self._redis, NoteUnreachable(receiver=receiver))
+        return found.unreachable, found.tried
 
     async def record(
         self,
@@ -293,80 +431,32 @@ class Lanes:
         `notices`; then nothing was written.
         """
         subscription_id = lease.owned_id
-        lanes = LaneTable()
-        announced = [] if notices is None else notices.arguments(lanes)
         breaker, bucket = change.breaker, change.bucket
         parked = breaker is not None and breaker.parked and not change.disabled
-        arguments: list[str | int | bytes] = [
-            lease.token,
-            lease.duration_ms,
-            MAX_ATTEMPT_RECORDS,
-            len(increments),
-            change.resumed,
-            b"" if breaker is None else msgspec.json.encode(breaker),
-            breaker.parked_at or 0 if breaker is not None and parked else "",
-            b"" if bucket is None else msgspec.json.encode(bucket),
-            "1" if change.forward else "0",
-            change.reached,
-            change.as_read,
-            change.disabled,
-            keys.replay(subscription_id, ""),
-            len(lanes.keys()),
-            0 if notices is None else len(notices.announcements),
-            "" if notices is None else notices.matcher.version,
-            "1" if breaker is not None and breaker.failing else "",
-            *flatten(increments),
-            *lanes.arguments(),
-            *announced,
-        ]
-        for one in recorded:
-            entry = one.entry
-            rendering = RENDERINGS[entry.rendering]
-            arguments += [
-                entry.order_key,
-                entry.position,
-                one.result,
-                f"{entry.position} {one.attempts} {one.sent} {rendering}"
-                + (f" {entry.replayed} {entry.replay}" if entry.replay else ""),
-                one.wait_ms if one.result == "R" else one.reason,
-                one.record,
-                entry.event_position,
-                entry.replay,
-            ]
-        status, *standing = await self._record(
-            keys=[
-                lease.key,
-                keys.lane(subscription_id),
-                keys.lane_retries(subscription_id),
-                keys.lane_failing(subscription_id),
-                keys.lane_dead(subscription_id),
-                keys.attempts(subscription_id),
-                keys.TOTALS,
-                await self._counters.key(),
-                keys.lane_state(subscription_id),
-                keys.subscription(subscription_id),
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.NETWORK_UNREACHABLE,
-                keys.NETWORK_REACHED,
-                keys.lane_dead_facts(subscription_id),
-                keys.replayed(subscription_id),
-                keys.replayed_retries(subscription_id),
-                keys.replayed_failing(subscription_id),
-                keys.lane_untold(subscription_id),
-                keys.EVENTS,
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.backfilled(subscription_id),
-                *lanes.keys(),
-            ],
-            args=arguments,
+        record = RecordAttempts(
+            lease=lease.fence,
+            lane_state=keys.lane_state(subscription_id),
+            subscription=keys.subscription(subscription_id),
+            live=keys.live_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            dead=keys.dead(subscription_id),
+            backfilled=keys.backfilled(subscription_id),
+            records=keys.attempts(subscription_id),
+            announced=await announced(notices, self._counters),
+            attempts=[_argument(one) for one in recorded],
+            increments=increments,
+            resumed=change.resumed,
+            breaker=None if breaker is None else msgspec.json.encode(breaker),
+            parked_at=breaker.parked_at or 0 if breaker is not None and parked else None,
+            failing=breaker is not None and breaker.failing,
+            bucket=None if bucket is None else msgspec.json.encode(bucket),
+            forward=change.forward,
+            receiver=change.reached,
+            as_read=change.as_read or None,
+            disabled=change.disabled or None,
+            replay_prefix=keys.replay(subscription_id, ""),
         )
-        if status in (b"RECORD", b"SUBSCRIPTIONS"):
-            raise StaleSubscriptionsError
-        if status != b"OK":
-            raise LeaseLostError
-        resumed, emptied, version = standing
-        return Standing(resumed, emptied, int(version))
+        return await run(self._redis, record)
 
     async def release(
         self,
@@ -391,34 +481,28 @@ class Lanes:
         the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
         """
         subscription_id = lease.owned_id
-        released: int = await self._release(
-            keys=[
-                lease.key,
-                keys.lane(subscription_id),
-                keys.lane_retries(subscription_id),
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.lane_state(subscription_id),
-                keys.replayed(subscription_id),
-                keys.replayed_retries(subscription_id),
-                keys.replay_queue(subscription_id),
-            ],
-            args=[
-                subscription_id,
-                lease.token,
-                start,
-                due,
-                held_ms,
-                resumed,
-                b"" if bucket is None else msgspec.json.encode(bucket),
-                scanned_at,
-                feed_ms,
-                replayed_start,
-                replayed_scanned_at,
-                emptied,
-            ],
+        release = ReleaseLane(
+            lease=lease.fence,
+            lane_state=keys.lane_state(subscription_id),
+            live=keys.live_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            replay_queue=keys.replay_queue(subscription_id),
+            id=subscription_id,
+            start=start,
+            due=due,
+            held_ms=held_ms,
+            resumed=resumed,
+            bucket=None if bucket is None else msgspec.json.encode(bucket),
+            scanned_at=scanned_at,
+            feed_ms=feed_ms,
+            replayed_start=replayed_start,
+            replayed_scanned_at=replayed_scanned_at,
+            emptied=emptied,
         )
-        return _RELEASED[released]
+        try:
+            return "due" if await run(self._redis, release) else "idle"
+        except LeaseLostError:
+            return "lost"
 
     async def skip(self, subscription_id: str, until: int | None) -> int:
         """Takes what has not been delivered off a lane, up to what happened at `until` (epoch ms)
@@ -433,23 +517,16 @@ class Lanes:
             last = newest[0][0].decode()
         total = 0
         while True:
-            gone = await self._skip(
-                keys=[
-                    lane,
-                    keys.lane_retries(subscription_id),
-                    keys.lane_failing(subscription_id),
-                    keys.lane_state(subscription_id),
-                    keys.TOTALS,
-                    await self._counters.key(),
-                ],
-                args=[
-                    last,
-                    _SKIPPED_AT_ONCE,
-                    new_token(),
-                    field("deliveries_total", state="skipped"),
-                ],
+            skip = SkipLane(
+                live=keys.live_queue(subscription_id),
+                lane_state=keys.lane_state(subscription_id),
+                counters=await self._counters.key(),
+                last=last,
+                emptied=new_token(),
+                most=_SKIPPED_AT_ONCE,
             )
-            total += int(gone)
+            gone = await run(self._redis, skip)
+            total += gone
             if gone < _SKIPPED_AT_ONCE:
                 return total
 
@@ -475,9 +552,28 @@ class Lanes:
         return depths
 
 
-def _read_cursor(cursor: bytes, now: int) -> tuple[str, int]:
+def _argument(recorded: Recorded) -> AttemptArgument:
+    entry = recorded.entry
+    rendering = RENDERINGS[entry.rendering]
+    head = f"{entry.position} {recorded.attempts} {recorded.sent} {rendering}"
+    return AttemptArgument(
+        order_key=entry.order_key,
+        place=entry.position,
+        position=entry.event_position,
+        replay=entry.replay or None,
+        result=recorded.result,
+        head=f"{head} {entry.replayed} {entry.replay}" if entry.replay else head,
+        attempts=recorded.attempts,
+        rendering=rendering,
+        wait_ms=recorded.wait_ms,
+        reason=recorded.reason,
+        record=recorded.record,
+    )
+
+
+def _read_cursor(cursor: str, now: int) -> tuple[str, int]:
     """Where reading starts, and since when everything before that is known."""
-    stored_at, _, start = cursor.decode().partition(" ")
+    stored_at, _, start = cursor.partition(" ")
     if start and 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
         return start, int(stored_at)
     return "-", now

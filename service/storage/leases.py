@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
-from service.domain.errors import LeaseLostError
+import msgspec
+
 from service.storage import keys
 from service.storage.ids import new_token
-from service.storage.scripts import load
+from service.storage.keys import Key, ScheduleKeys
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -21,6 +23,42 @@ from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis
 Kind = Literal["walks", "lanes"]
 _RENEWALS = 5  # renewals within the duration of a lease
 _GIVE_BACK_SECONDS = 0.5  # between attempts while Redis is away
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """A lease as scripts compare and extend it."""
+
+    key: Key
+    token: str
+    ms: int
+
+
+class TakeLease(Script[bool]):
+    """Begins work on something claimed. A stale claim, or a lease that is held, gives nothing; a
+    repeated call gives what the first gave."""
+
+    schedule: ScheduleKeys
+    lease: Fence
+    id: str
+    claim: int
+
+
+class RenewLease(Script[None]):
+    """Extends a lease, and the claim beneath it. Refuses with LEASE."""
+
+    schedule: ScheduleKeys
+    lease: Fence
+    id: str
+
+
+class DropLease(Script[None]):
+    """Gives back something that is not to be worked on, due again after a while or not at all; does
+    nothing if the lease is not ours."""
+
+    schedule: ScheduleKeys
+    lease: Fence
+    id: str
+    wait_ms: int | None
 
 
 class Lease:
@@ -38,9 +76,14 @@ class Lease:
         self.expires = time.monotonic() + duration_ms / 1000
 
     @property
-    def key(self) -> str:
+    def key(self) -> Key:
         """The Redis key that holds the token."""
         return keys.lease(self.kind, self.owned_id)
+
+    @property
+    def fence(self) -> Fence:
+        """The lease as scripts take it."""
+        return Fence(self.key, self.token, self.duration_ms)
 
     def remaining(self) -> float:
         """Seconds until it must be taken as lost."""
@@ -55,35 +98,31 @@ class Leases:
     """Takes and renews leases."""
 
     def __init__(self, redis: Redis) -> None:
-        self._take = load(redis, "take_lease")
-        self._renew = load(redis, "renew_lease")
-        self._drop = load(redis, "drop_lease")
+        self._redis = redis
 
     async def take(self, kind: Kind, owned_id: str, claim: int, duration_ms: int) -> Lease | None:
         """Begins work on a claim; None if the claim is stale or somebody is at work."""
         lease = Lease(kind, owned_id, new_token(), duration_ms)
-        taken = await self._take(
-            keys=[keys.claimed(kind), lease.key, keys.overdue(kind)],
-            args=[owned_id, claim, lease.token, duration_ms],
-        )
+        take = TakeLease(schedule=keys.schedule(kind), lease=lease.fence, id=owned_id, claim=claim)
+        taken = await run(self._redis, take)
         return lease if taken else None
 
     async def renew(self, lease: Lease) -> None:
         """Extends a lease. Raises LeaseLostError if it is no longer ours."""
         asked_at = time.monotonic()
-        if not await self._renew(
-            keys=[keys.claimed(lease.kind), lease.key],
-            args=[lease.owned_id, lease.token, lease.duration_ms],
-        ):
-            raise LeaseLostError
+        schedule = keys.schedule(lease.kind)
+        await run(self._redis, RenewLease(schedule=schedule, lease=lease.fence, id=lease.owned_id))
         lease.extended(asked_at)
 
     async def drop(self, lease: Lease, wait_ms: int | None) -> None:
         """Gives a lease back without having worked; due again in `wait_ms`, or never."""
-        await self._drop(
-            keys=[keys.due(lease.kind), keys.claimed(lease.kind), lease.key],
-            args=[lease.owned_id, lease.token, "" if wait_ms is None else wait_ms],
+        drop = DropLease(
+            schedule=keys.schedule(lease.kind),
+            lease=lease.fence,
+            id=lease.owned_id,
+            wait_ms=wait_ms,
         )
+        await run(self._redis, drop)
 
     async def give_back(self, lease: Lease, wait_ms: int) -> None:
         """Like `drop`, by one that Redis has failed: tries for as long as the lease lasts, so that

@@ -11,7 +11,8 @@ import msgspec
 from redis.exceptions import RedisError
 
 from service.storage import keys
-from service.storage.scripts import load
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -32,12 +33,20 @@ class Process(msgspec.Struct, frozen=True, order=True):
 _decode = msgspec.json.Decoder(Process).decode
 
 
+class Announce(Script[None]):
+    """Notes that a process lives and with which encryption keys. It counts as gone after
+    `lives_ms`, at once if that is 0."""
+
+    processes: Key = keys.PROCESSES
+    process: bytes
+    lives_ms: int
+
+
 class Processes:
     """Notes and lists them."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._announce = load(redis, "announce")
 
     @asynccontextmanager
     async def announced(self, name: str, key_names: Sequence[str]) -> AsyncIterator[None]:
@@ -70,4 +79,4 @@ class Processes:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _say(self, process: Process, milliseconds: int) -> None:
-        await self._announce(keys=[keys.PROCESSES], args=[_encode(process), milliseconds])
+        await run(self._redis, Announce(process=_encode(process), lives_ms=milliseconds))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from service.domain.errors import ConflictError, LeaseLostError, NotFoundError
+from service.domain.errors import ConflictError, NotFoundError, StaleRecordError
 from service.domain.replays import Replay, ReplayProgress, Which
 from service.storage import keys
-from service.storage.counters import Counters, flatten
+from service.storage.counters import Counters
 from service.storage.ids import event_suffixes, new_token
 from service.storage.index import IndexPosition, all_ids, page_of_ids
-from service.storage.leases import Lease
-from service.storage.scripts import load
+from service.storage.keys import Key, QueueKeys, ScheduleKeys
+from service.storage.leases import Fence, Lease
+from service.storage.scripts import Script, run
+from service.storage.scripts.statuses import RefusedError, Status
 from service.storage.streams import StreamEntry
 
 if TYPE_CHECKING:
@@ -66,42 +67,119 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     increments: Mapping[str, int] = {}
 
 
+class CreateReplay(Script[None]):
+    """Stores a replay and queues it, or puts the one event that it is of at the end of what is
+    being replayed. The oldest that have ended are forgotten beyond `kept`. Refuses with GONE if
+    there is no such subscription."""
+
+    subscription: Key
+    replays: Key
+    replay: Key
+    replay_queue: Key
+    replayed: Key
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("lanes")
+    subscription_id: str
+    id: str
+    record: bytes
+    only: Replayed | None
+    replay_prefix: str
+    kept: int
+
+
+class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that is made for one lane, as its script takes it."""
+
+    type: str
+    integration_id: str
+    course_id: str
+    suffix: str
+    sequence: int
+    facts: bytes
+    body: bytes
+
+
+class FedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry to add: of the event at `position` of the log, or of one that is made here."""
+
+    order_key: str
+    rendering: str
+    position: str | None = None
+    event: BackfilledEvent | None = None
+
+
+class FeedReplay(Script[None]):
+    """Puts the next part of a replay behind what is being replayed, together with how far it has
+    come, so that it goes on from there after any crash.
+
+    `left_out` counts what is not sent because of what it is; `note` is to be said of the replay,
+    and it fails if there is a `failure`. Refuses with LEASE, with STALE if the replay is not at
+    `position_as_read`, and with FULL if `most` are being replayed.
+    """
+
+    lease: Fence
+    replay: Key
+    replay_queue: Key
+    replayed: Key
+    backfilled: Key
+    counters: Key
+    totals: Key = keys.TOTALS
+    id: str
+    position_as_read: str
+    position: str
+    scanned: int
+    last: bool
+    most: int
+    note: str
+    failure: str
+    left_out: int
+    increments: Mapping[str, int]
+    entries: Sequence[FedEntry]
+
+
+class CancelReplay(Script[None]):
+    """Ends a replay and takes back what of it has not been delivered. A sender at work finds out
+    from `emptied`, which is random. Begins with a removal, so that it still runs when Redis is at
+    its memory limit. Refuses with GONE or OVER."""
+
+    replay: Key
+    replay_queue: Key
+    replayed: QueueKeys
+    lane_state: Key
+    backfilled: Key
+    totals: Key = keys.TOTALS
+    id: str
+    emptied: str
+
+
 class Replays:
     """Stores replays."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._create = load(redis, "create_replay")
-        self._feed = load(redis, "feed_replay")
-        self._cancel = load(redis, "cancel_replay")
 
     async def create(self, replay: Replay, only: Replayed | None = None) -> None:
         """Stores a replay, to be fed behind those asked for before; `only` is the one event that
         it is of, which need not wait for them. Raises NotFoundError."""
         subscription_id = replay.subscription_id
-        created = await self._create(
-            keys=[
-                keys.subscription(subscription_id),
-                keys.replays(subscription_id),
-                keys.replay(subscription_id, replay.id),
-                keys.replay_queue(subscription_id),
-                keys.replayed(subscription_id),
-                keys.TOTALS,
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-            ],
-            args=[
-                subscription_id,
-                replay.id,
-                msgspec.json.encode(replay),
-                MAX_KEPT,
-                keys.replay(subscription_id, ""),
-                *((only.order_key, only.rendering, only.position) if only is not None else ()),
-            ],
+        create = CreateReplay(
+            subscription=keys.subscription(subscription_id),
+            replays=keys.replays(subscription_id),
+            replay=keys.replay(subscription_id, replay.id),
+            replay_queue=keys.replay_queue(subscription_id),
+            replayed=keys.replayed(subscription_id),
+            subscription_id=subscription_id,
+            id=replay.id,
+            record=msgspec.json.encode(replay),
+            only=only,
+            replay_prefix=keys.replay(subscription_id, ""),
+            kept=MAX_KEPT,
         )
-        if not created:
-            raise NotFoundError(f"there is no subscription {subscription_id}")
+        try:
+            await run(self._redis, create)
+        except RefusedError:
+            raise NotFoundError(f"there is no subscription {subscription_id}") from None
 
     async def get(self, subscription_id: str, replay_id: str) -> tuple[Replay, ReplayProgress]:
         """One replay. Raises NotFoundError."""
@@ -122,23 +200,21 @@ class Replays:
     async def cancel(self, subscription_id: str, replay_id: str) -> None:
         """Ends a replay; what of it has not been delivered is dropped. Raises NotFoundError, or
         ConflictError if it has ended."""
-        status = await self._cancel(
-            keys=[
-                keys.replay(subscription_id, replay_id),
-                keys.replay_queue(subscription_id),
-                keys.replayed(subscription_id),
-                keys.replayed_retries(subscription_id),
-                keys.replayed_failing(subscription_id),
-                keys.lane_state(subscription_id),
-                keys.TOTALS,
-                keys.backfilled(subscription_id),
-            ],
-            args=[replay_id, new_token()],
+        cancel = CancelReplay(
+            replay=keys.replay(subscription_id, replay_id),
+            replay_queue=keys.replay_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            lane_state=keys.lane_state(subscription_id),
+            backfilled=keys.backfilled(subscription_id),
+            id=replay_id,
+            emptied=new_token(),
         )
-        if status == b"GONE":
-            raise _not_found(subscription_id, replay_id)
-        if status == b"OVER":
-            raise ConflictError(f"replay {replay_id} has ended already")
+        try:
+            await run(self._redis, cancel)
+        except RefusedError as refused:
+            if refused.status is Status.GONE:
+                raise _not_found(subscription_id, replay_id) from None
+            raise ConflictError(f"replay {replay_id} has ended already") from None
 
     async def next(self, subscription_id: str) -> tuple[Replay, ReplayProgress] | None:
         """The replay that is to go on, None if none is."""
@@ -155,43 +231,32 @@ class Replays:
         already, STALE if the replay has moved on or was cancelled; then nothing was written.
         Raises LeaseLostError."""
         subscription_id = replay.subscription_id
-        arguments: list[str | int | bytes] = [
-            lease.token,
-            replay.id,
-            progress.position,
-            part.position,
-            part.scanned,
-            "1" if part.last else "0",
-            part.most,
-            part.note,
-            part.error,
-            part.left_out,
-            len(part.increments),
-            *flatten(Counter(part.increments)),
-        ]
-        suffixes = iter(event_suffixes(sum(isinstance(one, Backfilled) for one in part.entries)))
-        for one in part.entries:
-            arguments += [one.order_key, one.rendering]
-            if isinstance(one, Replayed):
-                arguments.append(one.position)
-            else:
-                arguments += ["", one.type, one.integration_id, one.course_id, next(suffixes)]
-                arguments += [one.sequence, one.facts, one.body]
-        status = await self._feed(
-            keys=[
-                lease.key,
-                keys.replay_queue(subscription_id),
-                keys.replay(subscription_id, replay.id),
-                keys.replayed(subscription_id),
-                keys.TOTALS,
-                keys.backfilled(subscription_id),
-                await self._counters.key(),
-            ],
-            args=arguments,
+        feed = FeedReplay(
+            lease=lease.fence,
+            replay=keys.replay(subscription_id, replay.id),
+            replay_queue=keys.replay_queue(subscription_id),
+            replayed=keys.replayed(subscription_id),
+            backfilled=keys.backfilled(subscription_id),
+            counters=await self._counters.key(),
+            id=replay.id,
+            position_as_read=progress.position,
+            position=part.position,
+            scanned=part.scanned,
+            last=part.last,
+            most=part.most,
+            note=part.note,
+            failure=part.error,
+            left_out=part.left_out,
+            increments=part.increments,
+            entries=_entries(part.entries),
         )
-        if status == b"LEASE":
-            raise LeaseLostError
-        return cast('Literal["OK", "FULL", "STALE"]', status.decode())
+        try:
+            await run(self._redis, feed)
+        except StaleRecordError:
+            return "STALE"
+        except RefusedError:
+            return "FULL"
+        return "OK"
 
     async def unfinished(self, subscription_id: str, which: Which) -> str | None:
         """The id of a replay of that kind that has not ended, None if there is none."""
@@ -225,6 +290,31 @@ class Replays:
                 pipeline.hgetall(keys.replay(subscription_id, replay_id))
             found = await pipeline.execute()
         return [_read(one) if one else None for one in found]
+
+
+def _entries(entries: Sequence[Replayed | Backfilled]) -> list[FedEntry]:
+    suffixes = iter(event_suffixes(sum(isinstance(one, Backfilled) for one in entries)))
+    return [
+        FedEntry(
+            order_key=one.order_key,
+            rendering=one.rendering,
+            position=one.position if isinstance(one, Replayed) else None,
+            event=_event(one, next(suffixes)) if isinstance(one, Backfilled) else None,
+        )
+        for one in entries
+    ]
+
+
+def _event(one: Backfilled, suffix: str) -> BackfilledEvent:
+    return BackfilledEvent(
+        type=one.type,
+        integration_id=one.integration_id,
+        course_id=one.course_id,
+        suffix=suffix,
+        sequence=one.sequence,
+        facts=one.facts,
+        body=one.body,
+    )
 
 
 def _read(stored: dict[bytes, bytes]) -> tuple[Replay, ReplayProgress]:

@@ -10,7 +10,8 @@ import msgspec
 from service.domain.errors import IdempotencyMismatchError, RequestRunningError
 from service.storage import keys
 from service.storage.ids import new_token
-from service.storage.scripts import load
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 from service.storage.sealing import Sealer, owner_of_reply
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A request under way: where its answer goes, and the mark that keeps its place."""
 
-    key: str
+    key: Key
     owner: str
     digest: bytes
     mark: bytes
@@ -57,6 +58,16 @@ _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(_Answered).decode
 
 
+class SettleReply(Script[None]):
+    """Keeps the answer to a request with an idempotency key, or forgets the request if there is no
+    answer; nothing if another request has taken its place."""
+
+    reply: Key
+    mark: bytes
+    answer: bytes | None
+    kept_seconds: int = KEPT_SECONDS
+
+
 class Replies:
     """What is stored begins with `r`, a mark of the request and a random one while it is running,
     or with `s` and the sealed answer. What was asked may hold secrets, so neither shows it."""
@@ -64,7 +75,6 @@ class Replies:
     def __init__(self, redis: Redis, sealer: Sealer) -> None:
         self._redis = redis
         self._sealer = sealer
-        self._settle = load(redis, "settle_reply")
 
     async def begin(self, actor: str, idempotency_key: str, request: bytes) -> Running | Reply:
         """Takes the place of a request of this actor, or gives the answer it had before.
@@ -92,13 +102,12 @@ class Replies:
         """Keeps the answer."""
         answered = _encode(_Answered(digest=running.digest, reply=reply))
         sealed = self._sealer.seal(answered, running.owner)
-        await self._settle(
-            keys=[running.key], args=[running.mark, _ANSWERED + sealed, KEPT_SECONDS]
-        )
+        answer = _ANSWERED + sealed
+        await run(self._redis, SettleReply(reply=running.key, mark=running.mark, answer=answer))
 
     async def forget(self, running: Running) -> None:
         """Lets the request be made again."""
-        await self._settle(keys=[running.key], args=[running.mark, b"", 0])
+        await run(self._redis, SettleReply(reply=running.key, mark=running.mark, answer=None))
 
     def _found(self, running: Running, found: bytes) -> Reply:
         if not is_answer(found):

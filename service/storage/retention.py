@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from service.domain.identifiers import position_order
 from service.storage import keys
 from service.storage.counters import Counters, field
+from service.storage.keys import DeadKeys, Key, QueueKeys
 from service.storage.lanes import EXPIRED
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
 from service.storage.streams import read_stream, read_stream_back
 
 if TYPE_CHECKING:
@@ -18,15 +21,55 @@ _TRIMMED_AT_ONCE = 1_000  # entries of a lane given up in one script
 _READ_AT_ONCE = 100  # events whose places are looked up in one command, with their bodies
 
 
+class TrimmedDead(msgspec.Struct, frozen=True):
+    """How many dead deliveries were looked at, and how many were forgotten."""
+
+    looked_at: int
+    gone: int
+
+
+class TrimDead(Script[TrimmedDead]):
+    """Forgets dead deliveries that were given up before a time (epoch ms), those of the oldest
+    events first, in steps: at most `most` behind those `passed_over`."""
+
+    dead: DeadKeys
+    totals: Key = keys.TOTALS
+    before: int
+    passed_over: int
+    most: int
+
+
+class TrimLane(Script[int]):
+    """Gives up entries whose events are no longer in the log, which begins at `before`, the oldest
+    first, in steps. Returns how many went."""
+
+    live: QueueKeys
+    dead: DeadKeys
+    lane_state: Key
+    counters: Key
+    totals: Key = keys.TOTALS
+    before: str
+    most: int
+    reason: str = EXPIRED
+    counter: str = field("deliveries_total", state="dead")
+
+
+class TrimLog(Script[int]):
+    """Trims the log up to the position `last` and notes how far it got, which the stream itself
+    does not: by this a reader who missed something is told from one who merely finds nothing new.
+    Returns how many events went."""
+
+    log: Key = keys.EVENTS
+    trimmed: Key = keys.EVENTS_TRIMMED
+    last: str
+
+
 class Retention:
     """Forgets old events, attempt records and dead deliveries."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._trim_dead = load(redis, "trim_dead")
-        self._trim_events = load(redis, "trim_log")
-        self._trim_lane = load(redis, "trim_lane")
 
     async def trim(
         self,
@@ -89,49 +132,37 @@ class Retention:
 
     async def _trim_log(self, last: bytes) -> int:
         """Trims the log up to and including the position `last`."""
-        return int(await self._trim_events(keys=[keys.EVENTS, keys.EVENTS_TRIMMED], args=[last]))
+        return await run(self._redis, TrimLog(last=last.decode()))
 
     async def _forget_dead(self, subscription_id: str, before: int) -> int:
         """Forgets deliveries that were given up before `before`, epoch ms."""
         forgotten = kept = 0
         while True:
-            counts: list[int] = await self._trim_dead(
-                keys=[
-                    keys.lane_dead(subscription_id),
-                    keys.lane_dead_facts(subscription_id),
-                    keys.TOTALS,
-                ],
-                args=[before, kept, _TRIMMED_AT_ONCE],
+            trim = TrimDead(
+                dead=keys.dead(subscription_id),
+                before=before,
+                passed_over=kept,
+                most=_TRIMMED_AT_ONCE,
             )
-            looked_at, gone = counts
-            forgotten += gone
-            kept += looked_at - gone
-            if looked_at < _TRIMMED_AT_ONCE:
+            trimmed = await run(self._redis, trim)
+            forgotten += trimmed.gone
+            kept += trimmed.looked_at - trimmed.gone
+            if trimmed.looked_at < _TRIMMED_AT_ONCE:
                 return forgotten
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
         """Gives up what a lane holds of events that the log no longer does."""
         expired = 0
         while True:
-            gone = await self._trim_lane(
-                keys=[
-                    keys.lane(subscription_id),
-                    keys.lane_retries(subscription_id),
-                    keys.lane_failing(subscription_id),
-                    keys.lane_dead(subscription_id),
-                    keys.TOTALS,
-                    keys.lane_state(subscription_id),
-                    keys.lane_dead_facts(subscription_id),
-                    keys.lane_untold(subscription_id),
-                    await self._counters.key(),
-                ],
-                args=[
-                    log_begins,
-                    _TRIMMED_AT_ONCE,
-                    EXPIRED,
-                    field("deliveries_total", state="dead"),
-                ],
+            trim = TrimLane(
+                live=keys.live_queue(subscription_id),
+                dead=keys.dead(subscription_id),
+                lane_state=keys.lane_state(subscription_id),
+                counters=await self._counters.key(),
+                before=log_begins,
+                most=_TRIMMED_AT_ONCE,
             )
-            expired += int(gone)
+            gone = await run(self._redis, trim)
+            expired += gone
             if gone < _TRIMMED_AT_ONCE:
                 return expired

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.domain.errors import ConflictError, EpochEndedError, StaleReviewError
+from service.domain.errors import ConflictError, StaleRecordError, StaleReviewError
 from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.guards import Withheld, unpack_withheld
 from service.domain.integrations import Decision
 from service.domain.sifting import Held
 from service.storage import keys
+from service.storage.keys import Key, ScheduleKeys
 from service.storage.scans import ScanPlace, cut_page
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
+from service.storage.scripts.statuses import RefusedError, Status
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -38,12 +40,29 @@ class HeldChange(msgspec.Struct, frozen=True):
     withheld: Withheld
 
 
+class DecideReview(Script[None]):
+    """Takes the decision on what is held. Exactly that set is set apart, to be carried out by the
+    next turn; what comes to be held afterwards is another review.
+
+    Refuses with EPOCH, with STALE unless `version` is the review's, with NONE, or with BUSY.
+    """
+
+    integration: Key
+    held: Key
+    review: Key
+    decided: Key
+    schedule: ScheduleKeys = keys.schedule("walks")
+    id: str
+    epoch: str
+    version: int
+    decision: Decision
+
+
 class Reviews:
     """Reads and decides. What waits or is held is written by the commits of walks."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._decide = load(redis, "decide_review")
 
     async def get(self, integration_id: str, epoch: str) -> Review:
         """What is held at present; `since` is None where nothing is."""
@@ -111,27 +130,28 @@ class Reviews:
         Raises ConflictError if nothing is held or the last decision is still being carried
         out, StaleReviewError if the set has changed since, EpochEndedError.
         """
-        status = await self._decide(
-            keys=[
-                keys.integration(integration_id),
-                keys.held(integration_id, epoch),
-                keys.review(integration_id, epoch),
-                keys.decided(integration_id, epoch),
-                keys.due("walks"),
-                keys.claimed("walks"),
-            ],
-            args=[integration_id, epoch, version, decision],
+        decide = DecideReview(
+            integration=keys.integration(integration_id),
+            held=keys.held(integration_id, epoch),
+            review=keys.review(integration_id, epoch),
+            decided=keys.decided(integration_id, epoch),
+            id=integration_id,
+            epoch=epoch,
+            version=version,
+            decision=decision,
         )
-        if status == b"EPOCH":
-            raise EpochEndedError
-        if status == b"STALE":
-            raise StaleReviewError
-        if status == b"NONE":
-            raise ConflictError(f"nothing of integration {integration_id} is held for review")
-        if status == b"BUSY":
-            raise ConflictError(
-                f"the last decision on integration {integration_id} is still being carried out"
-            )
+        try:
+            await run(self._redis, decide)
+        except StaleRecordError:
+            raise StaleReviewError from None
+        except RefusedError as refused:
+            if refused.status is Status.NONE:
+                said = f"nothing of integration {integration_id} is held for review"
+            else:
+                said = (
+                    f"the last decision on integration {integration_id} is still being carried out"
+                )
+            raise ConflictError(said) from None
 
     # --- what waits, what is decided -----------------------------------------------------
 

@@ -9,8 +9,9 @@ import msgspec
 
 from service.storage import keys
 from service.storage.control import ACTIVITIES
+from service.storage.keys import Key, ScheduleKeys
 from service.storage.leases import Kind
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -32,34 +33,62 @@ class Claims(msgspec.Struct, frozen=True):
     ids: list[str]
 
 
+class KindToClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of work: at most `most` of it are claimed, none while its RQ queue is `bound` long or
+    `activity` is paused."""
+
+    schedule: ScheduleKeys
+    queue: Key
+    most: int
+    bound: int
+    activity: str
+
+
+class ClaimDue(Script[list[Claims]]):
+    """Claims what is due, walks and lanes alike, unless that is paused or workers are behind: the
+    one command that an idle second costs. `scheduler` is the one whose turn it is, if any."""
+
+    schedulers: Key = keys.SCHEDULERS
+    control: Key = keys.CONTROL
+    claim_ms: int
+    scheduler: str | None
+    kinds: Sequence[KindToClaim]
+
+
+class Wake(Script[None]):
+    """Makes something due now, unless somebody is at work on it."""
+
+    schedule: ScheduleKeys
+    id: str
+
+
 class Schedule:
     """Due times of integrations and lanes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._claim = load(redis, "claim_due")
-        self._wake = load(redis, "wake")
 
     async def claim(
         self, limits: Sequence[ClaimLimit], claim_ms: int, scheduler: str | None = None
     ) -> list[Claims]:
         """Claims what is due of each kind, unless it is paused; `scheduler` is the name whose turn
         is noted."""
-        script_keys = [keys.SCHEDULERS, keys.CONTROL]
-        args: list[int | str] = [claim_ms, scheduler or ""]
-        for limit in limits:
-            script_keys += [getter(limit.kind) for getter in (keys.due, keys.claimed, keys.overdue)]
-            script_keys.append(limit.queue_key)
-            args += [limit.most, limit.bound, ACTIVITIES[limit.kind]]
-        found = await self._claim(keys=script_keys, args=args)
-        return [
-            Claims(token=int(claims[0]), ids=[claimed.decode() for claimed in claims[1:]])
-            for claims in found
+        kinds = [
+            KindToClaim(
+                schedule=keys.schedule(limit.kind),
+                queue=Key(limit.queue_key),
+                most=limit.most,
+                bound=limit.bound,
+                activity=ACTIVITIES[limit.kind],
+            )
+            for limit in limits
         ]
+        claim = ClaimDue(claim_ms=claim_ms, scheduler=scheduler, kinds=kinds)
+        return await run(self._redis, claim)
 
     async def wake(self, kind: Kind, owned_id: str) -> None:
         """Makes something due now, unless somebody is at work on it."""
-        await self._wake(keys=[keys.due(kind), keys.claimed(kind)], args=[owned_id])
+        await run(self._redis, Wake(schedule=keys.schedule(kind), id=owned_id))
 
     async def next_at(self, kind: Kind, ids: Sequence[str]) -> list[int | None]:
         """Epoch ms at which each is due, or at which the claim on it lapses; None if never."""

@@ -10,8 +10,9 @@ import msgspec
 from service.domain.errors import SealError
 from service.storage import keys
 from service.storage.index import IndexPosition, page_of_ids
+from service.storage.keys import Key
 from service.storage.replies import SEALED_AT, is_answer
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
 from service.storage.sealing import (
     Sealer,
     key_name,
@@ -39,7 +40,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     id: str
-    key: str
+    key: Key
     owner: str
     field: str = ""
     head: int = 0
@@ -62,13 +63,23 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
         return key_name(self.value)
 
 
+class Reseal(Script[bool]):
+    """Replaces a sealed value, unless it is no longer as read. Begins with a removal, so that
+    encryption keys can be changed at the memory limit too. `place` is a string where there is no
+    `field`."""
+
+    place: Key
+    field: str | None
+    as_read: bytes
+    anew: bytes
+
+
 class SealedValues:
     """Reads and replaces sealed values without regard to what they mean."""
 
     def __init__(self, redis: Redis, sealer: Sealer) -> None:
         self._redis = redis
         self._sealer = sealer
-        self._reseal = load(redis, "reseal")
 
     async def pages(self, kind: str) -> AsyncIterator[list[Sealed]]:
         """All of a kind, oldest first where there is an order. What is added or removed meanwhile
@@ -118,7 +129,9 @@ class SealedValues:
             place = sealed.place
             plain = self._sealer.open(sealed.value, place.owner)
             anew = sealed.stored[: place.head] + self._sealer.seal(plain, place.owner)
-            if await self._reseal(keys=[place.key], args=[place.field, sealed.stored, anew]):
+            field = place.field or None
+            reseal = Reseal(place=place.key, field=field, as_read=sealed.stored, anew=anew)
+            if await run(self._redis, reseal):
                 return True
             found = await self.read([place])
             if not found:  # it has gone
@@ -143,7 +156,7 @@ class SealedValues:
                 "tuple[int, list[bytes]]",
                 await self._redis.scan(cursor, match=keys.reply("*"), count=_SCANNED_AT_ONCE),
             )
-            yield [_reply(key.decode()) for key in found]
+            yield [_reply(Key(key.decode())) for key in found]
             if cursor == 0:
                 return
 
@@ -173,6 +186,6 @@ def _in_subscription(kind: str) -> Callable[[str], Place]:
     return place
 
 
-def _reply(key: str) -> Place:
+def _reply(key: Key) -> Place:
     name = key.removeprefix(keys.reply(""))
     return Place(kind=REPLIES, id=key, key=key, head=SEALED_AT, owner=owner_of_reply(name))

@@ -11,8 +11,9 @@ from service.domain.errors import NotFoundError
 from service.domain.identifiers import position_ms
 from service.domain.subscriptions import Subscription
 from service.storage import keys
+from service.storage.keys import Key
 from service.storage.lanes import LaneDepth
-from service.storage.scripts import load
+from service.storage.scripts import Script, run
 from service.storage.together import Together
 
 if TYPE_CHECKING:
@@ -23,11 +24,40 @@ Shown = tuple[Subscription, LaneDepth]
 _decode = msgspec.json.Decoder(Subscription).decode
 
 
+class SubscriptionKeys(msgspec.Struct, frozen=True):
+    """What is read of a subscription to show it."""
+
+    subscription: Key
+    lane: Key
+    dead: Key
+    lane_state: Key
+    replayed: Key
+    replay_queue: Key
+
+
+class SubscriptionAsFound(msgspec.Struct, frozen=True):
+    """A record and how much its lane holds; `oldest` is the position of what is pending longest,
+    `replaying` what replays have left."""
+
+    record: bytes
+    pending: int
+    dead: int
+    oldest: str | None
+    parked: bool
+    replaying: int
+
+
+class ShowSubscriptions(Script[list[SubscriptionAsFound | None]]):
+    """What is shown of some subscriptions, None where there is none."""
+
+    subscriptions: Sequence[SubscriptionKeys]
+
+
 class ShownSubscriptions:
     """Reads in one command what is asked for again and again by whoever watches a backlog."""
 
     def __init__(self, redis: Redis) -> None:
-        self._script = load(redis, "show_subscriptions")
+        self._redis = redis
         self._together: Together[str, Shown | None] = Together(self._read)
 
     async def get(self, subscription_id: str) -> Shown:
@@ -38,25 +68,27 @@ class ShownSubscriptions:
         return shown
 
     async def _read(self, subscription_ids: Sequence[str]) -> list[Shown | None]:
-        found = await self._script(
-            keys=[
-                key
-                for one in subscription_ids
-                for key in (
-                    keys.subscription(one),
-                    keys.lane(one),
-                    keys.lane_dead(one),
-                    keys.lane_state(one),
-                    keys.replayed(one),
-                    keys.replay_queue(one),
-                )
-            ]
-        )
-        return [None if one is None else _shown(*one) for one in found]
+        wanted = [
+            SubscriptionKeys(
+                keys.subscription(one),
+                keys.lane(one),
+                keys.lane_dead(one),
+                keys.lane_state(one),
+                keys.replayed(one),
+                keys.replay_queue(one),
+            )
+            for one in subscription_ids
+        ]
+        found = await run(self._redis, ShowSubscriptions(subscriptions=wanted))
+        return [None if one is None else _shown(one) for one in found]
 
 
-def _shown(
-    record: bytes, pending: int, dead: int, oldest: bytes | None, parked: int, replaying: int
-) -> Shown:
-    oldest_at = None if oldest is None else position_ms(oldest.decode())
-    return _decode(record), LaneDepth(pending, dead, oldest_at, bool(parked), replaying > 0)
+def _shown(found: SubscriptionAsFound) -> Shown:
+    depth = LaneDepth(
+        pending=found.pending,
+        dead=found.dead,
+        oldest_pending_at=None if found.oldest is None else position_ms(found.oldest),
+        parked=found.parked,
+        replaying=found.replaying > 0,
+    )
+    return _decode(found.record), depth

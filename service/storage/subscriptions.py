@@ -10,23 +10,30 @@ import msgspec
 
 from service.domain.access import ApiKey
 from service.domain.announcements import Announcement, When, of_subscription
-from service.domain.errors import ConflictError, LimitReachedError, NotFoundError
+from service.domain.errors import (
+    ConflictError,
+    LimitReachedError,
+    NotFoundError,
+    StaleRecordError,
+)
 from service.domain.signing import Signature, SigningSecret, make_secret
-from service.domain.subscriptions import Matcher, Subscription, state_of
+from service.domain.subscriptions import Matcher, Subscription, SubscriptionState, state_of
 from service.settings import MAX_SUBSCRIPTIONS
 from service.storage import keys
-from service.storage.announcing import NOTICE_LENGTH, LaneTable, Notices
+from service.storage.announcing import Announced, Notices, announced
 from service.storage.counters import Counters
+from service.storage.editing import edit
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_token
 from service.storage.index import IndexPosition, page_of_ids
-from service.storage.scripts import load
+from service.storage.keys import Key, QueueKeys, ScheduleKeys
+from service.storage.scripts import Script, run
+from service.storage.scripts.statuses import RefusedError, Status
 from service.storage.sealing import Sealer, owner_in_subscription
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_EDITS_TRIED = 20  # times an edit starts again because another came first
 _SECRET_BYTES = 32
 _SCANNED_AT_ONCE = 500  # subscriptions looked through for those of one owner
 
@@ -40,6 +47,95 @@ _encode = msgspec.json.encode
 def new_secret(signature: Signature = Signature.HMAC) -> str:
     """A new signing secret."""
     return make_secret(signature, randomness.token_bytes(_SECRET_BYTES))
+
+
+class WriteSubscription(Script[None]):
+    """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
+    is where the log is read on (start of an XRANGE) by one whose lane was filled from the log.
+
+    Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
+    BEHIND if the log has events that the lane has not.
+    """
+
+    subscription: Key
+    lane: Key
+    lane_state: Key
+    replayed: Key
+    replay_queue: Key
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    log: Key = keys.EVENTS
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("lanes")
+    id: str
+    created_at: int
+    as_read: bytes | None
+    record: bytes
+    secrets: bytes | None = None
+    headers: bytes | None = None
+    state: SubscriptionState
+    read_up_to: str | None
+    most: int
+
+
+class ResumeSubscription(Script[None]):
+    """Brings a subscription back to active: its record, its lane's memory of failures and holds,
+    and all its retries, which are due now. A sender at work finds out from `resumed`, which is
+    random.
+
+    Refuses with STALE or SUBSCRIPTIONS. Announces `unparked` and `enabled`.
+    """
+
+    subscription: Key
+    lane_state: Key
+    lease: Key
+    live: QueueKeys
+    replayed: QueueKeys
+    replay_queue: Key
+    announced: Announced
+    id: str
+    as_read: bytes
+    record: bytes
+    resumed: str
+
+
+class DeleteSubscription(Script[None]):
+    """Deletes a subscription with its lane and all that is kept of it. Work under way loses its
+    lease. Refuses with GONE, or with STALE unless `as_read` is None."""
+
+    subscription: Key
+    lane: Key
+    lane_state: Key
+    lane_dead: Key
+    replays: Key
+    lease: Key
+    others: Sequence[Key]
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("lanes")
+    id: str
+    as_read: bytes | None
+    replay_prefix: str
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The records of all subscriptions and all API keys, at one moment."""
+
+    version: int
+    subscriptions: list[bytes]
+    api_keys: list[bytes]
+
+
+class ReadSubscriptions(Script[Snapshot]):
+    """Reads all subscriptions, the API keys that may own them, and their version. The prefixes are
+    what precedes an id in a key."""
+
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    api_keys: Key = keys.API_KEYS
+    subscription_prefix: str = keys.subscription("")
+    api_key_prefix: str = keys.api_key("")
 
 
 class SubscriptionStore:
@@ -57,10 +153,6 @@ class SubscriptionStore:
         self._most = most
         self._sealer = sealer
         self._counters = counters
-        self._write = load(redis, "write_subscription")
-        self._delete = load(redis, "delete_subscription")
-        self._resume = load(redis, "resume_subscription")
-        self._read_all = load(redis, "read_subscriptions")
 
     async def create(
         self,
@@ -73,25 +165,25 @@ class SubscriptionStore:
         """Stores a new subscription; events committed from now on reach its lane. If that was
         filled from the log, `read_up_to` is from where the log would be read on; false if there
         is more to read, and then nothing was stored."""
-        status = await self._store(
-            subscription,
-            b"",
-            {
-                "secrets": self._sealed(
-                    subscription.id, "secrets", [SigningSecret(one) for one in secrets]
-                ),
-                "headers": self._sealed(subscription.id, "headers", dict(headers)),
-            },
-            read_up_to,
-        )
-        if status == b"STALE":
-            raise ConflictError(f"there is a subscription {subscription.id} already")
-        if status == b"FULL":
+        opened = [SigningSecret(one) for one in secrets]
+        try:
+            await self._store(
+                subscription,
+                None,
+                secrets=self._sealed(subscription.id, "secrets", opened),
+                headers=self._sealed(subscription.id, "headers", dict(headers)),
+                read_up_to=read_up_to or None,
+            )
+        except StaleRecordError:
+            raise ConflictError(f"there is a subscription {subscription.id} already") from None
+        except RefusedError as refused:
+            if refused.status is Status.BEHIND:
+                return False
             raise LimitReachedError(
                 f"there are {self._most} subscriptions already; delete one, or raise "
                 "COURSEWIRE_MAX_SUBSCRIPTIONS"
-            )
-        return status == b"OK"
+            ) from None
+        return True
 
     async def get(self, subscription_id: str) -> Subscription:
         """One subscription. Raises NotFoundError."""
@@ -145,17 +237,17 @@ class SubscriptionStore:
         A lane that is sent to after the edit and holds anything is due at once; one that is
         not leaves the schedule and goes on collecting. Raises NotFoundError.
         """
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> Subscription:
             record = await self._field(subscription_id, "record")
             after = change(_decode(record))
             sealed = (
-                {}
-                if headers is None
-                else {"headers": self._sealed(subscription_id, "headers", dict(headers))}
+                None if headers is None else self._sealed(subscription_id, "headers", dict(headers))
             )
-            if await self._store(after, record, sealed) == b"OK":
-                return after
-        raise ConflictError(f"others are editing subscription {subscription_id}: try again")
+            await self._store(after, record, headers=sealed)
+            return after
+
+        return await edit(f"others are editing subscription {subscription_id}", attempt)
 
     async def rotate(
         self,
@@ -169,7 +261,8 @@ class SubscriptionStore:
 
         Raises NotFoundError, SealError or whatever `change` raises.
         """
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> tuple[Subscription, list[SigningSecret]]:
             record, sealed = await read_fields(
                 self._redis, keys.subscription(subscription_id), ("record", "secrets")
             )
@@ -177,63 +270,56 @@ class SubscriptionStore:
                 raise _not_found(subscription_id)
             after, secrets = change(_decode(record), self.opened_secrets(subscription_id, sealed))
             sealed = self._sealed(subscription_id, "secrets", secrets)
-            if await self._store(after, record, {"secrets": sealed}) == b"OK":
-                return after, secrets
-        raise ConflictError(f"others are editing subscription {subscription_id}: try again")
+            await self._store(after, record, secrets=sealed)
+            return after, secrets
+
+        return await edit(f"others are editing subscription {subscription_id}", attempt)
 
     async def resume(self, subscription_id: str, now: int) -> Subscription:
         """Brings a subscription back to active, whatever stopped it, and makes everything on
         its lane due now. Raises NotFoundError."""
-        for _ in range(_EDITS_TRIED):
+
+        async def attempt(_: bool) -> Subscription:
             record = await self._field(subscription_id, "record")
             before = _decode(record)
             after = msgspec.structs.replace(
                 before, paused=False, disabled_reason=None, updated_at=now
             )
-            version, subscriptions, api_keys = await self.all_for_matching()
-            matcher = Matcher(version, subscriptions, api_keys, now)
-            lanes = LaneTable()
-            announced = Notices(matcher, _resumed(before)).arguments(lanes)
-            status = await self._resume(
-                keys=[
-                    keys.subscription(subscription_id),
-                    keys.SUBSCRIPTIONS_VERSION,
-                    keys.lane(subscription_id),
-                    keys.lane_retries(subscription_id),
-                    keys.lane_state(subscription_id),
-                    keys.TOTALS,
-                    keys.due("lanes"),
-                    keys.claimed("lanes"),
-                    keys.lease("lanes", subscription_id),
-                    keys.replayed(subscription_id),
-                    keys.replayed_retries(subscription_id),
-                    keys.replay_queue(subscription_id),
-                    keys.EVENTS,
-                    await self._counters.key(),
-                    *lanes.keys(),
-                ],
-                args=[
-                    subscription_id,
-                    record,
-                    _encode(after),
-                    new_token(),
-                    version,
-                    len(lanes.keys()),
-                    len(announced) // NOTICE_LENGTH,
-                    *lanes.arguments(),
-                    *announced,
-                ],
+            matcher = Matcher(*await self.all_for_matching(), now)
+            resume = ResumeSubscription(
+                subscription=keys.subscription(subscription_id),
+                lane_state=keys.lane_state(subscription_id),
+                lease=keys.lease("lanes", subscription_id),
+                live=keys.live_queue(subscription_id),
+                replayed=keys.replayed_queue(subscription_id),
+                replay_queue=keys.replay_queue(subscription_id),
+                announced=await announced(Notices(matcher, _resumed(before)), self._counters),
+                id=subscription_id,
+                as_read=record,
+                record=_encode(after),
+                resumed=new_token(),
             )
-            if status == b"OK":
-                return after
-        raise ConflictError(f"others are editing subscription {subscription_id}: try again")
+            await run(self._redis, resume)
+            return after
+
+        return await edit(f"others are editing subscription {subscription_id}", attempt)
 
     async def delete(
         self, subscription_id: str, check: Callable[[Subscription], None] | None = None
     ) -> None:
         """Deletes a subscription with its lane unless `check` raises. Raises NotFoundError."""
-        while not await self._deleted(subscription_id, check):
-            pass  # it was edited in between
+
+        async def attempt(_: bool) -> None:
+            record = None
+            if check is not None:
+                record = await self._field(subscription_id, "record")
+                check(_decode(record))
+            await self._delete(subscription_id, record)
+
+        try:
+            await edit(f"others are editing subscription {subscription_id}", attempt)
+        except RefusedError:
+            raise _not_found(subscription_id) from None
 
     async def secrets(self, subscription_id: str) -> list[SigningSecret]:
         """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
@@ -259,86 +345,54 @@ class SubscriptionStore:
     async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
         """Every subscription and every API key, and the version that all of them together
         have."""
-        version, records, api_keys = await self._read_all(
-            keys=[keys.SUBSCRIPTIONS_VERSION, keys.SUBSCRIPTIONS, keys.API_KEYS],
-            args=[keys.subscription(""), keys.api_key("")],
-        )
+        found = await run(self._redis, ReadSubscriptions())
         return (
-            int(version),
-            [_decode(record) for record in records],
-            [_decode_api_key(record) for record in api_keys],
+            found.version,
+            [_decode(record) for record in found.subscriptions],
+            [_decode_api_key(record) for record in found.api_keys],
         )
 
-    async def _deleted(
-        self, subscription_id: str, check: Callable[[Subscription], None] | None
-    ) -> bool:
-        record = b"" if check is None else await self._field(subscription_id, "record")
-        if check is not None:
-            check(_decode(record))
-        status = await self._delete(
-            keys=[
-                keys.subscription(subscription_id),
-                keys.SUBSCRIPTIONS,
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.lane(subscription_id),
-                keys.lane_dead(subscription_id),
-                keys.TOTALS,
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.lease("lanes", subscription_id),
-                keys.overdue("lanes"),
-                keys.replays(subscription_id),
-                keys.lane_state(subscription_id),
-                keys.lane_retries(subscription_id),
-                keys.lane_failing(subscription_id),
-                keys.lane_dead_facts(subscription_id),
-                keys.lane_untold(subscription_id),
-                keys.attempts(subscription_id),
-                keys.replayed(subscription_id),
-                keys.replayed_retries(subscription_id),
-                keys.replayed_failing(subscription_id),
-                keys.replay_queue(subscription_id),
-                keys.backfilled(subscription_id),
-            ],
-            args=[subscription_id, record, keys.replay(subscription_id, "")],
+    async def _delete(self, subscription_id: str, as_read: bytes | None) -> None:
+        delete = DeleteSubscription(
+            subscription=keys.subscription(subscription_id),
+            lane=keys.lane(subscription_id),
+            lane_state=keys.lane_state(subscription_id),
+            lane_dead=keys.lane_dead(subscription_id),
+            replays=keys.replays(subscription_id),
+            lease=keys.lease("lanes", subscription_id),
+            others=[key(subscription_id) for key in keys.OF_SUBSCRIPTION],
+            id=subscription_id,
+            as_read=as_read,
+            replay_prefix=keys.replay(subscription_id, ""),
         )
-        if status == 0:
-            raise _not_found(subscription_id)
-        return bool(status == 1)
+        await run(self._redis, delete)
 
     async def _store(
         self,
         subscription: Subscription,
-        as_read: bytes,
-        sealed: Mapping[str, bytes],
-        read_up_to: str = "",
-    ) -> bytes:
-        status: bytes = await self._write(
-            keys=[
-                keys.subscription(subscription.id),
-                keys.SUBSCRIPTIONS,
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.lane(subscription.id),
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.EVENTS,
-                keys.TOTALS,
-                keys.replayed(subscription.id),
-                keys.replay_queue(subscription.id),
-                keys.lane_state(subscription.id),
-            ],
-            args=[
-                subscription.id,
-                subscription.created_at,
-                as_read,
-                _encode(subscription),
-                state_of(subscription),
-                read_up_to,
-                self._most,
-                *(item for pair in sealed.items() for item in pair),
-            ],
+        as_read: bytes | None,
+        *,
+        secrets: bytes | None = None,
+        headers: bytes | None = None,
+        read_up_to: str | None = None,
+    ) -> None:
+        write = WriteSubscription(
+            subscription=keys.subscription(subscription.id),
+            lane=keys.lane(subscription.id),
+            lane_state=keys.lane_state(subscription.id),
+            replayed=keys.replayed(subscription.id),
+            replay_queue=keys.replay_queue(subscription.id),
+            id=subscription.id,
+            created_at=subscription.created_at,
+            as_read=as_read,
+            record=_encode(subscription),
+            secrets=secrets,
+            headers=headers,
+            state=state_of(subscription),
+            read_up_to=read_up_to,
+            most=self._most,
         )
-        return status
+        await run(self._redis, write)
 
     async def _field(self, subscription_id: str, name: str) -> bytes:
         value = await read_field(self._redis, keys.subscription(subscription_id), name)

@@ -8,18 +8,53 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.domain.integrations import Problem, WalkRecord
+from service.domain.integrations import Problem, WalkKind, WalkRecord
 from service.storage import keys
-from service.storage.announcing import LaneTable, Notices
-from service.storage.catalogue import raise_for_status
-from service.storage.counters import Counters, flatten
-from service.storage.leases import Lease
-from service.storage.scripts import load
+from service.storage.announcing import Announced, Notices, announced
+from service.storage.counters import Counters
+from service.storage.keys import Key, ScheduleKeys
+from service.storage.leases import Fence, Lease
+from service.storage.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _decode_problem = msgspec.json.Decoder(Problem).decode
+
+
+class FinishWalk(Script[int]):
+    """Ends a worker's turn at an integration: sets `fields` in it, lists the walk, gives the lease
+    back and puts the integration in the schedule, due in `wait_ms`. Returns how many lanes were
+    woken by what was announced.
+
+    `record` is given if the walk is over: then its progress, its sets and its request are
+    forgotten. `progress` is that of the walk as last stored, `queued` the id of the walk that
+    was queued when the turn began, if any.
+
+    Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Announces `troubled` and `untroubled`.
+    """
+
+    lease: Fence
+    integration: Key
+    walks: Key
+    walk_order: Key
+    seen: Key
+    waiting: Key
+    announced: Announced
+    completed_deltas: Key = keys.completed("delta")
+    completed_sweeps: Key = keys.completed("sweep")
+    schedule: ScheduleKeys = keys.schedule("walks")
+    id: str
+    epoch: str
+    progress: bytes
+    walk_id: str
+    kind: WalkKind
+    record: bytes | None
+    completed: bool
+    wait_ms: int
+    queued: str | None
+    fields: Mapping[str, str | int]
+    increments: Mapping[str, int]
 
 
 class Walks:
@@ -28,7 +63,6 @@ class Walks:
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._finish = load(redis, "finish_walk")
 
     async def progress(self, integration_id: str) -> bytes:
         """The stored progress of the walk under way, empty if none is."""
@@ -59,53 +93,31 @@ class Walks:
         LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
         """
         integration_id = lease.owned_id
-        lanes = LaneTable()
-        announced = [] if notices is None else notices.arguments(lanes)
-        pairs = [item for pair in {**fields, **_attention(fields)}.items() for item in pair]
-        status, *woken = await self._finish(
-            keys=[
-                lease.key,
-                keys.integration(integration_id),
-                keys.walks(integration_id),
-                keys.walk_order(integration_id),
-                keys.seen(integration_id, record.id),
-                keys.due("walks"),
-                keys.claimed("walks"),
-                keys.EVENTS,
-                keys.SUBSCRIPTIONS_VERSION,
-                keys.TOTALS,
-                await self._counters.key(),
-                keys.due("lanes"),
-                keys.claimed("lanes"),
-                keys.waiting(integration_id, record.id),
-                keys.completed("delta"),
-                keys.completed("sweep"),
-                *lanes.keys(),
-            ],
-            args=[
-                lease.token,
-                epoch,
-                integration_id,
-                wait_ms,
-                record.id,
-                msgspec.json.encode(record) if over else "",
-                "1" if over else "0",
-                "" if notices is None else notices.matcher.version,
-                0 if notices is None else len(notices.announcements),
-                len(lanes.keys()),
-                len(increments),
-                progress,
-                queued or "",
-                record.kind,
-                "1" if record.state == "completed" else "0",
-                *lanes.arguments(),
-                *flatten(increments),
-                *announced,
-                *pairs,
-            ],
+        set_anew = {**fields, **_attention(fields)}
+        finish = FinishWalk(
+            lease=lease.fence,
+            integration=keys.integration(integration_id),
+            walks=keys.walks(integration_id),
+            walk_order=keys.walk_order(integration_id),
+            seen=keys.seen(integration_id, record.id),
+            waiting=keys.waiting(integration_id, record.id),
+            announced=await announced(notices, self._counters),
+            id=integration_id,
+            epoch=epoch,
+            progress=progress,
+            walk_id=record.id,
+            kind=record.kind,
+            record=msgspec.json.encode(record) if over else None,
+            completed=record.state == "completed",
+            wait_ms=wait_ms,
+            queued=queued,
+            fields={
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in set_anew.items()
+            },
+            increments=increments,
         )
-        raise_for_status(status)
-        return int(woken[0])
+        return await run(self._redis, finish)
 
 
 def _attention(fields: Mapping[str, str | int | bytes]) -> dict[str, str]:

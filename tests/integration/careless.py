@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import msgspec
 import pytest
@@ -242,17 +243,18 @@ def _keep_in_the_process(patch: Patch, name: str) -> None:
     patch.setattr(keys, name, lambda *owner: f"{key(*owner)}:{Process.number}")
 
 
-def _without_line(patch: Patch, line: str, *names: str) -> None:
+def _without_line(patch: Patch, line: str, name: str) -> None:
     source = scripts.source
 
-    def without(name):
-        text = source(name)
-        if name in names:
-            assert line in text
-            return text.replace(line, "", 1)
-        return text
+    def without(asked):
+        text = source(asked)
+        if asked != name:
+            return text
+        assert line in text
+        return text.replace(line, "", 1)
 
     patch.setattr(scripts, "source", without)
+    patch.setattr(scripts, "compiled", cache(scripts.Compiled))
 
 
 def _give_all_one_token(patch: Patch) -> None:
@@ -260,7 +262,10 @@ def _give_all_one_token(patch: Patch) -> None:
 
 
 def _commit_on_top_of_anything(patch: Patch) -> None:
-    line = "if (redis.call('HGET', KEYS[2], 'walk') or '') ~= ARGV[5] then return {'PROGRESS'} end"
+    line = (
+        "if (redis.call('HGET', integration, 'walk') or '') ~= progress_as_stored "
+        "then return PROGRESS end"
+    )
     _without_line(patch, line, "commit")
 
 

@@ -17,7 +17,7 @@ from service.storage.lanes import LaneChange, Lanes, Recorded
 from service.storage.leases import Lease, Leases
 from service.storage.overview import Overview
 from service.storage.schedule import ClaimLimit, Schedule
-from service.storage.scripts import source
+from service.storage.scripts import Script, run
 from tests.integration.conftest import redis_now
 
 FINGERPRINT = Fingerprint(
@@ -141,11 +141,21 @@ async def test_quarantine_is_counted_once_and_ends_with_a_good_record(redis, lea
     assert await redis.hget(keys.integration("int_a"), "quarantined") == b"0"
 
 
+class Written(msgspec.Struct):
+    text: str
+
+
+class Base32(Script[Written]):
+    number: int
+    length: int
+    lua = "-- include _events\nreturn written {text = base32(number, length)}"
+
+
 async def test_scripts_write_numbers_as_the_domain_does(redis):
-    script = source("_events") + "return base32(tonumber(ARGV[1]), tonumber(ARGV[2]))"
     for number in (0, 1, 31, 32, 1_795_424_001_123, 2**41 - 1, 2**50 - 1):
-        assert await redis.eval(script, 0, number, 10) == encode(number, 10).encode()
-    assert await redis.eval(script, 0, 7, 4) == b"0007"
+        written = await run(redis, Base32(number=number, length=10))
+        assert written == Written(encode(number, 10))
+    assert await run(redis, Base32(number=7, length=4)) == Written("0007")
 
 
 async def test_only_what_is_due_is_claimed_and_only_once(redis):

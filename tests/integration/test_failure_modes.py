@@ -26,6 +26,7 @@ from service.domain.guards import Guards
 from service.domain.integrations import Baseline
 from service.sandbox.content import format_time
 from service.storage import keys
+from service.storage.scripts import run
 from tests.integration.careless import CARELESS, Process, protected_by
 from workers.poller import poll_batch
 from workers.process import JobContext
@@ -82,17 +83,15 @@ class Polled:
 
     async def die_when(self, kind: str, monkeypatch, *, pages: int) -> None:
         """Begins a walk whose worker dies as soon as so many pages of it count as done."""
-        catalogue = self.services.catalogue
-        run = catalogue._commit
 
-        async def run_then_die(*, keys, args):
-            answer = await run(keys=keys, args=args)
-            if answer[0] == b"OK" and msgspec.json.decode(args[5])["pages"] == pages:
+        async def run_then_die(redis, commit):
+            committed = await run(redis, commit)
+            if msgspec.json.decode(commit.progress)["pages"] == pages:
                 raise asyncio.CancelledError
-            return answer
+            return committed
 
         with monkeypatch.context() as dying:
-            dying.setattr(catalogue, "_commit", run_then_die)
+            dying.setattr("service.storage.catalogue.run", run_then_die)
             await self.services.integrations.request_walk(self.id, kind, now_ms())
             claims = [(self.id, await self.integration.claim())]
             (outcome,) = await asyncio.gather(

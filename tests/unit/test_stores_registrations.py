@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from fakeredis import FakeAsyncRedis
 
 from service.domain.errors import (
     ConflictError,
@@ -23,8 +22,10 @@ from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
 from service.storage.integrations import IntegrationStore
 from service.storage.matchers import Matchers
+from service.storage.scripts import run
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import SubscriptionStore, new_secret
+from tests.fake_redis import FakeRedis
 
 EU = "https://eu.example/v1"
 US = "https://us.example/v1"
@@ -61,16 +62,9 @@ def a_subscription(name: str, created_at: int = 1, **fields) -> Subscription:
     )
 
 
-class Redis(FakeAsyncRedis):
-    """Knows who it is, which the fake one does not."""
-
-    async def info(self, *_sections):
-        return {"run_id": "r" * 40}
-
-
 @pytest.fixture
-async def redis() -> AsyncIterator[FakeAsyncRedis]:
-    async with Redis() as client:
+async def redis() -> AsyncIterator[FakeRedis]:
+    async with FakeRedis() as client:
         yield client
 
 
@@ -317,7 +311,7 @@ async def test_a_credential_with_the_same_base_url_keeps_the_epoch(
         await credentials.delete("cred_b")
 
 
-async def test_edits_of_different_fields_at_once_are_both_kept(integrations) -> None:
+async def test_edits_of_different_fields_at_once_are_both_kept(integrations, monkeypatch) -> None:
     await integrations.create(an_integration("one"))
     edits = 0
 
@@ -329,15 +323,13 @@ async def test_edits_of_different_fields_at_once_are_both_kept(integrations) -> 
     async def relabel(one: Integration) -> Integration:
         return await integrations.update(one.id, lambda one: replace(one, labels={"a": "b"}))
 
-    original = integrations._edit
-
-    async def interrupted(**arguments):
+    async def interrupted(redis, call):
         if edits == 1:
-            integrations._edit = original
+            monkeypatch.undo()
             await relabel(an_integration("one"))
-        return await original(**arguments)
+        return await run(redis, call)
 
-    integrations._edit = interrupted
+    monkeypatch.setattr("service.storage.integrations.run", interrupted)
     await integrations.update("int_one", rename_while_relabelled)
     integration, _ = await integrations.get("int_one")
     assert (integration.name, integration.labels) == ("edit 2", {"a": "b"})

@@ -1,29 +1,26 @@
 -- Shared by the scripts that list dead deliveries, or take them off the list.
 
 -- Lists a delivery as dead, or lists it anew; returns 1 if it was not listed, else 0.
-local function list_dead(dead, facts, position, now, attempts, rendering, order_key, reason)
-  redis.call('HSET', facts, position,
+local function list_dead(dead, position, now, attempts, rendering, order_key, reason)
+  redis.call('HSET', dead.facts, position,
     string.format('%.0f %s %s %s %s', now, attempts, rendering, order_key, reason))
-  return redis.call('ZADD', dead, string.match(position, '^%d+'), position)
+  return redis.call('ZADD', dead.listed, string.match(position, '^%d+'), position)
 end
 
 -- Takes a delivery off the list; returns 1 if it was listed, else 0.
-local function unlist_dead(dead, facts, position)
-  redis.call('HDEL', facts, position)
-  return redis.call('ZREM', dead, position)
+local function unlist_dead(dead, position)
+  redis.call('HDEL', dead.facts, position)
+  return redis.call('ZREM', dead.listed, position)
 end
 
 -- Notes a delivery that has died, to be announced with others. What is about a subscription itself
 -- is left out, or two that tell each other of their troubles would never come to an end.
-local function note_dead(untold, position, order_key, reason)
+local function note_dead(dead, position, order_key, reason)
   if string.sub(order_key, 1, 4) == 'sub_' then return end
+  local untold = dead.untold
   redis.call('HINCRBY', untold, 'for:' .. reason, 1)
   local ms = tonumber(string.match(position, '^%d+'))
   local known = redis.call('HMGET', untold, 'first', 'last')
-  if not known[1] or ms < tonumber(known[1]) then
-    redis.call('HSET', untold, 'first', string.format('%.0f', ms))
-  end
-  if not known[2] or ms > tonumber(known[2]) then
-    redis.call('HSET', untold, 'last', string.format('%.0f', ms))
-  end
+  if not known[1] or ms < tonumber(known[1]) then redis.call('HSET', untold, 'first', ms) end
+  if not known[2] or ms > tonumber(known[2]) then redis.call('HSET', untold, 'last', ms) end
 end

@@ -1,10 +1,4 @@
--- Shared by the scripts that edit integrations: ending an epoch, and waking the walk.
-
--- Redis time in ms, as a decimal text
-local function now_text()
-  local time = redis.call('TIME')
-  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-end
+-- Shared by the scripts that edit integrations: ending an epoch, and waking the walk. Needs _clock.
 
 -- Takes what an integration has counted out of the totals.
 local function leave_totals(integration, totals)
@@ -14,9 +8,14 @@ local function leave_totals(integration, totals)
   end
 end
 
+-- Forgets what is kept of an epoch.
+local function forget_epoch(kept)
+  for _, key in pairs(kept) do redis.call('UNLINK', key) end
+end
+
 -- Forgets everything that belongs to the epoch in force and begins the next.
 local function begin_epoch(integration, totals, epoch, kept)
-  for _, key in ipairs(kept) do redis.call('UNLINK', key) end
+  forget_epoch(kept)
   leave_totals(integration, totals)
   local before = redis.call('HGET', integration, 'epoch')
   redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_sweep_at',
@@ -26,8 +25,8 @@ local function begin_epoch(integration, totals, epoch, kept)
 end
 
 -- Makes the next walk due now, unless somebody is at work on the integration.
-local function wake_walk(due, claimed, id)
-  if not redis.call('ZSCORE', claimed, id) then
-    redis.call('ZADD', due, 'LT', now_text(), id)
+local function wake_walk(schedule, id)
+  if not redis.call('ZSCORE', schedule.claimed, id) then
+    redis.call('ZADD', schedule.due, 'LT', now_ms(), id)
   end
 end

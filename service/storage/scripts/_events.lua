@@ -1,7 +1,5 @@
 -- Shared by the scripts that append events: event ids, the log, lanes and waking them.
 
-local ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
-
 -- number -> base 32, `length` characters
 local function base32(number, length)
   local text = ''
@@ -22,25 +20,26 @@ local function append_event(log, event)
   return position, base32(tonumber(ms), 10) .. base32(tonumber(counter), 4) .. event.suffix
 end
 
--- Puts an event on the lanes that `targets` names ("2f,5t": index of the lane, rendering);
--- marks those lanes in `touched` and returns how many there were.
-local function enter_lanes(lane_keys, touched, targets, position, order_key)
+-- Puts an event on the lanes that `targets` names ("2f,5t": index of the lane, rendering); returns
+-- how many there were.
+local function enter_lanes(lanes, targets, position, order_key)
   local entered = 0
   for index, rendering in string.gmatch(targets, '(%d+)(%a)') do
-    local lane = tonumber(index)
-    redis.call('XADD', lane_keys[lane], position, 'k', order_key, 'r', rendering)
-    touched[lane] = true
+    local lane = lanes[tonumber(index)]
+    redis.call('XADD', lane.key, position, 'k', order_key, 'r', rendering)
+    lane.entered = true
     entered = entered + 1
   end
   return entered
 end
 
--- Makes the touched lanes due now, unless somebody is at work on them or they are not sent to.
-local function wake_lanes(due, claimed, touched, lane_ids, wakeable, now)
+-- Makes the lanes that were entered due now, unless somebody is at work on them or they are not sent
+-- to; returns how many.
+local function wake_lanes(schedule, lanes, now)
   local woken = 0
-  for lane, _ in pairs(touched) do
-    if wakeable[lane] == '1' and not redis.call('ZSCORE', claimed, lane_ids[lane]) then
-      redis.call('ZADD', due, 'LT', now, lane_ids[lane])
+  for _, lane in ipairs(lanes) do
+    if lane.entered and lane.wakeable and not redis.call('ZSCORE', schedule.claimed, lane.id) then
+      redis.call('ZADD', schedule.due, 'LT', now, lane.id)
       woken = woken + 1
     end
   end

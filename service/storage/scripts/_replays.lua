@@ -1,7 +1,5 @@
--- Shared by the scripts that move replays on.
-
--- Least counter of the position of an event that a backfill made; see domain/identifiers.py.
-local BACKFILLED = 524288
+-- Shared by the scripts that move replays on. A backfilled event has the position of its entry, with
+-- BACKFILLED added to the counter.
 
 -- The position of the event at an entry of the backfilled stream.
 local function backfilled_position(id)
@@ -22,7 +20,7 @@ local function complete_replay(key, totals, now)
   local facts = redis.call('HMGET', key, 'state', 'fed', 'queued', 'delivered', 'dead')
   if facts[1] ~= 'running' or facts[2] ~= '1' then return end
   if tonumber(facts[4] or 0) + tonumber(facts[5] or 0) >= tonumber(facts[3] or 0) then
-    redis.call('HSET', key, 'state', 'completed', 'finished_at', string.format('%.0f', now))
+    redis.call('HSET', key, 'state', 'completed', 'finished_at', now)
     redis.call('HINCRBY', totals, 'replays', -1)
   end
 end

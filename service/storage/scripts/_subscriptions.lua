@@ -1,11 +1,11 @@
 -- Shared by the scripts that change subscriptions: the version that snapshots are known by, and
--- how many lanes are in which state, which is kept in the totals.
+-- how many lanes are in which state, which is kept in the totals. Needs _clock.
 
 -- Moves the version on. It follows the clock, so that a server that lost its last second does
 -- not give the number of a lost edit to another one.
 local function bump_version(key)
   local version = math.max(tonumber(redis.call('GET', key) or '0') + 1, now_ms())
-  redis.call('SET', key, string.format('%.0f', version))
+  redis.call('SET', key, version)
 end
 
 -- Counts a lane no longer.

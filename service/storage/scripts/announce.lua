@@ -1,14 +1,9 @@
--- Notes that a process lives and with which encryption keys, or that it ends.
---
--- KEYS  1 processes
--- ARGV  1 the process  2 ms after which it counts as gone, 0 if it ends
--- Result none
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
-if ARGV[2] == '0' then
-  redis.call('ZREM', KEYS[1], ARGV[1])
+-- include _clock
+local now = now_ms()
+redis.call('ZREMRANGEBYSCORE', processes, '-inf', now)
+if lives_ms == 0 then
+  redis.call('ZREM', processes, process)
   return
 end
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', processes, now + lives_ms, process)
+redis.call('PEXPIRE', processes, lives_ms)

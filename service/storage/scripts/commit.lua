@@ -1,195 +1,157 @@
 -- include _clock
 -- include _events
 -- include _states
--- Commits one part of a walk: fingerprints, their events, the lanes, the counters and the
--- walk's progress, all or nothing. Everything is validated before the first write.
---
--- KEYS  1 lease  2 integration  3 catalogue  4 quarantine  5 seen  6 events
---       7 subscriptions version  8 totals  9 counters  10 due lanes  11 claimed lanes
---       12 waiting  13 held  14 review  15 decided  16.. the lanes named in ARGV
--- ARGV  1 lease token  2 lease ms  3 epoch  4 subscriptions version
---       5 progress of the walk as last stored ('' if none): what this commit builds on, so that
---         neither a repeated call nor a server that lost its last second goes unnoticed
---       6 progress from now on (JSON)  7 seen digests or ''  8 lifetime s of seen and waiting
---       9 number of lanes  10 number of counters  11 integration id  12 number of marks
---       13 type of the event that says that a review has opened, or ''  14 suffix  15 facts
---       16 targets
---       17 to 19 courses that must be live and known by these digests, or nothing is written:
---       ids joined, their lengths (4 bytes each, the least significant first), digests joined
---       then per lane: id, '1' if it may be woken
---       then per counter: field, increment
---       then per mark 3: course id, operation, withheld change or ''; operations are 'wait',
---       'absolve', 'hold', 'keep', 'release', 'decided' and 'forget' (a quarantined record)
---       then per change 13: course id, 'P' (put) or 'Q' (quarantine), head or reason,
---       previous sequence, previous event, tail, live courses +1/0/-1, event type or '',
---       suffix, facts, body or '', order key, targets
--- Result {'OK', events, lanes woken} or {'LEASE'}, {'EPOCH'}, {'PROGRESS'}, {'SUBSCRIPTIONS'},
---       {'DIFFER', indexes from 1 of the courses that are not as expected}
-local LANE_KEYS, LANE_ARGS, MARK, CHANGE = 15, 19, 3, 13
 local AT_ONCE = 5000 -- values that fit on Lua's stack
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'LEASE'} end
-if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[3] then
-  redis.call('UNLINK', KEYS[5], KEYS[12]) -- nothing else is left of that epoch
-  return {'EPOCH'}
+if redis.call('GET', lease.key) ~= lease.token then return LEASE end
+if redis.call('HGET', integration, 'epoch') ~= epoch then
+  redis.call('UNLINK', kept.seen, kept.waiting) -- nothing else is left of that epoch
+  return EPOCH
 end
-if (redis.call('HGET', KEYS[2], 'walk') or '') ~= ARGV[5] then return {'PROGRESS'} end
-if (redis.call('GET', KEYS[7]) or '0') ~= ARGV[4] then return {'SUBSCRIPTIONS'} end
-local lanes, counters, marks = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[12])
-local first_mark = LANE_ARGS + 1 + 2 * lanes + 2 * counters
-local first = first_mark + MARK * marks
-if (#ARGV - first + 1) % CHANGE ~= 0 or #KEYS ~= LANE_KEYS + lanes then
-  return redis.error_reply('commit: wrong number of arguments')
+if (redis.call('HGET', integration, 'walk') or '') ~= progress_as_stored then return PROGRESS end
+if tonumber(redis.call('GET', subscriptions_version) or '0') ~= version then
+  return SUBSCRIPTIONS
 end
 
-if ARGV[17] ~= '' then
-  local ids, at = {}, 1
-  for index = 1, #ARGV[18] / 4 do
-    local a, b, c, d = string.byte(ARGV[18], 4 * index - 3, 4 * index)
-    local length = a + 256 * (b + 256 * (c + 256 * d))
-    ids[index] = string.sub(ARGV[17], at, at + length - 1)
+-- The indexes of expected courses that are not live, or not known by their digests.
+local function differing()
+  local ids, at, found = {}, 1, {}
+  for index, length in ipairs(expected.lengths) do
+    ids[index] = string.sub(expected.course_ids, at, at + length - 1)
     at = at + length
   end
-  local result = {'DIFFER'}
   for start = 1, #ids, AT_ONCE do
     local stop = math.min(start + AT_ONCE - 1, #ids)
-    local known = redis.call('HMGET', KEYS[3], unpack(ids, start, stop))
+    local known = redis.call('HMGET', kept.catalogue, unpack(ids, start, stop))
     for index = start, stop do
-      local one = known[index - start + 1]
-      if not one or string.sub(one, 2, 2) ~= 'L'
-        or string.sub(one, 42, 57) ~= string.sub(ARGV[19], 16 * index - 15, 16 * index) then
-        result[#result + 1] = index
+      local one, last = known[index - start + 1], RAW_BYTES * index
+      if not one or string.sub(one, FLAG, FLAG) ~= LIVE or string.sub(one, RAW_FIRST, RAW_LAST)
+        ~= string.sub(expected.digests, last - RAW_BYTES + 1, last) then
+        found[#found + 1] = index
       end
     end
   end
-  if #result > 1 then return result end
+  return found
+end
+
+if expected then
+  local indexes = differing()
+  if #indexes > 0 then return DIFFER .. ' ' .. table.concat(indexes, ' ') end
 end
 
 -- A write that may grow comes first: at the memory limit Redis then refuses the whole commit.
-redis.call('HSET', KEYS[2], 'walk', ARGV[6])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HSET', integration, 'walk', progress)
+redis.call('PEXPIRE', lease.key, lease.ms)
 local now = now_ms()
-local lane_keys, lane_ids, wakeable, touched = {}, {}, {}, {}
-for lane = 1, lanes do
-  lane_keys[lane] = KEYS[LANE_KEYS + lane]
-  lane_ids[lane] = ARGV[LANE_ARGS - 1 + 2 * lane]
-  wakeable[lane] = ARGV[LANE_ARGS + 2 * lane]
+local live, appended, entered, quarantined = 0, 0, 0, 0
+
+-- Appends an event and puts it on its lanes; returns its id.
+local function append(event, course, sequence, previous)
+  local position, id = append_event(log, {
+    type = event.type, integration = integration_id, course = course, suffix = event.suffix,
+    sequence = sequence, previous = previous, facts = event.facts, body = event.body,
+  })
+  appended = appended + 1
+  entered = entered + enter_lanes(lanes, event.targets, position, event.order_key)
+  return id
 end
 
-local live, events, entered, quarantined = 0, 0, 0, 0
-for at = first, #ARGV, CHANGE do
-  local course, operation = ARGV[at], ARGV[at + 1]
-  if operation == 'Q' then
-    quarantined = quarantined + redis.call('HSET', KEYS[4], course, ARGV[at + 2])
+for _, change in ipairs(changes) do
+  local course = change.course_id
+  if change.problem then
+    quarantined = quarantined + redis.call('HSET', kept.quarantine, course, change.problem)
     -- Whatever bytes come next are looked at, even those from before.
-    local known = redis.call('HGET', KEYS[3], course)
+    local known = redis.call('HGET', kept.catalogue, course)
     if known then
-      redis.call('HSET', KEYS[3], course,
-        string.sub(known, 1, 41) .. string.rep('\0', 16) .. string.sub(known, 58))
+      redis.call('HSET', kept.catalogue, course,
+        string.sub(known, 1, RAW_FIRST - 1) .. NO_RAW .. string.sub(known, RAW_LAST + 1))
     end
   else
-    local previous = tonumber(ARGV[at + 3])
-    local sequence, event = previous, ARGV[at + 4]
-    if ARGV[at + 7] ~= '' then
-      sequence = math.max(previous + 1, now)
-      local position
-      position, event = append_event(KEYS[6], {
-        type = ARGV[at + 7], integration = ARGV[11], course = course, suffix = ARGV[at + 8],
-        sequence = string.format('%.0f', sequence), previous = ARGV[at + 3],
-        facts = ARGV[at + 9], body = ARGV[at + 10],
-      })
-      events = events + 1
-      entered = entered + enter_lanes(lane_keys, touched, ARGV[at + 12], position, ARGV[at + 11])
+    local sequence, event = change.sequence, change.last_event
+    if change.event then
+      sequence = math.max(sequence + 1, now)
+      event = append(change.event, course, sequence, change.sequence)
     end
-    redis.call('HSET', KEYS[3], course,
-      ARGV[at + 2] .. string.format('%013.0f', sequence) .. event .. ARGV[at + 5])
-    live = live + tonumber(ARGV[at + 6])
-    quarantined = quarantined - redis.call('HDEL', KEYS[4], course)
+    redis.call('HSET', kept.catalogue, course,
+      change.head .. string.format(SEQUENCE_FORMAT, sequence) .. event .. change.tail)
+    live = live + change.live
+    quarantined = quarantined - redis.call('HDEL', kept.quarantine, course)
   end
 end
 
 -- Counts a withheld change in the review: by kind, and an update by the number of each path.
 local function tally(withheld, by)
   local kind = string.sub(withheld, 1, 1)
-  redis.call('HINCRBY', KEYS[14], kind, by)
-  if kind ~= 'U' then return end
-  for at = 3, #withheld, 6 do
-    redis.call('HINCRBY', KEYS[14], 'path' .. string.byte(withheld, at), by)
+  redis.call('HINCRBY', kept.review, kind, by)
+  if kind ~= UPDATE then return end
+  for at = PATHS_FIRST, #withheld, PATH_BYTES do
+    redis.call('HINCRBY', kept.review, 'path' .. string.byte(withheld, at), by)
   end
 end
 
 local held, review_moved = 0, false
-for at = first_mark, first - 1, MARK do
-  local course, operation, withheld = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+for _, mark in ipairs(marks) do
+  local course, operation, withheld = mark.course_id, mark.operation, mark.withheld
   if operation == 'wait' then
-    redis.call('HSET', KEYS[12], course, withheld)
+    redis.call('HSET', kept.waiting, course, withheld)
   elseif operation == 'absolve' then
-    redis.call('HDEL', KEYS[12], course)
+    redis.call('HDEL', kept.waiting, course)
   elseif operation == 'forget' then
-    quarantined = quarantined - redis.call('HDEL', KEYS[4], course)
+    quarantined = quarantined - redis.call('HDEL', kept.quarantine, course)
   elseif operation == 'decided' then
-    held = held - redis.call('HDEL', KEYS[15], course)
+    held = held - redis.call('HDEL', kept.decided, course)
   else
-    local known = redis.call('HGET', KEYS[13], course)
+    local known = redis.call('HGET', kept.held, course)
     if operation == 'release' then
       if known then
-        redis.call('HDEL', KEYS[13], course)
+        redis.call('HDEL', kept.held, course)
         tally(known, -1)
         held, review_moved = held - 1, true
       end
     elseif withheld ~= known and (known or operation == 'hold') then
-      if redis.call('HSETNX', KEYS[14], 'since', string.format('%.0f', now)) == 1
-        and ARGV[13] ~= '' then
-        local position = append_event(KEYS[6], {
-          type = ARGV[13], integration = ARGV[11], course = '', suffix = ARGV[14],
-          sequence = '0', previous = '0', facts = ARGV[15], body = '',
-        })
-        events = events + 1
-        entered = entered + enter_lanes(lane_keys, touched, ARGV[16], position, ARGV[11])
-        redis.call('HINCRBY', KEYS[9], 'events_total|' .. ARGV[13], 1)
+      if redis.call('HSETNX', kept.review, 'since', now) == 1 and opening then
+        append(opening, '', 0, 0)
+        redis.call('HINCRBY', counters, 'events_total|' .. opening.type, 1)
       end
       if known then tally(known, -1) else held = held + 1 end
-      redis.call('HSET', KEYS[13], course, withheld)
+      redis.call('HSET', kept.held, course, withheld)
       tally(withheld, 1)
       review_moved = true
     end
-    if operation == 'hold' then redis.call('HDEL', KEYS[12], course) end
+    if operation == 'hold' then redis.call('HDEL', kept.waiting, course) end
   end
 end
 if review_moved then
-  if redis.call('EXISTS', KEYS[13]) == 0 then
-    redis.call('DEL', KEYS[14])
+  if redis.call('EXISTS', kept.held) == 0 then
+    redis.call('DEL', kept.review)
   else
     -- It follows the clock, so that a server that lost its last second repeats none.
-    local version = tonumber(redis.call('HGET', KEYS[14], 'version') or '0')
-    redis.call('HSET', KEYS[14], 'version', string.format('%.0f', math.max(version + 1, now)))
+    local review_version = tonumber(redis.call('HGET', kept.review, 'version') or '0')
+    redis.call('HSET', kept.review, 'version', math.max(review_version + 1, now))
   end
 end
 if held ~= 0 then
-  redis.call('HINCRBY', KEYS[2], 'held', held)
-  redis.call('HINCRBY', KEYS[8], 'held', held)
-  count_state(KEYS[2], KEYS[8])
+  redis.call('HINCRBY', integration, 'held', held)
+  redis.call('HINCRBY', totals, 'held', held)
+  count_state(integration, totals)
 end
-if redis.call('EXISTS', KEYS[15]) == 0 then redis.call('HDEL', KEYS[2], 'decision') end
+if redis.call('EXISTS', kept.decided) == 0 then redis.call('HDEL', integration, 'decision') end
 
 if live ~= 0 then
-  redis.call('HINCRBY', KEYS[2], 'course_count', live)
-  redis.call('HINCRBY', KEYS[8], 'courses', live)
+  redis.call('HINCRBY', integration, 'course_count', live)
+  redis.call('HINCRBY', totals, 'courses', live)
 end
 if quarantined ~= 0 then
-  redis.call('HINCRBY', KEYS[2], 'quarantined', quarantined)
-  redis.call('HINCRBY', KEYS[8], 'quarantined', quarantined)
+  redis.call('HINCRBY', integration, 'quarantined', quarantined)
+  redis.call('HINCRBY', totals, 'quarantined', quarantined)
 end
-if ARGV[7] ~= '' then
-  redis.call('APPEND', KEYS[5], ARGV[7])
-end
+if sighted then redis.call('APPEND', kept.seen, sighted) end
 -- With every commit, for a walk may be kept waiting time and again.
-redis.call('EXPIRE', KEYS[5], ARGV[8])
-redis.call('EXPIRE', KEYS[12], ARGV[8])
-if entered ~= 0 then redis.call('HINCRBY', KEYS[8], 'pending', entered) end
-for counter = 1, counters do
-  local at = LANE_ARGS - 1 + 2 * lanes + 2 * counter
-  redis.call('HINCRBY', KEYS[9], ARGV[at], ARGV[at + 1])
+redis.call('EXPIRE', kept.seen, kept_seconds)
+redis.call('EXPIRE', kept.waiting, kept_seconds)
+if entered ~= 0 then redis.call('HINCRBY', totals, 'pending', entered) end
+for counter, increment in pairs(increments) do
+  redis.call('HINCRBY', counters, counter, increment)
 end
-if counters > 0 then redis.call('EXPIRE', KEYS[9], 604800) end
-return {'OK', events, wake_lanes(KEYS[10], KEYS[11], touched, lane_ids, wakeable, now)}
+if next(increments) then redis.call('EXPIRE', counters, COUNTERS_SECONDS) end
+return committed {events = appended, lanes_woken = wake_lanes(schedule, lanes, now)}

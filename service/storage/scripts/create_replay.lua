@@ -1,36 +1,27 @@
 -- include _clock
--- include _subscriptions
--- Stores a replay and queues it, or puts the one event that it is of at the end of what is being
--- replayed. The oldest that have ended are forgotten beyond a number.
---
--- KEYS  1 subscription  2 replays  3 replay  4 replay queue  5 replayed  6 totals  7 due lanes
---       8 claimed lanes
--- ARGV  1 subscription id  2 replay id  3 record JSON  4 most kept  5 what precedes the id in a
---       replay's key
---       then for one event: order key, rendering, position in the log
--- Result 1, or 0 if there is no such subscription
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('EXISTS', subscription) == 0 then return GONE end
 local now = now_ms()
-local at = string.format('%.0f', now)
-if #ARGV > 5 then
-  redis.call('HSET', KEYS[3], 'record', ARGV[3], 'state', 'running', 'created_at', at,
-    'started_at', at, 'fed', '1', 'scanned', '1', 'queued', '1', 'position', ARGV[8])
-  redis.call('XADD', KEYS[5], '*', 'k', ARGV[6], 'r', ARGV[7], 'p', ARGV[8], 'i', ARGV[2])
+if only then
+  redis.call('HSET', replay, 'record', record, 'state', 'running', 'created_at', now,
+    'started_at', now, 'fed', '1', 'scanned', '1', 'queued', '1', 'position', only.position)
+  redis.call('XADD', replayed, '*', 'k', only.order_key, 'r', only.rendering, 'p', only.position,
+    'i', id)
 else
-  redis.call('HSET', KEYS[3], 'record', ARGV[3], 'state', 'queued', 'created_at', at)
-  redis.call('RPUSH', KEYS[4], ARGV[2])
+  redis.call('HSET', replay, 'record', record, 'state', 'queued', 'created_at', now)
+  redis.call('RPUSH', replay_queue, id)
 end
-redis.call('ZADD', KEYS[2], at, ARGV[2])
-redis.call('HINCRBY', KEYS[6], 'replays', 1)
-local surplus = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[4])
+redis.call('ZADD', replays, now, id)
+redis.call('HINCRBY', totals, 'replays', 1)
+local surplus = redis.call('ZCARD', replays) - kept
 if surplus > 0 then
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, surplus - 1)) do
-    if redis.call('HEXISTS', ARGV[5] .. id, 'finished_at') == 1 then
-      redis.call('UNLINK', ARGV[5] .. id)
-      redis.call('ZREM', KEYS[2], id)
+  for _, oldest in ipairs(redis.call('ZRANGE', replays, 0, surplus - 1)) do
+    if redis.call('HEXISTS', replay_prefix .. oldest, 'finished_at') == 1 then
+      redis.call('UNLINK', replay_prefix .. oldest)
+      redis.call('ZREM', replays, oldest)
     end
   end
 end
 -- Whoever has claimed the lane finds the replay when it gives the lane back.
-if not redis.call('ZSCORE', KEYS[8], ARGV[1]) then redis.call('ZADD', KEYS[7], 'LT', at, ARGV[1]) end
-return 1
+if not redis.call('ZSCORE', schedule.claimed, subscription_id) then
+  redis.call('ZADD', schedule.due, 'LT', now, subscription_id)
+end

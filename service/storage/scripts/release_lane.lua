@@ -1,58 +1,45 @@
--- Gives a lane back to the schedule: held back if its worker asks for that; due at once if it
--- holds anything not yet looked at, if its worker asks for that, if it was resumed or emptied meanwhile,
--- if a replay waits to be fed, or if it holds something for which no retry is listed (as after a server
--- lost its last second); else at its next retry, else not at all.
---
--- KEYS  1 lease  2 lane  3 retries  4 due lanes  5 claimed lanes  6 lane state  7 replayed
---       8 replayed retries  9 replay queue
--- ARGV  1 id  2 lease token  3 where the next sender reads on from (start of an XRANGE)
---       4 'now', 'later', 'held' or 'never'  5 ms to be held back  6 `resumed` as read
---       7 bucket JSON or ''  8 ms since when the lane has been read from its beginning to there
---       9 ms that a replay waits to be fed: 0 unless it could not be
---       10 and 11 like 3 and 8 of what is replayed, '' and 0 if it was not read
---       12 `emptied` as read
--- Result 0 if the lease was not ours, 2 if the lane is due now, else 1
-if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[5], ARGV[1])
-redis.call('HDEL', KEYS[6], 'cursor', 'replayed_cursor')
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[6], 'bucket', ARGV[7]) end
-local pending, replayed = redis.call('XLEN', KEYS[2]), redis.call('XLEN', KEYS[7])
-local unfed = redis.call('LLEN', KEYS[9]) > 0
-if ARGV[4] == 'never' or (pending + replayed == 0 and not unfed) then return 1 end
+-- include _clock
+if redis.call('GET', lease.key) ~= lease.token then return LEASE end
+redis.call('DEL', lease.key)
+redis.call('ZREM', schedule.claimed, id)
+redis.call('HDEL', lane_state, 'cursor', 'replayed_cursor')
+if bucket then redis.call('HSET', lane_state, 'bucket', bucket) end
+local pending = redis.call('XLEN', live.stream)
+local replaying = redis.call('XLEN', replayed.stream)
+local unfed = redis.call('LLEN', replay_queue) > 0
+if due == 'never' or (pending + replaying == 0 and not unfed) then return false end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local due = math.huge
-if unfed then due = now + tonumber(ARGV[9]) end
+local now = now_ms()
+local due_at = math.huge
+if unfed then due_at = now + feed_ms end
 
--- The next retry of one of the two, by which the lane is due; at once if it lists none.
+-- Brings the lane forward to the next retry of a queue, or to now if that lists none.
 local function next_retry(length, retries)
   if length == 0 then return false end
   local first = redis.call('ZRANGE', retries, 0, 0, 'WITHSCORES')
-  due = math.min(due, #first > 0 and tonumber(first[2]) or now)
+  due_at = math.min(due_at, #first > 0 and tonumber(first[2]) or now)
   return #first > 0
 end
 
-next_retry(replayed, KEYS[8])
-local listed = next_retry(pending, KEYS[3])
-local unseen = pending > 0 and #redis.call('XRANGE', KEYS[2], ARGV[3], '+', 'COUNT', 1) > 0
-local resumed = (redis.call('HGET', KEYS[6], 'resumed') or '') ~= ARGV[6]
+next_retry(replaying, replayed.retries)
+local listed = next_retry(pending, live.retries)
+local unseen = pending > 0 and #redis.call('XRANGE', live.stream, start, '+', 'COUNT', 1) > 0
+local is_resumed = (redis.call('HGET', lane_state, 'resumed') or '') ~= resumed
 -- What waited behind an entry that was taken off is in neither part that has been read.
-local emptied = (redis.call('HGET', KEYS[6], 'emptied') or '') ~= ARGV[12]
-if not emptied then
+local is_emptied = (redis.call('HGET', lane_state, 'emptied') or '') ~= emptied
+if not is_emptied then
   if unseen or listed then
-    redis.call('HSET', KEYS[6], 'cursor', ARGV[8] .. ' ' .. ARGV[3])
+    redis.call('HSET', lane_state, 'cursor', string.format('%.0f %s', scanned_at, start))
   end
-  if replayed > 0 and ARGV[10] ~= '' then
-    redis.call('HSET', KEYS[6], 'replayed_cursor', ARGV[11] .. ' ' .. ARGV[10])
+  if replaying > 0 and replayed_start ~= '' then
+    redis.call('HSET', lane_state, 'replayed_cursor',
+      string.format('%.0f %s', replayed_scanned_at, replayed_start))
   end
 end
-if not resumed and ARGV[4] == 'held' then
-  redis.call('ZADD', KEYS[5], string.format('%.0f', now + tonumber(ARGV[5])), ARGV[1])
-else
-  if resumed or emptied or unseen or ARGV[4] == 'now' then due = now end
-  redis.call('ZADD', KEYS[4], string.format('%.0f', due), ARGV[1])
-  if due <= now then return 2 end
+if not is_resumed and due == 'held' then
+  redis.call('ZADD', schedule.claimed, now + held_ms, id)
+  return false
 end
-return 1
+if is_resumed or is_emptied or unseen or due == 'now' then due_at = now end
+redis.call('ZADD', schedule.due, due_at, id)
+return due_at <= now

@@ -1,21 +1,15 @@
--- Puts a sealed value in the place of another that says the same, unless it has been replaced
--- meanwhile. It begins with a removal, so that keys can be changed at the memory limit too.
---
--- KEYS  1 hash, or string
--- ARGV  1 field, '' of a string  2 what is there as read  3 what is to be there
--- Result 1 if that was done, else 0
-if ARGV[1] ~= '' then
-  if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-  return 1
+if field then
+  if redis.call('HGET', place, field) ~= as_read then return false end
+  redis.call('HDEL', place, field)
+  redis.call('HSET', place, field, anew)
+  return true
 end
-if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
-local left = redis.call('PTTL', KEYS[1])
-redis.call('DEL', KEYS[1])
+if redis.call('GET', place) ~= as_read then return false end
+local left = redis.call('PTTL', place)
+redis.call('DEL', place)
 if left > 0 then
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', left)
+  redis.call('SET', place, anew, 'PX', left)
 elseif left == -1 then
-  redis.call('SET', KEYS[1], ARGV[3])
+  redis.call('SET', place, anew)
 end
-return 1
+return true

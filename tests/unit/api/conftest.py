@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import pytest
-from fakeredis import FakeAsyncRedis
 from litestar.testing import AsyncTestClient
 
 from service.app import create_app
@@ -15,26 +15,26 @@ from service.clients.egress import AddressGuard
 from service.clients.upstream import Page, RateLimit
 from service.domain.retry import Outcome, OutcomeClass
 from service.settings import Settings
+from tests.fake_redis import FakeRedis
 
 ADMIN = "admin-token-of-this-test"
 METRICS = "metrics-token-of-this-test"
 
 
-class FakeRedis(FakeAsyncRedis):
-    """Answers INFO, which fakeredis does not."""
+class SteadyRedis(FakeRedis):
+    """Tells the same of itself in every test."""
 
-    async def info(self, *_sections):
-        return {
-            "run_id": "r1",
-            "redis_version": "7.2.4",
-            "server_name": "valkey",
-            "valkey_version": "9.1.0",
-            "uptime_in_seconds": 5,
-            "used_memory": 1000,
-            "maxmemory": 0,
-            "aof_enabled": 1,
-            "aof_last_write_status": "ok",
-        }
+    told: ClassVar = {
+        "run_id": "r1",
+        "redis_version": "7.2.4",
+        "server_name": "valkey",
+        "valkey_version": "9.1.0",
+        "uptime_in_seconds": 5,
+        "used_memory": 1000,
+        "maxmemory": 0,
+        "aof_enabled": 1,
+        "aof_last_write_status": "ok",
+    }
 
 
 class FakeUpstream:
@@ -85,7 +85,7 @@ def receiver() -> FakeReceiver:
 
 @pytest.fixture
 async def services(settings, upstream, receiver) -> AsyncIterator[Services]:
-    async with FakeRedis() as redis:
+    async with SteadyRedis() as redis:
         guard = AddressGuard(settings.allowed_targets)
         services = assemble(settings, redis, guard, upstream, receiver)
         yield services

@@ -1,0 +1,64 @@
+"""What scripts answer when they refuse, and the errors of the house that this becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NoReturn
+
+from service.domain.errors import (
+    CoursesDifferError,
+    CoursewireError,
+    EpochEndedError,
+    IntegrationExistsError,
+    LeaseLostError,
+    StaleRecordError,
+    StaleSubscriptionsError,
+)
+
+
+class Status(StrEnum):
+    """Why a script refused. What `DIFFER` and `EXISTS` concern follows them, after a space."""
+
+    LEASE = "LEASE"  # the lease is not ours
+    PROGRESS = "PROGRESS"  # the walk's progress is not as last stored: another commit came before
+    EPOCH = "EPOCH"  # the epoch ended
+    SUBSCRIPTIONS = "SUBSCRIPTIONS"  # they changed since the snapshot
+    STALE = "STALE"  # a record changed since it was read
+    DIFFER = "DIFFER"  # courses are not as expected; their indexes from 1
+    EXISTS = "EXISTS"  # the upstream integration is registered; its id
+    GONE = "GONE"  # there is no such object
+    FULL = "FULL"  # the limit is reached
+    BEHIND = "BEHIND"  # the log has events that were not read
+    BUSY = "BUSY"  # the last decision is being carried out
+    NONE = "NONE"  # nothing is held
+    OVER = "OVER"  # the replay has ended
+
+
+class RefusedError(CoursewireError):
+    """A script refused; nothing was written.
+
+    The stores turn this into an error that says what was refused.
+    """
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(f"a script refused: {status}")
+        self.status = status
+
+
+_ERRORS: dict[Status, Callable[[str], CoursewireError]] = {
+    Status.LEASE: lambda _: LeaseLostError(),
+    Status.PROGRESS: lambda _: LeaseLostError(),
+    Status.EPOCH: lambda _: EpochEndedError(),
+    Status.SUBSCRIPTIONS: lambda _: StaleSubscriptionsError(),
+    Status.STALE: lambda _: StaleRecordError(),
+    Status.DIFFER: lambda said: CoursesDifferError([int(one) - 1 for one in said.split()]),
+    Status.EXISTS: IntegrationExistsError,
+}
+
+
+def raise_refusal(answer: bytes) -> NoReturn:
+    """Raises the error that the answer of a script stands for."""
+    name, _, said = answer.decode().partition(" ")
+    status = Status(name)
+    raise _ERRORS[status](said) if status in _ERRORS else RefusedError(status)
