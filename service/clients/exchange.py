@@ -91,10 +91,10 @@ class Timeline:
 present: ContextVar[Timeline | None] = ContextVar("timeline", default=None)  # of the exchange
 
 
-# A status line that is not UTF-8 makes the adapter fail with a UnicodeError.
+# A status line that is not UTF-8 makes the adapter fail with a UnicodeDecodeError.
 FOREIGN = (
     *(httpx.HTTPError, aiohttp.ClientError, HttpProcessingError),
-    *(OSError, MemoryError, UnicodeError),
+    *(OSError, MemoryError, UnicodeDecodeError),
 )
 
 # The first class that an exception in the chain belongs to decides; subclasses come first.
