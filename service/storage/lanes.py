@@ -81,8 +81,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     the lane having been read from its beginning at `scanned_at` and from there on since;
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
-    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets` and
-    `headers` are its sealed ones. `replayed` are
+    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
+    `headers` and `client_certificate` (empty if it has none) are its sealed ones. `replayed` are
     entries being replayed, with what the same names say of these, and `unfed` the replays that
     have more to add."""
 
@@ -103,6 +103,7 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     unfed: int
     secrets: bytes
     headers: bytes
+    client_certificate: bytes
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -184,7 +185,7 @@ class Lanes:
             ]
         )
         failing, record, version, replayed, replayed_failing, unfed, *others = counts
-        replayed_cursor, secrets, headers = others
+        replayed_cursor, secrets, headers, client_certificate = others
         start, scanned_at = _read_cursor(cursor, now)
         replayed_start, replayed_scanned_at = _read_cursor(replayed_cursor, now)
         return OpenedLane(
@@ -205,6 +206,7 @@ class Lanes:
             unfed=unfed,
             secrets=secrets,
             headers=headers,
+            client_certificate=client_certificate,
         )
 
     async def read(

@@ -10,6 +10,7 @@ import msgspec
 
 from service.domain.access import ApiKey
 from service.domain.announcements import Announcement, When, of_subscription
+from service.domain.certificates import ClientCertificate
 from service.domain.errors import ConflictError, LimitReachedError, NotFoundError
 from service.domain.signing import Signature, SigningSecret, make_secret
 from service.domain.subscriptions import Matcher, Subscription, state_of
@@ -34,6 +35,7 @@ _decode = msgspec.json.Decoder(Subscription).decode
 _decode_api_key = msgspec.json.Decoder(ApiKey).decode
 _decode_secrets = msgspec.json.Decoder(list[SigningSecret]).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+_decode_certificate = msgspec.json.Decoder(ClientCertificate).decode
 _encode = msgspec.json.encode
 
 
@@ -67,6 +69,7 @@ class SubscriptionStore:
         subscription: Subscription,
         secrets: Sequence[str],
         headers: Mapping[str, str],
+        certificate: ClientCertificate | None = None,
         *,
         read_up_to: str = "",
     ) -> bool:
@@ -81,6 +84,7 @@ class SubscriptionStore:
                     subscription.id, "secrets", [SigningSecret(one) for one in secrets]
                 ),
                 "headers": self._sealed(subscription.id, "headers", dict(headers)),
+                "client_certificate": self._sealed_certificate(subscription.id, certificate),
             },
             read_up_to,
         )
@@ -139,8 +143,10 @@ class SubscriptionStore:
         subscription_id: str,
         change: Callable[[Subscription], Subscription],
         headers: Mapping[str, str] | None = None,
+        certificate: ClientCertificate | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Subscription:
-        """Applies `change` to what is stored, and replaces the headers unless they are None.
+        """Applies `change` to what is stored, and replaces the headers unless they are None, and
+        the client certificate unless it is UNSET; None removes it.
 
         A lane that is sent to after the edit and holds anything is due at once; one that is
         not leaves the schedule and goes on collecting. Raises NotFoundError.
@@ -153,6 +159,10 @@ class SubscriptionStore:
                 if headers is None
                 else {"headers": self._sealed(subscription_id, "headers", dict(headers))}
             )
+            if certificate is not msgspec.UNSET:
+                sealed["client_certificate"] = self._sealed_certificate(
+                    subscription_id, certificate
+                )
             if await self._store(after, record, sealed) == b"OK":
                 return after
         raise ConflictError(f"others are editing subscription {subscription_id}: try again")
@@ -256,6 +266,20 @@ class SubscriptionStore:
             self._sealer.open(sealed, owner_in_subscription(subscription_id, "headers"))
         )
 
+    async def certificate(self, subscription_id: str) -> ClientCertificate | None:
+        """The client certificate to show its receiver, if it has one. Raises SealError."""
+        sealed = await read_field(
+            self._redis, keys.subscription(subscription_id), "client_certificate"
+        )
+        return self.opened_certificate(subscription_id, sealed or b"")
+
+    def opened_certificate(self, subscription_id: str, sealed: bytes) -> ClientCertificate | None:
+        """The same of what was read otherwise, empty where there is none. Raises SealError."""
+        if not sealed:
+            return None
+        owner = owner_in_subscription(subscription_id, "client_certificate")
+        return _decode_certificate(self._sealer.open(sealed, owner))
+
     async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
         """Every subscription and every API key, and the version that all of them together
         have."""
@@ -345,6 +369,15 @@ class SubscriptionStore:
         if value is None:
             raise _not_found(subscription_id)
         return value
+
+    def _sealed_certificate(
+        self, subscription_id: str, certificate: ClientCertificate | None
+    ) -> bytes:
+        """Empty, which removes it, where there is none."""
+        if certificate is None:
+            return b""
+        owner = owner_in_subscription(subscription_id, "client_certificate")
+        return self._sealer.seal(_encode(certificate), owner)
 
     def _sealed(
         self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]

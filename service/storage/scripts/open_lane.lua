@@ -6,8 +6,8 @@
 -- Result ms now, breaker JSON, bucket JSON, `resumed`, cursor and `emptied`, each '' if not set,
 --        how many courses are failing, the subscription's record and the version it belongs to,
 --        how many entries are being replayed, how many courses of these are failing, how many
---        replays wait to be fed, `replayed_cursor`, and the subscription's sealed secrets and
---        headers
+--        replays wait to be fed, `replayed_cursor`, and the subscription's sealed secrets,
+--        headers and client certificate, the last '' if it has none
 local time = redis.call('TIME')
 local state = redis.call('HMGET', KEYS[1], 'breaker', 'bucket', 'resumed', 'cursor', 'emptied',
   'replayed_cursor')
@@ -20,4 +20,5 @@ return {
   redis.call('XLEN', KEYS[5]), redis.call('HLEN', KEYS[6]), redis.call('LLEN', KEYS[7]),
   state[6] or '', redis.call('HGET', KEYS[3], 'secrets') or '',
   redis.call('HGET', KEYS[3], 'headers') or '',
+  redis.call('HGET', KEYS[3], 'client_certificate') or '',
 }

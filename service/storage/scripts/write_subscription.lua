@@ -7,7 +7,7 @@
 --       7 events  8 totals  9 replayed  10 replay queue  11 lane state
 -- ARGV  1 id  2 created ms  3 record as read, '' if new  4 record  5 its state but for its lane
 --       6 where the log has been read up to (start of an XRANGE), '' if it was not
---       7 how many there may be, then pairs to set: field, sealed value
+--       7 how many there may be, then pairs to set: field, sealed value, '' to remove it
 -- Result 'OK', 'STALE' if the record is no longer as read, 'BEHIND' if there is more to read, or
 -- 'FULL' if another one would be too many
 if (redis.call('HGET', KEYS[1], 'record') or '') ~= ARGV[3] then return 'STALE' end
@@ -16,7 +16,13 @@ if ARGV[6] ~= '' and #redis.call('XRANGE', KEYS[7], ARGV[6], '+', 'COUNT', 1) > 
   return 'BEHIND'
 end
 redis.call('HSET', KEYS[1], 'record', ARGV[4])
-for at = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+for at = 8, #ARGV, 2 do
+  if ARGV[at + 1] == '' then
+    redis.call('HDEL', KEYS[1], ARGV[at])
+  else
+    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+  end
+end
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 bump_version(KEYS[3])
 local pending = redis.call('XLEN', KEYS[4])
