@@ -12,9 +12,10 @@ from redis.asyncio import Redis
 
 from service.clients.egress import AddressGuard
 from service.clients.receiver import Receiver
-from service.clients.transport import open_client
+from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import UpstreamClient
 from service.domain.errors import SettingsError
+from service.domain.proxies import Routes, read_egress_proxy
 from service.settings import Settings
 from service.storage.api_keys import ApiKeys
 from service.storage.attempts import Attempts
@@ -108,7 +109,7 @@ async def open_services(settings: Settings, *, part: str | None = None) -> Async
     redis = open_async(settings.redis_url)
     guard = AddressGuard(settings.allowed_targets)
     try:
-        async with open_client(guard) as client:
+        async with open_outbound(settings, guard) as client:
             services = assemble(settings, redis, guard, UpstreamClient(client), Receiver(client))
             try:
                 async with _announced(services, part):
@@ -117,6 +118,12 @@ async def open_services(settings: Settings, *, part: str | None = None) -> Async
                 await services.tail.close()
     finally:
         await redis.aclose()
+
+
+def open_outbound(settings: Settings, guard: AddressGuard) -> OutboundClient:
+    """The client for pushes, polls and checks as the settings want it. Raises SettingsError."""
+    proxy = None if settings.egress_proxy is None else read_egress_proxy(settings.egress_proxy)
+    return open_client(guard, routes=Routes(proxy, settings.no_proxy), ca_file=settings.ca_file)
 
 
 @asynccontextmanager

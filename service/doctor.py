@@ -14,11 +14,13 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from rich.console import Console
 from rich.text import Text
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import Services, open_outbound, open_services
+from service.clients.exchange import ExchangeError
 from service.clock import now_ms
 from service.data_directory import completed_by_up
 from service.domain.errors import CoursewireError, TargetRefusedError
 from service.domain.events import rfc3339
+from service.domain.proxies import read_egress_proxy
 from service.domain.server import (
     eviction_fault,
     persistence_fault,
@@ -125,6 +127,7 @@ class Doctor:
             "leases": self._leases,
             "addresses": self._addresses,
             "secrets": self._secrets,
+            "egress": self._egress,
         }
 
     async def _version(self) -> Found:
@@ -298,6 +301,19 @@ class Doctor:
             except TargetRefusedError as refusal:
                 found.append(("warn", f"{owner} cannot be reached: {refusal}"))
         return found or [("ok", f"{looked_at} addresses looked at, all allowed")]
+
+    async def _egress(self) -> Found:
+        settings = self._services.settings
+        if settings.egress_proxy is None:
+            return [("ok", "no proxy, requests go out directly")]
+        async with open_outbound(settings, self._services.guard) as client:
+            try:
+                await client.check_proxy()
+            except ExchangeError as fault:
+                advice = f"correct {PREFIX}EGRESS_PROXY, or see to the proxy"
+                return [("fail", f"{fault}; {advice}. Until then nothing is sent or polled")]
+        place = read_egress_proxy(settings.egress_proxy).place
+        return [("ok", f"{place} can be reached and takes our requests")]
 
     async def _secrets(self) -> Found:
         sealed_with, spoiled = await self._sealed()

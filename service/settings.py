@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 import msgspec
 
+from service.domain.certificates import Unusable, read_authorities
 from service.domain.errors import SettingsError
 from service.domain.fronting import read_origin, read_prefix, read_proxy
+from service.domain.proxies import read_egress_proxy, read_pattern
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
 
 PREFIX = "COURSEWIRE_"
@@ -212,6 +214,33 @@ def _list_of(read: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def _egress_proxy(text: str) -> str:
+    read_egress_proxy(text)
+    return text
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    entries = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for entry in entries:
+        read_pattern(entry)
+    return entries
+
+
+def _authorities(text: str) -> Path:
+    path = Path(text).expanduser().absolute()
+    try:
+        read_authorities(path.read_bytes())
+    except Unusable as error:
+        raise ValueError(f"names {str(path)!r}, which {error}; {error.remedy}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "the name is not usable"
+        raise ValueError(
+            f"names {str(path)!r}, which cannot be read ({reason}); name a readable file of PEM "
+            "certificates, or unset it"
+        ) from None
+    return path
+
+
 def _boolean(text: str) -> bool:
     match text.lower():
         case "true" | "1" | "yes" | "on":
@@ -330,6 +359,31 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_targets,
     ),
     Setting(
+        name="EGRESS_PROXY",
+        kind="URL",
+        default="",
+        meaning="the forward proxy that pushes, polls and checks go through: "
+        "`http://` or `https://[USER:PASSWORD@]HOST:PORT`. `HTTP_PROXY` and its like are not read",
+        parse=_egress_proxy,
+        secret=True,
+    ),
+    Setting(
+        name="NO_PROXY",
+        kind="list, comma-separated",
+        default="",
+        meaning="targets that are reached without the proxy: host names, `.example.com` for all "
+        "hosts below it, addresses, CIDRs, `HOST:PORT`, or `*`",
+        parse=_patterns,
+    ),
+    Setting(
+        name="CA_FILE",
+        kind="path",
+        default="",
+        meaning="a PEM bundle of private authorities. They are trusted beside the public ones, for "
+        "receivers, upstreams, the proxy and `rediss://`",
+        parse=_authorities,
+    ),
+    Setting(
         name="EVENT_RETENTION_SECONDS",
         kind="seconds",
         default=str(7 * DAY),
@@ -409,7 +463,7 @@ _SECRET_FIELDS = frozenset(setting.field for setting in SETTINGS if setting.secr
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the environment asks for, checked; `SETTINGS` gives each field's meaning.
 
-    Secrets (`redis_url`, tokens, `encryption_keys`) never appear in its `repr`.
+    Secrets (`redis_url`, `egress_proxy`, tokens, `encryption_keys`) never appear in its `repr`.
     """
 
     redis_url: str | None = None
@@ -424,6 +478,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_token: str | None = None
     encryption_keys: tuple[bytes, ...] = ()
     allowed_targets: tuple[str, ...] = ()
+    egress_proxy: str | None = None
+    no_proxy: tuple[str, ...] = ()
+    ca_file: Path | None = None
     event_retention_seconds: int = 7 * DAY
     event_log_max_bytes: int = 1024**3
     attempt_retention_seconds: int = 7 * DAY
@@ -452,6 +509,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 values[setting.field] = setting.parse(text)
             except ValueError as error:
                 problems.append(f"{variable} {error}")
+        if "redis_url" in values and "ca_file" in values:
+            values["redis_url"] = _trusting(values["redis_url"], values["ca_file"])
         settings = cls(**values)
         problems += _contradictions(settings)
         if problems:
@@ -498,6 +557,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             (name, "***" if name in _SECRET_FIELDS and value else value)
             for name, value in msgspec.structs.asdict(self).items()
         ]
+
+
+def _trusting(redis_url: str, ca_file: Path) -> str:
+    """The Redis URL with the private authorities, unless it names some itself. redis-py trusts
+    them beside those of the system."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "rediss" or "ssl_ca_certs" in parse_qs(parts.query):
+        return redis_url
+    option = f"ssl_ca_certs={quote(str(ca_file))}"
+    return parts._replace(query="&".join(filter(None, [parts.query, option]))).geturl()
 
 
 _REMEDIES = {

@@ -21,6 +21,7 @@ from service.domain import rate
 from service.domain.access import NOTHING, Grant
 from service.domain.announcements import Announcement, When, of_subscription
 from service.domain.breaker import Breaker
+from service.domain.certificates import ClientCertificate
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
 from service.domain.events import CONTENT_TYPES, rfc3339
 from service.domain.identifiers import position_ms
@@ -165,6 +166,7 @@ class Drain:
         self._outdated = False  # the subscription was edited, resumed or emptied: begin anew
         self._paused = False  # deliveries are, all of them
         self._headers: dict[str, str] = {}
+        self._certificate: ClientCertificate | None = None
         self._ends = time.monotonic() + TURN_SECONDS
         self._sent: Counter[str] = Counter()
 
@@ -216,6 +218,9 @@ class Drain:
         if lane.subscription is None:
             raise LeaseLostError("the subscription was deleted")
         self._headers = subscriptions.opened_headers(subscription_id, lane.headers)
+        self._certificate = subscriptions.opened_certificate(
+            subscription_id, lane.client_certificate
+        )
         await self._use(subscriptions.opened_secrets(subscription_id, lane.secrets))
         self._clock_offset = lane.now - now_ms()
         self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
@@ -461,6 +466,7 @@ class Drain:
             prepared.body,
             timeout=self._subscription.timeout_seconds,
             redactor=self._redactor,
+            certificate=self._certificate,
         )
         return Ended(prepared, outcome, at, at + self._clock_offset)
 

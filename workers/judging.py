@@ -17,7 +17,7 @@ from service.domain.breaker import (
 )
 from service.domain.events import StoredEvent
 from service.domain.lane import Entry
-from service.domain.network import failed_to_connect
+from service.domain.network import failed_to_connect, is_ours
 from service.domain.retry import Outcome, OutcomeClass, next_delay
 from service.domain.subscriptions import Subscription
 from service.storage.attempts import Attempt
@@ -77,7 +77,7 @@ def judge(
     counted = []
     for one in ended:
         outcome, chance = one.outcome, random.random()
-        ours = outcome.shortage or (
+        ours = is_ours(outcome) or (
             own_fault and failed_to_connect(outcome) and may_go_uncounted(breaker, now)
         )
         counted.append(not ours)

@@ -52,6 +52,7 @@ _BY_CODE = {
     "UpstreamTargetRefused": (
         "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another base_url"
     ),
+    "UpstreamProxy": "correct COURSEWIRE_EGRESS_PROXY; `coursewire doctor` tries it",
     "FingerprintVersion": "go back to the release that wrote it, or delete and register anew",
     "RedisMemory": "give Redis more memory, or shorten the retention of events",
     "UpstreamPaging": "nothing, if it passes by itself; else tell the upstream's operators",

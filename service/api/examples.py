@@ -59,6 +59,13 @@ _ATTEMPT: Final[Json] = {
     "counted": True,
     "replay": False,
 }
+_CLIENT_CERTIFICATE: Final[Json] = {
+    "subject": "CN=coursewire,O=Example",
+    "issuer": "CN=Example Clients",
+    "serial": "4f1a09",
+    "fingerprint_sha256": "9f86d081" * 8,
+    "not_after": "2027-11-27T00:00:00.000Z",
+}
 _COURSE_EVENT: Final[Json] = {
     "type": "course.updated",
     "timestamp": _AT,
@@ -186,6 +193,7 @@ _ITEMS: Final[dict[str, Json]] = {
         "sequence": 1795424001123,
         "last_event_id": _EVENT,
     },
+    "ClientCertificateView": _CLIENT_CERTIFICATE,
     "SubscriptionView": {
         "id": _SUBSCRIPTION,
         "url": "https://example.com/webhooks",
@@ -199,6 +207,7 @@ _ITEMS: Final[dict[str, Json]] = {
         "signature": "hmac",
         "public_key": None,
         "headers": {"authorization": None},
+        "client_certificate": _CLIENT_CERTIFICATE,
         "max_concurrency": 8,
         "rate_per_second": None,
         "timeout_seconds": 15.0,

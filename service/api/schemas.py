@@ -209,6 +209,17 @@ class CourseList(msgspec.Struct, frozen=True):
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
+class ClientCertificateView(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate that a subscription shows to its receiver. Neither it nor its key are
+    returned."""
+
+    subject: Annotated[str, _means("whose it is, as RFC 4514 writes names")]
+    issuer: Annotated[str, _means("who issued it, written the same way")]
+    serial: Annotated[str, _means("its serial number, in hexadecimal")]
+    fingerprint_sha256: Annotated[str, _means("the SHA-256 of its DER form, in hexadecimal")]
+    not_after: Annotated[Timestamp, _means("when it expires")]
+
+
 class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription. `headers` shows the names of its headers with null for the values, which
     are never returned; `secret` is there only in the answer to its creation, and not for
@@ -235,6 +246,9 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
     ]
     headers: Annotated[
         dict[str, None], _means("the names of its headers, with null for each value")
+    ]
+    client_certificate: Annotated[
+        ClientCertificateView | None, _means("what is shown to a receiver that demands one")
     ]
     max_concurrency: Annotated[int, _means("how many pushes may be under way at once")]
     rate_per_second: Annotated[

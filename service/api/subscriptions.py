@@ -16,10 +16,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from service.api import cursors, views
 from service.api.audit_trail import ACTION
 from service.api.auth import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
+from service.api.client_certificates import client_certificate
 from service.api.etags import HEADERS as IF_MATCH
 from service.api.etags import precondition, tagged
 from service.api.filtering import filters, has_labels, is_named, page_through
-from service.api.forms import Field, Form, Table
+from service.api.forms import Field, FieldError, Form, InvalidRequestError, Table
 from service.api.openapi import problems, reads
 from service.api.parsers import (
     NOW,
@@ -62,6 +63,7 @@ from service.api.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access import Actor
+from service.domain.certificates import CertificateFacts, ClientCertificate
 from service.domain.errors import ConflictError
 from service.domain.events import CONTENT_TYPES, StoredEvent, render
 from service.domain.fingerprint import TRACKED_PATHS
@@ -160,6 +162,13 @@ FIELDS: Table = {
     "headers": Field(
         parser=headers(),
         meaning="sent with every push; the values are sealed and never returned",
+        write_only=True,
+    ),
+    "client_certificate": Field(
+        parser=nullable(client_certificate()),
+        meaning="for receivers that demand one (mTLS), https alone: `certificate`, PEM, with its "
+        "intermediates behind it, and `private_key`, PEM without a passphrase. Both are sealed and "
+        "never returned; null removes them",
         write_only=True,
     ),
     "signature": Field(
@@ -261,6 +270,8 @@ class SubscriptionController(Controller):
         begins = values.pop("from", NOW)
         secret = _take_secret(values, Signature.HMAC)
         extra = values.pop("headers", {})
+        certificate, facts = values.pop("client_certificate", None) or (None, None)
+        _check_scheme(values["url"], facts)
         now = now_ms()
         subscription = Subscription(
             id=new_id("sub"),
@@ -268,14 +279,17 @@ class SubscriptionController(Controller):
             updated_at=now,
             public_key=read_secret(secret).public_key,
             header_names=tuple(extra),
+            client_certificate=facts,
             owner=actor.owner,
             **values,
         )
         if begins == NOW:
-            await services.subscriptions.create(subscription, [secret], extra)
+            await services.subscriptions.create(subscription, [secret], extra, certificate)
         else:
             since = None if begins == OLDEST else begins
-            await services.backlog.create(subscription, [secret], extra, since, actor.grant)
+            await services.backlog.create(
+                subscription, [secret], extra, since, actor.grant, certificate
+            )
         shown = await _shown(services, subscription, secret)
         shown.set_header("location", f"/v1/subscriptions/{subscription.id}")
         return shown
@@ -360,15 +374,22 @@ class SubscriptionController(Controller):
         extra = values.pop("headers", None)
         if extra is not None:
             values["header_names"] = tuple(extra)
-
+        certificate: ClientCertificate | msgspec.UnsetType | None = msgspec.UNSET
+        if "client_certificate" in values:
+            certificate, facts = values["client_certificate"] or (None, None)
+            values["client_certificate"] = facts
         check = precondition(request)
 
         def change(before: Subscription) -> Subscription:
             check(before)
             at = max(now_ms(), before.updated_at + 1)
-            return msgspec.structs.replace(before, updated_at=at, **values)
+            after = msgspec.structs.replace(before, updated_at=at, **values)
+            _check_scheme(after.url, after.client_certificate)
+            return after
 
-        subscription = await services.subscriptions.update(subscription_id, change, extra)
+        subscription = await services.subscriptions.update(
+            subscription_id, change, extra, certificate
+        )
         return await _shown(services, subscription)
 
     @delete(
@@ -506,7 +527,9 @@ class SubscriptionController(Controller):
         subscription = await services.subscriptions.get(subscription_id)
         secrets = await services.subscriptions.secrets(subscription_id)
         extra = await services.subscriptions.headers(subscription_id)
-        return views.attempt(await _send_test(services, subscription, secrets, extra))
+        certificate = await services.subscriptions.certificate(subscription_id)
+        attempt = await _send_test(services, subscription, secrets, extra, certificate)
+        return views.attempt(attempt)
 
 
 def _wanted(
@@ -538,6 +561,7 @@ async def _send_test(
     subscription: Subscription,
     secrets: list[SigningSecret],
     extra: dict[str, str],
+    certificate: ClientCertificate | None,
 ) -> Attempt:
     now = now_ms()
     (suffix,) = event_suffixes(1)
@@ -560,6 +584,7 @@ async def _send_test(
         body,
         timeout=subscription.timeout_seconds,
         redactor=Redactor([*(one.secret for one in secrets), *extra.values()]),
+        certificate=certificate,
     )
     return Attempt(
         event_id=event.id,
@@ -604,6 +629,20 @@ async def _check(form: Form, services: Services, actor: Actor) -> None:
 def _is_known(actor: Actor, integration: Integration) -> bool:
     """Whether someone may know that an integration is there."""
     return actor.grant is None or actor.grant.covers(integration.id, integration.labels)
+
+
+def _check_scheme(url: str, certificate: CertificateFacts | None) -> None:
+    """A client certificate is shown in handshakes, which http has none of."""
+    if certificate is not None and not url.lower().startswith("https:"):
+        raise InvalidRequestError(
+            [
+                FieldError(
+                    "client_certificate",
+                    "cannot be shown to an http URL",
+                    "send a url that begins with https://, or client_certificate null",
+                )
+            ]
+        )
 
 
 def _check_secret(form: Form) -> None:

@@ -10,6 +10,7 @@ from service.api import checks, schemas
 from service.domain import integrations as walking
 from service.domain import subscriptions as matching
 from service.domain.access import NOTHING
+from service.domain.certificates import CertificateFacts
 from service.domain.events import rfc3339
 from service.domain.identifiers import position_ms
 from service.domain.integrations import (
@@ -186,6 +187,7 @@ def subscription(
         signature=one.signature,
         public_key=one.public_key,
         headers=dict.fromkeys(one.header_names),
+        client_certificate=_client_certificate(one.client_certificate),
         max_concurrency=one.max_concurrency,
         rate_per_second=one.rate_per_second,
         timeout_seconds=one.timeout_seconds,
@@ -200,6 +202,18 @@ def subscription(
         dead=depth.dead,
         oldest_pending_at=moment(depth.oldest_pending_at),
         secret=msgspec.UNSET if shown is None else shown,
+    )
+
+
+def _client_certificate(one: CertificateFacts | None) -> schemas.ClientCertificateView | None:
+    if one is None:
+        return None
+    return schemas.ClientCertificateView(
+        subject=one.subject,
+        issuer=one.issuer,
+        serial=one.serial,
+        fingerprint_sha256=one.fingerprint,
+        not_after=rfc3339(one.not_after),
     )
 
 

@@ -61,7 +61,8 @@ _PRIVATE_PARTS: Final = (
 )
 _PRIVATE_PARTS_OF_CONNECTORS: Final = (
     *("_acquired", "_factory", "_limit", "_loop"),
-    "_wait_for_available_connection",
+    *("_wait_for_available_connection", "_create_connection", "_wrap_create_connection"),
+    *("_start_tls_connection", "_convert_hosts_to_addr_infos"),
 )
 
 
@@ -379,7 +380,10 @@ class CheckedConnector(aiohttp.TCPConnector):
             connection.close()
             raise
         if protocol.stray or protocol.readable():
+            broken = protocol.exception()
             connection.close()
+            if not protocol.stray and broken is not None:
+                raise broken  # it was ended, which may be for a reason such as an alert of TLS
             raise AnswerError("it began before the request was sent")
 
 

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from contextvars import ContextVar
+from enum import StrEnum
 from typing import TYPE_CHECKING, overload
 
 import aiohttp
@@ -59,6 +60,25 @@ class AnswerError(HttpProcessingError):
         super().__init__(message=words)
 
 
+class ProxyFaultError(aiohttp.ClientError):
+    """The forward proxy opened no way to the target; `translate` makes it an `ExchangeError`.
+
+    A kind of ClientError, because that passes through aiohttp and httpx as it is.
+    """
+
+    def __init__(self, kind: OutcomeClass, explanation: str) -> None:
+        super().__init__(explanation)
+        self.kind = kind
+
+
+class Stage(StrEnum):
+    """Whom an exchange without a connection yet is waiting for."""
+
+    TARGET = "target"
+    REACHING_PROXY = "reaching_proxy"  # the proxy itself is being connected to
+    PROXY_CONNECTS = "proxy_connects"  # the proxy was asked to connect to the target
+
+
 class Timeline:
     """When one exchange got how far, in `time.perf_counter` seconds; None if it did not.
 
@@ -69,7 +89,10 @@ class Timeline:
 
     EXTENSION = "coursewire.timeline"
 
-    __slots__ = ("answered_at", "connected_at", "resolved_at", "reused", "started_at", "waits_for")
+    __slots__ = (
+        *("answered_at", "connected_at", "resolved_at", "reused", "stage", "started_at"),
+        "waits_for",
+    )
 
     def __init__(self) -> None:
         self.started_at = time.perf_counter()
@@ -78,6 +101,7 @@ class Timeline:
         self.answered_at: float | None = None
         self.reused = True
         self.waits_for: str | None = None
+        self.stage = Stage.TARGET
 
     @overload
     def milliseconds(self, until: float) -> int: ...
@@ -119,6 +143,11 @@ _WORDS = {
     OutcomeClass.PROTOCOL: "the answer is not valid HTTP",
     OutcomeClass.REFUSED_TARGET: "the URL names no usable address",
 }
+_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # OpenSSL's X509_V_ERR_*
+_ALERT = re.compile(
+    r"_ALERT_(CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|"
+    r"CERTIFICATE_REVOKED|CERTIFICATE_EXPIRED|CERTIFICATE_UNKNOWN|UNKNOWN_CA|ACCESS_DENIED)\Z"
+)
 
 
 def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
@@ -130,8 +159,14 @@ def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
         if isinstance(cause, AnswerError):
             words = f"{_WORDS[OutcomeClass.PROTOCOL]}: {cause.message}"
             return ExchangeError(OutcomeClass.PROTOCOL, words)
+        if isinstance(cause, ProxyFaultError):
+            break  # what is behind it is about the proxy
+        if (refusal := _certificate_refusal(cause)) is not None:
+            return ExchangeError(OutcomeClass.TLS, f"{_WORDS[OutcomeClass.TLS]}: {refusal}")
     shortage = next(filter(None, map(_shortage, chain)), None)
     for cause in chain:
+        if isinstance(cause, ProxyFaultError):
+            return ExchangeError(cause.kind, shortage or str(cause), shortage=shortage is not None)
         for known, kind in _KINDS:
             if isinstance(cause, known):
                 if shortage is not None:
@@ -170,16 +205,44 @@ def _causes(exc: BaseException | None) -> Iterator[BaseException]:
 def _explain(kind: OutcomeClass, exc: BaseException, scheme: str) -> ExchangeError:
     """Put the failure into words that name neither a URL nor anything that was sent."""
     detail = ""
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        detail = getattr(exc.certificate_error, "verify_message", "")
-    elif isinstance(exc, aiohttp.ClientConnectorError):
-        detail = _system_words(exc.os_error)
-        if scheme == "https" and isinstance(
-            exc.os_error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+    if isinstance(exc, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorError)):
+        detail = connecting_detail(exc)
+        if (
+            isinstance(exc, aiohttp.ClientConnectorError)
+            and scheme == "https"
+            and isinstance(
+                exc.os_error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+            )
         ):
             kind = OutcomeClass.TLS  # there was a connection, and it broke in the handshake
     words = _WORDS[kind]
     return ExchangeError(kind, f"{words}: {detail}" if detail else words)
+
+
+def connecting_detail(exc: BaseException) -> str:
+    """Why a connection could not be made, in the words of the system or of OpenSSL."""
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        said: str = getattr(exc.certificate_error, "verify_message", "")
+        unknown = getattr(exc.certificate_error, "verify_code", 0) in _UNKNOWN_AUTHORITY
+        return f"{said}; COURSEWIRE_CA_FILE can add its authority" if unknown else said
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return _system_words(exc.os_error)
+    return _system_words(exc) if isinstance(exc, OSError) else ""
+
+
+def _certificate_refusal(exc: BaseException) -> str | None:
+    """What an alert of the server says about our certificate, or the lack of one. Under TLS 1.3 it
+    comes when the handshake seems to be over."""
+    reason = getattr(exc, "reason", None) if isinstance(exc, ssl.SSLError) else None
+    found = _ALERT.search(reason or "")
+    if found is None:
+        return None
+    alert = found[1].replace("_", " ").lower()
+    if alert == "certificate required":
+        return "the server demands a client certificate"
+    if alert == "handshake failure":
+        return f"the server ended the handshake ({alert}); it may demand a client certificate"
+    return f"the server demands a client certificate, or refuses the one that was sent ({alert})"
 
 
 def _system_words(exc: OSError) -> str:

@@ -17,11 +17,14 @@ from urllib.parse import quote
 import aiohttp
 import httpx
 import msgspec
+from aiohttp import hdrs
 from aiohttp.client_reqrep import ClientRequest
 from yarl import URL
 
 from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES
-from service.clients.exchange import FOREIGN, Timeline, present, translate
+from service.clients.exchange import FOREIGN, ExchangeError, Timeline, present, translate
+from service.domain.certificates import Unusable
+from service.domain.retry import OutcomeClass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
     from service.clients.aiohttp_private import AnswerProtocol
+    from service.clients.proxying import ProxyingConnector
+    from service.clients.tls import ClientContexts
+    from service.domain.certificates import ClientCertificate
 
 BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is dropped unread
 
@@ -64,9 +70,12 @@ class _Target(msgspec.Struct, frozen=True):
 class Poster:
     """Posts over the connections of `connector`. Belongs to the running event loop."""
 
-    def __init__(self, connector: aiohttp.TCPConnector, user_agent: str) -> None:
+    def __init__(
+        self, connector: ProxyingConnector, user_agent: str, contexts: ClientContexts
+    ) -> None:
         self._connector = connector
         self._user_agent = user_agent
+        self._contexts = contexts
         self._loop = asyncio.get_running_loop()
         self._target = lru_cache(maxsize=4096)(self._make_target)
 
@@ -77,15 +86,20 @@ class Poster:
         body: bytes,
         timeline: Timeline,
         answer: Answer,
+        certificate: ClientCertificate | None = None,
     ) -> None:
-        """Sends `body` and puts into `answer` what comes back, noting times in `timeline`.
+        """Sends `body` and puts into `answer` what comes back, noting times in `timeline`. The
+        connection is one that shows `certificate`, or none.
 
         Sets no time limit: whoever is cancelled leaves no connection behind. Raises ExchangeError,
         and ValueError where HTTP cannot carry the URL or the headers, quoting neither.
         """
         token = present.set(timeline)
         try:
-            target = self._target(url)
+            if certificate is None:
+                target = self._target(url)
+            else:  # not kept here: `ClientContexts` bounds how many contexts there are
+                target = self._make_target(url, certificate)
             head = _head(target, headers, len(body))
             connection = await self._connector.connect(target.request, [], _NO_LIMITS)
             try:
@@ -95,10 +109,12 @@ class Poster:
                 raise
         except FOREIGN as exc:
             raise translate(exc, url.partition(":")[0].lower()) from exc
+        except Unusable as exc:
+            raise ExchangeError(OutcomeClass.TLS, f"the client certificate {exc}") from exc
         finally:
             present.reset(token)
 
-    def _make_target(self, url: str) -> _Target:
+    def _make_target(self, url: str, certificate: ClientCertificate | None = None) -> _Target:
         try:
             parsed = URL(str(httpx.URL(url)))  # as registration reads it
         except httpx.InvalidURL as exc:
@@ -106,16 +122,20 @@ class Poster:
         if parsed.scheme not in ("http", "https"):
             raise aiohttp.NonHttpUrlClientError(parsed)
         place = _place(url)
-        request = ClientRequest("POST", parsed, loop=self._loop)
-        return _Target(
-            request=request,
-            start=f"POST {place} HTTP/1.1\r\n",
-            usual={
-                "host": request.headers["host"],
-                "accept": "*/*",
-                "user-agent": self._user_agent,
-            },
-        )
+        tls = True if certificate is None else self._contexts.get(certificate)
+        request = ClientRequest("POST", parsed, loop=self._loop, ssl=tls)
+        usual = {
+            "host": request.headers["host"],
+            "accept": "*/*",
+            "user-agent": self._user_agent,
+        }
+        if (egress := self._connector.egress) is not None:
+            egress.route(request)
+            if request.proxy is not None and not request.is_ssl():
+                place = f"{parsed.origin()}{place}"
+                if (login := request.headers.get(hdrs.PROXY_AUTHORIZATION)) is not None:
+                    usual["proxy-authorization"] = login
+        return _Target(request=request, start=f"POST {place} HTTP/1.1\r\n", usual=usual)
 
 
 def _place(url: str) -> str:

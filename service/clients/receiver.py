@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from service.clients.exchange import ExchangeError, Timeline
+from service.clients.exchange import ExchangeError, Stage, Timeline
 from service.clients.headers import retry_after
 from service.clients.posting import BODY_LIMIT, Answer
+from service.domain.proxies import PROXY_SETTING
 from service.domain.redaction import Redactor
 from service.domain.retry import Outcome, OutcomeClass
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from service.clients.transport import OutboundClient
+    from service.domain.certificates import ClientCertificate
 
 EXCERPT_LENGTH = 1024  # bytes of an answer that are kept
 
 _NO_SECRETS = Redactor()
+_TLS = OutcomeClass.TLS
 
 
 class Receiver:
@@ -40,10 +43,12 @@ class Receiver:
         *,
         timeout: float,  # noqa: ASYNC109 - it becomes an outcome here, not a TimeoutError
         redactor: Redactor = _NO_SECRETS,
+        certificate: ClientCertificate | None = None,
     ) -> Outcome:
         """Make one attempt of at most `timeout` seconds, from connecting to the answer's end.
 
-        `redactor` knows the secrets that the answer may repeat.
+        `redactor` knows the secrets that the answer may repeat; `certificate` is shown in the
+        handshake.
 
         Whatever the receiver does wrong is an outcome; only cancellation raises. An answer
         other than 2xx counts by its status, even if its body never ends.
@@ -54,18 +59,25 @@ class Receiver:
         shortage = False
         try:
             async with asyncio.timeout(timeout):
-                await self._poster.post(url, headers, body, timeline, answer)
+                await self._poster.post(url, headers, body, timeline, answer, certificate)
         except TimeoutError:
-            failure = (OutcomeClass.TIMEOUT, f"{_awaited(timeline, answer)} within {timeout:g} s")
+            reaching = timeline.stage is Stage.REACHING_PROXY
+            kind = OutcomeClass.PROXY if reaching else OutcomeClass.TIMEOUT
+            failure = (kind, f"{_awaited(timeline, answer)} within {timeout:g} s")
             shortage = timeline.waits_for is not None
         except ExchangeError as exc:
-            failure = (exc.kind, str(exc))
+            failure = (exc.kind, str(exc) + self._expired(exc, certificate))
             shortage = exc.shortage
         except ValueError:
             # Headers or a URL that HTTP cannot carry: the subscription's fault, and no reason
             # to stop its lane. The exception quotes the value, which may be a secret.
             failure = (OutcomeClass.PROTOCOL, "the request cannot be written as HTTP")
         return self._outcome(timeline, answer, failure, redactor, shortage=shortage)
+
+    def _expired(self, exc: ExchangeError, certificate: ClientCertificate | None) -> str:
+        """What is to be added where a handshake may have failed for a certificate of ours."""
+        ended = certificate is not None and certificate.not_after <= self._clock() * 1000
+        return "; the client certificate has expired" if ended and exc.kind is _TLS else ""
 
     def _outcome(
         self,
@@ -100,6 +112,10 @@ def _awaited(timeline: Timeline, answer: Answer) -> str:
     """What had not happened when the time was up."""
     if timeline.waits_for is not None:
         return f"no {timeline.waits_for} was free"
+    if timeline.stage is Stage.REACHING_PROXY:
+        return f"no connection to the proxy of {PROXY_SETTING}"
+    if timeline.stage is Stage.PROXY_CONNECTS:
+        return f"the proxy of {PROXY_SETTING} had not connected to this host"
     if timeline.connected_at is None:
         return "no connection"
     return "no answer" if answer.status is None else "the answer did not end"

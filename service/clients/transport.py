@@ -6,7 +6,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import PackageNotFoundError, version
@@ -18,15 +18,20 @@ import httpx_aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES, CheckedConnector
-from service.clients.egress import GuardedResolver
+from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES
+from service.clients.egress import GuardedResolver, SystemResolver
 from service.clients.exchange import FOREIGN, Timeline, present, translate
 from service.clients.posting import Poster
+from service.clients.proxying import EgressProxy, ProxyingConnector
+from service.clients.tls import ClientContexts, make_context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aiohttp.client_middlewares import ClientHandlerType
 
     from service.clients.egress import AddressGuard
+    from service.domain.proxies import Routes
 
 try:
     USER_AGENT = f"Coursewire/{version('coursewire')}"
@@ -53,7 +58,12 @@ class OutboundClient(httpx.AsyncClient):
     authentication, a log line with the URL) takes most of the time of a small POST.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, poster: Poster) -> None:
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        poster: Poster,
+        check_proxy: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(
             transport=transport,
             trust_env=False,
@@ -63,6 +73,7 @@ class OutboundClient(httpx.AsyncClient):
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
         self.poster = poster
+        self.check_proxy = check_proxy
 
 
 def open_client(
@@ -72,27 +83,35 @@ def open_client(
     max_connections_per_host: int = MAX_CONNECTIONS_PER_HOST,
     lookup: AbstractResolver | None = None,
     tls: ssl.SSLContext | None = None,
+    routes: Routes | None = None,
+    ca_file: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> OutboundClient:
     """A client whose every connection passes `guard`; close it with `aclose` or `async with`.
 
     Needs a running event loop, and belongs to it. It follows no redirects, keeps no cookies,
-    uses no proxy, and sets no time limits of its own. Without `tls`, certificates are verified
-    against certifi's list, or what `SSL_CERT_FILE` or `SSL_CERT_DIR` name. `lookup` replaces
-    the system's name resolution, and `clock` what tells a connection's age in seconds. Requests
-    raise `ExchangeError`.
+    uses the proxy of `routes` alone, whatever the environment says, and sets no time limits of
+    its own. Without `tls`, certificates are verified against the public authorities and those in
+    `ca_file`. `lookup` replaces the system's name resolution, and `clock` what tells a
+    connection's age in seconds. Requests raise `ExchangeError`.
     """
     if tls is None:
-        tls = httpx.create_ssl_context()
-        tls.set_alpn_protocols(["http/1.1"])
+        tls = make_context(ca_file)
 
     def open_socket(target: aiohttp.AddrInfoType) -> socket.socket:
         if (timeline := present.get()) is not None:
             timeline.reused = False
         return guard.open_socket(target)
 
+    lookup = lookup or SystemResolver()
     resolver = _TimedResolver(GuardedResolver(guard, lookup))
-    connector = CheckedConnector(
+    egress = None
+    if routes is not None and routes.proxy is not None:
+        egress = EgressProxy(
+            routes, routes.proxy, guard, _TimedResolver(lookup), make_context(ca_file)
+        )
+    connector = ProxyingConnector(
+        egress=egress,
         limit=_connection_limit() if max_connections is None else max_connections,
         limit_per_host=max_connections_per_host,
         keepalive_timeout=KEEPALIVE_SECONDS,
@@ -115,7 +134,11 @@ def open_client(
         max_field_size=MAX_HEAD_BYTES,
         max_headers=MAX_FIELDS,
     )
-    return OutboundClient(_OutboundTransport(session, tls, resolver), Poster(connector, USER_AGENT))
+    return OutboundClient(
+        _OutboundTransport(session, tls, resolver),
+        Poster(connector, USER_AGENT, ClientContexts(ca_file)),
+        connector.check_proxy,
+    )
 
 
 def _connection_limit() -> int:

@@ -24,6 +24,7 @@ from service.domain.errors import (
     UpstreamNotFoundError,
     UpstreamNotReadyError,
     UpstreamPageError,
+    UpstreamProxyError,
     UpstreamRateLimitedError,
     UpstreamTargetRefusedError,
     UpstreamUnavailableError,
@@ -217,6 +218,8 @@ class UpstreamClient:
         except ExchangeError as exc:
             if exc.kind is OutcomeClass.REFUSED_TARGET:
                 raise UpstreamTargetRefusedError(str(exc)) from exc
+            if exc.kind is OutcomeClass.PROXY and not exc.shortage:
+                raise UpstreamProxyError(f"the upstream could not be read: {exc}") from exc
             raise UpstreamUnavailableError(f"the upstream could not be read: {exc}") from exc
 
     def _request(

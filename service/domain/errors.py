@@ -207,6 +207,10 @@ class UpstreamUnavailableError(UpstreamError):
     """The upstream failed or could not be reached: retry with backoff."""
 
 
+class UpstreamProxyError(UpstreamUnavailableError):
+    """The forward proxy in front of the upstream cannot be used."""
+
+
 class UpstreamInputError(UpstreamError):
     """The upstream calls the request invalid; in the middle of a walk, its cursor is no good."""
 

@@ -9,7 +9,9 @@ MIN_ACTIVE = 3  # receivers that tried at once, below which nothing can be told
 
 # A failed handshake counts: a wrong clock, a stale list of authorities or a proxy in between
 # are ours, and one receiver's bad certificate is outvoted.
-_AT_CONNECTING = frozenset({OutcomeClass.DNS, OutcomeClass.CONNECT, OutcomeClass.TLS})
+_AT_CONNECTING = frozenset(
+    {OutcomeClass.DNS, OutcomeClass.CONNECT, OutcomeClass.TLS, OutcomeClass.PROXY}
+)
 
 
 def failed_to_connect(outcome: Outcome) -> bool:
@@ -20,6 +22,12 @@ def failed_to_connect(outcome: Outcome) -> bool:
     if outcome.kind is OutcomeClass.TIMEOUT:
         return outcome.connect_ms is None and outcome.status is None
     return outcome.kind in _AT_CONNECTING
+
+
+def is_ours(outcome: Outcome) -> bool:
+    """Whether the attempt failed in our own house, whatever other receivers show: because this
+    machine ran out of something, or at the proxy that the operator has named."""
+    return outcome.shortage or outcome.kind is OutcomeClass.PROXY
 
 
 def proves_connection(outcome: Outcome) -> bool:

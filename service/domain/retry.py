@@ -23,6 +23,7 @@ class OutcomeClass(StrEnum):
     TLS = "tls"  # the handshake or the certificate failed
     RESET = "reset"  # the connection broke before a complete answer
     PROTOCOL = "protocol"  # the answer was not valid HTTP
+    PROXY = "proxy"  # our own forward proxy was not reached, or refuses us; never counted
     REFUSED_TARGET = "refused_target"  # the address guard said no; nothing was sent
 
 

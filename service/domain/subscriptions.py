@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from service.domain.access import NOTHING, SUBSCRIPTION_EVENT_PREFIX, ApiKey
+from service.domain.certificates import CertificateFacts
 from service.domain.retry import DEFAULT_SCHEDULE
 from service.domain.signing import Signature
 
@@ -98,6 +99,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     format: Format = Format.STANDARD
     public_key: str | None = None
     header_names: tuple[str, ...] = ()
+    client_certificate: CertificateFacts | None = None
     max_concurrency: int = 8
     timeout_seconds: float = 15.0
     retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE

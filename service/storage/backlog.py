@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.access import Grant
+from service.domain.certificates import ClientCertificate
 from service.domain.errors import ConflictError
 from service.domain.events import Selection, order_key_of
 from service.domain.subscriptions import Subscription
@@ -65,6 +66,7 @@ class Backlog:
         headers: Mapping[str, str],
         since: int | None,
         grant: Grant | None = None,
+        certificate: ClientCertificate | None = None,
     ) -> None:
         """Stores a new subscription whose lane holds what matches of the log from `since` on
         (epoch ms; None: all that is retained) and may be seen by `grant`."""
@@ -73,7 +75,9 @@ class Backlog:
         held = 0
         for _ in range(_MAX_ROUNDS):
             start, held = await self._catch_up(subscription, selection, start, held)
-            if await self._subscriptions.create(subscription, secrets, headers, read_up_to=start):
+            if await self._subscriptions.create(
+                subscription, secrets, headers, certificate, read_up_to=start
+            ):
                 return
         await self._redis.unlink(keys.lane(subscription.id))
         raise ConflictError("events come too fast to begin anywhere but now: try again")

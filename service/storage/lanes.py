@@ -73,8 +73,8 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     the lane having been read from its beginning at `scanned_at` and from there on since;
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
-    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets` and
-    `headers` are its sealed ones. `replayed` are
+    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
+    `headers` and `client_certificate` (empty if it has none) are its sealed ones. `replayed` are
     entries being replayed, with what the same names say of these, and `unfed` the replays that
     have more to add."""
 
@@ -95,6 +95,7 @@ class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
     unfed: int
     secrets: bytes
     headers: bytes
+    client_certificate: bytes
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -168,6 +169,7 @@ class LaneAsFound(msgspec.Struct, frozen=True, kw_only=True):
     unfed: int
     secrets: bytes
     headers: bytes
+    client_certificate: bytes
 
 
 class OpenLane(Script[LaneAsFound]):
@@ -341,6 +343,7 @@ class Lanes:
             unfed=found.unfed,
             secrets=found.secrets,
             headers=found.headers,
+            client_certificate=found.client_certificate,
         )
 
     async def read(

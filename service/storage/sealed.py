@@ -31,8 +31,14 @@ _TRIES: Final = 20  # times that others may be quicker
 CREDENTIALS: Final = "upstream API keys"
 SECRETS: Final = "signing secrets"
 HEADERS: Final = "subscription headers"
+CERTIFICATES: Final = "client certificates"
 REPLIES: Final = "stored answers"
-KINDS: Final = (CREDENTIALS, SECRETS, HEADERS, REPLIES)
+KINDS: Final = (CREDENTIALS, SECRETS, HEADERS, CERTIFICATES, REPLIES)
+_SUBSCRIPTION_FIELDS: Final = {
+    SECRETS: "secrets",
+    HEADERS: "headers",
+    CERTIFICATES: "client_certificate",
+}
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +178,7 @@ def _api_key(credential_id: str) -> Place:
 
 
 def _in_subscription(kind: str) -> Callable[[str], Place]:
-    field = "secrets" if kind == SECRETS else "headers"
+    field = _SUBSCRIPTION_FIELDS[kind]
 
     def place(subscription_id: str) -> Place:
         return Place(

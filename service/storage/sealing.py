@@ -87,8 +87,8 @@ def owner_of_api_key(credential_id: str) -> str:
 
 
 def owner_in_subscription(subscription_id: str, field: str) -> str:
-    """Of the `secrets` or the `headers` of a subscription, or of what its receiver answered
-    (`attempts`)."""
+    """Of the `secrets`, the `headers` or the `client_certificate` of a subscription, or of what its
+    receiver answered (`attempts`)."""
     return f"subscription:{subscription_id}:{field}"
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from service.domain.access import ApiKey
 from service.domain.announcements import Announcement, When, of_subscription
+from service.domain.certificates import ClientCertificate
 from service.domain.errors import (
     ConflictError,
     LimitReachedError,
@@ -41,6 +42,7 @@ _decode = msgspec.json.Decoder(Subscription).decode
 _decode_api_key = msgspec.json.Decoder(ApiKey).decode
 _decode_secrets = msgspec.json.Decoder(list[SigningSecret]).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+_decode_certificate = msgspec.json.Decoder(ClientCertificate).decode
 _encode = msgspec.json.encode
 
 
@@ -53,6 +55,7 @@ class WriteSubscription(Script[None]):
     """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
     is where the log is read on (start of an XRANGE) by one whose lane was filled from the log.
 
+    What is None of the sealed values stays as it is; an empty `client_certificate` removes it.
     Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
     BEHIND if the log has events that the lane has not.
     """
@@ -73,6 +76,7 @@ class WriteSubscription(Script[None]):
     record: bytes
     secrets: bytes | None = None
     headers: bytes | None = None
+    client_certificate: bytes | None = None
     state: SubscriptionState
     read_up_to: str | None
     most: int
@@ -159,6 +163,7 @@ class SubscriptionStore:
         subscription: Subscription,
         secrets: Sequence[str],
         headers: Mapping[str, str],
+        certificate: ClientCertificate | None = None,
         *,
         read_up_to: str = "",
     ) -> bool:
@@ -172,6 +177,7 @@ class SubscriptionStore:
                 None,
                 secrets=self._sealed(subscription.id, "secrets", opened),
                 headers=self._sealed(subscription.id, "headers", dict(headers)),
+                client_certificate=self._sealed_certificate(subscription.id, certificate),
                 read_up_to=read_up_to or None,
             )
         except StaleRecordError:
@@ -231,8 +237,10 @@ class SubscriptionStore:
         subscription_id: str,
         change: Callable[[Subscription], Subscription],
         headers: Mapping[str, str] | None = None,
+        certificate: ClientCertificate | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Subscription:
-        """Applies `change` to what is stored, and replaces the headers unless they are None.
+        """Applies `change` to what is stored, and replaces the headers unless they are None, and
+        the client certificate unless it is UNSET; None removes it.
 
         A lane that is sent to after the edit and holds anything is due at once; one that is
         not leaves the schedule and goes on collecting. Raises NotFoundError.
@@ -244,7 +252,12 @@ class SubscriptionStore:
             sealed = (
                 None if headers is None else self._sealed(subscription_id, "headers", dict(headers))
             )
-            await self._store(after, record, headers=sealed)
+            sealed_certificate = (
+                None
+                if certificate is msgspec.UNSET
+                else self._sealed_certificate(subscription_id, certificate)
+            )
+            await self._store(after, record, headers=sealed, client_certificate=sealed_certificate)
             return after
 
         return await edit(f"others are editing subscription {subscription_id}", attempt)
@@ -342,6 +355,20 @@ class SubscriptionStore:
             self._sealer.open(sealed, owner_in_subscription(subscription_id, "headers"))
         )
 
+    async def certificate(self, subscription_id: str) -> ClientCertificate | None:
+        """The client certificate to show its receiver, if it has one. Raises SealError."""
+        sealed = await read_field(
+            self._redis, keys.subscription(subscription_id), "client_certificate"
+        )
+        return self.opened_certificate(subscription_id, sealed or b"")
+
+    def opened_certificate(self, subscription_id: str, sealed: bytes) -> ClientCertificate | None:
+        """The same of what was read otherwise, empty where there is none. Raises SealError."""
+        if not sealed:
+            return None
+        owner = owner_in_subscription(subscription_id, "client_certificate")
+        return _decode_certificate(self._sealer.open(sealed, owner))
+
     async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
         """Every subscription and every API key, and the version that all of them together
         have."""
@@ -374,6 +401,7 @@ class SubscriptionStore:
         *,
         secrets: bytes | None = None,
         headers: bytes | None = None,
+        client_certificate: bytes | None = None,
         read_up_to: str | None = None,
     ) -> None:
         write = WriteSubscription(
@@ -388,6 +416,7 @@ class SubscriptionStore:
             record=_encode(subscription),
             secrets=secrets,
             headers=headers,
+            client_certificate=client_certificate,
             state=state_of(subscription),
             read_up_to=read_up_to,
             most=self._most,
@@ -399,6 +428,15 @@ class SubscriptionStore:
         if value is None:
             raise _not_found(subscription_id)
         return value
+
+    def _sealed_certificate(
+        self, subscription_id: str, certificate: ClientCertificate | None
+    ) -> bytes:
+        """Empty, which removes it, where there is none."""
+        if certificate is None:
+            return b""
+        owner = owner_in_subscription(subscription_id, "client_certificate")
+        return self._sealer.seal(_encode(certificate), owner)
 
     def _sealed(
         self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]

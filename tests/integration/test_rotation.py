@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -18,6 +19,7 @@ from service.storage.replies import Reply
 from service.storage.sealed import AT_ONCE, HEADERS, KINDS, REPLIES, SECRETS
 from service.storage.sealing import Sealer
 from service.storage.subscriptions import new_secret
+from tests.authority import Authority
 
 from .conftest import new_credential, until_alive
 
@@ -48,6 +50,13 @@ async def with_new(services):
     settings = msgspec.structs.replace(services.settings, encryption_keys=(NEW,))
     async with open_services(settings) as new:
         yield new
+
+
+@pytest.fixture
+def subscribe(subscribe, tmp_path):
+    """Subscriptions with something of every kind that is sealed."""
+    certificate = Authority(tmp_path).issue().client_certificate
+    return functools.partial(subscribe, certificate=certificate)
 
 
 async def stored_reply(services, name="idem"):
@@ -107,7 +116,11 @@ async def test_what_is_edited_is_left_as_it_was_but_for_its_seal(services, subsc
     version = await services.redis.get(keys.SUBSCRIPTIONS_VERSION)
     await rotation.rotate(with_both, silent)
     after = await services.redis.hgetall(keys.subscription(harness.id))
-    assert {name for name in before if before[name] != after[name]} == {b"secrets", b"headers"}
+    assert {name for name in before if before[name] != after[name]} == {
+        b"secrets",
+        b"headers",
+        b"client_certificate",
+    }
     assert after.keys() == before.keys()
     assert await services.redis.get(keys.SUBSCRIPTIONS_VERSION) == version
     assert 900 < await services.redis.ttl(running.key) <= 1000
@@ -276,7 +289,7 @@ async def test_a_rotation_goes_on_at_the_memory_limit(services, subscribe, with_
     await stored_reply(services)
     await redis.config_set("maxmemory", "1")
     try:
-        for kind in KINDS[:3]:
+        for kind in KINDS[:4]:
             async for page in with_both.sealed.pages(kind):
                 for sealed in page:
                     assert await with_both.sealed.reseal(sealed)

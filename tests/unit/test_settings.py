@@ -9,6 +9,7 @@ import rich.console
 
 from service.domain.errors import SettingsError
 from service.settings import RETRY_SPAN, SETTINGS, Settings, settings_table
+from tests.authority import Authority
 
 KEY_1, KEY_2 = bytes(range(32)), bytes(range(32, 64))
 TOKEN = "a-token-of-the-admin"
@@ -93,6 +94,96 @@ def test_proxies_are_networks_and_origins_are_as_browsers_send_them():
         "http://[::1]",
         "https://app.example:8443",
     )
+
+
+def test_the_proxy_and_what_is_reached_without_it_are_read():
+    url = "http://user:the-secret@proxy.internal:3128"
+    settings = accepted(EGRESS_PROXY=url, NO_PROXY=" Hooks.internal,.example.com, 10.0.0.0/8,*:81,")
+    assert settings.egress_proxy == url
+    assert settings.no_proxy == ("hooks.internal", ".example.com", "10.0.0.0/8", "*:81")
+    assert Settings.from_env(settings.to_environ()) == settings
+    assert "the-secret" not in repr(settings)
+    for wrong in (f"socks5{url[4:]}", f"{url}/path", url.replace("the-", "the/")):
+        assert "secret" not in refusal(EGRESS_PROXY=wrong)
+        assert refusal(EGRESS_PROXY=wrong).startswith("COURSEWIRE_EGRESS_PROXY ")
+    assert "'a b'" in refusal(NO_PROXY="ok, a b")
+
+
+def test_the_environments_own_proxy_variables_are_no_settings():
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "no_proxy")
+    assert Settings.from_env(dict.fromkeys(names, "http://proxy:1")) == Settings()
+
+
+def test_a_bundle_of_authorities_is_read_where_it_is(tmp_path, monkeypatch):
+    one, two = Authority(tmp_path, "one"), Authority(tmp_path, "two")
+    bundle = tmp_path / "bundle of two.pem"
+    bundle.write_text(f"# ours\r\n{one.pem}\n{two.pem}".replace("\n", "\r\n"))
+    settings = accepted(CA_FILE=str(bundle))
+    assert settings.ca_file == bundle
+    assert Settings.from_env(settings.to_environ()) == settings
+    monkeypatch.chdir(tmp_path)
+    assert accepted(CA_FILE="bundle of two.pem").ca_file == bundle
+
+
+def test_redis_over_tls_trusts_the_same_authorities(tmp_path):
+    path = tmp_path / "a b.pem"
+    path.write_text(Authority(tmp_path).pem)
+
+    def redis_url(url: str) -> str | None:
+        settings = accepted(CA_FILE=str(path), REDIS_URL=url)
+        assert Settings.from_env(settings.to_environ()) == settings
+        return settings.redis_url
+
+    option = f"ssl_ca_certs={str(path).replace(' ', '%20')}"
+    assert redis_url("rediss://u:p@r:6380/1") == f"rediss://u:p@r:6380/1?{option}"
+    assert redis_url("rediss://r/?ssl_cert_reqs=required") == (
+        f"rediss://r/?ssl_cert_reqs=required&{option}"
+    )
+    for url in ("redis://r/0", "rediss://r/0?ssl_ca_certs=/own.pem", "unix:///r.sock"):
+        assert redis_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"certificates", "holds no certificate"),
+        (b"\x30\x82\x01\x00\xff", "holds no certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "no certificate"),
+        (b"CERT-----END CERTIFICATE-----\n", "holds no certificate"),
+        (b"CERT-----BEGIN CERTIFICATE-----\nMIIB", "breaks off"),
+        (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "number 1 of 1"),
+        (b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "number 1 of 1"),
+        (
+            b"CERT-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\nCERT",
+            "number 2 of 3",
+        ),
+    ],
+)
+def test_a_bundle_that_cannot_be_used_is_told_in_a_line(tmp_path, content, said):
+    path = tmp_path / "bundle.pem"
+    if content is not None:
+        pem = Authority(tmp_path).pem.encode()
+        if content.startswith(b"CERT-----END"):
+            content = pem.replace(b"BEGIN", b"BEGUN")
+        path.write_bytes(
+            content.replace(b"CERT", pem, 1).replace(b"\nCERT", b"\n" + pem)
+            if content.count(b"CERT-")
+            else content
+        )
+    told = refusal(CA_FILE=str(path))
+    assert told.startswith(f"COURSEWIRE_CA_FILE names {str(path)!r}, which ")
+    assert said in told
+    assert "\n" not in told
+    assert told.count("; ") >= 1
+
+
+def test_a_bundle_that_is_a_directory_or_no_name_is_told_too(tmp_path):
+    for path in (str(tmp_path), f"{tmp_path}/a\0b"):
+        told = refusal(CA_FILE=path)
+        assert "cannot be read" in told
 
 
 def test_a_blank_variable_counts_as_unset():

@@ -5,7 +5,8 @@ for at, value in ipairs(redis.call('HMGET', lane_state, unpack(names))) do
   state[names[at]] = value or nil
 end
 redis.call('HDEL', lane_state, 'cursor', 'replayed_cursor')
-local known = redis.call('HMGET', subscription, 'record', 'secrets', 'headers')
+local known = redis.call('HMGET', subscription, 'record', 'secrets', 'headers',
+  'client_certificate')
 return lane_as_found {
   now = now_ms(),
   breaker = state.breaker,
@@ -22,4 +23,5 @@ return lane_as_found {
   unfed = redis.call('LLEN', replay_queue),
   secrets = known[2] or '',
   headers = known[3] or '',
+  client_certificate = known[4] or '',
 }

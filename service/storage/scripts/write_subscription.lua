@@ -6,6 +6,11 @@ if read_up_to and #redis.call('XRANGE', log, read_up_to, '+', 'COUNT', 1) > 0 th
 redis.call('HSET', subscription, 'record', record)
 if secrets then redis.call('HSET', subscription, 'secrets', secrets) end
 if headers then redis.call('HSET', subscription, 'headers', headers) end
+if client_certificate == '' then
+  redis.call('HDEL', subscription, 'client_certificate')
+elseif client_certificate then
+  redis.call('HSET', subscription, 'client_certificate', client_certificate)
+end
 redis.call('ZADD', subscriptions, created_at, id)
 bump_version(subscriptions_version)
 local pending = redis.call('XLEN', lane)

@@ -57,9 +57,11 @@ class FakeReceiver:
     def __init__(self):
         self.outcome = Outcome(kind=OutcomeClass.DELIVERED, duration_ms=7, status=204)
         self.posted = []
+        self.certificates = []
 
-    async def post(self, url, headers, body, *, timeout, redactor):  # noqa: ASYNC109 - the real one's
+    async def post(self, url, headers, body, *, timeout, redactor, certificate=None):  # noqa: ASYNC109 - the real one's
         self.posted.append((url, headers, body, timeout))
+        self.certificates.append(certificate)
         return self.outcome
 
 

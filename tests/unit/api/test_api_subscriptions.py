@@ -52,6 +52,7 @@ async def test_a_subscription_is_created_with_the_published_defaults(client) -> 
         "signature": "hmac",
         "public_key": None,
         "headers": {},
+        "client_certificate": None,
         "max_concurrency": 8,
         "rate_per_second": None,
         "timeout_seconds": 15.0,
