@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import msgspec
 
 from service.clients.bodies import describe, foreign_charset, printable, read_body, without_mark
@@ -36,8 +37,6 @@ from service.domain.salvage import UNREADABLE, items, members, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import httpx
 
 TIMEOUT_SECONDS = 60.0  # of one request as a whole
 MAX_PAGE_BYTES = 64 * 1024 * 1024  # of one page, decompressed
@@ -242,7 +241,15 @@ class UpstreamClient:
         )
 
     async def _exchange(self, request: httpx.Request, api_key: str) -> Page:
-        response = await self._client.send(request, stream=True)
+        try:
+            response = await self._client.send(request, stream=True)
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+        ):  # it reads, and quotes, where a redirection leads
+            raise UpstreamPageError(
+                "the upstream redirects to an address that cannot be read", elsewhere=True
+            ) from None
         try:
             if response.status_code == HTTPStatus.OK:
                 body = await _read_page(response, self._max_bytes)
@@ -308,7 +315,7 @@ class UpstreamClient:
         redactor = Redactor([api_key])
 
         def kept(text: str, length: int) -> str:
-            return redactor.text(text)[:length]
+            return redactor.text(printable(text, MAX_ERROR_BYTES))[:length]
 
         code = kept(detail.code or "", CODE_LENGTH) or None
         said = detail.message or detail.title

@@ -165,6 +165,15 @@ async def test_an_error_whose_text_is_broken_is_still_told_by_its_code(
         assert "refused" in str(error)
 
 
+async def test_what_the_upstream_says_of_itself_comes_without_control_characters(
+    client: OutboundClient, listen: Listen
+):
+    detail = {"code": "A\x1b[31mB", "message": f"no\n\tsuch\0 {KEY}", "log_url": "https://x/\x07"}
+    error = await failure(client, listen, json.dumps({"error": detail}).encode(), 500)
+    assert (error.code, error.log_url) == ("A [31mB", "https://x/")
+    assert str(error).endswith("no such …")
+
+
 async def test_a_page_of_many_broken_records_is_read_in_one_piece(
     client: OutboundClient, listen: Listen
 ):
@@ -413,6 +422,22 @@ async def test_a_redirection_says_where_it_leads_and_is_not_followed(
     assert said in str(error)
     assert "redirects are not followed" in advice(error)
     assert "ends in /v1" not in advice(error)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        f"https://login.ex\ufeffample/{KEY}", "https://" + "x" * 300 + "/", "http://x:99999999/",
+        "//[::1/", "https://exa mple/", "\x7f", "http:///", "ftp://x/",
+    ],
+)  # fmt: skip
+async def test_a_redirection_to_no_address_is_one_of_our_errors(
+    client: OutboundClient, listen: Listen, location: str
+):
+    error = await failure(client, listen, LOGIN, 302, Location=location)
+    assert type(error) is UpstreamPageError
+    assert "redirects" in str(error)
+    assert "base_url" in advice(error)
 
 
 @pytest.mark.parametrize(
