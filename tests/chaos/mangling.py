@@ -86,6 +86,10 @@ class ForeignIds:
         self._known[foreign.decode()] = identifier.decode()
         return foreign
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._known)
+
     def of(self, identifier: str) -> str:
         """What stands for an identifier."""
         return self._foreign(identifier.encode()).decode()

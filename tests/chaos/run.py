@@ -350,6 +350,7 @@ class _Chaos:
             history.dead += found["dead"]
         for letter, count in self._upstream.struck.items():
             history.struck[f"{letter} upstream"] = count
+        history.struck["F upstream"] = len(house.foreign)
         for letter, count in self._receivers.struck.items():
             history.struck[f"{letter} receiver"] = count
         history.reused += self._upstream.reused

@@ -65,8 +65,8 @@ class Upstream:
     # --- connections ---------------------------------------------------------------------------
 
     async def _serve(self, wire: Wire) -> None:
-        if self._greetings and await wire.send_unasked(self._greetings.popleft()):
-            self.struck["A"] += 1
+        if self._greetings:
+            await wire.send_unasked(self._greetings.popleft())
         while (request := await wire.request()) is not None:
             if wire.stray is Stray.KNOWN:
                 self.reused += 1
@@ -131,24 +131,29 @@ class Upstream:
         if self.odd:
             await wire.send(mangling.odd_page(chance, reply).written())
             return
-        letter, how = KINDS[self._planned.popleft()]
+        kind = self._planned.popleft()
+        letter, how = KINDS[kind]
         answer = reply.written()
         if isinstance(how, str):
-            await self._send_unasked(wire, how, upstream_id, answer)
-        elif (spoilt := how(chance, reply)) is not None:
-            self.struck[letter] += 1
-            await wire.send(spoilt.written())
+            done = await self._send_unasked(wire, how, upstream_id, answer)
         else:
-            await wire.send(answer)
+            spoilt = how(chance, reply)
+            done = spoilt is not None
+            await wire.send(answer if spoilt is None else spoilt.written())
+        if done:
+            self.struck[letter] += 1
+        else:
+            self._planned.append(kind)  # it did not apply: it has its turn later
         self._keep(upstream_id, answer)
 
-    async def _send_unasked(self, wire: Wire, how: str, upstream_id: str, answer: bytes) -> None:
+    async def _send_unasked(self, wire: Wire, how: str, upstream_id: str, answer: bytes) -> bool:
+        """Whether anything was, or will be."""
         chance = self._random
         if how == "greeting":
             # Not a page: on a new connection no client can know that it did not ask for it.
             self._greetings.append(chance.choice((TIMED_OUT, FAILED, *STRAY)))
             await wire.send(answer)
-            return
+            return True
         others = [last for one, last in self._last.items() if one != upstream_id]
         stray = {
             "again": answer,
@@ -156,8 +161,7 @@ class Upstream:
             "unasked": chance.choice((TIMED_OUT, FAILED)),
             "stray bytes": chance.choice(STRAY),
         }[how]
-        if await wire.send_followed(answer, stray, chance.choice(DELAYS)):
-            self.struck["A"] += 1
+        return await wire.send_followed(answer, stray, chance.choice(DELAYS))
 
 
 def _reply(response: httpx.Response, body: bytes) -> Reply:
