@@ -35,7 +35,8 @@ from service.domain.subscriptions import Subscription, SubscriptionState, state_
 from service.logs import get_logger
 from service.storage.announcing import Notices
 from service.storage.counters import field
-from service.storage.lanes import Due, LaneChange, Queue, Recorded
+from service.storage.lane_scripts import Due
+from service.storage.lanes import LaneChange, Queue, Recorded
 from service.storage.leases import Lease
 from workers.feeding import Feeder
 from workers.isolation import run_isolated

@@ -14,7 +14,7 @@ from service.domain.subscriptions import DeliveryState
 from service.storage import keys
 from service.storage.dead import DeadDeliveries
 from service.storage.lane_events import LaneEvents
-from service.storage.lanes import MAX_ATTEMPT_RECORDS
+from service.storage.lane_scripts import MAX_ATTEMPT_RECORDS
 from service.storage.sealing import Sealer, owner_in_subscription
 from service.storage.streams import StreamEntry, read_stream
 

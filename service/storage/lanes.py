@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -13,17 +13,27 @@ from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError
 from service.domain.identifiers import position_ms
 from service.domain.lane import Entry
-from service.domain.network import WINDOW_MS
 from service.domain.rate import Bucket
 from service.domain.subscriptions import Subscription
 from service.storage import keys
-from service.storage.announcing import RENDERINGS, Announced, Notices, announced
-from service.storage.counters import Counters, field
+from service.storage.announcing import RENDERINGS, Notices, announced
+from service.storage.counters import Counters
 from service.storage.hashes import read_fields
 from service.storage.ids import new_token
-from service.storage.keys import DeadKeys, Key, QueueKeys, ScheduleKeys
-from service.storage.leases import Fence, Lease
-from service.storage.scripts import Script, run
+from service.storage.keys import QueueKeys
+from service.storage.lane_scripts import (
+    AttemptArgument,
+    Due,
+    NoteUnreachable,
+    OpenLane,
+    RecordAttempts,
+    ReleaseLane,
+    Result,
+    SkipLane,
+    Standing,
+)
+from service.storage.leases import Lease
+from service.storage.scripts import run
 from service.storage.streams import StreamEntry, read_stream_back
 
 if TYPE_CHECKING:
@@ -32,11 +42,8 @@ if TYPE_CHECKING:
 _BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
 EXPIRED = "the event is older than the retention"
 NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
-MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
 
 Released = Literal["lost", "idle", "due"]
-Due = Literal["now", "later", "held", "never"]
-Result = Literal["S", "R", "D"]
 
 _SKIPPED_AT_ONCE = 1_000  # entries of a lane taken off in one script
 _CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
@@ -140,168 +147,6 @@ class LaneChange(msgspec.Struct, frozen=True, kw_only=True):
     reached: str = ""
     as_read: bytes = b""
     disabled: bytes = b""
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """How the subscription stood when attempts were recorded: its last resume, when entries were
-    last taken off its lane unsent, and the version of all subscriptions."""
-
-    resumed: bytes
-    emptied: bytes
-    version: int
-
-
-class LaneAsFound(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of a lane; see OpenedLane."""
-
-    now: int
-    breaker: bytes | None
-    bucket: bytes | None
-    resumed: bytes
-    emptied: bytes
-    cursor: str
-    failing: int
-    record: bytes | None
-    version: int
-    replayed: int
-    replayed_cursor: str
-    replayed_failing: int
-    unfed: int
-    secrets: bytes
-    headers: bytes
-    client_certificate: bytes
-
-
-class OpenLane(Script[LaneAsFound]):
-    """Begins a sender's turn: what the lane remembers. Where the last sender stopped is handed over
-    and forgotten, so that a turn that breaks off is followed by one that looks at everything."""
-
-    lane_state: Key
-    subscription: Key
-    live: QueueKeys
-    replayed: QueueKeys
-    replay_queue: Key
-    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
-
-
-class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended. `place` is that of the entry on its queue, `position` that of its
-    event in the log; `head` is what `failing` keeps of the entry."""
-
-    order_key: str
-    place: str
-    position: str
-    replay: str | None
-    result: Result
-    head: str
-    attempts: int
-    rendering: str
-    wait_ms: int = -1
-    reason: str = ""
-    record: bytes | None = None
-
-
-class RecordAttempts(Script[Standing]):
-    """Records attempts that have ended, before their courses move on, and what follows from them
-    for the lane: its breaker, and the one place where a subscription is disabled. Begins with a
-    removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
-    counts nothing.
-
-    `resumed` is as read. `breaker` None leaves it as it is; `parked_at` is since when it holds the
-    lane back, `failing` whether the last attempt failed. `forward` makes all retries due.
-    `receiver` was connected to, if any. `as_read` is the subscription's record if it is to be
-    `disabled`.
-
-    Refuses with LEASE or SUBSCRIPTIONS. Announces `parked`, `unparked` and `disabled`.
-    """
-
-    lease: Fence
-    lane_state: Key
-    subscription: Key
-    live: QueueKeys
-    replayed: QueueKeys
-    dead: DeadKeys
-    backfilled: Key
-    records: Key
-    announced: Announced
-    unreachable: Key = keys.NETWORK_UNREACHABLE
-    reached: Key = keys.NETWORK_REACHED
-    attempts: Sequence[AttemptArgument]
-    increments: Mapping[str, int]
-    resumed: bytes
-    breaker: bytes | None
-    parked_at: int | None
-    failing: bool
-    bucket: bytes | None
-    forward: bool
-    receiver: str
-    as_read: bytes | None
-    disabled: bytes | None
-    replay_prefix: str
-    kept_records: int = MAX_ATTEMPT_RECORDS
-
-
-class ReleaseLane(Script[bool]):
-    """Gives a lane back to the schedule: held back if its worker asks for that; due at once if it
-    holds anything not yet looked at, if its worker asks for that, if it was resumed or emptied
-    meanwhile, if a replay waits to be fed, or if it holds something for which no retry is listed
-    (as after a server lost its last second); else at its next retry, else not at all.
-
-    `start` is where the next sender reads on from (start of an XRANGE), the lane having been read
-    from its beginning to there since `scanned_at`; the same of what is replayed, '' if that was not
-    read. `feed_ms` is for how long a replay waits to be fed. Returns whether the lane is due now.
-    Refuses with LEASE.
-    """
-
-    lease: Fence
-    lane_state: Key
-    live: QueueKeys
-    replayed: QueueKeys
-    replay_queue: Key
-    schedule: ScheduleKeys = keys.schedule("lanes")
-    id: str
-    start: str
-    due: Due
-    held_ms: int
-    resumed: bytes
-    bucket: bytes | None
-    scanned_at: int
-    feed_ms: int
-    replayed_start: str
-    replayed_scanned_at: int
-    emptied: bytes
-
-
-class SkipLane(Script[int]):
-    """Takes entries off a lane unsent, up to the position `last`, the oldest first, in steps;
-    returns how many. A sender at work finds out from `emptied`, which is random. Begins with a
-    removal, so that it still runs when Redis is at its memory limit."""
-
-    live: QueueKeys
-    lane_state: Key
-    counters: Key
-    totals: Key = keys.TOTALS
-    last: str
-    emptied: str
-    most: int
-    counter: str = field("deliveries_total", state="skipped")
-
-
-class Reachability(msgspec.Struct, frozen=True):
-    """How many receivers could not be connected to lately, and how many were tried: those and the
-    ones reached since the first of these failures."""
-
-    unreachable: int
-    tried: int
-
-
-class NoteUnreachable(Script[Reachability]):
-    """Notes that a receiver could not be connected to, and tells how the others are doing."""
-
-    unreachable: Key = keys.NETWORK_UNREACHABLE
-    reached: Key = keys.NETWORK_REACHED
-    receiver: str
-    window_ms: int = WINDOW_MS
 
 
 class Lanes:

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from service.storage import keys
+from service.storage.scripts import run
 
 BODIES = {
     "/v1/credentials": {"name": "a", "base_url": "https://a.example", "api_key": "k"},
@@ -148,24 +149,22 @@ async def test_an_edit_in_between_is_noticed_by_the_script(
 ) -> None:
     """What is compared is what the script finds unchanged."""
     made = await client.post(f"/v1/{name}", json=BODIES[f"/v1/{name}"])
-    store, tag = getattr(services, name), {"if-match": made.headers["etag"]}
+    tag = {"if-match": made.headers["etag"]}
     key = getattr(keys, name.removesuffix("s"))(made.json()["id"])
-    for script, method in (
-        ({"subscriptions": "_write"}.get(name, "_edit"), "PATCH"),
-        ("_delete", "DELETE"),
-    ):
-        run, edited = getattr(store, script), []
+    for method in ("PATCH", "DELETE"):
+        edited = []
 
-        async def race(run=run, edited=edited, **arguments):
+        async def race(redis, call, edited=edited):
             if not edited:
                 record = msgspec.json.decode(await services.redis.hget(key, "record"))
                 edited.append({**record, "updated_at": record["updated_at"] + 1})
                 await services.redis.hset(key, "record", msgspec.json.encode(edited[0]))
-            return await run(**arguments)
+            return await run(redis, call)
 
-        monkeypatch.setattr(store, script, race)
-        answer = await client.request(
-            method, f"/v1/{name}/{made.json()['id']}", json={}, headers=tag
-        )
+        with monkeypatch.context() as raced:
+            raced.setattr(f"service.storage.{name}.run", race)
+            answer = await client.request(
+                method, f"/v1/{name}/{made.json()['id']}", json={}, headers=tag
+            )
         problem(answer, "precondition-failed", 412)
         tag = {"if-match": (await client.get(made.headers["location"])).headers["etag"]}

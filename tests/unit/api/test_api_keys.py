@@ -207,15 +207,13 @@ async def test_use_is_noted_at_most_once_a_minute(client, open_key, services, no
     assert await used() >= first
 
 
-async def test_use_that_cannot_be_noted_keeps_nobody_out(
-    client, open_key, services, monkeypatch
-) -> None:
+async def test_use_that_cannot_be_noted_keeps_nobody_out(client, open_key, monkeypatch) -> None:
     key = await open_key("read")
 
     async def full(*_arguments, **_options):
         raise OutOfMemoryError
 
-    monkeypatch.setattr(services.api_keys, "_touch", full)
+    monkeypatch.setattr("service.storage.api_keys.run", full)
     assert (await client.get("/v1/status", headers=key["headers"])).status_code == 200
 
 
