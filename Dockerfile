@@ -31,6 +31,6 @@ VOLUME ["/var/lib/coursewire"]
 EXPOSE 8000
 # For the parts that serve HTTP; switch it off where a container runs a worker or a scheduler.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:%s/healthz' % os.environ.get('COURSEWIRE_PORT', '8000'), timeout=4)"]
+  CMD ["python", "-m", "service.healthcheck"]
 ENTRYPOINT ["coursewire"]
 CMD ["up"]

@@ -43,6 +43,7 @@ from service.storage.replays import Replays
 from service.storage.replies import Replies
 from service.storage.retention import Retention
 from service.storage.reviews import Reviews
+from service.storage.rights import Rights
 from service.storage.schedule import Schedule
 from service.storage.sealed import SealedValues
 from service.storage.sealing import Sealer
@@ -57,6 +58,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     redis: Redis
+    rights: Rights
     sealer: Sealer
     guard: AddressGuard
     credentials: CredentialStore
@@ -157,6 +159,7 @@ def assemble(
     return Services(
         settings=settings,
         redis=redis,
+        rights=Rights(redis),
         sealer=sealer,
         guard=guard,
         credentials=CredentialStore(redis, sealer, matchers, counters),

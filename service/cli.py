@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from service.keyring import Keyring
@@ -179,7 +180,9 @@ def sandbox(
     metavar="N",
     help="End after N different events.",
 )
+@click.pass_context
 def listen(
+    context: click.Context,
     *,
     host: str,
     port: int,
@@ -193,7 +196,10 @@ def listen(
 
     from service import listen as listening
     from service.domain.errors import StartError
+    from service.settings import listen_secret
 
+    if context.get_parameter_source("secret") is not ParameterSource.COMMANDLINE:
+        secret = listen_secret(os.environ)
     try:
         asyncio.run(
             listening.run(

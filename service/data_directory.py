@@ -91,6 +91,8 @@ class DataDirectory:
             return self._read(path), remark
         except OSError as error:
             raise StartError(f"{path} cannot be used: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise StartError(f"{path} is not text; restore it from a backup") from error
 
     def _read(self, path: Path) -> str:
         text = path.read_text().strip()
@@ -139,6 +141,8 @@ def completed_by_up(settings: Settings) -> Settings:
             continue
         except OSError as error:
             raise StartError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise StartError(f"{path} is not text; restore it from a backup") from error
     return Settings.from_env(environment)
 
 

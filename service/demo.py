@@ -24,10 +24,12 @@ from rich.console import Console
 from rich.text import Text
 
 from service.agreement import CLOCK_TOLERANCE, LoggedChange, ReportedEvent, disagreements
+from service.authorities import CERT_DIR, CERT_FILE
 from service.domain.errors import CoursewireError, StartError
 from service.embedded import free_port
 from service.listen import STYLES, Event, Listener, Push, fitted, new_secret, open_console
 from service.logs import configure
+from service.secret_files import SUFFIX
 from service.settings import PREFIX, Settings
 from service.storage.connections import open_async
 from service.supervisor import Program, Supervisor, console_sink, curl_line
@@ -128,12 +130,16 @@ async def _settings() -> Settings:
         f"{PREFIX}PORT": "0",
         f"{PREFIX}LOG_FORMAT": "console",
     }
-    settings = Settings.from_env(environment | {variable: os.environ.get(variable, "")})
+    for name in (variable, f"{variable}{SUFFIX}", CERT_FILE, CERT_DIR):
+        environment[name] = os.environ.get(name, "")
+    settings = Settings.from_env(environment)
     if settings.redis_url is None:
         return settings
     redis = open_async(settings.redis_url)
     try:
-        keys = await redis.dbsize()
+        cursor, keys = await redis.scan(count=1_000)
+        while cursor and not keys:
+            cursor, keys = await redis.scan(cursor, count=1_000)
     except (RedisError, OSError) as error:
         raise StartError(f"{variable} does not lead to a Redis that answers: {error}") from error
     finally:

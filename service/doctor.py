@@ -18,7 +18,7 @@ from service.bootstrap import Services, open_outbound, open_services
 from service.clients.exchange import ExchangeError
 from service.clock import now_ms
 from service.data_directory import completed_by_up
-from service.domain.errors import CoursewireError, TargetRefusedError
+from service.domain.errors import CoursewireError, RedisRefusedError, TargetRefusedError
 from service.domain.events import rfc3339
 from service.domain.proxies import read_egress_proxy
 from service.domain.server import (
@@ -72,6 +72,9 @@ async def examine(settings: Settings, *, everything: bool = False) -> list[Findi
         for name, check in doctor.checks.items():
             try:
                 found = await check()
+            except RedisRefusedError as error:
+                findings.append(Finding(name, "fail", str(error)))
+                break
             except (RedisError, OSError) as error:
                 findings.append(Finding(name, "fail", _unusable(error)))
                 break
@@ -131,6 +134,7 @@ class Doctor:
         }
 
     async def _version(self) -> Found:
+        await self._services.rights.check()
         server = await self._overview.server()
         fault = version_fault(server) or replication_fault(server)
         return [("fail", fault) if fault else ("ok", f"{server.name} {server.version}")]

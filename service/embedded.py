@@ -95,12 +95,17 @@ def has_data(data: DataDirectory) -> bool:
 
 
 def free_port(host: str) -> int:
-    """A TCP port of `host` that nobody listens on at the moment."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """A TCP port of `host` that nobody listens on at the moment. Raises StartError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise StartError(f"COURSEWIRE_HOST {host!r} does not resolve: {error.strerror}") from error
     for port in random.sample(_PORTS, _PORT_ATTEMPTS):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(family, kind, protocol) as probe:
             try:
-                probe.bind((host, port))
+                probe.bind((address[0], port, *address[2:]))
             except OSError:
                 continue
             return port

@@ -23,6 +23,7 @@ from rich.text import Text
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from service.domain.hosts import in_url
 from service.domain.signing import (
     HMAC_PREFIX,
     PUBLIC_PREFIX,
@@ -184,8 +185,7 @@ class Listener:
     @property
     def url(self) -> str:
         """Where it listens; with port 0 known once it has started."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}/"
+        return f"http://{in_url(self._host)}:{self._port}/"
 
     async def start(self) -> None:
         """Accept pushes from now on."""

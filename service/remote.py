@@ -12,12 +12,12 @@ from rich.text import Text
 
 from service.data_directory import completed_by_up
 from service.domain.errors import CoursewireError, SettingsError
+from service.domain.hosts import in_url, reachable
 from service.settings import PREFIX, Settings
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
 _SECONDS: Final = 10.0  # within which the API must answer
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - no binding here
 
 
 class RemoteError(CoursewireError):
@@ -50,7 +50,7 @@ class Remote:
         try:
             answer = httpx.request(
                 method,
-                self.url + path,
+                self.url.replace("%25", "%", 1) + path,  # httpx takes a zone as it is
                 headers={"authorization": f"Bearer {self._token}"},
                 json=body,
                 timeout=_SECONDS,
@@ -162,5 +162,4 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _address(settings: Settings) -> str:
-    host = _EVERYWHERE.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return f"http://{in_url(reachable(settings.host))}:{settings.port}"

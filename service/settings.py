@@ -11,15 +11,18 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import SplitResult, parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
+from service.authorities import authority_faults, certificates_fault, client_certificate_fault
 from service.domain.certificates import Unusable, read_authorities
 from service.domain.errors import SettingsError
 from service.domain.fronting import read_origin, read_prefix, read_proxy
 from service.domain.proxies import read_egress_proxy, read_pattern
+from service.domain.redis_url import read_redis_url
 from service.domain.retry import DEFAULT_SCHEDULE, JITTER
+from service.secret_files import SUFFIX, read_secret_file
 
 PREFIX = "COURSEWIRE_"
 MAX_INTEGRATIONS = 10_000
@@ -31,7 +34,11 @@ DAY = 86_400  # seconds
 LISTEN_SECRET = "COURSEWIRE_LISTEN_SECRET"  # noqa: S105 - read by `coursewire listen` alone
 RETRY_SPAN = math.ceil(sum(DEFAULT_SCHEDULE) * (1 + JITTER)) + 3600
 
+MAX_SECONDS = 10 * 365 * DAY  # that anything is kept
+MAX_COUNT = 10_000_000
+MAX_BYTES = 2**50
 MIN_TOKEN_LENGTH = 16
+MAX_TOKEN_LENGTH = 1_024  # it goes into a header
 KEY_BYTES = 32
 MAKE_A_TOKEN = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"  # noqa: S105 - how to make one
 MAKE_A_KEY = (
@@ -43,6 +50,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_SHOWN = 60  # characters of a wrong value that are repeated
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,62 +76,47 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _redis_url(text: str) -> str:
-    # No message repeats any of the text: a password with a slash in it may stand anywhere.
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ValueError("is not a URL; write redis://HOST:PORT/DB") from None
-    match parts.scheme:
-        case "redis" | "rediss":
-            if not parts.hostname:
-                raise ValueError("names no host; write redis://HOST:PORT/DB")
-            try:
-                _ = parts.port
-            except ValueError:
-                raise ValueError(
-                    "has a port that is no number; write redis://HOST:PORT/DB, "
-                    "with / @ : # ? of a password percent-encoded"
-                ) from None
-            _database(parts)
-        case "unix":
-            if not parts.path.startswith("/"):
-                raise ValueError("names no socket; write unix:///path/to/redis.sock?db=0")
-        case "sentinel":
-            _sentinels(parts)
-            _database(parts)
-        case _:
-            raise ValueError(
-                "is not a Redis address; it begins with redis://, rediss://, unix:// or sentinel://"
-            )
+    options = read_redis_url(text).options
+    if (file := options.get("ssl_ca_certs")) and (fault := certificates_fault(file)):
+        raise ValueError(f"gives the option ssl_ca_certs={file}, {fault}; correct the path")
+    if file := options.get("ssl_certfile"):
+        fault = client_certificate_fault(file, options.get("ssl_keyfile"))
+        if fault is not None:
+            raise ValueError(f"gives ssl_certfile and ssl_keyfile, which {fault}; correct them")
     return text
 
 
-def _database(parts: SplitResult) -> None:
-    if not re.fullmatch(r"/?|/\d+", parts.path):
-        raise ValueError("does not end in a database number; write for example .../0")
-
-
-def _sentinels(parts: SplitResult) -> None:
-    example = "write sentinel://HOST:PORT,HOST:PORT/0?service=NAME"
-    _, _, hosts = parts.netloc.rpartition("@")
-    for number, host in enumerate(hosts.split(","), 1):
-        name, _, port = host.rpartition(":")
-        if not name or not port.isdecimal():
-            raise ValueError(f"lacks host or port of sentinel {number}; {example}")
-    if not parse_qs(parts.query).get("service"):
-        raise ValueError(f"does not name the service the sentinels watch; {example}")
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _host(text: str) -> str:
-    host = text.lower()
+    address, percent, zone = text.partition("%")
     try:
-        ipaddress.ip_address(host)
+        ip = ipaddress.ip_address(address)
     except ValueError:
-        if not _is_host_name(host):
+        if not _is_host_name(text.lower()):
             raise ValueError(
-                f"{text!r} is neither an address nor a host name; write for example 127.0.0.1"
+                f"{_shown(text)} is neither an address nor a host name; write for example "
+                "127.0.0.1 or ::1, without brackets and without a port"
             ) from None
-    return host
+        return text.lower()
+    if percent and (ip.version == 4 or not _ZONE.fullmatch(zone)):
+        raise ValueError(
+            f"{_shown(text)} has a zone that is not readable; write it as in fe80::1%eth0"
+        )
+    return f"{address.lower()}{percent}{zone}"
+
+
+def _path(text: str) -> Path:
+    if not text.isprintable():
+        raise ValueError(
+            f"{_shown(text)} contains characters that do not print; write a plain path"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{_shown(text)} names an unknown user; write the path in full") from None
 
 
 def _is_host_name(text: str) -> bool:
@@ -134,15 +128,16 @@ def _is_host_name(text: str) -> bool:
     )
 
 
-def _whole_number(least: int, most: int | None, unit: str) -> Callable[[str], int]:
+def _whole_number(least: int, most: int, unit: str) -> Callable[[str], int]:
     def parse(text: str) -> int:
+        what = f"a whole number of {unit}".removesuffix(" of ")
         if not re.fullmatch(r"[0-9]+", text):
-            raise ValueError(f"{text!r} is not a whole number of {unit}")
-        number = int(text)
-        if number < least:
+            raise ValueError(f"{_shown(text)} is not {what}; write it in digits alone")
+        digits = text.lstrip("0") or "0"
+        if len(digits) > len(str(most)) or int(digits) > most:
+            raise ValueError(f"{_shown(text)} is too large; give at most {most} {unit}".rstrip())
+        if (number := int(digits)) < least:
             raise ValueError(f"{number} is too small; give at least {least} {unit}".rstrip())
-        if most is not None and number > most:
-            raise ValueError(f"{number} is too large; give at most {most} {unit}".rstrip())
         return number
 
     return parse
@@ -155,6 +150,11 @@ def _token(text: str) -> str:
         raise ValueError(
             f"has {len(text)} character{'s' if len(text) > 1 else ''}, "
             f"at least {MIN_TOKEN_LENGTH} are needed; "
+            f"make one with {MAKE_A_TOKEN}"
+        )
+    if len(text) > MAX_TOKEN_LENGTH:
+        raise ValueError(
+            f"has {len(text)} characters, at most {MAX_TOKEN_LENGTH} can be sent; "
             f"make one with {MAKE_A_TOKEN}"
         )
     return text
@@ -195,10 +195,10 @@ def _target(text: str) -> str:
     except ValueError:
         pass
     else:
-        raise ValueError(f"{text!r} has host bits set; write {meant}")
+        raise ValueError(f"{_shown(text)} has host bits set; write {meant}")
     if not _is_host_name(text):
         raise ValueError(
-            f"{text!r} is neither an address, a CIDR nor a host name; "
+            f"{_shown(text)} is neither an address, a CIDR nor a host name; "
             "write for example 10.0.0.0/8,hooks.internal"
         )
     return text
@@ -247,19 +247,19 @@ def _boolean(text: str) -> bool:
             return True
         case "false" | "0" | "no" | "off":
             return False
-    raise ValueError(f"{text!r} is neither true nor false")
+    raise ValueError(f"{_shown(text)} is neither true nor false; write one of these")
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in choices:
-            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
+            raise ValueError(f"{_shown(text)} is not one of {', '.join(choices)}")
         return text.lower()
 
     return parse
 
 
-_seconds = _whole_number(1, None, "seconds")
+_seconds = _whole_number(1, MAX_SECONDS, "seconds")
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -277,7 +277,7 @@ SETTINGS: tuple[Setting, ...] = (
         kind="path",
         default=".coursewire",
         meaning="where `coursewire up` keeps the embedded Valkey's data and the secrets it made",
-        parse=lambda text: Path(text).expanduser(),
+        parse=_path,
     ),
     Setting(
         name="HOST",
@@ -395,7 +395,7 @@ SETTINGS: tuple[Setting, ...] = (
         kind="bytes",
         default=str(1024**3),
         meaning="the most memory the event log may take; the oldest events go first",
-        parse=_whole_number(1024**2, None, "bytes"),
+        parse=_whole_number(1024**2, MAX_BYTES, "bytes"),
     ),
     Setting(
         name="ATTEMPT_RETENTION_SECONDS",
@@ -416,14 +416,14 @@ SETTINGS: tuple[Setting, ...] = (
         kind="number",
         default=str(MAX_INTEGRATIONS),
         meaning="how many integrations may be registered",
-        parse=_whole_number(1, None, ""),
+        parse=_whole_number(1, MAX_COUNT, ""),
     ),
     Setting(
         name="MAX_SUBSCRIPTIONS",
         kind="number",
         default=str(MAX_SUBSCRIPTIONS),
         meaning="how many subscriptions there may be; every event is matched with each of them",
-        parse=_whole_number(1, None, ""),
+        parse=_whole_number(1, MAX_COUNT, ""),
     ),
     Setting(
         name="METRICS_TOKEN",
@@ -455,6 +455,30 @@ SETTINGS: tuple[Setting, ...] = (
         parse=_one_of("debug", "info", "warning", "error"),
     ),
 )
+
+
+def _given(environ: Mapping[str, str], variable: str, *, secret: bool) -> tuple[str, str]:
+    """What a variable, or the file that it names, says, and from where; empty if nothing."""
+    text = environ.get(variable, "").strip()
+    path = environ.get(variable + SUFFIX, "").strip() if secret else ""
+    if not path:
+        return variable, text
+    if text:
+        raise ValueError(f"{variable} and {variable}{SUFFIX} are both set; unset one of them")
+    try:
+        return f"the content of {variable}{SUFFIX}", read_secret_file(path)
+    except ValueError as error:
+        raise ValueError(f"{variable}{SUFFIX} {error}") from None
+
+
+def listen_secret(environ: Mapping[str, str]) -> str | None:
+    """The secret that `coursewire listen` is given in the environment, or in a file that is named
+    there; None if there is none. Raises SettingsError."""
+    try:
+        return _given(environ, LISTEN_SECRET, secret=True)[1] or None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
 
 _BY_VARIABLE = {PREFIX + setting.name: setting for setting in SETTINGS}
 _SECRET_FIELDS = frozenset(setting.field for setting in SETTINGS if setting.secret)
@@ -496,23 +520,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """The settings that `environ` holds; a variable set to blanks counts as unset.
 
-        Raises SettingsError naming every problem at once: the variable, what is wrong with
-        it, and what to write instead.
+        Every secret may stand in a file instead, whose path is in the variable's name with
+        `_FILE` behind it. `SSL_CERT_FILE` and `SSL_CERT_DIR` are checked too. Raises
+        SettingsError naming every problem at once: the variable, what is wrong with it, and
+        what to write instead.
         """
         problems = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
         values: dict[str, Any] = {}
         for variable, setting in _BY_VARIABLE.items():
-            text = environ.get(variable, "").strip()
+            try:
+                source, text = _given(environ, variable, secret=setting.secret)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
             if not text:
                 continue
             try:
                 values[setting.field] = setting.parse(text)
             except ValueError as error:
-                problems.append(f"{variable} {error}")
+                problems.append(f"{source} {error}")
         if "redis_url" in values and "ca_file" in values:
             values["redis_url"] = _trusting(values["redis_url"], values["ca_file"])
         settings = cls(**values)
         problems += _contradictions(settings)
+        problems += authority_faults(environ)
         if problems:
             raise SettingsError(_listed(problems))
         return settings
@@ -576,14 +607,26 @@ _REMEDIES = {
 }
 
 
+_KNOWN = frozenset(
+    (
+        *_BY_VARIABLE,
+        *(PREFIX + setting.name + SUFFIX for setting in SETTINGS if setting.secret),
+        LISTEN_SECRET,
+        LISTEN_SECRET + SUFFIX,
+    )
+)
+
+
 def _is_unknown(variable: str) -> bool:
-    known = variable in _BY_VARIABLE or variable == LISTEN_SECRET
-    return variable.startswith(PREFIX) and not known
+    return variable.upper().startswith(PREFIX) and variable not in _KNOWN
 
 
 def _unknown(variable: str) -> str:
-    names = [setting.name for setting in SETTINGS]
-    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    name = variable.upper().removeprefix(PREFIX)
+    if (plain := name.removesuffix(SUFFIX)) != name and PREFIX + plain in _BY_VARIABLE:
+        return f"{variable} is no setting; only secrets are read from files: set {PREFIX}{plain}"
+    known = sorted(one.removeprefix(PREFIX) for one in _KNOWN)
+    near = difflib.get_close_matches(name, known, n=1)
     remedy = f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(_BY_VARIABLE)}"
     return f"{variable} is no setting; {remedy}"
 

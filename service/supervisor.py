@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
-from urllib.parse import urlsplit
 
 import msgspec
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -32,10 +31,13 @@ from service.data_directory import (
     DataDirectory,
 )
 from service.domain.errors import SettingsError, StartError
+from service.domain.hosts import in_header, in_url, reachable
+from service.domain.redis_url import read_redis_url
 from service.embedded import EmbeddedValkey, free_port
 from service.logs import configure, get_logger, wants_colour
 from service.settings import KEY_BYTES, PREFIX, Settings
-from service.storage.connections import open_async
+from service.storage.connections import NotServingError, open_async
+from service.storage.rights import Rights
 from service.storage.server import check_server
 
 RESTART_FIRST_SECONDS = 1.0
@@ -154,7 +156,7 @@ class Supervisor:
     @property
     def api_url(self) -> str:
         """The API's address, as reached from this machine."""
-        return f"http://{_bracketed(_reachable(self.settings.host))}:{self.settings.port}"
+        return f"http://{in_url(reachable(self.settings.host))}:{self.settings.port}"
 
     async def start(self) -> None:
         """Start everything. Raises StartError if that is impossible; nothing runs then."""
@@ -171,10 +173,9 @@ class Supervisor:
                 await self._start_valkey(self._data)
             else:
                 self._outside_redis = self.settings.redis_url
+                await check_server(self._outside_redis)
                 if (fault := await redis_fault(self._outside_redis)) is not None:
                     _log.warning(fault)
-                else:
-                    await check_server(self._outside_redis)
             for program in self._programs:
                 self.add(program)
         except BaseException:
@@ -197,7 +198,7 @@ class Supervisor:
 
         Raises StartError after `timeout` seconds (None: waits on, and says so now and then).
         """
-        host, port = _reachable(self.settings.host), self.settings.port
+        host, port = reachable(self.settings.host), self.settings.port
         begun = reported = time.monotonic()
         pause = _POLL_SECONDS
         while (status := await _readiness(host, port)) != b"200":
@@ -453,6 +454,8 @@ def check_port(host: str, port: int) -> None:
             with socket.socket(family, kind, protocol) as probe:
                 # As the API's own socket: connections that linger are no obstacle.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:  # who listens on IPv4 alone is no obstacle either
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -466,17 +469,9 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - no binding here
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 async def _readiness(host: str, port: int) -> bytes | None:
     """The status that /readyz answers, None where nobody answers."""
-    request = f"GET /readyz HTTP/1.1\r\nHost: {_bracketed(host)}\r\nConnection: close\r\n\r\n"
+    request = f"GET /readyz HTTP/1.1\r\nHost: {in_header(host)}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(_READY_REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
@@ -499,22 +494,15 @@ async def redis_fault(url: str) -> str | None:
     redis = open_async(url)
     try:
         await redis.ping()
+        return await Rights(redis).fault()
     except (RedisError, OSError) as error:
-        away = not isinstance(error, (AuthenticationError, ResponseError))
+        away = not isinstance(error, (AuthenticationError, ResponseError, NotServingError))
         return (
-            f"Redis at {_redis_address(url)} {'does not answer' if away else 'refuses us'} "
+            f"Redis at {read_redis_url(url).shown} {'does not answer' if away else 'refuses us'} "
             f"({_reason(error)}); check {PREFIX}REDIS_URL, or unset it for the embedded Valkey"
         )
     finally:
         await redis.aclose()
-    return None
-
-
-def _redis_address(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return parts.path
-    return parts.netloc.rpartition("@")[2]
 
 
 def _reason(error: BaseException) -> str:

@@ -6,9 +6,13 @@ import socket
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+
+from service.storage.rights import acl_rules
 
 with warnings.catch_warnings():
     # The wheel's own start-up helper, which tests use, is not written for warnings as errors.
@@ -22,9 +26,23 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+USER = "coursewire"  # who has the rights that docs/operations.md asks for, and no other
+PASSWORD = "password-of-the-tests"
+
+
+def as_user(url: str) -> str:
+    """The address of a server for the service, which has no more rights there than it needs."""
+    return url.replace("://", f"://{USER}:{PASSWORD}@", 1)
+
+
+def refused_to_the_service(acl_log: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """The commands and keys that the service asked for without the right to them."""
+    return {(one["reason"], one["object"]) for one in acl_log if one["username"] == USER}
+
+
 @pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real server that this test process has to itself."""
+def valkey_admin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real server that this test process has to itself, for who may do anything."""
     directory: Path = tmp_path_factory.mktemp("valkey")
     # The wheel's own choice of a port is the same in every process.
     server = ValkeyServer(port=free_port(), data_dir=directory, persist=True)
@@ -33,10 +51,21 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def valkey_url(valkey_admin_url: str) -> Iterator[str]:
+    """The URL of that server for the service. Nothing that it asks for may be refused to it."""
+    with SyncRedis.from_url(valkey_admin_url) as admin:
+        admin.config_set("acllog-max-len", 10_000)
+        admin.execute_command("ACL SETUSER", USER, "reset", "on", f">{PASSWORD}", *acl_rules())
+        yield as_user(valkey_admin_url)
+        log = admin.acl_log()
+    assert refused_to_the_service(log) == set()
+
+
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    """A client of an empty database."""
-    client = Redis.from_url(valkey_url)
+async def redis(valkey_admin_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty database that may do anything."""
+    client = Redis.from_url(valkey_admin_url)
     await client.flushall()
     yield client
     await client.aclose()

@@ -11,8 +11,8 @@ from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, ExceptionHandlersMap, Receive, Scope, Send
+from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.api import cursors
@@ -33,6 +33,7 @@ from service.domain.errors import (
     NotFoundError,
     PreconditionFailedError,
     PreconditionRequiredError,
+    RedisRefusedError,
     RequestRunningError,
     SealError,
     StoppingError,
@@ -41,7 +42,7 @@ from service.domain.errors import (
     TooManyListenersError,
 )
 from service.logs import get_logger
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from service.storage.connections import NotServingError
 
 MEDIA_TYPE = "application/problem+json"
@@ -311,6 +312,7 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     SealError: SECRET_UNREADABLE,
     StoppingError: STOPPING,
     StorageUnavailableError: STORAGE_UNAVAILABLE,
+    RedisRefusedError: STORAGE_UNAVAILABLE,
 }
 _BY_STATUS = {
     problem.status: problem
@@ -448,7 +450,12 @@ def _headers(error: CoursewireError) -> dict[str, str] | None:
             return _CHALLENGE
         case TooManyFailuresError():
             return {"retry-after": str(error.retry_after)}
-        case TooManyListenersError() | StoppingError() | StorageUnavailableError():
+        case (
+            TooManyListenersError()
+            | StoppingError()
+            | StorageUnavailableError()
+            | RedisRefusedError()
+        ):
             return {"retry-after": "5"}
         case RequestRunningError():
             return {"retry-after": "1"}
@@ -470,7 +477,11 @@ def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocume
     if isinstance(error, OutOfMemoryError):
         detail = "Redis is at its memory limit; give it more, or shorten the retention"
     elif isinstance(error, NotServingError):
-        detail = "Redis takes no writes at present; try again shortly"
+        detail = f"Redis takes no writes at present ({error}); try again shortly"
+    elif isinstance(error, AuthenticationError):
+        detail = f"Redis refuses the user or the password in {PREFIX}REDIS_URL"
+    elif isinstance(error, NoPermissionError):
+        detail = "Redis does not grant what this takes; /readyz and `coursewire doctor` say more"
     return answer(STORAGE_UNAVAILABLE, detail, headers={"retry-after": "5"})
 
 
@@ -485,6 +496,7 @@ _HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Response[ProblemDoc
     RedisConnectionError: _of_storage,
     RedisTimeoutError: _of_storage,
     OutOfMemoryError: _of_storage,
+    NoPermissionError: _of_storage,
     Exception: _of_defect,
 }
 EXCEPTION_HANDLERS = cast("ExceptionHandlersMap", _HANDLERS)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from litestar import Controller, get, post
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -71,6 +71,8 @@ class StatusController(Controller):
         """`ok`, `degraded` with the reasons, or `down` when Redis does not answer."""
         overview = Overview(services.redis)
         try:
+            if (fault := await services.rights.fault()) is not None:
+                return _down(fault)
             server = await overview.server()
             now = await overview.now_ms()
             schedulers = await overview.schedulers()
@@ -83,7 +85,7 @@ class StatusController(Controller):
             _, totals = await services.counters.read()
         except BusyLoadingError:
             return _down("Redis is still loading its data")
-        except NotServingError as error:
+        except (NotServingError, NoPermissionError) as error:
             return _down(f"Redis refuses: {error}")
         except (RedisConnectionError, RedisTimeoutError):
             return _down("Redis does not answer")

@@ -21,6 +21,10 @@ class StartError(CoursewireError):
     """The service cannot start."""
 
 
+class RedisRefusedError(StartError):
+    """Redis does not grant what the service needs."""
+
+
 # --- what a caller asked for ---------------------------------------------------------------
 
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
 
-import msgspec
 from hiredis import pack_command as pack
-from redis import ConnectionPool, Redis
+from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Connection as AsyncConnection
 from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import SSLConnection as AsyncSSLConnection
+from redis.asyncio import UnixDomainSocketConnection as AsyncUnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection as AbstractAsyncConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
@@ -29,6 +30,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from service.domain.redis_url import RedisAddress, read_redis_url
 from service.storage.batching import BatchingRedis
 
 CONNECT_SECONDS: Final = 3.0
@@ -51,31 +53,29 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
 
     Who finds all connections in use waits for one.
     """
-    if (watched := _watched_by_sentinels(url)) is not None:
+    address = read_redis_url(url)
+    settings = _settings(address) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    pool_settings: dict[str, Any] = {
+        "max_connections": max_connections,
+        "timeout": POOL_WAIT_SECONDS,
+    }
+    if address.scheme == "sentinel":
         sentinels = _AsyncSentinels(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            watched.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+            list(address.sentinels), sentinel_kwargs=_sentinel_settings(address)
         )
         master: _WatchedRedis = sentinels.master_for(
-            watched.service,
-            _WatchedRedis,
-            _WatchedPool,
-            max_connections=max_connections,
-            timeout=POOL_WAIT_SECONDS,
-            retry=AsyncRetry(NoBackoff(), 0),
-            socket_timeout=ANSWER_SECONDS,
-            **watched.login,
-            **_COMMON,
+            address.service, _WatchedRedis, _WatchedPool, **settings, **pool_settings
         )
         master.watchers = sentinels.sentinels
         _have(master.connection_pool, _AsyncWary, _Packing)
         return master
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=POOL_WAIT_SECONDS,
-        retry=AsyncRetry(NoBackoff(), 0),
-        socket_timeout=ANSWER_SECONDS,
-        **_COMMON,
+    kinds: dict[str, type[AbstractAsyncConnection]] = {
+        "redis": AsyncConnection,
+        "rediss": AsyncSSLConnection,
+        "unix": AsyncUnixDomainSocketConnection,
+    }
+    pool = BlockingConnectionPool(
+        connection_class=kinds[address.scheme], **settings, **pool_settings
     )
     _have(pool, _AsyncWary, _Packing)
     return BatchingRedis.from_pool(pool)
@@ -99,28 +99,27 @@ def open_sync(
         if on_connect is not None:
             on_connect(connection)
 
-    if (watched := _watched_by_sentinels(url)) is not None:
+    address = read_redis_url(url)
+    settings = _settings(address) | {
+        "retry": Retry(NoBackoff(), 0),
+        "redis_connect_func": announce,
+    }
+    settings["socket_timeout"] += blocks_for
+    if address.scheme == "sentinel":
         sentinels = _Sentinels(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            watched.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+            list(address.sentinels), sentinel_kwargs=_sentinel_settings(address)
         )
         master: Redis = sentinels.master_for(  # type: ignore[no-untyped-call]  # the same
-            watched.service,
-            Redis,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=ANSWER_SECONDS + blocks_for,
-            redis_connect_func=announce,
-            **watched.login,
-            **_COMMON,
+            address.service, Redis, **settings
         )
         _have(master.connection_pool, _Wary)
         return master
-    pool = ConnectionPool.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=ANSWER_SECONDS + blocks_for,
-        redis_connect_func=announce,
-        **_COMMON,
-    )
+    kinds: dict[str, Callable[..., AbstractConnection]] = {
+        "redis": Connection,
+        "rediss": SSLConnection,
+        "unix": UnixDomainSocketConnection,
+    }
+    pool = ConnectionPool(connection_class=kinds[address.scheme], **settings)
     _have(pool, _Wary)
     return Redis.from_pool(pool)
 
@@ -131,11 +130,39 @@ def open_sync(
 #
 # The protocol is pinned because RESP3 gives some replies another shape.
 _COMMON: Final[dict[str, Any]] = {
-    "socket_connect_timeout": CONNECT_SECONDS,
     "protocol": 2,
     "client_name": "coursewire",
+    "driver_info": None,  # says nothing that anybody needs, and takes a right of its own
     "decode_responses": False,
 }
+
+
+def _timeouts(address: RedisAddress) -> dict[str, float]:
+    defaults = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": ANSWER_SECONDS}
+    return {name: address.options.get(name, default) for name, default in defaults.items()}
+
+
+def _sentinel_settings(address: RedisAddress) -> dict[str, Any]:
+    return {**_timeouts(address), "driver_info": None}
+
+
+def _settings(address: RedisAddress) -> dict[str, Any]:
+    """What each connection to the server is made with. Nothing of a URL passes unread: redis-py
+    would take any option from it, and let it undo what is pinned here."""
+    where: dict[str, Any] = {}
+    if address.scheme == "unix":
+        where = {"path": address.path}
+    elif address.scheme != "sentinel":
+        where = {"host": address.host, "port": address.port}
+    return {
+        **where,
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        **address.options,
+        **_timeouts(address),
+        **_COMMON,
+    }
 
 
 class _Packing(AbstractAsyncConnection):
@@ -246,31 +273,3 @@ class _WatchedRedis(BatchingRedis):
         await super().aclose(close_connection_pool)
         for watcher in self.watchers:
             await watcher.aclose()
-
-
-class _Watched(msgspec.Struct, frozen=True):
-    """A server that sentinels watch: where they are, what they call it, how to log in to it."""
-
-    sentinels: list[tuple[str, int]]
-    service: str
-    login: dict[str, Any]
-
-
-def _watched_by_sentinels(url: str) -> _Watched | None:
-    """What a URL `sentinel://USER:PASSWORD@host:port,host:port/DB?service=NAME` says; None for
-    any other. The settings have checked its form."""
-    parts = urlsplit(url)
-    if parts.scheme != "sentinel":
-        return None
-    user, _, hosts = parts.netloc.rpartition("@")
-    name, _, password = user.partition(":")
-    addresses = [host.rpartition(":") for host in hosts.split(",")]
-    return _Watched(
-        sentinels=[(host.strip("[]"), int(port)) for host, _, port in addresses],
-        service=parse_qs(parts.query)["service"][0],
-        login={
-            "db": int(parts.path.strip("/") or 0),
-            "username": unquote(name) or None,
-            "password": unquote(password) or None,
-        },
-    )

@@ -160,8 +160,9 @@ class Metrics:
                     rank = (100 - percentile) * (max(1, read.completed[walk_kind]) - 1) // 100
                     pipeline.zrange(keys.completed(walk_kind), rank, rank, withscores=True)
             for queue in keys.QUEUES:
-                # Who is registered may have died without a word; then its key has expired.
-                pipeline.exists(*(read.workers[queue] or [b""]))
+                # Who is registered may have died without a word; then its key has expired. The
+                # key for nobody is never there.
+                pipeline.exists(*(read.workers[queue] or [keys.rq_workers("").encode()]))
             replies = iter(await pipeline.execute())
         due: Values = {(kind,): next(replies) for kind in _KINDS}
         ages: dict[tuple[str, ...], float] = {}

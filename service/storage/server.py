@@ -10,7 +10,8 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError  # noqa: 
 from service.domain.errors import StartError
 from service.domain.server import Server, eviction_fault, persistence_fault, version_fault
 from service.logs import get_logger
-from service.storage.connections import open_async
+from service.storage.connections import NotServingError, open_async
+from service.storage.rights import Rights
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -53,14 +54,19 @@ def server_of(info: Mapping[str, Any], *, snapshots: bool | None = None) -> Serv
 
 
 async def check_server(url: str) -> None:
-    """To be asked before a process starts: warns of a server that would lose data in a crash.
+    """To be asked before a process starts: warns of a server that would lose data in a crash, and
+    of one that takes no writes at present.
 
-    A server that does not answer is waited for elsewhere. Raises StartError where it evicts
-    keys or is too old.
+    A server that does not answer is waited for elsewhere. Raises StartError where the server does
+    not grant what the service needs, evicts keys or is too old.
     """
     redis = open_async(url)
     try:
+        await Rights(redis).check()
         server = await read_server(redis)
+    except NotServingError as error:
+        _log.warning("redis takes no writes at present", reason=str(error))
+        return
     except (RedisError, OSError):
         return
     finally:

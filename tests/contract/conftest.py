@@ -44,9 +44,11 @@ class Api:
 
 
 @pytest.fixture
-def api(valkey_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Api]:
+def api(
+    valkey_url: str, valkey_admin_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Api]:
     """`indirect` gives further settings."""
-    with Redis.from_url(valkey_url) as redis:
+    with Redis.from_url(valkey_admin_url) as redis:
         redis.flushall()
     port = free_port()
     environ = {name: value for name, value in os.environ.items() if "COURSEWIRE" not in name}

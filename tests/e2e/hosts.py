@@ -10,7 +10,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.conftest import free_port
+from tests.conftest import as_user, free_port
 from tests.e2e.conftest import House, Process, until
 
 SERVICE = "main"  # what the sentinels call the server
@@ -115,7 +115,7 @@ class TwoHosts(House):
         valkey_port = int(self.redis_url.rpartition(":")[2].partition("/")[0])
         self.paths = {name: NetworkPath(valkey_port) for name in "ab"}
         self.hosts = {
-            name: Host(name, self, f"redis://127.0.0.1:{path.port}/0")
+            name: Host(name, self, as_user(f"redis://127.0.0.1:{path.port}/0"))
             for name, path in self.paths.items()
         }
         for name in ("worker", "scheduler"):
@@ -171,7 +171,7 @@ class Watched(House):
                 directory,
             )
         addresses = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
-        url = f"sentinel://{addresses}/0?service={SERVICE}"
+        url = as_user(f"sentinel://{addresses}/0?service={SERVICE}")
         self.hosts = {name: Host(name, self, url) for name in "ab"}
         self.processes["api"] = self.processes["api"].like("api", COURSEWIRE_REDIS_URL=url)
         for name in ("valkey", "worker", "scheduler"):

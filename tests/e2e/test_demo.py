@@ -139,10 +139,12 @@ def test_a_signal_ends_it_cleanly_and_what_it_said_was_reachable_was(
     assert demo.leftovers() == []
 
 
-def test_it_keeps_away_from_a_database_that_holds_data(directory: Path, valkey_url: str) -> None:
+def test_it_keeps_away_from_a_database_that_holds_data(
+    directory: Path, valkey_url: str, valkey_admin_url: str
+) -> None:
     from redis import Redis
 
-    with Redis.from_url(valkey_url.replace("/0", "/5")) as redis:
+    with Redis.from_url(valkey_admin_url.replace("/0", "/5")) as redis:
         redis.set("somebody", "else")
     environ = os.environ | {"COURSEWIRE_REDIS_URL": valkey_url.replace("/0", "/5")}
     done = subprocess.run(

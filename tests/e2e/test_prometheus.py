@@ -29,7 +29,7 @@ from rq.serializers import JSONSerializer
 from service.domain.metrics import series_names
 from service.storage import keys
 from service.storage.connections import open_sync
-from tests.conftest import free_port
+from tests.conftest import as_user, free_port
 from tests.e2e.conftest import House, Process, until
 from tests.e2e.hosts import NetworkPath
 from tests.programs import required_program
@@ -188,7 +188,7 @@ class Scene:
         house.processes["other-api"] = house.processes["api"].like(
             "other-api",
             COURSEWIRE_PORT=str(self.other_port),
-            COURSEWIRE_REDIS_URL=f"redis://127.0.0.1:{self.path.port}/0",
+            COURSEWIRE_REDIS_URL=as_user(f"redis://127.0.0.1:{self.path.port}/0"),
         )
         self.redis = Redis.from_url(house.redis_url)
         self.prometheus = Prometheus(

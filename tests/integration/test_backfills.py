@@ -59,7 +59,7 @@ async def baselined(register, **fields):
 
 
 async def nothing_is_left(harness) -> None:
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     assert await redis.xlen(keys.replayed(harness.id)) == 0
     assert await redis.xlen(keys.backfilled(harness.id)) == 0
     assert int(await redis.hget(keys.TOTALS, "replays") or 0) == 0
@@ -311,7 +311,7 @@ async def test_a_deleted_subscription_leaves_nothing_of_its_backfill(
     await ask(harness)
     await harness.turn()
     await services.subscriptions.delete(harness.id)
-    assert await services.redis.keys(f"*{harness.id}*") == []
+    assert await services.redis.admin.keys(f"*{harness.id}*") == []
 
 
 @SMALL
@@ -562,13 +562,13 @@ async def test_it_waits_while_polling_is_paused_or_memory_is_short(
     assert 5_000 < await harness.next_turn_at() - await harness.now() <= 15_000
     await services.control.resume("polling")
     asked = len(await sandbox.served())
-    limit = await services.redis.config_get("maxmemory")
-    await services.redis.config_set("maxmemory", 1)
+    limit = await services.redis.admin.config_get("maxmemory")
+    await services.redis.admin.config_set("maxmemory", 1)
     services.memory._known_until = 0
     try:
         await harness.turn()
     finally:
-        await services.redis.config_set("maxmemory", limit["maxmemory"])
+        await services.redis.admin.config_set("maxmemory", limit["maxmemory"])
     services.memory._known_until = 0
     assert len(await sandbox.served()) == asked
     assert 5_000 < await harness.next_turn_at() - await harness.now() <= 15_000
@@ -582,12 +582,12 @@ async def test_at_the_memory_limit_a_page_is_fed_whole_or_not_at_all(
     await baselined(register)
     harness = await subscribe()
     replay = await ask(harness)
-    limit = await services.redis.config_get("maxmemory")
+    limit = await services.redis.admin.config_get("maxmemory")
     feed = services.replays.feed
 
     async def short(lease, one, stands, part):
         if part.entries:
-            await services.redis.config_set("maxmemory", 1)
+            await services.redis.admin.config_set("maxmemory", 1)
         return await feed(lease, one, stands, part)
 
     services.replays.feed = short
@@ -596,7 +596,7 @@ async def test_at_the_memory_limit_a_page_is_fed_whole_or_not_at_all(
         assert await services.redis.xlen(keys.backfilled(harness.id)) == 0
         assert await services.redis.xlen(keys.replayed(harness.id)) == 0
     finally:
-        await services.redis.config_set("maxmemory", limit["maxmemory"])
+        await services.redis.admin.config_set("maxmemory", limit["maxmemory"])
     services.replays.feed = feed
     services.memory._known_until = 0
     done = await finish(harness, replay)

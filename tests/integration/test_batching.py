@@ -22,8 +22,8 @@ from service.storage.connections import NotServingError, open_async
 
 
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    client = open_async(valkey_url)
+async def redis(valkey_admin_url: str) -> AsyncIterator[Redis]:
+    client = open_async(valkey_admin_url)
     await client.flushall()
     yield client
     await client.aclose()
@@ -49,8 +49,8 @@ async def test_more_than_fit_into_one_are_all_answered_and_each_by_its_own(redis
     assert found == [b"%d" % n for n in range(1_000)]
 
 
-async def test_answers_have_the_shape_that_redis_py_gives_them(redis, valkey_url):
-    plain = Redis.from_url(valkey_url, protocol=2)
+async def test_answers_have_the_shape_that_redis_py_gives_them(redis, valkey_admin_url):
+    plain = Redis.from_url(valkey_admin_url, protocol=2)
     await redis.hset("h", mapping={"a": 1, "b": 2.5})
     await redis.zadd("z", {"one": 1, "two": 2})
     await redis.xadd("x", {"f": "v"}, id="1-1")
@@ -131,9 +131,9 @@ async def test_commands_that_wait_hold_up_nobody(redis):
     assert (await reading)[0][0] == b"stream"
 
 
-async def test_a_server_that_is_silent_is_away_for_all_who_asked_it(valkey_url, monkeypatch):
+async def test_a_server_that_is_silent_is_away_for_all_who_asked_it(valkey_admin_url, monkeypatch):
     monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.2)
-    redis = open_async(valkey_url)
+    redis = open_async(valkey_admin_url)
     await redis.execute_command("CLIENT PAUSE", 5_000, "WRITE")
     answers = await asyncio.gather(*(redis.incr("a") for _ in range(5)), return_exceptions=True)
     assert {type(answer) for answer in answers} == {TimeoutError}
@@ -156,8 +156,8 @@ async def test_one_refusal_to_serve_is_no_answer_for_what_was_asked_after_it(red
     assert await redis.set("a", 1)
 
 
-async def test_a_closed_client_leaves_nobody_waiting(valkey_url):
-    redis = open_async(valkey_url)
+async def test_a_closed_client_leaves_nobody_waiting(valkey_admin_url):
+    redis = open_async(valkey_admin_url)
     await redis.execute_command("CLIENT PAUSE", 300, "WRITE")
     asked = [asyncio.create_task(redis.incr("a")) for _ in range(3)]
     for _ in range(5):

@@ -470,7 +470,7 @@ async def test_a_walk_that_waits_for_an_hour_goes_on_where_it_stopped(
 async def test_what_a_sweep_has_seen_lives_as_long_as_the_sweep_is_kept_waiting(register, sandbox):
     """Else a sweep held up for many hours would miss what its first pages had shown."""
     integration = await register()
-    redis = integration.services.redis
+    redis = integration.services.redis.admin
     await sandbox.fault("error", code="PLATFORM.RATE_LIMIT_EXCEEDED", on="later", retry_after=9)
     await integration.turn()
     (seen,) = await redis.keys("cw:seen:*")
@@ -538,7 +538,7 @@ async def test_a_sweep_of_many_pages_holds_up_no_delta_on_its_credential(
         small.append(one)
     big = await new_integration(context, "", credential_id=credential_id, upstream_id="big:1")
     long[0] = "big:1"
-    redis = context.services.redis
+    redis = context.services.redis.admin
     pages = []
     for _ in range(6):
         await big.turn()

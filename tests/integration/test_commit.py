@@ -171,7 +171,7 @@ async def test_only_what_is_due_is_claimed_and_only_once(redis):
 async def test_a_claim_that_lapsed_is_due_again_and_its_token_is_stale(redis):
     schedule = Schedule(redis)
     await schedule.wake("lanes", "sub_1")
-    limits = [ClaimLimit("lanes", "q", 10, 5)]
+    limits = [ClaimLimit("lanes", "rq:queue:q", 10, 5)]
     (first,) = await schedule.claim(limits, 0)
     (second,) = await schedule.claim(limits, 30_000)
     assert second.ids == ["sub_1"]
@@ -184,7 +184,7 @@ async def test_what_is_claimed_again_and_again_and_never_begun_is_overdue_since_
     redis,
 ):
     schedule = Schedule(redis)
-    limits = [ClaimLimit("lanes", "q", 10, 5)]
+    limits = [ClaimLimit("lanes", "rq:queue:q", 10, 5)]
     await schedule.wake("lanes", "sub_1")
     (first,) = await schedule.claim(limits, 0)
     for _ in range(3):
@@ -201,15 +201,15 @@ async def test_what_is_claimed_again_and_again_and_never_begun_is_overdue_since_
 
 async def test_a_long_queue_stops_claiming(redis):
     await Schedule(redis).wake("lanes", "sub_1")
-    await redis.rpush("q", *range(5))
-    (claims,) = await Schedule(redis).claim([ClaimLimit("lanes", "q", 10, 5)], 30_000)
+    await redis.rpush("rq:queue:q", *range(5))
+    (claims,) = await Schedule(redis).claim([ClaimLimit("lanes", "rq:queue:q", 10, 5)], 30_000)
     assert claims.ids == []
 
 
 async def lane_lease(redis) -> Lease:
     schedule = Schedule(redis)
     await schedule.wake("lanes", "sub_1")
-    (claims,) = await schedule.claim([ClaimLimit("lanes", "q", 10, 5)], 30_000)
+    (claims,) = await schedule.claim([ClaimLimit("lanes", "rq:queue:q", 10, 5)], 30_000)
     lease = await Leases(redis).take("lanes", "sub_1", claims.token, 10_000)
     assert lease is not None
     return lease

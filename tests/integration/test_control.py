@@ -18,7 +18,7 @@ from workers import turn
 
 from .conftest import new_credential
 
-LIMITS = [ClaimLimit("walks", "q1", 10, 10), ClaimLimit("lanes", "q2", 10, 10)]
+LIMITS = [ClaimLimit("walks", "rq:queue:q1", 10, 10), ClaimLimit("lanes", "rq:queue:q2", 10, 10)]
 
 
 # --- pause and resume ---------------------------------------------------------------------------

@@ -135,7 +135,7 @@ async def test_two_senders_with_one_claim_send_once(subscribe, hook, context):
 async def test_a_sender_whose_lease_passed_on_records_nothing(subscribe, hook):
     harness = await subscribe()
     await harness.emit("c1")
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     hook.gate.clear()
     turn = asyncio.create_task(harness.turn())
     await hook.holds(1)
@@ -186,7 +186,7 @@ async def test_headers_and_the_secret_reach_only_the_subscriber(subscribe, hook,
     await harness.emit("c1")
     await harness.turn()
     dump = b"".join(
-        [await services.redis.dump(key) or b"" async for key in services.redis.scan_iter("*")]
+        [await services.redis.admin.dump(key) or b"" async for key in services.redis.scan_iter("*")]
     )
     assert hook.secret.encode() not in dump
     assert b"x-tenant" not in dump
@@ -195,7 +195,7 @@ async def test_headers_and_the_secret_reach_only_the_subscriber(subscribe, hook,
 async def test_a_lane_whose_first_events_expired_goes_on_to_the_rest(subscribe, hook):
     harness = await subscribe(paused=True)
     await harness.emit(*(f"c{number}" for number in range(100)))
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     await redis.xtrim(keys.EVENTS, maxlen=20, approximate=False)
     await harness.services.subscriptions.update(
         harness.id, lambda old: msgspec.structs.replace(old, paused=False)
@@ -230,7 +230,7 @@ async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypa
     monkeypatch.setattr("workers.deliverer.now_ms", lambda: now_ms() - 120_000)
     await harness.turn()
     await harness.turn()
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     assert len(hook.received) == 1
     now = await harness.now()
     assert await redis.zscore(keys.due("lanes"), harness.id) > now
@@ -294,7 +294,7 @@ async def test_entries_that_outlived_the_log_leave_a_paused_lane(subscribe, hook
 async def test_the_log_keeps_to_its_size_and_lanes_say_what_that_cost_them(subscribe, services):
     harness = await subscribe(paused=True)
     await harness.emit(*(f"c{number}" for number in range(400)))
-    redis = services.redis
+    redis = services.redis.admin
     half = await redis.memory_usage(keys.EVENTS) // 2
     trimmed = await services.retention.trim(
         events_before=0, events_max_bytes=half, attempts_before=0, dead_before=0

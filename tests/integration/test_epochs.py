@@ -57,7 +57,7 @@ async def totals(integration) -> dict[str, int]:
 
 async def kept(integration, epoch: str | None = None) -> set[str]:
     """Which of the keys of an epoch, or of any, and of its walks there are."""
-    found = await integration.services.redis.keys(f"cw:*:{integration.id}:*")
+    found = await integration.services.redis.admin.keys(f"cw:*:{integration.id}:*")
     names = [name.decode().split(":") for name in found]
     return {
         parts[1]
@@ -400,7 +400,7 @@ async def test_deleting_an_integration_takes_its_walk_under_way_with_it(register
     await integration.turn()
     await waiting_sweep(integration, sandbox, context)
     await integration.services.integrations.delete(integration.id)
-    assert await integration.services.redis.keys(f"cw:*{integration.id}*") == []
+    assert await integration.services.redis.admin.keys(f"cw:*{integration.id}*") == []
     assert await totals(integration) == {"courses": 0, "quarantined": 0, "held": 0}
 
 
@@ -423,9 +423,9 @@ async def test_a_worker_that_is_at_it_commits_nothing_for_a_deleted_integration(
     await integration.turn()
     assert fetched == 2
     assert types(await integration.events()) == {"course.created": 250}
-    assert await integration.services.redis.keys(f"cw:*{integration.id}*") == []
+    assert await integration.services.redis.admin.keys(f"cw:*{integration.id}*") == []
     assert await totals(integration) == {"courses": 0, "quarantined": 0, "held": 0}
-    redis = integration.services.redis
+    redis = integration.services.redis.admin
     assert await redis.zcard(keys.due("walks")) == await redis.zcard(keys.claimed("walks")) == 0
 
 
@@ -445,4 +445,4 @@ async def test_one_deleted_as_its_walk_ends_leaves_nothing_behind(register, cont
     store.get = delete_before_the_last_look
     await integration.turn()
     assert calls == 3
-    assert await integration.services.redis.keys(f"cw:*{integration.id}*") == []
+    assert await integration.services.redis.admin.keys(f"cw:*{integration.id}*") == []

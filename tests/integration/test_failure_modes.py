@@ -694,7 +694,7 @@ async def make_older(integration: Polled, monkeypatch) -> None:
     position = RAW.stop + PATH_DIGEST_BYTES * list(tracked).index("custom_fields")
     del tracked["custom_fields"]
     monkeypatch.setitem(OLDER, b"0", Version(b"0", tracked))
-    redis = integration.services.redis
+    redis = integration.services.redis.admin
     key = keys.catalogue(integration.id, (await integration.state()).epoch)
     for course_id, packed in (await redis.hgetall(key)).items():
         older = b"0" + packed[1 : RAW.start] + b"of other seed..." + packed[RAW.stop : position]

@@ -27,8 +27,8 @@ async def test_every_key_has_a_lifetime_or_is_on_the_list_of_those_that_last(
 
     without = [
         name.decode()
-        for name in await services.redis.keys("cw:*")
-        if await services.redis.ttl(name) == -1
+        for name in await services.redis.admin.keys("cw:*")
+        if await services.redis.admin.ttl(name) == -1
     ]
     assert [name for name in without if not name.startswith(LASTING)] == []
     assert without  # the scan saw the lasting ones

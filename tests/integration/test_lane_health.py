@@ -555,7 +555,7 @@ async def test_what_an_accident_left_behind_the_readers_place_is_found_again(
     hook.answer = lambda _event: 400
     await harness.emit("lost", "failing")
     await harness.turn()
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     (order_key, *_) = [
         fields[b"k"] for _, fields in await redis.xrange(keys.lane(harness.id), "-", "+")
     ]

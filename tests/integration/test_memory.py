@@ -23,7 +23,7 @@ class Room:
         self.services = services
 
     async def used(self, share: float) -> None:
-        await self.services.redis.setrange("padding", self.PADDING, b"x")
+        await self.services.redis.admin.setrange("padding", self.PADDING, b"x")
         info = await self.services.redis.info("memory")
         await self._limit(int(info["used_memory"] / share))
 
@@ -34,7 +34,7 @@ class Room:
         await self._limit(1)
 
     async def _limit(self, limit: int) -> None:
-        await self.services.redis.config_set("maxmemory", limit)
+        await self.services.redis.admin.config_set("maxmemory", limit)
         self.services.memory._known_until = 0.0  # what it knew may be a second old
 
 
@@ -165,14 +165,14 @@ async def test_a_walk_that_waited_for_too_long_is_ended_and_gives_its_memory_bac
     await integration.turn()
     await room.used(0.9)
     await integration.turn()
-    assert await integration.services.redis.keys("cw:seen:*")
+    assert await integration.services.redis.admin.keys("cw:seen:*")
     later = now_ms() + 31 * 60_000
     monkeypatch.setattr("workers.poller.now_ms", lambda: later)
     await integration.turn()
     (walk,) = await integration.walks()
     assert walk.state == "failed"
     assert "memory" in walk.error
-    assert not await integration.services.redis.keys("cw:seen:*")
+    assert not await integration.services.redis.admin.keys("cw:seen:*")
 
 
 async def test_deliveries_go_on_where_walks_wait(register, room, subscribe, hook):
@@ -196,7 +196,7 @@ async def test_at_the_very_limit_a_turn_still_ends_well(register, context, room)
 
     await poll_batch(context, [(integration.id, token)])
 
-    redis = context.services.redis
+    redis = context.services.redis.admin
     assert await redis.zscore(keys.claimed("walks"), integration.id) is None
     assert not await redis.exists(keys.lease("walks", integration.id))
     assert (await integration.shown()).error.code == "RedisMemory"

@@ -46,7 +46,7 @@ async def commands(redis) -> int:
 async def populate(services, *, integrations: int, subscriptions: int) -> None:
     """So many of each, as their scripts leave them."""
     redis, now = services.redis, now_ms()
-    await redis.flushall()
+    await redis.admin.flushall()
     await services.counters.key()
     async with redis.pipeline(transaction=False) as pipeline:
         for number in range(integrations):

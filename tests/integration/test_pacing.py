@@ -26,7 +26,7 @@ class Paced:
 
     async def claim(self) -> list[int]:
         """The token of a claim on it, if it is due."""
-        limits = [ClaimLimit("walks", "q", 10, 10)]
+        limits = [ClaimLimit("walks", "rq:queue:q", 10, 10)]
         (claims,) = await self.services.schedule.claim(limits, 30_000)
         return [claims.token] if claims.ids else []
 
@@ -93,7 +93,7 @@ async def test_nothing_makes_an_integration_due_while_it_is_walked(paced):
 
 
 async def test_walks_missed_while_no_worker_ran_are_one_walk(paced):
-    redis = paced.services.redis
+    redis = paced.services.redis.admin
     await redis.zadd(keys.due("walks"), {paced.id: now_ms() - DAY})
     for field in ("watermark", "last_delta_at"):
         await redis.hincrby(keys.integration(paced.id), field, -DAY)
@@ -106,7 +106,7 @@ async def test_walks_missed_while_no_worker_ran_are_one_walk(paced):
 
 async def test_sweeps_missed_while_no_worker_ran_are_one_sweep(paced, monkeypatch):
     monkeypatch.undo()
-    redis = paced.services.redis
+    redis = paced.services.redis.admin
     await redis.zadd(keys.due("walks"), {paced.id: now_ms() - 5 * DAY})
     await redis.hincrby(keys.integration(paced.id), "last_sweep_at", -5 * DAY)
 

@@ -14,9 +14,15 @@ from workers import queues
 
 
 @pytest.fixture
-def connection(valkey_url):
+def admin(valkey_admin_url):
+    with open_sync(valkey_admin_url) as admin:
+        admin.flushall()
+        yield admin
+
+
+@pytest.fixture
+def connection(admin, valkey_url):
     with open_sync(valkey_url) as connection:
-        connection.flushall()
         yield connection
 
 
@@ -24,7 +30,7 @@ def fetch(connection: Redis, job_id: str) -> Job:
     return Job.fetch(job_id, connection, JSONSerializer)
 
 
-def test_a_job_carries_its_claims_and_expires_with_them(connection):
+def test_a_job_carries_its_claims_and_expires_with_them(connection, admin):
     job_id = queues.enqueue(
         connection, queues.POLL, [("int_a", 1_795_424_001_123), ("int_b", 7)], ttl=30
     )
@@ -33,7 +39,7 @@ def test_a_job_carries_its_claims_and_expires_with_them(connection):
     assert job.args == [[["int_a", 1_795_424_001_123], ["int_b", 7]]]
     assert job.description == "poll 2 integrations"
     assert (job.timeout, job.result_ttl, job.failure_ttl) == (90, 0, 86_400)
-    assert 25 < connection.ttl(job.key) <= 30
+    assert 25 < admin.ttl(job.key) <= 30
     assert job.func is not None
 
 
@@ -57,8 +63,8 @@ def test_maintenance_is_enqueued_once_at_a_time(connection):
     assert queues.backlog(connection, queues.MAINTAIN) == 1
 
 
-def test_a_command_whose_answer_was_lost_is_not_sent_again(connection, valkey_url):
-    with open_sync(valkey_url, blocks_for=20) as waiting:
+def test_a_command_whose_answer_was_lost_is_not_sent_again(admin, valkey_admin_url):
+    with open_sync(valkey_admin_url, blocks_for=20) as waiting:
         outcome: list[BaseException] = []
 
         def wait() -> None:
@@ -69,13 +75,13 @@ def test_a_command_whose_answer_was_lost_is_not_sent_again(connection, valkey_ur
 
         thread = threading.Thread(target=wait)
         thread.start()
-        while not (blocked := [c for c in connection.client_list() if c["cmd"] == "blpop"]):
+        while not (blocked := [c for c in admin.client_list() if c["cmd"] == "blpop"]):
             pass
-        connection.client_kill_filter(_id=blocked[0]["id"])
+        admin.client_kill_filter(_id=blocked[0]["id"])
         thread.join(10)
         assert outcome
-        connection.rpush("list", "kept")
-        assert connection.lrange("list", 0, -1) == [b"kept"]
+        admin.rpush("list", "kept")
+        assert admin.lrange("list", 0, -1) == [b"kept"]
 
 
 async def test_more_commands_than_connections_wait_for_one(valkey_url):
@@ -86,8 +92,8 @@ async def test_more_commands_than_connections_wait_for_one(valkey_url):
         await client.aclose()
 
 
-def test_a_connection_that_the_server_closed_is_replaced_unnoticed(valkey_url):
-    with open_sync(valkey_url) as first, open_sync(valkey_url) as second:
+def test_a_connection_that_the_server_closed_is_replaced_unnoticed(valkey_admin_url):
+    with open_sync(valkey_admin_url) as first, open_sync(valkey_admin_url) as second:
         for _ in range(2):
             own = first.client_id()
             second.client_kill_filter(_id=str(own))

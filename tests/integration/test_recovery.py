@@ -100,7 +100,7 @@ async def test_a_lane_begins_with_what_the_log_holds_and_goes_on_with_what_comes
     assert await lane(services, late.id) == [event.position for event in await log(services)]
     assert await lane(services, late.id) == await lane(services, harness.id)
     assert (await totals(harness))["pending"] == 6
-    assert await services.redis.ttl(keys.lane(late.id)) == -1
+    assert await services.redis.admin.ttl(keys.lane(late.id)) == -1
     assert await services.redis.zscore(keys.due("lanes"), late.id) is not None
     ours, theirs = [
         {entry.order_key for entry in await services.lanes.read(one, "-", 9)}
@@ -156,7 +156,7 @@ async def test_nothing_stays_of_a_creation_that_breaks_off(subscribe, services):
     services.subscriptions.create = create
     with pytest.raises(ConnectionError):
         await services.backlog.create(late, ["s"], {}, None)
-    assert 0 < await services.redis.ttl(keys.lane(late.id)) <= 600
+    assert 0 < await services.redis.admin.ttl(keys.lane(late.id)) <= 600
     assert (await totals(harness))["pending"] == 1
 
 
@@ -165,7 +165,7 @@ async def test_nothing_stays_of_a_creation_that_breaks_off(subscribe, services):
 
 async def list_dead(harness, deaths: dict[str, int]) -> None:
     """Lists deliveries as given up: log position -> ms at which that was."""
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     for position, died_at in deaths.items():
         await redis.zadd(keys.lane_dead(harness.id), {position: position_ms(position)})
         facts = f"{died_at} 10 f key status 500 after all"

@@ -52,7 +52,7 @@ async def total(harness, name) -> int:
 
 
 async def make_replayed_retries_due(harness) -> None:
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     for key in await redis.zrange(keys.replayed_retries(harness.id), 0, -1):
         await redis.zadd(keys.replayed_retries(harness.id), {key: 1})
 
@@ -246,7 +246,7 @@ async def test_dead_deliveries_whose_events_are_gone_are_not_tried(subscribe, ho
     hook.answer = lambda _event: 500
     await harness.emit("a", "b")
     await harness.turn()
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     (first, _) = await log(harness)
     await redis.xdel(keys.EVENTS, first.position)
     await redis.set(keys.EVENTS_TRIMMED, first.position)
@@ -401,7 +401,7 @@ async def test_a_parked_lane_probes_with_a_replay_if_there_is_nothing_else(subsc
     await harness.emit("c1", "c2")
     await harness.turn()
     parked = {"failures": 12, "failing_since": 1, "parked_at": 1, "probe_at": 1}
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     await redis.hset(keys.lane_state(harness.id), "breaker", json.dumps(parked))
     await redis.hset(keys.lane_state(harness.id), "parked", 1)
     hook.answer = lambda _event: 500
@@ -446,7 +446,7 @@ async def test_events_that_the_retention_overtook_are_spoken_of(subscribe, hook)
     first, _ = await log(harness)
     since = position_ms(first.position) - 5
     replay = await ask(harness, since=since, start=str(since))
-    redis = harness.services.redis
+    redis = harness.services.redis.admin
     await redis.xdel(keys.EVENTS, first.position)
     await redis.set(keys.EVENTS_TRIMMED, first.position)
     await harness.turn()
@@ -464,7 +464,7 @@ async def test_a_deleted_subscription_leaves_nothing_of_its_replays(subscribe, h
     await harness.turn()
     await ask(harness)
     await harness.services.subscriptions.delete(harness.id)
-    assert await harness.services.redis.keys(f"*{harness.id}*") == []
+    assert await harness.services.redis.admin.keys(f"*{harness.id}*") == []
     assert await total(harness, "replays") == 0
 
 
@@ -536,12 +536,12 @@ async def test_at_the_memory_limit_replays_wait_and_deliveries_go_on(subscribe, 
     harness = await subscribe()
     await harness.emit("c1")
     replay = await ask(harness)
-    limit = await services.redis.config_get("maxmemory")
-    await services.redis.config_set("maxmemory", 1)
+    limit = await services.redis.admin.config_get("maxmemory")
+    await services.redis.admin.config_set("maxmemory", 1)
     try:
         await harness.turn()
     finally:
-        await services.redis.config_set("maxmemory", limit["maxmemory"])
+        await services.redis.admin.config_set("maxmemory", limit["maxmemory"])
     assert hook.courses() == ["c1"]
     assert (await progress(harness, replay)).state == "queued"
     wait = await harness.next_turn_at() - await harness.now()

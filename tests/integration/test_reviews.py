@@ -479,7 +479,7 @@ async def test_many_changes_that_are_no_flood_in_the_end_all_flow(baselined, san
 
     assert await held.types() == {"course.updated": 290}
     assert (await held.state()).held == 0
-    waiting = [key async for key in held.services.redis.scan_iter("cw:waiting:*")]
+    waiting = [key async for key in held.services.redis.admin.scan_iter("cw:waiting:*")]
     assert waiting == []
 
 

@@ -123,7 +123,7 @@ async def test_what_is_edited_is_left_as_it_was_but_for_its_seal(services, subsc
     }
     assert after.keys() == before.keys()
     assert await services.redis.get(keys.SUBSCRIPTIONS_VERSION) == version
-    assert 900 < await services.redis.ttl(running.key) <= 1000
+    assert 900 < await services.redis.admin.ttl(running.key) <= 1000
 
 
 async def test_a_rotation_that_was_broken_off_goes_on(services, with_both, with_new, monkeypatch):
@@ -232,7 +232,7 @@ async def test_what_no_key_opens_is_named_and_left_alone(services, subscribe, wi
     name = keys.subscription(harness.id)
     foreign = Sealer([b"f" * 32]).seal(b"{}", f"subscription:{harness.id}:headers")
     await services.redis.hset(name, "headers", foreign)
-    (reply,) = await services.redis.keys("cw:reply:*")
+    (reply,) = await services.redis.admin.keys("cw:reply:*")
     await services.redis.set(reply, b"s" + b"rubbish", ex=100)
     rotated = await rotation.rotate(with_both, silent)
     assert rotated.spoiled == {HEADERS: [harness.id], REPLIES: [reply.decode()]}
@@ -315,7 +315,7 @@ async def test_a_sealed_value_opens_in_no_place_but_its_own(services, subscribe)
 async def test_a_secret_that_was_moved_is_used_for_nothing(services, subscribe, hook):
     """As by somebody who can write to Redis: one's own record with another's ciphertext."""
     one, other = await subscribe(), await subscribe()
-    redis = services.redis
+    redis = services.redis.admin
     stolen = await redis.hget(keys.subscription(other.id), "headers")
     for field in ("headers", "secrets"):
         await redis.hset(keys.subscription(one.id), field, stolen)

@@ -336,9 +336,11 @@ async def test_a_redis_that_is_away_is_named_with_reason_and_remedy_but_no_passw
     )
 
 
-async def test_a_redis_that_answers_has_no_fault_and_one_that_refuses_says_why(valkey_url):
+async def test_a_redis_that_answers_has_no_fault_and_one_that_refuses_says_why(
+    valkey_url, valkey_admin_url
+):
     assert await redis_fault(valkey_url) is None
-    refused = await redis_fault(valkey_url.replace("://", "://:hush@"))
+    refused = await redis_fault(valkey_admin_url.replace("://", "://:hush@"))
     assert refused is not None
     assert "refuses us (" in refused
     assert "hush" not in refused

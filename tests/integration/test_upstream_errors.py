@@ -559,7 +559,7 @@ async def test_pages_that_lead_in_circles_end_the_walk(context, scripted, tail, 
     assert state.watermark == before.watermark
     assert state.course_count >= before.course_count
     assert "course.deleted" not in types(await integration.events())
-    assert not await integration.services.redis.keys("cw:seen:*")
+    assert not await integration.services.redis.admin.keys("cw:seen:*")
 
 
 async def test_a_page_that_leads_to_itself_ends_the_walk(baselined, sandbox):
@@ -577,7 +577,7 @@ async def test_laps_over_the_same_courses_are_noticed_before_they_fill_redis(bas
     walk = await baselined.walk("sweep")
     assert (walk.state, walk.pages) == ("failed", 16)
     assert "same courses" in walk.error
-    assert not await baselined.services.redis.keys("cw:seen:*")
+    assert not await baselined.services.redis.admin.keys("cw:seen:*")
     await unmoved(baselined, before)
     await recovers(baselined, sandbox)
 

@@ -306,7 +306,7 @@ async def test_a_deleted_integration_ends_its_epoch_under_a_running_walk(registe
     services.catalogue.read = delete_then_read
     await integration.turn()
     assert await integration.events() == []
-    assert [key async for key in services.redis.scan_iter(f"cw:*{integration.id}*")] == []
+    assert [key async for key in services.redis.admin.scan_iter(f"cw:*{integration.id}*")] == []
     assert await services.redis.zcard(keys.due("walks")) == 0
 
 
@@ -508,7 +508,7 @@ async def test_an_outlandish_error_code_is_no_label_of_a_metric(register, contex
 
 async def test_at_its_memory_limit_redis_refuses_a_commit_whole(register, context):
     integration = await register(baseline=Baseline.EMIT)
-    redis = context.services.redis
+    redis = context.services.redis.admin
     token = await integration.claim()
     context.services.memory._known_until = float("inf")  # still believes that there is room
     await redis.config_set("maxmemory", 1)

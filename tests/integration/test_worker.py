@@ -60,10 +60,10 @@ class Work:
 class System:
     """A Redis and worker processes on it."""
 
-    def __init__(self, url: str, directory: Path) -> None:
+    def __init__(self, url: str, admin_url: str, directory: Path) -> None:
         self.url = url
         self.directory = directory
-        self.redis: Redis = open_sync(url)
+        self.redis: Redis = open_sync(admin_url)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.count = 0
 
@@ -126,8 +126,8 @@ class System:
 
 
 @pytest.fixture
-def system(valkey_url: str, tmp_path: Path) -> Iterator[System]:
-    system = System(valkey_url, tmp_path)
+def system(valkey_url: str, valkey_admin_url: str, tmp_path: Path) -> Iterator[System]:
+    system = System(valkey_url, valkey_admin_url, tmp_path)
     system.redis.flushall()
     yield system
     system.close()
@@ -151,7 +151,8 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def mortal(server: ValkeyServer, tmp_path: Path) -> Iterator[System]:
-    system = System(f"unix://{server.unix_socket_path}", tmp_path)
+    url = f"unix://{server.unix_socket_path}"
+    system = System(url, url, tmp_path)
     yield system
     system.close()
 
@@ -315,7 +316,8 @@ def test_valkey_killed_in_mid_job_leaves_nothing_started(mortal, server):
 
 def test_a_worker_waits_for_a_valkey_that_is_not_there_yet(server, tmp_path):
     server.terminate()
-    system = System(f"unix://{server.unix_socket_path}", tmp_path)
+    url = f"unix://{server.unix_socket_path}"
+    system = System(url, url, tmp_path)
     try:
         process = system.start()
         until(lambda: "redis is away" in (tmp_path / "worker-0.log").read_text())

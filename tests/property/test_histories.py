@@ -36,7 +36,7 @@ PLENTY = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 
 @pytest.fixture(scope="module")
-def carry_out(valkey_url: str) -> Iterator[Callable[[History], None]]:
+def carry_out(valkey_url: str, valkey_admin_url: str) -> Iterator[Callable[[History], None]]:
     """Carries a history out over an empty database of a real server, which is faster at this
     than a simulated one."""
     configured = Settings.from_env(
@@ -47,13 +47,15 @@ def carry_out(valkey_url: str) -> Iterator[Callable[[History], None]]:
     )
 
     async def begin_anew(history: History) -> None:
-        await redis.flushall()
+        await admin.flushall()
         await World(redis, configured, history).carry_out()
 
     with asyncio.Runner() as runner, low_limits():
-        redis = Redis.from_url(valkey_url)
+        redis = Redis.from_url(valkey_url, driver_info=None)
+        admin = Redis.from_url(valkey_admin_url)
         yield lambda history: runner.run(begin_anew(history))
         runner.run(redis.aclose())
+        runner.run(admin.aclose())
 
 
 @settings(

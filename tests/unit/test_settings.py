@@ -242,6 +242,19 @@ def test_a_wrong_redis_address_is_refused_without_repeating_any_of_it(url, wrong
     assert "'pa'" not in message
 
 
+NO_NUMBERS = ("1e3", "1_000", "+1", "1.0", "0x10", "inf", "nan", "٣", "²", "1 000", "1,000", "true")
+NO_HOSTS = (
+    "[::1]",
+    "127.0.0.1:8000",
+    "http://localhost",
+    "1.2.3",
+    "010.0.0.1",
+    "a..b",
+    "-a",
+    "a" * 64,
+)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "wrong"),
     [
@@ -282,6 +295,39 @@ def test_a_wrong_redis_address_is_refused_without_repeating_any_of_it(url, wrong
         ("ENCRYPTION_KEYS", encoded(KEY_1, KEY_2, KEY_1), "key 3 repeats key 1"),
         ("ENCRYPTION_KEYS", encoded(KEY_1) + ",", "key 2 has 0 bytes"),
         ("PUBLIC_DOCS", "2", "neither true nor false"),
+        *(("PORT", text, "not a whole number") for text in NO_NUMBERS),
+        *(("MAX_INTEGRATIONS", text, "not a whole number") for text in NO_NUMBERS),
+        *(
+            ("EVENT_RETENTION_SECONDS", text, "not a whole number of seconds")
+            for text in NO_NUMBERS
+        ),
+        ("EVENT_LOG_MAX_BYTES", "1gb", "not a whole number of bytes"),
+        ("EVENT_RETENTION_SECONDS", "9" * 5_000, "is too large; give at most 315360000 seconds"),
+        ("ATTEMPT_RETENTION_SECONDS", "315360001", "at most 315360000 seconds"),
+        ("DEAD_RETENTION_SECONDS", "0", "at least 1 seconds"),
+        ("EVENT_LOG_MAX_BYTES", "9" * 20, "is too large"),
+        ("MAX_SUBSCRIPTIONS", "0", "is too small; give at least 1"),
+        ("MAX_SUBSCRIPTIONS", "10000001", "at most 10000000"),
+        ("PORT", "99999", "at most 65535"),
+        *(("PUBLIC_DOCS", text, "neither true nor false") for text in ("y", "t", "ja", "01", "-1")),
+        *(("HOST", text, "neither an address nor a host name") for text in NO_HOSTS),
+        ("HOST", "fe80::1%", "has a zone that is not readable"),
+        ("HOST", "fe80::1%eth 0", "has a zone that is not readable"),
+        ("HOST", "127.0.0.1%eth0", "has a zone that is not readable"),
+        ("DATA_DIR", "~nobody-of-that-name/data", "names an unknown user"),
+        ("DATA_DIR", "/srv/a\nb", "characters that do not print"),
+        ("ALLOWED_TARGETS", "10.0.0.0/33", "neither an address, a CIDR nor a host"),
+        ("ALLOWED_TARGETS", "*.internal", "neither an address, a CIDR nor a host"),
+        ("ALLOWED_TARGETS", "a.internal\nb.internal", "neither an address, a CIDR nor a host"),
+        ("ALLOWED_TARGETS", "[::1]", "neither an address, a CIDR nor a host"),
+        ("ADMIN_TOKEN", "t" * 1_025, "at most 1024 can be sent"),
+        ("ADMIN_TOKEN", "a-token-with-an\nend", "has blanks"),
+        ("METRICS_TOKEN", "tökentökentökentöken", "characters outside ASCII"),
+        ("ENCRYPTION_KEYS", encoded(KEY_1)[:-4], "has 30 bytes instead of 32"),
+        ("ENCRYPTION_KEYS", encoded(KEY_1) + "\n" + encoded(KEY_2), "not URL-safe base64"),
+        ("ENCRYPTION_KEYS", f"{encoded(KEY_1)};{encoded(KEY_2)}", "not URL-safe base64"),
+        ("ENCRYPTION_KEYS", KEY_1.hex(), "has 48 bytes instead of 32"),
+        ("LOG_LEVEL", "WARN", "not one of debug, info, warning, error"),
         ("LOG_FORMAT", "xml", "not one of auto, json, console"),
         ("LOG_LEVEL", "loud", "not one of debug, info, warning, error"),
     ],
@@ -290,6 +336,38 @@ def test_nonsense_is_refused_with_what_to_write_instead(name, text, wrong):
     message = refusal(**{name: text})
     assert message.startswith(f"COURSEWIRE_{name} ")
     assert wrong in message
+    assert "\n" not in message
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("::", "::"),
+        ("::1", "::1"),
+        ("FE80::1%Eth0", "fe80::1%Eth0"),  # an interface's name has its case
+        ("LocalHost", "localhost"),
+        ("api.internal.", "api.internal."),
+    ],
+)
+def test_every_kind_of_host_is_taken(given, kept):
+    assert accepted(HOST=given).host == kept
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("COURSEWIRE_REDIS_URI", "COURSEWIRE_REDIS_URL"),
+        ("COURSEWIRE_LOGLEVEL", "COURSEWIRE_LOG_LEVEL"),
+        ("COURSEWIRE_ENCRYPTION_KEY", "COURSEWIRE_ENCRYPTION_KEYS"),
+        ("coursewire_port", "COURSEWIRE_PORT"),
+        ("Coursewire_Port", "COURSEWIRE_PORT"),
+        ("COURSEWIRE_REDIS_URL_FLE", "COURSEWIRE_REDIS_URL_FILE"),
+    ],
+)
+def test_a_misspelt_name_is_noticed(variable, meant):
+    with pytest.raises(SettingsError, match=f"{variable} is no setting; did you mean {meant}\\?"):
+        Settings.from_env({variable: "1"})
 
 
 def test_retries_that_would_outlive_the_events_body_are_refused():

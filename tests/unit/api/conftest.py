@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
+import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
 
@@ -15,6 +16,7 @@ from service.clients.egress import AddressGuard
 from service.clients.upstream import Page, RateLimit
 from service.domain.retry import Outcome, OutcomeClass
 from service.settings import Settings
+from service.storage.rights import Rights
 from tests.fake_redis import FakeRedis
 
 ADMIN = "admin-token-of-this-test"
@@ -35,6 +37,13 @@ class SteadyRedis(FakeRedis):
         "aof_enabled": 1,
         "aof_last_write_status": "ok",
     }
+
+
+class Granted(Rights):
+    """Finds nothing wrong: fakeredis does not know all of the commands."""
+
+    async def fault(self):
+        return None
 
 
 class FakeUpstream:
@@ -90,6 +99,7 @@ async def services(settings, upstream, receiver) -> AsyncIterator[Services]:
     async with SteadyRedis() as redis:
         guard = AddressGuard(settings.allowed_targets)
         services = assemble(settings, redis, guard, upstream, receiver)
+        services = msgspec.structs.replace(services, rights=Granted(redis))
         yield services
         await services.tail.close()
 

@@ -1,0 +1,22 @@
+"""How a host to listen on is reached, and how it is written in a URL."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - no binding here
+
+
+def reachable(host: str) -> str:
+    """The host at which a service that listens on `host` is reached from the same machine."""
+    return _EVERYWHERE.get(host, host)
+
+
+def in_header(host: str) -> str:
+    """A host as a Host header has it: an IPv6 address in brackets, without its zone."""
+    return f"[{host.partition('%')[0]}]" if ":" in host else host
+
+
+def in_url(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets, the % of its zone encoded."""
+    return f"[{host.replace('%', '%25')}]" if ":" in host else host
