@@ -34,7 +34,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     `judged` are those it showed changed, `shown` all that it showed; `missing` those it surely
     did not show, with what is known of them; the answer is `whole` if it says so and every record
     of it can be told; `controls_live` is how many of the controls came back live, and `lacking`
-    says why a missing course would not be proof, if it would not.
+    says why a missing course would not be proof, if it would not; `doubtful` are courses that
+    were not shown and may be part of what cannot be read.
     """
 
     judged: list[Judged]
@@ -43,6 +44,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool
     controls_live: int
     lacking: Reason | None
+    doubtful: frozenset[str] = frozenset()
 
 
 class Inquiry:
@@ -101,7 +103,8 @@ class Inquiry:
             self._ignored,
             judged_at,
         )
-        doubtful = unread(sightings)
+        unreadable = unread(sightings)
+        doubtful = frozenset(one for one in course_ids if one not in shown and one in unreadable)
         whole = page.next is None and not nameless
         controls_live = sum(control in shown and shown[control].live for control in controls)
         return Answer(
@@ -117,6 +120,7 @@ class Inquiry:
             },
             whole=whole,
             controls_live=controls_live,
+            doubtful=doubtful,
             lacking=_lacking(whole=whole, live=controls_live, controls=len(controls)),
         )
 

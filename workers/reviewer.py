@@ -101,6 +101,9 @@ class Reviewer:
             else:
                 marks.append(Mark(course_id, "hold", batch[course_id]))
                 unproven += 1
+        if lacking is None and (doubtful := [one for one in answer.doubtful if _gone(batch[one])]):
+            marks += [Mark(one, "hold", batch[one]) for one in doubtful]
+            lacking, unproven = "unreadable", len(doubtful)
         opening = {"deleted": unproven, "changed": {}}
         portion = Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
         return portion, lacking, unproven
@@ -170,6 +173,10 @@ def _lacking(answer: Answer, controls: Sequence[str]) -> Reason | None:
     if answer.whole and answer.controls_live and answer.shown.issuperset(controls):
         return None
     return answer.lacking or "control_missing"
+
+
+def _gone(withheld: Withheld) -> bool:
+    return withheld.kind != "update"
 
 
 def _done(batch: Mapping[str, Withheld]) -> list[Mark]:

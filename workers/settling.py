@@ -232,6 +232,8 @@ class Settling:
         if answer.lacking is not None:
             lost = sum(one not in answer.shown for one in question.course_ids)
             before = _counted(before, answer.lacking, lost)
+        elif answer.doubtful:
+            before = _counted(before, "unreadable", len(answer.doubtful))
         return _Found(judged=judged, marks=marks, later=later, unconfirmed=before)
 
     async def _buried(

@@ -282,6 +282,13 @@ SCHEMAS: Final[dict[str, Json]] = {
     "EventList": {"items": [_COURSE_EVENT], "next": None, "cursor": _CURSOR},
     "AttemptView": _ATTEMPT,
     "IntegrationProblem": _PROBLEM,
+    "IntegrationNotice": {
+        "code": "flapping_path",
+        "message": "`revisions.remote_url` changed again and again in mostly the same courses: in 3 "
+        "polls in a row, the last of which changed it in 50 courses. If the change carries no "
+        "meaning, for example a signed URL, add the path to ignore_paths.",
+        "since": _EARLIER,
+    },
     "HeldChangeView": _HELD,
     "ReviewView": {
         "integration_id": _INTEGRATION,

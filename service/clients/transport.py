@@ -75,6 +75,10 @@ class OutboundClient(httpx.AsyncClient):
         self.poster = poster
         self.check_proxy = check_proxy
 
+    def _build_redirect_request(self, request: httpx.Request, _: httpx.Response) -> httpx.Request:
+        """Nothing is redirected. httpx would fail here where `Location` is not a URL."""
+        return request
+
 
 def open_client(
     guard: AddressGuard,

@@ -12,7 +12,13 @@ from service.domain.flapping import Flapping
 UNCONFIRMED_SWEEPS: Final = 3  # full polls in a row with unconfirmed changes until a person is told
 
 Reason = Literal[
-    "cut_short", "control_missing", "no_control", "cannot_be_asked", "refused", "empty"
+    "cut_short",
+    "control_missing",
+    "no_control",
+    "cannot_be_asked",
+    "refused",
+    "unreadable",
+    "empty",
 ]
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -29,6 +35,7 @@ REASONS: Final[Mapping[Reason, str]] = {
         "too long, or contain a comma, a control character, or a blank at an end"
     ),
     "refused": "the upstream refused the request by ids",
+    "unreadable": ("the answer to a request by ids had broken records, which may be theirs"),
     "empty": "the poll showed no live course at all",
 }
 """Why a change that a poll found was not confirmed."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OURS: Final = "cw:probe"
 _RQ: Final = "rq:probe"
+_SCRIPT: Final = "return cmsgpack.unpack(ARGV[1])"  # which every script begins with
 
 _Asked = tuple[str, tuple[str, ...]]  # a command, empty where connecting failed, and its arguments
 _Refusal = tuple[_Asked, ResponseError]
@@ -51,7 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "memory|usage": (_OURS,),
     "time": (),
     # scripts
-    "eval": ("return 1", "1", _OURS),
+    "eval": (_SCRIPT, "0", "\x01"),
     "evalsha": ("0" * 40, "1", _OURS),
     # keys
     "del": (_OURS,),
@@ -275,6 +276,10 @@ def _of_the_address(error: ResponseError, text: str, user: str) -> str | None:
         return (
             "the sentinels do not grant their default user SENTINEL MASTERS; run ACL SETUSER "
             "default +sentinel|masters on each of them"
+        )
+    if "cmsgpack" in text and "unknown command" not in text:
+        return (
+            f"Redis runs scripts without the library cmsgpack ({text}); use Redis or Valkey itself"
         )
     if "DB index" in text:
         return (

@@ -41,7 +41,7 @@ from tests.histories.steps import (
     sandbox_fault,
 )
 from tests.histories.upstream import API_KEY, UPSTREAM_ID, Upstream, differing
-from workers import committer, poller, reviewer, settling
+from workers import committer, inquiry, poller, reviewer, settling
 from workers.process import JobContext
 
 BEGINNING = 1_795_424_000_000
@@ -187,7 +187,7 @@ class World:
 
     async def carry_out(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            for module in (poller, committer, settling, reviewer):
+            for module in (poller, committer, settling, reviewer, inquiry):
                 patch.setattr(module, "now_ms", self.now)
             patch.setattr(poller, "begin", self.begin)
             patch.setattr(poller, "_log", Mock())

@@ -186,7 +186,10 @@ async def test_headers_and_the_secret_reach_only_the_subscriber(subscribe, hook,
     await harness.emit("c1")
     await harness.turn()
     dump = b"".join(
-        [await services.redis.admin.dump(key) or b"" async for key in services.redis.scan_iter("*")]
+        [
+            await services.redis.admin.dump(key) or b""
+            async for key in services.redis.admin.scan_iter("*")
+        ]
     )
     assert hook.secret.encode() not in dump
     assert b"x-tenant" not in dump

@@ -129,7 +129,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in ("poller", "committer", "settling", "reviewer"):
+    for module in ("poller", "committer", "settling", "reviewer", "inquiry"):
         monkeypatch.setattr(f"workers.{module}.now_ms", clock)
     return clock
 

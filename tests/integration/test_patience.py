@@ -24,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in ("poller", "committer", "settling", "reviewer", "backfilling"):
+    for module in ("poller", "committer", "settling", "reviewer", "inquiry"):
         monkeypatch.setattr(f"workers.{module}.now_ms", clock)
     return clock
 
@@ -114,7 +114,7 @@ async def test_a_wait_for_the_rate_limit_makes_a_sweep_no_older(integration, she
         await integration.turn()
         clock.now += 300_000
         await integration.services.redis.delete(
-            *await integration.services.redis.keys("cw:budget:*")
+            *await integration.services.redis.admin.keys("cw:budget:*")
         )
         found = await integration.services.integrations.get_walk(integration.id, walk.id)
         assert found.state == "running"

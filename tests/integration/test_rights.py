@@ -4,6 +4,7 @@ servers with real users; and the tests run under a user that may do that and not
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -195,6 +196,14 @@ async def test_a_command_that_was_renamed_is_named(tmp_path, command):
         assert f"Redis does not know {command}" in await everywhere(url)
 
 
+async def test_a_server_whose_scripts_lack_a_library_is_refused(grant, monkeypatch):
+    script = "local cmsgpack = nil return cmsgpack.unpack(ARGV[1])"
+    sent = [(name, (script, "0") if name == "eval" else given) for name, given in rights._SENT]
+    monkeypatch.setattr(rights, "_SENT", tuple(sent))
+    found = await everywhere(grant(*acl_rules()))
+    assert found.startswith("Redis runs scripts without the library cmsgpack (")
+
+
 async def test_a_replica_is_waited_for_and_said(tmp_path):
     with server(tmp_path, "--replicaof", "127.0.0.1", "1") as url:
         with pytest.raises(NotServingError):
@@ -289,6 +298,13 @@ async def test_the_server_is_asked_now_and_then_and_not_by_every_probe(valkey_ur
         assert tried() - before == 2
     finally:
         await redis.aclose()
+
+
+def test_every_command_of_a_script_is_declared():
+    texts = [path.read_text() for path in (ROOT / "service/storage/scripts").glob("*.lua")]
+    called = {name.lower() for text in texts for name in re.findall(r"call\(\s*'(\w+)'", text)}
+    assert len(called) > 30
+    assert called <= set(COMMANDS)
 
 
 # --- what is declared ---------------------------------------------------------------------------
