@@ -170,14 +170,14 @@ async def test_what_a_rollback_of_redis_forgets_is_found_again(world, sandbox):
     """A server that comes back without its last second has forgotten a change that was published.
     The next poll finds the change again, as a new event with a higher sequence."""
     redis = world.subscription.services.redis
-    before = {key: await redis.dump(key) async for key in redis.scan_iter("cw:*")}
+    before = {key: await redis.admin.dump(key) async for key in redis.admin.scan_iter("cw:*")}
     await sandbox.change({"op": "edit", "count": 1})
     await world.poll()
     await world.deliver()
 
-    await redis.flushall()
+    await redis.admin.flushall()
     for key, value in before.items():
-        await redis.restore(key, 0, value)
+        await redis.admin.restore(key, 0, value)
     await world.poll()
     await world.deliver()
 
