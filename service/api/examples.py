@@ -284,8 +284,8 @@ SCHEMAS: Final[dict[str, Json]] = {
     "IntegrationProblem": _PROBLEM,
     "IntegrationNotice": {
         "code": "flapping_path",
-        "message": "`revisions.remote_url` changed again and again in mostly the same courses: in 3 "
-        "polls in a row, the last of which changed it in 50 courses. If the change carries no "
+        "message": "`revisions.remote_url` changed again and again in mostly the same courses: in "
+        "3 polls in a row, the last of which changed it in 50 courses. If the change carries no "
         "meaning, for example a signed URL, add the path to ignore_paths.",
         "since": _EARLIER,
     },
