@@ -43,6 +43,7 @@ SETTLING_TURNS: Final = 20
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d ([1-9]\d\d)(?:[ \r][^\n]*)?\n")
 _STATUS: Final = re.compile(rb"HTTP/\d\.\d ([1-9]\d\d)[ \r\n]")
+_UNPRINTABLE: Final = re.compile(rb"[^\x20-\x7e\r]")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _RETRY_AFTER: Final = re.compile(rb"\nretry-after:[ \t]*([\x20-\x7e]*)", re.IGNORECASE)
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -221,6 +222,11 @@ class AnswerProtocol(ResponseHandler):
         if self._head.count(b"\n") - 2 > MAX_FIELDS:
             self._use_status_alone(f"its header has more than {MAX_FIELDS} fields")
             return b""
+        reason = _UNPRINTABLE.search(self._head, 12)
+        if reason is not None and reason[0] != b"\n":
+            # Nobody reads it, and neither the parser nor the adapter to httpx takes every byte.
+            behind = self._head.partition(b"\n")[2]
+            self._head = self._head[:12] + b"\r\n" + behind
         super().data_received(self._head)
         if self.flaw is None and not self._buffer:
             self._use_status_alone("its header is malformed")

@@ -107,6 +107,8 @@ class Poster:
             except BaseException:
                 _abort(connection)
                 raise
+        except UnicodeError as exc:  # it quotes the text
+            raise ValueError("HTTP cannot carry this request") from exc
         except FOREIGN as exc:
             raise translate(exc, url.partition(":")[0].lower()) from exc
         except Unusable as exc:
