@@ -2,7 +2,7 @@
 #
 # PYTHON  the interpreter to use, where the first suitable one on the path is not wanted
 # VENV    where the virtual environment is kept
-# ARGS    passed on: make demo ARGS='--events 10', make test ARGS='-k lanes'
+# ARGS    passed on: make demo ARGS='--events 10', make test ARGS='-k outboxes'
 
 PYTHON ?=
 VENV ?= .venv

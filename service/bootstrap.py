@@ -31,12 +31,13 @@ from service.storage.dead import DeadDeliveries
 from service.storage.deaths import Deaths
 from service.storage.event_log import EventLog
 from service.storage.integrations import IntegrationStore
-from service.storage.lane_events import LaneEvents
-from service.storage.lanes import Lanes
 from service.storage.leases import Leases
 from service.storage.matchers import Matchers
 from service.storage.memory import Memory
 from service.storage.metrics import Metrics
+from service.storage.outbox_events import OutboxEvents
+from service.storage.outboxes import Outboxes
+from service.storage.polls import Polls
 from service.storage.processes import Processes
 from service.storage.reconciliation import Reconciliation
 from service.storage.replays import Replays
@@ -50,7 +51,6 @@ from service.storage.sealing import Sealer
 from service.storage.shown import ShownSubscriptions
 from service.storage.subscriptions import SubscriptionStore
 from service.storage.tail import Tail
-from service.storage.walks import Walks
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,13 +73,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sealed: SealedValues
     processes: Processes
     catalogue: Catalogue
-    walks: Walks
+    polls: Polls
     events: EventLog
     tail: Tail
-    lanes: Lanes
+    outboxes: Outboxes
     dead: DeadDeliveries
     deaths: Deaths
-    lane_events: LaneEvents
+    outbox_events: OutboxEvents
     attempts: Attempts
     schedule: Schedule
     control: Control
@@ -152,9 +152,9 @@ def assemble(
     subscriptions = SubscriptionStore(redis, sealer, counters, most=settings.max_subscriptions)
     matchers = Matchers(subscriptions)
     integrations = IntegrationStore(redis, matchers, counters, most=settings.max_integrations)
-    lanes = Lanes(redis, counters)
+    outboxes = Outboxes(redis, counters)
     dead = DeadDeliveries(redis)
-    lane_events = LaneEvents(redis, events)
+    outbox_events = OutboxEvents(redis, events)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
@@ -174,14 +174,14 @@ def assemble(
         sealed=SealedValues(redis, sealer),
         processes=Processes(redis),
         catalogue=Catalogue(redis, counters),
-        walks=Walks(redis, counters),
+        polls=Polls(redis, counters),
         events=events,
         tail=Tail(redis, events),
-        lanes=lanes,
+        outboxes=outboxes,
         dead=dead,
         deaths=Deaths(redis, counters, subscriptions, matchers),
-        lane_events=lane_events,
-        attempts=Attempts(redis, sealer, lane_events, dead),
+        outbox_events=outbox_events,
+        attempts=Attempts(redis, sealer, outbox_events, dead),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),
@@ -190,7 +190,7 @@ def assemble(
         reviews=Reviews(redis),
         replays=Replays(redis, counters),
         retention=Retention(redis, counters),
-        reconciliation=Reconciliation(integrations, subscriptions, lanes, schedule),
+        reconciliation=Reconciliation(integrations, subscriptions, outboxes, schedule),
         counters=counters,
         metrics=Metrics(redis),
         upstream=upstream,

@@ -39,7 +39,7 @@ UPSTREAM_ID: Final = "sandbox:demo"
 API_KEY: Final = "sandbox-key"
 COURSES: Final = 50
 DELTA_SECONDS: Final = 2
-SWEEP_SECONDS: Final = 15
+FULL_SECONDS: Final = 15
 LOG_FILE: Final = "demo.log"
 
 _CHANGE_EVERY: Final = 1.5
@@ -247,7 +247,7 @@ class Service:
                 "upstream_id": UPSTREAM_ID,
                 "credential_id": credential["id"],
                 "delta_interval_seconds": DELTA_SECONDS,
-                "sweep_interval_seconds": SWEEP_SECONDS,
+                "full_interval_seconds": FULL_SECONDS,
                 "baseline": "silent",
             },
         )
@@ -258,13 +258,13 @@ class Service:
         """The integration as it stands."""
         return await self._get(self._integration)
 
-    async def sweep(self) -> str:
-        """Ask for a sweep now. Returns where to see how it goes."""
-        walk = await self._post(f"{self._integration}/walks", {"kind": "sweep"})
-        return f"{self._integration}/walks/{walk['id']}"
+    async def full_poll(self) -> str:
+        """Ask for a full poll now. Returns where to see how it goes."""
+        poll = await self._post(f"{self._integration}/polls", {"kind": "full"})
+        return f"{self._integration}/polls/{poll['id']}"
 
-    async def walk(self, path: str) -> Record:
-        """The walk at `path`."""
+    async def poll(self, path: str) -> Record:
+        """The poll at `path`."""
         return await self._get(path)
 
     async def pending(self) -> int:
@@ -419,10 +419,10 @@ class Story:
         """
         await self.look()
         settled = self._last
-        sweep = await self._service.sweep()
-        while (walk := await self._service.walk(sweep))["state"] != "completed":
-            if walk["state"] == "failed":
-                raise DemoFailedError(f"the last sweep failed: {walk['error']}")
+        full_poll = await self._service.full_poll()
+        while (poll := await self._service.poll(full_poll))["state"] != "completed":
+            if poll["state"] == "failed":
+                raise DemoFailedError(f"the last full poll failed: {poll['error']}")
             await self.look()
         while await self._service.pending():
             await self.look()
@@ -611,13 +611,14 @@ class _Performance:
     async def _tell(self, story: Story, events: int | None, begun: float) -> None:
         courses = await story.begin()
         self._show.say(
-            f"{courses} courses are known; from now on some change. A walk every {DELTA_SECONDS} s "
-            f"sees that;\nwhat vanishes, providers and skills wait for a sweep, every "
-            f"{SWEEP_SECONDS} s. Ctrl-C ends.\n"
+            f"{courses} courses are known; from now on some change. A poll every {DELTA_SECONDS} s "
+            f"sees that;\nwhat vanishes, providers and skills wait for a full poll, every "
+            f"{FULL_SECONDS} s. Ctrl-C ends.\n"
         )
         every = _CHANGE_EVERY
         if events is not None:
-            # Faster than needed: some changes merge, and the start and the last sweep take time.
+            # Faster than needed: some changes merge, and the start and the last full poll take
+            # time.
             every = min(_SLOWEST, max(_FASTEST, self._seconds / events / 4))
         loop = asyncio.get_running_loop()
         due = loop.time()

@@ -44,7 +44,7 @@ _SCHEDULER_SILENCE_MS: Final = 10_000
 _STUCK_MS: Final = 60_000  # past a claim's end, after which nobody seems to take it back
 _CLOCK_WARN_MS: Final = 2_000
 _CLOCK_FAIL_MS: Final = 60_000  # receivers refuse timestamps that are some minutes off
-_MEMORY_WARN: Final = 0.7  # of the limit; walks wait above 0.8
+_MEMORY_WARN: Final = 0.7  # of the limit; polls wait above 0.8
 _MEMORY_FAIL: Final = 0.9
 _WIDE_OPEN: Final = frozenset({"0.0.0.0/0", "::/0"})
 _LEVELS: Final[dict[Level, int]] = {"ok": 0, "warn": 1, "fail": 2}
@@ -171,7 +171,7 @@ class Doctor:
                     "ok",
                     (
                         f"{used}, no limit; on a machine shared with others set maxmemory, so that "
-                        "walks wait before memory is short"
+                        "polls wait before memory is short"
                     ),
                 )
             ]
@@ -246,7 +246,7 @@ class Doctor:
         now = await self._overview.now_ms()
         paused = await self._services.control.paused()
         found: list[tuple[Level, str]] = []
-        names: dict[Kind, str] = {"walks": "integrations", "lanes": "lanes"}
+        names: dict[Kind, str] = {"polls": "integrations", "outboxes": "outboxes"}
         for kind, name in names.items():
             redis = self._services.redis
             stuck = await redis.zcount(keys.claimed(kind), "-inf", now - _STUCK_MS)

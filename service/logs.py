@@ -124,7 +124,7 @@ class _Lines:
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose lines carry `name`; ids bound with `structlog.contextvars` are added.
 
-    Log one line when an operation ends: `get_logger("walk").info("walk", pages=3, ...)`.
+    Log one line when an operation ends: `get_logger("poll").info("poll", pages=3, ...)`.
     """
     return structlog.stdlib.get_logger(name)
 

@@ -134,7 +134,7 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 f"{one['failed']} failed"
             ),
         )
-    for name, activity in (("walks", "polling"), ("lanes", "delivery")):
+    for name, activity in (("polls", "polling"), ("outboxes", "delivery")):
         work, since = status[name], status["paused"][activity]
         yield (
             name,

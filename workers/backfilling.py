@@ -1,4 +1,4 @@
-"""Feeds backfills, a page of the upstream at a time, to the one lane that asked for them."""
+"""Feeds backfills, a page of the upstream at a time, to the one outbox that asked for them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from service.domain.events import EventHead, Selection
 from service.domain.integrations import (
     MAX_BACKOFF_SECONDS,
     Integration,
-    WalkingState,
+    PollingState,
     backoff_ms,
     next_try_ms,
 )
-from service.domain.lane import order_key
+from service.domain.outbox import order_key
+from service.domain.polling import MIN_PAGE_SIZE, PAGE_SIZE, sight
 from service.domain.replays import Replay, ReplayProgress
 from service.domain.subscriptions import Subscription
-from service.domain.walking import MIN_PAGE_SIZE, PAGE_SIZE, sight
 from service.logs import get_logger
 from service.storage.announcing import RENDERINGS
 from service.storage.counters import field
@@ -70,7 +70,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Backfiller:
-    """Makes the steps of one lane's backfills during one turn.
+    """Makes the steps of one outbox's backfills during one turn.
 
     Each is fed together with the progress it leads to, so a step that is never fed, or is made
     twice, does no harm.
@@ -152,7 +152,7 @@ class Backfiller:
         return self._moved(progress)
 
     def _take_up(
-        self, progress: BackfillProgress, integration: Integration, state: WalkingState
+        self, progress: BackfillProgress, integration: Integration, state: PollingState
     ) -> BackfillProgress:
         if reason := backfills.why_not(integration, state):
             return backfills.skip(progress, integration.id, reason)
@@ -200,9 +200,9 @@ class Backfiller:
                 f"the API key of {integration.credential_id} cannot be read: {error}"
             ) from error
         credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
-        # Like a sweep, so that deltas keep their part of the budget.
+        # Like a full poll, so that deltas keep their part of the budget.
         fetcher = Fetcher(
-            self._services, integration, credential, "sweep", place, self._increments.update
+            self._services, integration, credential, "full", place, self._increments.update
         )
         if leg.at == "deferred":
             return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
@@ -268,7 +268,7 @@ class Backfiller:
         return self._moved(backfills.skip(progress, leg.integration_id, reason))
 
     def _failed(self, progress: BackfillProgress, leg: Leg, error: UpstreamError) -> Step:
-        """Tries again what may pass by itself; the integration's own walks find out the rest."""
+        """Tries again what may pass by itself; the integration's own polls find out the rest."""
         changed: Mapping[str, Any] = {}
         if isinstance(error, UpstreamInputError):
             if leg.cursor is None or leg.restarts:
@@ -333,7 +333,7 @@ def _wants(selection: Selection, integration: Integration) -> bool:
     return selection.takes(EventHead("", backfills.EVENT_TYPE, integration.id, "", labels))
 
 
-def _first_leg(integration: Integration, state: WalkingState) -> Leg:
+def _first_leg(integration: Integration, state: PollingState) -> Leg:
     return Leg(
         integration_id=integration.id,
         epoch=state.epoch,
@@ -370,7 +370,7 @@ def _after_page(leg: Leg, page: Page, differing: Sequence[str]) -> tuple[Leg, in
         msgspec.structs.replace(
             leg,
             cursor=page.next,
-            # Brent's algorithm, as for walks.
+            # Brent's algorithm, as for polls.
             landmark=page.next if pages & (pages - 1) == 0 else leg.landmark,
             pages=pages,
             page_size=size,

@@ -1,4 +1,4 @@
-"""Commits what a walk judged: fingerprints with their events, in parts of bounded size."""
+"""Commits what a poll judged: fingerprints with their events, in parts of bounded size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.domain.announcements import Announcement, of_integration
 from service.domain.diff import Judgement, Verdict
 from service.domain.errors import StaleSubscriptionsError
 from service.domain.events import MAX_BODY_BYTES, CourseFacts
-from service.domain.integrations import Baseline, Integration, WalkingState, WalkRecord
-from service.domain.lane import order_key
+from service.domain.integrations import Baseline, Integration, PollingState, PollRecord
+from service.domain.outbox import order_key
+from service.domain.polling import Glimpse, PollProgress
 from service.domain.sifting import Judged, Mark
 from service.domain.subscriptions import Matcher
-from service.domain.walking import Glimpse, WalkProgress
 from service.storage.announcing import Notices
 from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.counters import field
@@ -26,17 +26,17 @@ from workers.process import JobContext
 
 MAX_CHANGES = 250  # changes in one commit
 MAX_BYTES = 1_048_576  # course bytes in one commit
-MAX_ENTRIES = 5_000  # lane entries in one commit
+MAX_ENTRIES = 5_000  # outbox entries in one commit
 
 REVIEW_REQUIRED = "integration.review_required"
 
 
 class Portion(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be committed of a walk at once.
+    """What is to be committed of a poll at once.
 
     `unchanged` and `nameless` records are only counted; `seen` are digests of ids to add to the
-    sweep's; `opening` says how much is held if `marks` open a review; `detected_by` is the
-    walk's kind unless given; nothing is committed unless all courses of `expected` are known
+    full poll's; `opening` says how much is held if `marks` open a review; `detected_by` is the
+    poll's kind unless given; nothing is committed unless all courses of `expected` are known
     to be live with just these digests.
     """
 
@@ -62,9 +62,9 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Committer:
-    """Writes for one walk under its lease, each commit building on the one before.
+    """Writes for one poll under its lease, each commit building on the one before.
 
-    `progress` is where the walk stands, `stored` what Redis holds of it (empty if nothing
+    `progress` is where the poll stands, `stored` what Redis holds of it (empty if nothing
     yet), `events` how many were appended; `moved` whether it got on in this turn.
     """
 
@@ -73,8 +73,8 @@ class Committer:
         context: JobContext,
         lease: Lease,
         integration: Integration,
-        state: WalkingState,
-        progress: WalkProgress,
+        state: PollingState,
+        progress: PollProgress,
         stored: bytes,
     ) -> None:
         self._context = context
@@ -95,7 +95,7 @@ class Committer:
     async def commit(self, portion: Portion, **moved: Any) -> None:
         """Commits what was judged, in parts of bounded size, and moves the progress on.
 
-        `moved` are fields of the progress. Only the last part sets them, so that a walk broken
+        `moved` are fields of the progress. Only the last part sets them, so that a poll broken
         off in between does the whole again. Raises CoursesDifferError.
         """
         counted = portion.verdicts()
@@ -139,7 +139,7 @@ class Committer:
                 committed = await self._services.catalogue.commit(
                     self._lease,
                     epoch=before.epoch,
-                    walk_id=before.walk_id,
+                    poll_id=before.poll_id,
                     subscriptions_version=matcher.version,
                     progress=Progress(self.stored, encoded),
                     batch=batch,
@@ -150,8 +150,8 @@ class Committer:
                 continue
             self.progress, self.stored = after, encoded
             self.events += committed.events
-            if committed.lanes_woken:
-                await self._context.dispatcher.dispatch("lanes")
+            if committed.outboxes_woken:
+                await self._context.dispatcher.dispatch("outboxes")
             if last:
                 self._uncounted = Counter()
                 return
@@ -165,7 +165,7 @@ class Committer:
         for taken, one in enumerate(judged):
             change = self._change(matcher, detected_by, one)
             size += len(one.judgement.record or b"")
-            entries += len(change.event.lanes) if change.event is not None else 0
+            entries += len(change.event.outboxes) if change.event is not None else 0
             if changes and (
                 len(changes) >= MAX_CHANGES or size > MAX_BYTES or entries > MAX_ENTRIES
             ):
@@ -209,7 +209,7 @@ class Committer:
             facts=msgspec.json.encode(facts),
             body=b"" if fingerprint.deleted else sendable(judgement.record),
             order_key=order_key(integration.id, judgement.course_id),
-            lanes=matcher.lanes(
+            outboxes=matcher.outboxes(
                 event_type=event_type,
                 integration_id=integration.id,
                 labels=integration.labels,
@@ -226,12 +226,12 @@ class Committer:
             type=told.type,
             facts=told.facts,
             order_key=told.order_key,
-            lanes=told.lanes(matcher),
+            outboxes=told.outboxes(matcher),
         )
 
     async def finish(
         self,
-        record: WalkRecord,
+        record: PollRecord,
         *,
         over: bool,
         wait_ms: int,
@@ -239,7 +239,7 @@ class Committer:
         increments: Counter[str],
         announcements: Sequence[Announcement] = (),
     ) -> None:
-        """Gives the integration back to the schedule; `storage.walks` says what is stored."""
+        """Gives the integration back to the schedule; `storage.polls` says what is stored."""
         while True:
             notices = (
                 Notices(await self._services.matchers.current(), announcements)
@@ -247,7 +247,7 @@ class Committer:
                 else None
             )
             try:
-                woken = await self._services.walks.finish(
+                woken = await self._services.polls.finish(
                     self._lease,
                     epoch=self._state.epoch,
                     progress=self.stored,
@@ -263,7 +263,7 @@ class Committer:
                 await self._services.matchers.current(fresh=True)
                 continue
             if woken:
-                await self._context.dispatcher.dispatch("lanes")
+                await self._context.dispatcher.dispatch("outboxes")
             return
 
 

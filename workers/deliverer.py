@@ -1,4 +1,4 @@
-"""One lane: read it in order, sign, send, record."""
+"""One outbox: read it in order, sign, send, record."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from service.domain.certificates import ClientCertificate
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
 from service.domain.events import CONTENT_TYPES, rfc3339
 from service.domain.identifiers import position_ms
-from service.domain.lane import Entry
 from service.domain.metrics import ATTEMPT_DURATION, count, count_delivery
 from service.domain.mixing import Mix
 from service.domain.network import failed_to_connect, fault_is_ours, proves_connection
+from service.domain.outbox import Entry
 from service.domain.redaction import Redactor
 from service.domain.signing import Signer, SigningSecret
 from service.domain.subscriptions import Subscription, SubscriptionState, state_of
 from service.logs import get_logger
 from service.storage.announcing import Notices
 from service.storage.counters import field
-from service.storage.lane_scripts import Due
-from service.storage.lanes import LaneChange, Queue, Recorded
 from service.storage.leases import Lease
+from service.storage.outbox_scripts import Due
+from service.storage.outboxes import OutboxChange, Queue, Recorded
 from workers.feeding import Feeder
 from workers.isolation import run_isolated
 from workers.judging import Ended, Judgement, Prepared, judge
@@ -45,12 +45,12 @@ from workers.process import JobContext
 from workers.track import Sender, Track
 
 SECRETS_SECONDS = 1.0  # after which the secrets are read again within a turn
-STAY_SECONDS = 0.1  # that a job waits for its slowest lane
+STAY_SECONDS = 0.1  # that a job waits for its slowest outbox
 MAX_LINGERING = 100  # batches that go on without their jobs
-TURN_SECONDS = 10.0  # after which a lane is handed back to the schedule
-AWAY_WAIT_MS = 1_000  # until a lane that Redis has failed goes on, once Redis is back
+TURN_SECONDS = 10.0  # after which an outbox is handed back to the schedule
+AWAY_WAIT_MS = 1_000  # until an outbox that Redis has failed goes on, once Redis is back
 LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
-FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the lane is looked at
+FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the outbox is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 RECORD_RETRY_SECONDS = 0.2
 REPLAY_HEADERS = {"coursewire-replay": "true"}
@@ -62,22 +62,22 @@ Answer = TypeVar("Answer")
 
 
 async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    """Drains a batch of lanes concurrently; none of them disturbs another.
+    """Drains a batch of outboxes concurrently; none of them disturbs another.
 
-    Lanes whose subscribers answer slowly or not at all go on after the job has ended, or a few
+    Outboxes whose subscribers answer slowly or not at all go on after the job has ended, or a few
     of them would occupy every slot of the worker. Not more of them than it can bear: then the
     job waits, and others are left to other workers.
     """
     try:
         found = await context.services.subscriptions.get_many([owned_id for owned_id, _ in claims])
     except (ConnectionError, TimeoutError) as error:  # the claims lapse
-        _log.warning("redis is away", lanes=len(claims), error=str(error))
+        _log.warning("redis is away", outboxes=len(claims), error=str(error))
         return
-    lanes = {
+    outboxes = {
         owned_id: _deliver(context, owned_id, token, subscription)
         for (owned_id, token), subscription in zip(claims, found, strict=True)
     }
-    batch = asyncio.create_task(run_isolated(_log, lanes))
+    batch = asyncio.create_task(run_isolated(_log, outboxes))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
     most = None if len(context.lingering) > MAX_LINGERING else STAY_SECONDS
@@ -89,7 +89,7 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
 
 
 def _log_failure(batch: asyncio.Task[None]) -> None:
-    """Looks at what the batch ended with, since no job does: each lane has logged its own."""
+    """Looks at what the batch ended with, since no job does: each outbox has logged its own."""
     if not batch.cancelled() and (error := batch.exception()) is not None:
         _log.error("a batch failed after its job had ended", error=str(error))
 
@@ -100,7 +100,7 @@ async def _deliver(
     services = context.services
     timeout = subscription.timeout_seconds if subscription is not None else 0
     lease_ms = int(timeout * 1000) + LEASE_MARGIN_MS
-    lease = await services.leases.take("lanes", subscription_id, claim, lease_ms)
+    lease = await services.leases.take("outboxes", subscription_id, claim, lease_ms)
     if lease is None:
         return
     async with services.leases.kept(lease):
@@ -108,14 +108,14 @@ async def _deliver(
             await services.leases.drop(lease, None)
             return
         if state_of(subscription) is not SubscriptionState.ACTIVE:
-            await services.lanes.release(lease, "never")
+            await services.outboxes.release(lease, "never")
             await _wake_if_resumed(context, subscription_id)
             return
         drain = Drain(context, lease, subscription)
         try:
             await drain.run()
         except LeaseLostError as error:
-            _log.info("lane given up", subscription=subscription_id, reason=str(error))
+            _log.info("outbox given up", subscription=subscription_id, reason=str(error))
         except (ConnectionError, TimeoutError):
             await services.leases.give_back(lease, AWAY_WAIT_MS)
             raise
@@ -131,11 +131,11 @@ async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
     services = context.services
     (now,) = await services.subscriptions.get_many([subscription_id])
     if now is not None and state_of(now) is SubscriptionState.ACTIVE:
-        await services.schedule.wake("lanes", subscription_id)
+        await services.schedule.wake("outboxes", subscription_id)
 
 
 class Drain:
-    """One turn at one lane."""
+    """One turn at one outbox."""
 
     def __init__(self, context: JobContext, lease: Lease, subscription: Subscription) -> None:
         self._context = context
@@ -215,28 +215,30 @@ class Drain:
 
     async def _open(self) -> None:
         subscription_id, subscriptions = self._subscription.id, self._services.subscriptions
-        lane = await self._services.lanes.open(subscription_id)
-        if lane.subscription is None:
+        outbox = await self._services.outboxes.open(subscription_id)
+        if outbox.subscription is None:
             raise LeaseLostError("the subscription was deleted")
-        self._headers = subscriptions.opened_headers(subscription_id, lane.headers)
+        self._headers = subscriptions.opened_headers(subscription_id, outbox.headers)
         self._certificate = subscriptions.opened_certificate(
-            subscription_id, lane.client_certificate
+            subscription_id, outbox.client_certificate
         )
-        await self._use(subscriptions.opened_secrets(subscription_id, lane.secrets))
-        self._clock_offset = lane.now - now_ms()
-        self._breaker, self._bucket, self._resumed = lane.breaker, lane.bucket, lane.resumed
-        self._emptied = lane.emptied
-        self._scanned_at = lane.scanned_at
-        self._live = self._track(Queue.LIVE, lane.start, lane.failing)
+        await self._use(subscriptions.opened_secrets(subscription_id, outbox.secrets))
+        self._clock_offset = outbox.now - now_ms()
+        self._breaker, self._bucket, self._resumed = outbox.breaker, outbox.bucket, outbox.resumed
+        self._emptied = outbox.emptied
+        self._scanned_at = outbox.scanned_at
+        self._live = self._track(Queue.LIVE, outbox.start, outbox.failing)
         self._tracks = [self._live]
-        if lane.replayed or lane.unfed:
-            self._replayed = self._track(Queue.REPLAYED, lane.replayed_start, lane.replayed_failing)
-            self._replayed_scanned_at = lane.replayed_scanned_at
+        if outbox.replayed or outbox.unfed:
+            self._replayed = self._track(
+                Queue.REPLAYED, outbox.replayed_start, outbox.replayed_failing
+            )
+            self._replayed_scanned_at = outbox.replayed_scanned_at
             self._tracks.append(self._replayed)
-        if lane.unfed:
+        if outbox.unfed:
             self._feeder = Feeder(self._services, self._lease, self._subscription)
-        self._version = lane.version
-        self._outdated = lane.subscription != self._subscription
+        self._version = outbox.version
+        self._outdated = outbox.subscription != self._subscription
 
     def _track(self, queue: Queue, start: str, failing: int) -> Track:
         sender = Sender(
@@ -300,7 +302,7 @@ class Drain:
 
     async def _release(self) -> None:
         due, held_ms = self._due()
-        released = await self._services.lanes.release(
+        released = await self._services.outboxes.release(
             self._lease,
             due,
             start=self._live.unsent(),
@@ -316,10 +318,10 @@ class Drain:
         if released != "lost" and due == "never":
             await _wake_if_resumed(self._context, self._subscription.id)
         if released == "due" or due == "never":
-            await self._context.dispatcher.dispatch_soon("lanes")
+            await self._context.dispatcher.dispatch_soon("outboxes")
 
     def _due(self) -> tuple[Due, int]:
-        """When the lane's next turn is, and how long nothing may wake it."""
+        """When the outbox's next turn is, and how long nothing may wake it."""
         if state_of(self._subscription) is not SubscriptionState.ACTIVE:
             return "never", 0
         held_ms = max(self._breaker.ready_at - self._now_ms(), self._rate_wait_ms)
@@ -337,7 +339,7 @@ class Drain:
         return self._replayed
 
     async def _prepare(self) -> None:
-        """Fetches the events that may be sent next; a parked lane's probe is a replayed one only
+        """Fetches the events that may be sent next; a parked outbox's probe is a replayed one only
         if there is no other."""
         if not self._breaker.parked:
             for track in self._tracks:
@@ -376,7 +378,7 @@ class Drain:
             reason=reason,
         )
         increments = Counter(_ending(one) for one in recorded)
-        await self._store(recorded, increments, LaneChange(resumed=self._resumed))
+        await self._store(recorded, increments, OutboxChange(resumed=self._resumed))
 
     # --- sending ---------------------------------------------------------------------------
 
@@ -433,9 +435,9 @@ class Drain:
         self._ended += ended
 
     async def _look_at_feeding(self) -> None:
-        """Takes up what was added to be replayed. As long as that takes, the lane is looked at for
-        what has come in; where the turn is to end for another reason than its time, nobody waits
-        for it, since whatever it was doing is done again."""
+        """Takes up what was added to be replayed. As long as that takes, the outbox is looked at
+        for what has come in; where the turn is to end for another reason than its time, nobody
+        waits for it, since whatever it was doing is done again."""
         feeding = self._feeding
         if feeding is None:
             return
@@ -523,7 +525,7 @@ class Drain:
         if any(map(proves_connection, outcomes)) or not any(map(failed_to_connect, outcomes)):
             return False
         unreachable, active = await self._insist(
-            lambda: self._services.lanes.note_unreachable(self._receiver)
+            lambda: self._services.outboxes.note_unreachable(self._receiver)
         )
         return fault_is_ours(unreachable, active)
 
@@ -534,11 +536,11 @@ class Drain:
         ended: Sequence[Ended],
         told: Sequence[Announcement],
     ) -> bool:
-        """Records what was judged; whether it stands for the lane as a whole, that is, unless the
+        """Records what was judged; whether it stands for the outbox as a whole, that is, unless the
         subscription was resumed meanwhile."""
         reached = any(proves_connection(one.outcome) for one in ended)
         disabled = self._subscription.disabled_reason is not None
-        change = LaneChange(
+        change = OutboxChange(
             resumed=self._resumed,
             breaker=None if disabled else judgement.breaker,
             bucket=self._bucket,
@@ -557,7 +559,7 @@ class Drain:
         self,
         judgement: Judgement,
         increments: Counter[str],
-        change: LaneChange,
+        change: OutboxChange,
         told: Sequence[Announcement],
     ) -> bool:
         """The place where a subscription becomes disabled."""
@@ -582,7 +584,7 @@ class Drain:
         self,
         recorded: Sequence[Recorded],
         increments: Counter[str],
-        change: LaneChange,
+        change: OutboxChange,
         told: Sequence[Announcement] = (),
     ) -> bool:
         """Records attempts; False if the subscription was resumed meanwhile."""
@@ -596,7 +598,7 @@ class Drain:
         self,
         recorded: Sequence[Recorded],
         increments: Counter[str],
-        change: LaneChange,
+        change: OutboxChange,
         told: Sequence[Announcement],
     ) -> bool:
         """Records attempts as far as the subscriptions are as they are known here."""
@@ -605,10 +607,12 @@ class Drain:
             matcher = await self._insist(self._services.matchers.current)
             notices = Notices(matcher, told)
         standing = await self._insist(
-            lambda: self._services.lanes.record(self._lease, recorded, increments, change, notices)
+            lambda: self._services.outboxes.record(
+                self._lease, recorded, increments, change, notices
+            )
         )
         if told:
-            await self._context.dispatcher.dispatch_soon("lanes")
+            await self._context.dispatcher.dispatch_soon("outboxes")
         if standing.resumed != self._resumed:
             self._outdated = True
             return False
@@ -644,7 +648,7 @@ class Drain:
     def _announcements(
         self, judgement: Judgement, ended: Sequence[Ended], *, was_parked: bool
     ) -> list[Announcement]:
-        """What is told of the lane if this changes its state."""
+        """What is told of the outbox if this changes its state."""
         breaker = judgement.breaker
         told: list[tuple[str, dict[str, Any], When]] = []
         if judgement.disabled_reason is not None:
@@ -665,14 +669,14 @@ class Drain:
         return [of_subscription(self._subscription, *one) for one in told]
 
     def _tell_state(self, judgement: Judgement, *, was_parked: bool) -> None:
-        """The place where it is said that a lane's state has changed, once it is stored."""
+        """The place where it is said that an outbox's state has changed, once it is stored."""
         log = _log.bind(subscription=self._subscription.id)
         if judgement.disabled_reason is not None:
             log.warning("subscription disabled", reason=judgement.disabled_reason)
         elif judgement.breaker.parked and not was_parked:
-            log.warning("lane parked", failures=judgement.breaker.failures)
+            log.warning("outbox parked", failures=judgement.breaker.failures)
         elif judgement.recovered:
-            log.info("lane recovered")
+            log.info("outbox recovered")
 
 
 def _ending(recorded: Recorded) -> str:

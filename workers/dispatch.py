@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CLAIM_MS = 20_000  # within which a job must have begun, or what it was to do is due again
-BATCH: dict[Kind, int] = {"walks": 10, "lanes": 25}  # ids in one job
-MOST: dict[Kind, int] = {"walks": 500, "lanes": 1_000}  # ids claimed at once
+BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
+MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs from which nothing more is claimed
-QUEUES: dict[Kind, str] = {"walks": queues.POLL, "lanes": queues.DELIVER}
+QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
 
 
 class Dispatcher:

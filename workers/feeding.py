@@ -32,7 +32,7 @@ _log = get_logger("replay")
 
 
 class Feeder:
-    """Feeds the replays of one lane during one turn, one after the other."""
+    """Feeds the replays of one outbox during one turn, one after the other."""
 
     def __init__(self, services: Services, lease: Lease, subscription: Subscription) -> None:
         self._services = services
@@ -131,8 +131,8 @@ class Feeder:
         """Of the chosen events those that were neither delivered nor are going to be, or why that
         cannot be known."""
         services, subscription_id = self._services, self._subscription.id
-        # In this order: what leaves the lane meanwhile is on record by the time that is read.
-        pending = await services.lanes.pending(
+        # In this order: what leaves the outbox meanwhile is on record by the time that is read.
+        pending = await services.outboxes.pending(
             subscription_id, found[0].position, found[-1].position
         )
         pending |= await services.replays.being_replayed(subscription_id)

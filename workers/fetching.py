@@ -9,7 +9,7 @@ from collections.abc import Callable
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
-from service.domain.integrations import Integration, WalkKind
+from service.domain.integrations import Integration, PollKind
 from service.domain.metrics import RATE_LIMIT_REMAINING, UPSTREAM_REQUEST, observe
 from service.storage.counters import field
 from workers.turn import TurnOverError
@@ -18,7 +18,7 @@ DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for h
 
 
 class Fetcher:
-    """One integration's way to the upstream, for one turn. `place` is the walk's place in the
+    """One integration's way to the upstream, for one turn. `place` is the poll's place in the
     line for the budget, 0 if it is not in one; `count` is told what each request adds to the
     counters."""
 
@@ -27,14 +27,14 @@ class Fetcher:
         services: Services,
         integration: Integration,
         credential: UpstreamCredential,
-        kind: WalkKind,
+        kind: PollKind,
         place: int,
         count: Callable[[Counter[str]], None],
     ) -> None:
         self._services = services
         self._integration = integration
         self._credential = credential
-        self._kind: WalkKind = kind
+        self._kind: PollKind = kind
         self._place = place
         self._count = count
 

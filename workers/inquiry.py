@@ -12,8 +12,8 @@ from service.domain.asking import can_be_asked, fitting
 from service.domain.deletion import told_time
 from service.domain.fingerprint import unpack
 from service.domain.observed import Reason
+from service.domain.polling import judge_page, sight, unread
 from service.domain.sifting import Judged
-from service.domain.walking import judge_page, sight, unread
 from service.storage.catalogue import Catalogue
 from workers.fetching import Fetcher
 
@@ -139,6 +139,6 @@ def _lacking(*, whole: bool, live: int, controls: int) -> Reason | None:
     """Why an answer does not prove that what it lacks is gone; None if it does."""
     if not controls:
         return "no_control"
-    if not whole:  # one cut short in the order of the walk would lack the last control
+    if not whole:  # one cut short in the order of the poll would lack the last control
         return "cut_short"
     return "control_missing" if live < controls else None

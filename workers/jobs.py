@@ -8,12 +8,12 @@ from workers import deliverer, maintenance, poller, process
 
 
 def poll(claims: Sequence[tuple[str, int]]) -> None:
-    """Walks the claimed integrations: pairs of an id and its claim token."""
+    """Polls the claimed integrations: pairs of an id and its claim token."""
     process.perform(poller.poll_batch, _pairs(claims))
 
 
 def deliver(claims: Sequence[tuple[str, int]]) -> None:
-    """Drains the claimed lanes: pairs of an id and its claim token."""
+    """Drains the claimed outboxes: pairs of an id and its claim token."""
     process.perform(deliverer.deliver_batch, _pairs(claims))
 
 

@@ -1,4 +1,4 @@
-"""What attempts that have ended mean for their deliveries and for the lane as a whole."""
+"""What attempts that have ended mean for their deliveries and for the outbox as a whole."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from service.domain.breaker import (
     may_go_uncounted,
 )
 from service.domain.events import StoredEvent
-from service.domain.lane import Entry
 from service.domain.network import failed_to_connect, is_ours
+from service.domain.outbox import Entry
 from service.domain.retry import Outcome, OutcomeClass, next_delay
 from service.domain.subscriptions import Subscription
 from service.storage.attempts import Attempt
-from service.storage.lanes import Recorded
+from service.storage.outboxes import Recorded
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be recorded. `recovered`: a parked lane was unparked; `disabled_reason` says why
+    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` says why
     the subscription is to be disabled, if it is."""
 
     recorded: list[Recorded]

@@ -17,13 +17,13 @@ _log = get_logger("maintenance")
 
 
 async def run(context: JobContext) -> None:
-    """Trims the log, attempts, lanes and dead deliveries to their retention, announces what
+    """Trims the log, attempts, outboxes and dead deliveries to their retention, announces what
     has died, and reschedules."""
     services = context.services
     trimmed = await trim(services)
     announced = await services.deaths.announce()
     if announced:
-        await context.dispatcher.dispatch("lanes")
+        await context.dispatcher.dispatch("outboxes")
     rescheduled = await services.reconciliation.reconcile()
     _log.info("maintenance", **trimmed, announced=announced, rescheduled=rescheduled)
 

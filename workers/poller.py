@@ -45,33 +45,32 @@ from service.domain.errors import (
 from service.domain.events import rfc3339
 from service.domain.flapping import sampled
 from service.domain.integrations import (
+    FULL_RETRY_SECONDS,
     MAX_BACKOFF_SECONDS,
     MODEL_PROBE_SECONDS,
     PROBE_SECONDS,
     SKEW_REPORTED_MS,
-    SWEEP_RETRY_SECONDS,
     UNREADABLE_MS,
     Integration,
+    PollingState,
     Problem,
-    WalkingState,
     backoff_ms,
     believed_date,
+    next_poll,
+    next_poll_at,
     next_try_ms,
-    next_walk,
-    next_walk_at,
 )
-from service.domain.metrics import WALK_DURATION, observe
+from service.domain.metrics import POLL_DURATION, observe
 from service.domain.notices import duration, observed_after, standing_problem
 from service.domain.observed import Observed, reasons
-from service.domain.sifting import Held, Judged, Sieve, Sifted
-from service.domain.walking import (
+from service.domain.polling import (
+    FULL_PATIENCE_MS,
     MIN_PAGE_SIZE,
     MIN_UNREADABLE_PAGE_SIZE,
     PAGE_SIZE,
     RESUMABLE_MS,
-    SWEEP_PATIENCE_MS,
     Glimpse,
-    WalkProgress,
+    PollProgress,
     begin,
     controls_after,
     count_others,
@@ -84,6 +83,7 @@ from service.domain.walking import (
     sight,
     sorted_digests,
 )
+from service.domain.sifting import Held, Judged, Sieve, Sifted
 from service.logs import get_logger
 from service.storage.counters import field
 from service.storage.ids import new_id
@@ -98,22 +98,22 @@ from workers.settling import Settling
 from workers.turn import Turn, TurnOverError
 
 LEASE_MS = 15_000
-AWAY_WAIT_MS = 1_000  # until a walk that Redis has failed goes on, once Redis is back
+AWAY_WAIT_MS = 1_000  # until a poll that Redis has failed goes on, once Redis is back
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
-MAX_PAGES = 100_000  # pages of one walk: more is an upstream that pages without end
+MAX_PAGES = 100_000  # pages of one poll: more is an upstream that pages without end
 
-LAPS_FROM_PAGES = 16  # at which, and at each doubling, a sweep is looked at for laps
+LAPS_FROM_PAGES = 16  # at which, and at each doubling, a full poll is looked at for laps
 
 BASELINE_COMPLETED = "integration.baseline_completed"
 TROUBLED = "integration.error"
 RECOVERED = "integration.recovered"
 
-_log = get_logger("walk")
+_log = get_logger("poll")
 
 
 async def poll_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    """Walks a batch of integrations concurrently; none of them disturbs another."""
+    """Polls a batch of integrations concurrently; none of them disturbs another."""
     await run_isolated(
         _log, {owned_id: _poll(context, owned_id, token) for owned_id, token in claims}
     )
@@ -121,7 +121,7 @@ async def poll_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> 
 
 async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
     services = context.services
-    lease = await services.leases.take("walks", integration_id, claim, LEASE_MS)
+    lease = await services.leases.take("polls", integration_id, claim, LEASE_MS)
     if lease is None:
         return
     async with services.leases.kept(lease):
@@ -134,12 +134,12 @@ async def _poll(context: JobContext, integration_id: str, claim: int) -> None:
             await services.leases.drop(lease, None)
             await _wake_if_resumed(services, integration_id)
             return
-        stored = await services.walks.progress(integration_id)
-        walk = Walk(context, lease, integration, state, stored)
+        stored = await services.polls.progress(integration_id)
+        poll = Poll(context, lease, integration, state, stored)
         try:
-            await walk.run()
+            await poll.run()
         except (LeaseLostError, EpochEndedError) as error:
-            _log.info("walk given up", integration=integration_id, reason=str(error))
+            _log.info("poll given up", integration=integration_id, reason=str(error))
             await services.leases.drop(lease, 0)
         except (ConnectionError, TimeoutError):
             await services.leases.give_back(lease, AWAY_WAIT_MS)
@@ -155,18 +155,18 @@ async def _wake_if_resumed(services: Services, integration_id: str) -> None:
     """An integration resumed while it was claimed could not be woken then."""
     (stored,) = await services.integrations.get_many([integration_id])
     if stored is not None and not stored[0].paused:
-        await services.schedule.wake("walks", integration_id)
+        await services.schedule.wake("polls", integration_id)
 
 
-class Walk:
-    """One turn at one integration: a whole walk, or a part of one."""
+class Poll:
+    """One turn at one integration: a whole poll, or a part of one."""
 
     def __init__(
         self,
         context: JobContext,
         lease: Lease,
         integration: Integration,
-        state: WalkingState,
+        state: PollingState,
         stored: bytes,
     ) -> None:
         self._context = context
@@ -175,17 +175,17 @@ class Walk:
         self._state = state
         self._ignored = integration.ignored
         if stored:
-            progress = msgspec.json.decode(stored, type=WalkProgress)
+            progress = msgspec.json.decode(stored, type=PollProgress)
         else:
             now = now_ms()
-            kind = next_walk(integration, state, now)
-            progress = begin(new_id("walk"), kind, state.epoch, state.watermark, now)
+            kind = next_poll(integration, state, now)
+            progress = begin(new_id("poll"), kind, state.epoch, state.watermark, now)
         self._committer = Committer(context, lease, integration, state, progress, stored)
         self._turn = Turn(context)
         self._held = Held()
 
     async def run(self) -> None:
-        """Walks until the walk is over, the turn is, or the upstream asks to wait."""
+        """Polls until the poll is over, the turn is, or the upstream asks to wait."""
         started = time.monotonic()
         outcome, trouble, note = "failed", None, None
         try:
@@ -205,9 +205,9 @@ class Walk:
         finally:
             progress = self._committer.progress
             (_log.warning if trouble else _log.info)(
-                "walk",
+                "poll",
                 integration=self._integration.id,
-                walk=progress.walk_id,
+                poll=progress.poll_id,
                 kind=progress.kind,
                 outcome=outcome,
                 pages=progress.pages,
@@ -219,7 +219,7 @@ class Walk:
             )
 
     async def _begin(self) -> bool:
-        """Whether there is a walk to go on with; one that is too old is ended instead."""
+        """Whether there is a poll to go on with; one that is too old is ended instead."""
         state, progress = self._state, self._committer.progress
         if self._committer.stored:
             if resumable(progress, state.epoch, now_ms()):
@@ -236,17 +236,17 @@ class Walk:
                 over=True,
                 wait_ms=0,
                 fields={},
-                increments=self._walk_counters("failed"),
+                increments=self._poll_counters("failed"),
             )
             return False
         await self._turn.check_memory(now_ms())
-        # A sweep answers a request for a delta too.
+        # A full poll answers a request for a delta too.
         if state.requested_id is not None and state.requested in (progress.kind, "delta"):
-            asked_for = await self._services.integrations.get_walk(
+            asked_for = await self._services.integrations.get_poll(
                 self._integration.id, state.requested_id
             )
-            # A request is answered by a walk that begins after it: others begin anew from here.
-            self._committer.progress = msgspec.structs.replace(progress, walk_id=asked_for.id)
+            # A request is answered by a poll that begins after it: others begin anew from here.
+            self._committer.progress = msgspec.structs.replace(progress, poll_id=asked_for.id)
             await self._committer.stash(requested_at=asked_for.requested_at)
         return True
 
@@ -375,7 +375,7 @@ class Walk:
         return b"".join([seen_digest(course_id) for course_id in course_ids])
 
     def _moved(self, page: Page, live: Sequence[str]) -> dict[str, Any]:
-        """Where the walk stands after a page on which these courses, or some more between the
+        """Where the poll stands after a page on which these courses, or some more between the
         first and the last of them, are live."""
         progress = self._committer.progress
         pages = progress.pages + 1
@@ -384,10 +384,10 @@ class Walk:
             skew_ms = page.date_ms + page.age_ms - now_ms()
         phase = "pages"
         if page.next is None:
-            phase = "absences" if progress.kind == "sweep" else "settling"
+            phase = "absences" if progress.kind == "full" else "settling"
         return {
             "cursor": page.next,
-            # Brent's algorithm: a walk in circles meets the cursor of a power of two again.
+            # Brent's algorithm: a poll in circles meets the cursor of a power of two again.
             "landmark": page.next if pages & (pages - 1) == 0 else progress.landmark,
             "phase": phase,
             "pages": pages,
@@ -403,16 +403,16 @@ class Walk:
             "cached_ms": progress.cached_ms if progress.pages else page.age_ms,
         }
 
-    async def _check_laps(self, progress: WalkProgress) -> None:
-        """Raises UpstreamPagingError where a sweep is shown the same courses over and over, under
-        cursors that are new each time: what it has seen would fill Redis."""
+    async def _check_laps(self, progress: PollProgress) -> None:
+        """Raises UpstreamPagingError where a full poll is shown the same courses over and over,
+        under cursors that are new each time: what it has seen would fill Redis."""
         pages = progress.pages
-        if progress.kind != "sweep" or pages < LAPS_FROM_PAGES or pages & (pages - 1):
+        if progress.kind != "full" or pages < LAPS_FROM_PAGES or pages & (pages - 1):
             return
         seen = sorted_digests(
-            await self._services.catalogue.seen(self._integration.id, progress.walk_id)
+            await self._services.catalogue.seen(self._integration.id, progress.poll_id)
         )
-        # A walk that began anew because of its cursor has seen everything twice.
+        # A poll that began anew because of its cursor has seen everything twice.
         if len(seen) > 3 * distinct(seen):
             raise UpstreamPagingError("the upstream pages without end: the same courses come again")
 
@@ -442,19 +442,19 @@ class Walk:
     # --- the end of a turn ---------------------------------------------------------------
 
     async def _complete(self) -> str | None:
-        """Ends the walk well; returns what people should know of it all the same."""
+        """Ends the poll well; returns what people should know of it all the same."""
         now, progress = now_ms(), self._committer.progress
         # Read again, because its intervals may have been edited meanwhile.
         integration, state = await self._services.integrations.get(self._integration.id)
         note = _note(integration, state, progress)
-        if progress.kind == "sweep":
-            state = msgspec.structs.replace(state, last_sweep_at=now, sweep_retry_at=None)
+        if progress.kind == "full":
+            state = msgspec.structs.replace(state, last_full_at=now, full_retry_at=None)
         skewed = progress.skew_ms is not None and abs(progress.skew_ms) > SKEW_REPORTED_MS
         observed = observed_after(state, progress, now, skewed=skewed)
         fields: dict[str, str | int | bytes] = {
             "watermark": progress.watermark,
             "failures": 0,
-            "sweep_retry_at": state.sweep_retry_at or "",
+            "full_retry_at": state.full_retry_at or "",
             "clock_skew_ms": progress.skew_ms if skewed and progress.skew_ms else "",
             f"last_{progress.kind}_at": now,
             "observed": b"" if observed == Observed() else msgspec.json.encode(observed),
@@ -462,9 +462,9 @@ class Walk:
         standing = standing_problem(observed)
         if standing is not None:
             fields["problem"] = msgspec.json.encode(standing)
-        elif state.sweep_retry_at is None:  # else it is what sweeps fail with, and they still do
+        elif state.full_retry_at is None:  # else it is what full polls fail with, and they still do
             fields["problem"] = ""
-        first = progress.kind == "sweep" and not state.baselined
+        first = progress.kind == "full" and not state.baselined
         if first:
             fields["baselined"] = 1
         said = {
@@ -476,10 +476,10 @@ class Walk:
         await self._committer.finish(
             progress.record("completed", finished_at=now, error=note),
             over=True,
-            wait_ms=next_walk_at(integration, state, now) - now,
+            wait_ms=next_poll_at(integration, state, now) - now,
             fields=fields,
-            increments=self._walk_counters("completed")
-            + observe(WALK_DURATION, (now - progress.started_at) / 1000, progress.kind),
+            increments=self._poll_counters("completed")
+            + observe(POLL_DURATION, (now - progress.started_at) / 1000, progress.kind),
             announcements=[
                 *([of_integration(integration, BASELINE_COMPLETED, said)] if first else []),
                 *_told(integration, state.problem, standing, fields),
@@ -489,19 +489,21 @@ class Walk:
 
     async def _yield(self, over: TurnOverError) -> None:
         now = now_ms()
-        # A wait that was asked for does not make the walk any older.
+        # A wait that was asked for does not make the poll any older.
         fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
         fields: dict[str, str | int | bytes] = {}
         standing = standing_problem(self._state.observed)
         if self._committer.moved:
             fields = {"failures": 0}
-            if self._state.sweep_retry_at is None:  # what kept it is over; else sweeps still fail
+            if (
+                self._state.full_retry_at is None
+            ):  # what kept it is over; else full polls still fail
                 fields["problem"] = b"" if standing is None else msgspec.json.encode(standing)
         known = standing if "problem" in fields else self._state.problem
         # To wait for memory does not mean that nobody need act any more.
         if over.problem is not None and not (known is not None and known.attention):
             fields["problem"] = msgspec.json.encode(_lasting(known, over.problem))
-        # A walk that has not begun when memory is short begins when there is room.
+        # A poll that has not begun when memory is short begins when there is room.
         if self._committer.stored or over.problem is None:
             try:
                 await self._committer.stash(
@@ -521,12 +523,12 @@ class Walk:
 
     async def _fail(self, error: UpstreamError | FingerprintVersionError) -> None:
         now, progress = now_ms(), self._committer.progress
-        # Failures now and then do not add up while a walk gets on between them.
+        # Failures now and then do not add up while a poll gets on between them.
         again = isinstance(error, UpstreamBusyError | UpstreamUnavailableError | UpstreamPageError)
         failures = 1 if again and self._committer.moved else self._state.failures + 1
-        # Deltas wait while a sweep is tried again; a baseline has none to wait.
-        sweeping = progress.kind == "sweep" and self._state.baselined
-        patience_ms = SWEEP_PATIENCE_MS if sweeping else RESUMABLE_MS
+        # Deltas wait while a full poll is tried again; a baseline has none to wait.
+        full_polling = progress.kind == "full" and self._state.baselined
+        patience_ms = FULL_PATIENCE_MS if full_polling else RESUMABLE_MS
         over, attention, wait_ms = _consequence(error, progress, failures, patience_ms)
         known = self._state.problem
         found = _problem(error, now, attention=attention)
@@ -546,10 +548,10 @@ class Walk:
             "failures": failures,
             "problem": msgspec.json.encode(problem),
         }
-        if over and sweeping and not attention:
-            retry_seconds = min(SWEEP_RETRY_SECONDS, self._integration.sweep_interval_seconds)
-            fields["sweep_retry_at"] = now + retry_seconds * 1000
-            # A delta has waited for the sweep long enough.
+        if over and full_polling and not attention:
+            retry_seconds = min(FULL_RETRY_SECONDS, self._integration.full_interval_seconds)
+            fields["full_retry_at"] = now + retry_seconds * 1000
+            # A delta has waited for the full poll long enough.
             delta_ms = self._integration.delta_interval_seconds * 1000
             wait_ms = _asked_ms(error) if again else min(wait_ms, delta_ms)
         if not over:
@@ -559,19 +561,19 @@ class Walk:
             over=over,
             wait_ms=wait_ms,
             fields=fields,
-            increments=(self._walk_counters("failed") if over else Counter())
+            increments=(self._poll_counters("failed") if over else Counter())
             + Counter([field("upstream_errors_total", code=_label(error))]),
             announcements=[_trouble(self._integration, problem)]
             if problem.attention
             else _recovery(self._integration, known, fields),
         )
 
-    def _walk_counters(self, outcome: str) -> Counter[str]:
+    def _poll_counters(self, outcome: str) -> Counter[str]:
         kind = self._committer.progress.kind
-        return Counter([field("walks_total", kind=kind, outcome=outcome)])
+        return Counter([field("polls_total", kind=kind, outcome=outcome)])
 
 
-def _check_page(progress: WalkProgress, page: Page) -> None:
+def _check_page(progress: PollProgress, page: Page) -> None:
     if page.next is not None and page.next in (progress.cursor, progress.landmark):
         raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
     if len(page.results) > max(PAGE_SIZE, progress.page_size):
@@ -581,7 +583,7 @@ def _check_page(progress: WalkProgress, page: Page) -> None:
         )
 
 
-def _note(integration: Integration, state: WalkingState, progress: WalkProgress) -> str | None:
+def _note(integration: Integration, state: PollingState, progress: PollProgress) -> str | None:
     notes = []
     if progress.unconfirmed:
         notes.append(
@@ -673,11 +675,11 @@ def _unreadable(
 
 def _consequence(
     error: UpstreamError | FingerprintVersionError,
-    progress: WalkProgress,
+    progress: PollProgress,
     failures: int,
     patience_ms: int,
 ) -> tuple[bool, bool, int]:
-    """Whether the walk is over, whether a person must act, and how long to wait in ms."""
+    """Whether the poll is over, whether a person must act, and how long to wait in ms."""
     if isinstance(
         error,
         FingerprintVersionError
@@ -708,8 +710,8 @@ def _asked_ms(error: Exception) -> int:
     return 0 if asked is None else int(min(asked, MAX_BACKOFF_SECONDS) * 1000)
 
 
-def _given_up(error: Exception, progress: WalkProgress, now: int, patience_ms: int) -> str:
-    """Why a walk is given up, in words."""
+def _given_up(error: Exception, progress: PollProgress, now: int, patience_ms: int) -> str:
+    """Why a poll is given up, in words."""
     passed = now - progress.updated_at
     if (asked_ms := _asked_ms(error)) > patience_ms - passed >= 1_000:
         return (
@@ -719,8 +721,8 @@ def _given_up(error: Exception, progress: WalkProgress, now: int, patience_ms: i
     return f"; given up after {duration(passed)} without a page"
 
 
-def _adapted(progress: WalkProgress, error: Exception) -> dict[str, Any]:
-    """How a walk goes on after an error: from the start where its cursor is no good any more
+def _adapted(progress: PollProgress, error: Exception) -> dict[str, Any]:
+    """How a poll goes on after an error: from the start where its cursor is no good any more
     (what it had seen still counts as seen), with smaller pages where one did not arrive."""
     if isinstance(error, UpstreamInputError):
         return {"cursor": None, "landmark": None, "changed": {}, "restarts": progress.restarts + 1}
@@ -739,8 +741,8 @@ def _label(error: UpstreamError | FingerprintVersionError) -> str:
     return type(error).__name__.removesuffix("Error")
 
 
-def _watermark(progress: WalkProgress, page: Page) -> int:
+def _watermark(progress: PollProgress, page: Page) -> int:
     """The first answer's date, if the upstream's clock is behind ours, and not by so much that it
-    would turn deltas into sweeps."""
+    would turn deltas into full polls."""
     date_ms = None if progress.pages else believed_date(page.date_ms, now_ms())
     return progress.watermark if date_ms is None else min(progress.watermark, date_ms)

@@ -26,7 +26,7 @@ _FUNCTIONS: Final = {
     DELIVER: "workers.jobs.deliver",
     MAINTAIN: "workers.jobs.maintain",
 }
-_DESCRIPTIONS: Final = {POLL: "poll {} integrations", DELIVER: "deliver {} lanes"}
+_DESCRIPTIONS: Final = {POLL: "poll {} integrations", DELIVER: "deliver {} outboxes"}
 
 
 def key(queue: str) -> str:

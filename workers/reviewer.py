@@ -11,7 +11,7 @@ from service.domain.asking import MOST_IDS, can_be_asked
 from service.domain.diff import Judgement, Verdict, judge_absence
 from service.domain.fingerprint import unpack
 from service.domain.guards import Withheld, settled
-from service.domain.integrations import Integration, WalkingState
+from service.domain.integrations import Integration, PollingState
 from service.domain.observed import Reason
 from service.domain.sifting import Judged, Mark
 from workers.committer import Committer, Portion
@@ -28,13 +28,13 @@ _Settled = tuple[Portion, Reason | None, int]  # and why so many deletions were 
 
 
 class Reviewer:
-    """Carries out the decision on one integration's held changes, before its walk goes on."""
+    """Carries out the decision on one integration's held changes, before its poll goes on."""
 
     def __init__(
         self,
         services: Services,
         integration: Integration,
-        state: WalkingState,
+        state: PollingState,
         committer: Committer,
         inquiry: Inquiry,
         turn: Turn,
@@ -63,7 +63,7 @@ class Reviewer:
 
     async def _discard(self, batch: Mapping[str, Withheld]) -> _Settled:
         """Takes the state that was shown for known. A course that has moved on since is shown
-        again, by the next sweep at the latest."""
+        again, by the next full poll at the latest."""
         live = await self._services.catalogue.live_among(
             self._integration.id, self._state.epoch, list(batch)
         )
@@ -94,7 +94,7 @@ class Reviewer:
         unproven = 0
         for course_id, packed in answer.missing.items():
             if batch[course_id].kind == "update":
-                continue  # whether it is gone is for a sweep to find out
+                continue  # whether it is gone is for a full poll to find out
             if lacking is None:
                 known = unpack(packed)
                 judged.append(Judged(judge_absence(course_id, known), known))
@@ -111,7 +111,7 @@ class Reviewer:
     async def _apply_unasked(self, batch: Mapping[str, Withheld]) -> _Settled:
         """What is done about courses that the upstream cannot be asked for: deletions that it has
         stated itself are committed, absences go back to be reviewed, and updates are left for the
-        next sweep to show."""
+        next full poll to show."""
         live = await self._services.catalogue.live_among(
             self._integration.id, self._state.epoch, list(batch)
         )

@@ -49,7 +49,7 @@ async def run(settings: Settings) -> None:
                 if time.monotonic() - maintained >= maintenance.INTERVAL_SECONDS:
                     await asyncio.to_thread(queues.enqueue_maintenance, connection)
                     maintained = time.monotonic()
-                claimed = await dispatcher.dispatch("walks", "lanes", scheduler=name)
+                claimed = await dispatcher.dispatch("polls", "outboxes", scheduler=name)
                 failures = 0
             except RedisError as error:
                 failures += 1
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog="coursewire scheduler",
-        description="Every second, hands out the walks and deliveries that are due, until asked "
+        description="Every second, hands out the polls and deliveries that are due, until asked "
         "to stop.",
     )
 

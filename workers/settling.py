@@ -1,4 +1,4 @@
-"""The end of a walk: finds what a sweep did not show, and settles the changes that waited."""
+"""The end of a poll: finds what a full poll did not show, and settles the changes that waited."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from service.domain.guards import (
 )
 from service.domain.integrations import Integration
 from service.domain.observed import Reason
+from service.domain.polling import PollProgress, distinct, sorted_digests, was_seen
 from service.domain.sifting import Judged, Mark
-from service.domain.walking import WalkProgress, distinct, sorted_digests, was_seen
 from service.logs import get_logger
 from service.storage.reviews import Review
 from workers.committer import Committer, Portion
@@ -35,7 +35,7 @@ from workers.turn import Turn
 FOUND_AT_ONCE = 1_000  # absences written down in one commit
 ABSENT = Withheld(kind="absence")
 
-_log = get_logger("walk")
+_log = get_logger("poll")
 
 
 class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class _Ruling(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Found(msgspec.Struct, frozen=True, kw_only=True):
     """What came of asking for some courses: what is committed and held of them, those that there
-    was no room to ask for, and the walk's unconfirmed changes by now."""
+    was no room to ask for, and the poll's unconfirmed changes by now."""
 
     judged: Sequence[Judged] = ()
     marks: Sequence[Mark] = ()
@@ -58,7 +58,7 @@ class _Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settling:
-    """Settles one walk."""
+    """Settles one poll."""
 
     def __init__(
         self,
@@ -74,16 +74,16 @@ class Settling:
         self._inquiry = inquiry
         self._turn = turn
 
-    # --- what a sweep did not show -------------------------------------------------------
+    # --- what a full poll did not show -------------------------------------------------------
 
     async def find_absences(self) -> None:
-        """Writes down the live courses that a complete sweep did not show. One that showed no
+        """Writes down the live courses that a complete full poll did not show. One that showed no
         live course at all says nothing about the others."""
         progress = self._committer.progress
         integration_id, epoch = self._integration.id, progress.epoch
         catalogue = self._services.catalogue
         if progress.controls:
-            seen = sorted_digests(await catalogue.seen(integration_id, progress.walk_id))
+            seen = sorted_digests(await catalogue.seen(integration_id, progress.poll_id))
             _, state = await self._services.integrations.get(integration_id)
             # Counted low rather than high, as others may be counted twice; then it is looked up.
             if distinct(seen) - progress.others < state.course_count:
@@ -98,7 +98,7 @@ class Settling:
                 await self._committer.commit(Portion(marks=forgotten))
             await self._committer.stash(phase="settling")
             return
-        seen = sorted_digests(await catalogue.seen(integration_id, progress.walk_id))
+        seen = sorted_digests(await catalogue.seen(integration_id, progress.poll_id))
         unseen = [len(absent) async for absent in self._absent(seen)]
         await self._committer.stash(
             phase="settling", unconfirmed=_counted(progress.unconfirmed, "empty", sum(unseen))
@@ -142,18 +142,18 @@ class Settling:
             return
         ruling = await self._rule(progress)
         while batch := await self._services.reviews.some_waiting(
-            self._integration.id, progress.walk_id, MOST_IDS - len(progress.controls)
+            self._integration.id, progress.poll_id, MOST_IDS - len(progress.controls)
         ):
             await self._turn.check(now_ms())
             await self._settle_batch(progress, batch, ruling)
         await self._committer.stash(waiting=False)
 
-    async def _rule(self, progress: WalkProgress) -> _Ruling:
+    async def _rule(self, progress: PollProgress) -> _Ruling:
         services, guards = self._services, self._integration.guards
-        waiting = await services.reviews.waiting_deletions(self._integration.id, progress.walk_id)
+        waiting = await services.reviews.waiting_deletions(self._integration.id, progress.poll_id)
         review = await services.reviews.get(self._integration.id, progress.epoch)
         _, state = await services.integrations.get(self._integration.id)
-        # Of the changes of this walk, some may not have looked suspicious and are out already.
+        # Of the changes of this poll, some may not have looked suspicious and are out already.
         together = Counter(progress.changed) + Counter(review.held.changed)
         deleted = waiting + review.held.deleted
         distrusted = distrusted_paths(guards, together, state.course_count)
@@ -167,7 +167,7 @@ class Settling:
         )
 
     async def _settle_batch(
-        self, progress: WalkProgress, batch: Mapping[str, Withheld], ruling: _Ruling
+        self, progress: PollProgress, batch: Mapping[str, Withheld], ruling: _Ruling
     ) -> None:
         judged: list[Judged] = []
         marks: list[Mark] = []
@@ -203,13 +203,13 @@ class Settling:
 
     async def _inquire(
         self,
-        progress: WalkProgress,
+        progress: PollProgress,
         asked: Sequence[str],
         batch: Mapping[str, Withheld],
         ruling: _Ruling,
     ) -> _Found:
-        """Asks the upstream for as many of the courses as one request carries. A sweep goes on
-        without an answer where the upstream refuses the question as such: the next sweep finds
+        """Asks the upstream for as many of the courses as one request carries. A full poll goes on
+        without an answer where the upstream refuses the question as such: the next full poll finds
         all of it again."""
         before = self._committer.progress.unconfirmed
         if not asked:
@@ -237,7 +237,7 @@ class Settling:
         return _Found(judged=judged, marks=marks, later=later, unconfirmed=before)
 
     async def _buried(
-        self, progress: WalkProgress, tombstones: Mapping[str, Withheld]
+        self, progress: PollProgress, tombstones: Mapping[str, Withheld]
     ) -> list[Judged]:
         """The deletions that tombstones stand for."""
         live = await self._services.catalogue.live_among(
@@ -258,7 +258,7 @@ class Settling:
 
 
 def _counted(unconfirmed: Mapping[str, int], reason: Reason, count: int) -> dict[str, int]:
-    """The changes that a walk could not confirm, with so many more."""
+    """The changes that a poll could not confirm, with so many more."""
     return dict(Counter(unconfirmed) + Counter({reason: count}))
 
 

@@ -1,4 +1,4 @@
-"""One queue of a lane, live or replayed: which of its events may be sent next."""
+"""One queue of an outbox, live or replayed: which of its events may be sent next."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import msgspec
 from service.bootstrap import Services
 from service.domain.access import Grant
 from service.domain.events import is_shown, render
-from service.domain.lane import Entry, Window, place
+from service.domain.outbox import Entry, Window, place
 from service.domain.retry import may_go_early
 from service.domain.subscriptions import Subscription
-from service.storage.lanes import EXPIRED, NOT_GRANTED, Failing, Queue, Recorded
+from service.storage.outboxes import EXPIRED, NOT_GRANTED, Failing, Queue, Recorded
 from workers.judging import Prepared
 
 READ = 200  # entries read at once, and retries
@@ -86,7 +86,7 @@ class Track:
 
     async def prepare(self) -> None:
         """Fetches the events that may be sent next, reading on where needed; no further than to
-        have something to do, for most of a lane may wait behind failures."""
+        have something to do, for most of an outbox may wait behind failures."""
         looked = False
         while len(self.prepared) <= self._ahead() // 2 and not self._sender.must_stop():
             await self._read_retries()
@@ -100,7 +100,7 @@ class Track:
                 return
 
     async def prepare_probe(self, probed: str) -> None:
-        """Fetches the one event that a parked lane may try: a first attempt, or else a retry,
+        """Fetches the one event that a parked outbox may try: a first attempt, or else a retry,
         of another course than `probed`, the last probe's, where there is one."""
         while not self.prepared and not self._sender.must_stop():
             while not self._window.first_attempts and await self._read():
@@ -139,7 +139,7 @@ class Track:
 
     async def _choose_retry(self, probed: str) -> Failing | None:
         now, schedule = self._sender.now_ms(), self._subscription.retry_schedule_seconds
-        found, _ = await self._services.lanes.retries(
+        found, _ = await self._services.outboxes.retries(
             self._subscription.id, None, PROBE_CHOICE, self._queue
         )
         eligible = [
@@ -164,7 +164,7 @@ class Track:
         return entries
 
     async def _fetch(self, entries: Sequence[Entry]) -> None:
-        events = await self._services.lane_events.get_many(
+        events = await self._services.outbox_events.get_many(
             self._subscription.id, [one.event_position for one in entries]
         )
         expired: list[Entry] = []
@@ -210,7 +210,7 @@ class Track:
         now = self._sender.now_ms()
         if self._window.retries or now < self._next_retry or self._sender.is_recording():
             return
-        found, later = await self._services.lanes.retries(
+        found, later = await self._services.outboxes.retries(
             self._subscription.id, now, READ + len(self._tried), self._queue
         )
         self._next_retry = math.inf if later is None else later
@@ -230,12 +230,12 @@ class Track:
             return False
         if _place(self._start) < _place(self._furthest) and recording:
             return False  # it may settle what would be read: look again once it has
-        lanes, subscription_id = self._services.lanes, self._subscription.id
-        found = await lanes.read(subscription_id, self._start, READ, self._queue)
+        outboxes, subscription_id = self._services.outboxes, self._subscription.id
+        found = await outboxes.read(subscription_id, self._start, READ, self._queue)
         failing: set[str] = set()
         if self._any_failing:
             courses = list({entry.order_key for entry in found})
-            failing = await lanes.failing(subscription_id, courses, self._queue)
+            failing = await outboxes.failing(subscription_id, courses, self._queue)
         for entry in found:
             window.offer(entry, failing=entry.order_key in failing)
         if found:

@@ -1,4 +1,4 @@
-"""When a worker's turn at a walk is over, though the walk is not."""
+"""When a worker's turn at a poll is over, though the poll is not."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from service.domain.integrations import Problem
 from workers.process import JobContext
 
-TURN_SECONDS = 20.0  # after which a walk is handed back to the schedule, to be resumed
-MEMORY_SHARE = 0.8  # of Redis's limit: above it walks wait, so that deliveries can go on
+TURN_SECONDS = 20.0  # after which a poll is handed back to the schedule, to be resumed
+MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait, so that deliveries can go on
 MEMORY_WAIT_MS = 15_000
 MEMORY_PROBLEM = "RedisMemory"
 
 
 class TurnOverError(Exception):
-    """The walk is to go on in another turn, in `wait_ms`.
+    """The poll is to go on in another turn, in `wait_ms`.
 
     `place` is its place in the line for the credential's budget, 0 if it is not in one; `reason`
     says why it waits and `problem` what keeps it, if anything does.
@@ -62,7 +62,7 @@ class Turn:
         share = await self._context.services.memory.used_share()
         if share > MEMORY_SHARE:
             reason = (
-                f"Redis uses {share:.0%} of its memory limit; walks wait until it is below "
+                f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "
                 f"{MEMORY_SHARE:.0%}, deliveries go on"
             )
             problem = Problem(code=MEMORY_PROBLEM, message=reason, since=now_ms, attention=False)

@@ -21,7 +21,7 @@ _KEY = (
 )
 _UPSTREAM_ID = "check upstream_id, and that base_url is that of its region"
 _SET_UP = (
-    "complete the set-up at the upstream; its first sync can take hours, and walks begin by "
+    "complete the set-up at the upstream; its first sync can take hours, and polls begin by "
     "themselves once it is done"
 )
 _WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"

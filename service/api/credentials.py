@@ -163,7 +163,7 @@ class CredentialController(Controller):
         services: GivenServices,
     ) -> Response[CredentialView]:
         """Changes what is sent. Another `base_url` begins a new epoch of every integration that
-        uses the credential; another `api_key` makes each of them be walked at once."""
+        uses the credential; another `api_key` makes each of them be polled at once."""
         form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
         form.check_target("base_url", upstream_check(services.guard))
         values = form.accept()

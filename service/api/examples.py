@@ -11,7 +11,7 @@ _INTEGRATION: Final = "int_8k2m4x7q9v3t5z6w1y2h"
 _SUBSCRIPTION: Final = "sub_4x8q5v6t2z1y7h3k9w2m"
 _REPLAY: Final = "rpl_9v3t5z6w1y2h8k2m4x7q"
 _KEY: Final = "key_2z1y7h3k9w2m4x8q5v6t"
-_WALK: Final = "walk_6w1y2h8k2m4x7q9v3t5z"
+_POLL: Final = "poll_6w1y2h8k2m4x7q9v3t5z"
 _EVENT: Final = "evt_01kc8d1kqv5t00002h8k2m4x7q9v"
 _COURSE: Final = "26vafvWSRmbhNcxJYqjCzuJg"
 _EARLIER: Final = "2026-11-20T08:00:00.000Z"
@@ -20,8 +20,8 @@ _LATER: Final = "2026-11-23T09:30:01.250Z"
 _CURSOR: Final = "MTc5NTQyNDAwMTEyMy0w"
 _SECRET: Final = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - nobody's, out of the specification
 
-_WALK_VIEW: Final[Json] = {
-    "id": _WALK,
+_POLL_VIEW: Final[Json] = {
+    "id": _POLL,
     "kind": "delta",
     "state": "completed",
     "requested_at": None,
@@ -158,7 +158,7 @@ _ITEMS: Final[dict[str, Json]] = {
         "external_id": "tenant-42",
         "labels": {"region": "eu"},
         "delta_interval_seconds": 60,
-        "sweep_interval_seconds": 21600,
+        "full_interval_seconds": 21600,
         "baseline": "silent",
         "ignore_paths": [],
         "track_remote_data": False,
@@ -178,12 +178,12 @@ _ITEMS: Final[dict[str, Json]] = {
         "course_count": 600,
         "quarantined": 0,
         "clock_skew_seconds": None,
-        "last_walk": _WALK_VIEW,
-        "next_walk_at": "2026-11-23T09:31:00.000Z",
+        "last_poll": _POLL_VIEW,
+        "next_poll_at": "2026-11-23T09:31:00.000Z",
         "error": None,
         "notices": [],
     },
-    "WalkView": _WALK_VIEW,
+    "PollView": _POLL_VIEW,
     "CourseView": {
         "course_id": _COURSE,
         "remote_id": "32",
@@ -334,8 +334,8 @@ SCHEMAS: Final[dict[str, Json]] = {
         "schedulers": [_SCHEDULER],
         "workers": [_WORKER],
         "queues": [_QUEUE],
-        "walks": _WORK,
-        "lanes": _WORK,
+        "polls": _WORK,
+        "outboxes": _WORK,
         "paused": {"polling": None, "delivery": None},
         "integrations": _STATES,
         "totals": _TOTALS,
@@ -389,9 +389,9 @@ BODIES: Final[dict[str, dict[str, Json]]] = {
     },
     "changeIntegration": {
         "guards": _one("Another limit for deletions", {"guards": {"deleted_share": 0.3}}),
-        "pause": _one("Stop walking it", {"paused": True}),
+        "pause": _one("Stop polling it", {"paused": True}),
     },
-    "requestWalk": {"sweep": _one("Look at all courses", {"kind": "sweep"})},
+    "requestPoll": {"full": _one("Look at all courses", {"kind": "full"})},
     "decideReview": {"apply": _one("It is right", {"decision": "apply"})},
     "createSubscription": {
         "simple": _one("Every course event", {"url": "https://example.com/webhooks"}),

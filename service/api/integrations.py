@@ -1,4 +1,4 @@
-"""`/v1/integrations`: connected learning systems, their walks and their courses."""
+"""`/v1/integrations`: connected learning systems, their polls and their courses."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ from service.api.schemas import (
     CourseView,
     IntegrationList,
     IntegrationView,
-    WalkList,
-    WalkView,
+    PollList,
+    PollView,
 )
 from service.bootstrap import Services
 from service.clients.upstream import UpstreamCredential
@@ -69,12 +69,12 @@ from service.domain.fingerprint import TRACKED_PATHS
 from service.domain.guards import Guards
 from service.domain.integrations import (
     DELTA_INTERVAL_SECONDS,
-    SWEEP_INTERVAL_SECONDS,
+    FULL_INTERVAL_SECONDS,
     Baseline,
     Credential,
     Integration,
     IntegrationState,
-    WalkingState,
+    PollingState,
     state_of,
 )
 from service.storage.ids import new_id
@@ -83,7 +83,7 @@ from service.storage.integrations import Stored
 
 DEFAULT_GUARDS = Guards()
 MAX_DELTA_INTERVAL = 86_400
-MAX_SWEEP_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
+MAX_FULL_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
 
 CREDENTIAL_REMEDY = "change its credential: PATCH /v1/credentials/{}"
 
@@ -122,14 +122,14 @@ FIELDS: Table = {
         meaning="from one look for changed courses to the next",
         default=DELTA_INTERVAL_SECONDS,
     ),
-    "sweep_interval_seconds": Field(
-        parser=whole_number(1, MAX_SWEEP_INTERVAL, "seconds"),
+    "full_interval_seconds": Field(
+        parser=whole_number(1, MAX_FULL_INTERVAL, "seconds"),
         meaning="from one look at all courses to the next",
-        default=SWEEP_INTERVAL_SECONDS,
+        default=FULL_INTERVAL_SECONDS,
     ),
     "baseline": Field(
         parser=one_of(Baseline),
-        meaning="whether the courses of the first complete sweep are reported as created",
+        meaning="whether the courses of the first complete full poll are reported as created",
         default=str(Baseline.SILENT),
     ),
     "ignore_paths": Field(
@@ -146,7 +146,7 @@ FIELDS: Table = {
             {
                 "deleted_count": Field(
                     parser=whole_number(0, 10_000_000),
-                    meaning="so many deletions of one walk are never held",
+                    meaning="so many deletions of one poll are never held",
                     default=DEFAULT_GUARDS.deleted_count,
                 ),
                 "deleted_share": Field(
@@ -171,20 +171,20 @@ FIELDS: Table = {
                 ),
             }
         ),
-        meaning="how much change in one walk is held for review; what is left out stays",
+        meaning="how much change in one poll is held for review; what is left out stays",
     ),
-    "paused": Field(parser=boolean(), meaning="whether it is not walked", default=False),
+    "paused": Field(parser=boolean(), meaning="whether it is not polled", default=False),
 }
 REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
 INLINE = ("base_url", "api_key")  # a credential's values
 READ_ONLY = (
     *("id", "created_at", "updated_at", "state", "epoch", "held", "course_count"),
-    *("quarantined", "clock_skew_seconds", "last_walk", "next_walk_at", "error", "notices"),
+    *("quarantined", "clock_skew_seconds", "last_poll", "next_poll_at", "error", "notices"),
 )
-WALK_FIELDS: Table = {
+POLL_FIELDS: Table = {
     "kind": Field(
-        parser=one_of(("delta", "sweep")),
-        meaning="delta: changed courses; sweep: all courses",
+        parser=one_of(("delta", "full")),
+        meaning="delta: changed courses; full poll: all courses",
         default="delta",
     )
 }
@@ -220,7 +220,7 @@ class IntegrationController(Controller):
     async def create(
         self, document: Document, services: GivenServices
     ) -> Response[IntegrationView]:
-        """Its first walk begins at once. The same upstream integration twice is a conflict that
+        """Its first poll begins at once. The same upstream integration twice is a conflict that
         names the existing one."""
         form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
         await _check_credential(form, services)
@@ -374,15 +374,15 @@ class IntegrationController(Controller):
         credential = await _opened(services, integration.credential_id)
         return await check_upstream(services.upstream, credential, integration.upstream_id)
 
-    # --- walks ---------------------------------------------------------------------------
+    # --- polls ---------------------------------------------------------------------------
 
     @post(
-        "/{integration_id:str}/walks",
+        "/{integration_id:str}/polls",
         status_code=HTTPStatus.ACCEPTED,
-        summary="Walk an integration now",
-        opt={ACTION: "integration.walk_requested"},
-        response_description="The queued walk",
-        operation_class=reads(body=WALK_FIELDS),
+        summary="Poll an integration now",
+        opt={ACTION: "integration.poll_requested"},
+        response_description="The queued poll",
+        operation_class=reads(body=POLL_FIELDS),
         responses=problems(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.UNAUTHORIZED,
@@ -391,50 +391,50 @@ class IntegrationController(Controller):
             HTTPStatus.UNPROCESSABLE_ENTITY,
         ),
     )
-    async def request_walk(
+    async def request_poll(
         self,
         integration_id: PathId,
         request: AnyRequest,
         services: GivenServices,
-    ) -> Response[WalkView]:
-        """Queues a walk and returns it. One that is under way or queued already is joined: a
-        sweep serves for a delta, and a queued delta becomes the sweep asked for. A walk under
-        way that was joined is followed by the next at once, for what it had passed by."""
+    ) -> Response[PollView]:
+        """Queues a poll and returns it. One that is under way or queued already is joined: a
+        full poll serves for a delta, and a queued delta becomes the full poll asked for. A poll
+        under way that was joined is followed by the next at once, for what it had passed by."""
         document = await provide_document(request) if await request.body() else {}
-        kind = Form(document, WALK_FIELDS).accept().get("kind", "delta")
-        walk = await services.integrations.request_walk(integration_id, kind, now_ms())
+        kind = Form(document, POLL_FIELDS).accept().get("kind", "delta")
+        poll = await services.integrations.request_poll(integration_id, kind, now_ms())
         return Response(
-            views.walk(walk),
-            headers={"location": f"/v1/integrations/{integration_id}/walks/{walk.id}"},
+            views.poll(poll),
+            headers={"location": f"/v1/integrations/{integration_id}/polls/{poll.id}"},
         )
 
     @get(
-        "/{integration_id:str}/walks",
-        summary="List recent walks",
-        response_description="The walks",
+        "/{integration_id:str}/polls",
+        summary="List recent polls",
+        response_description="The polls",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def walks(self, integration_id: PathId, services: GivenServices) -> WalkList:
+    async def polls(self, integration_id: PathId, services: GivenServices) -> PollList:
         """The latest 50, the latest first."""
-        found = await services.integrations.list_walks(integration_id)
-        return WalkList([views.walk(walk) for walk in found], None)
+        found = await services.integrations.list_polls(integration_id)
+        return PollList([views.poll(poll) for poll in found], None)
 
     @get(
-        "/{integration_id:str}/walks/{walk_id:str}",
-        summary="Show a walk",
-        response_description="The walk",
+        "/{integration_id:str}/polls/{poll_id:str}",
+        summary="Show a poll",
+        response_description="The poll",
         operation_class=reads(),
         responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def walk(
+    async def poll(
         self,
         integration_id: PathId,
-        walk_id: PathId,
+        poll_id: PathId,
         services: GivenServices,
-    ) -> WalkView:
+    ) -> PollView:
         """What it has seen and changed so far."""
-        return views.walk(await services.integrations.get_walk(integration_id, walk_id))
+        return views.poll(await services.integrations.get_poll(integration_id, poll_id))
 
     # --- courses -------------------------------------------------------------------------
 
@@ -493,7 +493,7 @@ class IntegrationController(Controller):
 def _wanted(query: dict[str, Any]) -> Callable[[list[Stored]], Awaitable[list[bool]]]:
     """What the filters of a query let through."""
 
-    def takes(integration: Integration, state: WalkingState) -> bool:
+    def takes(integration: Integration, state: PollingState) -> bool:
         return (
             ("state" not in query or state_of(integration, state) in query["state"])
             and is_named(query.get("name"), integration.name, integration.external_id)
@@ -574,12 +574,12 @@ async def _shown(services: Services, integration_id: str) -> Response[Integratio
 
 
 async def _views(
-    services: Services, found: Sequence[tuple[Integration, WalkingState]]
+    services: Services, found: Sequence[tuple[Integration, PollingState]]
 ) -> list[IntegrationView]:
     ids = [integration.id for integration, _ in found]
-    walks = await services.integrations.latest_walks(ids)
-    due = await services.schedule.next_at("walks", ids)
+    polls = await services.integrations.latest_polls(ids)
+    due = await services.schedule.next_at("polls", ids)
     return [
-        views.integration(integration, state, walk, at)
-        for (integration, state), walk, at in zip(found, walks, due, strict=True)
+        views.integration(integration, state, poll, at)
+        for (integration, state), poll, at in zip(found, polls, due, strict=True)
     ]

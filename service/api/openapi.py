@@ -72,7 +72,7 @@ _IDEMPOTENCY = Parameter(
 )
 _TAGS = (
     ("Credentials", "Base URLs of the upstream and the API keys that open them."),
-    ("Integrations", "Connected learning systems, how they are walked and what is known of them."),
+    ("Integrations", "Connected learning systems, how they are polled and what is known of them."),
     ("Subscriptions", "Who is told of changes, of which, and how."),
     ("Replays", "Events of the past that are sent once more."),
     ("Deliveries", "What was sent, and what came back."),

@@ -19,7 +19,7 @@ from service.api import cursors
 from service.api.forms import Field, Form, Table
 from service.api.parsers import any_text, cursor, number_in_text, once
 from service.bootstrap import Services
-from service.domain.walking import LONGEST_ID_BYTES
+from service.domain.polling import LONGEST_ID_BYTES
 
 AnyRequest = Request[Any, Any, State]
 Document = NamedDependency[dict[str, Any]]  # the JSON object in the body

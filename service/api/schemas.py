@@ -32,11 +32,11 @@ class CredentialList(msgspec.Struct, frozen=True):
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
-class WalkView(msgspec.Struct, frozen=True, kw_only=True):
-    """One walk. `verdicts` counts its records by what they meant for their courses."""
+class PollView(msgspec.Struct, frozen=True, kw_only=True):
+    """One poll. `verdicts` counts its records by what they meant for their courses."""
 
     id: Annotated[str, _means("its id")]
-    kind: Annotated[str, _means("delta: changed courses; sweep: all courses")]
+    kind: Annotated[str, _means("delta: changed courses; full poll: all courses")]
     state: Annotated[str, _means("queued, running, completed or failed")]
     requested_at: Annotated[
         Timestamp | None, _means("when it was asked for; null: it was due by itself")
@@ -51,15 +51,15 @@ class WalkView(msgspec.Struct, frozen=True, kw_only=True):
     error: Annotated[str | None, _means("why it failed, or what the last attempt failed with")]
 
 
-class WalkList(msgspec.Struct, frozen=True):
-    """The walks that are kept, the latest first."""
+class PollList(msgspec.Struct, frozen=True):
+    """The polls that are kept, the latest first."""
 
-    items: Annotated[list[WalkView], _means("the page")]
+    items: Annotated[list[PollView], _means("the page")]
     next: Annotated[str | None, _means("pass it as `after` to go on; null: this is the end")]
 
 
 class IntegrationProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """What walks of an integration fail with. If `attention` is set a person must act;
+    """What polls of an integration fail with. If `attention` is set a person must act;
     otherwise the next attempts may succeed by themselves."""
 
     code: Annotated[str, _means("the upstream's error code, or the name of what went wrong")]
@@ -94,24 +94,24 @@ class IntegrationView(msgspec.Struct, frozen=True, kw_only=True):
     external_id: Annotated[str | None, _means("your own name for it")]
     labels: Annotated[dict[str, str], _means("your own labels")]
     delta_interval_seconds: Annotated[int, _means("from one look for changed courses to the next")]
-    sweep_interval_seconds: Annotated[int, _means("from one look at all courses to the next")]
+    full_interval_seconds: Annotated[int, _means("from one look at all courses to the next")]
     baseline: Annotated[
         str,
         _means(
-            "emit: the first complete sweep reports its courses as created; silent: it does not"
+            "emit: the first complete full poll reports its courses as created; silent: it does not"
         ),
     ]
     ignore_paths: Annotated[tuple[str, ...], _means("paths whose changes are not reported")]
     track_remote_data: Annotated[bool, _means("whether changes of remote_data count")]
-    guards: Annotated[dict[str, float], _means("how much change in one walk is held for review")]
-    paused: Annotated[bool, _means("whether it is not walked")]
+    guards: Annotated[dict[str, float], _means("how much change in one poll is held for review")]
+    paused: Annotated[bool, _means("whether it is not polled")]
     created_at: Annotated[Timestamp, _means("when it was registered")]
     updated_at: Annotated[Timestamp, _means("when it was last changed")]
     state: Annotated[
         str,
         _means(
             "the first that applies: paused; error: a person must act, see `error`; review: "
-            "changes are held for a decision; pending: its first sweep is not complete; active"
+            "changes are held for a decision; pending: its first full poll is not complete; active"
         ),
     ]
     epoch: Annotated[str, _means("names its catalogue; another one begins with another upstream")]
@@ -122,12 +122,12 @@ class IntegrationView(msgspec.Struct, frozen=True, kw_only=True):
         float | None,
         _means("how far the upstream's clock is ahead of ours; null: within 30 seconds"),
     ]
-    last_walk: Annotated[WalkView | None, _means("the latest walk")]
-    next_walk_at: Annotated[
+    last_poll: Annotated[PollView | None, _means("the latest poll")]
+    next_poll_at: Annotated[
         Timestamp | None, _means("when it is due; null: it is under way or paused")
     ]
     error: Annotated[
-        IntegrationProblem | None, _means("what walks fail with; null: the last one did not")
+        IntegrationProblem | None, _means("what polls fail with; null: the last one did not")
     ]
     notices: Annotated[
         list[IntegrationNotice], _means("what polls come through, and a person should know")
@@ -282,7 +282,7 @@ class SubscriptionView(msgspec.Struct, frozen=True, kw_only=True):
 class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
     """What became of pending deliveries."""
 
-    skipped: Annotated[int, _means("how many were taken off the lane")]
+    skipped: Annotated[int, _means("how many were taken off the outbox")]
     pending: Annotated[int, _means("how many are on it now")]
 
 
@@ -341,7 +341,7 @@ class ReplayView(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _means(
             "courses that a backfill did not send, because what the upstream shows of them is not "
-            "what the walks have found so far, or is held for review"
+            "what the polls have found so far, or is held for review"
         ),
     ]
     reached_at: Annotated[
@@ -557,8 +557,8 @@ class QueueStatus(msgspec.Struct, frozen=True):
 
 
 class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Walks or lanes: due and not claimed, claimed, and of those under a worker's lease. Lanes
-    that are held back, as parked ones are between probes, count as claimed."""
+    """Polls or outboxes: due and not claimed, claimed, and of those under a worker's lease.
+    Outboxes that are held back, as parked ones are between probes, count as claimed."""
 
     due: Annotated[int, _means("due and not claimed")]
     claimed: Annotated[int, _means("claimed for a worker, or held back for a while")]
@@ -576,11 +576,11 @@ class Paused(msgspec.Struct, frozen=True):
 class IntegrationStates(msgspec.Struct, frozen=True, kw_only=True):
     """How many integrations are in which state. Those in `error` and `review` need attention."""
 
-    active: Annotated[int, _means("walked, their baselines complete")]
-    pending: Annotated[int, _means("walked for the first time")]
-    paused: Annotated[int, _means("not walked, as somebody wished")]
-    error: Annotated[int, _means("cannot be walked until a person acts")]
-    review: Annotated[int, _means("walked, with changes held for a decision")]
+    active: Annotated[int, _means("polled, their baselines complete")]
+    pending: Annotated[int, _means("polled for the first time")]
+    paused: Annotated[int, _means("not polled, as somebody wished")]
+    error: Annotated[int, _means("cannot be polled until a person acts")]
+    review: Annotated[int, _means("polled, with changes held for a decision")]
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -609,8 +609,8 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     schedulers: Annotated[list[SchedulerStatus], _means("the schedulers at work")]
     workers: Annotated[list[WorkerStatus], _means("the worker processes")]
     queues: Annotated[list[QueueStatus], _means("the job queues")]
-    walks: Annotated[WorkStatus | None, _means("where walks stand")]
-    lanes: Annotated[WorkStatus | None, _means("where pushes stand")]
+    polls: Annotated[WorkStatus | None, _means("where polls stand")]
+    outboxes: Annotated[WorkStatus | None, _means("where pushes stand")]
     paused: Annotated[Paused | None, _means("what is stopped, and since when")]
     integrations: Annotated[
         IntegrationStates | None, _means("how many integrations are in which state")

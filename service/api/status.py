@@ -44,7 +44,7 @@ from service.storage.overview import Overview, Work, Worker
 
 SCHEDULER_SILENCE_MS = 10_000  # a scheduler looks for work every second
 OVERDUE_MS = 60_000  # work that has been due for longer than this is not being done
-MEMORY_SHARE = 0.8  # of Redis's limit: above it walks wait
+MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait
 _TOTALS = ("courses", "quarantined", "held", "pending", "dead")
 
 WHAT: Table = {
@@ -78,8 +78,8 @@ class StatusController(Controller):
             schedulers = await overview.schedulers()
             workers = await overview.workers()
             queues = await overview.queues()
-            walks = await overview.work("walks", now)
-            lanes = await overview.work("lanes", now)
+            polls = await overview.work("polls", now)
+            outboxes = await overview.work("outboxes", now)
             sizes = await overview.sizes()
             paused = await services.control.paused()
             _, totals = await services.counters.read()
@@ -93,7 +93,7 @@ class StatusController(Controller):
         reasons = (
             *_server_reasons(server),
             *_part_reasons(last_turn, workers, now),
-            *_work_reasons({"polling": walks, "delivery": lanes}, paused, now),
+            *_work_reasons({"polling": polls, "delivery": outboxes}, paused, now),
         )
         return SystemStatus(
             status="degraded" if reasons else "ok",
@@ -116,8 +116,8 @@ class StatusController(Controller):
             schedulers=[SchedulerStatus(name, rfc3339(turn)) for name, turn in schedulers],
             workers=[_worker(worker) for worker in workers],
             queues=[QueueStatus(one.name, one.queued, one.started, one.failed) for one in queues],
-            walks=_work(walks),
-            lanes=_work(lanes),
+            polls=_work(polls),
+            outboxes=_work(outboxes),
             paused=_paused(paused),
             integrations=IntegrationStates(
                 **{state.value: totals.get(f"state:{state}", 0) for state in IntegrationState}
@@ -144,8 +144,8 @@ class ControlController(Controller):
     )
     async def pause(self, request: AnyRequest, services: GivenServices) -> Paused:
         """Nothing more is begun, and what is under way stops at its next step, within seconds:
-        a walk after its page, a lane after the attempts on the wire. Nothing is lost: walks are
-        resumed, lanes go on collecting until the events' retention."""
+        a poll after its page, an outbox after the attempts on the wire. Nothing is lost: polls are
+        resumed, outboxes go on collecting until the events' retention."""
         await services.control.pause(*await _activities(request))
         return await _now_paused(services)
 
@@ -191,7 +191,7 @@ def _server_reasons(server: Server) -> Iterator[str]:
     share = server.memory_share
     if share is not None and share > MEMORY_SHARE:
         yield (
-            f"Redis uses {share:.0%} of its memory limit; walks wait until it is below "
+            f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "
             f"{MEMORY_SHARE:.0%}"
         )
 
@@ -210,7 +210,7 @@ def _work_reasons(
     works: Mapping[Activity, Work], paused: Mapping[Activity, int], now: int
 ) -> Iterator[str]:
     """What is not being done."""
-    names = {"polling": "walk", "delivery": "lane"}
+    names = {"polling": "poll", "delivery": "outbox"}
     for activity, work in works.items():
         if activity in paused:
             yield f"{activity} has been paused since {rfc3339(paused[activity])}"
@@ -258,8 +258,8 @@ def _down(reason: str) -> SystemStatus:
         schedulers=[],
         workers=[],
         queues=[],
-        walks=None,
-        lanes=None,
+        polls=None,
+        outboxes=None,
         paused=None,
         integrations=None,
         totals=None,

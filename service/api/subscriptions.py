@@ -126,7 +126,7 @@ FIELDS: Table = {
     "description": Field(parser=nullable(text(1_000, lines=True)), meaning="what it is for"),
     "from": Field(
         parser=beginning(),
-        meaning="where its lane begins: now, if left out; oldest: with every event that is still "
+        meaning="where its outbox begins: now, if left out; oldest: with every event that is still "
         "kept and matches; or with those since a time. They come first, in their order",
         fixed="POST to /v1/subscriptions/{id}/replays for events of the past",
     ),
@@ -316,7 +316,7 @@ class SubscriptionController(Controller):
             found, position = await page_through(
                 read, _wanted(query, services), _place_of, limit, place
             )
-        depths = await services.lanes.depth_many([one.id for one in found])
+        depths = await services.outboxes.depth_many([one.id for one in found])
         return SubscriptionList(
             [views.subscription(one, depth) for one, depth in zip(found, depths, strict=True)],
             cursors.write_index(position),
@@ -503,13 +503,13 @@ class SubscriptionController(Controller):
     async def skip(
         self, subscription_id: PathId, request: AnyRequest, services: GivenServices
     ) -> SkippedView:
-        """Takes what has not been delivered off the lane: all of it, or what happened up to
+        """Takes what has not been delivered off the outbox: all of it, or what happened up to
         `until`. It is not listed as dead; what an answer to an attempt under way says is no longer
         recorded. Replays are not touched. The body may be left out."""
         values = Form(await document_or_empty(request), SKIPPING).accept()
         subscription = await services.subscriptions.get(subscription_id)
-        skipped = await services.lanes.skip(subscription.id, values.get("until"))
-        (depth,) = await services.lanes.depth_many([subscription.id])
+        skipped = await services.outboxes.skip(subscription.id, values.get("until"))
+        (depth,) = await services.outboxes.depth_many([subscription.id])
         return SkippedView(skipped=skipped, pending=depth.pending)
 
     @post(
@@ -540,7 +540,7 @@ def _wanted(
     async def takes_each(found: list[Subscription]) -> list[bool]:
         parked = [False] * len(found)
         if "state" in query:
-            depths = await services.lanes.depth_many([one.id for one in found])
+            depths = await services.outboxes.depth_many([one.id for one in found])
             parked = [depth.parked for depth in depths]
         return [
             ("state" not in query or state_of(one, parked=held) in query["state"])
@@ -679,5 +679,5 @@ def _check_retries(form: Form, services: Services) -> None:
 async def _shown(
     services: Services, subscription: Subscription, secret: str | None = None
 ) -> Response[SubscriptionView]:
-    (depth,) = await services.lanes.depth_many([subscription.id])
+    (depth,) = await services.outboxes.depth_many([subscription.id])
     return Response(views.subscription(subscription, depth, secret), headers=tagged(subscription))

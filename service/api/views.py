@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from service.api import checks, schemas
-from service.domain import integrations as walking
+from service.domain import integrations as polling
 from service.domain import subscriptions as matching
 from service.domain.access import NOTHING
 from service.domain.certificates import CertificateFacts
@@ -16,9 +16,9 @@ from service.domain.identifiers import position_ms
 from service.domain.integrations import (
     Credential,
     Integration,
+    PollingState,
+    PollRecord,
     Problem,
-    WalkingState,
-    WalkRecord,
 )
 from service.domain.notices import Notice, notices
 from service.domain.replays import Replay, ReplayProgress
@@ -28,7 +28,7 @@ from service.storage.api_keys import StoredKey, token_prefix
 from service.storage.attempts import Attempt, Delivery
 from service.storage.audit import AuditEntry
 from service.storage.catalogue import CourseRow
-from service.storage.lanes import LaneDepth
+from service.storage.outboxes import OutboxDepth
 from service.storage.reviews import HeldChange, Review
 
 
@@ -50,9 +50,9 @@ def credential(one: Credential) -> schemas.CredentialView:
 
 def integration(
     one: Integration,
-    state: WalkingState,
-    last_walk: WalkRecord | None,
-    next_walk_at: int | None,
+    state: PollingState,
+    last_poll: PollRecord | None,
+    next_poll_at: int | None,
 ) -> schemas.IntegrationView:
     """An integration."""
     return schemas.IntegrationView(
@@ -63,7 +63,7 @@ def integration(
         external_id=one.external_id,
         labels=one.labels,
         delta_interval_seconds=one.delta_interval_seconds,
-        sweep_interval_seconds=one.sweep_interval_seconds,
+        full_interval_seconds=one.full_interval_seconds,
         baseline=one.baseline,
         ignore_paths=one.ignore_paths,
         track_remote_data=one.track_remote_data,
@@ -71,14 +71,14 @@ def integration(
         paused=one.paused,
         created_at=rfc3339(one.created_at),
         updated_at=rfc3339(one.updated_at),
-        state=walking.state_of(one, state),
+        state=polling.state_of(one, state),
         epoch=state.epoch,
         held=state.held,
         course_count=state.course_count,
         quarantined=state.quarantined,
         clock_skew_seconds=None if state.clock_skew_ms is None else state.clock_skew_ms / 1000,
-        last_walk=None if last_walk is None else walk(last_walk),
-        next_walk_at=moment(next_walk_at),
+        last_poll=None if last_poll is None else poll(last_poll),
+        next_poll_at=moment(next_poll_at),
         error=None if state.problem is None else _problem(state.problem),
         notices=[_notice(found) for found in notices(one, state)],
     )
@@ -102,12 +102,12 @@ def _problem(problem: Problem) -> schemas.IntegrationProblem:
     )
 
 
-def walk(one: WalkRecord) -> schemas.WalkView:
-    """A walk."""
+def poll(one: PollRecord) -> schemas.PollView:
+    """A poll."""
     duration = None
     if one.started_at is not None and one.finished_at is not None:
         duration = (one.finished_at - one.started_at) / 1000
-    return schemas.WalkView(
+    return schemas.PollView(
         id=one.id,
         kind=one.kind,
         state=one.state,
@@ -125,7 +125,7 @@ def walk(one: WalkRecord) -> schemas.WalkView:
 
 def review(
     integration_id: str,
-    state: WalkingState,
+    state: PollingState,
     found: Review,
     changes: Sequence[HeldChange],
     following: str | None,
@@ -169,7 +169,7 @@ def course(row: CourseRow) -> schemas.CourseView:
 
 
 def subscription(
-    one: Subscription, depth: LaneDepth, secret: str | None = None
+    one: Subscription, depth: OutboxDepth, secret: str | None = None
 ) -> schemas.SubscriptionView:
     """A subscription; with `secret`, if it is one that may be shown, only in the answer to its
     creation."""

@@ -26,11 +26,11 @@ _MEANINGS = {
     "course.created": "A course is new, or live again (`reason`: restored).",
     "course.updated": "Something tracked changed in a course; `changed` names the paths.",
     "course.deleted": "A course is gone; `evidence` says how that is known.",
-    "integration.baseline_completed": "The first complete sweep of an epoch has ended.",
+    "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
     "integration.epoch_started": "An integration begins anew with a baseline of its own: it is "
     "connected to something else, or its unfinished baseline was edited. An error told before is "
     "of the past.",
-    "integration.error": "Walks of an integration have come to fail with what a person must see "
+    "integration.error": "Polls of an integration have come to fail with what a person must see "
     "to; told once, until it is over.",
     "integration.recovered": "The error that was told of the integration is over.",
     "integration.review_required": "Changes are held because they are too many to be believed; "
@@ -70,9 +70,9 @@ _DATA = {
     "changed": "the paths that changed, of a course.updated",
     "reason": "what kind of change it is, where the type does not say",
     "evidence": "how it is known that a course is gone",
-    "initial": "whether the course was there before: found by the first complete sweep, or sent by "
+    "initial": "whether the course was there before: found by the first complete full poll, or sent by "
     "a backfill",
-    "detected_by": "delta or sweep: the kind of walk that found the change; review: it was "
+    "detected_by": "delta or full poll: the kind of poll that found the change; review: it was "
     "held and applied by a decision; backfill: the subscription asked for every course",
     "course_omitted": "why `course` is not there; null: it is",
     "course": "the course as the upstream gives it",

@@ -70,7 +70,7 @@ class Receiver:
             shortage = exc.shortage
         except ValueError:
             # Headers or a URL that HTTP cannot carry: the subscription's fault, and no reason
-            # to stop its lane. The exception quotes the value, which may be a secret.
+            # to stop its outbox. The exception quotes the value, which may be a secret.
             failure = (OutcomeClass.PROTOCOL, "the request cannot be written as HTTP")
         return self._outcome(timeline, answer, failure, redactor, shortage=shortage)
 

@@ -63,7 +63,7 @@ class UpstreamCredential(msgspec.Struct, frozen=True):
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page is asked for. The filters must be the same for every cursor of a walk.
+    """Which page is asked for. The filters must be the same for every cursor of a poll.
 
     `updated_after` is an ISO 8601 time in UTC with milliseconds and Z.
     """

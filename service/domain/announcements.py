@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from service.domain.integrations import Integration
-from service.domain.subscriptions import Lane, Matcher, Subject, Subscription
+from service.domain.subscriptions import Matcher, Outbox, Subject, Subscription
 
 
 class When(StrEnum):
@@ -37,9 +37,9 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     about: Subject | None = None
 
-    def lanes(self, matcher: Matcher) -> tuple[Lane, ...]:
+    def outboxes(self, matcher: Matcher) -> tuple[Outbox, ...]:
         """Where it goes to."""
-        return matcher.lanes(
+        return matcher.outboxes(
             event_type=self.type,
             integration_id=self.integration_id,
             labels=self.labels,

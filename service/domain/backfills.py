@@ -2,8 +2,8 @@
 
 A backfill says nothing that the catalogue does not know: it sends the courses whose tracked
 content is what their fingerprints say, under the sequence kept there. Whatever the upstream shows
-otherwise is news, which is for the walks and their guards to judge; it is asked for once more
-after the next walk, and else left out.
+otherwise is news, which is for the polls and their guards to judge; it is asked for once more
+after the next poll, and else left out.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import msgspec
 from service.domain.diff import Verdict, judge
 from service.domain.events import CourseFacts
 from service.domain.fingerprint import Fingerprint, unpack
-from service.domain.integrations import Integration, WalkingState
-from service.domain.walking import PAGE_SIZE, Sighting
+from service.domain.integrations import Integration, PollingState
+from service.domain.polling import PAGE_SIZE, Sighting
 
 EVENT_TYPE = "course.created"  # of everything that a backfill sends
 DETECTED_BY = "backfill"
@@ -32,7 +32,7 @@ MAX_SETTLE_SECONDS = 300  # until courses that differ are asked for once more
 class Leg(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a backfill that goes through one integration.
 
-    `cursor`, `landmark` and `page_size` are as those of a walk; `deferred` are courses to be asked
+    `cursor`, `landmark` and `page_size` are as those of a poll; `deferred` are courses to be asked
     for once more, which is what it is `at` after the pages; `got_on_at` is the epoch ms of its
     last answer and `failures` counts those since.
     """
@@ -90,7 +90,7 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
         if self.left_out:
             said.append(
                 f"{self.left_out} courses were left out: what the upstream shows of them is not "
-                "what the walks have found so far, or is held for review; walks report it"
+                "what the polls have found so far, or is held for review; polls report it"
             )
         return "; ".join(said)
 
@@ -126,7 +126,7 @@ def skip(progress: BackfillProgress, integration_id: str, reason: str) -> Backfi
     )
 
 
-def why_not(integration: Integration, state: WalkingState) -> str | None:
+def why_not(integration: Integration, state: PollingState) -> str | None:
     """Why the upstream is not asked for an integration's courses at all; None: it is."""
     if integration.paused:
         return "it is paused"

@@ -1,4 +1,4 @@
-"""Decides from a subscriber's answers whether its lane is sent to, held, parked or disabled."""
+"""Decides from a subscriber's answers whether its outbox is sent to, held, parked or disabled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.domain.network import failed_to_connect
 from service.domain.retry import RETRY_AFTER_MAX, Outcome
 
 # Times are epoch ms by the clock of Redis; durations end in their unit.
-PARK_FAILURES = 10  # in a row, from which a lane is parked ...
+PARK_FAILURES = 10  # in a row, from which an outbox is parked ...
 PARK_AFTER_MS = 60_000  # ... once the row is this long
 PROBE_FIRST_MS = 5_000
 PROBE_MAX_MS = 300_000
@@ -25,10 +25,10 @@ JITTER = 0.2  # of each wait, either way
 
 
 class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a lane remembers of the answers of its subscriber.
+    """What an outbox remembers of the answers of its subscriber.
 
     `failures` is the row of counted failures since the last success and `failing_since` when
-    it began. A parked lane sends one probe at `probe_at` or later; `probes` is how many have
+    it began. A parked outbox sends one probe at `probe_at` or later; `probes` is how many have
     failed and `probed` the order key of the last one's course. Nothing at all is sent before
     `held_until`; `holds` is how many slowing answers there were in a row. `offline` and
     `offline_since` are the row of failures of our own network, which are not counted; it ends
@@ -90,7 +90,7 @@ def after_failure(
         offline_since=0 if reached else breaker.offline_since,
     )
     if breaker.parked_at is not None:
-        if sent_at < breaker.probe_at:  # it was under way when the lane was parked
+        if sent_at < breaker.probe_at:  # it was under way when the outbox was parked
             return changed
         wait = _backoff(PROBE_FIRST_MS, PROBE_MAX_MS, breaker.probes + 1, unit_random)
         return msgspec.structs.replace(
@@ -143,7 +143,7 @@ def disabling_reason(breaker: Breaker, outcome: Outcome, now: int) -> str | None
 def _held(
     breaker: Breaker, outcome: Outcome, sent_at: int, now: int, unit_random: float
 ) -> tuple[int, int]:
-    """Until when the lane is held, and the slowing answers in a row."""
+    """Until when the outbox is held, and the slowing answers in a row."""
     if outcome.retry_after is not None:
         asked = int(min(outcome.retry_after, RETRY_AFTER_MAX) * 1000)
         return max(breaker.held_until, now + asked if asked > 0 else 0), breaker.holds

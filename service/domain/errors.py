@@ -216,7 +216,7 @@ class UpstreamProxyError(UpstreamUnavailableError):
 
 
 class UpstreamInputError(UpstreamError):
-    """The upstream calls the request invalid; in the middle of a walk, its cursor is no good."""
+    """The upstream calls the request invalid; in the middle of a poll, its cursor is no good."""
 
 
 class UpstreamAuthError(UpstreamError):

@@ -11,7 +11,7 @@ import msgspec
 
 from service.domain.access import SUBSCRIPTION_EVENT_PREFIX, Grant
 from service.domain.identifiers import position_ms
-from service.domain.lane import order_key
+from service.domain.outbox import order_key
 from service.domain.subscriptions import (
     Format,
     Matcher,
@@ -109,7 +109,7 @@ class Selection:
     def takes(self, event: EventHead) -> bool:
         """Whether the subscription is sent the event."""
         facts = _decode_part(event.facts)
-        wanted = self._matcher.lanes(
+        wanted = self._matcher.outboxes(
             event_type=event.type,
             integration_id=event.integration_id,
             labels=facts.labels,
@@ -192,7 +192,7 @@ def subject_of(event: StoredEvent | EventHead) -> Subject | None:
 
 
 def order_key_of(event: StoredEvent | EventHead) -> str:
-    """What an event is ordered by on its lanes."""
+    """What an event is ordered by on its outboxes."""
     subject = subject_of(event)
     if subject is not None:
         return subject.subscription_id

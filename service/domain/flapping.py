@@ -14,7 +14,7 @@ ENOUGH: Final = 20  # courses that change in a path ...
 ENOUGH_OF_FEW: Final = 5  # ... or so many, where they are half of the live courses
 SAME_SHARE: Final = 0.5  # of the courses, above which two polls changed the same ones
 TIMES: Final = 3  # changes of the same courses from which the path is reported
-QUIET_SWEEPS: Final = 3  # full polls without another change after which a path is forgotten
+QUIET_FULL_POLLS: Final = 3  # full polls without another change after which a path is forgotten
 
 
 class Flapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def observe(
                     sample=sample,
                 )
             )
-        elif last is not None and last.quiet + full < QUIET_SWEEPS:
+        elif last is not None and last.quiet + full < QUIET_FULL_POLLS:
             after.append(msgspec.structs.replace(last, quiet=last.quiet + full))
     return tuple(after)
 

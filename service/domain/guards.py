@@ -108,11 +108,11 @@ def suspect_paths(
     seen: int,
     live: int,
 ) -> frozenset[str]:
-    """The paths whose changes wait for the end of a walk under way, because they may turn out
+    """The paths whose changes wait for the end of a poll under way, because they may turn out
     to be distrusted then.
 
     `changed` counts the courses that changed in each path so far among the `seen` records of
-    the walk, `held` those that are held in it already.
+    the poll, `held` those that are held in it already.
     """
     if _share(guards.changed_share, live) >= live or live < guards.changed_count:
         return frozenset()
@@ -177,7 +177,7 @@ def settled(known: Fingerprint, withheld: Withheld) -> Fingerprint:
     """The fingerprint of a course whose withheld change is taken for known without a word."""
     if withheld.kind != "update":
         return gone(known, withheld.raw)
-    # Digests of different versions cannot be mixed: then the next sweep shows it anew.
+    # Digests of different versions cannot be mixed: then the next full poll shows it anew.
     return with_path_digests(known, withheld.paths if known.version == CURRENT.tag else {})
 
 

@@ -5,7 +5,7 @@ An event id is `evt_` and 26 characters of Crockford's base 32: 10 for the milli
 event in one step and is never given out twice, even where a restored database repeats a
 position.
 
-An event that a backfill made for one lane is in no log. It has a position all the same, with a
+An event that a backfill made for one outbox is in no log. It has a position all the same, with a
 counter from 2^19 on, which the log does not reach within a millisecond.
 """
 
@@ -78,6 +78,6 @@ def is_backfilled(position: str) -> bool:
 
 
 def backfilled_place(position: str) -> str:
-    """Where such an event stands among those that backfills made for its lane."""
+    """Where such an event stands among those that backfills made for its outbox."""
     milliseconds, counter = position_order(position)
     return f"{milliseconds}-{counter - BACKFILLED}"

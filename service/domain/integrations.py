@@ -1,4 +1,4 @@
-"""Integrations: what is registered, how it is walked, and which state that adds up to."""
+"""Integrations: what is registered, how it is polled, and which state that adds up to."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from service.domain.guards import Guards
 from service.domain.observed import Observed
 
 DELTA_INTERVAL_SECONDS = 60
-SWEEP_INTERVAL_SECONDS = 21_600
+FULL_INTERVAL_SECONDS = 21_600
 DELTA_OVERLAP_MS = 600_000  # a delta looks this far behind the watermark for late-visible rows
-DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: sweep instead
+DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: full poll instead
 PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
 MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
 MAX_BACKOFF_SECONDS = 900
-SWEEP_RETRY_SECONDS = 3_600  # from a sweep that was given up to the next, while deltas go on
+FULL_RETRY_SECONDS = 3_600  # from a full poll that was given up to the next, while deltas go on
 _LEAST_WAIT_MS = 1_000  # less patience than that is none
-SWEEP_JITTER = 0.05  # of the interval by which a sweep may come later than its slot
+FULL_JITTER = 0.05  # of the interval by which a full poll may come later than its slot
 UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person is told
 SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
 # Beyond this difference a `Date` of the upstream is not used. A clock set to local time is up to 14
@@ -30,12 +30,12 @@ MAX_SKEW_MS = 25 * 3_600_000
 CACHE_REPORTED_MS = 60_000  # age of an answer of the upstream, as a cache tells it
 UNCONFIRMED_CODE = "UnconfirmedChanges"
 
-WalkKind = Literal["delta", "sweep"]
+PollKind = Literal["delta", "full"]
 Decision = Literal["apply", "discard"]
 
 
 class Baseline(StrEnum):
-    """Whether the first complete sweep is reported."""
+    """Whether the first complete full poll is reported."""
 
     SILENT = "silent"
     EMIT = "emit"
@@ -67,7 +67,7 @@ class Integration(msgspec.Struct, frozen=True, kw_only=True):
     external_id: str | None = None
     labels: dict[str, str] = {}
     delta_interval_seconds: int = DELTA_INTERVAL_SECONDS
-    sweep_interval_seconds: int = SWEEP_INTERVAL_SECONDS
+    full_interval_seconds: int = FULL_INTERVAL_SECONDS
     baseline: Baseline = Baseline.SILENT
     ignore_paths: tuple[str, ...] = ()
     track_remote_data: bool = False
@@ -83,7 +83,7 @@ class Integration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """What keeps an integration from being walked, for an operator to read.
+    """What keeps an integration from being polled, for an operator to read.
 
     `code` is the upstream's error code or ours in lower case; `since` the epoch ms of the
     first failure in a row; `attention` whether a person must act (otherwise it retries);
@@ -104,14 +104,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return self.attention and self.code != UNCONFIRMED_CODE
 
 
-class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
-    """What walking an integration has led to so far. Times are epoch ms, None where never.
+class PollingState(msgspec.Struct, frozen=True, kw_only=True):
+    """What polling an integration has led to so far. Times are epoch ms, None where never.
 
-    `epoch` names the catalogue in force; `failures` counts failed walks in a row; `held`
+    `epoch` names the catalogue in force; `failures` counts failed polls in a row; `held`
     counts the changes that wait for a decision or for it to be carried out, and `decision` is
     the one to be carried out; `clock_skew_ms` is how far the upstream's clock is ahead of ours;
-    `sweep_retry_at` is when the next sweep may be tried, as long as the last one was given up;
-    `requested` is the walk asked for over the API and not yet begun; `observed` is what its polls
+    `full_retry_at` is when the next full poll may be tried, as long as the last one was given up;
+    `requested` is the poll asked for over the API and not yet begun; `observed` is what its polls
     noticed besides.
     """
 
@@ -120,8 +120,8 @@ class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     baselined: bool = False
     watermark: int | None = None
     last_delta_at: int | None = None
-    last_sweep_at: int | None = None
-    sweep_retry_at: int | None = None
+    last_full_at: int | None = None
+    full_retry_at: int | None = None
     course_count: int = 0
     quarantined: int = 0
     held: int = 0
@@ -129,7 +129,7 @@ class WalkingState(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     problem: Problem | None = None
     clock_skew_ms: int | None = None
-    requested: WalkKind | None = None
+    requested: PollKind | None = None
     requested_id: str | None = None
     observed: Observed = Observed()
 
@@ -144,57 +144,57 @@ class IntegrationState(StrEnum):
     ACTIVE = "active"
 
 
-def state_of(integration: Integration, walking: WalkingState) -> IntegrationState:
+def state_of(integration: Integration, polling: PollingState) -> IntegrationState:
     """The one state shown to people."""
     if integration.paused:
         return IntegrationState.PAUSED
-    if walking.problem is not None and walking.problem.attention:
+    if polling.problem is not None and polling.problem.attention:
         return IntegrationState.ERROR
-    if walking.held:
+    if polling.held:
         return IntegrationState.REVIEW
-    if not walking.baselined:
+    if not polling.baselined:
         return IntegrationState.PENDING
     return IntegrationState.ACTIVE
 
 
-def next_walk(integration: Integration, walking: WalkingState, now_ms: int) -> WalkKind:
-    """The kind of walk that is called for at `now_ms`."""
-    if not walking.baselined or walking.watermark is None:
-        return "sweep"
-    if now_ms - walking.watermark > DELTA_HORIZON_MS:
-        return "sweep"
-    if walking.requested is not None:
-        return walking.requested
-    if now_ms >= sweep_due_at(integration, walking):
-        return "sweep"
+def next_poll(integration: Integration, polling: PollingState, now_ms: int) -> PollKind:
+    """The kind of poll that is called for at `now_ms`."""
+    if not polling.baselined or polling.watermark is None:
+        return "full"
+    if now_ms - polling.watermark > DELTA_HORIZON_MS:
+        return "full"
+    if polling.requested is not None:
+        return polling.requested
+    if now_ms >= full_due_at(integration, polling):
+        return "full"
     return "delta"
 
 
-def sweep_due_at(integration: Integration, walking: WalkingState) -> int:
-    """Epoch ms of the next sweep: one in each slot of the interval, spread by a stable offset
+def full_due_at(integration: Integration, polling: PollingState) -> int:
+    """Epoch ms of the next full poll: one in each slot of the interval, spread by a stable offset
     and by a jitter that differs from slot to slot, so that integrations registered together do
-    not sweep together. A missed sweep is not replayed, and one that was given up leaves the
+    not full poll together. A missed full poll is not replayed, and one that was given up leaves the
     time until its retry to deltas."""
-    interval = integration.sweep_interval_seconds * 1000
-    if walking.last_sweep_at is None:
+    interval = integration.full_interval_seconds * 1000
+    if polling.last_full_at is None:
         return 0
     offset = xxh3_64_intdigest(integration.id.encode()) % interval
-    slot = (walking.last_sweep_at - offset) // interval + 1
-    spread = int(interval * SWEEP_JITTER) + 1
+    slot = (polling.last_full_at - offset) // interval + 1
+    spread = int(interval * FULL_JITTER) + 1
     jitter = xxh3_64_intdigest(f"{integration.id} {slot}".encode()) % spread
-    return max(slot * interval + offset + jitter, walking.sweep_retry_at or 0)
+    return max(slot * interval + offset + jitter, polling.full_retry_at or 0)
 
 
-def next_walk_at(integration: Integration, walking: WalkingState, now_ms: int) -> int:
-    """Epoch ms at which the integration is due again after a walk that succeeded."""
+def next_poll_at(integration: Integration, polling: PollingState, now_ms: int) -> int:
+    """Epoch ms at which the integration is due again after a poll that succeeded."""
     delta_at = now_ms + integration.delta_interval_seconds * 1000
-    if walking.last_sweep_at is None:
+    if polling.last_full_at is None:
         return delta_at
-    return min(delta_at, max(now_ms, sweep_due_at(integration, walking)))
+    return min(delta_at, max(now_ms, full_due_at(integration, polling)))
 
 
 def backoff_ms(failures: int, unit_random: float) -> int:
-    """Full-jitter backoff after `failures` (≥ 1) failed walks in a row, in ms."""
+    """Full-jitter backoff after `failures` (≥ 1) failed polls in a row, in ms."""
     ceiling: int = min(MAX_BACKOFF_SECONDS, 5 * 2 ** min(failures - 1, 10))
     return 1000 + int(unit_random * ceiling * 1000)
 
@@ -219,11 +219,11 @@ def believed_date(date_ms: int | None, now_ms: int) -> int | None:
     return date_ms
 
 
-class WalkRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One walk as listed. Times are epoch ms; `verdicts` counts records by verdict."""
+class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One poll as listed. Times are epoch ms; `verdicts` counts records by verdict."""
 
     id: str
-    kind: WalkKind
+    kind: PollKind
     state: Literal["queued", "running", "completed", "failed"]
     requested_at: int | None = None
     started_at: int | None = None

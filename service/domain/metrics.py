@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import msgspec
 
 from service.domain.diff import Verdict
-from service.domain.integrations import WalkKind
+from service.domain.integrations import PollKind
 from service.domain.retry import OutcomeClass
 from service.domain.subscriptions import EVENT_TYPES, SubscriptionState
 
@@ -53,14 +53,14 @@ class HistogramMetric(msgspec.Struct, frozen=True):
     unit: str = "seconds"
 
 
-_WALK_KINDS = tuple((kind,) for kind in get_args(WalkKind))
+_POLL_KINDS = tuple((kind,) for kind in get_args(PollKind))
 
 COUNTERS = (
     CounterMetric(
-        "walks_total",
-        "Walks that have ended.",
+        "polls_total",
+        "Polls that have ended.",
         ("kind", "outcome"),
-        tuple((*kind, outcome) for kind in _WALK_KINDS for outcome in ("completed", "failed")),
+        tuple((*kind, outcome) for kind in _POLL_KINDS for outcome in ("completed", "failed")),
     ),
     CounterMetric("pages_total", "Pages of the upstream that were compared."),
     CounterMetric(
@@ -71,14 +71,14 @@ COUNTERS = (
     ),
     CounterMetric(
         "upstream_errors_total",
-        "Turns of walks stopped by the upstream, by its code or what an unknown one was taken for.",
+        "Turns of polls stopped by the upstream, by its code or what an unknown one was taken for.",
         ("code",),
     ),
     CounterMetric(
         "rate_limit_waits_total",
-        "Times that a walk waited for its credential's budget.",
+        "Times that a poll waited for its credential's budget.",
         ("kind",),
-        _WALK_KINDS,
+        _POLL_KINDS,
     ),
     CounterMetric(
         "events_total",
@@ -106,15 +106,15 @@ COUNTERS = (
     ),
     CounterMetric(
         "backfilled_total",
-        "Courses found by backfills: queued, or left_out as not what the walks have found.",
+        "Courses found by backfills: queued, or left_out as not what the polls have found.",
         ("result",),
         (("queued",), ("left_out",)),
     ),
 )
 
-WALK_DURATION = HistogramMetric(
-    "walk_duration_seconds",
-    "From the beginning of a walk to its completion, waiting included.",
+POLL_DURATION = HistogramMetric(
+    "poll_duration_seconds",
+    "From the beginning of a poll to its completion, waiting included.",
     (0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600),
     ("kind",),
 )
@@ -148,7 +148,7 @@ RECEIPT = HistogramMetric(
     _DELIVERY_BOUNDS,
 )
 HISTOGRAMS = (
-    WALK_DURATION,
+    POLL_DURATION,
     UPSTREAM_REQUEST,
     RATE_LIMIT_REMAINING,
     ATTEMPT_DURATION,
@@ -168,13 +168,13 @@ REDIS_PERSISTENCE_OK = GaugeMetric(
 )
 INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
-LANES = GaugeMetric(
-    "lanes",
-    "Lanes of subscriptions by state: `active`, or so but `failing` in its last attempt, `parked` "
+OUTBOXES = GaugeMetric(
+    "outboxes",
+    "Outboxes of subscriptions by state: `active`, or so but `failing` in its last attempt, `parked` "
     "until the subscriber answers, `paused` by someone, or `disabled` by the service.",
     labels=("state",),
 )
-LANE_STATES = (*(state.value for state in SubscriptionState), "failing")
+OUTBOX_STATES = (*(state.value for state in SubscriptionState), "failing")
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
 DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
 CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
@@ -186,10 +186,10 @@ DUE_AGE = GaugeMetric(
     unit="seconds",
 )
 PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
-WALK_AGE = GaugeMetric(
-    "walk_age_seconds",
-    "Time since the last complete walk, of integrations that are walked, in order of that time; "
-    "percentile 100 is the longest. Sweeps count as deltas too.",
+POLL_AGE = GaugeMetric(
+    "poll_age_seconds",
+    "Time since the last complete poll, of integrations that are polled, in order of that time; "
+    "percentile 100 is the longest. Full polls count as deltas too.",
     labels=("kind", "percentile"),
     unit="seconds",
 )
@@ -204,7 +204,7 @@ QUEUE_FAILED = GaugeMetric(
     "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
 )
 TOTALS = (
-    GaugeMetric("deliveries_pending", "Events on lanes, not received yet.", "pending"),
+    GaugeMetric("deliveries_pending", "Events on outboxes, not received yet.", "pending"),
     GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
@@ -218,13 +218,13 @@ GAUGES = (
     REDIS_PERSISTENCE_OK,
     INTEGRATIONS,
     SUBSCRIPTIONS,
-    LANES,
+    OUTBOXES,
     EVENT_LOG,
     DUE,
     CLAIMED,
     DUE_AGE,
     PAUSED,
-    WALK_AGE,
+    POLL_AGE,
     SCHEDULER_AGE,
     WORKERS,
     QUEUE_JOBS,
@@ -245,9 +245,9 @@ INTEGRATION_STATE = GaugeMetric(
     "1 for the state that an integration is in.",
     labels=("integration", "state"),
 )
-INTEGRATION_WALK_AGE = GaugeMetric(
-    "integration_walk_age_seconds",
-    "Time since the last complete walk, where it is walked.",
+INTEGRATION_POLL_AGE = GaugeMetric(
+    "integration_poll_age_seconds",
+    "Time since the last complete poll, where it is polled.",
     labels=("integration", "kind"),
     unit="seconds",
 )
@@ -257,14 +257,14 @@ SUBSCRIPTION_STATE = GaugeMetric(
     labels=("subscription", "state"),
 )
 SUBSCRIPTION_PENDING = GaugeMetric(
-    "subscription_pending", "Events on its lane.", labels=("subscription",)
+    "subscription_pending", "Events on its outbox.", labels=("subscription",)
 )
 SUBSCRIPTION_DEAD = GaugeMetric(
     "subscription_dead", "Its deliveries given up and still listed.", labels=("subscription",)
 )
 SUBSCRIPTION_AGE = GaugeMetric(
     "subscription_oldest_pending_age_seconds",
-    "Age of the oldest event on its lane.",
+    "Age of the oldest event on its outbox.",
     labels=("subscription",),
     unit="seconds",
 )
@@ -293,13 +293,13 @@ OF_INTEGRATION = (
         ("integration",),
     ),
     GaugeMetric(
-        "integration_failures", "Its walks' failures in a row.", "failures", ("integration",)
+        "integration_failures", "Its polls' failures in a row.", "failures", ("integration",)
     ),
 )
 OF_DETAILS = (
     DETAIL_OMITTED,
     INTEGRATION_STATE,
-    INTEGRATION_WALK_AGE,
+    INTEGRATION_POLL_AGE,
     *OF_INTEGRATION,
     INTEGRATION_CLOCK_SKEW,
     SUBSCRIPTION_STATE,

@@ -1,4 +1,4 @@
-"""Decides whether a lane's next attempt is a live one or a replayed one."""
+"""Decides whether an outbox's next attempt is a live one or a replayed one."""
 
 from __future__ import annotations
 

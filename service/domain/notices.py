@@ -12,11 +12,11 @@ from service.domain.integrations import (
     MAX_SKEW_MS,
     UNCONFIRMED_CODE,
     Integration,
+    PollingState,
     Problem,
-    WalkingState,
 )
-from service.domain.observed import UNCONFIRMED_SWEEPS, Observed, reasons
-from service.domain.walking import WalkProgress
+from service.domain.observed import UNCONFIRMED_FULL_POLLS, Observed, reasons
+from service.domain.polling import PollProgress
 
 NoticeCode = Literal[
     "unconfirmed_changes", "clock_skew", "cached_answers", "flapping_path", "records_without_id"
@@ -33,7 +33,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     since: int
 
 
-def notices(integration: Integration, state: WalkingState) -> list[Notice]:
+def notices(integration: Integration, state: PollingState) -> list[Notice]:
     """All that is to be said of an integration at present."""
     observed = state.observed
     found = []
@@ -82,11 +82,14 @@ def notices(integration: Integration, state: WalkingState) -> list[Notice]:
 
 def standing_problem(observed: Observed) -> Problem | None:
     """The problem that polls come through, and that a person must act on nevertheless."""
-    if observed.unconfirmed_sweeps < UNCONFIRMED_SWEEPS or observed.unconfirmed_since is None:
+    if (
+        observed.unconfirmed_full_polls < UNCONFIRMED_FULL_POLLS
+        or observed.unconfirmed_since is None
+    ):
         return None
     return Problem(
         code=UNCONFIRMED_CODE,
-        message=f"the last {observed.unconfirmed_sweeps} full polls found changes, such as absent "
+        message=f"the last {observed.unconfirmed_full_polls} full polls found changes, such as absent "
         "courses, that could not be confirmed and were not reported; in the last one: "
         f"{reasons(observed.unconfirmed)}",
         since=observed.unconfirmed_since,
@@ -95,7 +98,7 @@ def standing_problem(observed: Observed) -> Problem | None:
 
 
 def observed_after(
-    state: WalkingState, progress: WalkProgress, now: int, *, skewed: bool
+    state: PollingState, progress: PollProgress, now: int, *, skewed: bool
 ) -> Observed:
     """What is kept of what polls noticed, after one that is complete."""
     before = state.observed
@@ -107,7 +110,7 @@ def observed_after(
             progress.changed,
             progress.samples,
             live=state.course_count,
-            full=progress.kind == "sweep",
+            full=progress.kind == "full",
             now_ms=now,
         ),
         skewed_since=_since(before.skewed_since, now, lasts=skewed),
@@ -120,7 +123,7 @@ def observed_after(
     return msgspec.structs.replace(
         after,
         unconfirmed=progress.unconfirmed,
-        unconfirmed_sweeps=before.unconfirmed_sweeps + 1 if unconfirmed else 0,
+        unconfirmed_full_polls=before.unconfirmed_full_polls + 1 if unconfirmed else 0,
         unconfirmed_since=_since(before.unconfirmed_since, now, lasts=unconfirmed),
         nameless=progress.nameless,
         nameless_since=_since(before.nameless_since, now, lasts=progress.nameless > 0),

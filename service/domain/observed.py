@@ -9,7 +9,9 @@ import msgspec
 
 from service.domain.flapping import Flapping
 
-UNCONFIRMED_SWEEPS: Final = 3  # full polls in a row with unconfirmed changes until a person is told
+UNCONFIRMED_FULL_POLLS: Final = (
+    3  # full polls in a row with unconfirmed changes until a person is told
+)
 
 Reason = Literal[
     "cut_short",
@@ -45,14 +47,14 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the latest polls noticed. Times are epoch ms.
 
     `unconfirmed` counts, by reason, the changes that the last full poll could not confirm, and
-    `unconfirmed_sweeps` the full polls in a row since `unconfirmed_since` that had any; `nameless`
-    counts records of the last full poll without an id; `flapping` are paths in which the same
-    courses may be changing again and again; `skewed_since` is since when the upstream's clock has
-    been off, and `cached_ms` the age of an answer that a cache gave.
+    `unconfirmed_full_polls` the full polls in a row since `unconfirmed_since` that had any;
+    `nameless` counts records of the last full poll without an id; `flapping` are paths in which the
+    same courses may be changing again and again; `skewed_since` is since when the upstream's clock
+    has been off, and `cached_ms` the age of an answer that a cache gave.
     """
 
     unconfirmed: dict[str, int] = {}
-    unconfirmed_sweeps: int = 0
+    unconfirmed_full_polls: int = 0
     unconfirmed_since: int | None = None
     nameless: int = 0
     nameless_since: int | None = None

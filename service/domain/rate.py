@@ -13,7 +13,7 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 def full(rate: float, now: int) -> Bucket:
-    """The bucket of a lane that has not sent lately."""
+    """The bucket of an outbox that has not sent lately."""
     return Bucket(max(1.0, rate), now)
 
 

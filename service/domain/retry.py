@@ -58,7 +58,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def may_go_early(attempts: int, schedule: tuple[int, ...]) -> bool:
     """Whether a delivery with `attempts` failures may be tried before its time, as a probe.
 
-    Not with its last attempt: nothing dies sooner because its lane is parked.
+    Not with its last attempt: nothing dies sooner because its outbox is parked.
     """
     return attempts < len(schedule)
 

@@ -68,7 +68,7 @@ def eviction_fault(server: Server) -> str | None:
     """Why the server cannot be used as it is, with what to do; None if it can.
 
     `allkeys-*` would drop registrations and fingerprints. `volatile-*` would drop what has a
-    lifetime: leases, by which one worker at a time polls or sends, and what a sweep under way
+    lifetime: leases, by which one worker at a time polls or sends, and what a full poll under way
     has seen.
     """
     policy = server.eviction_policy

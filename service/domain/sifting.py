@@ -19,7 +19,7 @@ from service.domain.guards import (
     suspect_paths,
     too_many_deleted,
 )
-from service.domain.integrations import WalkKind
+from service.domain.integrations import PollKind
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Judged(msgspec.Struct, frozen=True):
 class Mark(msgspec.Struct, frozen=True):
     """A course whose change waits or is held, or no longer does.
 
-    `wait`: until the walk's end; `absolve`: no longer; `hold`: for a person to decide on;
+    `wait`: until the poll's end; `absolve`: no longer; `hold`: for a person to decide on;
     `keep`: still held, as it is shown now; `release`: no longer held; `decided`: done with
     what was decided; `forget`: a record that did not decode, of no live course, is there no more.
     """
@@ -55,7 +55,7 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Sifted(msgspec.Struct, frozen=True):
-    """What comes of a page: what flows, marks, and the walk's tallies from now on."""
+    """What comes of a page: what flows, marks, and the poll's tallies from now on."""
 
     flowing: list[Judged]
     marks: list[Mark]
@@ -66,13 +66,13 @@ class Sifted(msgspec.Struct, frozen=True):
 class Sieve(msgspec.Struct, frozen=True, kw_only=True):
     """What the sorting of a page depends on besides the page.
 
-    `changed` (courses by changed path) and `waiting` (whether any change waits) are the walk's
+    `changed` (courses by changed path) and `waiting` (whether any change waits) are the poll's
     own tallies so far, `seen` its records with this page, `live` the live courses; `held`
     counts what is held. `last` says that nothing follows this page.
     """
 
     guards: Guards
-    kind: WalkKind
+    kind: PollKind
     changed: Mapping[str, int]
     waiting: bool
     seen: int
@@ -90,7 +90,7 @@ class Sieve(msgspec.Struct, frozen=True, kw_only=True):
         for one in page:
             if one.judgement.verdict is Verdict.UPDATED:
                 changed.update(set(one.judgement.changed) - _sticky(held, one))
-        # A walk without anything behind it can be judged as a whole, and nothing need wait.
+        # A poll without anything behind it can be judged as a whole, and nothing need wait.
         whole = self.last and not self.waiting
         suspects = (
             distrusted_paths(self.guards, changed + Counter(self.held.changed), self.live)
@@ -105,7 +105,7 @@ class Sieve(msgspec.Struct, frozen=True, kw_only=True):
         )
         wait_deleted = (
             not whole
-            or self.kind == "sweep"  # absences count along
+            or self.kind == "full"  # absences count along
             or too_many_deleted(self.guards, self.held.deleted + deleted, self.live)
         )
         flowing: list[Judged] = []

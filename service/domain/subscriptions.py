@@ -120,9 +120,9 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def state_of(subscription: Subscription, *, parked: bool = False) -> SubscriptionState:
-    """The one state shown to people; `parked` is what its lane's breaker says.
+    """The one state shown to people; `parked` is what its outbox's breaker says.
 
-    A parked lane is in the schedule like an active one.
+    A parked outbox is in the schedule like an active one.
     """
     if subscription.disabled_reason is not None:
         return SubscriptionState.DISABLED
@@ -131,10 +131,10 @@ def state_of(subscription: Subscription, *, parked: bool = False) -> Subscriptio
     return SubscriptionState.PARKED if parked else SubscriptionState.ACTIVE
 
 
-class Lane(msgspec.Struct, frozen=True):
-    """Where matching events go: a subscription's lane and the rendering fixed on entry.
+class Outbox(msgspec.Struct, frozen=True):
+    """Where matching events go: a subscription's outbox and the rendering fixed on entry.
 
-    `active` says whether the lane is sent to at present; it collects in any case.
+    `active` says whether the outbox is sent to at present; it collects in any case.
     """
 
     subscription_id: str
@@ -170,14 +170,14 @@ class Matcher:
         self._expires_at = min((key.expires_at for key in valid if key.expires_at), default=None)
         self._narrowed: dict[
             tuple[str, str, frozenset[tuple[str, str]]],
-            tuple[tuple[Lane, frozenset[str] | None], ...],
+            tuple[tuple[Outbox, frozenset[str] | None], ...],
         ] = {}
 
     def has_expired(self, now_ms: int) -> bool:
         """Whether one of the keys that were valid no longer is."""
         return self._expires_at is not None and now_ms >= self._expires_at
 
-    def lanes(
+    def outboxes(
         self,
         *,
         event_type: str,
@@ -185,12 +185,12 @@ class Matcher:
         labels: Mapping[str, str],
         changed: Iterable[str],
         about: Subject | None = None,
-    ) -> tuple[Lane, ...]:
-        """The lanes that one event goes to. What is `about` a subscription is of no integration,
+    ) -> tuple[Outbox, ...]:
+        """The outboxes that one event goes to. What is `about` a subscription is of no integration,
         so filters by that do not concern it, and never goes to that subscription itself."""
         if about is not None:
             return tuple(
-                _lane_of(subscription)
+                _outbox_of(subscription)
                 for subscription in self._subscriptions
                 if subscription.id != about.subscription_id
                 and event_type in (subscription.event_types or ())
@@ -201,7 +201,7 @@ class Matcher:
         if candidates is None:
             candidates = self._narrowed[key] = tuple(
                 (
-                    _lane_of(subscription),
+                    _outbox_of(subscription),
                     frozenset(subscription.changed) if subscription.changed is not None else None,
                 )
                 for subscription in self._subscriptions
@@ -209,9 +209,9 @@ class Matcher:
                 and self._may_get(subscription, event_type, integration_id, labels)
             )
         if event_type != "course.updated":
-            return tuple(lane for lane, _ in candidates)
+            return tuple(outbox for outbox, _ in candidates)
         paths = frozenset(changed)
-        return tuple(lane for lane, wanted in candidates if wanted is None or wanted & paths)
+        return tuple(outbox for outbox, wanted in candidates if wanted is None or wanted & paths)
 
     def _may_get(
         self,
@@ -227,9 +227,9 @@ class Matcher:
         return grant.shows(event_type, integration_id, labels, owner)
 
 
-def _lane_of(subscription: Subscription) -> Lane:
+def _outbox_of(subscription: Subscription) -> Outbox:
     active = state_of(subscription) is SubscriptionState.ACTIVE
-    return Lane(subscription.id, subscription.rendering, active)
+    return Outbox(subscription.id, subscription.rendering, active)
 
 
 def _wants(

@@ -1,7 +1,7 @@
 """The state of one sandbox integration: its courses, what changed, and what a query finds.
 
 Pure: the time is passed in. Courses are kept as the bytes they are served as, in the order
-they were made, which is the order of the pages; a page costs what it holds, and a walk reads
+they were made, which is the order of the pages; a page costs what it holds, and a poll reads
 each course once.
 """
 

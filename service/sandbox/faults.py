@@ -30,7 +30,7 @@ class Fault(
     """What all faults share: whom they strike and how often.
 
     `upstream_id` limits a fault to one integration. `on` limits it to requests without `ids`
-    and `remote_ids` (`walk`), to the first page of such a walk (`first`), to the pages after
+    and `remote_ids` (`walk`), to the first page of such a poll (`first`), to the pages after
     it (`later`), or to requests for given ids (`ids`). Of the matching requests `probability`
     are struck, until `times` were; without `times`, until the fault is removed.
     """

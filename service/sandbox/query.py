@@ -132,7 +132,7 @@ class Cursors:
     """Issues and reads cursors that nobody else can make.
 
     Identity: a cursor is the place where its page begins, with a keyed digest of that place,
-    the integration and the filters. Two walks with the same filters at the same place
+    the integration and the filters. Two polls with the same filters at the same place
     therefore share a cursor.
     """
 

@@ -1,4 +1,4 @@
-"""New events as scripts are told of them: with the lanes that they go to."""
+"""New events as scripts are told of them: with the outboxes that they go to."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 import msgspec
 
 from service.domain.announcements import Announcement, When
-from service.domain.subscriptions import Lane, Matcher, Rendering
+from service.domain.subscriptions import Matcher, Outbox, Rendering
 from service.storage import keys
 from service.storage.counters import Counters
 from service.storage.ids import event_suffixes
 from service.storage.keys import Key, ScheduleKeys
 
-RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every lane entry carries it
+RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every outbox entry carries it
     Rendering.FULL: "f",
     Rendering.THIN: "t",
     Rendering.FULL_CLOUDEVENT: "c",
@@ -22,8 +22,8 @@ RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every lane e
 }
 
 
-class LaneArgument(msgspec.Struct, frozen=True):
-    """A lane that a script call names."""
+class OutboxArgument(msgspec.Struct, frozen=True):
+    """An outbox that a script call names."""
 
     key: Key
     id: str
@@ -31,7 +31,7 @@ class LaneArgument(msgspec.Struct, frozen=True):
 
 
 class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An operational event to append if `when` comes about; `targets` names its lanes."""
+    """An operational event to append if `when` comes about; `targets` names its outboxes."""
 
     type: str
     suffix: str
@@ -47,32 +47,32 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
     matched."""
 
     version: int
-    lanes: Sequence[LaneArgument]
+    outboxes: Sequence[OutboxArgument]
     events: Sequence[EventArgument]
     counters: Key
     log: Key = keys.EVENTS
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("lanes")
+    schedule: ScheduleKeys = keys.schedule("outboxes")
 
 
-class LaneTable:
-    """The lanes that one script call names, numbered from 1."""
+class OutboxTable:
+    """The outboxes that one script call names, numbered from 1."""
 
     def __init__(self) -> None:
         self._index: dict[str, int] = {}
-        self.lanes: list[LaneArgument] = []
+        self.outboxes: list[OutboxArgument] = []
 
-    def targets(self, lanes: Sequence[Lane]) -> str:
-        """How a script is told the lanes of one event."""
+    def targets(self, outboxes: Sequence[Outbox]) -> str:
+        """How a script is told the outboxes of one event."""
         named = []
-        for lane in lanes:
-            index = self._index.get(lane.subscription_id)
+        for outbox in outboxes:
+            index = self._index.get(outbox.subscription_id)
             if index is None:
-                index = self._index[lane.subscription_id] = len(self._index) + 1
-                key = keys.lane(lane.subscription_id)
-                self.lanes.append(LaneArgument(key, lane.subscription_id, lane.active))
-            named.append(f"{index}{RENDERINGS[lane.rendering]}")
+                index = self._index[outbox.subscription_id] = len(self._index) + 1
+                key = keys.outbox(outbox.subscription_id)
+                self.outboxes.append(OutboxArgument(key, outbox.subscription_id, outbox.active))
+            named.append(f"{index}{RENDERINGS[outbox.rendering]}")
         return ",".join(named)
 
 
@@ -86,8 +86,8 @@ class Notices(msgspec.Struct, frozen=True):
 async def announced(notices: Notices | None, counters: Counters) -> Announced:
     """The same as a script takes it."""
     if notices is None:
-        return Announced(version=0, lanes=(), events=(), counters=await counters.key())
-    table = LaneTable()
+        return Announced(version=0, outboxes=(), events=(), counters=await counters.key())
+    table = OutboxTable()
     announcements = notices.announcements
     events = [
         EventArgument(
@@ -95,7 +95,7 @@ async def announced(notices: Notices | None, counters: Counters) -> Announced:
             suffix=suffix,
             facts=one.facts,
             order_key=one.order_key,
-            targets=table.targets(one.lanes(notices.matcher)),
+            targets=table.targets(one.outboxes(notices.matcher)),
             integration_id=one.integration_id,
             when=one.when,
         )
@@ -103,7 +103,7 @@ async def announced(notices: Notices | None, counters: Counters) -> Announced:
     ]
     return Announced(
         version=notices.matcher.version,
-        lanes=table.lanes,
+        outboxes=table.outboxes,
         events=events,
         counters=await counters.key(),
     )

@@ -74,8 +74,8 @@ class _Known(msgspec.Struct, frozen=True):
 
 class WriteApiKey(Script[None]):
     """Stores a new or an edited API key, and the digest of its token if that is new. An edit moves
-    the subscriptions' version on, because it may change what the lanes of the key's subscriptions
-    get. Refuses with STALE; `as_read` is None for a new key."""
+    the subscriptions' version on, because it may change what the outboxes of the key's
+    subscriptions get. Refuses with STALE; `as_read` is None for a new key."""
 
     api_key: Key
     api_keys: Key = keys.API_KEYS

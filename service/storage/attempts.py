@@ -1,4 +1,4 @@
-"""Deliveries as people look at them: one event on one lane, with its recorded attempts."""
+"""Deliveries as people look at them: one event on one outbox, with its recorded attempts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.domain.identifiers import event_position, position_ms
 from service.domain.subscriptions import DeliveryState
 from service.storage import keys
 from service.storage.dead import DeadDeliveries
-from service.storage.lane_events import LaneEvents
-from service.storage.lane_scripts import MAX_ATTEMPT_RECORDS
+from service.storage.outbox_events import OutboxEvents
+from service.storage.outbox_scripts import MAX_ATTEMPT_RECORDS
 from service.storage.sealing import Sealer, owner_in_subscription
 from service.storage.streams import StreamEntry, read_stream
 
@@ -51,7 +51,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on one lane; `reason` says why a dead one was given up."""
+    """One event on one outbox; `reason` says why a dead one was given up."""
 
     subscription_id: str
     event_id: str
@@ -69,7 +69,7 @@ class Attempts:
     """Reads attempt records; only the recording script writes them."""
 
     def __init__(
-        self, redis: Redis, sealer: Sealer, events: LaneEvents, dead: DeadDeliveries
+        self, redis: Redis, sealer: Sealer, events: OutboxEvents, dead: DeadDeliveries
     ) -> None:
         self._redis = redis
         self._sealer = sealer
@@ -209,9 +209,9 @@ class Attempts:
         self, subscription_id: str, only: str | None, after: str | None, limit: int
     ) -> list[str]:
         if only is not None:
-            found = await self._redis.xrange(keys.lane(subscription_id), only, only)
+            found = await self._redis.xrange(keys.outbox(subscription_id), only, only)
             return [only] if found else []
-        page = await read_stream(self._redis, keys.lane(subscription_id), after, limit + 1)
+        page = await read_stream(self._redis, keys.outbox(subscription_id), after, limit + 1)
         return [entry_id.decode() for entry_id, _ in page]
 
     async def _being_replayed(self, subscription_id: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Creates subscriptions whose lanes begin with events that the log retains."""
+"""Creates subscriptions whose outboxes begin with events that the log retains."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _SCANNED_AT_ONCE = 500
-_LIFETIME_SECONDS = 600  # of a lane whose subscription is never stored
+_LIFETIME_SECONDS = 600  # of an outbox whose subscription is never stored
 _MAX_ROUNDS = 1_000  # times the end of the log may have moved on, while it is caught up with
 
 
 class FilledEntry(msgspec.Struct, frozen=True):
-    """A retained event to put on a lane."""
+    """A retained event to put on an outbox."""
 
     position: str
     order_key: str
     rendering: str
 
 
-class FillLane(Script[None]):
-    """Puts retained events on the lane of a subscription that is about to be created, unless the
-    lane holds another number of entries than `held`. The lane has a lifetime until then, so that
-    nothing stays of a creation that breaks off."""
+class FillOutbox(Script[None]):
+    """Puts retained events on the outbox of a subscription that is about to be created, unless the
+    outbox holds another number of entries than `held`. The outbox has a lifetime until then, so
+    that nothing stays of a creation that breaks off."""
 
-    lane: Key
+    outbox: Key
     held: int
     entries: Sequence[FilledEntry]
     kept_seconds: int = _LIFETIME_SECONDS
 
 
 class Backlog:
-    """Fills the lane first and stores the subscription when it has caught up with the log.
+    """Fills the outbox first and stores the subscription when it has caught up with the log.
 
     Whatever is committed afterwards finds the subscription, since commits compare the version of
     the subscriptions; whatever was committed before stands in the log. So nothing is missing,
-    nothing is there twice, and the lane is in the order of the log.
+    nothing is there twice, and the outbox is in the order of the log.
     """
 
     def __init__(self, redis: Redis, log: EventLog, subscriptions: SubscriptionStore) -> None:
@@ -68,7 +68,7 @@ class Backlog:
         grant: Grant | None = None,
         certificate: ClientCertificate | None = None,
     ) -> None:
-        """Stores a new subscription whose lane holds what matches of the log from `since` on
+        """Stores a new subscription whose outbox holds what matches of the log from `since` on
         (epoch ms; None: all that is retained) and may be seen by `grant`."""
         selection = Selection(subscription, grant)
         start = "-" if since is None else str(since)
@@ -79,13 +79,13 @@ class Backlog:
                 subscription, secrets, headers, certificate, read_up_to=start
             ):
                 return
-        await self._redis.unlink(keys.lane(subscription.id))
+        await self._redis.unlink(keys.outbox(subscription.id))
         raise ConflictError("events come too fast to begin anywhere but now: try again")
 
     async def _catch_up(
         self, subscription: Subscription, selection: Selection, start: str, held: int
     ) -> tuple[str, int]:
-        """Reads to the end of the log; returns from where it goes on, and how much the lane
+        """Reads to the end of the log; returns from where it goes on, and how much the outbox
         holds."""
         while True:
             found = await self._log.scan(start, "+", _SCANNED_AT_ONCE)
@@ -96,8 +96,8 @@ class Backlog:
                 if selection.takes(event)
             ]
             if wanted:
-                lane = keys.lane(subscription.id)
-                await run(self._redis, FillLane(lane=lane, held=held, entries=wanted))
+                outbox = keys.outbox(subscription.id)
+                await run(self._redis, FillOutbox(outbox=outbox, held=held, entries=wanted))
                 held += len(wanted)
             if found:
                 start = f"({found[-1].position}"

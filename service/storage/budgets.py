@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.domain.integrations import WalkKind
+from service.domain.integrations import PollKind
 from service.storage import keys
 from service.storage.keys import Key
 from service.storage.scripts import Script, run
@@ -31,7 +31,7 @@ class SpendRequest(Script[PlaceInLine]):
     wait is 0 if the request may be sent. `place` is the one given before, 0 if none."""
 
     budget: Key
-    kind: WalkKind
+    kind: PollKind
     place: int
 
 
@@ -52,15 +52,15 @@ class Budgets:
     What the upstream says of its rate limit is kept until its window ends, and the next window
     is taken for another like it until its first answer. Where nothing is left, or the upstream
     asked us to wait, those who come are given places in a line, a request's share of the window
-    apart, in the order in which they came: a waiting walk frees its worker and comes back at its
-    turn. If that comes to nothing, it is among the first of the next window. Sweeps leave a
-    quarter of each window to deltas, and deltas pass a line of sweeps.
+    apart, in the order in which they came: a waiting poll frees its worker and comes back at its
+    turn. If that comes to nothing, it is among the first of the next window. Full polls leave a
+    quarter of each window to deltas, and deltas pass a line of full polls.
     """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def spend(self, credential_id: str, kind: WalkKind, place: int) -> PlaceInLine | None:
+    async def spend(self, credential_id: str, kind: PollKind, place: int) -> PlaceInLine | None:
         """Takes one request; None if it may be sent now. `place` is the one given before, 0
         for a newcomer."""
         spend = SpendRequest(budget=keys.budget(credential_id), kind=kind, place=place)
@@ -86,7 +86,7 @@ class Budgets:
         )
         await run(self._redis, note)
 
-    async def hold(self, credential_id: str, kind: WalkKind, seconds: float) -> PlaceInLine:
+    async def hold(self, credential_id: str, kind: PollKind, seconds: float) -> PlaceInLine:
         """Nobody is to use the credential for `seconds`, at most an hour; returns the place of
         the one who was told so."""
         hold_ms = max(1, int(min(seconds, MAX_HOLD_SECONDS) * 1000))

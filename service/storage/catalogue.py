@@ -11,11 +11,11 @@ import msgspec
 from service.domain.errors import NotFoundError
 from service.domain.fingerprint import NO_EVENT, Fingerprint, is_deleted, unpack
 from service.domain.identifiers import EVENT_PREFIX
+from service.domain.polling import Glimpse
 from service.domain.sifting import Mark
-from service.domain.subscriptions import Lane
-from service.domain.walking import Glimpse
+from service.domain.subscriptions import Outbox
 from service.storage import keys
-from service.storage.announcing import LaneArgument, LaneTable
+from service.storage.announcing import OutboxArgument, OutboxTable
 from service.storage.counters import Counters
 from service.storage.hashes import read_field
 from service.storage.ids import event_suffixes
@@ -32,11 +32,11 @@ _SCAN_COUNT = 1_000
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event to append; `order_key` is what its lanes order it by."""
+    """An event to append; `order_key` is what its outboxes order it by."""
 
     type: str
     facts: bytes
-    lanes: Sequence[Lane]
+    outboxes: Sequence[Outbox]
     order_key: str
     body: bytes = b""
 
@@ -55,7 +55,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A walk's stored progress: what a commit builds on, and what it leaves."""
+    """A poll's stored progress: what a commit builds on, and what it leaves."""
 
     before: bytes
     after: bytes
@@ -65,13 +65,13 @@ class Committed(msgspec.Struct, frozen=True):
     """What a commit did."""
 
     events: int
-    lanes_woken: int
+    outboxes_woken: int
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one commit writes besides the walk's progress.
+    """What one commit writes besides the poll's progress.
 
-    `seen` are digests of ids to add to the sweep's; `opening` is the event that says that a
+    `seen` are digests of ids to add to the full poll's; `opening` is the event that says that a
     review has opened, appended if `marks` open one. Nothing is written unless all courses of
     `expected` are live and known by these digests.
     """
@@ -96,7 +96,7 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An event to append; `targets` names its lanes."""
+    """An event to append; `targets` names its outboxes."""
 
     type: str
     suffix: str
@@ -138,11 +138,11 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commit(Script[Committed]):
-    """Commits one part of a walk: fingerprints, their events, the lanes, the counters and the
-    walk's progress, all or nothing. Everything is validated before the first write.
+    """Commits one part of a poll: fingerprints, their events, the outboxes, the counters and the
+    poll's progress, all or nothing. Everything is validated before the first write.
 
     `progress_as_stored` is what this commit builds on, so that neither a repeated call nor a server
-    that lost its last second goes unnoticed; `sighted` are digests to add to what the sweep has
+    that lost its last second goes unnoticed; `sighted` are digests to add to what the full poll has
     seen. `opening` is appended if the marks open a review.
 
     Refuses with LEASE, EPOCH, PROGRESS, SUBSCRIPTIONS, or DIFFER with the indexes of the expected
@@ -156,7 +156,7 @@ class Commit(Script[Committed]):
     log: Key = keys.EVENTS
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("lanes")
+    schedule: ScheduleKeys = keys.schedule("outboxes")
     integration_id: str
     epoch: str
     version: int
@@ -167,7 +167,7 @@ class Commit(Script[Committed]):
     opening: EventArgument | None
     changes: Sequence[ChangeArgument]
     marks: Sequence[MarkArgument]
-    lanes: Sequence[LaneArgument]
+    outboxes: Sequence[OutboxArgument]
     increments: Mapping[str, int]
     kept_seconds: int = SEEN_LIFETIME_SECONDS
 
@@ -234,35 +234,35 @@ class Catalogue:
             if packed is None or is_deleted(packed)
         ]
 
-    async def seen(self, integration_id: str, walk_id: str) -> bytes:
-        """The digests of the ids that a sweep has seen so far, 8 bytes each."""
-        return cast("bytes", await self._redis.get(keys.seen(integration_id, walk_id)) or b"")
+    async def seen(self, integration_id: str, poll_id: str) -> bytes:
+        """The digests of the ids that a full poll has seen so far, 8 bytes each."""
+        return cast("bytes", await self._redis.get(keys.seen(integration_id, poll_id)) or b"")
 
     async def commit(
         self,
         lease: Lease,
         *,
         epoch: str,
-        walk_id: str,
+        poll_id: str,
         subscriptions_version: int,
         progress: Progress,
         batch: Batch,
         increments: Counter[str],
     ) -> Committed:
-        """Writes changes, their events, lanes, marks and counters, all or nothing.
+        """Writes changes, their events, outboxes, marks and counters, all or nothing.
 
         Raises LeaseLostError, EpochEndedError, StaleSubscriptionsError or CoursesDifferError,
         and then nothing was written. A repeated call finds the progress moved on and counts as
         a lost lease.
         """
         integration_id = lease.owned_id
-        table = LaneTable()
+        table = OutboxTable()
         count = sum(change.event is not None for change in batch.changes)
         suffixes = iter(event_suffixes(count + (batch.opening is not None)))
         commit = Commit(
             lease=lease.fence,
             integration=keys.integration(integration_id),
-            kept=keys.of_epoch(integration_id, epoch, walk_id),
+            kept=keys.of_epoch(integration_id, epoch, poll_id),
             counters=await self._counters.key(),
             integration_id=integration_id,
             epoch=epoch,
@@ -274,7 +274,7 @@ class Catalogue:
             opening=_event(batch.opening, table, suffixes),
             changes=[_change(change, table, suffixes) for change in batch.changes],
             marks=[_mark(mark) for mark in batch.marks],
-            lanes=table.lanes,
+            outboxes=table.outboxes,
             increments=increments,
         )
         return await run(self._redis, commit)
@@ -346,7 +346,7 @@ def _expectation(expected: Glimpse | None) -> Expected | None:
 
 
 def _event(
-    event: NewEvent | None, table: LaneTable, suffixes: Iterator[str]
+    event: NewEvent | None, table: OutboxTable, suffixes: Iterator[str]
 ) -> EventArgument | None:
     if event is None:
         return None
@@ -356,11 +356,11 @@ def _event(
         facts=event.facts,
         body=event.body,
         order_key=event.order_key,
-        targets=table.targets(event.lanes),
+        targets=table.targets(event.outboxes),
     )
 
 
-def _change(change: Change, table: LaneTable, suffixes: Iterator[str]) -> ChangeArgument:
+def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> ChangeArgument:
     fingerprint = change.fingerprint
     if fingerprint is None:
         return ChangeArgument(course_id=change.course_id, problem=change.problem)

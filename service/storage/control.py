@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 Activity = Literal["polling", "delivery"]
-ACTIVITIES: Final[dict[Kind, Activity]] = {"walks": "polling", "lanes": "delivery"}
+ACTIVITIES: Final[dict[Kind, Activity]] = {"polls": "polling", "outboxes": "delivery"}
 
 _LIFETIME = 1.0  # seconds an answer is believed without asking again
 

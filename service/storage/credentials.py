@@ -17,7 +17,7 @@ from service.storage.editing import edit
 from service.storage.hashes import read_field, read_fields
 from service.storage.ids import new_id
 from service.storage.index import IndexPosition, all_ids, page_of_ids
-from service.storage.integrations import upstream_identity, walk_id_of
+from service.storage.integrations import poll_id_of, upstream_identity
 from service.storage.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.matchers import Matchers
 from service.storage.scripts import Script, run
@@ -48,12 +48,12 @@ class _User(msgspec.Struct, frozen=True, kw_only=True):
     integration: Integration
     record: bytes
     epoch: str
-    walk: bytes | None
+    poll: bytes | None
 
 
 class UserArgument(msgspec.Struct, frozen=True, kw_only=True):
     """What an edit means for an integration: the epoch that begins, if any, and whether the next
-    walk is due now."""
+    poll is due now."""
 
     integration: Key
     kept: EpochKeys
@@ -74,7 +74,7 @@ class EditCredential(Script[None]):
     credential: Key
     announced: Announced
     upstreams: Key = keys.UPSTREAMS
-    schedule: ScheduleKeys = keys.schedule("walks")
+    schedule: ScheduleKeys = keys.schedule("polls")
     as_read: bytes
     record: bytes
     api_key: bytes | None
@@ -157,7 +157,7 @@ class CredentialStore:
         """Applies `change` to what is stored, and replaces the key unless it is None.
 
         Another base URL begins a new epoch of every integration that uses the credential;
-        another key makes each of them be walked at once. Raises NotFoundError, or
+        another key makes each of them be polled at once. Raises NotFoundError, or
         IntegrationExistsError if one of them would meet another on the same upstream.
         """
 
@@ -227,16 +227,16 @@ class CredentialStore:
     async def _users(self, credential_id: str) -> list[_User]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for integration_id in await all_ids(self._redis, keys.INTEGRATIONS):
-                pipeline.hmget(keys.integration(integration_id), ["record", "epoch", "walk"])
+                pipeline.hmget(keys.integration(integration_id), ["record", "epoch", "poll"])
             found = await pipeline.execute()
         users = [
             _User(
                 integration=_decode_integration(record),
                 record=record,
                 epoch=epoch.decode(),
-                walk=walk,
+                poll=poll,
             )
-            for record, epoch, walk in found
+            for record, epoch, poll in found
             if record is not None
         ]
         return [user for user in users if user.integration.credential_id == credential_id]
@@ -251,7 +251,7 @@ def _argument(
     integration = user.integration
     return UserArgument(
         integration=keys.integration(integration.id),
-        kept=keys.of_epoch(integration.id, user.epoch, walk_id_of(user.walk)),
+        kept=keys.of_epoch(integration.id, user.epoch, poll_id_of(user.poll)),
         id=integration.id,
         as_read=user.record,
         epoch=user.epoch,

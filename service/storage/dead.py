@@ -1,4 +1,4 @@
-"""Reads the list of dead deliveries of a lane, in the order of their events."""
+"""Reads the list of dead deliveries of an outbox, in the order of their events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DeadDelivery(msgspec.Struct, frozen=True):
-    """Why a delivery was given up, and when: epoch ms. `rendering` is the letter that its lane
+    """Why a delivery was given up, and when: epoch ms. `rendering` is the letter that its outbox
     entry had."""
 
     position: str
@@ -39,7 +39,7 @@ class DeadDeliveries:
         """Those at the given positions of the log, None where none is listed."""
         if not positions:
             return []
-        facts = await read_fields(self._redis, keys.lane_dead_facts(subscription_id), positions)
+        facts = await read_fields(self._redis, keys.outbox_dead_facts(subscription_id), positions)
         return [
             None if one is None else _read(position, one)
             for position, one in zip(positions, facts, strict=True)
@@ -47,7 +47,7 @@ class DeadDeliveries:
 
     async def page(self, subscription_id: str, after: str | None, count: int) -> list[DeadDelivery]:
         """At most `count` behind the position `after` (None: from the oldest event)."""
-        key = keys.lane_dead(subscription_id)
+        key = keys.outbox_dead(subscription_id)
         least: int | str = "-inf" if after is None else position_ms(after)
         found: list[str] = []
         offset = 0

@@ -63,7 +63,7 @@ class Deaths:
             page, after = await self._subscriptions.page(_PAGE, after)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for subscription in page:
-                    pipeline.hgetall(keys.lane_untold(subscription.id))
+                    pipeline.hgetall(keys.outbox_untold(subscription.id))
                 found = cast("list[dict[bytes, bytes]]", await pipeline.execute())
             for subscription, untold in zip(page, found, strict=True):
                 if untold:
@@ -81,7 +81,7 @@ class Deaths:
         while True:
             matcher = await self._matchers.current(fresh=fresh)
             announce = AnnounceDead(
-                untold=keys.lane_untold(subscription.id),
+                untold=keys.outbox_untold(subscription.id),
                 announced=await announced(Notices(matcher, [announcement]), self._counters),
                 told=counts,
             )

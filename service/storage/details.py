@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast, get_args
 
 from service.domain import metrics as declared
 from service.domain.identifiers import position_ms
-from service.domain.integrations import WalkKind
+from service.domain.integrations import PollKind
 from service.domain.metrics import Detail, GaugeMetric
 from service.storage import keys
 
@@ -18,7 +18,7 @@ Values = Mapping[tuple[str, ...], float]
 
 _AT_ONCE: Final = 200  # registrations read in one round of commands
 _INTEGRATION: Final = ("state", "clock_skew_ms", *(one.total for one in declared.OF_INTEGRATION))
-_WALK_KINDS: Final[tuple[WalkKind, ...]] = get_args(WalkKind)
+_POLL_KINDS: Final[tuple[PollKind, ...]] = get_args(PollKind)
 
 
 class Details:
@@ -51,16 +51,16 @@ class Details:
 
     async def _integrations(self, ids: Sequence[str], found: _Found) -> None:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for kind in _WALK_KINDS:
+            for kind in _POLL_KINDS:
                 pipeline.zmscore(keys.completed(kind), list(ids))
             for one in ids:
                 pipeline.hmget(keys.integration(one), _INTEGRATION)
             replies = await pipeline.execute()
-        walked, read = replies[: len(_WALK_KINDS)], replies[len(_WALK_KINDS) :]
-        for kind, ages in zip(_WALK_KINDS, walked, strict=True):
+        polled, read = replies[: len(_POLL_KINDS)], replies[len(_POLL_KINDS) :]
+        for kind, ages in zip(_POLL_KINDS, polled, strict=True):
             for one, at in zip(ids, ages, strict=True):
                 if at is not None:
-                    found.age(declared.INTEGRATION_WALK_AGE, int(at), one, kind)
+                    found.age(declared.INTEGRATION_POLL_AGE, int(at), one, kind)
         for one, (state, skew_ms, *counts) in zip(ids, read, strict=True):
             if state is None:  # deleted meanwhile
                 continue
@@ -72,10 +72,10 @@ class Details:
     async def _subscriptions(self, ids: Sequence[str], found: _Found) -> None:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for one in ids:
-                pipeline.hget(keys.lane_state(one), "state")
-                pipeline.xlen(keys.lane(one))
-                pipeline.zcard(keys.lane_dead(one))
-                pipeline.xrange(keys.lane(one), "-", "+", count=1)
+                pipeline.hget(keys.outbox_state(one), "state")
+                pipeline.xlen(keys.outbox(one))
+                pipeline.zcard(keys.outbox_dead(one))
+                pipeline.xrange(keys.outbox(one), "-", "+", count=1)
             read = await pipeline.execute()
         for at, one in enumerate(ids):
             state, pending, dead, oldest = read[4 * at : 4 * at + 4]

@@ -1,10 +1,10 @@
-"""The scripts that change registrations of integrations, or ask for their walks."""
+"""The scripts that change registrations of integrations, or ask for their polls."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from service.domain.integrations import WalkKind
+from service.domain.integrations import PollKind
 from service.storage import keys
 from service.storage.announcing import Announced
 from service.storage.keys import EpochKeys, Key, ScheduleKeys
@@ -12,7 +12,7 @@ from service.storage.scripts import Script
 
 
 class RegisterIntegration(Script[None]):
-    """Registers an integration and makes its first walk due now unless it is paused. Refuses with
+    """Registers an integration and makes its first poll due now unless it is paused. Refuses with
     STALE if its credential was edited, with EXISTS, and with FULL if there are `most`."""
 
     integration: Key
@@ -20,7 +20,7 @@ class RegisterIntegration(Script[None]):
     integrations: Key = keys.INTEGRATIONS
     upstreams: Key = keys.UPSTREAMS
     totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("walks")
+    schedule: ScheduleKeys = keys.schedule("polls")
     id: str
     created_at: int
     record: bytes
@@ -45,8 +45,8 @@ class EditIntegration(Script[None]):
     announced: Announced
     upstreams: Key = keys.UPSTREAMS
     completed_deltas: Key = keys.completed("delta")
-    completed_sweeps: Key = keys.completed("sweep")
-    schedule: ScheduleKeys = keys.schedule("walks")
+    completed_full_polls: Key = keys.completed("full")
+    schedule: ScheduleKeys = keys.schedule("polls")
     id: str
     as_read: bytes
     record: bytes
@@ -67,15 +67,15 @@ class DeleteIntegration(Script[None]):
     integration: Key
     credential: Key
     lease: Key
-    walks: Key
-    walk_order: Key
+    polls: Key
+    poll_order: Key
     kept: EpochKeys
     integrations: Key = keys.INTEGRATIONS
     upstreams: Key = keys.UPSTREAMS
     totals: Key = keys.TOTALS
     completed_deltas: Key = keys.completed("delta")
-    completed_sweeps: Key = keys.completed("sweep")
-    schedule: ScheduleKeys = keys.schedule("walks")
+    completed_full_polls: Key = keys.completed("full")
+    schedule: ScheduleKeys = keys.schedule("polls")
     id: str
     as_read: bytes
     epoch: str
@@ -83,22 +83,22 @@ class DeleteIntegration(Script[None]):
     credential_as_read: bytes
 
 
-class RequestWalk(Script[None]):
-    """Queues a walk that was asked for, or `joins` the one under way, and makes it due now. The
-    walk after one that was joined follows it at once, for what it may have passed by already.
+class RequestPoll(Script[None]):
+    """Queues a poll that was asked for, or `joins` the one under way, and makes it due now. The
+    poll after one that was joined follows it at once, for what it may have passed by already.
 
-    Refuses with STALE unless `queued` is the id of the queued walk (None: there is none) and, where
-    it does not join, unless a walk is `under_way` as it was read.
+    Refuses with STALE unless `queued` is the id of the queued poll (None: there is none) and, where
+    it does not join, unless a poll is `under_way` as it was read.
     """
 
     integration: Key
-    walks: Key
-    walk_order: Key
-    schedule: ScheduleKeys = keys.schedule("walks")
+    polls: Key
+    poll_order: Key
+    schedule: ScheduleKeys = keys.schedule("polls")
     id: str
     queued: str | None
     under_way: bool
     joins: bool
-    kind: WalkKind
-    walk_id: str
-    walk: bytes
+    kind: PollKind
+    poll_id: str
+    poll: bytes

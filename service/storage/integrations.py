@@ -1,4 +1,4 @@
-"""Integrations: registrations, what walking them has led to, and the walks asked for."""
+"""Integrations: registrations, what polling them has led to, and the polls asked for."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from service.domain.integrations import (
     Credential,
     Decision,
     Integration,
+    PollingState,
+    PollKind,
+    PollRecord,
     Problem,
-    WalkingState,
-    WalkKind,
-    WalkRecord,
 )
 from service.domain.observed import Observed
-from service.domain.walking import WalkProgress
+from service.domain.polling import PollProgress
 from service.settings import MAX_INTEGRATIONS
 from service.storage import keys
 from service.storage.announcing import Notices, announced
@@ -36,7 +36,7 @@ from service.storage.integration_scripts import (
     DeleteIntegration,
     EditIntegration,
     RegisterIntegration,
-    RequestWalk,
+    RequestPoll,
 )
 from service.storage.matchers import Matchers
 from service.storage.scripts import run
@@ -49,11 +49,11 @@ _decode = msgspec.json.Decoder(Integration).decode
 _decode_credential = msgspec.json.Decoder(Credential).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 _decode_observed = msgspec.json.Decoder(Observed).decode
-_decode_walk = msgspec.json.Decoder(WalkRecord).decode
-_decode_progress = msgspec.json.Decoder(WalkProgress).decode
+_decode_poll = msgspec.json.Decoder(PollRecord).decode
+_decode_progress = msgspec.json.Decoder(PollProgress).decode
 _encode = msgspec.json.encode
 
-Stored = tuple[Integration, WalkingState]
+Stored = tuple[Integration, PollingState]
 
 
 def upstream_identity(base_url: str, upstream_id: str) -> str:
@@ -61,9 +61,9 @@ def upstream_identity(base_url: str, upstream_id: str) -> str:
     return f"{base_url} {upstream_id}"
 
 
-def walk_id_of(progress: bytes | None) -> str:
-    """The id of the walk whose stored progress this is, empty if there is none."""
-    return _decode_progress(progress).walk_id if progress else ""
+def poll_id_of(progress: bytes | None) -> str:
+    """The id of the poll whose stored progress this is, empty if there is none."""
+    return _decode_progress(progress).poll_id if progress else ""
 
 
 class IntegrationStore:
@@ -83,7 +83,7 @@ class IntegrationStore:
         self._most = most
 
     async def create(self, integration: Integration) -> None:
-        """Registers an integration; its first walk is due at once unless it is paused.
+        """Registers an integration; its first poll is due at once unless it is paused.
 
         Raises NotFoundError if there is no such credential, IntegrationExistsError,
         LimitReachedError.
@@ -114,7 +114,7 @@ class IntegrationStore:
             ) from None
 
     async def get(self, integration_id: str) -> Stored:
-        """One integration and what walking it has led to. Raises NotFoundError."""
+        """One integration and what polling it has led to. Raises NotFoundError."""
         found = await self.get_many([integration_id])
         if (stored := found[0]) is None:
             raise _not_found(integration_id)
@@ -148,7 +148,7 @@ class IntegrationStore:
         """
 
         async def attempt(fresh: bool) -> Integration:
-            record, epoch, walk_id = await self._record(integration_id)
+            record, epoch, poll_id = await self._record(integration_id)
             before = _decode(record)
             after = change(before)
             old_record, old_credential = await self._credential(before.credential_id)
@@ -167,7 +167,7 @@ class IntegrationStore:
                 integration=keys.integration(integration_id),
                 credential_before=keys.credential(before.credential_id),
                 credential_after=keys.credential(after.credential_id),
-                kept=keys.of_epoch(integration_id, epoch, walk_id),
+                kept=keys.of_epoch(integration_id, epoch, poll_id),
                 announced=await announced(notices, self._counters),
                 id=integration_id,
                 as_read=record,
@@ -190,13 +190,13 @@ class IntegrationStore:
         self, integration_id: str, check: Callable[[Integration], None] | None = None
     ) -> None:
         """Deletes an integration unless `check` raises, and ends its epoch; events already on
-        lanes still go out.
+        outboxes still go out.
 
         Raises NotFoundError.
         """
 
         async def attempt(_: bool) -> None:
-            record, epoch, walk_id = await self._record(integration_id)
+            record, epoch, poll_id = await self._record(integration_id)
             integration = _decode(record)
             if check is not None:
                 check(integration)
@@ -204,10 +204,10 @@ class IntegrationStore:
             delete = DeleteIntegration(
                 integration=keys.integration(integration_id),
                 credential=keys.credential(integration.credential_id),
-                lease=keys.lease("walks", integration_id),
-                walks=keys.walks(integration_id),
-                walk_order=keys.walk_order(integration_id),
-                kept=keys.of_epoch(integration_id, epoch, walk_id),
+                lease=keys.lease("polls", integration_id),
+                polls=keys.polls(integration_id),
+                poll_order=keys.poll_order(integration_id),
+                kept=keys.of_epoch(integration_id, epoch, poll_id),
                 id=integration_id,
                 as_read=record,
                 epoch=epoch,
@@ -218,106 +218,106 @@ class IntegrationStore:
 
         await edit(f"others are editing integration {integration_id}", attempt)
 
-    async def request_walk(self, integration_id: str, kind: WalkKind, now_ms: int) -> WalkRecord:
-        """Asks for a walk now and returns it as queued, or the one under way.
+    async def request_poll(self, integration_id: str, kind: PollKind, now_ms: int) -> PollRecord:
+        """Asks for a poll now and returns it as queued, or the one under way.
 
         One under way is joined if it sees what was asked for, and followed by the next at once;
-        one that is queued already is joined too, and a queued delta becomes the sweep asked
+        one that is queued already is joined too, and a queued delta becomes the full poll asked
         for. Raises NotFoundError, or ConflictError if the integration is paused.
         """
 
-        async def attempt(_: bool) -> WalkRecord:
+        async def attempt(_: bool) -> PollRecord:
             fields = await self._fields(integration_id)
-            integration, walking = _read(fields)
+            integration, polling = _read(fields)
             if integration.paused:
                 raise ConflictError(f"integration {integration_id} is paused: resume it first")
             under_way = _progress(fields)
             queued = None
-            if walking.requested_id not in (None, under_way.walk_id if under_way else None):
-                queued = await self._find_walk(integration_id, walking.requested_id or "")
-            joined = queued is None and under_way is not None and under_way.kind in (kind, "sweep")
+            if polling.requested_id not in (None, under_way.poll_id if under_way else None):
+                queued = await self._find_poll(integration_id, polling.requested_id or "")
+            joined = queued is None and under_way is not None and under_way.kind in (kind, "full")
             if under_way is not None and joined:
-                walk = under_way.record()
+                poll = under_way.record()
             elif queued is None:
-                walk = WalkRecord(id=new_id("walk"), kind=kind, state="queued", requested_at=now_ms)
-            elif kind == "sweep":
-                walk = msgspec.structs.replace(queued, kind="sweep")
+                poll = PollRecord(id=new_id("poll"), kind=kind, state="queued", requested_at=now_ms)
+            elif kind == "full":
+                poll = msgspec.structs.replace(queued, kind="full")
             else:
-                walk = queued
-            request = RequestWalk(
+                poll = queued
+            request = RequestPoll(
                 integration=keys.integration(integration_id),
-                walks=keys.walks(integration_id),
-                walk_order=keys.walk_order(integration_id),
+                polls=keys.polls(integration_id),
+                poll_order=keys.poll_order(integration_id),
                 id=integration_id,
-                queued=walking.requested_id,
+                queued=polling.requested_id,
                 under_way=under_way is not None,
                 joins=joined,
-                kind=walk.kind,
-                walk_id=walk.id,
-                walk=_encode(walk),
+                kind=poll.kind,
+                poll_id=poll.id,
+                poll=_encode(poll),
             )
             await run(self._redis, request)
-            return walk
+            return poll
 
-        return await edit(f"others are asking for walks of {integration_id}", attempt)
+        return await edit(f"others are asking for polls of {integration_id}", attempt)
 
-    async def list_walks(self, integration_id: str) -> list[WalkRecord]:
-        """The walk under way, then those that are kept, the latest first. Raises NotFoundError."""
+    async def list_polls(self, integration_id: str) -> list[PollRecord]:
+        """The poll under way, then those that are kept, the latest first. Raises NotFoundError."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(keys.integration(integration_id))
-            pipeline.zrange(keys.walk_order(integration_id), 0, -1, desc=True)
-            pipeline.hgetall(keys.walks(integration_id))
+            pipeline.zrange(keys.poll_order(integration_id), 0, -1, desc=True)
+            pipeline.hgetall(keys.polls(integration_id))
             fields, order, kept = await pipeline.execute()
         if not fields:
             raise _not_found(integration_id)
         under_way = _progress(fields)
-        walks = [_decode_walk(kept[walk_id]) for walk_id in order if walk_id in kept]
+        polls = [_decode_poll(kept[poll_id]) for poll_id in order if poll_id in kept]
         if under_way is None:
-            return walks
-        return [under_way.record(), *(walk for walk in walks if walk.id != under_way.walk_id)]
+            return polls
+        return [under_way.record(), *(poll for poll in polls if poll.id != under_way.poll_id)]
 
-    async def latest_walks(self, integration_ids: Sequence[str]) -> list[WalkRecord | None]:
-        """The latest walk of each that has begun, None where none has."""
+    async def latest_polls(self, integration_ids: Sequence[str]) -> list[PollRecord | None]:
+        """The latest poll of each that has begun, None where none has."""
         if not integration_ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
             for integration_id in integration_ids:
-                # At most one walk is queued, so the second at the latest has begun.
-                pipeline.zrange(keys.walk_order(integration_id), 0, 1, desc=True)
-                pipeline.hget(keys.integration(integration_id), "walk")
+                # At most one poll is queued, so the second at the latest has begun.
+                pipeline.zrange(keys.poll_order(integration_id), 0, 1, desc=True)
+                pipeline.hget(keys.integration(integration_id), "poll")
             found = await pipeline.execute()
             for integration_id, order in zip(integration_ids, found[::2], strict=True):
-                pipeline.hmget(keys.walks(integration_id), order or [""])
+                pipeline.hmget(keys.polls(integration_id), order or [""])
             kept = await pipeline.execute()
         return [
-            _decode_progress(walk).record() if walk else _first_begun(walks)
-            for walk, walks in zip(found[1::2], kept, strict=True)
+            _decode_progress(poll).record() if poll else _first_begun(polls)
+            for poll, polls in zip(found[1::2], kept, strict=True)
         ]
 
-    async def get_walk(self, integration_id: str, walk_id: str) -> WalkRecord:
-        """One walk. Raises NotFoundError."""
-        under_way = await read_field(self._redis, keys.integration(integration_id), "walk")
-        if under_way and (progress := _decode_progress(under_way)).walk_id == walk_id:
+    async def get_poll(self, integration_id: str, poll_id: str) -> PollRecord:
+        """One poll. Raises NotFoundError."""
+        under_way = await read_field(self._redis, keys.integration(integration_id), "poll")
+        if under_way and (progress := _decode_progress(under_way)).poll_id == poll_id:
             return progress.record()
-        walk = await self._find_walk(integration_id, walk_id)
-        if walk is None:
+        poll = await self._find_poll(integration_id, poll_id)
+        if poll is None:
             raise NotFoundError(
-                f"there is no walk {walk_id} of {integration_id}, or it is no longer listed"
+                f"there is no poll {poll_id} of {integration_id}, or it is no longer listed"
             )
-        return walk
+        return poll
 
-    async def _find_walk(self, integration_id: str, walk_id: str) -> WalkRecord | None:
-        walk = await read_field(self._redis, keys.walks(integration_id), walk_id)
-        return None if walk is None else _decode_walk(walk)
+    async def _find_poll(self, integration_id: str, poll_id: str) -> PollRecord | None:
+        poll = await read_field(self._redis, keys.polls(integration_id), poll_id)
+        return None if poll is None else _decode_poll(poll)
 
     async def _record(self, integration_id: str) -> tuple[bytes, str, str]:
-        """The record, the epoch, and the id of the walk under way."""
-        record, epoch, walk = await read_fields(
-            self._redis, keys.integration(integration_id), ["record", "epoch", "walk"]
+        """The record, the epoch, and the id of the poll under way."""
+        record, epoch, poll = await read_fields(
+            self._redis, keys.integration(integration_id), ["record", "epoch", "poll"]
         )
         if record is None or epoch is None:
             raise _not_found(integration_id)
-        return record, epoch.decode(), walk_id_of(walk)
+        return record, epoch.decode(), poll_id_of(poll)
 
     async def _fields(self, integration_id: str) -> dict[bytes, bytes]:
         fields = cast(
@@ -335,7 +335,7 @@ class IntegrationStore:
 
 
 def _place_in_schedule(before: Integration, after: Integration) -> Literal["wake", "stop", "leave"]:
-    """A paused integration leaves the schedule; what else concerns walking brings it forward."""
+    """A paused integration leaves the schedule; what else concerns polling brings it forward."""
     if after.paused:
         return "stop"
     unconcerned = msgspec.structs.replace(
@@ -348,23 +348,23 @@ def _place_in_schedule(before: Integration, after: Integration) -> Literal["wake
     return "leave" if unconcerned == after else "wake"
 
 
-def _first_begun(walks: Sequence[bytes | None]) -> WalkRecord | None:
-    for encoded in walks:
-        if encoded is not None and (walk := _decode_walk(encoded)).state != "queued":
-            return walk
+def _first_begun(polls: Sequence[bytes | None]) -> PollRecord | None:
+    for encoded in polls:
+        if encoded is not None and (poll := _decode_poll(encoded)).state != "queued":
+            return poll
     return None
 
 
 def _read(fields: dict[bytes, bytes]) -> Stored:
     problem, observed = fields.get(b"problem"), fields.get(b"observed")
-    walking = WalkingState(
+    polling = PollingState(
         epoch=fields[b"epoch"].decode(),
         previous_epoch=_text(fields, b"previous_epoch"),
         baselined=fields.get(b"baselined") == b"1",
         watermark=_number(fields, b"watermark"),
         last_delta_at=_number(fields, b"last_delta_at"),
-        last_sweep_at=_number(fields, b"last_sweep_at"),
-        sweep_retry_at=_number(fields, b"sweep_retry_at"),
+        last_full_at=_number(fields, b"last_full_at"),
+        full_retry_at=_number(fields, b"full_retry_at"),
         course_count=_number(fields, b"course_count") or 0,
         quarantined=_number(fields, b"quarantined") or 0,
         held=_number(fields, b"held") or 0,
@@ -372,17 +372,17 @@ def _read(fields: dict[bytes, bytes]) -> Stored:
         failures=_number(fields, b"failures") or 0,
         problem=_decode_problem(problem) if problem else None,
         clock_skew_ms=_number(fields, b"clock_skew_ms"),
-        requested=cast("WalkKind | None", _text(fields, b"requested")),
+        requested=cast("PollKind | None", _text(fields, b"requested")),
         requested_id=_text(fields, b"requested_id"),
         observed=_decode_observed(observed) if observed else Observed(),
     )
-    return _decode(fields[b"record"]), walking
+    return _decode(fields[b"record"]), polling
 
 
-def _progress(fields: dict[bytes, bytes]) -> WalkProgress | None:
-    """The walk under way."""
-    walk = fields.get(b"walk")
-    return _decode_progress(walk) if walk else None
+def _progress(fields: dict[bytes, bytes]) -> PollProgress | None:
+    """The poll under way."""
+    poll = fields.get(b"poll")
+    return _decode_progress(poll) if poll else None
 
 
 def _number(fields: dict[bytes, bytes], name: bytes) -> int | None:

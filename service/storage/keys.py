@@ -26,11 +26,11 @@ def credential(credential_id: str) -> Key:
 
 def integration(integration_id: str) -> Key:
     """Hash: `record` (JSON), `epoch`, `previous_epoch`, `baselined`, `watermark`,
-    `last_delta_at`, `last_sweep_at`, `sweep_retry_at`, `course_count`, `quarantined`, `held`,
+    `last_delta_at`, `last_full_at`, `full_retry_at`, `course_count`, `quarantined`, `held`,
     `decision`, `failures`, `problem` (JSON), `attention` (the problem needs a person), `paused`,
     `state` (the one it is counted under in the totals), `clock_skew_ms`, `observed`
-    (JSON: what polls noticed), `requested`, `requested_id`, `walk` (JSON: the walk under way, to
-    be resumed), `again` (the walk under way was joined)."""
+    (JSON: what polls noticed), `requested`, `requested_id`, `poll` (JSON: the poll under way, to
+    be resumed), `again` (the poll under way was joined)."""
     return Key(f"cw:integration:{integration_id}")
 
 
@@ -85,7 +85,7 @@ def decided(integration_id: str, epoch: str) -> Key:
 
 
 class EpochKeys(msgspec.Struct, frozen=True):
-    """What is kept of an epoch, and of the walk under way in it."""
+    """What is kept of an epoch, and of the poll under way in it."""
 
     catalogue: Key
     quarantine: Key
@@ -96,93 +96,93 @@ class EpochKeys(msgspec.Struct, frozen=True):
     waiting: Key
 
 
-def of_epoch(integration_id: str, epoch: str, walk_id: str) -> EpochKeys:
-    """All keys that end with an epoch; `walk_id` is the walk under way, empty if none is."""
+def of_epoch(integration_id: str, epoch: str, poll_id: str) -> EpochKeys:
+    """All keys that end with an epoch; `poll_id` is the poll under way, empty if none is."""
     lasting = (catalogue, quarantine, held, review, decided)
     return EpochKeys(
         *(key(integration_id, epoch) for key in lasting),
-        *(key(integration_id, walk_id) for key in (seen, waiting)),
+        *(key(integration_id, poll_id) for key in (seen, waiting)),
     )
 
 
-def seen(integration_id: str, walk_id: str) -> Key:
-    """String: 8-byte digests of the ids a sweep has seen so far. Lives 6 hours after the walk's
+def seen(integration_id: str, poll_id: str) -> Key:
+    """String: 8-byte digests of the ids a full poll has seen so far. Lives 6 hours after the poll's
     last commit, longer than one may be resumed."""
-    return Key(f"cw:seen:{integration_id}:{walk_id}")
+    return Key(f"cw:seen:{integration_id}:{poll_id}")
 
 
-def waiting(integration_id: str, walk_id: str) -> Key:
-    """Hash: course id -> packed `Withheld`: changes that wait for the end of a walk. Lives 6
-    hours after the walk's last commit, and no longer than the walk."""
-    return Key(f"cw:waiting:{integration_id}:{walk_id}")
+def waiting(integration_id: str, poll_id: str) -> Key:
+    """Hash: course id -> packed `Withheld`: changes that wait for the end of a poll. Lives 6
+    hours after the poll's last commit, and no longer than the poll."""
+    return Key(f"cw:waiting:{integration_id}:{poll_id}")
 
 
-def walks(integration_id: str) -> Key:
-    """Hash: walk id -> JSON, the latest 50. Deleted with the integration."""
-    return Key(f"cw:walks:{integration_id}")
+def polls(integration_id: str) -> Key:
+    """Hash: poll id -> JSON, the latest 50. Deleted with the integration."""
+    return Key(f"cw:polls:{integration_id}")
 
 
-def walk_order(integration_id: str) -> Key:
-    """Zset: walk id -> first known ms. Deleted with the integration."""
-    return Key(f"cw:walks:{integration_id}:order")
+def poll_order(integration_id: str) -> Key:
+    """Zset: poll id -> first known ms. Deleted with the integration."""
+    return Key(f"cw:polls:{integration_id}:order")
 
 
-# --- events and lanes -----------------------------------------------------------------------
+# --- events and outboxes -----------------------------------------------------------------------
 
 EVENTS = Key("cw:events")  # stream: the event log; trimmed by retention
 EVENTS_TRIMMED = Key("cw:events:trimmed")  # string: position of the last event trimmed; lasts
 
 
-def lane(subscription_id: str) -> Key:
+def outbox(subscription_id: str) -> Key:
     """Stream: what the subscription has not received yet, under the log's positions. Deleted
     with the subscription; an entry leaves when delivered or dead."""
-    return Key(f"cw:lane:{subscription_id}")
+    return Key(f"cw:outbox:{subscription_id}")
 
 
-def lane_retries(subscription_id: str) -> Key:
+def outbox_retries(subscription_id: str) -> Key:
     """Zset: order key -> ms of the next attempt at that course's failing entry. Deleted with
     the subscription."""
-    return Key(f"cw:lane:{subscription_id}:retries")
+    return Key(f"cw:outbox:{subscription_id}:retries")
 
 
-def lane_failing(subscription_id: str) -> Key:
+def outbox_failing(subscription_id: str) -> Key:
     """Hash: order key -> "position attempts sent rendering" of the course's head where it has
     failed: attempts that count, and all that were sent. Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:failing")
+    return Key(f"cw:outbox:{subscription_id}:failing")
 
 
-def lane_state(subscription_id: str) -> Key:
+def outbox_state(subscription_id: str) -> Key:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
     so), `paused` and `failing` (there while it is so), `state` (the one it is counted under in the
     totals), `resumed` (random, of the last resume), `emptied` (random, of the last time that
-    entries were taken off unsent), `cursor` ("ms start": everything on the lane
+    entries were taken off unsent), `cursor` ("ms start": everything on the outbox
     before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
-    ever since has shown; whoever takes entries out of a lane without sending them deletes it),
+    ever since has shown; whoever takes entries out of an outbox without sending them deletes it),
     `replayed_cursor` (the same of what is replayed). Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:state")
+    return Key(f"cw:outbox:{subscription_id}:state")
 
 
-def lane_dead(subscription_id: str) -> Key:
+def outbox_dead(subscription_id: str) -> Key:
     """Zset: log position -> ms of that event: deliveries given up. Trimmed by the retention of
     dead deliveries; deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:dead")
+    return Key(f"cw:outbox:{subscription_id}:dead")
 
 
-def lane_dead_facts(subscription_id: str) -> Key:
+def outbox_dead_facts(subscription_id: str) -> Key:
     """Hash: log position -> "ms attempts rendering order-key reason" of a delivery given up at
     that time. Lives like the list itself."""
-    return Key(f"cw:lane:{subscription_id}:dead:facts")
+    return Key(f"cw:outbox:{subscription_id}:dead:facts")
 
 
-def lane_untold(subscription_id: str) -> Key:
+def outbox_untold(subscription_id: str) -> Key:
     """Hash: what has died and was not announced yet: `for:<reason>` how many deliveries, `first`
     and `last` (ms) when their events happened. Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:untold")
+    return Key(f"cw:outbox:{subscription_id}:untold")
 
 
 class QueueKeys(msgspec.Struct, frozen=True):
-    """The entries of one of the two queues of a lane, when the courses whose heads have failed are
-    due, and those heads."""
+    """The entries of one of the two queues of an outbox, when the courses whose heads have failed
+    are due, and those heads."""
 
     stream: Key
     retries: Key
@@ -192,7 +192,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 def live_queue(subscription_id: str) -> QueueKeys:
     """Events as they came."""
     return QueueKeys(
-        lane(subscription_id), lane_retries(subscription_id), lane_failing(subscription_id)
+        outbox(subscription_id), outbox_retries(subscription_id), outbox_failing(subscription_id)
     )
 
 
@@ -216,14 +216,16 @@ class DeadKeys(msgspec.Struct, frozen=True):
 def dead(subscription_id: str) -> DeadKeys:
     """All keys of dead deliveries."""
     return DeadKeys(
-        lane_dead(subscription_id), lane_dead_facts(subscription_id), lane_untold(subscription_id)
+        outbox_dead(subscription_id),
+        outbox_dead_facts(subscription_id),
+        outbox_untold(subscription_id),
     )
 
 
 def replays(subscription_id: str) -> Key:
     """Zset: replay id -> created ms: all that have not ended and the latest that have. Deleted
     with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:replays")
+    return Key(f"cw:outbox:{subscription_id}:replays")
 
 
 def replay(subscription_id: str, replay_id: str) -> Key:
@@ -231,37 +233,37 @@ def replay(subscription_id: str, replay_id: str) -> Key:
     backfill is), `fed` (nothing is left to be queued), `scanned`, `queued`, `delivered`, `dead`,
     `left_out`, `error`, `created_at`, `started_at`, `finished_at`. Lives as long as it is
     listed."""
-    return Key(f"cw:lane:{subscription_id}:replay:{replay_id}")
+    return Key(f"cw:outbox:{subscription_id}:replay:{replay_id}")
 
 
 def replay_queue(subscription_id: str) -> Key:
     """List: ids of replays that still have something to be queued, the one at work first. Deleted
     with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:replay-queue")
+    return Key(f"cw:outbox:{subscription_id}:replay-queue")
 
 
 def replayed(subscription_id: str) -> Key:
     """Stream: what is being replayed: `k` order key, `r` rendering, `p` position in the log, `i`
     replay id. An entry leaves when delivered or dead. Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:replayed")
+    return Key(f"cw:outbox:{subscription_id}:replayed")
 
 
 def backfilled(subscription_id: str) -> Key:
-    """Stream: the events that backfills made for this lane alone, with the fields of the log. Their
-    position is the entry's id with 2^19 added to its counter. One leaves when it is delivered,
-    dead, cancelled or older than the retention. Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:backfilled")
+    """Stream: the events that backfills made for this outbox alone, with the fields of the log.
+    Their position is the entry's id with 2^19 added to its counter. One leaves when it is
+    delivered, dead, cancelled or older than the retention. Deleted with the subscription."""
+    return Key(f"cw:outbox:{subscription_id}:backfilled")
 
 
 def replayed_retries(subscription_id: str) -> Key:
-    """Zset like the lane's retries, of what is being replayed. Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:replayed:retries")
+    """Zset like the outbox's retries, of what is being replayed. Deleted with the subscription."""
+    return Key(f"cw:outbox:{subscription_id}:replayed:retries")
 
 
 def replayed_failing(subscription_id: str) -> Key:
     """Hash: order key -> "place attempts sent rendering position replay" of the course's first
     replayed entry where it has failed. Deleted with the subscription."""
-    return Key(f"cw:lane:{subscription_id}:replayed:failing")
+    return Key(f"cw:outbox:{subscription_id}:replayed:failing")
 
 
 def attempts(subscription_id: str) -> Key:
@@ -270,10 +272,10 @@ def attempts(subscription_id: str) -> Key:
 
 
 OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
-    lane_retries,
-    lane_failing,
-    lane_dead_facts,
-    lane_untold,
+    outbox_retries,
+    outbox_failing,
+    outbox_dead_facts,
+    outbox_untold,
     attempts,
     replayed,
     replayed_retries,
@@ -286,7 +288,7 @@ OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
 
 
 def due(kind: str) -> Key:
-    """Zset: id -> ms from which it may be claimed. `kind` is `walks` or `lanes`."""
+    """Zset: id -> ms from which it may be claimed. `kind` is `polls` or `outboxes`."""
     return Key(f"cw:due:{kind}")
 
 
@@ -310,7 +312,7 @@ def overdue(kind: str) -> Key:
 
 def claimed(kind: str) -> Key:
     """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is
-    in `due` or in `claimed`, never in both. A lane that is held back is claimed by nobody until
+    in `due` or in `claimed`, never in both. An outbox that is held back is claimed by nobody until
     then, so that no event wakes it before."""
     return Key(f"cw:claimed:{kind}")
 
@@ -321,8 +323,8 @@ def lease(kind: str, owned_id: str) -> Key:
 
 
 def completed(kind: str) -> Key:
-    """Zset: integration that is walked -> ms of its last complete walk, or of its first turn if
-    there was none. `kind` is `delta`, which sweeps count for too, or `sweep`. Lasts."""
+    """Zset: integration that is polled -> ms of its last complete poll, or of its first turn if
+    there was none. `kind` is `delta`, which full polls count for too, or `full`. Lasts."""
     return Key(f"cw:completed:{kind}")
 
 
@@ -346,7 +348,7 @@ NETWORK_REACHED = Key("cw:network:reached")  # zset: receiver -> ms; expires aft
 
 # --- figures --------------------------------------------------------------------------------
 
-# hash: gauges that scripts keep true (pending, dead, state:<of integrations>, lane:<state>, ...)
+# hash: gauges that scripts keep true (pending, dead, state:<of integrations>, outbox:<state>, ...)
 TOTALS = Key("cw:totals")
 
 
@@ -400,9 +402,9 @@ LASTING = (
     "cw:held:",
     "cw:review:",
     "cw:decided:",
-    "cw:walks:",
+    "cw:polls:",
     "cw:events",
-    "cw:lane:",
+    "cw:outbox:",
     "cw:attempts:",
     "cw:due:",
     "cw:claimed:",

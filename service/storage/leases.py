@@ -1,4 +1,4 @@
-"""Leases: who is at work on an integration or a lane, with a random token as the fence."""
+"""Leases: who is at work on an integration or an outbox, with a random token as the fence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
 
-Kind = Literal["walks", "lanes"]
+Kind = Literal["polls", "outboxes"]
 _RENEWALS = 5  # renewals within the duration of a lease
 _GIVE_BACK_SECONDS = 0.5  # between attempts while Redis is away
 
@@ -62,7 +62,7 @@ class DropLease(Script[None]):
 
 
 class Lease:
-    """The right to work on one integration (`walks`) or one lane (`lanes`) for a while.
+    """The right to work on one integration (`polls`) or one outbox (`outboxes`) for a while.
 
     `token` is compared inside every script that commits under the lease. The local clock
     counts from before the request that obtained it, so it runs out here before it does there.

@@ -30,8 +30,8 @@ from service.storage.server import server_of
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_KINDS: tuple[Kind, ...] = ("walks", "lanes")
-_WALK_KINDS = ("delta", "sweep")
+_KINDS: tuple[Kind, ...] = ("polls", "outboxes")
+_POLL_KINDS = ("delta", "full")
 _PATIENCE_SECONDS = 8.0  # below Prometheus's own, which is 10 s unless set otherwise
 
 
@@ -114,8 +114,8 @@ class Metrics:
                 pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
                 pipeline.zrange(keys.overdue(kind), 0, 0, withscores=True)
                 pipeline.zcard(keys.claimed(kind))
-            for walk_kind in _WALK_KINDS:
-                pipeline.zcard(keys.completed(walk_kind))
+            for poll_kind in _POLL_KINDS:
+                pipeline.zcard(keys.completed(poll_kind))
             for queue in keys.QUEUES:
                 pipeline.llen(keys.rq_queue(queue))
                 pipeline.zcard(keys.rq_failed(queue))
@@ -130,8 +130,8 @@ class Metrics:
             declared.INTEGRATIONS: {
                 (state.value,): totals.get(f"state:{state}", 0) for state in IntegrationState
             },
-            declared.LANES: {
-                (state,): totals.get(f"lane:{state}", 0) for state in declared.LANE_STATES
+            declared.OUTBOXES: {
+                (state,): totals.get(f"outbox:{state}", 0) for state in declared.OUTBOX_STATES
             },
             declared.SUBSCRIPTIONS: {(): next(replies)},
             declared.EVENT_LOG: {(): next(replies)},
@@ -142,7 +142,7 @@ class Metrics:
             at = min((at for _, at in [*next(replies), *next(replies)]), default=now)
             gauges.setdefault(declared.DUE_AGE, {})[(kind,)] = _age(at, now)
             gauges.setdefault(declared.CLAIMED, {})[(kind,)] = next(replies)
-        completed = {walk_kind: int(next(replies)) for walk_kind in _WALK_KINDS}
+        completed = {poll_kind: int(next(replies)) for poll_kind in _POLL_KINDS}
         workers = {}
         for queue in keys.QUEUES:
             gauges.setdefault(declared.QUEUE_JOBS, {})[(queue,)] = next(replies)
@@ -154,11 +154,11 @@ class Metrics:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for kind in _KINDS:
                 pipeline.zcount(keys.due(kind), "-inf", read.now)
-            for walk_kind in _WALK_KINDS:
+            for poll_kind in _POLL_KINDS:
                 for percentile in declared.PERCENTILES:
                     # The longest ago comes first.
-                    rank = (100 - percentile) * (max(1, read.completed[walk_kind]) - 1) // 100
-                    pipeline.zrange(keys.completed(walk_kind), rank, rank, withscores=True)
+                    rank = (100 - percentile) * (max(1, read.completed[poll_kind]) - 1) // 100
+                    pipeline.zrange(keys.completed(poll_kind), rank, rank, withscores=True)
             for queue in keys.QUEUES:
                 # Who is registered may have died without a word; then its key has expired. The
                 # key for nobody is never there.
@@ -166,12 +166,12 @@ class Metrics:
             replies = iter(await pipeline.execute())
         due: Values = {(kind,): next(replies) for kind in _KINDS}
         ages: dict[tuple[str, ...], float] = {}
-        for walk_kind in _WALK_KINDS:
+        for poll_kind in _POLL_KINDS:
             for percentile in declared.PERCENTILES:
                 if found := next(replies):
-                    ages[(walk_kind, str(percentile))] = _age(found[0][1], read.now)
+                    ages[(poll_kind, str(percentile))] = _age(found[0][1], read.now)
         workers: Values = {(queue,): next(replies) for queue in keys.QUEUES}
-        return {declared.DUE: due, declared.WALK_AGE: ages, declared.WORKERS: workers}
+        return {declared.DUE: due, declared.POLL_AGE: ages, declared.WORKERS: workers}
 
 
 def _server_gauges(server: Server) -> dict[GaugeMetric, Values]:

@@ -36,7 +36,7 @@ class Queue(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """Walks or lanes by where they stand; `oldest_due_at` is epoch ms."""
+    """Polls or outboxes by where they stand; `oldest_due_at` is epoch ms."""
 
     due: int
     claimed: int

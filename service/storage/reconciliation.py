@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from service.domain.subscriptions import SubscriptionState, state_of
 from service.storage.integrations import IntegrationStore
-from service.storage.lanes import Lanes
 from service.storage.leases import Kind
+from service.storage.outboxes import Outboxes
 from service.storage.schedule import Schedule
 from service.storage.subscriptions import SubscriptionStore
 
@@ -13,46 +13,46 @@ _PAGE = 500
 
 
 class Reconciliation:
-    """The last safety net: an integration that is walked, and a lane that is sent to and holds
+    """The last safety net: an integration that is polled, and an outbox that is sent to and holds
     anything, is due or claimed at any time."""
 
     def __init__(
         self,
         integrations: IntegrationStore,
         subscriptions: SubscriptionStore,
-        lanes: Lanes,
+        outboxes: Outboxes,
         schedule: Schedule,
     ) -> None:
         self._integrations = integrations
         self._subscriptions = subscriptions
-        self._lanes = lanes
+        self._outboxes = outboxes
         self._schedule = schedule
 
     async def reconcile(self) -> int:
         """Wakes what is missing from the schedule; returns how much that was."""
-        return await self._integrations_missing() + await self._lanes_missing()
+        return await self._integrations_missing() + await self._outboxes_missing()
 
     async def _integrations_missing(self) -> int:
         woken, after = 0, None
         while True:
             page, after = await self._integrations.page(_PAGE, after)
-            walked = [integration.id for integration, _ in page if not integration.paused]
-            woken += await self._wake_missing("walks", walked)
+            polled = [integration.id for integration, _ in page if not integration.paused]
+            woken += await self._wake_missing("polls", polled)
             if after is None:
                 return woken
 
-    async def _lanes_missing(self) -> int:
+    async def _outboxes_missing(self) -> int:
         woken, after = 0, None
         while True:
             page, after = await self._subscriptions.page(_PAGE, after)
             sent_to = [one.id for one in page if state_of(one) is SubscriptionState.ACTIVE]
-            depths = await self._lanes.depth_many(sent_to)
+            depths = await self._outboxes.depth_many(sent_to)
             holding = [
                 owned_id
                 for owned_id, depth in zip(sent_to, depths, strict=True)
                 if depth.pending or depth.replaying
             ]
-            woken += await self._wake_missing("lanes", holding)
+            woken += await self._wake_missing("outboxes", holding)
             if after is None:
                 return woken
 

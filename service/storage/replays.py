@@ -1,4 +1,4 @@
-"""Replays of subscriptions: asked for, fed in parts by the lane's sender, and ended."""
+"""Replays of subscriptions: asked for, fed in parts by the outbox's sender, and ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that is made for one lane alone. It gets its id and its position when it enters."""
+    """An event that is made for one outbox alone. It gets its id and its position when it
+    enters."""
 
     order_key: str
     rendering: str
@@ -78,7 +79,7 @@ class CreateReplay(Script[None]):
     replay_queue: Key
     replayed: Key
     totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("lanes")
+    schedule: ScheduleKeys = keys.schedule("outboxes")
     subscription_id: str
     id: str
     record: bytes
@@ -88,7 +89,7 @@ class CreateReplay(Script[None]):
 
 
 class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that is made for one lane, as its script takes it."""
+    """An event that is made for one outbox, as its script takes it."""
 
     type: str
     integration_id: str
@@ -145,7 +146,7 @@ class CancelReplay(Script[None]):
     replay: Key
     replay_queue: Key
     replayed: QueueKeys
-    lane_state: Key
+    outbox_state: Key
     backfilled: Key
     totals: Key = keys.TOTALS
     id: str
@@ -204,7 +205,7 @@ class Replays:
             replay=keys.replay(subscription_id, replay_id),
             replay_queue=keys.replay_queue(subscription_id),
             replayed=keys.replayed_queue(subscription_id),
-            lane_state=keys.lane_state(subscription_id),
+            outbox_state=keys.outbox_state(subscription_id),
             backfilled=keys.backfilled(subscription_id),
             id=replay_id,
             emptied=new_token(),

@@ -10,14 +10,14 @@ from service.domain.identifiers import position_order
 from service.storage import keys
 from service.storage.counters import Counters, field
 from service.storage.keys import DeadKeys, Key, QueueKeys
-from service.storage.lanes import EXPIRED
+from service.storage.outboxes import EXPIRED
 from service.storage.scripts import Script, run
 from service.storage.streams import read_stream, read_stream_back
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_TRIMMED_AT_ONCE = 1_000  # entries of a lane given up in one script
+_TRIMMED_AT_ONCE = 1_000  # entries of an outbox given up in one script
 _READ_AT_ONCE = 100  # events whose places are looked up in one command, with their bodies
 
 
@@ -39,13 +39,13 @@ class TrimDead(Script[TrimmedDead]):
     most: int
 
 
-class TrimLane(Script[int]):
+class TrimOutbox(Script[int]):
     """Gives up entries whose events are no longer in the log, which begins at `before`, the oldest
     first, in steps. Returns how many went."""
 
     live: QueueKeys
     dead: DeadKeys
-    lane_state: Key
+    outbox_state: Key
     counters: Key
     totals: Key = keys.TOTALS
     before: str
@@ -82,7 +82,7 @@ class Retention:
         """Forgets what is older than the given epoch ms; returns how much of each that was.
 
         The log also loses its oldest events while it takes more than `events_max_bytes` of
-        memory. Entries of lanes whose events are gone become dead deliveries.
+        memory. Entries of outboxes whose events are gone become dead deliveries.
         """
         events = await self._trim_aged(events_before)
         events += await self._shrink_log(events_max_bytes)
@@ -151,13 +151,13 @@ class Retention:
                 return forgotten
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
-        """Gives up what a lane holds of events that the log no longer does."""
+        """Gives up what an outbox holds of events that the log no longer does."""
         expired = 0
         while True:
-            trim = TrimLane(
+            trim = TrimOutbox(
                 live=keys.live_queue(subscription_id),
                 dead=keys.dead(subscription_id),
-                lane_state=keys.lane_state(subscription_id),
+                outbox_state=keys.outbox_state(subscription_id),
                 counters=await self._counters.key(),
                 before=log_begins,
                 most=_TRIMMED_AT_ONCE,

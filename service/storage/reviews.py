@@ -1,4 +1,4 @@
-"""Changes that wait or are held: those of a walk under way, those under review, those decided."""
+"""Changes that wait or are held: those of a poll under way, those under review, those decided."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DecideReview(Script[None]):
     held: Key
     review: Key
     decided: Key
-    schedule: ScheduleKeys = keys.schedule("walks")
+    schedule: ScheduleKeys = keys.schedule("polls")
     id: str
     epoch: str
     version: int
@@ -59,7 +59,7 @@ class DecideReview(Script[None]):
 
 
 class Reviews:
-    """Reads and decides. What waits or is held is written by the commits of walks."""
+    """Reads and decides. What waits or is held is written by the commits of polls."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -155,20 +155,20 @@ class Reviews:
 
     # --- what waits, what is decided -----------------------------------------------------
 
-    async def waiting_deletions(self, integration_id: str, walk_id: str) -> int:
-        """How many deletions wait for the end of a walk."""
+    async def waiting_deletions(self, integration_id: str, poll_id: str) -> int:
+        """How many deletions wait for the end of a poll."""
         deletions = 0
         async for _, packed in self._redis.hscan_iter(
-            keys.waiting(integration_id, walk_id), count=_SCAN_COUNT
+            keys.waiting(integration_id, poll_id), count=_SCAN_COUNT
         ):
             deletions += unpack_withheld(packed).kind != "update"
         return deletions
 
     async def some_waiting(
-        self, integration_id: str, walk_id: str, most: int
+        self, integration_id: str, poll_id: str, most: int
     ) -> dict[str, Withheld]:
-        """Some of what waits for the end of a walk."""
-        return await self._some(keys.waiting(integration_id, walk_id), most)
+        """Some of what waits for the end of a poll."""
+        return await self._some(keys.waiting(integration_id, poll_id), most)
 
     async def some_decided(self, integration_id: str, epoch: str, most: int) -> dict[str, Withheld]:
         """Some of what was decided and is not carried out yet."""

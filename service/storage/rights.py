@@ -137,7 +137,7 @@ _COMMAND: Final = re.compile(r"permissions to run the '([^']+)' command")
 _KEYS: Final = (
     *(key for name, key in vars(keys).items() if name.isupper() and isinstance(key, str)),
     *(keys.rq_queue(queue) for queue in keys.QUEUES),
-    *(of(kind) for of in (keys.due, keys.claimed, keys.overdue) for kind in ("walks", "lanes")),
+    *(of(kind) for of in (keys.due, keys.claimed, keys.overdue) for kind in ("polls", "outboxes")),
     *(f"rq:{kind}:probe" for kind in ("job", "worker", "wip", "failed", "execution", "results")),
 )
 

@@ -45,8 +45,8 @@ class KindToClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimDue(Script[list[Claims]]):
-    """Claims what is due, walks and lanes alike, unless that is paused or workers are behind: the
-    one command that an idle second costs. `scheduler` is the one whose turn it is, if any."""
+    """Claims what is due, polls and outboxes alike, unless that is paused or workers are behind:
+    the one command that an idle second costs. `scheduler` is the one whose turn it is, if any."""
 
     schedulers: Key = keys.SCHEDULERS
     control: Key = keys.CONTROL
@@ -63,7 +63,7 @@ class Wake(Script[None]):
 
 
 class Schedule:
-    """Due times of integrations and lanes."""
+    """Due times of integrations and outboxes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

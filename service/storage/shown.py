@@ -1,4 +1,4 @@
-"""Subscriptions as they are shown: what is registered, and how much their lanes hold."""
+"""Subscriptions as they are shown: what is registered, and how much their outboxes hold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from service.domain.identifiers import position_ms
 from service.domain.subscriptions import Subscription
 from service.storage import keys
 from service.storage.keys import Key
-from service.storage.lanes import LaneDepth
+from service.storage.outboxes import OutboxDepth
 from service.storage.scripts import Script, run
 from service.storage.together import Together
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-Shown = tuple[Subscription, LaneDepth]
+Shown = tuple[Subscription, OutboxDepth]
 
 _decode = msgspec.json.Decoder(Subscription).decode
 
@@ -28,15 +28,15 @@ class SubscriptionKeys(msgspec.Struct, frozen=True):
     """What is read of a subscription to show it."""
 
     subscription: Key
-    lane: Key
+    outbox: Key
     dead: Key
-    lane_state: Key
+    outbox_state: Key
     replayed: Key
     replay_queue: Key
 
 
 class SubscriptionAsFound(msgspec.Struct, frozen=True):
-    """A record and how much its lane holds; `oldest` is the position of what is pending longest,
+    """A record and how much its outbox holds; `oldest` is the position of what is pending longest,
     `replaying` what replays have left."""
 
     record: bytes
@@ -71,9 +71,9 @@ class ShownSubscriptions:
         wanted = [
             SubscriptionKeys(
                 keys.subscription(one),
-                keys.lane(one),
-                keys.lane_dead(one),
-                keys.lane_state(one),
+                keys.outbox(one),
+                keys.outbox_dead(one),
+                keys.outbox_state(one),
                 keys.replayed(one),
                 keys.replay_queue(one),
             )
@@ -84,7 +84,7 @@ class ShownSubscriptions:
 
 
 def _shown(found: SubscriptionAsFound) -> Shown:
-    depth = LaneDepth(
+    depth = OutboxDepth(
         pending=found.pending,
         dead=found.dead,
         oldest_pending_at=None if found.oldest is None else position_ms(found.oldest),

@@ -53,23 +53,23 @@ def new_secret(signature: Signature = Signature.HMAC) -> str:
 
 class WriteSubscription(Script[None]):
     """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
-    is where the log is read on (start of an XRANGE) by one whose lane was filled from the log.
+    is where the log is read on (start of an XRANGE) by one whose outbox was filled from the log.
 
     What is None of the sealed values stays as it is; an empty `client_certificate` removes it.
     Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
-    BEHIND if the log has events that the lane has not.
+    BEHIND if the log has events that the outbox has not.
     """
 
     subscription: Key
-    lane: Key
-    lane_state: Key
+    outbox: Key
+    outbox_state: Key
     replayed: Key
     replay_queue: Key
     subscriptions: Key = keys.SUBSCRIPTIONS
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     log: Key = keys.EVENTS
     totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("lanes")
+    schedule: ScheduleKeys = keys.schedule("outboxes")
     id: str
     created_at: int
     as_read: bytes | None
@@ -83,7 +83,7 @@ class WriteSubscription(Script[None]):
 
 
 class ResumeSubscription(Script[None]):
-    """Brings a subscription back to active: its record, its lane's memory of failures and holds,
+    """Brings a subscription back to active: its record, its outbox's memory of failures and holds,
     and all its retries, which are due now. A sender at work finds out from `resumed`, which is
     random.
 
@@ -91,7 +91,7 @@ class ResumeSubscription(Script[None]):
     """
 
     subscription: Key
-    lane_state: Key
+    outbox_state: Key
     lease: Key
     live: QueueKeys
     replayed: QueueKeys
@@ -104,20 +104,20 @@ class ResumeSubscription(Script[None]):
 
 
 class DeleteSubscription(Script[None]):
-    """Deletes a subscription with its lane and all that is kept of it. Work under way loses its
+    """Deletes a subscription with its outbox and all that is kept of it. Work under way loses its
     lease. Refuses with GONE, or with STALE unless `as_read` is None."""
 
     subscription: Key
-    lane: Key
-    lane_state: Key
-    lane_dead: Key
+    outbox: Key
+    outbox_state: Key
+    outbox_dead: Key
     replays: Key
     lease: Key
     others: Sequence[Key]
     subscriptions: Key = keys.SUBSCRIPTIONS
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("lanes")
+    schedule: ScheduleKeys = keys.schedule("outboxes")
     id: str
     as_read: bytes | None
     replay_prefix: str
@@ -167,7 +167,7 @@ class SubscriptionStore:
         *,
         read_up_to: str = "",
     ) -> bool:
-        """Stores a new subscription; events committed from now on reach its lane. If that was
+        """Stores a new subscription; events committed from now on reach its outbox. If that was
         filled from the log, `read_up_to` is from where the log would be read on; false if there
         is more to read, and then nothing was stored."""
         opened = [SigningSecret(one) for one in secrets]
@@ -242,7 +242,7 @@ class SubscriptionStore:
         """Applies `change` to what is stored, and replaces the headers unless they are None, and
         the client certificate unless it is UNSET; None removes it.
 
-        A lane that is sent to after the edit and holds anything is due at once; one that is
+        An outbox that is sent to after the edit and holds anything is due at once; one that is
         not leaves the schedule and goes on collecting. Raises NotFoundError.
         """
 
@@ -290,7 +290,7 @@ class SubscriptionStore:
 
     async def resume(self, subscription_id: str, now: int) -> Subscription:
         """Brings a subscription back to active, whatever stopped it, and makes everything on
-        its lane due now. Raises NotFoundError."""
+        its outbox due now. Raises NotFoundError."""
 
         async def attempt(_: bool) -> Subscription:
             record = await self._field(subscription_id, "record")
@@ -301,8 +301,8 @@ class SubscriptionStore:
             matcher = Matcher(*await self.all_for_matching(), now)
             resume = ResumeSubscription(
                 subscription=keys.subscription(subscription_id),
-                lane_state=keys.lane_state(subscription_id),
-                lease=keys.lease("lanes", subscription_id),
+                outbox_state=keys.outbox_state(subscription_id),
+                lease=keys.lease("outboxes", subscription_id),
                 live=keys.live_queue(subscription_id),
                 replayed=keys.replayed_queue(subscription_id),
                 replay_queue=keys.replay_queue(subscription_id),
@@ -320,7 +320,7 @@ class SubscriptionStore:
     async def delete(
         self, subscription_id: str, check: Callable[[Subscription], None] | None = None
     ) -> None:
-        """Deletes a subscription with its lane unless `check` raises. Raises NotFoundError."""
+        """Deletes a subscription with its outbox unless `check` raises. Raises NotFoundError."""
 
         async def attempt(_: bool) -> None:
             record = None
@@ -382,11 +382,11 @@ class SubscriptionStore:
     async def _delete(self, subscription_id: str, as_read: bytes | None) -> None:
         delete = DeleteSubscription(
             subscription=keys.subscription(subscription_id),
-            lane=keys.lane(subscription_id),
-            lane_state=keys.lane_state(subscription_id),
-            lane_dead=keys.lane_dead(subscription_id),
+            outbox=keys.outbox(subscription_id),
+            outbox_state=keys.outbox_state(subscription_id),
+            outbox_dead=keys.outbox_dead(subscription_id),
             replays=keys.replays(subscription_id),
-            lease=keys.lease("lanes", subscription_id),
+            lease=keys.lease("outboxes", subscription_id),
             others=[key(subscription_id) for key in keys.OF_SUBSCRIPTION],
             id=subscription_id,
             as_read=as_read,
@@ -406,8 +406,8 @@ class SubscriptionStore:
     ) -> None:
         write = WriteSubscription(
             subscription=keys.subscription(subscription.id),
-            lane=keys.lane(subscription.id),
-            lane_state=keys.lane_state(subscription.id),
+            outbox=keys.outbox(subscription.id),
+            outbox_state=keys.outbox_state(subscription.id),
             replayed=keys.replayed(subscription.id),
             replay_queue=keys.replay_queue(subscription.id),
             id=subscription.id,
@@ -445,7 +445,7 @@ class SubscriptionStore:
 
 
 def _resumed(before: Subscription) -> list[Announcement]:
-    """What a resume tells, of a lane that was parked and of a subscription that was disabled."""
+    """What a resume tells, of an outbox that was parked and of a subscription that was disabled."""
     ends = [(When.UNPARKED, "parked")]
     if before.disabled_reason is not None:
         ends.append((When.ENABLED, "disabled"))

@@ -24,15 +24,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 async def run(options: argparse.Namespace) -> None:
     """Measures and reports."""
     courses = options.courses
-    async with embedded_server() as settings, rig(settings) as walker:
-        redis = walker.services.redis
-        pages.serve(walker.services.upstream, pages.generated(courses))
+    async with embedded_server() as settings, rig(settings) as poller:
+        redis = poller.services.redis
+        pages.serve(poller.services.upstream, pages.generated(courses))
         before = await _used(redis)
-        await walker.baseline(courses)
+        await poller.baseline(courses)
         used = (await _used(redis) - before) / courses
-        _, state = await walker.services.integrations.get(walker.id)
+        _, state = await poller.services.integrations.get(poller.id)
         sample = [pages.course_id_of(number) for number in range(min(courses, _SAMPLE))]
-        packed = await redis.hmget(keys.catalogue(walker.id, state.epoch), sample)
+        packed = await redis.hmget(keys.catalogue(poller.id, state.epoch), sample)
         fingerprint = mean(len(each) for each in packed)
         content = fingerprint + pages.ID_CHARACTERS
         server = await report.server_version(redis)

@@ -94,9 +94,9 @@ class Bench:
         return [f"course-{number % _COURSES}" for number in range(begun, begun + count)]
 
     async def fill(self, scene: Scene, events: int) -> None:
-        """Commits events to all lanes of the scene while delivery is paused."""
+        """Commits events to all outboxes of the scene while delivery is paused."""
         await self.services.control.pause("delivery")
-        # One commit has no more lane entries than the worst page of a walk.
+        # One commit has no more outbox entries than the worst page of a poll.
         page = max(1, min(PAGE, 5_000 // len(scene.subscriptions)))
         for start in range(0, events, page):
             await self.source.commit(
@@ -104,7 +104,7 @@ class Bench:
             )
 
     async def ours(self, scene: Scene, events: int, senders: list[Child]) -> Run:
-        """Drains lanes that were filled before."""
+        """Drains outboxes that were filled before."""
         expected = events * len(scene.subscriptions)
         await scene.reset(expected)
         cpu, redis_cpu = (
@@ -146,8 +146,8 @@ class Bench:
         return Run(rate=len(requests) / took["wall"], cpu_us=took["cpu"] / len(requests) * 1e6)
 
     async def _signed(self, scene: Scene, events: int) -> list[tuple[str, dict[str, str], bytes]]:
-        """What the lanes of the scene hold, signed, an event to everybody before the next."""
-        entries = await self.services.lanes.read(scene.subscriptions[0], "-", events)
+        """What the outboxes of the scene hold, signed, an event to everybody before the next."""
+        entries = await self.services.outboxes.read(scene.subscriptions[0], "-", events)
         stored = await self.services.events.get_many([one.event_position for one in entries])
         requests = []
         for entry, event in zip(entries, stored, strict=True):
@@ -173,8 +173,8 @@ class Bench:
         for tick in range(ticks):
             await asyncio.sleep(max(0.0, begun + tick * every - time.monotonic()))
             first = tick * fan_out % len(scene.subscriptions)
-            lanes = (scene.subscriptions[first:] + scene.subscriptions[:first])[:fan_out]
-            await self.source.commit(lanes, self.courses(count))
+            outboxes = (scene.subscriptions[first:] + scene.subscriptions[:first])[:fan_out]
+            await self.source.commit(outboxes, self.courses(count))
         told = await scene.arrived(expected)
         await self.recorded()
         return {

@@ -1,7 +1,7 @@
-"""Courses a second of sweeps that find nothing changed, by 1, 2 and 4 worker processes.
+"""Courses a second of full polls that find nothing changed, by 1, 2 and 4 worker processes.
 
-Several integrations are asked for a sweep at one time, over HTTP, from an upstream in a process of
-its own. That, the server and the workers share the machine's cores.
+Several integrations are asked for a full poll at one time, over HTTP, from an upstream in a process
+of its own. That, the server and the workers share the machine's cores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.integrations import Credential, Integration, WalkRecord
+from service.domain.integrations import Credential, Integration, PollRecord
 from service.settings import Settings
 from service.storage.connections import open_sync
 from service.storage.ids import new_id
@@ -57,9 +57,10 @@ async def run(options: argparse.Namespace) -> None:
         for number in range(-1, options.rounds):
             for count, measured in rounds.items():
                 async with workers(settings, count) as processes:
-                    # The first sweep is the baseline; of each start, the first is for warming up.
-                    await _sweep(services, dispatcher, ids, processes)
-                    seconds, cpu = await _sweep(services, dispatcher, ids, processes, expected)
+                    # The first full poll is the baseline; of each start, the first is for warming
+                    # up.
+                    await _full_poll(services, dispatcher, ids, processes)
+                    seconds, cpu = await _full_poll(services, dispatcher, ids, processes, expected)
                 if number >= 0:
                     measured.append((expected / seconds, cpu / expected * 1e6))
         server = await report.server_version(services.redis)
@@ -82,7 +83,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 async def _register(services: Services, base_url: str, number: int) -> str:
-    """An integration with a credential of its own, which walks when it is asked to."""
+    """An integration with a credential of its own, which polls when it is asked to."""
     now = now_ms()
     credential = Credential(
         id=new_id("cred"), name=f"{number}", base_url=base_url, created_at=now, updated_at=now
@@ -101,45 +102,45 @@ async def _register(services: Services, base_url: str, number: int) -> str:
     return integration.id
 
 
-async def _sweep(
+async def _full_poll(
     services: Services,
     dispatcher: Dispatcher,
     ids: list[str],
     processes: list[Child],
     expected: int | None = None,
 ) -> tuple[float, float]:
-    """Seconds that a sweep of all took, and processor seconds of the workers. Raises
+    """Seconds that a full poll of all took, and processor seconds of the workers. Raises
     AssertionError unless, where so many are `expected`, all courses were found unchanged."""
     cpu, begun, since = sum(one.cpu_seconds() for one in processes), time.perf_counter(), now_ms()
-    asked = [await services.integrations.request_walk(one, "sweep", now_ms()) for one in ids]
-    await dispatcher.dispatch("walks")
+    asked = [await services.integrations.request_poll(one, "full", now_ms()) for one in ids]
+    await dispatcher.dispatch("polls")
     found = await asyncio.gather(
-        *(_completed(services, one, walk.id) for one, walk in zip(ids, asked, strict=True))
+        *(_completed(services, one, poll.id) for one, poll in zip(ids, asked, strict=True))
     )
     took = time.perf_counter() - begun
     spent = sum(one.cpu_seconds() for one in processes) - cpu
     unchanged = sum(one.verdicts.get("unchanged", 0) for one in found)
     if expected is not None and unchanged != expected:
-        raise AssertionError(f"not the sweep that was to be measured: {found}")
+        raise AssertionError(f"not the full poll that was to be measured: {found}")
     ended = max(one.finished_at or 0 for one in found)
     return min(took, (ended - since) / 1000), spent
 
 
-async def _completed(services: Services, integration_id: str, walk_id: str) -> WalkRecord:
+async def _completed(services: Services, integration_id: str, poll_id: str) -> PollRecord:
     until = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < until:
-        walk = await services.integrations.get_walk(integration_id, walk_id)
-        if walk.state == "completed":
-            return walk
-        if walk.state == "failed":
+        poll = await services.integrations.get_poll(integration_id, poll_id)
+        if poll.state == "completed":
+            return poll
+        if poll.state == "failed":
             break
         await asyncio.sleep(_LOOK_SECONDS)
-    raise AssertionError(f"a walk that does not complete: {walk}")
+    raise AssertionError(f"a poll that does not complete: {poll}")
 
 
 def _show(results: dict[str, Any]) -> None:
     report.show(
-        f"growth: sweeps of {results['integrations']} integrations with {results['courses']} "
+        f"growth: full polls of {results['integrations']} integrations with {results['courses']} "
         f"unchanged courses each, over HTTP; medians of {results['rounds']} rounds",
         ("worker processes", "courses/s", "least", "most", "workers' CPU µs per record"),
         [

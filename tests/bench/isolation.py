@@ -70,12 +70,12 @@ class NeverAnswers(asyncio.Protocol):
 
 
 async def phase(
-    source: Source, name: str, lanes: Sequence[str], seconds: float, rate: float
+    source: Source, name: str, outboxes: Sequence[str], seconds: float, rate: float
 ) -> None:
     begun = time.monotonic()
     for number in range(int(seconds * rate)):
         await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
-        await source.commit(lanes, [f"{name}-{number}"])
+        await source.commit(outboxes, [f"{name}-{number}"])
 
 
 async def silence(services: Services, dead: Sequence[str], *, paused: bool) -> None:
@@ -87,9 +87,9 @@ async def silence(services: Services, dead: Sequence[str], *, paused: bool) -> N
         if not paused:
             await services.subscriptions.resume(one, now_ms())
     until = time.monotonic() + UNDER_WAY_SECONDS
-    while paused and await services.redis.exists(*(keys.lease("lanes", one) for one in dead)):
+    while paused and await services.redis.exists(*(keys.lease("outboxes", one) for one in dead)):
         if time.monotonic() > until:
-            raise AssertionError("lanes that are paused are still at work")
+            raise AssertionError("outboxes that are paused are still at work")
         await asyncio.sleep(0.2)
 
 
@@ -121,9 +121,9 @@ async def measure(options: argparse.Namespace, settings: Settings) -> dict[str, 
         await receipts.hold("warm", int(warm) * len(healthy))
         for number in range(options.rounds):
             pair = [("without", healthy), ("with", [*healthy, *dead])]
-            for name, lanes in pair if number % 2 == 0 else reversed(pair):
+            for name, outboxes in pair if number % 2 == 0 else reversed(pair):
                 await silence(services, dead, paused=name == "without")
-                await phase(source, f"{name}{number}", lanes, options.seconds, options.rate)
+                await phase(source, f"{name}{number}", outboxes, options.seconds, options.rate)
                 await receipts.hold(
                     f"{name}{number}", int(options.seconds * options.rate) * len(healthy)
                 )

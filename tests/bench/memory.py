@@ -1,4 +1,4 @@
-"""Resident memory of a worker process during a sweep, for catalogues of several sizes."""
+"""Resident memory of a worker process during a full poll, for catalogues of several sizes."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ async def run(options: argparse.Namespace) -> None:
         async with embedded_server() as settings:
             async with rig(settings) as registered:
                 server = await report.server_version(registered.services.redis)
-            for kind in ("baseline", "sweep"):
+            for kind in ("baseline", "full"):
                 found = await _measure(settings, registered.id, kind, courses)
                 measured.append({"kind": kind, "courses": courses, **msgspec.to_builtins(found)})
     report.show(
         f"memory: resident MB of a worker process (aim: {AIM_MB})",
-        ("walk", "courses", "before", "at most", "seconds"),
+        ("poll", "courses", "before", "at most", "seconds"),
         [
             tuple(str(row[name]) for name in ("kind", "courses", "before_mb", "peak_mb", "seconds"))
             for row in measured
         ],
     )
-    report.tell("memory", server, {"walks": measured, "aim_mb": AIM_MB})
+    report.tell("memory", server, {"polls": measured, "aim_mb": AIM_MB})
 
 
 async def _measure(settings: Settings, integration_id: str, kind: Kind, courses: int) -> Measured:
-    """One walk in a process of its own, so that the peak is that walk's."""
+    """One poll in a process of its own, so that the peak is that poll's."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

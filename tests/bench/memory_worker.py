@@ -1,4 +1,4 @@
-"""One walk in a process with a worker's modules, which reports the memory it took."""
+"""One poll in a process with a worker's modules, which reports the memory it took."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from service.settings import Settings
 from tests.bench import pages
 from tests.bench.rig import rig
 
-Kind = Literal["baseline", "sweep"]
+Kind = Literal["baseline", "full"]
 
 # A worker process has these modules in memory too, whatever it does.
 _ = workers.worker
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """Resident memory in MB (10^6 bytes) before the walk and at its peak; the walk's seconds."""
+    """Resident memory in MB (10^6 bytes) before the poll and at its peak; the poll's seconds."""
 
     before_mb: float
     peak_mb: float
@@ -33,13 +33,13 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 async def measure(integration_id: str, kind: Kind, courses: int) -> Measured:
-    """Walks once."""
-    async with rig(Settings.from_env(os.environ), integration_id) as walker:
-        pages.serve(walker.services.upstream, pages.generated(courses))
+    """Polls once."""
+    async with rig(Settings.from_env(os.environ), integration_id) as poller:
+        pages.serve(poller.services.upstream, pages.generated(courses))
         before = peak_bytes()
-        walked = await (walker.baseline if kind == "baseline" else walker.sweep)(courses)
+        polled = await (poller.baseline if kind == "baseline" else poller.full_poll)(courses)
     return Measured(
-        round(before / 1e6, 1), round(peak_bytes() / 1e6, 1), seconds=round(walked.wall, 1)
+        round(before / 1e6, 1), round(peak_bytes() / 1e6, 1), seconds=round(polled.wall, 1)
     )
 
 

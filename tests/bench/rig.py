@@ -1,4 +1,4 @@
-"""What a benchmark walks: a server of its own, one worker's services, one integration."""
+"""What a benchmark polls: a server of its own, one worker's services, one integration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.guards import Guards
-from service.domain.integrations import Credential, Integration, WalkRecord
+from service.domain.integrations import Credential, Integration, PollRecord
 from service.settings import Settings
 from service.storage import keys
 from service.storage.ids import new_id
@@ -27,10 +27,10 @@ _CLAIM_MS = 30_000
 _GUARDS = Guards()
 
 
-class Walked(msgspec.Struct, frozen=True):
-    """A completed walk: what it says of itself, and the seconds its turns took in this process."""
+class Polled(msgspec.Struct, frozen=True):
+    """A completed poll: what it says of itself, and the seconds its turns took in this process."""
 
-    record: WalkRecord
+    record: PollRecord
     cpu: float
     wall: float
 
@@ -43,23 +43,24 @@ class _NoDispatcher:
 
 
 class Rig:
-    """One integration, walked by the same job that a worker would run."""
+    """One integration, polled by the same job that a worker would run."""
 
     def __init__(self, services: Services, integration_id: str) -> None:
         self.services = services
         self.id = integration_id
         self._context = JobContext(services, _NoDispatcher(), asyncio.Event())
 
-    async def walk(self, courses: int, verdict: str) -> Walked:
-        """One sweep. Raises AssertionError unless it gave every one of `courses` the `verdict`."""
-        walked = await self.complete()
-        if walked.record.verdicts != {verdict: courses}:
-            raise AssertionError(f"not the walk that was to be measured: {walked.record}")
-        return walked
+    async def poll(self, courses: int, verdict: str) -> Polled:
+        """One full poll. Raises AssertionError unless it gave every one of `courses` the
+        `verdict`."""
+        polled = await self.complete()
+        if polled.record.verdicts != {verdict: courses}:
+            raise AssertionError(f"not the poll that was to be measured: {polled.record}")
+        return polled
 
-    async def complete(self) -> Walked:
-        """One sweep, whatever it finds. Raises AssertionError if it fails."""
-        asked = await self.services.integrations.request_walk(self.id, "sweep", now_ms())
+    async def complete(self) -> Polled:
+        """One full poll, whatever it finds. Raises AssertionError if it fails."""
+        asked = await self.services.integrations.request_poll(self.id, "full", now_ms())
         cpu = wall = 0.0
         while True:
             claims = [(self.id, await self._claim())]
@@ -67,24 +68,24 @@ class Rig:
             await poll_batch(self._context, claims)
             cpu += time.process_time() - cpu_begun
             wall += time.perf_counter() - wall_begun
-            record = await self.services.integrations.get_walk(self.id, asked.id)
+            record = await self.services.integrations.get_poll(self.id, asked.id)
             if record.state == "running":
                 continue  # a turn has a bounded length
             if record.state != "completed":
-                raise AssertionError(f"a walk that failed: {record}")
-            return Walked(record, cpu, wall)
+                raise AssertionError(f"a poll that failed: {record}")
+            return Polled(record, cpu, wall)
 
-    async def baseline(self, courses: int) -> Walked:
-        """The silent first sweep."""
-        return await self.walk(courses, "created")
+    async def baseline(self, courses: int) -> Polled:
+        """The silent first full poll."""
+        return await self.poll(courses, "created")
 
-    async def sweep(self, courses: int) -> Walked:
-        """A sweep that finds nothing changed."""
-        return await self.walk(courses, "unchanged")
+    async def full_poll(self, courses: int) -> Polled:
+        """A full poll that finds nothing changed."""
+        return await self.poll(courses, "unchanged")
 
     async def _claim(self) -> int:
-        await self.services.redis.zadd(keys.due("walks"), {self.id: 0})
-        limit = ClaimLimit("walks", keys.rq_queue("bench"), 1, 1)
+        await self.services.redis.zadd(keys.due("polls"), {self.id: 0})
+        limit = ClaimLimit("polls", keys.rq_queue("bench"), 1, 1)
         (claims,) = await self.services.schedule.claim([limit], _CLAIM_MS)
         if claims.ids != [self.id]:
             raise AssertionError("the integration could not be claimed")

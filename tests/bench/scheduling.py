@@ -1,6 +1,6 @@
-"""How late walks are when thousands of integrations are due every minute; what idling costs.
+"""How late polls are when thousands of integrations are due every minute; what idling costs.
 
-One worker process and one scheduler. An integration's lag is from when its walk was due, by the
+One worker process and one scheduler. An integration's lag is from when its poll was due, by the
 schedule, to its first request at the upstream.
 """
 
@@ -31,7 +31,7 @@ _CREDENTIALS = 100  # which the integrations share
 _AT_ONCE = 50  # registrations
 _LOOK_SECONDS = 2.0  # between looks at the schedule
 _SETTLE_SECONDS = 5.0  # before idling is measured
-_BASELINE_SECONDS = 600.0  # that all first walks may take
+_BASELINE_SECONDS = 600.0  # that all first polls may take
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -156,14 +156,14 @@ async def _load(
         else:
             never += 1
     lags.sort()
-    walks = sum(1 for times in asked.values() for one in times if one <= until)
+    polls = sum(1 for times in asked.values() for one in times if one <= until)
     return {
         "integrations": len(registered),
         "interval_seconds": options.interval,
         "baselines_seconds": round(baselines, 1),
-        "walks_per_second": round(walks / options.seconds, 1),
+        "polls_per_second": round(polls / options.seconds, 1),
         "watched": len(lags) + never,
-        "never_walked": never,
+        "never_polled": never,
         "lag_p50_ms": _quantile(lags, 0.5),
         "lag_p99_ms": _quantile(lags, 0.99),
         "lag_max_ms": _quantile(lags, 1.0),
@@ -205,11 +205,11 @@ async def _register(
 
 
 async def _baselines_done(services: Services, count: int) -> None:
-    """Waits until every first walk has completed."""
+    """Waits until every first poll has completed."""
     until = time.monotonic() + _BASELINE_SECONDS
-    while (done := int(await services.redis.zcard(keys.completed("sweep")))) < count:
+    while (done := int(await services.redis.zcard(keys.completed("full")))) < count:
         if time.monotonic() > until:
-            raise AssertionError(f"only {done} of {count} first walks have completed")
+            raise AssertionError(f"only {done} of {count} first polls have completed")
         await asyncio.sleep(0.5)
 
 
@@ -220,7 +220,7 @@ async def _watch(services: Services, seconds: float) -> set[tuple[str, float]]:
     while time.monotonic() < until:
         found = cast(
             "list[tuple[bytes, float]]",
-            await services.redis.zrange(keys.due("walks"), 0, -1, withscores=True),
+            await services.redis.zrange(keys.due("polls"), 0, -1, withscores=True),
         )
         seen.update((member.decode(), score / 1000) for member, score in found)
         await asyncio.sleep(_LOOK_SECONDS)
@@ -237,7 +237,7 @@ def _show(results: dict[str, Any]) -> None:
     report.show(
         f"scheduling: {results['integrations']} integrations, each due every "
         f"{results['interval_seconds']} s, one worker process (aim: p99 {LAG_AIM_MS:.0f} ms)",
-        ("", "p50", "p99", "most", "walks/s", "watched", "never walked"),
+        ("", "p50", "p99", "most", "polls/s", "watched", "never polled"),
         [
             (
                 "lag behind due time, ms",
@@ -245,7 +245,7 @@ def _show(results: dict[str, Any]) -> None:
                     str(results[name])
                     for name in (
                         *("lag_p50_ms", "lag_p99_ms", "lag_max_ms"),
-                        *("walks_per_second", "watched", "never_walked"),
+                        *("polls_per_second", "watched", "never_polled"),
                     )
                 ),
             )

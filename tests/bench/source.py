@@ -1,4 +1,4 @@
-"""Events as a walk commits them, and the worker processes that deliver them."""
+"""Events as a poll commits them, and the worker processes that deliver them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 
 from service.bootstrap import Services
 from service.domain.fingerprint import Fingerprint
-from service.domain.lane import order_key
-from service.domain.subscriptions import Lane, Rendering, Subscription
+from service.domain.outbox import order_key
+from service.domain.subscriptions import Outbox, Rendering, Subscription
 from service.sandbox.content import ContentSource, encode_course
 from service.settings import Settings
 from service.storage import keys
@@ -53,7 +53,7 @@ async def workers(settings: Settings, count: int = 1) -> AsyncIterator[list[Chil
 
 
 class Source:
-    """Commits changes of courses, and has the lanes dispatched at once, as a walk does."""
+    """Commits changes of courses, and has the outboxes dispatched at once, as a poll does."""
 
     def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
         self._services = services
@@ -69,38 +69,38 @@ class Source:
         """Takes the lease of the integration that the events are of."""
         redis = self._services.redis
         await redis.hset(keys.integration(INTEGRATION), "epoch", "ep")
-        await redis.zadd(keys.claimed("walks"), {INTEGRATION: 9e15})
+        await redis.zadd(keys.claimed("polls"), {INTEGRATION: 9e15})
         lease = await self._services.leases.take(
-            "walks", INTEGRATION, 9_000_000_000_000_000, _LEASE_MS
+            "polls", INTEGRATION, 9_000_000_000_000_000, _LEASE_MS
         )
         assert lease is not None
         self._lease = lease
 
     async def dispatch(self) -> None:
         """Has what became due sent."""
-        await self._dispatcher.dispatch("lanes")
+        await self._dispatcher.dispatch("outboxes")
 
     async def commit(
         self, subscriptions: Sequence[str], courses: Sequence[str], *, dispatch: bool = True
     ) -> None:
         """One change of each of the courses, for all of the subscriptions."""
         step = b"%d" % (int(self._step or b"0") + 1)
-        lanes = tuple(Lane(one, Rendering.FULL) for one in subscriptions)
+        outboxes = tuple(Outbox(one, Rendering.FULL) for one in subscriptions)
         version = int(await self._services.redis.get(keys.SUBSCRIPTIONS_VERSION) or 0)
         await self._services.catalogue.commit(
             self._lease,
             epoch="ep",
-            walk_id="walk",
+            poll_id="poll",
             subscriptions_version=version,
             progress=Progress(self._step, step),
-            batch=Batch(changes=[self._change(course, lanes) for course in courses]),
+            batch=Batch(changes=[self._change(course, outboxes) for course in courses]),
             increments=Counter(),
         )
         self._step = step
         if dispatch:
-            await self._dispatcher.dispatch("lanes")
+            await self._dispatcher.dispatch("outboxes")
 
-    def _change(self, course_id: str, lanes: tuple[Lane, ...]) -> Change:
+    def _change(self, course_id: str, outboxes: tuple[Outbox, ...]) -> Change:
         facts = {
             "integration_id": INTEGRATION,
             "upstream_id": "workday:bench",
@@ -123,7 +123,7 @@ class Source:
                 facts=msgspec.json.encode(facts),
                 body=self._records[next(self._numbers) % PAGE],
                 order_key=order_key(INTEGRATION, course_id),
-                lanes=lanes,
+                outboxes=outboxes,
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Processor time of a sweep that finds nothing changed, against plainly decoding its pages."""
+"""Processor time of a full poll that finds nothing changed, against plainly decoding its pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from service.domain.course import Course
 from tests.bench import pages, report
-from tests.bench.rig import Rig, Walked, embedded_server, rig
+from tests.bench.rig import Polled, Rig, embedded_server, rig
 from tests.bench.sampling import Sampler
 
 AIM = 1.2  # times the plain decoding
@@ -35,15 +35,15 @@ decode_page = msgspec.json.Decoder(_Body).decode
 
 class _Round(msgspec.Struct, frozen=True):
     """Processor and wall seconds that one round took: decoding as a worker process would, the
-    same without the garbage collector, which has most to do in that, and the sweep, with what
+    same without the garbage collector, which has most to do in that, and the full poll, with what
     Redis took for it; of reading the fingerprints and nothing else, what both sides took."""
 
     decode_cpu: float
     decode_wall: float
     uncollected_cpu: float
     uncollected_wall: float
-    sweep_cpu: float
-    sweep_wall: float
+    full_cpu: float
+    full_wall: float
     redis_cpu: float
     read_cpu: float
     read_redis_cpu: float
@@ -65,58 +65,58 @@ async def run(options: argparse.Namespace) -> None:
     """Measures and reports."""
     courses = options.courses
     bodies = pages.prepared(courses, uncut=options.uncut)
-    async with embedded_server() as settings, rig(settings) as walker:
-        pages.serve(walker.services.upstream, bodies.__getitem__)
-        baseline = await walker.baseline(courses)
-        await walker.sweep(courses)  # so that nothing is done for the first time below
+    async with embedded_server() as settings, rig(settings) as poller:
+        pages.serve(poller.services.upstream, bodies.__getitem__)
+        baseline = await poller.baseline(courses)
+        await poller.full_poll(courses)  # so that nothing is done for the first time below
         ids = [[course.id for course in decode_page(body).data.results] for body in bodies]
         rounds = [
-            await _round(walker, bodies, ids, courses, sweep_first=bool(number % 2))
+            await _round(poller, bodies, ids, courses, full_first=bool(number % 2))
             for number in range(options.rounds)
         ]
-        server = await report.server_version(walker.services.redis)
+        server = await report.server_version(poller.services.redis)
         results = _results(rounds, courses)
         results["record_bytes"] = round(sum(map(len, bodies)) / courses)
         results["baseline_us"] = _us(baseline.cpu, courses)
         _show(results)
         if options.profile:
-            results["profile_us"] = await _profile(walker, courses)
-        report.tell("sweep", server, results)
+            results["profile_us"] = await _profile(poller, courses)
+        report.tell("full", server, results)
 
 
 async def _round(
-    walker: Rig, bodies: list[bytes], ids: list[list[str]], courses: int, *, sweep_first: bool
+    poller: Rig, bodies: list[bytes], ids: list[list[str]], courses: int, *, full_first: bool
 ) -> _Round:
-    if sweep_first:
-        walked, redis_cpu = await _sweep(walker, courses)
+    if full_first:
+        polled, redis_cpu = await _full_poll(poller, courses)
     decoded = _decode_all(bodies)
     gc.disable()
     uncollected = _decode_all(bodies)
     gc.enable()
-    if not sweep_first:
-        walked, redis_cpu = await _sweep(walker, courses)
-    read = await _read_all(walker, ids)
-    return _Round(*decoded, *uncollected, walked.cpu, walked.wall, redis_cpu, *read)
+    if not full_first:
+        polled, redis_cpu = await _full_poll(poller, courses)
+    read = await _read_all(poller, ids)
+    return _Round(*decoded, *uncollected, polled.cpu, polled.wall, redis_cpu, *read)
 
 
-async def _sweep(walker: Rig, courses: int) -> tuple[Walked, float]:
-    """A sweep, and the seconds of processor time that Redis took meanwhile."""
-    redis = walker.services.redis
+async def _full_poll(poller: Rig, courses: int) -> tuple[Polled, float]:
+    """A full poll, and the seconds of processor time that Redis took meanwhile."""
+    redis = poller.services.redis
     gc.collect()
     before = await report.server_cpu_seconds(redis)
-    walked = await walker.sweep(courses)
-    return walked, await report.server_cpu_seconds(redis) - before
+    polled = await poller.full_poll(courses)
+    return polled, await report.server_cpu_seconds(redis) - before
 
 
-async def _read_all(walker: Rig, ids: list[list[str]]) -> tuple[float, float]:
-    """Reads the fingerprints a page at a time, as a sweep must, and does nothing with them: the
+async def _read_all(poller: Rig, ids: list[list[str]]) -> tuple[float, float]:
+    """Reads the fingerprints a page at a time, as a full poll must, and does nothing with them: the
     seconds of processor time that this took here and in Redis."""
-    redis = walker.services.redis
-    _, state = await walker.services.integrations.get(walker.id)
+    redis = poller.services.redis
+    _, state = await poller.services.integrations.get(poller.id)
     gc.collect()
     before, cpu = await report.server_cpu_seconds(redis), time.process_time()
     for page in ids:
-        await walker.services.catalogue.read(walker.id, state.epoch, page)
+        await poller.services.catalogue.read(poller.id, state.epoch, page)
     cpu = time.process_time() - cpu
     return cpu, await report.server_cpu_seconds(redis) - before
 
@@ -131,7 +131,7 @@ def _decode_all(bodies: list[bytes]) -> tuple[float, float]:
 
 
 def _results(rounds: list[_Round], courses: int) -> dict[str, object]:
-    ratios = sorted(each.sweep_cpu / each.decode_cpu for each in rounds)
+    ratios = sorted(each.full_cpu / each.decode_cpu for each in rounds)
     return {
         "courses": courses,
         "rounds": len(rounds),
@@ -143,10 +143,10 @@ def _results(rounds: list[_Round], courses: int) -> dict[str, object]:
         "ratio_least": round(ratios[0], 2),
         "ratio_most": round(ratios[-1], 2),
         "ratio_uncollected": round(
-            median(each.sweep_cpu / each.uncollected_cpu for each in rounds), 2
+            median(each.full_cpu / each.uncollected_cpu for each in rounds), 2
         ),
         "ratio_in_all": round(
-            median((each.sweep_cpu + each.redis_cpu) / each.decode_cpu for each in rounds), 2
+            median((each.full_cpu + each.redis_cpu) / each.decode_cpu for each in rounds), 2
         ),
         "ratio_floor": round(
             median(
@@ -162,7 +162,7 @@ def _results(rounds: list[_Round], courses: int) -> dict[str, object]:
 def _show(results: dict[str, object]) -> None:
     spread = f"from {results['ratio_least']} to {results['ratio_most']}; aim {AIM}"
     report.show(
-        f"sweep: {results['courses']} unchanged courses of {results['record_bytes']} bytes, "
+        f"full poll: {results['courses']} unchanged courses of {results['record_bytes']} bytes, "
         f"without the network, median of {results['rounds']} rounds",
         ("µs per record", "processor", "wall"),
         [
@@ -172,11 +172,11 @@ def _show(results: dict[str, object]) -> None:
                 f"{results['uncollected_cpu_us']}",
                 f"{results['uncollected_wall_us']}",
             ),
-            ("unchanged sweep", f"{results['sweep_cpu_us']}", f"{results['sweep_wall_us']}"),
-            (f"sweep / plain decode ({spread})", f"{results['ratio']}", ""),
-            ("sweep / the same, collector off", f"{results['ratio_uncollected']}", ""),
-            ("Redis, beside the sweep", f"{results['redis_cpu_us']}", ""),
-            ("sweep and Redis / plain decode", f"{results['ratio_in_all']}", ""),
+            ("unchanged full poll", f"{results['sweep_cpu_us']}", f"{results['sweep_wall_us']}"),
+            (f"full poll / plain decode ({spread})", f"{results['ratio']}", ""),
+            ("full poll / the same, collector off", f"{results['ratio_uncollected']}", ""),
+            ("Redis, beside the full poll", f"{results['redis_cpu_us']}", ""),
+            ("full poll and Redis / plain decode", f"{results['ratio_in_all']}", ""),
             ("reading the fingerprints alone, the worker", f"{results['read_cpu_us']}", ""),
             ("reading the fingerprints alone, Redis", f"{results['read_redis_cpu_us']}", ""),
             ("plain decode and reading / plain decode", f"{results['ratio_floor']}", ""),
@@ -185,15 +185,15 @@ def _show(results: dict[str, object]) -> None:
     )
 
 
-async def _profile(walker: Rig, courses: int) -> dict[str, float]:
+async def _profile(poller: Rig, courses: int) -> dict[str, float]:
     """µs per record by function: its own work and that of libraries it called."""
     with Sampler() as sampler:
         for _ in range(_PROFILED_ROUNDS):
-            await walker.sweep(courses)
+            await poller.full_poll(courses)
     everything = sampler.own.total()
     records = courses * _PROFILED_ROUNDS
     report.show(
-        f"where it goes, sampled over {_PROFILED_ROUNDS} more sweeps",
+        f"where it goes, sampled over {_PROFILED_ROUNDS} more full polls",
         ("function", "own µs per record", "own %", "with ours it calls"),
         [
             (

@@ -1,4 +1,4 @@
-"""Sweeps of a sandbox's courses by us, by what people write, by Nango's algorithm and by dlt.
+"""Full polls of a sandbox's courses by us, by what people write, by Nango's algorithm and by dlt.
 
 Each in a process of its own, over HTTP, after the same changes, in turns: what it costs, and which
 changes were missed, invented or reported twice.
@@ -36,7 +36,7 @@ _TITLES = {
     "dlt": "dlt, scd2 on DuckDB",
 }
 STEPS = {
-    "first": "the first sweep",
+    "first": "the first full poll",
     "0%": "nothing changed",
     "1%": "1 % edited, created or deleted",
     "100%": "every title edited",
@@ -48,7 +48,7 @@ Wanted = dict[str, str]  # by course, what is to be reported of it
 
 
 class Contender:
-    """One of those that sweep."""
+    """One of those that full poll."""
 
     def __init__(self, process: Child, redis: Redis | None) -> None:
         self.process = process
@@ -61,7 +61,7 @@ class Contender:
             self._redis_before = await self._redis_mb()
         assert await self.process.ask(setting) == "ready"
 
-    async def sweep(self) -> dict[str, Any]:
+    async def full_poll(self) -> dict[str, Any]:
         """What it took, and what it reports."""
         took = await self.process.ask({})
         took["redis_mb"] = (
@@ -96,7 +96,7 @@ class Sandbox:
         return {one["course_id"]: kinds.get(one["op"], "updated") for one in made}
 
     async def shift(self, upstream_id: str) -> None:
-        """Has one page of the next walk leave records out."""
+        """Has one page of the next poll leave records out."""
         fault = {"kind": "shift", "by": _SKIPPED, "on": "later", "times": 1}
         await self._post("/control/faults", {**fault, "upstream_id": upstream_id})
 
@@ -143,7 +143,7 @@ async def run(options: argparse.Namespace) -> None:
             measured += await _compare(sandbox, courses, contenders, options.rounds)
     for courses in options.courses:
         _show(courses, [one for one in measured if one["courses"] == courses])
-    report.tell("sweepers", report.EMBEDDED, {"sweeps": measured})
+    report.tell("sweepers", report.EMBEDDED, {"full polls": measured})
 
 
 async def _compare(
@@ -167,7 +167,7 @@ async def _compare(
                     if step == "shifted":
                         await sandbox.shift(upstream_id)
                     await sandbox.served()
-                    took = await contenders[name].sweep()
+                    took = await contenders[name].full_poll()
                     took["requests"] = await sandbox.served()
                     found[name].append(
                         {**took, **_judged(step, name, unseen[name], took["changes"])}
@@ -243,7 +243,7 @@ async def _prepare(sandbox: Sandbox, upstream_id: str, step: str, courses: int) 
 
 
 def _followed(before: Wanted, later: Wanted) -> Wanted:
-    """What is to be reported of both by who did not sweep in between."""
+    """What is to be reported of both by who did not full poll in between."""
     both = dict(before)
     for course_id, kind in later.items():
         if before.get(course_id) != "created":

@@ -122,20 +122,20 @@ class ChaosHouse(House):
             return None
         return content_of(json.loads(self.foreign.give(answer.content)))
 
-    async def walked(self, upstream_id: str, kind: str, seconds: float) -> None:
-        """Waits until a walk that is asked for now has completed."""
-        path = f"/v1/integrations/{self.ids[upstream_id]}/walks"
+    async def polled(self, upstream_id: str, kind: str, seconds: float) -> None:
+        """Waits until a poll that is asked for now has completed."""
+        path = f"/v1/integrations/{self.ids[upstream_id]}/polls"
 
         async def asked() -> Any:
-            walk = await self.attempt("POST", path, json={"kind": kind})
-            if walk is None:
+            poll = await self.attempt("POST", path, json={"kind": kind})
+            if poll is None:
                 return None
 
             async def ended() -> Any:
-                found = await self.attempt("GET", f"{path}/{walk['id']}")
+                found = await self.attempt("GET", f"{path}/{poll['id']}")
                 return found if found and found["state"] in ("completed", "failed") else None
 
-            found = await until(ended, seconds=seconds, what=f"the end of {walk}\n{self.logs()}")
+            found = await until(ended, seconds=seconds, what=f"the end of {poll}\n{self.logs()}")
             return found["state"] == "completed"
 
         await until(asked, seconds=seconds, what=f"a complete {kind} of {upstream_id}")

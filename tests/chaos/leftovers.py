@@ -13,12 +13,12 @@ RQ_LASTING = ("rq:queues", "rq:workers", "rq:queue:", "rq:wip:", "rq:failed:", "
 async def at_rest(redis: Redis) -> bool:
     """Whether nobody holds a lease or a claim."""
     leases = [name async for name in redis.scan_iter("cw:lease:*")]
-    claims = [await redis.zcard(f"cw:claimed:{kind}") for kind in ("walks", "lanes")]
+    claims = [await redis.zcard(f"cw:claimed:{kind}") for kind in ("polls", "outboxes")]
     return not leases and not any(claims)
 
 
 async def leaked(redis: Redis) -> list[str]:
-    """Keys that should have a lifetime and have none, and what is left on lanes at rest."""
+    """Keys that should have a lifetime and have none, and what is left on outboxes at rest."""
     found = []
     held = await _jobs_of_lost_workers(redis)
     async for name in redis.scan_iter("*", count=1000):
@@ -26,8 +26,8 @@ async def leaked(redis: Redis) -> list[str]:
         lasting = key.startswith(LASTING + RQ_LASTING) or key.removeprefix("rq:job:") in held
         if not lasting and await redis.ttl(name) == -1:
             found.append(f"{key} has no lifetime{await _described(redis, key)}")
-        of_lane = key.startswith("cw:lane:") and key.split(":", 3)[3:]
-        if of_lane in ([], ["retries"], ["failing"], ["replayed"], ["replayed:retries"]):
+        of_outbox = key.startswith("cw:outbox:") and key.split(":", 3)[3:]
+        if of_outbox in ([], ["retries"], ["failing"], ["replayed"], ["replayed:retries"]):
             size = await _size(redis, key)
             if size:
                 found.append(f"{key} still holds {size}")

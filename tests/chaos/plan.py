@@ -60,7 +60,7 @@ HOSTILE: Final[dict[str, tuple[int, float, float]]] = {
 }
 
 # Each without a word on how often it strikes, which is the step's amount. What hides records
-# strikes walks alone: an answer to ids from which only the one asked for is missing is evidence.
+# strikes polls alone: an answer to ids from which only the one asked for is missing is evidence.
 FAULTS: Final = (
     {"kind": "error", "code": "PLATFORM.UNKNOWN_ERROR"},
     {"kind": "error", "code": "PLATFORM.RATE_LIMIT_EXCEEDED", "retry_after": 1},

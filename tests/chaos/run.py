@@ -24,7 +24,7 @@ from tests.chaos.upstream import Upstream
 from tests.e2e.conftest import until
 
 SETTLED = 300.0  # seconds within which all must have come to rest
-ODD_WALKS = 5  # of each integration
+ODD_POLLS = 5  # of each integration
 BORNE = 60.0  # seconds within which a calm house has dealt with peers that are odd and no more
 OPERATIONS = {"edit": 60, "provider": 8, "skill": 8, "revision_add": 6, "revision_remove": 3,
               "create": 5, "delete": 4, "vanish": 3, "restore": 5}  # fmt: skip
@@ -37,7 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How large a run is, and what is done in it (`only`: these actions, if any are named).
 
     Courses change at random, `changes_per_second`, for `seconds`; or all of them change `rounds`
-    times, each time seen by a walk, and the run goes on until everything has arrived, for
+    times, each time seen by a poll, and the run goes on until everything has arrived, for
     `seconds` at most. `mix` is how receivers answer.
     """
 
@@ -109,7 +109,7 @@ class _Chaos:
                 base_url=f"{self._upstream.url}/v1",
                 baseline="emit",
                 delta_interval_seconds=2,
-                sweep_interval_seconds=20,
+                full_interval_seconds=20,
                 guards=UNGUARDED,
                 paused=True,
             )
@@ -163,13 +163,13 @@ class _Chaos:
     async def _change_all(self) -> None:
         """All courses, round by round; it is over when everybody has been told."""
         for upstream_id in self._house.integrations:
-            await self._house.walked(upstream_id, "sweep", self._options.seconds)
+            await self._house.polled(upstream_id, "full", self._options.seconds)
         for _ in range(self._options.rounds):
             for upstream_id in self._house.integrations:
                 states = await self._house.altered(upstream_id, {"op": "edit", "all": True})
                 self._history.states += states
-                await self._house.walked(upstream_id, "delta", self._options.seconds)
-        await until(self._drained, seconds=self._options.seconds, what="lanes that are empty")
+                await self._house.polled(upstream_id, "delta", self._options.seconds)
+        await until(self._drained, seconds=self._options.seconds, what="outboxes that are empty")
         self._over.set()
 
     async def _change(self) -> None:
@@ -267,13 +267,13 @@ class _Chaos:
         await house.ready()
         await self._resume()
         for upstream_id in house.integrations:
-            await house.walked(upstream_id, "sweep", SETTLED)
+            await house.polled(upstream_id, "full", SETTLED)
         if has_hostile(self._options.only):
             await self._bear()
         for upstream_id, integration_id in house.ids.items():
-            await house.walked(upstream_id, "sweep", SETTLED)
+            await house.polled(upstream_id, "full", SETTLED)
             await house.call("PATCH", f"/v1/integrations/{integration_id}", json={"paused": True})
-        await until(self._drained, seconds=SETTLED, what=f"empty lanes\n{house.logs()}")
+        await until(self._drained, seconds=SETTLED, what=f"empty outboxes\n{house.logs()}")
         self._say("all is at rest")
 
     async def _resume(self) -> None:
@@ -289,13 +289,13 @@ class _Chaos:
         """Has every answer of every peer be odd, in ways that are to be borne, and notes what
         was not."""
         house, refused = self._house, self._history.refused
-        await until(self._drained, seconds=SETTLED, what=f"empty lanes\n{house.logs()}")
+        await until(self._drained, seconds=SETTLED, what=f"empty outboxes\n{house.logs()}")
         self._say("receivers are odd")
         for receiver in self._receivers.all:
             receiver.odd = True
         await asyncio.gather(*(self._edited(one, SETTLED) for one in house.integrations))
         try:
-            await until(self._drained, seconds=BORNE, what="empty lanes")
+            await until(self._drained, seconds=BORNE, what="empty outboxes")
         except AssertionError:
             refused.append("deliveries were still pending, for receivers said success oddly")
         self._receivers.recover()
@@ -304,23 +304,23 @@ class _Chaos:
         self._upstream.odd = True
         for upstream_id in await asyncio.gather(*map(self._refused, house.integrations)):
             if upstream_id is not None:
-                refused.append(f"a walk of {upstream_id}, whose answers were odd, did not complete")
+                refused.append(f"a poll of {upstream_id}, whose answers were odd, did not complete")
         self._upstream.recover()
 
     async def _refused(self, upstream_id: str) -> str | None:
-        """Which integration this is, if not all walks of some complete."""
+        """Which integration this is, if not all polls of some complete."""
         try:
-            for _ in range(ODD_WALKS):
+            for _ in range(ODD_POLLS):
                 await self._edited(upstream_id, BORNE)
         except AssertionError:
             return upstream_id
         return None
 
     async def _edited(self, upstream_id: str, seconds: float) -> None:
-        """Changes some courses, and waits for a walk that could see it."""
+        """Changes some courses, and waits for a poll that could see it."""
         changes = await self._house.altered(upstream_id, {"op": "edit", "count": 10})
         self._history.states += changes
-        await self._house.walked(upstream_id, "sweep", seconds)
+        await self._house.polled(upstream_id, "full", seconds)
 
     async def _drained(self) -> bool:
         for subscription_id in self._subscriptions.values():
@@ -357,7 +357,7 @@ class _Chaos:
         history.crossed += self._upstream.crossed
         history.fenced = sum(
             house.processes[name].log().count(words)
-            for name, words in itertools.product(WORKERS, ("lane given up", "walk given up"))
+            for name, words in itertools.product(WORKERS, ("outbox given up", "poll given up"))
         )
         async with Redis.from_url(house.redis_url) as redis:
             await until(lambda: at_rest(redis), seconds=60, what="leases and claims that end")

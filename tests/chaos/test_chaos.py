@@ -15,7 +15,7 @@ from tests.chaos.upstream import KINDS
 
 pytestmark = pytest.mark.e2e
 
-# Few that hold a whole lane, for lanes are long.
+# Few that hold a whole outbox, for outboxes are long.
 DELIVERY_MIX = {"ok": 92.0, "error": 3.0, "overload": 0.4, "hang": 0.6, "reset": 4.0}
 
 
@@ -46,7 +46,7 @@ async def test_some_seconds_of_chaos_lose_and_invent_nothing(tmp_path):
 
 
 @pytest.mark.timeout(240)
-async def test_lanes_end_complete_and_in_order_while_workers_are_killed(tmp_path):
+async def test_outboxes_end_complete_and_in_order_while_workers_are_killed(tmp_path):
     options = Options(
         seed=5,
         seconds=120,
@@ -65,7 +65,7 @@ async def test_lanes_end_complete_and_in_order_while_workers_are_killed(tmp_path
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-async def test_twenty_lanes_of_five_thousand_courses_end_complete_and_in_order(tmp_path):
+async def test_twenty_outboxes_of_five_thousand_courses_end_complete_and_in_order(tmp_path):
     options = Options(
         seed=20,
         seconds=3000,

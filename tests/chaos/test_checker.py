@@ -221,7 +221,7 @@ def test_what_is_left_behind_and_given_up_is_told(history):
 
 def test_a_connection_used_again_and_an_odd_answer_not_taken_are_told(history):
     history.reused = 3
-    history.refused = ["no walk completed"]
+    history.refused = ["no poll completed"]
     history.crossed = 2
     report = check(history)
     assert wrong(report) == {"reused", "refused"}

@@ -51,7 +51,7 @@ def client(tmp_path_factory: pytest.TempPathFactory):
 
 
 def append_event(url: str, integration: str) -> None:
-    """An event in the log, as a walk would have appended it."""
+    """An event in the log, as a poll would have appended it."""
     facts = {
         "integration_id": integration,
         "upstream_id": "workday:a",

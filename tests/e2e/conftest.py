@@ -289,23 +289,23 @@ class House:
         )
         self.integration_id = created["id"]
 
-    async def walk(
+    async def poll(
         self, kind: str, *, victim: Victim | None = None, seconds: float = 90
     ) -> dict[str, Any]:
-        """Asks for a walk, kills `victim` as soon as that is granted, or does what else it says,
-        and waits until the walk has completed."""
-        path = f"/v1/integrations/{self.integration_id}/walks"
-        walk = await self.call("POST", path, json={"kind": kind})
+        """Asks for a poll, kills `victim` as soon as that is granted, or does what else it says,
+        and waits until the poll has completed."""
+        path = f"/v1/integrations/{self.integration_id}/polls"
+        poll = await self.call("POST", path, json={"kind": kind})
         if isinstance(victim, str):
             await self.restart(victim)
         elif victim is not None:
             await victim()
 
         async def completed() -> dict[str, Any] | None:
-            found = await self.attempt("GET", f"{path}/{walk['id']}")
+            found = await self.attempt("GET", f"{path}/{poll['id']}")
             return found if found and found["state"] in ("completed", "failed") else None
 
-        return await until(completed, seconds=seconds, what=f"{kind} walk\n{self.logs()}")
+        return await until(completed, seconds=seconds, what=f"{kind} poll\n{self.logs()}")
 
     async def change(self, *changes: dict[str, Any]) -> list[dict[str, Any]]:
         """Makes the sandbox change courses; returns its log of what it did."""
@@ -316,13 +316,13 @@ class House:
         return answer.json()
 
     async def drained(self, seconds: float = 60) -> None:
-        """Waits until nothing is pending on the lane."""
+        """Waits until nothing is pending on the outbox."""
 
         async def empty() -> bool:
             found = await self.attempt("GET", f"/v1/subscriptions/{self.subscription_id}")
             return found is not None and found["pending"] == 0
 
-        await until(empty, seconds=seconds, what=f"an empty lane\n{self.logs()}")
+        await until(empty, seconds=seconds, what=f"an empty outbox\n{self.logs()}")
 
 
 @pytest.fixture

@@ -324,7 +324,7 @@ async def test_no_secret_is_found_in_the_clear_anywhere(house: House, echo: Echo
             return (await house.call("GET", path))["pending"] == 0
 
         await house.call("POST", f"{path}/resume")
-        await until(drained, seconds=60, what=f"an empty lane\n{house.logs()}")
+        await until(drained, seconds=60, what=f"an empty outbox\n{house.logs()}")
         await house.call("POST", f"{path}/replays", json={"which": "all"})
         await house.api.post(f"{path}/test")
         identifier = path.rpartition("/")[2]

@@ -12,12 +12,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 async def initial_load(house: House, subscriber: Subscriber, courses: int) -> None:
-    # A short timeout makes for short leases, so that a lane of a killed worker is free soon.
+    # A short timeout makes for short leases, so that an outbox of a killed worker is free soon.
     await house.subscribe(subscriber, timeout_seconds=3)
-    # Long intervals: the test itself says when to walk, so that what is seen is what it asked.
-    await house.register(
-        baseline="emit", delta_interval_seconds=3600, sweep_interval_seconds=86_400
-    )
+    # Long intervals: the test itself says when to poll, so that what is seen is what it asked.
+    await house.register(baseline="emit", delta_interval_seconds=3600, full_interval_seconds=86_400)
 
 
 async def received(house: House, subscriber: Subscriber, count: int, seconds: float = 120) -> None:
@@ -36,7 +34,7 @@ async def check_changes(
     house: House, subscriber: Subscriber, *, scale: int = 1, victim: Victim | None = None
 ) -> None:
     """Edits, deletions, restorations, provider and skill changes give exactly those events,
-    even if `victim` is killed, or done, while the sweep that is to find most of them begins."""
+    even if `victim` is killed, or done, while the full poll that is to find most of them begins."""
     start = len(subscriber.received)
     changes = await house.change(
         {"op": "edit", "count": 100 // scale},
@@ -45,7 +43,7 @@ async def check_changes(
         {"op": "provider", "count": 15 // scale},
         {"op": "skill", "count": 15 // scale},
     )
-    await house.walk("delta")
+    await house.poll("delta")
     await house.drained()
     by_delta = subscriber.received[start:]
     assert ids(changes, "edit") == {
@@ -60,12 +58,12 @@ async def check_changes(
     }
 
     middle = len(subscriber.received)
-    await house.walk("sweep", victim=victim)
+    await house.poll("full", victim=victim)
     await house.drained()
-    by_sweep = subscriber.received[middle:]
+    by_full = subscriber.received[middle:]
     updated = {
         event["data"]["course_id"]: event["data"]["changed"]
-        for event in by_sweep
+        for event in by_full
         if event["type"] == "course.updated"
     }
     assert set(updated) == ids(changes, "provider", "skill")
@@ -74,17 +72,17 @@ async def check_changes(
             assert updated[change["course_id"]] == ["provider"]
         if change["op"] == "skill":
             assert updated[change["course_id"]] == ["revisions.skill_assignments"]
-    deleted = [event["data"] for event in by_sweep if event["type"] == "course.deleted"]
+    deleted = [event["data"] for event in by_full if event["type"] == "course.deleted"]
     assert {data["course_id"] for data in deleted} == ids(changes, "vanish")
     assert {data["evidence"] for data in deleted} == {"absence"}
-    assert len(by_sweep) == 40 // scale
+    assert len(by_full) == 40 // scale
 
     last = len(subscriber.received)
     restored = await house.change(
         *({"op": "restore", "course_id": course_id} for course_id in ids(changes, "delete"))
     )
-    await house.walk("delta")
-    await house.walk("sweep")
+    await house.poll("delta")
+    await house.poll("full")
     await house.drained()
     by_restoration = subscriber.received[last:]
     assert {event["data"]["course_id"] for event in by_restoration} == ids(restored, "restore")
@@ -117,7 +115,7 @@ async def test_killing_a_process_loses_and_invents_nothing(build_house, subscrib
     await received(house, subscriber, courses // 4)
     await house.restart(victim)
     await received(house, subscriber, courses)
-    await house.walk("sweep")
+    await house.poll("full")
     await house.drained()
     assert subscriber.types() == {"course.created": courses}
 
@@ -146,7 +144,7 @@ async def test_a_server_that_lost_its_last_second_reports_the_changes_again(
     changes = await house.change(
         {"op": "edit", "count": 200}, {"op": "delete", "count": 20}, {"op": "vanish", "count": 20}
     )
-    await house.walk("sweep")
+    await house.poll("full")
     await house.drained()
     known = len(subscriber.received)
     assert known == courses + len(changes)
@@ -155,7 +153,7 @@ async def test_a_server_that_lost_its_last_second_reports_the_changes_again(
     after = house.append_only_size()
     house.cut_append_only_file(before + (after - before) // 2)
     await house.start("valkey")
-    await house.walk("sweep")
+    await house.poll("full")
     await house.drained()
 
     assert len(subscriber.received) > known  # something was lost, and found again

@@ -30,7 +30,7 @@ FOR_EVER = str(100 * 365 * 86_400)  # or a data set would be empty some day
 # What goes on, grows older, or depends on when it is asked for.
 MOVES = {
     *("last_used_at", "oldest_pending_at", "next_attempt_at", "course_count", "updated_at"),
-    *("last_walk", "next_walk_at", "last_delta_at", "last_sweep_at", "rate_limit"),
+    *("last_poll", "next_poll_at", "last_delta_at", "last_full_at", "rate_limit"),
 }
 
 
@@ -109,7 +109,7 @@ async def test_everything_is_there_and_goes_on_where_it_was(found: Found):
         replays = await found.listed(f"/v1/subscriptions/{found.id('waiting')}/replays")
         return not rest and all(one["state"] == "completed" for one in replays)
 
-    await until(drained, seconds=60, what=f"empty lanes\n{house.logs()}")
+    await until(drained, seconds=60, what=f"empty outboxes\n{house.logs()}")
     before = dict(found.manifest["received"]["plain"])
     assert len(before) >= 4
     for name in ("failing", "parked", "waiting"):
@@ -120,13 +120,13 @@ async def test_everything_is_there_and_goes_on_where_it_was(found: Found):
     # Nothing has changed since, and nothing is told of it; then one course does.
     for name in ("active", "emitting"):
         house.integration_id = found.id(name)
-        walk = await house.walk("sweep")
-        assert walk["verdicts"] == {"unchanged": walk["records"]}
+        poll = await house.poll("full")
+        assert poll["verdicts"] == {"unchanged": poll["records"]}
     assert len(found.subscribers.received["plain"]) == known
     found.upstream.courses["workday:active"][0]["custom_fields"] = {"changed": "again"}
     house.integration_id = found.id("active")
-    assert (await house.walk("sweep"))["verdicts"]["updated"] == 1
-    await until(drained, seconds=60, what=f"empty lanes\n{house.logs()}")
+    assert (await house.poll("full"))["verdicts"]["updated"] == 1
+    await until(drained, seconds=60, what=f"empty outboxes\n{house.logs()}")
     ((_, body, headers),) = found.subscribers.received["plain"][known:]
     event = json.loads(body)
     last = max(

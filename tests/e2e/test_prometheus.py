@@ -49,8 +49,8 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 DURATION = re.compile(r"\b(\d+)([smh])\b")
 # Comparisons with ages that grow by the clock, and a rate. The scheduler's age has its own pace.
 COMPARED = {
-    '_age_seconds{kind="walks"}) > 120': 120,
-    '_age_seconds{kind="lanes"}) > 120': 120,
+    '_age_seconds{kind="polls"}) > 120': 120,
+    '_age_seconds{kind="outboxes"}) > 120': 120,
     'percentile="50"}) > 900': 900,
     'percentile="50"}) > 46800': 46_800,
     "p50_30m > 300": 300,
@@ -243,13 +243,13 @@ class Scene:
                         f"/control/integrations/{upstream_id}/changes",
                         json=[{"op": "edit", "count": 3}],
                     )
-            await self.walk("delta")
+            await self.poll("delta")
             await asyncio.sleep(1)
 
-    async def walk(self, kind: str) -> None:
+    async def poll(self, kind: str) -> None:
         for integration_id in self._integrations:
             await self.house.attempt(
-                "POST", f"/v1/integrations/{integration_id}/walks", json={"kind": kind}
+                "POST", f"/v1/integrations/{integration_id}/polls", json={"kind": kind}
             )
 
     async def fault(self, **fault: Any) -> None:
@@ -338,7 +338,7 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         await house.call("POST", "/v1/pause", json={"what": "delivery"})
         await stands.waits(30)
         await asyncio.to_thread(house.processes["worker"].stop)
-        gone = ("CoursewireNoWorkers", "CoursewireWorkOverdue", "CoursewireWalksLate")
+        gone = ("CoursewireNoWorkers", "CoursewireWorkOverdue", "CoursewirePollsLate")
         await stands.fires(*gone)
         fired.update(gone)
         house.processes["worker"].start()
@@ -363,7 +363,7 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         await stands.path.open()
         await redis.delete(f"rq:failed:{queues.POLL}")
 
-        # What has waited is delivered late: also what walks find now, once it has waited.
+        # What has waited is delivered late: also what polls find now, once it has waited.
         await stands.still()
         await stands.waits(200)
         await asyncio.sleep(600 / SPEED)
@@ -373,21 +373,21 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         stands.churn()
         await stands.is_well()
 
-        # The upstream fails, so no sweep ends either, and no subscriber takes anything.
-        swept = await redis.zrange(keys.completed("sweep"), 0, -1, withscores=True)
-        await redis.zadd(keys.completed("sweep"), {one: at - 600_000 for one, at in swept})
+        # The upstream fails, so no full poll ends either, and no subscriber takes anything.
+        swept = await redis.zrange(keys.completed("full"), 0, -1, withscores=True)
+        await redis.zadd(keys.completed("full"), {one: at - 600_000 for one, at in swept})
         stands.failing = True
         await asyncio.sleep(300 / SPEED)  # of events that nobody takes
         await stands.fault(kind="error", code="PLATFORM.UNKNOWN_ERROR")
         failing = (
             *("CoursewireUpstreamFailing", "CoursewireNothingDelivered"),
-            "CoursewireSweepsLate",
+            "CoursewireFullPollsLate",
         )
         await stands.fires(*failing)
         fired.update(failing)
         await stands.no_faults()
         stands.failing = False
-        await stands.walk("sweep")
+        await stands.poll("full")
         await stands.is_well()
 
         # All keys are revoked.

@@ -187,9 +187,9 @@ async def check(house: House, subscriber: Subscriber, trouble: Trouble, reason: 
     )
 
     async def in_the_middle_of_it() -> None:
-        lease = keys.lease("walks", house.integration_id)
+        lease = keys.lease("polls", house.integration_id)
         async with Redis.from_url(house.redis_url) as redis:
-            await until(lambda: redis.exists(lease), seconds=30, what="a walk under way")
+            await until(lambda: redis.exists(lease), seconds=30, what="a poll under way")
             async with trouble(house, redis):
                 if reason:
                     await said(house, reason)
@@ -201,7 +201,7 @@ async def check(house: House, subscriber: Subscriber, trouble: Trouble, reason: 
                     )
         await house.ready()
 
-    await house.walk("sweep", victim=in_the_middle_of_it)
+    await house.poll("full", victim=in_the_middle_of_it)
     await house.drained()
     deleted = ids(changes, "delete", "vanish")
     assert sorted(

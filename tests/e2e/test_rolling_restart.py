@@ -99,7 +99,7 @@ async def edit_on(house: House, made: list[dict]) -> None:
         made += await house.change({"op": "edit", "count": EDITED_AT_ONCE})
         with contextlib.suppress(httpx.HTTPError):
             await house.attempt(
-                "POST", f"/v1/integrations/{house.integration_id}/walks", json={"kind": "delta"}
+                "POST", f"/v1/integrations/{house.integration_id}/polls", json={"kind": "delta"}
             )
         await asyncio.sleep(0.1)
 
@@ -170,7 +170,7 @@ async def test_replacing_every_process_under_load_loses_and_repeats_nothing(
     assert len(set(balancer.pulled)) == len(balancer.pulled) > COURSES + 20
     assert set(balancer.answers) <= {200, 503}  # while Valkey is away
 
-    await house.walk("delta")
+    await house.poll("delta")
     await house.drained()
     held = states(subscriber)
     async with Redis.from_url(house.redis_url) as redis:

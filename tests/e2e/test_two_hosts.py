@@ -33,17 +33,17 @@ async def watched(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 async def slow_pages(house: House, seconds: float) -> None:
-    """Makes walks last, so that what happens happens in the middle of them; 0 ends that."""
+    """Makes polls last, so that what happens happens in the middle of them; 0 ends that."""
     await house.sandbox.delete("/control/faults")
     if seconds:
         await house.sandbox.post("/control/faults", json={"kind": "delay", "seconds": seconds})
 
 
-async def walked(house: House) -> None:
+async def polled(house: House) -> None:
     """Waits until some worker holds the integration's lease."""
     async with Redis.from_url(house.redis_url) as redis:
-        lease = keys.lease("walks", house.integration_id)
-        await until(lambda: redis.exists(lease), seconds=30, what="a walk under way")
+        lease = keys.lease("polls", house.integration_id)
+        await until(lambda: redis.exists(lease), seconds=30, what="a poll under way")
 
 
 CUT_SECONDS = {1_000: 0, 6_000: 60}  # at least; and as long as the other host takes
@@ -65,7 +65,7 @@ async def test_one_host_killed_and_one_cut_off_lose_and_invent_nothing(
     for path in house.paths.values():
         await path.open()
 
-    # The first host dies while it walks and delivers; the second goes on with both.
+    # The first host dies while it polls and delivers; the second goes on with both.
     a.start()
     await initial_load(house, subscriber, courses)
     await received(house, subscriber, courses // 4)
@@ -75,9 +75,9 @@ async def test_one_host_killed_and_one_cut_off_lose_and_invent_nothing(
     await house.drained()
     assert subscriber.types() == {"course.created": courses}
 
-    # The second is cut off in the middle of a walk, and the first, back again, takes that over.
+    # The second is cut off in the middle of a poll, and the first, back again, takes that over.
     async def cut_b_off() -> None:
-        await walked(house)
+        await polled(house)
         house.paths["b"].cut()
         await slow_pages(house, 0)
         a.start()
@@ -92,7 +92,7 @@ async def test_one_host_killed_and_one_cut_off_lose_and_invent_nothing(
     assert late > 0  # it had something to say, and says it now
 
     # While it does, Valkey dies under both of them.
-    await check_sweep(house, subscriber, victim="valkey")
+    await check_full(house, subscriber, victim="valkey")
 
     assert await asyncio.to_thread(a.stop) == [0, 0]
     assert await asyncio.to_thread(b.stop) == [0, 0]
@@ -100,14 +100,14 @@ async def test_one_host_killed_and_one_cut_off_lose_and_invent_nothing(
     subscriber.check_order()
 
 
-async def check_sweep(house: House, subscriber: Subscriber, *, victim: Victim) -> None:
-    """Changes of all kinds give exactly their events, though `victim` is killed during the sweep
-    that finds them."""
+async def check_full(house: House, subscriber: Subscriber, *, victim: Victim) -> None:
+    """Changes of all kinds give exactly their events, though `victim` is killed during the full
+    poll that finds them."""
     start = len(subscriber.received)
     changes = await house.change(
         *({"op": op, "count": 8} for op in ("edit", "delete", "vanish", "provider", "skill"))
     )
-    await house.walk("sweep", victim=victim)
+    await house.poll("full", victim=victim)
     await house.drained()
     deleted = ids(changes, "delete", "vanish")
     assert sorted(
@@ -141,7 +141,7 @@ async def test_a_failover_by_sentinel_under_load_loses_nothing_for_good(watched,
             lambda: _leads(house, "replica"), seconds=60, what=f"a failover\n{house.logs()}"
         )
 
-    await house.walk("sweep", victim=fail_over, seconds=120)
+    await house.poll("full", victim=fail_over, seconds=120)
     # The one that was the primary comes back as if nothing had happened, and is put right.
     house.processes["valkey"].start()
     await until(
@@ -149,7 +149,7 @@ async def test_a_failover_by_sentinel_under_load_loses_nothing_for_good(watched,
         seconds=60,
         what=f"a demotion\n{house.logs()}",
     )
-    await house.walk("sweep", seconds=120)
+    await house.poll("full", seconds=120)
     await house.drained()
 
     held = states(subscriber)

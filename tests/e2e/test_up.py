@@ -83,21 +83,21 @@ async def test_a_second_up_repeats_and_loses_no_event(tmp_path: Path, subscriber
             )
             changes = answer.json()
         async with await up.ready() as api:
-            path = f"/v1/integrations/{registered.json()['id']}/walks"
-            walk = (await api.post(path, json={"kind": "sweep"})).json()
+            path = f"/v1/integrations/{registered.json()['id']}/polls"
+            poll = (await api.post(path, json={"kind": "full"})).json()
 
             async def completed() -> bool:
-                found = await api.get(f"{path}/{walk['id']}")
+                found = await api.get(f"{path}/{poll['id']}")
                 return found.json()["state"] == "completed"
 
-            await until(completed, seconds=60, what=f"the sweep\n{up.log()}")
+            await until(completed, seconds=60, what=f"the full poll\n{up.log()}")
             await until(lambda: len(subscriber.received) >= 320, seconds=60, what="the edits")
 
             async def drained() -> bool:
                 found = await api.get(f"/v1/subscriptions/{created.json()['id']}")
                 return found.json()["pending"] == 0
 
-            await until(drained, seconds=30, what="an empty lane")
+            await until(drained, seconds=30, what="an empty outbox")
         assert up.stop() == 0
     finally:
         sandbox.kill()

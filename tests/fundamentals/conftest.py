@@ -27,7 +27,7 @@ class World:
 
     async def poll(self, kind: str = "delta") -> None:
         """Polls the upstream once and commits what changed."""
-        await self.integration.walk(kind)
+        await self.integration.poll(kind)
 
     async def deliver(self) -> None:
         """Sends what is due to the subscriber."""

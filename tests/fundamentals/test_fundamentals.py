@@ -44,7 +44,7 @@ async def test_the_baseline_reports_no_courses(world):
 
 
 async def test_the_same_catalogue_again_is_no_change(world):
-    await world.poll("sweep")
+    await world.poll("full")
     await world.deliver()
 
     assert world.received() == []
@@ -59,7 +59,7 @@ async def test_a_failed_delivery_is_retried_with_the_same_id_and_the_same_bytes(
     world.receiver.answer = lambda _event: 204
     await world.subscription.make_retries_due()
     await world.subscription.services.redis.hdel(
-        keys.lane_state(world.subscription.id), "breaker"
+        keys.outbox_state(world.subscription.id), "breaker"
     )  # the pause that a 503 asks for
     await world.deliver()
 
@@ -88,7 +88,7 @@ async def test_a_deletion_needs_evidence(world, sandbox):
     (gone,) = await sandbox.change({"op": "vanish", "count": 1})
     await sandbox.fault("vanish", on="walk", share=0.01)
 
-    await world.poll("sweep")
+    await world.poll("full")
     await world.deliver()
 
     (event,) = world.received()
@@ -116,7 +116,7 @@ async def test_a_dead_subscriber_is_parked_and_keeps_its_events(subscribe, hook)
     await subscription.turn()
 
     assert (await subscription.depth()).pending == 40
-    assert await subscription.services.redis.hexists(keys.lane_state(subscription.id), "parked")
+    assert await subscription.services.redis.hexists(keys.outbox_state(subscription.id), "parked")
 
 
 async def test_a_replay_sends_the_past_again(world, sandbox):

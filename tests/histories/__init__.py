@@ -1,1 +1,1 @@
-"""Random histories of an upstream and of the walks over it, in one process and without sockets."""
+"""Random histories of an upstream and of the polls over it, in one process and without sockets."""

@@ -83,10 +83,10 @@ class Usurp:
 
 @dataclass(frozen=True)
 class Turn:
-    """A worker's turn, at a walk that was asked for or (None) whichever is called for. `amid`
+    """A worker's turn, at a poll that was asked for or (None) whichever is called for. `amid`
     are things that happen at its n-th point: before or after a call to Redis or upstream."""
 
-    kind: Literal["delta", "sweep"] | None
+    kind: Literal["delta", "full"] | None
     amid: tuple[tuple[int, Any], ...] = ()
 
 
@@ -150,8 +150,8 @@ _change_of_any_kind = _weighted(
 )
 
 _times = st.one_of(st.integers(1, 3), st.none())
-_pages = st.sampled_from(["walk", "first", "later"])
-_anywhere = st.sampled_from(["any", "walk", "first", "later", "ids"])
+_pages = st.sampled_from(["poll", "first", "later"])
+_anywhere = st.sampled_from(["any", "poll", "first", "later", "ids"])
 _codes = st.sampled_from(
     [
         "PLATFORM.UNKNOWN_ERROR",
@@ -233,7 +233,7 @@ _amid = _weighted(
 _point = _weighted({"early": (3, st.integers(0, 24)), "late": (2, st.integers(25, 120))})
 _turn = st.builds(
     Turn,
-    kind=st.sampled_from(["delta", "delta", "sweep", None]),
+    kind=st.sampled_from(["delta", "delta", "full", None]),
     amid=st.lists(st.tuples(_point, _amid), max_size=4).map(tuple),
 )
 

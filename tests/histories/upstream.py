@@ -24,9 +24,9 @@ from service.sandbox.faults import AnyFault
 
 UPSTREAM_ID = "workday:integration"
 API_KEY = "sandbox-key"
-MOST_REQUESTS = 500  # of one turn: more is a walk that does not end
+MOST_REQUESTS = 500  # of one turn: more is a poll that does not end
 
-# Faults whose answers pass for good ones: what they hid is found by the next sweep only.
+# Faults whose answers pass for good ones: what they hid is found by the next full poll only.
 DISTORTING = {"empty", "end_early", "vanish", "shift", "wrong_types"}
 
 
@@ -38,7 +38,7 @@ class Upstream:
     """One integration of the sandbox, its clock, and all versions of its courses.
 
     `versions` are the bodies that a course ever had, None while it was not live; Of
-    each course's last change that a kind of walk shows, `visible` is the number, and the
+    each course's last change that a kind of poll shows, `visible` is the number, and the
     version it led to; `vanished` is the number of its last disappearance, which none shows.
     """
 
@@ -49,7 +49,7 @@ class Upstream:
         self.endpoint = Endpoint(api_key=API_KEY, rate_limit_per_minute=1_000_000, seed=seed)
         self.endpoint.catalogues[UPSTREAM_ID] = self.catalogue
         self.versions: dict[str, list[bytes | None]] = {}
-        self.visible: dict[str, dict[str, tuple[int, int]]] = {"delta": {}, "sweep": {}}
+        self.visible: dict[str, dict[str, tuple[int, int]]] = {"delta": {}, "full": {}}
         self.vanished: dict[str, int] = {}
         self.shown: dict[str, bytes] = {}
         self.distorted = False
@@ -118,7 +118,7 @@ class Upstream:
             if change.op == "vanish":
                 self.vanished[change.course_id] = change.n
                 continue
-            self.visible["sweep"][change.course_id] = (change.n, version)
+            self.visible["full"][change.course_id] = (change.n, version)
             if change.op not in UNSEEN_BY_UPDATED_AFTER:
                 self.visible["delta"][change.course_id] = (change.n, version)
 

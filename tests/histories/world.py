@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from service.bootstrap import assemble
 from service.clients.egress import AddressGuard
-from service.domain import walking
+from service.domain import polling
 from service.domain.guards import Guards
 from service.domain.integrations import Baseline, Credential, Integration
 from service.domain.subscriptions import Subscription
@@ -47,7 +47,7 @@ from workers.process import JobContext
 BEGINNING = 1_795_424_000_000
 CLAIM = 9_000_000_000_000_000
 INTEGRATION = "int_history"
-MOST_TURNS = 30  # until a walk over a sound upstream is over
+MOST_TURNS = 30  # until a poll over a sound upstream is over
 MOST_DECISIONS = 30  # until nothing is held, none being taken back
 
 
@@ -134,10 +134,10 @@ class World:
         self.services = services
         self.meter = Meter()
         self.meter.act = self.act
-        self._commit, self._finish = services.catalogue.commit, services.walks.finish
+        self._commit, self._finish = services.catalogue.commit, services.polls.finish
         services.catalogue.commit = self._committed
-        services.walks.finish = self._finished
-        watched = ("catalogue", "walks", "reviews", "budgets", "upstream")
+        services.polls.finish = self._finished
+        watched = ("catalogue", "polls", "reviews", "budgets", "upstream")
         self.context = JobContext(
             msgspec.structs.replace(
                 services, **{name: Watched(getattr(services, name), self.meter) for name in watched}
@@ -157,10 +157,10 @@ class World:
 
     # --- what the workers do -------------------------------------------------------------
 
-    def begin(self, *arguments: Any) -> walking.WalkProgress:
+    def begin(self, *arguments: Any) -> polling.PollProgress:
         self.begun_at = self.upstream.changes
         self.upstream.distorted = False
-        return msgspec.structs.replace(walking.begin(*arguments), page_size=7)
+        return msgspec.structs.replace(polling.begin(*arguments), page_size=7)
 
     async def _committed(self, lease: Any, **named: Any) -> Any:
         self.commits += 1
@@ -180,7 +180,7 @@ class World:
         record = named["record"]
         if named["over"] and record.state == "completed":
             self.completed.append((record.kind, self.begun_at))
-            if record.kind == "sweep":
+            if record.kind == "full":
                 self.trusted = not self.upstream.distorted
 
     # --- steps ---------------------------------------------------------------------------
@@ -326,7 +326,7 @@ class World:
     @act.register
     async def _(self, step: Turn) -> None:
         if step.kind is not None:
-            await self.services.integrations.request_walk(INTEGRATION, step.kind, self.now())
+            await self.services.integrations.request_poll(INTEGRATION, step.kind, self.now())
         self.meter.plan(step.amid)
         try:
             await self._turn()
@@ -339,9 +339,9 @@ class World:
     async def _turn(self) -> None:
         self.upstream.now += 1_000
         self.upstream.requests = self.commits = 0
-        await self.redis.delete(keys.lease("walks", INTEGRATION))
-        await self.redis.zrem(keys.due("walks"), INTEGRATION)
-        await self.redis.zadd(keys.claimed("walks"), {INTEGRATION: CLAIM})
+        await self.redis.delete(keys.lease("polls", INTEGRATION))
+        await self.redis.zrem(keys.due("polls"), INTEGRATION)
+        await self.redis.zadd(keys.claimed("polls"), {INTEGRATION: CLAIM})
         try:
             self._at_work = True
             await poller._poll(self.context, INTEGRATION, CLAIM)
@@ -352,7 +352,7 @@ class World:
     # --- what must be so -----------------------------------------------------------------
 
     async def _judge(self) -> None:
-        """Reads the new events, and looks at what a walk that completed must have told."""
+        """Reads the new events, and looks at what a poll that completed must have told."""
         while True:
             events, _ = await self.services.events.read(self._position, 500)
             for event in events:
@@ -379,14 +379,14 @@ class World:
             assert self.consumer.is_at(course_id, version), f"a {kind} did not tell of {course_id}"
 
     async def _end(self) -> None:
-        """The upstream is sound from here on: one sweep, and all decisions, make all known."""
+        """The upstream is sound from here on: one full poll, and all decisions, make all known."""
         self.upstream.heal()
         if not self.upstream.live():
             self.upstream.change(op="create")
         self.upstream.now += 60_000
         await self._until_idle()
         for _ in range(MOST_DECISIONS):
-            await self._sweep()
+            await self._full_poll()
             _, state = await self.services.integrations.get(INTEGRATION)
             if not state.held and state.decision is None:
                 break
@@ -396,7 +396,7 @@ class World:
             pytest.fail(f"changes are still held after {MOST_DECISIONS} decisions")
         await self._compare()
         known = self.consumer.events
-        await self._sweep()
+        await self._full_poll()
         await self.act(Turn("delta"))
         assert self.consumer.events == known, "events though nothing changed"
 
@@ -404,18 +404,18 @@ class World:
         for _ in range(MOST_TURNS):
             await self.redis.delete(keys.budget("cred_history"))
             await self.act(Turn(None))
-            if not await self.services.walks.progress(INTEGRATION):
+            if not await self.services.polls.progress(INTEGRATION):
                 return
-        pytest.fail("a walk over a sound upstream does not end")
+        pytest.fail("a poll over a sound upstream does not end")
 
-    async def _sweep(self) -> None:
-        walk = await self.services.integrations.request_walk(INTEGRATION, "sweep", self.now())
+    async def _full_poll(self) -> None:
+        poll = await self.services.integrations.request_poll(INTEGRATION, "full", self.now())
         for _ in range(MOST_TURNS):
             await self.act(Turn(None))
-            found = await self.services.integrations.get_walk(INTEGRATION, walk.id)
+            found = await self.services.integrations.get_poll(INTEGRATION, poll.id)
             if found.state == "completed":
                 return
-        pytest.fail(f"a sweep over a sound upstream does not end: {found}")
+        pytest.fail(f"a full poll over a sound upstream does not end: {found}")
 
     async def _compare(self) -> None:
         live, held = self.upstream.live(), self.consumer.courses

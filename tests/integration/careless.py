@@ -21,7 +21,7 @@ from service.domain.errors import UpstreamError, UpstreamInputError
 from service.domain.fingerprint import CURRENT
 from service.domain.guards import Guards
 from service.domain.integrations import DELTA_OVERLAP_MS
-from service.domain.walking import sorted_digests
+from service.domain.polling import sorted_digests
 from service.sandbox.content import parse_time
 from service.storage import integrations, keys, scripts
 from service.storage.catalogue import Batch, Catalogue, Progress
@@ -41,7 +41,7 @@ LIMITLESS = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
 
 
 def _believe_absences(patch: Patch) -> None:
-    """What a sweep did not show is gone; nobody is asked."""
+    """What a full poll did not show is gone; nobody is asked."""
 
     async def ask(self, question):
         course_ids, controls = question.course_ids, question.controls
@@ -59,11 +59,11 @@ def _believe_absences(patch: Patch) -> None:
 
 
 def _look_without_controls(patch: Patch) -> None:
-    """A sweep that showed nothing live says as much as any other."""
+    """A full poll that showed nothing live says as much as any other."""
 
     async def find_absences(self):
         progress = self._committer.progress
-        seen = await self._services.catalogue.seen(self._integration.id, progress.walk_id)
+        seen = await self._services.catalogue.seen(self._integration.id, progress.poll_id)
         await self._look_for_absences(sorted_digests(seen))
         await self._committer.stash(phase="settling")
 
@@ -105,11 +105,11 @@ def _take_errors_for_the_end(patch: Patch) -> None:
 
 
 def _begin_at_the_watermark(patch: Patch) -> None:
-    patch.setattr("service.domain.walking.DELTA_OVERLAP_MS", 0)
+    patch.setattr("service.domain.polling.DELTA_OVERLAP_MS", 0)
 
 
 def _keep_the_end(patch: Patch) -> None:
-    """The watermark is the time at which the walk ended."""
+    """The watermark is the time at which the poll ended."""
     patch.setattr(poller, "_watermark", lambda _progress, _page: poller.now_ms())
 
 
@@ -140,7 +140,7 @@ def _keep_their_time(patch: Patch) -> None:
 
 
 def _keep_it_after_a_failure(patch: Patch) -> None:
-    """The watermark moves on whether the walk went well or not."""
+    """The watermark moves on whether the poll went well or not."""
     finish = Committer.finish
 
     async def finish_with_it(self, record, *, fields, **others):
@@ -154,7 +154,7 @@ def _keep_it_after_a_failure(patch: Patch) -> None:
 
 
 def _move_the_cursor_first(patch: Patch) -> None:
-    """The walk's place is stored before what was found on the page."""
+    """The poll's place is stored before what was found on the page."""
     commit = Committer.commit
 
     async def stash_then_commit(self, portion, **moved):
@@ -263,7 +263,7 @@ def _give_all_one_token(patch: Patch) -> None:
 
 def _commit_on_top_of_anything(patch: Patch) -> None:
     line = (
-        "if (redis.call('HGET', integration, 'walk') or '') ~= progress_as_stored "
+        "if (redis.call('HGET', integration, 'poll') or '') ~= progress_as_stored "
         "then return PROGRESS end"
     )
     _without_line(patch, line, "commit")
@@ -302,12 +302,12 @@ def _trust_any_watermark(patch: Patch) -> None:
     patch.setattr("service.domain.integrations.DELTA_HORIZON_MS", 10**15)
 
 
-def _sweep_never(patch: Patch) -> None:
-    patch.setattr("service.domain.integrations.sweep_due_at", lambda *_: 10**15)
+def _full_never(patch: Patch) -> None:
+    patch.setattr("service.domain.integrations.full_due_at", lambda *_: 10**15)
 
 
 def _know_no_baseline(patch: Patch) -> None:
-    """The first walk is a walk like any other."""
+    """The first poll is a poll like any other."""
     begin = Committer.__init__
 
     def begin_baselined(self, context, lease, integration, state, progress, stored):
@@ -321,7 +321,7 @@ CARELESS: dict[str, Callable[[Patch], None]] = {
     "absences are verified": _believe_absences,
     "a live course was seen": _look_without_controls,
     "guards": _hold_nothing,
-    "errors fail the walk": _take_errors_for_the_end,
+    "errors fail the poll": _take_errors_for_the_end,
     "overlap": _begin_at_the_watermark,
     "watermark is the start": _keep_the_end,
     "watermark is our clock's": _keep_the_newest_row,
@@ -340,7 +340,7 @@ CARELESS: dict[str, Callable[[Patch], None]] = {
     "older fingerprints are understood": _compare_only_the_same_version,
     "a refused cursor is given up": _keep_the_refused_cursor,
     "horizon": _trust_any_watermark,
-    "regular sweeps": _sweep_never,
+    "regular full polls": _full_never,
     "baseline": _know_no_baseline,
 }
 

@@ -26,7 +26,7 @@ from service.domain.fingerprint import Fingerprint
 from service.domain.integrations import Credential, Integration
 from service.domain.signing import read_secret
 from service.domain.subscriptions import (
-    Lane,
+    Outbox,
     Rendering,
     Subscription,
     SubscriptionState,
@@ -117,7 +117,7 @@ class Sandbox:
 
 @pytest.fixture
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    """A sandbox with 600 courses: three pages of a walk; `indirect` chooses another number."""
+    """A sandbox with 600 courses: three pages of a poll; `indirect` chooses another number."""
     courses = getattr(request, "param", 600)
     listener = socket.create_server(("127.0.0.1", 0))
     config = SandboxConfig(integrations=(UPSTREAM_ID,), courses=courses, quiet=True)
@@ -148,7 +148,7 @@ async def scripted() -> AsyncIterator[ScriptedUpstream]:
 
 
 class Registered:
-    """A registered integration, walked by hand."""
+    """A registered integration, polled by hand."""
 
     def __init__(self, context: JobContext, integration: Integration) -> None:
         self.context = context
@@ -158,9 +158,9 @@ class Registered:
     async def claim(self) -> int:
         """Makes the integration due and claims it; returns the claim's token."""
         redis = self.services.redis
-        await redis.zadd(keys.due("walks"), {self.id: 0})
+        await redis.zadd(keys.due("polls"), {self.id: 0})
         (claims,) = await self.services.schedule.claim(
-            [ClaimLimit("walks", "rq:queue:q", 10, 10)], 30_000
+            [ClaimLimit("polls", "rq:queue:q", 10, 10)], 30_000
         )
         assert claims.ids == [self.id]
         return claims.token
@@ -169,25 +169,25 @@ class Registered:
         """One poll job for it."""
         await poll_batch(self.context, [(self.id, await self.claim())])
 
-    async def walk(self, kind: str) -> Any:
-        """Asks for a walk, takes one turn and returns the walk's record."""
-        walk = await self.services.integrations.request_walk(self.id, kind, now_ms())
+    async def poll(self, kind: str) -> Any:
+        """Asks for a poll, takes one turn and returns the poll's record."""
+        poll = await self.services.integrations.request_poll(self.id, kind, now_ms())
         await self.turn()
-        return await self.services.integrations.get_walk(self.id, walk.id)
+        return await self.services.integrations.get_poll(self.id, poll.id)
 
     async def due_in(self) -> float:
         """Seconds until it is due."""
-        due = await self.services.redis.zscore(keys.due("walks"), self.id)
+        due = await self.services.redis.zscore(keys.due("polls"), self.id)
         return (due - await redis_now(self.services.redis)) / 1000
 
     async def shown(self) -> Any:
         """As the API shows it."""
         integration, state = await self.services.integrations.get(self.id)
-        (last,) = await self.services.integrations.latest_walks([self.id])
+        (last,) = await self.services.integrations.latest_polls([self.id])
         return views.integration(integration, state, last, None)
 
-    async def walks(self) -> list[Any]:
-        return await self.services.integrations.list_walks(self.id)
+    async def polls(self) -> list[Any]:
+        return await self.services.integrations.list_polls(self.id)
 
     async def state(self) -> Any:
         _, state = await self.services.integrations.get(self.id)
@@ -207,7 +207,7 @@ async def register(context: JobContext, sandbox: Sandbox):
 
 
 async def new_integration(context: JobContext, base_url: str, **fields: Any) -> Registered:
-    """An integration that nobody walks by itself, on a credential of its own unless given."""
+    """An integration that nobody polls by itself, on a credential of its own unless given."""
     services = context.services
     if "credential_id" not in fields:
         fields["credential_id"] = await new_credential(services, base_url)
@@ -223,7 +223,7 @@ async def new_integration(context: JobContext, base_url: str, **fields: Any) -> 
         | fields
     )
     await services.integrations.create(integration)
-    await services.redis.zrem(keys.due("walks"), integration.id)
+    await services.redis.zrem(keys.due("polls"), integration.id)
     return Registered(context, integration)
 
 
@@ -316,7 +316,7 @@ async def hook():
 
 
 class Harness:
-    """One subscription, events put on its lane, and turns of its sender."""
+    """One subscription, events put on its outbox, and turns of its sender."""
 
     def __init__(self, context: JobContext, subscription: Subscription) -> None:
         self.context = context
@@ -328,17 +328,17 @@ class Harness:
         services = self.services
         redis = services.redis
         await redis.hset(keys.integration("int_a"), "epoch", "ep")
-        await redis.zadd(keys.claimed("walks"), {"int_a": 9e15})
-        lease = await services.leases.take("walks", "int_a", 9_000_000_000_000_000, 10_000)
+        await redis.zadd(keys.claimed("polls"), {"int_a": 9e15})
+        lease = await services.leases.take("polls", "int_a", 9_000_000_000_000_000, 10_000)
         version = int(await redis.get(keys.SUBSCRIPTIONS_VERSION))
         active = state_of(await self.subscription()) is SubscriptionState.ACTIVE
         for number, course_id in enumerate(course_ids):
-            stored = await redis.hget(keys.integration("int_a"), "walk") or b""
+            stored = await redis.hget(keys.integration("int_a"), "poll") or b""
             step = stored + b"."
             await services.catalogue.commit(
                 lease,
                 epoch="ep",
-                walk_id="walk",
+                poll_id="poll",
                 subscriptions_version=version,
                 progress=Progress(stored, step),
                 batch=Batch(
@@ -357,7 +357,7 @@ class Harness:
                                 facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
                                 body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
                                 order_key=course_id,
-                                lanes=(Lane(self.id, rendering, active),),
+                                outboxes=(Outbox(self.id, rendering, active),),
                             ),
                         )
                     ]
@@ -367,14 +367,14 @@ class Harness:
         await services.leases.drop(lease, None)
 
     async def claim(self) -> int:
-        due = keys.due("lanes")
+        due = keys.due("outboxes")
         # In a script that begins with a removal, for tests at the memory limit.
         script = (
             "redis.call('ZREM', KEYS[1], ARGV[1]) return redis.call('ZADD', KEYS[1], 0, ARGV[1])"
         )
         await self.services.redis.admin.eval(script, 1, due, self.id)
         (claims,) = await self.services.schedule.claim(
-            [ClaimLimit("lanes", "rq:queue:q", 10, 10)], 30_000
+            [ClaimLimit("outboxes", "rq:queue:q", 10, 10)], 30_000
         )
         return claims.token
 
@@ -396,35 +396,35 @@ class Harness:
 
     async def make_retries_due(self) -> None:
         redis = self.services.redis
-        for order_key in await redis.zrange(keys.lane_retries(self.id), 0, -1):
-            await redis.zadd(keys.lane_retries(self.id), {order_key: 1})
+        for order_key in await redis.zrange(keys.outbox_retries(self.id), 0, -1):
+            await redis.zadd(keys.outbox_retries(self.id), {order_key: 1})
 
     async def now(self) -> int:
         return await redis_now(self.services.redis)
 
     async def next_turn_at(self) -> int | None:
-        (at,) = await self.services.schedule.next_at("lanes", [self.id])
+        (at,) = await self.services.schedule.next_at("outboxes", [self.id])
         return at
 
     def pass_time(self, seconds: float) -> None:
         """Lets the sender believe that so much time has passed."""
-        opened = self.services.lanes.open
+        opened = self.services.outboxes.open
 
         async def open_later(subscription_id):
-            lane = await opened(subscription_id)
-            return msgspec.structs.replace(lane, now=lane.now + int(seconds * 1000))
+            outbox = await opened(subscription_id)
+            return msgspec.structs.replace(outbox, now=outbox.now + int(seconds * 1000))
 
-        self.services.lanes.open = open_later
+        self.services.outboxes.open = open_later
 
     async def breaker(self):
-        stored = await self.services.redis.hget(keys.lane_state(self.id), "breaker")
+        stored = await self.services.redis.hget(keys.outbox_state(self.id), "breaker")
         return msgspec.json.decode(stored or b"{}", type=Breaker)
 
     async def subscription(self) -> Subscription:
         return await self.services.subscriptions.get(self.id)
 
     async def depth(self):
-        (depth,) = await self.services.lanes.depth_many([self.id])
+        (depth,) = await self.services.outboxes.depth_many([self.id])
         return depth
 
     async def deliveries(self, **filters):

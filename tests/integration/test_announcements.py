@@ -27,9 +27,9 @@ from service.domain.subscriptions import (
 )
 from service.storage import keys
 from service.storage.ids import new_id
-from service.storage.lanes import EXPIRED
+from service.storage.outboxes import EXPIRED
 from tests.integration.conftest import redis_now
-from tests.integration.test_lane_health import park
+from tests.integration.test_outbox_health import park
 from tests.integration.test_replays import ask, log, progress
 from workers import maintenance
 
@@ -76,7 +76,7 @@ async def own_key(services) -> str:
 
 @pytest.fixture
 async def watchers(services, subscribe):
-    """Lanes that name every event there is: the operator's, and those of two owners."""
+    """Outboxes that name every event there is: the operator's, and those of two owners."""
     mine, other = await own_key(services), await own_key(services)
     return {
         owner: await subscribe(
@@ -87,8 +87,8 @@ async def watchers(services, subscribe):
 
 
 async def heard(watcher) -> list[str]:
-    """The types of what is on a watcher's lane."""
-    entries = await watcher.services.lanes.read(watcher.id, "-", 1_000)
+    """The types of what is on a watcher's outbox."""
+    entries = await watcher.services.outboxes.read(watcher.id, "-", 1_000)
     events = await watcher.services.events.get_many([one.event_position for one in entries])
     return [event.type for event in events]
 
@@ -96,7 +96,7 @@ async def heard(watcher) -> list[str]:
 # --- what becomes of a subscription -------------------------------------------------------------
 
 
-async def test_a_lane_that_is_parked_and_recovers_says_so_once_each(
+async def test_an_outbox_that_is_parked_and_recovers_says_so_once_each(
     subscribe, hook, services, watchers
 ):
     harness = await subscribe(description="the tenant's")
@@ -144,7 +144,7 @@ async def test_a_subscription_that_is_disabled_and_resumed_says_so_once_each(
     await as_documented(services)
 
 
-async def test_a_parked_lane_that_is_resumed_has_recovered_and_one_that_is_disabled_has_not(
+async def test_a_parked_outbox_that_is_resumed_has_recovered_and_one_that_is_disabled_has_not(
     subscribe, hook, services
 ):
     harness = await subscribe()
@@ -163,7 +163,7 @@ async def test_a_parked_lane_that_is_resumed_has_recovered_and_one_that_is_disab
         "subscription.disabled",
     ]
     _, totals = await services.counters.read()
-    assert (totals["lane:parked"], totals["lane:disabled"]) == (0, 1)
+    assert (totals["outbox:parked"], totals["outbox:disabled"]) == (0, 1)
 
 
 async def test_what_happens_is_told_to_the_operator_and_the_owner_and_never_to_itself(
@@ -181,7 +181,7 @@ async def test_what_happens_is_told_to_the_operator_and_the_owner_and_never_to_i
     assert await heard(watchers[mine]) == ["subscription.disabled"]
     assert await heard(watchers[other]) == []
     assert await heard(harness) == ["course.updated"]  # what was answered with 410
-    (entry,) = await services.lanes.read(watchers[mine].id, "-", 10)
+    (entry,) = await services.outboxes.read(watchers[mine].id, "-", 10)
     assert entry.order_key == harness.id
     # Nor does an event about the operator's own reach an owner.
     await watchers[None].emit("c2")
@@ -245,7 +245,7 @@ async def test_it_is_pulled_and_streamed_by_the_operator_and_the_owner_alone(
         assert again.json()["errors"][0]["field"] == "subscription_id"
 
 
-async def test_a_lane_that_begins_in_the_past_is_told_of_others_and_not_of_itself(
+async def test_an_outbox_that_begins_in_the_past_is_told_of_others_and_not_of_itself(
     subscribe, hook, services
 ):
     first, second = [await subscribe(max_concurrency=1) for _ in range(2)]
@@ -257,7 +257,7 @@ async def test_a_lane_that_begins_in_the_past_is_told_of_others_and_not_of_itsel
         await first.subscription(), id=new_id("sub"), event_types=OPERATIONAL_EVENT_TYPES
     )
     await services.backlog.create(watcher, [hook.secret], {}, None)
-    assert [one.order_key for one in await services.lanes.read(watcher.id, "-", 9)] == [
+    assert [one.order_key for one in await services.outboxes.read(watcher.id, "-", 9)] == [
         first.id,
         second.id,
     ]
@@ -269,7 +269,7 @@ async def test_a_lane_that_begins_in_the_past_is_told_of_others_and_not_of_itsel
             fields[b"m"] = fields[b"m"].replace(first.id.encode(), itself.id.encode())
             await services.redis.xadd(keys.EVENTS, fields)
     await services.backlog.create(itself, [hook.secret], {}, None)
-    assert [one.order_key for one in await services.lanes.read(itself.id, "-", 9)] == [second.id]
+    assert [one.order_key for one in await services.outboxes.read(itself.id, "-", 9)] == [second.id]
 
 
 async def test_a_subscription_made_meanwhile_is_told(subscribe, hook, services):
@@ -286,7 +286,7 @@ async def test_it_is_recorded_once_though_the_answer_of_redis_was_lost(
     subscribe, hook, services, monkeypatch
 ):
     harness = await subscribe(max_concurrency=1)
-    record, calls = services.lanes.record, 0
+    record, calls = services.outboxes.record, 0
 
     async def lose_the_answer(*arguments):
         nonlocal calls
@@ -296,7 +296,7 @@ async def test_it_is_recorded_once_though_the_answer_of_redis_was_lost(
             raise ConnectionError("the answer was lost")
         return standing
 
-    services.lanes.record = lose_the_answer
+    services.outboxes.record = lose_the_answer
     hook.answer = lambda _event: 410
     await harness.emit("c1")
     await harness.turn()
@@ -369,7 +369,7 @@ async def test_deaths_are_told_by_one_maintenance_of_several_at_once(
     told_of = await asyncio.gather(*(services.deaths.announce() for _ in range(4)))
     assert sum(told_of) == 1
     assert [said["deliveries"] for _, said in await told(services)] == [3]
-    assert await services.redis.exists(keys.lane_untold(harness.id)) == 0
+    assert await services.redis.exists(keys.outbox_untold(harness.id)) == 0
 
 
 async def test_who_cannot_be_told_of_others_troubles_is_no_trouble_to_be_told(
@@ -391,7 +391,7 @@ async def test_who_cannot_be_told_of_others_troubles_is_no_trouble_to_be_told(
 
 @pytest.mark.parametrize("state", ["active", "paused", "disabled", "parked"])
 @pytest.mark.parametrize("how", ["age", "bytes"])
-async def test_what_outlives_the_retention_is_dead_counted_and_told_whatever_the_lane_is(
+async def test_what_outlives_the_retention_is_dead_counted_and_told_whatever_the_outbox_is(
     subscribe, hook, services, context, state, how
 ):
     watcher = await subscribe(event_types=OPERATIONAL_EVENT_TYPES)
@@ -435,7 +435,7 @@ async def test_what_outlives_the_retention_is_dead_counted_and_told_whatever_the
     counters, totals = await services.counters.read()
     assert counters["deliveries_total|dead"] >= pending
     assert totals["dead"] >= pending
-    # What was told before of it is gone from the log too, and dead on the watcher's lane.
+    # What was told before of it is gone from the log too, and dead on the watcher's outbox.
     assert (await heard(watcher))[-1] == "subscription.deliveries_dead"
     await as_documented(services)
 

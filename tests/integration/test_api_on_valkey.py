@@ -48,7 +48,7 @@ async def test_registrations_come_and_go_without_a_trace(client, redis) -> None:
     ):
         answer = await client.patch(path, json=change)
         assert answer.status_code == 200, answer.text
-    assert (await client.post(f"{integration}/walks", json={"kind": "sweep"})).status_code == 202
+    assert (await client.post(f"{integration}/polls", json={"kind": "full"})).status_code == 202
     shown = (await client.get(integration)).json()
     assert shown["epoch"] != registered.json()["epoch"]
     assert (await client.get(f"{integration}/courses")).json() == {"items": [], "next": None}

@@ -13,7 +13,7 @@ from service.domain.integrations import Baseline
 from service.domain.replays import Replay
 from service.storage import keys
 from service.storage.ids import new_id
-from service.storage.lanes import EXPIRED, NOT_GRANTED
+from service.storage.outboxes import EXPIRED, NOT_GRANTED
 from tests.integration.conftest import new_credential, new_integration
 from tests.integration.scripted import page, refuses, says
 
@@ -65,7 +65,7 @@ async def nothing_is_left(harness) -> None:
     assert int(await redis.hget(keys.TOTALS, "replays") or 0) == 0
 
 
-async def test_every_live_course_is_sent_once_as_created_to_that_lane_alone(
+async def test_every_live_course_is_sent_once_as_created_to_that_outbox_alone(
     register, subscribe, hook, services, sandbox
 ):
     integration = await baselined(register)
@@ -96,7 +96,7 @@ async def test_every_live_course_is_sent_once_as_created_to_that_lane_alone(
     assert catalogue == await services.redis.hgetall(
         keys.catalogue(integration.id, (await integration.state()).epoch)
     )
-    assert len(await integration.walks()) == 1
+    assert len(await integration.polls()) == 1
     await nothing_is_left(harness)
     counters, _ = await services.counters.read()
     assert counters["backfilled_total|queued"] == 600
@@ -112,7 +112,7 @@ async def test_the_sequence_is_that_of_the_last_event_so_that_later_ones_are_abo
 ):
     integration = await baselined(register, baseline=Baseline.EMIT)
     await sandbox.change({"op": "edit", "count": 5}, {"op": "delete", "count": 2})
-    await integration.walk("delta")
+    await integration.poll("delta")
     latest = {one.course_id: one for one in await integration.events() if one.course_id}
     harness = await subscribe()
     await finish(harness, await ask(harness))
@@ -124,14 +124,14 @@ async def test_the_sequence_is_that_of_the_last_event_so_that_later_ones_are_abo
         assert event["data"]["sequence"] == latest[course_id].sequence
     sent = {event["data"]["course_id"]: event["data"] for _, event, _ in hook.received}
     (edited,) = await sandbox.change({"op": "edit", "count": 1})
-    await integration.walk("delta")
+    await integration.poll("delta")
     (update,) = (await integration.events())[-1:]
     assert update.course_id == edited["course_id"]
     assert update.sequence > sent[update.course_id]["sequence"]
 
 
 @SMALL
-async def test_news_are_left_to_the_walks_and_asked_for_once_more_after_them(
+async def test_news_are_left_to_the_polls_and_asked_for_once_more_after_them(
     register, subscribe, hook, sandbox
 ):
     integration = await baselined(register)
@@ -146,7 +146,7 @@ async def test_news_are_left_to_the_walks_and_asked_for_once_more_after_them(
     assert stands.state == "running"
     wait = await harness.next_turn_at() - await harness.now()
     assert 10_000 < wait <= 75_000
-    await integration.walk("delta")
+    await integration.poll("delta")
     await pass_waits(harness, replay)
     done = await finish(harness, replay)
     assert (done.state, done.queued, done.left_out) == ("completed", 31, 0)
@@ -163,7 +163,7 @@ async def test_news_are_left_to_the_walks_and_asked_for_once_more_after_them(
 
 
 @SMALL
-async def test_what_no_walk_reports_is_left_out_and_spoken_of(register, subscribe, hook, sandbox):
+async def test_what_no_poll_reports_is_left_out_and_spoken_of(register, subscribe, hook, sandbox):
     await baselined(register)
     harness = await subscribe()
     (changed,) = await sandbox.change({"op": "provider", "count": 1})
@@ -181,8 +181,8 @@ async def test_what_is_held_for_review_or_about_to_be_is_not_sent(
     harness = await subscribe()
     await sandbox.change({"op": "field_off", "path": "revisions.title"})
     done = await finish(harness, await ask(harness))
-    assert (done.queued, done.left_out) == (0, 300)  # no walk has seen it yet
-    await integration.walk("sweep")
+    assert (done.queued, done.left_out) == (0, 300)  # no poll has seen it yet
+    await integration.poll("full")
     assert (await integration.state()).held == 300
     done = await finish(harness, await ask(harness))
     assert (done.queued, done.left_out) == (0, 300)
@@ -236,12 +236,12 @@ async def test_a_backfill_survives_a_sender_that_dies_anywhere(
 
         return run
 
-    feed, record = services.replays.feed, services.lanes.record
-    services.replays.feed, services.lanes.record = deadly(feed), deadly(record)
+    feed, record = services.replays.feed, services.outboxes.record
+    services.replays.feed, services.outboxes.record = deadly(feed), deadly(record)
     with pytest.raises(RuntimeError, match="dead"):
         await finish(harness, replay)
-    services.replays.feed, services.lanes.record = feed, record
-    await services.redis.delete(keys.lease("lanes", harness.id))
+    services.replays.feed, services.outboxes.record = feed, record
+    await services.redis.delete(keys.lease("outboxes", harness.id))
     done = await finish(harness, replay)
     assert (done.state, done.scanned, done.queued, done.delivered) == ("completed", 60, 60, 60)
     assert len(set(hook.courses())) == 60
@@ -429,7 +429,7 @@ async def test_what_cannot_be_gone_through_is_spoken_of(register, subscribe, ser
     done = await finish(harness, await ask(harness))
     assert done.state == "failed"
     assert "PLATFORM.AUTHENTICATION_INVALID" in done.error
-    assert (await integration.state()).problem is None  # that is for its walks to find out
+    assert (await integration.state()).problem is None  # that is for its polls to find out
 
 
 @pytest.mark.parametrize("deleted", [True, False])
@@ -540,13 +540,13 @@ async def test_it_keeps_to_the_budget_and_leaves_the_deltas_theirs(
     stored = await services.redis.hget(keys.replay(harness.id, replay.id), "position")
     place = read_progress(stored.decode()).place
     assert place > 0
-    # Live events that wake the lane do not cost it its place.
+    # Live events that wake the outbox do not cost it its place.
     await harness.emit("live")
     await harness.turn()
     assert hook.courses() == ["live"]
     stored = await services.redis.hget(keys.replay(harness.id, replay.id), "position")
     assert read_progress(stored.decode()).place == place
-    assert (await integration.walk("delta")).state == "completed"
+    assert (await integration.poll("delta")).state == "completed"
 
 
 @SMALL

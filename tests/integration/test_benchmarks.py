@@ -31,24 +31,24 @@ def measured(*arguments: str) -> dict:
     return result
 
 
-def test_the_sweep_is_measured_against_plain_decoding_and_profiled():
-    result = measured("sweep", "--courses", "1000", "--rounds", "1", "--profile")
-    assert result["sweep_cpu_us"] > 0
+def test_the_full_poll_is_measured_against_plain_decoding_and_profiled():
+    result = measured("full", "--courses", "1000", "--rounds", "1", "--profile")
+    assert result["full_cpu_us"] > 0
     assert result["ratio"] == pytest.approx(
-        result["sweep_cpu_us"] / result["decode_cpu_us"], abs=0.01
+        result["full_cpu_us"] / result["decode_cpu_us"], abs=0.01
     )
     assert 1000 < result["record_bytes"] < 1500
     assert result["ratio_floor"] > 1
     assert sum(result["profile_us"].values()) > 0
 
 
-def test_the_memory_of_a_worker_is_measured_for_each_walk_and_size():
-    walks = measured("memory", "--courses", "300")["walks"]
-    assert [(walk["kind"], walk["courses"]) for walk in walks] == [
+def test_the_memory_of_a_worker_is_measured_for_each_poll_and_size():
+    polls = measured("memory", "--courses", "300")["polls"]
+    assert [(poll["kind"], poll["courses"]) for poll in polls] == [
         ("baseline", 300),
-        ("sweep", 300),
+        ("full", 300),
     ]
-    assert all(walk["peak_mb"] >= walk["before_mb"] > 10 for walk in walks)
+    assert all(poll["peak_mb"] >= poll["before_mb"] > 10 for poll in polls)
 
 
 def test_the_memory_of_a_catalogue_is_measured_for_each_course():
@@ -69,12 +69,12 @@ def test_listeners_are_measured():
     assert result["event_redis_commands"] >= 1
 
 
-def test_those_that_sweep_are_measured_and_judged():
+def test_those_that_full_poll_are_measured_and_judged():
     result = measured(
         *("sweepers", "--courses", "300", "--rounds", "2"),
         *("--contenders", "decoding", "ours", "nango"),
     )
-    found = {(one["by"], one["step"]): one for one in result["sweeps"]}
+    found = {(one["by"], one["step"]): one for one in result["full polls"]}
     assert len(found) == 3 * 6
     for one in found.values():
         assert one["requests"] >= 2
@@ -90,7 +90,7 @@ def test_those_that_sweep_are_measured_and_judged():
     assert found["nango", "shifted"]["false"] == 20
 
 
-def test_who_did_not_sweep_in_between_is_to_report_how_it_came_out():
+def test_who_did_not_full_poll_in_between_is_to_report_how_it_came_out():
     before = {"a": "created", "b": "created", "c": "updated", "d": "deleted", "e": "updated"}
     later = {"a": "updated", "b": "deleted", "c": "deleted", "f": "created"}
     assert _followed(before, later) == {
@@ -102,7 +102,7 @@ def test_who_did_not_sweep_in_between_is_to_report_how_it_came_out():
     }
 
 
-def test_how_sweeps_grow_with_worker_processes_is_measured():
+def test_how_full_polls_grow_with_worker_processes_is_measured():
     result = measured(
         *("growth", "--integrations", "2", "--courses", "300", "--rounds", "1"),
         *("--workers", "1", "2"),
@@ -132,12 +132,12 @@ def test_deliveries_are_measured_against_the_bare_loop_and_a_job_for_each():
 
 
 @pytest.mark.nightly
-def test_the_lag_of_walks_is_measured():
+def test_the_lag_of_polls_is_measured():
     result = measured(
         *("scheduling", "--integrations", "20", "--interval", "5", "--seconds", "6"),
         *("--idle-seconds", "2"),
     )
-    assert result["never_walked"] == 0
+    assert result["never_polled"] == 0
     assert result["watched"] >= 20
     assert 0 <= result["lag_p50_ms"] <= result["lag_p99_ms"]
     assert result["idle"]["sent"] > 0

@@ -67,10 +67,10 @@ async def test_the_others_of_its_page_are_compared_and_it_is_listed(
     shelf.write("c297", origin_id="behind it")
     shelf.write("c599", origin_id="pages behind it")
 
-    walk = await registered.walk("sweep")
+    poll = await registered.poll("full")
 
-    assert (walk.state, walk.error) == ("completed", None)
-    assert walk.verdicts == {"updated": 3, "quarantined": 1, "unchanged": 596}
+    assert (poll.state, poll.error) == ("completed", None)
+    assert poll.verdicts == {"updated": 3, "quarantined": 1, "unchanged": 596}
     assert (await reasons(registered)).keys() == {"c296"}
     assert (await registered.shown()).error is None
     events = await registered.events()
@@ -79,7 +79,7 @@ async def test_the_others_of_its_page_are_compared_and_it_is_listed(
         json.loads(render(event, Rendering.FULL).decode(), parse_constant=pytest.fail)
 
     shelf.heal("c296")
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert await reasons(registered) == {}
     assert types(await registered.events()) == {"course.updated": 3}
 
@@ -91,16 +91,16 @@ async def test_a_record_whose_id_is_broken_is_counted_and_its_course_is_not_abse
     shelf.break_off("c296", "id", token)
     shelf.hidden = {"c010"}
 
-    walk = await registered.walk("sweep")
+    poll = await registered.poll("full")
 
-    assert walk.state == "completed"
-    assert walk.verdicts["quarantined"] == 1
+    assert poll.state == "completed"
+    assert poll.verdicts["quarantined"] == 1
     # The answer to the missing ids shows a record without a name: it might be any of them.
     assert types(await registered.events()) == {}
     assert (await registered.state()).course_count == 600
 
     shelf.heal("c296")
-    await registered.walk("sweep")
+    await registered.poll("full")
     deleted = [one for one in await registered.events() if one.type == "course.deleted"]
     assert [one.course_id for one in deleted] == ["c010"]
 
@@ -119,9 +119,9 @@ async def test_courses_that_a_broken_record_swallows_are_not_absent(registered, 
 
     scripted.answer = in_order_and_one_more
 
-    walk = await registered.walk("sweep")
+    poll = await registered.poll("full")
 
-    assert walk.state == "completed"
+    assert poll.state == "completed"
     found = [one for one in await registered.events() if one.type.startswith("course.")]
     assert [(one.type, one.course_id) for one in found] == [("course.deleted", "c500")]
     assert (await reasons(registered)).keys() == {"c100"}
@@ -137,18 +137,18 @@ async def test_a_broken_record_does_not_stop_a_baseline(context, scripted, shelf
     assert (await integration.state()).baselined
     assert types(await integration.events()) == {"course.created": 599}
     shelf.heal()
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert types(await integration.events()) == {"course.created": 600}
 
 
 async def test_every_record_may_be_broken(registered, shelf):
     for number, course_id in enumerate(shelf.records):
         shelf.break_off(course_id, "remote_data", TOKENS[number % 10])
-    walk = await registered.walk("sweep")
-    assert walk.verdicts == {"quarantined": 600}
+    poll = await registered.poll("full")
+    assert poll.verdicts == {"quarantined": 600}
     assert types(await registered.events()) == {}
     shelf.heal()
-    assert (await registered.walk("sweep")).verdicts == {"refreshed": 600}
+    assert (await registered.poll("full")).verdicts == {"refreshed": 600}
     assert types(await registered.events()) == {}
 
 
@@ -158,7 +158,7 @@ UNREADABLE = [b'"a', b"{", b"]", b"[1}"]  # as values, these leave nothing behin
 
 
 class Clock:
-    """Lets the walks believe that time has passed."""
+    """Lets the polls believe that time has passed."""
 
     def __init__(self, monkeypatch) -> None:
         self.ahead = 0
@@ -180,13 +180,13 @@ async def operational(integration) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["delta", "sweep"])
+@pytest.mark.parametrize("kind", ["delta", "full"])
 @pytest.mark.parametrize("token", UNREADABLE)
 async def test_a_page_that_cannot_be_read_is_told_after_minutes_and_once(
     registered, shelf, clock, token, kind
 ):
     shelf.break_off("c296", "remote_data", token)
-    await registered.services.integrations.request_walk(registered.id, kind, now_ms())
+    await registered.services.integrations.request_poll(registered.id, kind, now_ms())
     for _ in range(5):
         await registered.turn()
         clock.pass_minutes(1.5)
@@ -212,13 +212,13 @@ async def test_a_page_that_cannot_be_read_is_told_after_minutes_and_once(
     assert types(await registered.events()) == {"integration.error": 1}
 
     shelf.heal()
-    await registered.walk("sweep")
+    await registered.poll("full")
     await registered.turn()  # a delta may have been under way
     assert (await registered.shown()).error is None
     assert await operational(registered) == ["integration.error", "integration.recovered"]
 
 
-async def test_a_sweep_that_cannot_be_read_lets_deltas_go_on_and_stays_told(
+async def test_a_full_poll_that_cannot_be_read_lets_deltas_go_on_and_stays_told(
     registered, shelf, scripted, clock
 ):
     async def only_deltas(request):
@@ -227,20 +227,20 @@ async def test_a_sweep_that_cannot_be_read_lets_deltas_go_on_and_stays_told(
 
     scripted.answer = only_deltas
     shelf.followings["c296"] = b"NaN"
-    await registered.services.integrations.request_walk(registered.id, "sweep", now_ms())
+    await registered.services.integrations.request_poll(registered.id, "full", now_ms())
     await registered.turn()
     clock.pass_minutes(11)
     await registered.turn()
     assert (await registered.shown()).error.attention
-    assert (await registered.walks())[0].state == "failed"
+    assert (await registered.polls())[0].state == "failed"
 
-    delta = await registered.walk("delta")
+    delta = await registered.poll("delta")
 
     assert (delta.kind, delta.state) == ("delta", "completed")
-    assert (await registered.shown()).error.attention, "sweeps fail still"
+    assert (await registered.shown()).error.attention, "full polls fail still"
     assert await operational(registered) == ["integration.error"]
     shelf.followings.clear()
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert (await registered.shown()).error is None
     assert await operational(registered) == ["integration.error", "integration.recovered"]
 
@@ -253,7 +253,7 @@ async def test_failures_of_other_kinds_are_not_told_so(registered, shelf, clock,
         return await sound(request)
 
     scripted.answer = away
-    await registered.services.integrations.request_walk(registered.id, "delta", now_ms())
+    await registered.services.integrations.request_poll(registered.id, "delta", now_ms())
     for _ in range(3):
         await registered.turn()
         clock.pass_minutes(6)
@@ -269,7 +269,7 @@ async def test_the_wait_until_it_is_told_is_no_longer_for_a_backoff(
 ):
     monkeypatch.setattr("workers.poller.random.random", lambda: 1.0)
     shelf.break_off("c296", "remote_data", b"{")
-    await registered.services.integrations.request_walk(registered.id, "delta", now_ms())
+    await registered.services.integrations.request_poll(registered.id, "delta", now_ms())
     waited = 0.0
     for _ in range(12):
         await registered.turn()
@@ -285,7 +285,7 @@ async def test_smaller_pages_bring_all_but_the_record_that_cannot_be_read(regist
     for course_id in ("c295", "c297"):
         shelf.write(course_id, origin_id="changed")
     shelf.break_off("c296", "remote_data", b"{")
-    await registered.services.integrations.request_walk(registered.id, "sweep", now_ms())
+    await registered.services.integrations.request_poll(registered.id, "full", now_ms())
     for _ in range(12):
         await registered.turn()
     events = [one for one in await registered.events() if one.type == "course.updated"]
@@ -301,7 +301,7 @@ async def test_a_page_that_arrives_with_more_than_asked_for_is_told_too(
         )
 
     scripted.answer = too_many
-    await registered.services.integrations.request_walk(registered.id, "delta", now_ms())
+    await registered.services.integrations.request_poll(registered.id, "delta", now_ms())
     await registered.turn()
     clock.pass_minutes(11)
     await registered.turn()

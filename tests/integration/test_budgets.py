@@ -52,7 +52,7 @@ async def told(budgets, limit: int | None, left: int, seconds: float = 60.0) -> 
 
 
 async def test_where_nothing_is_known_nobody_waits(budgets):
-    assert [await budgets.spend(CREDENTIAL, "sweep", 0) for _ in range(5)] == [None] * 5
+    assert [await budgets.spend(CREDENTIAL, "full", 0) for _ in range(5)] == [None] * 5
 
 
 async def test_no_more_is_spent_than_is_left_however_many_come_at_once(services, budgets):
@@ -62,10 +62,10 @@ async def test_no_more_is_spent_than_is_left_however_many_come_at_once(services,
     assert await remaining(services.redis) == 0
 
 
-async def test_sweeps_leave_a_quarter_to_deltas(budgets):
+async def test_full_polls_leave_a_quarter_to_deltas(budgets):
     await told(budgets, 20, 20)
-    sweeps = [await budgets.spend(CREDENTIAL, "sweep", 0) for _ in range(20)]
-    assert sweeps.count(None) == 15
+    full_polls = [await budgets.spend(CREDENTIAL, "full", 0) for _ in range(20)]
+    assert full_polls.count(None) == 15
     deltas = [await budgets.spend(CREDENTIAL, "delta", 0) for _ in range(20)]
     assert deltas.count(None) == 5
 
@@ -109,38 +109,38 @@ async def test_a_limit_that_is_not_told_is_the_most_that_was_ever_left(services,
     for left in (100, 90, 30):
         await told(budgets, None, left)
     assert int(await services.redis.hget(keys.budget(CREDENTIAL), "limit")) == 100
-    assert await budgets.spend(CREDENTIAL, "sweep", 0) is None
+    assert await budgets.spend(CREDENTIAL, "full", 0) is None
     await told(budgets, None, 25)
-    assert await budgets.spend(CREDENTIAL, "sweep", 0) is not None
+    assert await budgets.spend(CREDENTIAL, "full", 0) is not None
 
 
 async def test_who_is_woken_early_keeps_the_place(budgets):
     await told(budgets, 60, 0)
-    first = await budgets.spend(CREDENTIAL, "sweep", 0)
+    first = await budgets.spend(CREDENTIAL, "full", 0)
     for _ in range(5):
-        await budgets.spend(CREDENTIAL, "sweep", 0)
+        await budgets.spend(CREDENTIAL, "full", 0)
     for _ in range(3):
-        again = await budgets.spend(CREDENTIAL, "sweep", first.at)
+        again = await budgets.spend(CREDENTIAL, "full", first.at)
         assert again.at == first.at
         assert 0 < again.wait_ms <= first.wait_ms
 
 
 async def test_who_waited_for_nothing_is_among_the_first_of_the_next_window(services, budgets):
     await told(budgets, 60, 0)
-    places = [await budgets.spend(CREDENTIAL, "sweep", 0) for _ in range(100)]
+    places = [await budgets.spend(CREDENTIAL, "full", 0) for _ in range(100)]
     await advance(services.redis, CREDENTIAL, MINUTE + 5_000)
     await told(budgets, 60, 0)  # deltas were faster
-    again = await budgets.spend(CREDENTIAL, "sweep", places[0].at - MINUTE - 5_000)
+    again = await budgets.spend(CREDENTIAL, "full", places[0].at - MINUTE - 5_000)
     assert MINUTE < again.wait_ms <= MINUTE + 1_000
-    newcomer = await budgets.spend(CREDENTIAL, "sweep", 0)
+    newcomer = await budgets.spend(CREDENTIAL, "full", 0)
     assert newcomer.wait_ms > places[-1].wait_ms - MINUTE - 5_000
 
 
 async def test_a_place_outlives_what_was_known_of_the_budget(services, budgets):
     await told(budgets, 60, 0)
-    place = await budgets.spend(CREDENTIAL, "sweep", 0)
+    place = await budgets.spend(CREDENTIAL, "full", 0)
     await services.redis.delete(keys.budget(CREDENTIAL))
-    assert await budgets.spend(CREDENTIAL, "sweep", place.at) is None
+    assert await budgets.spend(CREDENTIAL, "full", place.at) is None
 
 
 async def test_a_hold_is_for_all_and_those_it_met_do_not_come_back_all_at_once(budgets):
@@ -157,7 +157,7 @@ async def test_a_shorter_hold_does_not_end_a_longer_one(budgets):
 
 async def test_credentials_do_not_affect_each_other(budgets):
     await budgets.hold(CREDENTIAL, "delta", 100)
-    assert await budgets.spend("cred_other", "sweep", 0) is None
+    assert await budgets.spend("cred_other", "full", 0) is None
 
 
 async def test_a_budget_is_forgotten_when_all_it_knew_has_passed(services, budgets):
@@ -169,7 +169,7 @@ async def test_a_budget_is_forgotten_when_all_it_knew_has_passed(services, budge
 # --- over many windows ----------------------------------------------------------------------
 
 
-class Walker:
+class Poller:
     def __init__(self, kind: str, due: int) -> None:
         self.kind = kind
         self.due = self.wanted = due
@@ -179,73 +179,73 @@ class Walker:
 
 
 class Simulation:
-    """Walkers on one credential, and an upstream whose windows begin with a request. Time passes
+    """Pollers on one credential, and an upstream whose windows begin with a request. Time passes
     in steps, by `advance`."""
 
     STEP = 250
 
-    def __init__(self, services, limit: int, deltas: int, sweeps: int) -> None:
+    def __init__(self, services, limit: int, deltas: int, full_polls: int) -> None:
         self.redis, self.budgets = services.redis, services.budgets
         self.limit = limit
         self.passed = 0
         self._begun = time.monotonic()
         self.window_ends = self.spent = self.refused = 0
-        # Deltas come spread over their interval, sweeps all at once.
-        self.deltas = [Walker("delta", number * MINUTE // deltas) for number in range(deltas)]
-        self.sweeps = [Walker("sweep", 0) for _ in range(sweeps)]
+        # Deltas come spread over their interval, full polls all at once.
+        self.deltas = [Poller("delta", number * MINUTE // deltas) for number in range(deltas)]
+        self.full_polls = [Poller("full", 0) for _ in range(full_polls)]
 
     async def run(self, windows: int) -> None:
         while self.passed < windows * MINUTE:
-            for walker in [*self.sweeps, *self.deltas]:
-                while walker.due <= self._now() and await self._ask(walker):
+            for poller in [*self.full_polls, *self.deltas]:
+                while poller.due <= self._now() and await self._ask(poller):
                     pass
             await advance(self.redis, CREDENTIAL, self.STEP)
-            for walker in [*self.sweeps, *self.deltas]:
-                walker.place = max(1, walker.place - self.STEP) if walker.place else 0
+            for poller in [*self.full_polls, *self.deltas]:
+                poller.place = max(1, poller.place - self.STEP) if poller.place else 0
             self.passed += self.STEP
-        for walker in self.deltas:
-            walker.longest = max(walker.longest, self.passed - walker.wanted)
+        for poller in self.deltas:
+            poller.longest = max(poller.longest, self.passed - poller.wanted)
 
     def _now(self) -> int:
         """The time that passed in steps, and the little that passed between them."""
         return self.passed + int((time.monotonic() - self._begun) * 1000)
 
-    async def _ask(self, walker: Walker) -> bool:
-        """Whether a request was sent, and the walker wants to go on at once."""
-        place = await self.budgets.spend(CREDENTIAL, walker.kind, walker.place)
+    async def _ask(self, poller: Poller) -> bool:
+        """Whether a request was sent, and the poller wants to go on at once."""
+        place = await self.budgets.spend(CREDENTIAL, poller.kind, poller.place)
         if place is None:
-            place = await self._send(walker)
+            place = await self._send(poller)
         now = self._now()
         if place is not None:
-            walker.place, walker.due = place.at, now + place.wait_ms
+            poller.place, poller.due = place.at, now + place.wait_ms
             return False
-        walker.place = 0
-        walker.served.append(now)
-        walker.longest = max(walker.longest, now - walker.wanted)
-        walker.wanted = now
-        if walker.kind == "delta":
-            walker.due = walker.wanted = now + MINUTE
+        poller.place = 0
+        poller.served.append(now)
+        poller.longest = max(poller.longest, now - poller.wanted)
+        poller.wanted = now
+        if poller.kind == "delta":
+            poller.due = poller.wanted = now + MINUTE
         return True
 
-    async def _send(self, walker: Walker):
+    async def _send(self, poller: Poller):
         now = self._now()
         if now >= self.window_ends:
             self.window_ends, self.spent = now + MINUTE, 0
         seconds = math.ceil((self.window_ends - now) / 1000)
         if self.spent >= self.limit:
             self.refused += 1
-            return await self.budgets.hold(CREDENTIAL, walker.kind, seconds)
+            return await self.budgets.hold(CREDENTIAL, poller.kind, seconds)
         self.spent += 1
         await told(self.budgets, self.limit, self.limit - self.spent, seconds)
         return None
 
 
 @pytest.mark.parametrize(
-    ("limit", "deltas", "sweeps", "windows_of_a_delta", "windows_of_a_sweep"),
+    ("limit", "deltas", "full polls", "windows_of_a_delta", "windows_of_a_full"),
     [
-        (60, 8, 1, 0.5, 2),  # one long sweep and a few deltas
+        (60, 8, 1, 0.5, 2),  # one long full poll and a few deltas
         (60, 14, 5, 1, 2),
-        (60, 8, 60, 2, 4),  # as many sweeps as a window has requests
+        (60, 8, 60, 2, 4),  # as many full polls as a window has requests
         (60, 20, 45, 2, 4),
         (60, 60, 2, 2, 3),  # deltas alone want all there is
         (40, 60, 5, 3, 3),  # and more than that
@@ -253,20 +253,20 @@ class Simulation:
     ],
 )
 async def test_everybody_gets_through_within_a_bounded_number_of_windows(
-    services, limit, deltas, sweeps, windows_of_a_delta, windows_of_a_sweep
+    services, limit, deltas, full_polls, windows_of_a_delta, windows_of_a_full
 ):
-    simulation = Simulation(services, limit, deltas, sweeps)
+    simulation = Simulation(services, limit, deltas, full_polls)
 
     await simulation.run(windows=8)
 
     slowest = {
-        kind: max(walker.longest for walker in walkers) / MINUTE
-        for kind, walkers in (("delta", simulation.deltas), ("sweep", simulation.sweeps))
+        kind: max(poller.longest for poller in pollers) / MINUTE
+        for kind, pollers in (("delta", simulation.deltas), ("full", simulation.full_polls))
     }
-    served = sum(len(one.served) for one in simulation.deltas + simulation.sweeps)
+    served = sum(len(one.served) for one in simulation.deltas + simulation.full_polls)
     assert simulation.refused == 0
     assert slowest["delta"] <= windows_of_a_delta
-    assert slowest["sweep"] <= windows_of_a_sweep
+    assert slowest["full"] <= windows_of_a_full
     assert served >= 0.7 * 7 * limit  # what is allowed is used
 
 
@@ -307,10 +307,10 @@ async def test_two_workers_spend_one_budget(context, sandbox, register, valkey_u
         assert await statuses(sandbox) == [200] * 6  # a quarter is left to deltas
         for integration in (first, second):
             assert (await integration.state()).baselined
-            await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+            await integration.services.integrations.request_poll(integration.id, "full", 1)
             await integration.turn()
         assert len(await sandbox.served()) == 6
-        (running, *_) = await second.walks()
+        (running, *_) = await second.polls()
         assert (running.state, running.error) == (
             "running",
             "waiting for the upstream's rate limit",
@@ -333,7 +333,7 @@ async def test_a_limit_that_counts_down_is_respected_without_ever_meeting_it(
     shown = await integration.shown()
     assert (shown.state, shown.error) == ("pending", None)
     assert 50 < await integration.due_in() < 75
-    (running,) = await integration.walks()
+    (running,) = await integration.polls()
     assert (running.state, running.pages) == ("running", 4)
     assert "rate limit" in running.error
     turns = 1
@@ -344,8 +344,8 @@ async def test_a_limit_that_counts_down_is_respected_without_ever_meeting_it(
         turns += 1
         assert turns < 6
     assert await statuses(sandbox) == [200] * 10
-    (walk,) = await integration.walks()
-    assert (walk.id, walk.state, walk.error) == (running.id, "completed", None)
+    (poll,) = await integration.polls()
+    assert (poll.id, poll.state, poll.error) == (running.id, "completed", None)
 
 
 async def test_another_credential_at_the_same_upstream_is_not_held_up(context, sandbox, register):
@@ -445,7 +445,7 @@ async def test_absurd_headers_do_no_harm(context, scripted, headers):
     assert len(scripted.asked) == 3
 
 
-async def test_a_walk_that_waits_for_an_hour_goes_on_where_it_stopped(
+async def test_a_poll_that_waits_for_an_hour_goes_on_where_it_stopped(
     register, sandbox, monkeypatch
 ):
     integration = await register()
@@ -453,7 +453,7 @@ async def test_a_walk_that_waits_for_an_hour_goes_on_where_it_stopped(
         "error", code="PLATFORM.RATE_LIMIT_EXCEEDED", on="later", times=1, retry_after=3600
     )
     await integration.turn()
-    (waiting,) = await integration.walks()
+    (waiting,) = await integration.polls()
     assert await integration.due_in() == pytest.approx(3_600, abs=2)
     later = now_ms() + 65 * 60_000
     monkeypatch.setattr("workers.poller.now_ms", lambda: later)
@@ -461,14 +461,16 @@ async def test_a_walk_that_waits_for_an_hour_goes_on_where_it_stopped(
 
     await integration.turn()
 
-    (walk,) = await integration.walks()
-    assert (walk.id, walk.state, walk.pages) == (waiting.id, "completed", 3)
+    (poll,) = await integration.polls()
+    assert (poll.id, poll.state, poll.pages) == (waiting.id, "completed", 3)
     first_pages = [one for one in await sandbox.served() if "cursor" not in one["parameters"]]
     assert len(first_pages) == 1
 
 
-async def test_what_a_sweep_has_seen_lives_as_long_as_the_sweep_is_kept_waiting(register, sandbox):
-    """Else a sweep held up for many hours would miss what its first pages had shown."""
+async def test_what_a_full_poll_has_seen_lives_as_long_as_the_full_poll_is_kept_waiting(
+    register, sandbox
+):
+    """Else a full poll held up for many hours would miss what its first pages had shown."""
     integration = await register()
     redis = integration.services.redis.admin
     await sandbox.fault("error", code="PLATFORM.RATE_LIMIT_EXCEEDED", on="later", retry_after=9)
@@ -482,16 +484,16 @@ async def test_what_a_sweep_has_seen_lives_as_long_as_the_sweep_is_kept_waiting(
     assert await redis.ttl(seen) > 3 * 3_600
 
 
-async def test_an_impatient_caller_costs_a_walk_nothing(register, sandbox):
+async def test_an_impatient_caller_costs_a_poll_nothing(register, sandbox):
     integration = await register()
     redis, credential_id = integration.services.redis, await credential_of(integration)
     await integration.services.budgets.note(credential_id, limit=60, remaining=0, reset_seconds=30)
     await integration.turn()
     due = await integration.due_in()
     for _ in range(20):  # others come meanwhile
-        await integration.services.budgets.spend(credential_id, "sweep", 0)
+        await integration.services.budgets.spend(credential_id, "full", 0)
     for _ in range(3):
-        await integration.services.integrations.request_walk(integration.id, "sweep", now_ms())
+        await integration.services.integrations.request_poll(integration.id, "full", now_ms())
         await integration.turn()
     assert await integration.due_in() == pytest.approx(due, abs=1)
     assert await sandbox.served() == []
@@ -500,10 +502,10 @@ async def test_an_impatient_caller_costs_a_walk_nothing(register, sandbox):
     assert (await integration.state()).baselined
 
 
-async def test_a_sweep_of_many_pages_holds_up_no_delta_on_its_credential(
+async def test_a_full_poll_of_many_pages_holds_up_no_delta_on_its_credential(
     context, scripted, register
 ):
-    """Through whole turns: eight requests a window, a sweep that wants forty."""
+    """Through whole turns: eight requests a window, a full poll that wants forty."""
     window = {"ends": 0.0, "spent": 0}
     passed = 0.0
 
@@ -542,10 +544,10 @@ async def test_a_sweep_of_many_pages_holds_up_no_delta_on_its_credential(
     pages = []
     for _ in range(6):
         await big.turn()
-        pages.append((await big.walks())[0].pages)
+        pages.append((await big.polls())[0].pages)
         for one in small:
-            walk = await one.walk("delta")
-            assert (walk.state, walk.error) == ("completed", None)
+            poll = await one.poll("delta")
+            assert (poll.state, poll.error) == ("completed", None)
         passed += 70
         await advance(redis, credential_id, 70_000)
     assert pages == sorted(set(pages))  # it gets on in every window

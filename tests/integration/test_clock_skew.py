@@ -36,7 +36,7 @@ async def test_a_clock_that_is_far_off_is_reported_until_it_is_right_again(
     assert (await integration.shown()).state == "active"
 
     await skew(sandbox, 0)
-    await integration.walk("delta")
+    await integration.poll("delta")
 
     assert (await integration.state()).clock_skew_ms is None
     assert (await integration.shown()).clock_skew_seconds is None
@@ -51,14 +51,14 @@ async def test_a_clock_that_is_nearly_right_is_nobodys_business(register, sandbo
 
 
 @pytest.mark.parametrize("seconds", [90, -90])
-@pytest.mark.parametrize("kind", ["delta", "sweep"])
+@pytest.mark.parametrize("kind", ["delta", "full"])
 async def test_the_watermark_is_the_earlier_of_both_clocks(register, sandbox, kind, seconds):
     integration = await register()
     await integration.turn()
     await skew(sandbox, seconds)
     begun = now_ms()
 
-    await integration.walk(kind)
+    await integration.poll(kind)
 
     watermark = (await integration.state()).watermark
     expected = begun + min(0, seconds * 1000)
@@ -100,7 +100,7 @@ async def test_changes_dated_by_a_wrong_clock_are_found_by_deltas(register, sand
     await integration.turn()
     for _ in range(3):
         (change,) = await sandbox.change({"op": "edit", "count": 1})
-        await integration.walk("delta")
+        await integration.poll("delta")
         last = (await integration.events())[-1]
         assert (last.type, last.course_id) == ("course.updated", change["course_id"])
 
@@ -114,7 +114,7 @@ async def test_a_clock_that_is_put_back_within_the_overlap_loses_no_change(
     await integration.turn()
     await skew(sandbox, after)
     (change,) = await sandbox.change({"op": "edit", "count": 1})
-    await integration.walk("delta")
+    await integration.poll("delta")
     assert (await integration.events())[-1].course_id == change["course_id"]
 
 
@@ -145,15 +145,17 @@ async def shelf(scripted):
 
 
 @pytest.mark.parametrize("date", WRONG_DATES)
-async def test_a_date_that_is_no_clocks_turns_no_delta_into_a_sweep(context, scripted, shelf, date):
+async def test_a_date_that_is_no_clocks_turns_no_delta_into_a_full_poll(
+    context, scripted, shelf, date
+):
     shelf.headers = {"date": WRONG_DATES[date]()}
     begun = now_ms()
     integration = await new_integration(context, scripted.base_url)
     await integration.turn()
     for _ in range(3):
         await integration.turn()
-    kinds = [walk.kind for walk in await integration.walks()]
-    assert kinds == ["delta", "delta", "delta", "sweep"]
+    kinds = [poll.kind for poll in await integration.polls()]
+    assert kinds == ["delta", "delta", "delta", "full"]
     for query in scripted.asked[1:]:
         after = datetime.fromisoformat(query["updated_after"])
         assert begun - DELTA_OVERLAP_MS - 1 <= after.timestamp() * 1000 <= now_ms()
@@ -192,7 +194,7 @@ async def test_a_date_that_changes_from_answer_to_answer_stays_bounded(context, 
         assert begun - MAX_SKEW_MS <= watermark <= now_ms()
     shown = await integration.shown()
     assert (shown.clock_skew_seconds, shown.notices) == (None, [])
-    assert [walk.kind for walk in await integration.walks()] == [*["delta"] * 5, "sweep"]
+    assert [poll.kind for poll in await integration.polls()] == [*["delta"] * 5, "full"]
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Foo 2026", "0"])

@@ -8,13 +8,13 @@ import pytest
 from service.domain.errors import EpochEndedError, LeaseLostError, StaleSubscriptionsError
 from service.domain.fingerprint import Fingerprint, unpack
 from service.domain.identifiers import encode, event_position
-from service.domain.subscriptions import Lane, Rendering
+from service.domain.subscriptions import Outbox, Rendering
 from service.storage import keys
 from service.storage.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.counters import Counters
 from service.storage.event_log import EventLog
-from service.storage.lanes import LaneChange, Lanes, Recorded
 from service.storage.leases import Lease, Leases
+from service.storage.outboxes import OutboxChange, Outboxes, Recorded
 from service.storage.overview import Overview
 from service.storage.schedule import ClaimLimit, Schedule
 from service.storage.scripts import Script, run
@@ -28,19 +28,23 @@ FINGERPRINT = Fingerprint(
 @pytest.fixture
 async def lease(redis):
     await redis.hset(keys.integration("int_a"), mapping={"epoch": "ep_1", "course_count": 0})
-    await redis.zadd(keys.claimed("walks"), {"int_a": 9e15})
-    lease = await Leases(redis).take("walks", "int_a", 9_000_000_000_000_000, 10_000)
+    await redis.zadd(keys.claimed("polls"), {"int_a": 9e15})
+    lease = await Leases(redis).take("polls", "int_a", 9_000_000_000_000_000, 10_000)
     assert lease is not None
     return lease
 
 
-def change(course_id: str = "c1", lanes: tuple[Lane, ...] = (), **kept) -> Change:
+def change(course_id: str = "c1", outboxes: tuple[Outbox, ...] = (), **kept) -> Change:
     return Change(
         course_id=course_id,
         fingerprint=msgspec.structs.replace(FINGERPRINT, **kept),
         live=1,
         event=NewEvent(
-            type="course.created", facts=b"{}", body=b'{"id":"c1"}', lanes=lanes, order_key="k"
+            type="course.created",
+            facts=b"{}",
+            body=b'{"id":"c1"}',
+            outboxes=outboxes,
+            order_key="k",
         ),
     )
 
@@ -48,7 +52,7 @@ def change(course_id: str = "c1", lanes: tuple[Lane, ...] = (), **kept) -> Chang
 async def commit(redis, lease: Lease, *changes: Change, **overrides):
     arguments = {
         "epoch": "ep_1",
-        "walk_id": "walk_1",
+        "poll_id": "poll_1",
         "subscriptions_version": 0,
         "progress": Progress(b"", b"p1"),
         "batch": Batch(changes=changes),
@@ -61,10 +65,10 @@ async def everything(redis) -> dict[bytes, bytes]:
     return {key: await redis.dump(key) async for key in redis.scan_iter("cw:*")}
 
 
-async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis, lease):
-    committed = await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
+async def test_a_change_moves_fingerprint_event_outbox_and_counters_together(redis, lease):
+    committed = await commit(redis, lease, change(outboxes=(Outbox("sub_1", Rendering.FULL),)))
 
-    assert (committed.events, committed.lanes_woken) == (1, 1)
+    assert (committed.events, committed.outboxes_woken) == (1, 1)
     (event,), _ = await EventLog(redis).read(None, 10)
     (packed,) = await Catalogue(redis, Counters(redis)).read("int_a", "ep_1", ["c1"])
     kept = unpack(packed)
@@ -72,7 +76,7 @@ async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis
     assert event.id == f"evt_{kept.event}"
     assert event_position(event.id) == (event.position, event.id[-12:])
     assert event.previous_sequence is None
-    (entry,) = await Lanes(redis, Counters(redis)).read("sub_1", "-", 10)
+    (entry,) = await Outboxes(redis, Counters(redis)).read("sub_1", "-", 10)
     assert (entry.position, entry.order_key, entry.rendering) == (
         event.position,
         "k",
@@ -81,7 +85,7 @@ async def test_a_change_moves_fingerprint_event_lane_and_counters_together(redis
     counters, totals = await Counters(redis).read()
     assert counters == {"events_total|course.created": 1}
     assert totals == {"courses": 1, "pending": 1}
-    assert await redis.zscore(keys.due("lanes"), "sub_1") is not None
+    assert await redis.zscore(keys.due("outboxes"), "sub_1") is not None
 
 
 async def test_a_later_sequence_is_higher_even_if_the_clock_went_back(redis, lease):
@@ -91,13 +95,13 @@ async def test_a_later_sequence_is_higher_even_if_the_clock_went_back(redis, lea
     assert (event.sequence, event.previous_sequence) == (ahead + 1, ahead)
 
 
-async def test_an_inactive_lane_collects_without_being_woken(redis, lease):
+async def test_an_inactive_outbox_collects_without_being_woken(redis, lease):
     committed = await commit(
-        redis, lease, change(lanes=(Lane("sub_1", Rendering.THIN, active=False),))
+        redis, lease, change(outboxes=(Outbox("sub_1", Rendering.THIN, active=False),))
     )
-    assert committed.lanes_woken == 0
-    assert await redis.xlen(keys.lane("sub_1")) == 1
-    assert await redis.zcard(keys.due("lanes")) == 0
+    assert committed.outboxes_woken == 0
+    assert await redis.xlen(keys.outbox("sub_1")) == 1
+    assert await redis.zcard(keys.due("outboxes")) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,9 +164,9 @@ async def test_scripts_write_numbers_as_the_domain_does(redis):
 
 async def test_only_what_is_due_is_claimed_and_only_once(redis):
     schedule = Schedule(redis)
-    await schedule.wake("lanes", "sub_1")
-    await redis.zadd(keys.due("lanes"), {"sub_later": 9e15})
-    limits = [ClaimLimit("lanes", "rq:queue:coursewire-deliver", 10, 5)]
+    await schedule.wake("outboxes", "sub_1")
+    await redis.zadd(keys.due("outboxes"), {"sub_later": 9e15})
+    limits = [ClaimLimit("outboxes", "rq:queue:coursewire-deliver", 10, 5)]
     (claims,) = await schedule.claim(limits, 30_000)
     assert claims.ids == ["sub_1"]
     assert (await schedule.claim(limits, 30_000))[0].ids == []
@@ -170,47 +174,47 @@ async def test_only_what_is_due_is_claimed_and_only_once(redis):
 
 async def test_a_claim_that_lapsed_is_due_again_and_its_token_is_stale(redis):
     schedule = Schedule(redis)
-    await schedule.wake("lanes", "sub_1")
-    limits = [ClaimLimit("lanes", "rq:queue:q", 10, 5)]
+    await schedule.wake("outboxes", "sub_1")
+    limits = [ClaimLimit("outboxes", "rq:queue:q", 10, 5)]
     (first,) = await schedule.claim(limits, 0)
     (second,) = await schedule.claim(limits, 30_000)
     assert second.ids == ["sub_1"]
-    assert await Leases(redis).take("lanes", "sub_1", first.token, 1000) is None
-    assert await Leases(redis).take("lanes", "sub_1", second.token, 1000) is not None
-    assert await Leases(redis).take("lanes", "sub_1", second.token, 1000) is None
+    assert await Leases(redis).take("outboxes", "sub_1", first.token, 1000) is None
+    assert await Leases(redis).take("outboxes", "sub_1", second.token, 1000) is not None
+    assert await Leases(redis).take("outboxes", "sub_1", second.token, 1000) is None
 
 
 async def test_what_is_claimed_again_and_again_and_never_begun_is_overdue_since_the_first_lapse(
     redis,
 ):
     schedule = Schedule(redis)
-    limits = [ClaimLimit("lanes", "rq:queue:q", 10, 5)]
-    await schedule.wake("lanes", "sub_1")
+    limits = [ClaimLimit("outboxes", "rq:queue:q", 10, 5)]
+    await schedule.wake("outboxes", "sub_1")
     (first,) = await schedule.claim(limits, 0)
     for _ in range(3):
         (claims,) = await schedule.claim(limits, 0)
         assert claims.ids == ["sub_1"]
-    assert await redis.zrange(keys.overdue("lanes"), 0, -1, withscores=True) == [
+    assert await redis.zrange(keys.overdue("outboxes"), 0, -1, withscores=True) == [
         (b"sub_1", first.token)
     ]
-    assert (await Overview(redis).work("lanes", first.token + 5)).oldest_due_at == first.token
+    assert (await Overview(redis).work("outboxes", first.token + 5)).oldest_due_at == first.token
     (last,) = await schedule.claim(limits, 30_000)
-    assert await Leases(redis).take("lanes", "sub_1", last.token, 1000) is not None
-    assert await redis.exists(keys.overdue("lanes")) == 0
+    assert await Leases(redis).take("outboxes", "sub_1", last.token, 1000) is not None
+    assert await redis.exists(keys.overdue("outboxes")) == 0
 
 
 async def test_a_long_queue_stops_claiming(redis):
-    await Schedule(redis).wake("lanes", "sub_1")
+    await Schedule(redis).wake("outboxes", "sub_1")
     await redis.rpush("rq:queue:q", *range(5))
-    (claims,) = await Schedule(redis).claim([ClaimLimit("lanes", "rq:queue:q", 10, 5)], 30_000)
+    (claims,) = await Schedule(redis).claim([ClaimLimit("outboxes", "rq:queue:q", 10, 5)], 30_000)
     assert claims.ids == []
 
 
-async def lane_lease(redis) -> Lease:
+async def outbox_lease(redis) -> Lease:
     schedule = Schedule(redis)
-    await schedule.wake("lanes", "sub_1")
-    (claims,) = await schedule.claim([ClaimLimit("lanes", "rq:queue:q", 10, 5)], 30_000)
-    lease = await Leases(redis).take("lanes", "sub_1", claims.token, 10_000)
+    await schedule.wake("outboxes", "sub_1")
+    (claims,) = await schedule.claim([ClaimLimit("outboxes", "rq:queue:q", 10, 5)], 30_000)
+    lease = await Leases(redis).take("outboxes", "sub_1", claims.token, 10_000)
     assert lease is not None
     return lease
 
@@ -220,14 +224,14 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
         await commit(
             redis,
             lease,
-            change(f"c{number}", lanes=(Lane("sub_1", Rendering.FULL),)),
+            change(f"c{number}", outboxes=(Outbox("sub_1", Rendering.FULL),)),
             progress=Progress(b"p%d" % number if number else b"", b"p%d" % (number + 1)),
         )
-    lanes = Lanes(redis, Counters(redis))
-    sender = await lane_lease(redis)
-    one, two, three = await lanes.read("sub_1", "-", 10)
+    outboxes = Outboxes(redis, Counters(redis))
+    sender = await outbox_lease(redis)
+    one, two, three = await outboxes.read("sub_1", "-", 10)
     before = await redis_now(redis)
-    await lanes.record(
+    await outboxes.record(
         sender,
         [
             Recorded(entry=one, attempts=1, sent=1, result="S"),
@@ -235,42 +239,42 @@ async def test_attempts_settle_retry_or_bury_an_entry(redis, lease):
             Recorded(entry=three, attempts=1, sent=1, result="D", reason="gone"),
         ],
         Counter(),
-        LaneChange(resumed=b""),
+        OutboxChange(resumed=b""),
     )
-    assert [entry.position for entry in await lanes.read("sub_1", "-", 10)] == [two.position]
-    assert await lanes.failing("sub_1", ["k", "other"]) == {"k"}
-    (failing,), _ = await lanes.retries("sub_1", None, 10)
+    assert [entry.position for entry in await outboxes.read("sub_1", "-", 10)] == [two.position]
+    assert await outboxes.failing("sub_1", ["k", "other"]) == {"k"}
+    (failing,), _ = await outboxes.retries("sub_1", None, 10)
     assert (failing.entry, failing.attempts, failing.sent) == (two, 1, 2)
-    assert await lanes.retries("sub_1", before, 10) == ([], failing.due_at)
+    assert await outboxes.retries("sub_1", before, 10) == ([], failing.due_at)
     assert 60_000 <= failing.due_at - before <= 62_000
-    (depth,) = await lanes.depth_many(["sub_1"])
+    (depth,) = await outboxes.depth_many(["sub_1"])
     assert (depth.pending, depth.dead) == (1, 1)
     _, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (1, 1)
-    assert await lanes.release(sender, "later", start=f"({three.position}") == "idle"
-    assert await redis.zscore(keys.due("lanes"), "sub_1") == failing.due_at
+    assert await outboxes.release(sender, "later", start=f"({three.position}") == "idle"
+    assert await redis.zscore(keys.due("outboxes"), "sub_1") == failing.due_at
 
 
 async def test_a_record_sent_twice_counts_once(redis, lease):
-    await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
-    lanes = Lanes(redis, Counters(redis))
-    sender = await lane_lease(redis)
-    (entry,) = await lanes.read("sub_1", "-", 10)
+    await commit(redis, lease, change(outboxes=(Outbox("sub_1", Rendering.FULL),)))
+    outboxes = Outboxes(redis, Counters(redis))
+    sender = await outbox_lease(redis)
+    (entry,) = await outboxes.read("sub_1", "-", 10)
     increments = Counter({"attempts_total|status": 1})
     retry = Recorded(entry=entry, attempts=1, sent=1, result="R", wait_ms=1, record=b"{}")
     dead = Recorded(entry=entry, attempts=2, sent=2, result="D", reason="r", record=b"{}")
     for recorded in (retry, retry, dead, dead):
-        await lanes.record(sender, [recorded], increments, LaneChange(resumed=b""))
+        await outboxes.record(sender, [recorded], increments, OutboxChange(resumed=b""))
     counters, totals = await Counters(redis).read()
     assert (totals["pending"], totals["dead"]) == (0, 1)
     assert counters["attempts_total|status"] == 2
     assert await redis.xlen(keys.attempts("sub_1")) == 2
-    assert (await lanes.depth_many(["sub_1"]))[0].dead == 1
+    assert (await outboxes.depth_many(["sub_1"]))[0].dead == 1
 
 
-async def test_a_lane_with_unseen_entries_is_due_at_once(redis, lease):
-    sender = await lane_lease(redis)
-    await commit(redis, lease, change(lanes=(Lane("sub_1", Rendering.FULL),)))
-    assert await redis.zscore(keys.due("lanes"), "sub_1") is None  # someone is at work on it
-    await Lanes(redis, Counters(redis)).release(sender, "later")
-    assert await redis.zscore(keys.due("lanes"), "sub_1") is not None
+async def test_an_outbox_with_unseen_entries_is_due_at_once(redis, lease):
+    sender = await outbox_lease(redis)
+    await commit(redis, lease, change(outboxes=(Outbox("sub_1", Rendering.FULL),)))
+    assert await redis.zscore(keys.due("outboxes"), "sub_1") is None  # someone is at work on it
+    await Outboxes(redis, Counters(redis)).release(sender, "later")
+    assert await redis.zscore(keys.due("outboxes"), "sub_1") is not None

@@ -18,7 +18,7 @@ from workers import turn
 
 from .conftest import new_credential
 
-LIMITS = [ClaimLimit("walks", "rq:queue:q1", 10, 10), ClaimLimit("lanes", "rq:queue:q2", 10, 10)]
+LIMITS = [ClaimLimit("polls", "rq:queue:q1", 10, 10), ClaimLimit("outboxes", "rq:queue:q2", 10, 10)]
 
 
 # --- pause and resume ---------------------------------------------------------------------------
@@ -28,14 +28,14 @@ LIMITS = [ClaimLimit("walks", "rq:queue:q1", 10, 10), ClaimLimit("lanes", "rq:qu
     ("activity", "claimed"), [("polling", ([], ["sub_a"])), ("delivery", (["int_a"], []))]
 )
 async def test_nothing_of_what_is_paused_is_claimed(services, redis, activity, claimed):
-    await redis.zadd(keys.due("walks"), {"int_a": 0})
-    await redis.zadd(keys.due("lanes"), {"sub_a": 0})
+    await redis.zadd(keys.due("polls"), {"int_a": 0})
+    await redis.zadd(keys.due("outboxes"), {"sub_a": 0})
     await services.control.pause(activity)
-    walks, lanes = await services.schedule.claim(LIMITS, 30_000)
-    assert (walks.ids, lanes.ids) == claimed
+    polls, outboxes = await services.schedule.claim(LIMITS, 30_000)
+    assert (polls.ids, outboxes.ids) == claimed
     await services.control.resume(activity)
-    walks, lanes = await services.schedule.claim(LIMITS, 30_000)
-    assert len(walks.ids) + len(lanes.ids) == 1
+    polls, outboxes = await services.schedule.claim(LIMITS, 30_000)
+    assert len(polls.ids) + len(outboxes.ids) == 1
 
 
 async def test_pausing_again_keeps_since_when(services):
@@ -49,7 +49,7 @@ async def test_pausing_again_keeps_since_when(services):
     assert not await services.control.is_paused("polling")
 
 
-async def test_a_walk_under_way_stops_at_its_next_page_and_is_resumed(
+async def test_a_poll_under_way_stops_at_its_next_page_and_is_resumed(
     register, context, services, monkeypatch
 ):
     integration = await register()
@@ -72,7 +72,7 @@ async def test_a_walk_under_way_stops_at_its_next_page_and_is_resumed(
     assert (len(served), state.baselined, state.course_count) == (3, True, 600)
 
 
-async def test_a_walk_enqueued_before_the_pause_asks_the_upstream_for_nothing(
+async def test_a_poll_enqueued_before_the_pause_asks_the_upstream_for_nothing(
     register, services, sandbox
 ):
     from workers.poller import poll_batch
@@ -82,10 +82,10 @@ async def test_a_walk_enqueued_before_the_pause_asks_the_upstream_for_nothing(
     await services.control.pause("polling")
     await poll_batch(integration.context, [(integration.id, claim)])
     assert await sandbox.served() == []
-    assert await services.redis.zscore(keys.due("walks"), integration.id) is not None
+    assert await services.redis.zscore(keys.due("polls"), integration.id) is not None
 
 
-async def test_a_lane_under_way_sends_nothing_more_and_keeps_what_it_holds(
+async def test_an_outbox_under_way_sends_nothing_more_and_keeps_what_it_holds(
     subscribe, hook, services, monkeypatch
 ):
     from workers import deliverer
@@ -101,7 +101,7 @@ async def test_a_lane_under_way_sends_nothing_more_and_keeps_what_it_holds(
     await turn
     assert len(hook.received) == 1
     assert (await harness.depth()).pending == 9
-    assert await services.redis.zscore(keys.due("lanes"), harness.id) is not None
+    assert await services.redis.zscore(keys.due("outboxes"), harness.id) is not None
     await services.control.resume("delivery")
     await harness.turn()
     assert len(hook.received) == 10
@@ -113,8 +113,8 @@ async def test_a_lane_under_way_sends_nothing_more_and_keeps_what_it_holds(
 async def _recount(services) -> dict[str, int]:
     stored, _ = await services.integrations.page(100)
     counted = dict.fromkeys((f"state:{state}" for state in IntegrationState), 0)
-    for integration, walking in stored:
-        counted[f"state:{state_of(integration, walking)}"] += 1
+    for integration, polling in stored:
+        counted[f"state:{state_of(integration, polling)}"] += 1
     return counted
 
 
@@ -140,7 +140,7 @@ async def test_integrations_are_counted_by_state_through_all_that_changes_it(
     await agree("pending")
     await integration.turn()
     await agree("active")
-    completed = [keys.completed("delta"), keys.completed("sweep")]
+    completed = [keys.completed("delta"), keys.completed("full")]
     assert [await services.redis.zcard(key) for key in completed] == [1, 1]
     await services.integrations.update(integration.id, paused(True))
     await agree("paused")
@@ -148,15 +148,15 @@ async def test_integrations_are_counted_by_state_through_all_that_changes_it(
     await services.integrations.update(integration.id, paused(False))
     await agree("active")
     await sandbox.change({"op": "delete", "count": 400})
-    await integration.walk("delta")
+    await integration.poll("delta")
     await agree("review")
     assert [await services.redis.zcard(key) for key in completed] == [1, 1]
     await sandbox.fault("error", code="PLATFORM.AUTHENTICATION_INVALID")
-    await integration.walk("delta")
+    await integration.poll("delta")
     await agree("error")
     assert [await services.redis.zcard(key) for key in completed] == [0, 0]
     await sandbox.heal()
-    await integration.walk("delta")
+    await integration.poll("delta")
     await agree("review")
     _stored, state = await services.integrations.get(integration.id)
     review = await services.reviews.get(integration.id, state.epoch)
@@ -184,7 +184,7 @@ async def test_a_silent_scheduler_is_forgotten_once_another_has_its_turn(service
     assert [name for name, _ in await overview.schedulers()] == ["alive"]
 
 
-def test_walks_wait_from_where_the_status_says_so():
+def test_polls_wait_from_where_the_status_says_so():
     assert status.MEMORY_SHARE == turn.MEMORY_SHARE
 
 

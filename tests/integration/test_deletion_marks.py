@@ -57,7 +57,7 @@ async def listed(integration) -> dict[str, tuple[str, str | None]]:
     return {one.id: (one.state, one.quarantine_reason) for one in rows if one.state != "live"}
 
 
-@pytest.mark.parametrize("kind", ["sweep", "delta"])
+@pytest.mark.parametrize("kind", ["full", "delta"])
 async def test_a_mark_that_is_no_date_deletes_nothing_and_is_listed(registered, shelf, kind):
     marked = {f"c{number:03}": mark for number, mark in enumerate(NONSENSE)}
     for course_id, mark in marked.items():
@@ -65,9 +65,9 @@ async def test_a_mark_that_is_no_date_deletes_nothing_and_is_listed(registered, 
     shelf.write("c020", remote_deleted_at="2026-11-20 08:00:00")
 
     for _ in range(2):
-        walk = await registered.walk(kind)
-        assert walk.state == "completed"
-        assert walk.verdicts["quarantined"] == len(NONSENSE)
+        poll = await registered.poll(kind)
+        assert poll.state == "completed"
+        assert poll.verdicts["quarantined"] == len(NONSENSE)
         assert await courses(registered) == [("course.deleted", "c020")]
     found = await listed(registered)
     assert {one for one, (state, _) in found.items() if state == "quarantined"} == marked.keys()
@@ -75,7 +75,7 @@ async def test_a_mark_that_is_no_date_deletes_nothing_and_is_listed(registered, 
     assert (await registered.state()).course_count == 299
 
     shelf.heal(*marked)
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert (await listed(registered)).keys() == {"c020"}
     assert await courses(registered) == [("course.deleted", "c020")]
 
@@ -83,7 +83,7 @@ async def test_a_mark_that_is_no_date_deletes_nothing_and_is_listed(registered, 
 async def test_all_courses_marked_with_nonsense_at_once_delete_nothing(registered, shelf):
     for course_id in shelf.records:
         shelf.write(course_id, remote_deleted_at="0001-01-01T00:00:00Z")
-    assert (await registered.walk("sweep")).verdicts == {"quarantined": 300}
+    assert (await registered.poll("full")).verdicts == {"quarantined": 300}
     assert await courses(registered) == []
     assert (await registered.state()).course_count == 300
 
@@ -107,10 +107,10 @@ async def test_a_mark_of_nonsense_in_an_answer_to_ids_confirms_nothing(registere
 
     scripted.answer = answer
     marked |= {"c100", "c000"}  # one that is missing, and one that the poll saw live
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert await courses(registered) == []
     marked -= {"c000"}
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert await courses(registered) == [("course.deleted", "c200")]
 
 
@@ -130,25 +130,25 @@ async def test_a_date_to_come_deletes_when_it_has_passed_though_the_bytes_stay(
     shelf.write("c007", remote_deleted_at=rfc3339(now_ms() + DAY))
     shelf.write("c008", remote_deleted_at="9999-12-31T23:59:59Z")
 
-    for kind in ("delta", "sweep", "sweep"):
-        walk = await registered.walk(kind)
-        assert (walk.state, walk.error) == ("completed", None)
-    assert walk.verdicts == {"refreshed": 1, "unchanged": 299}
+    for kind in ("delta", "full", "full"):
+        poll = await registered.poll(kind)
+        assert (poll.state, poll.error) == ("completed", None)
+    assert poll.verdicts == {"refreshed": 1, "unchanged": 299}
     shelf.write(
         "c007",
         remote_deleted_at=json.loads(shelf.records["c007"])["remote_deleted_at"],
         origin_id="x",
     )
-    await registered.walk("delta")
+    await registered.poll("delta")
     assert await courses(registered) == [("course.updated", "c007")]
     assert await listed(registered) == {}
 
     clock.ahead = DAY + 1000
-    await registered.walk("sweep")
+    await registered.poll("full")
 
     assert await courses(registered) == [("course.updated", "c007"), ("course.deleted", "c007")]
     clock.ahead += DAY
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert len(await courses(registered)) == 2
 
 
@@ -162,7 +162,7 @@ async def test_a_course_first_seen_with_a_date_to_come_is_created_and_then_delet
     await integration.turn()
     assert Counter(kind for kind, _ in await courses(integration)) == {"course.created": 300}
     clock.ahead = 2 * DAY
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert (await courses(integration))[300:] == [("course.deleted", "c007")]
 
 
@@ -170,11 +170,11 @@ async def test_a_date_that_is_moved_or_taken_back_deletes_nothing(registered, sh
     clock = Clock(monkeypatch)
     shelf.write("c007", remote_deleted_at=rfc3339(now_ms() + DAY))
     shelf.write("c008", remote_deleted_at=rfc3339(now_ms() + DAY))
-    await registered.walk("sweep")
+    await registered.poll("full")
     shelf.write("c007", remote_deleted_at=rfc3339(now_ms() + 9 * DAY))
     shelf.heal("c008")
     clock.ahead = 2 * DAY
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert await courses(registered) == []
 
 
@@ -189,5 +189,5 @@ async def test_a_deletion_by_an_upstream_whose_clock_leads_is_found_at_once(
     shelf.write("c007", remote_deleted_at=rfc3339(now_ms() + 50 * 60_000))
     shelf.write("c008", remote_deleted_at=rfc3339(now_ms() + DAY))
     scripted.answer = ahead
-    await registered.walk("sweep")
+    await registered.poll("full")
     assert await courses(registered) == [("course.deleted", "c007")]

@@ -145,17 +145,17 @@ async def test_a_sample_is_opened_unless_everything_is_asked_for(
 
 
 async def test_stuck_claims_and_endless_leases_are_failures(settings, busy, redis):
-    await redis.zadd(keys.claimed("walks"), {"int_a": now_ms() - 120_000})
-    await redis.zadd(keys.claimed("lanes"), {"sub_a": now_ms() + 9_000})
-    await redis.set(keys.lease("lanes", "sub_a"), "token")
+    await redis.zadd(keys.claimed("polls"), {"int_a": now_ms() - 120_000})
+    await redis.zadd(keys.claimed("outboxes"), {"sub_a": now_ms() + 9_000})
+    await redis.set(keys.lease("outboxes", "sub_a"), "token")
     said = [one.said for one in (await examined(settings))["leases"]]
     assert len(said) == 2
     assert "1 claims on integrations have lapsed" in said[0]
-    assert keys.lease("lanes", "sub_a") in said[1]
+    assert keys.lease("outboxes", "sub_a") in said[1]
 
 
 async def test_a_pause_is_warned_of_and_excuses_lapsed_claims(settings, busy, redis, services):
-    await redis.zadd(keys.claimed("walks"), {"int_a": now_ms() - 120_000})
+    await redis.zadd(keys.claimed("polls"), {"int_a": now_ms() - 120_000})
     await services.control.pause("polling")
     found = await examined(settings)
     assert [one.level for one in found["pauses"]] == ["warn"]

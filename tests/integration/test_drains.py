@@ -16,12 +16,12 @@ from service.domain.subscriptions import Format, Payload, Rendering
 from service.domain.verification import fault
 from service.storage import keys
 from service.storage.ids import new_id
-from service.storage.lanes import NOT_GRANTED
+from service.storage.outboxes import NOT_GRANTED
 from service.storage.subscriptions import new_secret
 from workers.deliverer import deliver_batch
 
 
-async def test_every_event_is_signed_sent_recorded_and_leaves_the_lane(subscribe, hook):
+async def test_every_event_is_signed_sent_recorded_and_leaves_the_outbox(subscribe, hook):
     harness = await subscribe()
     await harness.emit(*(f"c{number}" for number in range(300)))
     hook.gate.clear()
@@ -36,7 +36,7 @@ async def test_every_event_is_signed_sent_recorded_and_leaves_the_lane(subscribe
     assert len(deliveries) == 100
     (attempt,) = deliveries[0].attempts
     assert (attempt.outcome, attempt.status, attempt.number) == ("delivered", 204, 1)
-    assert await harness.services.redis.zcard(keys.due("lanes")) == 0
+    assert await harness.services.redis.zcard(keys.due("outboxes")) == 0
 
 
 async def test_a_failing_course_waits_in_order_and_holds_up_no_other(subscribe, hook):
@@ -139,7 +139,7 @@ async def test_a_sender_whose_lease_passed_on_records_nothing(subscribe, hook):
     hook.gate.clear()
     turn = asyncio.create_task(harness.turn())
     await hook.holds(1)
-    await redis.set(keys.lease("lanes", harness.id), "another's token")
+    await redis.set(keys.lease("outboxes", harness.id), "another's token")
     hook.gate.set()
     await turn
     assert (await harness.depth()).pending == 1
@@ -155,22 +155,22 @@ async def test_an_event_that_outlived_the_log_dies_with_that_reason(subscribe, h
     assert (await harness.depth()).dead == 1
 
 
-async def test_a_paused_lane_collects_and_is_sent_when_resumed(subscribe, hook):
+async def test_a_paused_outbox_collects_and_is_sent_when_resumed(subscribe, hook):
     harness = await subscribe(paused=True)
     await harness.emit("c1")
     await harness.turn()
     assert hook.received == []
-    assert await harness.services.redis.zcard(keys.due("lanes")) == 0
+    assert await harness.services.redis.zcard(keys.due("outboxes")) == 0
     await harness.services.subscriptions.update(
         harness.id, lambda old: msgspec.structs.replace(old, paused=False)
     )
-    assert await harness.services.redis.zcard(keys.due("lanes")) == 1
+    assert await harness.services.redis.zcard(keys.due("outboxes")) == 1
     await harness.turn()
     assert hook.courses() == ["c1"]
 
 
-async def test_a_lane_far_longer_than_its_window_drains_in_order(subscribe, hook, monkeypatch):
-    monkeypatch.setattr("service.domain.lane.MAX_WAITING_PER_COURSE", 3)
+async def test_an_outbox_far_longer_than_its_window_drains_in_order(subscribe, hook, monkeypatch):
+    monkeypatch.setattr("service.domain.outbox.MAX_WAITING_PER_COURSE", 3)
     harness = await subscribe()
     await harness.emit(*(f"c{number % 3}" for number in range(60)))
     await harness.turn()
@@ -195,7 +195,7 @@ async def test_headers_and_the_secret_reach_only_the_subscriber(subscribe, hook,
     assert b"x-tenant" not in dump
 
 
-async def test_a_lane_whose_first_events_expired_goes_on_to_the_rest(subscribe, hook):
+async def test_an_outbox_whose_first_events_expired_goes_on_to_the_rest(subscribe, hook):
     harness = await subscribe(paused=True)
     await harness.emit(*(f"c{number}" for number in range(100)))
     redis = harness.services.redis.admin
@@ -209,21 +209,21 @@ async def test_a_lane_whose_first_events_expired_goes_on_to_the_rest(subscribe, 
     assert (depth.pending, depth.dead) == (0, 80)
 
 
-async def test_a_lane_that_lost_its_retries_with_the_servers_last_second_is_due(subscribe, hook):
+async def test_an_outbox_that_lost_its_retries_with_the_servers_last_second_is_due(subscribe, hook):
     harness = await subscribe()
     hook.answer = lambda _event: 500
     await harness.emit("c1")
-    release = harness.services.lanes.release
+    release = harness.services.outboxes.release
 
     async def roll_back_then_release(*arguments, **named):
         await harness.services.redis.delete(
-            keys.lane_retries(harness.id), keys.lane_failing(harness.id)
+            keys.outbox_retries(harness.id), keys.outbox_failing(harness.id)
         )
         return await release(*arguments, **named)
 
-    harness.services.lanes.release = roll_back_then_release
+    harness.services.outboxes.release = roll_back_then_release
     await harness.turn()
-    assert await harness.services.redis.zscore(keys.due("lanes"), harness.id) is not None
+    assert await harness.services.redis.zscore(keys.due("outboxes"), harness.id) is not None
 
 
 async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypatch):
@@ -236,7 +236,7 @@ async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypa
     redis = harness.services.redis.admin
     assert len(hook.received) == 1
     now = await harness.now()
-    assert await redis.zscore(keys.due("lanes"), harness.id) > now
+    assert await redis.zscore(keys.due("outboxes"), harness.id) > now
 
 
 async def test_a_sender_frozen_past_its_lease_sends_nothing(subscribe, hook, context):
@@ -260,27 +260,27 @@ async def test_a_sender_frozen_past_its_lease_sends_nothing(subscribe, hook, con
     assert (await harness.depth()).pending == 1
 
 
-async def test_a_secret_that_does_not_open_delays_only_its_own_lane(subscribe, hook, services):
+async def test_a_secret_that_does_not_open_delays_only_its_own_outbox(subscribe, hook, services):
     harness = await subscribe()
     await harness.emit("c1")
     await services.redis.hset(keys.subscription(harness.id), "secrets", b"moved from elsewhere")
     with pytest.raises(SealError):
         await harness.turn()
     now = await harness.now()
-    due = await services.redis.zscore(keys.due("lanes"), harness.id)
+    due = await services.redis.zscore(keys.due("outboxes"), harness.id)
     assert due - now > 50_000
 
 
 async def test_what_fell_out_of_the_schedule_comes_back(subscribe, hook, context, services):
     harness = await subscribe()
     await harness.emit("c1")
-    await services.redis.delete(keys.due("lanes"), keys.claimed("lanes"))
+    await services.redis.delete(keys.due("outboxes"), keys.claimed("outboxes"))
     assert await services.reconciliation.reconcile() == 1
     await harness.turn()
     assert hook.courses() == ["c1"]
 
 
-async def test_entries_that_outlived_the_log_leave_a_paused_lane(subscribe, hook, services):
+async def test_entries_that_outlived_the_log_leave_a_paused_outbox(subscribe, hook, services):
     harness = await subscribe(paused=True)
     await harness.emit(*(f"c{number}" for number in range(30)))
     await services.redis.xtrim(keys.EVENTS, maxlen=10, approximate=False)
@@ -294,7 +294,7 @@ async def test_entries_that_outlived_the_log_leave_a_paused_lane(subscribe, hook
     assert (totals["pending"], totals["dead"]) == (10, 20)
 
 
-async def test_the_log_keeps_to_its_size_and_lanes_say_what_that_cost_them(subscribe, services):
+async def test_the_log_keeps_to_its_size_and_outboxes_say_what_that_cost_them(subscribe, services):
     harness = await subscribe(paused=True)
     await harness.emit(*(f"c{number}" for number in range(400)))
     redis = services.redis.admin
@@ -315,7 +315,7 @@ async def test_each_entry_is_sent_and_retried_in_its_own_rendering(subscribe, ho
     await harness.make_retries_due()
     await harness.turn()
     (event,) = await harness.services.events.get_many(
-        [entry.position for entry in await harness.services.lanes.read(harness.id, "-", 10)]
+        [entry.position for entry in await harness.services.outboxes.read(harness.id, "-", 10)]
     )
     assert [body for _, _, body in hook.received] == [render(event, rendering)] * 2
     content_type = CONTENT_TYPES[rendering.format]

@@ -56,7 +56,7 @@ async def totals(integration) -> dict[str, int]:
 
 
 async def kept(integration, epoch: str | None = None) -> set[str]:
-    """Which of the keys of an epoch, or of any, and of its walks there are."""
+    """Which of the keys of an epoch, or of any, and of its polls there are."""
     found = await integration.services.redis.admin.keys(f"cw:*:{integration.id}:*")
     names = [name.decode().split(":") for name in found]
     return {
@@ -95,7 +95,7 @@ EDITS = [
     (edit, {"name": "renamed"}),
     (edit, {"labels": {"region": "eu"}}),
     (edit, {"external_id": "tenant-42"}),
-    (edit, {"delta_interval_seconds": 5, "sweep_interval_seconds": 60}),
+    (edit, {"delta_interval_seconds": 5, "full_interval_seconds": 60}),
     (edit, {"guards": Guards(deleted_count=1, changed_share=0.1)}),
     (edit, {"ignore_paths": ("revisions.title", "provider")}),
     (edit, {"track_remote_data": True}),
@@ -115,10 +115,10 @@ async def test_an_edit_resets_nothing(register, sandbox, change, fields):
     await change(integration, **fields)
 
     assert await integration.state() == before
-    for kind in ("delta", "sweep"):
-        walk = await integration.walk(kind)
-        assert walk.state == "completed"
-        assert walk.verdicts.keys() <= {"unchanged"}
+    for kind in ("delta", "full"):
+        poll = await integration.poll(kind)
+        assert poll.state == "completed"
+        assert poll.verdicts.keys() <= {"unchanged"}
     after = await integration.state()
     assert (after.epoch, after.course_count) == (before.epoch, 600)
     assert types(await integration.events()) == {BASELINE_COMPLETED: 1}
@@ -147,9 +147,9 @@ async def test_a_path_ignored_for_a_while_is_not_reported_afterwards(register, s
     await integration.turn()
     await edit(integration, ignore_paths=("revisions.title",))
     await sandbox.change({"op": "edit", "path": "revisions.title", "count": 5})
-    await integration.walk("delta")
+    await integration.poll("delta")
     await edit(integration, ignore_paths=())
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert types(await integration.events()) == {BASELINE_COMPLETED: 1}
 
 
@@ -236,7 +236,7 @@ async def test_what_is_held_or_decided_goes_with_the_epoch(
     await integration.turn()
     await sandbox.change({"op": "delete", "count": 150})
     await sandbox.fault("wrong_types", share=0.01)
-    await integration.walk("sweep")
+    await integration.poll("full")
     state = await integration.state()
     assert state.held == 150
     assert state.quarantined > 0
@@ -261,11 +261,11 @@ async def test_what_is_held_or_decided_goes_with_the_epoch(
     assert state_of(registered, state) is IntegrationState.ACTIVE
 
 
-async def waiting_sweep(integration, sandbox, context) -> None:
-    """A sweep under way that has seen some, and that keeps some waiting."""
+async def waiting_full(integration, sandbox, context) -> None:
+    """A full poll under way that has seen some, and that keeps some waiting."""
     course_ids = [one["id"] for one in (await sandbox.courses())[:100]]
     await sandbox.change(*({"op": "delete", "course_id": one} for one in course_ids))
-    await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+    await integration.services.integrations.request_poll(integration.id, "full", 1)
     go_on = hand_back_after_a_page(context)
     await integration.turn()
     go_on()
@@ -273,12 +273,12 @@ async def waiting_sweep(integration, sandbox, context) -> None:
 
 
 @pytest.mark.parametrize("move", MOVES)
-async def test_a_walk_under_way_goes_with_its_epoch(
+async def test_a_poll_under_way_goes_with_its_epoch(
     register, sandbox, scripted, context, other_upstream, move
 ):
     integration = await register()
     await integration.turn()
-    await waiting_sweep(integration, sandbox, context)
+    await waiting_full(integration, sandbox, context)
 
     await move(integration, scripted)
 
@@ -395,10 +395,10 @@ async def test_another_edit_along_with_the_same_baseline_does_not_start_it_again
 # --- deletion -------------------------------------------------------------------------------
 
 
-async def test_deleting_an_integration_takes_its_walk_under_way_with_it(register, sandbox, context):
+async def test_deleting_an_integration_takes_its_poll_under_way_with_it(register, sandbox, context):
     integration = await register()
     await integration.turn()
-    await waiting_sweep(integration, sandbox, context)
+    await waiting_full(integration, sandbox, context)
     await integration.services.integrations.delete(integration.id)
     assert await integration.services.redis.admin.keys(f"cw:*{integration.id}*") == []
     assert await totals(integration) == {"courses": 0, "quarantined": 0, "held": 0}
@@ -426,10 +426,10 @@ async def test_a_worker_that_is_at_it_commits_nothing_for_a_deleted_integration(
     assert await integration.services.redis.admin.keys(f"cw:*{integration.id}*") == []
     assert await totals(integration) == {"courses": 0, "quarantined": 0, "held": 0}
     redis = integration.services.redis.admin
-    assert await redis.zcard(keys.due("walks")) == await redis.zcard(keys.claimed("walks")) == 0
+    assert await redis.zcard(keys.due("polls")) == await redis.zcard(keys.claimed("polls")) == 0
 
 
-async def test_one_deleted_as_its_walk_ends_leaves_nothing_behind(register, context):
+async def test_one_deleted_as_its_poll_ends_leaves_nothing_behind(register, context):
     integration = await register()
     store = context.services.integrations
     get = store.get

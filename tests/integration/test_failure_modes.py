@@ -5,8 +5,8 @@ subscribers were sent, by the same code in every run: with the protections it mu
 without them it must, or the test would prove nothing. Where several protections cover one
 failure, each is shown to suffice alone.
 
-What no delta reports, the next sweep does. So "lost" means lost to every delta, and where a
-sweep would not find it either, the tests say so by walking one.
+What no delta reports, the next full poll does. So "lost" means lost to every delta, and where a
+full poll would not find it either, the tests say so by polling one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Polled:
         self.integration = integration
         self.services = integration.services
         self.id = integration.id
-        self.walk = integration.walk
+        self.poll = integration.poll
         self.turn = integration.turn
         self.state = integration.state
         self._sandbox = sandbox
@@ -72,17 +72,17 @@ class Polled:
         return live & told
 
     async def age(self, milliseconds: int) -> None:
-        """Lets the time since the last walk be so much longer."""
-        for field in ("watermark", "last_sweep_at"):
+        """Lets the time since the last poll be so much longer."""
+        for field in ("watermark", "last_full_at"):
             await self.services.redis.hincrby(keys.integration(self.id), field, -milliseconds)
 
     async def lapse(self) -> None:
         """Lets the lease and the claim of a worker that is no more run out."""
-        await self.services.redis.delete(keys.lease("walks", self.id))
-        await self.services.redis.zrem(keys.claimed("walks"), self.id)
+        await self.services.redis.delete(keys.lease("polls", self.id))
+        await self.services.redis.zrem(keys.claimed("polls"), self.id)
 
     async def die_when(self, kind: str, monkeypatch, *, pages: int) -> None:
-        """Begins a walk whose worker dies as soon as so many pages of it count as done."""
+        """Begins a poll whose worker dies as soon as so many pages of it count as done."""
 
         async def run_then_die(redis, commit):
             committed = await run(redis, commit)
@@ -92,7 +92,7 @@ class Polled:
 
         with monkeypatch.context() as dying:
             dying.setattr("service.storage.catalogue.run", run_then_die)
-            await self.services.integrations.request_walk(self.id, kind, now_ms())
+            await self.services.integrations.request_poll(self.id, kind, now_ms())
             claims = [(self.id, await self.integration.claim())]
             (outcome,) = await asyncio.gather(
                 poll_batch(self.integration.context, claims), return_exceptions=True
@@ -106,8 +106,8 @@ def polled(protected, register, sandbox):
     """Registers an integration and completes its baseline."""
 
     async def polled(**fields) -> Polled:
-        # A sweep that came due by chance would find what a test means to be lost.
-        year = {"sweep_interval_seconds": 365 * 86_400}
+        # A full poll that came due by chance would find what a test means to be lost.
+        year = {"full_interval_seconds": 365 * 86_400}
         integration = Polled(await register(**year | fields), sandbox)
         await integration.turn()
         assert (await integration.state()).baselined
@@ -143,7 +143,7 @@ def edits(count: int, **fields) -> dict:
 
 
 def between_pages(monkeypatch, services, act) -> None:
-    """Acts once, after the first page of a walk has arrived."""
+    """Acts once, after the first page of a poll has arrived."""
     fetch = services.upstream.fetch_page
 
     async def fetch_then_act(*arguments):
@@ -155,14 +155,14 @@ def between_pages(monkeypatch, services, act) -> None:
     monkeypatch.setattr(services.upstream, "fetch_page", fetch_then_act)
 
 
-# --- 1: false deletes after a truncated walk --------------------------------------------------
+# --- 1: false deletes after a truncated poll --------------------------------------------------
 
 
 @protected_by("absences are verified", "guards")
-async def test_01_a_walk_that_says_it_is_over_too_early_deletes_nothing(protected, polled, sandbox):
+async def test_01_a_poll_that_says_it_is_over_too_early_deletes_nothing(protected, polled, sandbox):
     integration = await polled()
     await sandbox.fault("end_early", on="walk")
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
@@ -173,17 +173,17 @@ async def test_01_courses_left_out_of_a_page_are_not_deleted_though_they_are_few
 ):
     integration = await polled()
     await sandbox.fault("vanish", on="walk", share=0.05)
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
 
 @pytest.mark.parametrize("fault", ["html", "truncate"])
-@protected_by("errors fail the walk", "absences are verified", "guards")
-async def test_01_a_walk_broken_off_deletes_nothing(protected, polled, sandbox, fault):
+@protected_by("errors fail the poll", "absences are verified", "guards")
+async def test_01_a_poll_broken_off_deletes_nothing(protected, polled, sandbox, fault):
     integration = await polled()
     await sandbox.fault(fault, on="later")
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
@@ -196,7 +196,7 @@ async def test_01_a_walk_broken_off_deletes_nothing(protected, polled, sandbox, 
 async def test_02_an_empty_catalogue_is_not_believed(protected, polled, sandbox):
     integration = await polled()
     await sandbox.fault("empty", on="walk")
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
@@ -206,7 +206,7 @@ async def test_02_an_empty_catalogue_is_not_believed(protected, polled, sandbox)
 async def test_02_an_upstream_that_has_lost_everything_is_not_believed(protected, polled, sandbox):
     integration = await polled()
     await sandbox.fault("empty", on="any")
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
@@ -214,12 +214,12 @@ async def test_02_an_upstream_that_has_lost_everything_is_not_believed(protected
 # --- 3: mass delete after a configuration error -----------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["delta", "sweep"])
+@pytest.mark.parametrize("kind", ["delta", "full"])
 @protected_by("guards")
 async def test_03_a_model_switched_off_deletes_nothing(protected, polled, sandbox, kind):
     integration = await polled()
     await sandbox.change({"op": "delete", "all": True})
-    await integration.walk(kind)
+    await integration.poll(kind)
     observed = bool(await integration.events())
     assert observed == (not protected)
 
@@ -228,7 +228,7 @@ async def test_03_a_model_switched_off_deletes_nothing(protected, polled, sandbo
 async def test_03_an_account_that_may_see_little_by_now_deletes_nothing(protected, polled, sandbox):
     integration = await polled()
     await sandbox.change({"op": "vanish", "count": 500})
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.events())
     assert observed == (not protected)
 
@@ -236,13 +236,13 @@ async def test_03_an_account_that_may_see_little_by_now_deletes_nothing(protecte
 @pytest.mark.parametrize(
     "code", ["PLATFORM.AUTHENTICATION_INVALID", "PLATFORM.INTEGRATION_NOT_FOUND"]
 )
-@protected_by("errors fail the walk", "a live course was seen", "guards")
+@protected_by("errors fail the poll", "a live course was seen", "guards")
 async def test_03_a_key_or_an_integration_that_is_refused_deletes_nothing(
     protected, polled, sandbox, code
 ):
     integration = await polled()
     await sandbox.fault("error", code=code)
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
@@ -251,7 +251,7 @@ async def test_03_a_key_or_an_integration_that_is_refused_deletes_nothing(
 async def test_03_a_field_switched_off_floods_nobody(protected, polled, sandbox):
     integration = await polled()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.events())
     assert observed == (not protected)
 
@@ -266,13 +266,13 @@ async def test_04_rows_that_become_visible_late_are_reported(protected, polled, 
     changes = await sandbox.change(
         edits(2, **late), {"op": "delete", **late}, {"op": "create", **late}
     )
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
 
 @protected_by("watermark is the start")
-async def test_04_a_row_changed_behind_a_long_walk_is_reported(
+async def test_04_a_row_changed_behind_a_long_poll_is_reported(
     protected, polled, sandbox, clock, monkeypatch
 ):
     integration = await polled()
@@ -287,8 +287,8 @@ async def test_04_a_row_changed_behind_a_long_walk_is_reported(
         clock.ahead += 20 * MINUTE
 
     between_pages(monkeypatch, integration.services, edit_what_was_shown_and_take_long)
-    await integration.walk("sweep")
-    await integration.walk("delta")
+    await integration.poll("full")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -299,9 +299,9 @@ async def test_04_a_row_dated_in_the_future_does_not_hide_those_after_it(
 ):
     integration = await polled()
     changes = await sandbox.change(edits(1, updated_at=ago(-60 * MINUTE)))
-    await integration.walk("delta")
+    await integration.poll("delta")
     changes += await sandbox.change(edits(3))
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -314,7 +314,7 @@ async def test_05_a_row_dated_exactly_at_the_watermark_is_reported(protected, po
     integration = await polled()
     watermark = (await integration.state()).watermark
     changes = await sandbox.change(edits(1, updated_at=format_time(watermark)))
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -324,9 +324,9 @@ async def test_05_a_row_dated_like_one_already_reported_is_reported(protected, p
     integration = await polled()
     same = {"updated_at": ago(SECOND)}
     changes = await sandbox.change(edits(1, **same))
-    await integration.walk("delta")
+    await integration.poll("delta")
     changes += await sandbox.change(edits(1, course_id=await another(sandbox, changes), **same))
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -349,7 +349,7 @@ async def test_06_an_upstream_whose_clock_is_behind_loses_nothing(protected, pol
     await skew(sandbox, -60 * MINUTE)
     integration = await polled()
     changes = await sandbox.change(edits(2), {"op": "delete"}, {"op": "create"})
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -360,7 +360,7 @@ async def test_06_an_upstream_whose_clock_was_ahead_loses_nothing(protected, pol
     integration = await polled()
     await skew(sandbox, 0)
     changes = await sandbox.change(edits(2), {"op": "delete"}, {"op": "create"})
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -371,7 +371,7 @@ async def test_06_a_clock_of_ours_that_was_ahead_loses_nothing(protected, polled
     integration = await polled()
     clock.ahead = 0
     changes = await sandbox.change(edits(2), {"op": "delete"}, {"op": "create"})
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -388,27 +388,27 @@ async def test_06_a_clock_of_ours_that_was_ahead_loses_nothing(protected, polled
     ],
 )
 @protected_by("watermark waits for success")
-async def test_07_a_failed_walk_leaves_the_watermark(protected, polled, sandbox, code):
+async def test_07_a_failed_poll_leaves_the_watermark(protected, polled, sandbox, code):
     integration = await polled()
     await integration.age(60 * MINUTE)
     changes = await sandbox.change(edits(3, updated_at=ago(30 * MINUTE)))
     await sandbox.fault("error", code=code)
-    await integration.walk("delta")
+    await integration.poll("delta")
     await sandbox.heal()
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
 
 @pytest.mark.parametrize("fault", ["html", "truncate", "drop"])
-@protected_by("errors fail the walk")
+@protected_by("errors fail the poll")
 async def test_07_a_page_that_did_not_arrive_is_not_passed_over(protected, polled, sandbox, fault):
     integration = await polled()
     await integration.age(60 * MINUTE)
     changes = await sandbox.change(edits(300, updated_at=ago(30 * MINUTE)))
     await sandbox.fault(fault, on="later", times=1)
     for _ in range(3):
-        await integration.walk("delta")
+        await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -425,7 +425,7 @@ async def test_08_a_page_counts_as_done_only_with_its_events(
     changes = await sandbox.change(edits(300, updated_at=ago(30 * MINUTE)))
     await integration.die_when("delta", monkeypatch, pages=1)
     await integration.turn()
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -434,7 +434,7 @@ async def test_08_a_page_counts_as_done_only_with_its_events(
 
 
 @protected_by("state moves with the events")
-async def test_09_a_change_that_is_known_has_been_put_on_every_lane(
+async def test_09_a_change_that_is_known_has_been_put_on_every_outbox(
     protected, polled, sandbox, subscribe, hook, monkeypatch
 ):
     integration = await polled()
@@ -442,7 +442,7 @@ async def test_09_a_change_that_is_known_has_been_put_on_every_lane(
     changes = await sandbox.change(edits(20), {"op": "delete", "count": 3}, {"op": "create"})
     await integration.die_when("delta", monkeypatch, pages=1)
     await integration.turn()
-    await integration.walk("sweep")  # not even that finds it again
+    await integration.poll("full")  # not even that finds it again
     while (await subscription.depth()).pending:
         await subscription.turn()
     observed = bool({change["course_id"] for change in changes} - set(hook.courses()))
@@ -477,7 +477,7 @@ EDITS = [
     partial(edit, labels={"tenant": "42"}),
     partial(edit, external_id="tenant-42"),
     partial(edit, delta_interval_seconds=300),
-    partial(edit, sweep_interval_seconds=3600),
+    partial(edit, full_interval_seconds=3600),
     partial(edit, ignore_paths=("revisions.remote_url",)),
     partial(edit, track_remote_data=True),
     partial(edit, guards=Guards(deleted_count=20)),
@@ -492,8 +492,8 @@ async def test_10_an_edit_swallows_and_repeats_nothing(protected, polled, sandbo
         before = await integration.reported()
         changes = await sandbox.change(edits(3, path="revisions.title"))
         await edit_it(integration)
-        await integration.walk("delta")
-        await integration.walk("sweep")
+        await integration.poll("delta")
+        await integration.poll("full")
         expected = Counter(("course.updated", change["course_id"]) for change in changes)
         observed = await integration.reported() - before != expected
         assert observed == (not protected), edit_it
@@ -521,19 +521,19 @@ async def test_10_a_restart_swallows_and_repeats_nothing(protected, polled, sand
     integration = await polled()
     changes = await sandbox.change(edits(3, path="revisions.title"))
     await restart(integration)
-    await integration.walk("delta")
-    await integration.walk("sweep")
+    await integration.poll("delta")
+    await integration.poll("full")
     expected = Counter(("course.updated", change["course_id"]) for change in changes)
     observed = await integration.reported() != expected
     assert observed == (not protected)
 
 
 @protected_by("the seen set outlives the process", "absences are verified", "guards")
-async def test_10_a_restart_in_the_middle_of_a_sweep_deletes_nothing(
+async def test_10_a_restart_in_the_middle_of_a_full_poll_deletes_nothing(
     protected, polled, sandbox, restart, monkeypatch
 ):
     integration = await polled()
-    await integration.die_when("sweep", monkeypatch, pages=2)
+    await integration.die_when("full", monkeypatch, pages=2)
     await restart(integration)
     await integration.turn()
     observed = bool(await integration.false_deletes())
@@ -563,8 +563,8 @@ async def test_11_two_workers_report_each_change_once(
     integration = await polled()
     services, context = integration.services, integration.integration.context
     changes = await sandbox.change(edits(20))
-    await services.integrations.request_walk(integration.id, "delta", now_ms())
-    read, finish = services.catalogue.read, services.walks.finish
+    await services.integrations.request_poll(integration.id, "delta", now_ms())
+    read, finish = services.catalogue.read, services.polls.finish
     before_commits, before_the_end = Meeting(), Meeting()
 
     async def read_then_meet(*arguments):
@@ -585,7 +585,7 @@ async def test_11_two_workers_report_each_change_once(
 
     with monkeypatch.context() as together:
         together.setattr(services.catalogue, "read", read_then_meet)
-        together.setattr(services.walks, "finish", meet_then_finish)
+        together.setattr(services.polls, "finish", meet_then_finish)
         token = await integration.integration.claim()
         first = begin(token)
         await before_commits.somebody_waits.wait()
@@ -662,7 +662,7 @@ async def test_12_the_same_course_in_other_words_is_no_update(
         monkeypatch.setattr(upstream, "fetch_page", fetch_rewritten)
         before = await integration.reported()
         changes = await sandbox.change(edits(3, path="revisions.title"))
-        await integration.walk("sweep")
+        await integration.poll("full")
 
         changed = Counter(("course.updated", change["course_id"]) for change in changes)
         reported = await integration.reported() - before
@@ -679,7 +679,7 @@ async def test_12_a_release_that_tracks_more_repeats_nothing(
     integration = await polled()
     await make_older(integration, monkeypatch)
     changes = await sandbox.change(edits(3, path="revisions.title"))
-    await integration.walk("sweep")
+    await integration.poll("full")
 
     changed = Counter(("course.updated", change["course_id"]) for change in changes)
     observed = bool(await integration.reported() - changed)
@@ -705,10 +705,10 @@ async def make_older(integration: Polled, monkeypatch) -> None:
 
 
 @protected_by("absences are verified")
-async def test_13_rows_that_a_sweep_skips_are_not_deleted(protected, polled, sandbox):
+async def test_13_rows_that_a_full_poll_skips_are_not_deleted(protected, polled, sandbox):
     integration = await polled()
     await sandbox.fault("shift", on="later", by=30)
-    await integration.walk("sweep")
+    await integration.poll("full")
     observed = bool(await integration.false_deletes())
     assert observed == (not protected)
 
@@ -718,9 +718,9 @@ async def test_13_rows_that_a_delta_skips_are_reported_by_the_next(protected, po
     integration = await polled()
     changes = await sandbox.change(edits(300, updated_at=ago(MINUTE)))
     await sandbox.fault("shift", on="later", by=5)
-    await integration.walk("delta")
+    await integration.poll("delta")
     await sandbox.heal()
-    await integration.walk("delta")
+    await integration.poll("delta")
     observed = bool(await integration.lost(changes))
     assert observed == (not protected)
 
@@ -742,14 +742,14 @@ async def delta_with_a_forgotten_cursor(integration: Polled, sandbox, monkeypatc
     changes = await sandbox.change(edits(300, updated_at=ago(30 * MINUTE)))
     await integration.die_when("delta", monkeypatch, pages=1)
     redis, key = integration.services.redis, keys.integration(integration.id)
-    progress = msgspec.json.decode(await redis.hget(key, "walk"))
+    progress = msgspec.json.decode(await redis.hget(key, "poll"))
     progress["cursor"] = "Zm9yZ290dGVu"
-    await redis.hset(key, "walk", msgspec.json.encode(progress))
+    await redis.hset(key, "poll", msgspec.json.encode(progress))
     return changes
 
 
 @protected_by("a refused cursor is given up")
-async def test_14_a_walk_whose_cursor_is_refused_begins_again(
+async def test_14_a_poll_whose_cursor_is_refused_begins_again(
     protected, polled, sandbox, monkeypatch
 ):
     integration = await polled()
@@ -760,8 +760,8 @@ async def test_14_a_walk_whose_cursor_is_refused_begins_again(
     assert observed == (not protected)
 
 
-@protected_by("errors fail the walk")
-async def test_14_a_walk_whose_cursor_is_refused_is_not_complete(
+@protected_by("errors fail the poll")
+async def test_14_a_poll_whose_cursor_is_refused_is_not_complete(
     protected, polled, sandbox, monkeypatch
 ):
     integration = await polled()
@@ -772,9 +772,9 @@ async def test_14_a_walk_whose_cursor_is_refused_is_not_complete(
     assert observed == (not protected)
 
 
-@protected_by("horizon", "regular sweeps")
+@protected_by("horizon", "regular full polls")
 async def test_14_deletions_older_than_the_upstream_tells_of_are_found(protected, polled, sandbox):
-    integration = await polled(sweep_interval_seconds=21_600)
+    integration = await polled(full_interval_seconds=21_600)
     await integration.age(14 * DAY)
     changes = await sandbox.change(
         {"op": "vanish", "count": 3},
@@ -811,7 +811,7 @@ async def test_15_a_baseline_is_silent_or_says_what_it_is(
 ):
     integration = Polled(await register(baseline=baseline), sandbox)
     if trouble == "a dead worker":
-        await integration.die_when("sweep", monkeypatch, pages=2)
+        await integration.die_when("full", monkeypatch, pages=2)
     elif trouble == "a page error":
         await sandbox.fault("truncate", on="later", times=1)
     elif trouble == "a refused cursor":

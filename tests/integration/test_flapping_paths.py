@@ -49,7 +49,7 @@ async def shelf(scripted):
     return shelf
 
 
-@pytest.mark.parametrize("kinds", [("sweep",), ("delta",), ("sweep", "delta")])
+@pytest.mark.parametrize("kinds", [("full",), ("delta",), ("full", "delta")])
 async def test_a_signed_url_is_named_with_its_cure_until_that_is_applied(
     context, scripted, shelf, kinds
 ):
@@ -57,7 +57,7 @@ async def test_a_signed_url_is_named_with_its_cure_until_that_is_applied(
     await integration.turn()
     for at in range(3):
         assert (await integration.shown()).notices == []
-        await integration.walk(kinds[at % len(kinds)])
+        await integration.poll(kinds[at % len(kinds)])
     shown = await integration.shown()
     assert (shown.state, shown.error) == ("active", None)
     (notice,) = shown.notices
@@ -72,7 +72,7 @@ async def test_a_signed_url_is_named_with_its_cure_until_that_is_applied(
     assert (await integration.shown()).notices == []
     events = len(await integration.events())
     for _ in range(3):
-        await integration.walk("sweep")
+        await integration.poll("full")
     assert len(await integration.events()) == events
     assert (await integration.state()).observed.flapping == ()
 
@@ -85,7 +85,7 @@ async def test_it_is_found_though_each_poll_takes_several_turns(
     await integration.turn()
     monkeypatch.setattr("workers.turn.TURN_SECONDS", 0.0)
     for _ in range(3):
-        await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+        await integration.services.integrations.request_poll(integration.id, "full", 1)
         while (await integration.state()).requested is not None:
             await integration.turn()
     (notice,) = (await integration.shown()).notices
@@ -103,5 +103,5 @@ async def test_busy_courses_are_nothing_to_speak_of(context, scripted):
             shelf.put(course_id, revisions=[revision("https://a.example", title=f"T{at}")])
         for course_id in together[:10]:  # few, each time
             shelf.put(course_id, origin_id=f"o{at}")
-        await integration.walk("sweep" if at % 2 else "delta")
+        await integration.poll("full" if at % 2 else "delta")
         assert (await integration.shown()).notices == []

@@ -17,7 +17,7 @@ from service.app import create_app
 from service.domain.asking import MAX_LIST_BYTES
 from service.domain.guards import Guards
 from service.domain.integrations import Baseline
-from service.domain.walking import LONGEST_ID_BYTES
+from service.domain.polling import LONGEST_ID_BYTES
 from tests.conftest import free_port
 from tests.integration.conftest import new_integration
 from tests.integration.shelf import Shelf
@@ -37,7 +37,7 @@ STRANGE = [
     "//",
     ".",
     "..",
-    "../../walks",
+    "../../polls",
     "a/../b",
     "100%",
     "%2F",
@@ -192,7 +192,7 @@ async def test_changes_of_such_courses_are_found_and_reported(context, scripted,
     integration = await new_integration(context, scripted.base_url)
     await integration.turn()
     shelf.put(*STRANGE, origin_id="moved")
-    await integration.walk("delta")
+    await integration.poll("delta")
     assert Counter(await told(integration)) == {("course.updated", one): 1 for one in STRANGE}
 
 
@@ -206,8 +206,8 @@ async def test_an_id_that_no_list_carries_keeps_no_absence_from_being_confirmed(
     integration = await new_integration(context, scripted.base_url)
     await integration.turn()
     shelf.take("c02")
-    walk = await integration.walk("sweep")
-    assert walk.error is None
+    poll = await integration.poll("full")
+    assert poll.error is None
     assert await told(integration) == [("course.deleted", "c02")]
     assert shelf.lists() == [{"ids": ["c00", "c04", "c02"]}]
 
@@ -222,12 +222,12 @@ async def test_what_cannot_be_asked_for_by_its_id_is_asked_for_by_its_remote_id(
 
     # Still there, though the page left it out: it is found by its id in the answer.
     shelf.left_out = {gone}
-    assert (await integration.walk("sweep")).error is None
+    assert (await integration.poll("full")).error is None
     assert await told(integration) == []
     assert shelf.lists() == [{"remote_ids": ["c00", "c04", "remote 7"]}]
 
     shelf.take(gone)
-    assert (await integration.walk("sweep")).error is None
+    assert (await integration.poll("full")).error is None
     assert await told(integration) == [("course.deleted", gone)]
 
 
@@ -240,8 +240,8 @@ async def test_an_answer_by_remote_ids_proves_no_more_than_one_by_ids(
     await integration.turn()
     shelf.take("a,b")
     shelf.by_ids = by_ids
-    walk = await integration.walk("sweep")
-    assert walk.error.startswith("1 changes could not be confirmed")
+    poll = await integration.poll("full")
+    assert poll.error.startswith("1 changes could not be confirmed")
     assert await told(integration) == []
 
 
@@ -253,9 +253,9 @@ async def test_what_cannot_be_asked_for_at_all_is_named_and_the_others_are_confi
     integration = await new_integration(context, scripted.base_url)
     await integration.turn()
     shelf.take("a,b", "c02")
-    walk = await integration.walk("sweep")
+    poll = await integration.poll("full")
     assert await told(integration) == [("course.deleted", "c02")]
-    assert "1 because neither the course id nor the remote id can be sent" in walk.error
+    assert "1 because neither the course id nor the remote id can be sent" in poll.error
     (notice,) = (await integration.shown()).notices
     assert notice.code == "unconfirmed_changes"
 
@@ -271,8 +271,8 @@ async def test_no_request_line_is_longer_than_servers_take(
     await integration.turn()
     gone = many[:40]
     shelf.take(*gone)
-    walk = await integration.walk("sweep")
-    assert walk.error is None
+    poll = await integration.poll("full")
+    assert poll.error is None
     assert sorted(await told(integration)) == [("course.deleted", one) for one in gone]
     for query in scripted.asked:
         if "ids" in query:
@@ -300,7 +300,7 @@ async def test_held_deletions_of_such_courses_are_carried_out(context, scripted,
     await integration.turn()
     gone = [f"{number},x" for number in range(20)]
     shelf.take(*gone)
-    await integration.walk("sweep")
+    await integration.poll("full")
     state = await integration.state()
     assert state.held == 20
     services = integration.services

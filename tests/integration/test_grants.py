@@ -1,4 +1,4 @@
-"""What the owners of subscriptions are granted, from the walk to the lane."""
+"""What the owners of subscriptions are granted, from the poll to the outbox."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def open_key(services):
 
 
 @pytest.mark.parametrize("sandbox", [20], indirect=True)
-async def test_lanes_get_what_their_owners_are_granted(register, subscribe, open_key):
+async def test_outboxes_get_what_their_owners_are_granted(register, subscribe, open_key):
     integration = await register(baseline=Baseline.EMIT, labels=LABELS)
     wanted = {
         await open_key(labels=LABELS): 20,
@@ -41,9 +41,9 @@ async def test_lanes_get_what_their_owners_are_granted(register, subscribe, open
         "key_gone": 0,
         None: 21,
     }
-    lanes = {owner: await subscribe(owner=owner, event_types=EVERY_TYPE) for owner in wanted}
+    outboxes = {owner: await subscribe(owner=owner, event_types=EVERY_TYPE) for owner in wanted}
     await integration.turn()
-    assert {owner: (await lane.depth()).pending for owner, lane in lanes.items()} == wanted
+    assert {owner: (await outbox.depth()).pending for owner, outbox in outboxes.items()} == wanted
 
 
 @pytest.mark.parametrize("sandbox", [20], indirect=True)
@@ -52,7 +52,7 @@ async def test_a_grant_withdrawn_after_the_snapshot_holds_for_what_is_committed(
 ):
     integration = await register(baseline=Baseline.EMIT, labels=LABELS)
     revoked, narrowed, kept = [await open_key(labels=LABELS) for _ in range(3)]
-    lanes = [await subscribe(owner=owner) for owner in (revoked, narrowed, kept)]
+    outboxes = [await subscribe(owner=owner) for owner in (revoked, narrowed, kept)]
     await services.matchers.current(fresh=True)
     await services.api_keys.revoke(revoked)
     await services.api_keys.update(
@@ -60,7 +60,7 @@ async def test_a_grant_withdrawn_after_the_snapshot_holds_for_what_is_committed(
         lambda key: msgspec.structs.replace(key, grant=Grant(integration_ids=("int_x",))),
     )
     await integration.turn()
-    assert [(await lane.depth()).pending for lane in lanes] == [0, 0, 20]
+    assert [(await outbox.depth()).pending for outbox in outboxes] == [0, 0, 20]
 
 
 async def test_a_snapshot_ends_with_the_first_key_that_expires(services, open_key, monkeypatch):

@@ -22,7 +22,7 @@ async def test_every_key_has_a_lifetime_or_is_on_the_list_of_those_that_last(
     await integration.turn()
     registered, _ = await services.integrations.get(integration.id)
     await services.redis.delete(keys.budget(registered.credential_id))
-    await integration.walk("sweep")
+    await integration.poll("full")
     await harness.turn()
 
     without = [

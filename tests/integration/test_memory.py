@@ -1,4 +1,4 @@
-"""When Redis is nearly full walks wait, so that deliveries can go on."""
+"""When Redis is nearly full polls wait, so that deliveries can go on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def types(integration) -> Counter[str]:
     return Counter(event.type for event in await integration.events())
 
 
-async def test_above_four_fifths_a_walk_waits_and_says_so_and_goes_on_by_itself(
+async def test_above_four_fifths_a_poll_waits_and_says_so_and_goes_on_by_itself(
     register, sandbox, room
 ):
     integration = await register(baseline=Baseline.EMIT)
@@ -70,14 +70,14 @@ async def test_above_four_fifths_a_walk_waits_and_says_so_and_goes_on_by_itself(
     assert await types(integration) == {"course.created": 600, "integration.baseline_completed": 1}
 
 
-async def test_below_four_fifths_walks_go_on(register, room):
+async def test_below_four_fifths_polls_go_on(register, room):
     integration = await register()
     await room.used(0.6)
     await integration.turn()
     assert (await integration.state()).baselined
 
 
-async def test_a_walk_that_fills_the_memory_stops_where_it_is_and_loses_nothing(
+async def test_a_poll_that_fills_the_memory_stops_where_it_is_and_loses_nothing(
     register, sandbox, context, room, monkeypatch
 ):
     integration = await register(baseline=Baseline.EMIT)
@@ -91,7 +91,7 @@ async def test_a_walk_that_fills_the_memory_stops_where_it_is_and_loses_nothing(
 
     upstream.fetch_page = fetch_and_fill
     await integration.turn()
-    (waiting,) = await integration.walks()
+    (waiting,) = await integration.polls()
     assert (waiting.state, waiting.pages) == ("running", 1)
     assert "memory" in waiting.error
     problem = (await integration.state()).problem
@@ -101,13 +101,13 @@ async def test_a_walk_that_fills_the_memory_stops_where_it_is_and_loses_nothing(
 
     await integration.turn()
 
-    (walk,) = await integration.walks()
-    assert (walk.id, walk.state) == (waiting.id, "completed")
+    (poll,) = await integration.polls()
+    assert (poll.id, poll.state) == (waiting.id, "completed")
     assert len(await sandbox.served()) == 3
     assert (await types(integration))["course.created"] == 600
 
 
-async def test_a_problem_is_over_once_the_walk_gets_on_though_it_is_not_done(
+async def test_a_problem_is_over_once_the_poll_gets_on_though_it_is_not_done(
     register, context, room
 ):
     integration = await register()
@@ -123,7 +123,7 @@ async def test_a_problem_is_over_once_the_walk_gets_on_though_it_is_not_done(
 
     upstream.fetch_page = fetch_and_hand_back
     await integration.turn()
-    assert (await integration.walks())[0].state == "running"
+    assert (await integration.polls())[0].state == "running"
     assert (await integration.shown()).error is None
 
 
@@ -143,23 +143,23 @@ async def test_an_integration_that_needs_a_person_still_does_when_memory_is_shor
     assert (await integration.shown()).error is None
 
 
-async def test_a_walk_asked_for_waits_too_and_is_answered_afterwards(register, room):
+async def test_a_poll_asked_for_waits_too_and_is_answered_afterwards(register, room):
     integration = await register()
     await integration.turn()
     await room.used(0.9)
-    asked = await integration.services.integrations.request_walk(integration.id, "sweep", now_ms())
+    asked = await integration.services.integrations.request_poll(integration.id, "full", now_ms())
     await integration.turn()
     assert (await integration.state()).requested_id == asked.id
     await room.enough()
     await integration.turn()
-    walk = await integration.services.integrations.get_walk(integration.id, asked.id)
-    assert (walk.state, walk.error) == ("completed", None)
+    poll = await integration.services.integrations.get_poll(integration.id, asked.id)
+    assert (poll.state, poll.error) == ("completed", None)
 
 
-async def test_a_walk_that_waited_for_too_long_is_ended_and_gives_its_memory_back(
+async def test_a_poll_that_waited_for_too_long_is_ended_and_gives_its_memory_back(
     register, sandbox, room, monkeypatch
 ):
-    """Even if what fills the memory is what the walk has seen."""
+    """Even if what fills the memory is what the poll has seen."""
     integration = await register()
     await sandbox.fault("html", on="later", times=1)
     await integration.turn()
@@ -169,13 +169,13 @@ async def test_a_walk_that_waited_for_too_long_is_ended_and_gives_its_memory_bac
     later = now_ms() + 31 * 60_000
     monkeypatch.setattr("workers.poller.now_ms", lambda: later)
     await integration.turn()
-    (walk,) = await integration.walks()
-    assert walk.state == "failed"
-    assert "memory" in walk.error
+    (poll,) = await integration.polls()
+    assert poll.state == "failed"
+    assert "memory" in poll.error
     assert not await integration.services.redis.admin.keys("cw:seen:*")
 
 
-async def test_deliveries_go_on_where_walks_wait(register, room, subscribe, hook):
+async def test_deliveries_go_on_where_polls_wait(register, room, subscribe, hook):
     integration = await register()
     harness = await subscribe()
     await harness.emit("a", "b", "c")
@@ -190,15 +190,15 @@ async def test_deliveries_go_on_where_walks_wait(register, room, subscribe, hook
 async def test_at_the_very_limit_a_turn_still_ends_well(register, context, room):
     """Nothing can be written any more; giving back begins with a removal, and can."""
     integration = await register()
-    await integration.services.integrations.request_walk(integration.id, "sweep", now_ms())
+    await integration.services.integrations.request_poll(integration.id, "full", now_ms())
     token = await integration.claim()
     await room.none()
 
     await poll_batch(context, [(integration.id, token)])
 
     redis = context.services.redis.admin
-    assert await redis.zscore(keys.claimed("walks"), integration.id) is None
-    assert not await redis.exists(keys.lease("walks", integration.id))
+    assert await redis.zscore(keys.claimed("polls"), integration.id) is None
+    assert not await redis.exists(keys.lease("polls", integration.id))
     assert (await integration.shown()).error.code == "RedisMemory"
     assert 10 < await integration.due_in() <= 15
     await room.enough()

@@ -52,14 +52,14 @@ async def populate(services, *, integrations: int, subscriptions: int) -> None:
         for number in range(integrations):
             name = f"int_{number:05}"
             pipeline.zadd(keys.INTEGRATIONS, {name: number})
-            for kind in ("delta", "sweep"):
+            for kind in ("delta", "full"):
                 pipeline.zadd(keys.completed(kind), {name: now - number})
-            pipeline.zadd(keys.due("walks"), {name: now - number})
+            pipeline.zadd(keys.due("polls"), {name: now - number})
         for number in range(subscriptions):
             name = f"sub_{number:05}"
             pipeline.zadd(keys.SUBSCRIPTIONS, {name: number})
-            pipeline.xadd(keys.lane(name), {"k": "k", "r": "f"})
-            pipeline.zadd(keys.due("lanes"), {name: now - number})
+            pipeline.xadd(keys.outbox(name), {"k": "k", "r": "f"})
+            pipeline.zadd(keys.due("outboxes"), {name: now - number})
         await pipeline.execute()
 
 
@@ -74,23 +74,23 @@ async def test_a_scrape_issues_as_many_commands_however_much_is_registered(servi
     assert spent[0] == 38
 
 
-async def test_ages_of_walks_are_told_by_percentile(services, redis):
+async def test_ages_of_polls_are_told_by_percentile(services, redis):
     now = now_ms()
     for number in range(1, 101):
         await redis.zadd(keys.completed("delta"), {f"int_{number}": now - number * 10_000})
     found = await samples(services)
     ages = {
-        percentile: found["walk_age_seconds", ("delta", percentile)]
+        percentile: found["poll_age_seconds", ("delta", percentile)]
         for percentile in ("50", "90", "99", "100")
     }
     assert ages["100"] == pytest.approx(1000, abs=9)
     assert ages["99"] == pytest.approx(1000, abs=9)
     assert ages["90"] == pytest.approx(910, abs=9)
     assert ages["50"] == pytest.approx(510, abs=9)
-    assert ("walk_age_seconds", ("sweep", "100")) not in found
+    assert ("poll_age_seconds", ("full", "100")) not in found
 
 
-async def test_a_walk_and_a_delivery_are_counted_with_their_durations(
+async def test_a_poll_and_a_delivery_are_counted_with_their_durations(
     register, subscribe, services
 ):
     integration = await register()
@@ -99,9 +99,9 @@ async def test_a_walk_and_a_delivery_are_counted_with_their_durations(
     await harness.emit("c1")
     await harness.turn()
     found = await samples(services)
-    assert found["walks_total", ("sweep", "completed")] == 1
-    assert found["walk_duration_seconds_count", ("sweep",)] == 1
-    assert found["walk_duration_seconds_sum", ("sweep",)] > 0
+    assert found["polls_total", ("full", "completed")] == 1
+    assert found["poll_duration_seconds_count", ("full",)] == 1
+    assert found["poll_duration_seconds_sum", ("full",)] > 0
     assert found["upstream_request_duration_seconds_count", ()] == 3
     assert found["integrations", ("active",)] == 1
     assert found["pages_total", ()] == 3
@@ -145,7 +145,7 @@ async def test_waiting_for_the_rate_limit_is_counted(register, sandbox, services
     await sandbox.fault("error", code="PLATFORM.RATE_LIMIT_EXCEEDED", times=1, retry_after=9)
     await integration.turn()
     found = await samples(services)
-    assert found["rate_limit_waits_total", ("sweep",)] == 1
+    assert found["rate_limit_waits_total", ("full",)] == 1
     assert found["upstream_request_duration_seconds_count", ()] == 1
 
 
@@ -206,7 +206,7 @@ async def test_what_is_exposed_is_what_is_declared(register, subscribe, sandbox,
     integration = await register()
     await integration.turn()
     await sandbox.change({"op": "edit", "count": 1})
-    await integration.walk("delta")
+    await integration.poll("delta")
     await redis.zadd(keys.SCHEDULERS, {"one": now_ms()})
     harness = await subscribe()
     await harness.emit("c1")
@@ -239,7 +239,7 @@ async def test_units_are_told_and_names_end_with_them(services):
     )
     units = dict(re.findall(r"^# UNIT coursewire_(\S+) (\w+)$", exposition.decode(), re.MULTILINE))
     assert units["redis_memory_used_bytes"] == "bytes"
-    assert units["walk_age_seconds"] == "seconds"
+    assert units["poll_age_seconds"] == "seconds"
     assert units["rate_limit_remaining_ratio"] == "ratio"
     for name, unit in units.items():
         assert name.endswith(f"_{unit}")
@@ -248,50 +248,54 @@ async def test_units_are_told_and_names_end_with_them(services):
             assert (metric.unit == unit) is metric.name.endswith(f"_{unit}"), metric.name
 
 
-async def test_lanes_are_counted_by_state(subscribe, services):
+async def test_outboxes_are_counted_by_state(subscribe, services):
     harnesses = [await subscribe() for _ in range(3)]
     one, other = (harness.id for harness in harnesses[:2])
 
-    async def lanes() -> dict[str, float]:
+    async def outboxes() -> dict[str, float]:
         found = await samples(services)
         return {
-            labels[0]: value for (name, labels), value in found.items() if name == "lanes" and value
+            labels[0]: value
+            for (name, labels), value in found.items()
+            if name == "outboxes" and value
         }
 
-    assert await lanes() == {"active": 3}
+    assert await outboxes() == {"active": 3}
     await services.subscriptions.update(one, lambda it: msgspec.structs.replace(it, paused=True))
-    assert await lanes() == {"active": 2, "paused": 1}
+    assert await outboxes() == {"active": 2, "paused": 1}
     # What was parked is parked again when it is no longer paused, until the subscriber answers.
-    await services.redis.hset(keys.lane_state(one), "parked", 5)
+    await services.redis.hset(keys.outbox_state(one), "parked", 5)
     await services.subscriptions.update(one, lambda it: msgspec.structs.replace(it, paused=False))
-    assert await lanes() == {"active": 2, "parked": 1}
+    assert await outboxes() == {"active": 2, "parked": 1}
     await services.subscriptions.resume(one, now_ms())
-    assert await lanes() == {"active": 3}
+    assert await outboxes() == {"active": 3}
     await services.subscriptions.update(other, lambda it: msgspec.structs.replace(it, paused=True))
     for harness in harnesses:
         await services.subscriptions.delete(harness.id)
-    assert await lanes() == {}
+    assert await outboxes() == {}
 
 
-async def test_a_lane_whose_last_attempt_failed_is_told_of_until_one_succeeds(
+async def test_an_outbox_whose_last_attempt_failed_is_told_of_until_one_succeeds(
     subscribe, hook, services
 ):
     harness = await subscribe()
 
-    async def lanes() -> dict[str, float]:
+    async def outboxes() -> dict[str, float]:
         found = await samples(services)
         return {
-            labels[0]: value for (name, labels), value in found.items() if name == "lanes" and value
+            labels[0]: value
+            for (name, labels), value in found.items()
+            if name == "outboxes" and value
         }
 
     hook.answer = lambda _event: 500
     await harness.emit("c1")
     await harness.turn()
-    assert await lanes() == {"failing": 1}
+    assert await outboxes() == {"failing": 1}
     hook.answer = lambda _event: 204
     await harness.emit("c2")
     await harness.turn()
-    assert await lanes() == {"active": 1}
+    assert await outboxes() == {"active": 1}
 
 
 async def test_work_that_nobody_begins_is_old_until_it_is_deleted(
@@ -299,17 +303,17 @@ async def test_work_that_nobody_begins_is_old_until_it_is_deleted(
 ):
     integration, harness = await register(), await subscribe()
     old = await redis_now(redis) - 600_000
-    await redis.zadd(keys.overdue("walks"), {integration.id: old})
-    await redis.zadd(keys.overdue("lanes"), {harness.id: old})
+    await redis.zadd(keys.overdue("polls"), {integration.id: old})
+    await redis.zadd(keys.overdue("outboxes"), {harness.id: old})
 
     async def age(kind: str) -> float:
         return (await samples(services))["due_oldest_age_seconds", (kind,)]
 
-    assert await age("walks") == pytest.approx(600, abs=9)
-    assert await age("lanes") == pytest.approx(600, abs=9)
+    assert await age("polls") == pytest.approx(600, abs=9)
+    assert await age("outboxes") == pytest.approx(600, abs=9)
     await services.integrations.delete(integration.id)
     await services.subscriptions.delete(harness.id)
-    assert await age("walks") == await age("lanes") == 0
+    assert await age("polls") == await age("outboxes") == 0
 
 
 async def test_single_registrations_are_told_of_only_on_request(register, subscribe, services):
@@ -323,7 +327,7 @@ async def test_single_registrations_are_told_of_only_on_request(register, subscr
     found = await samples(services, details=DETAILS)
     assert found["integration_state", (integration.id, "active")] == 1
     assert found["integration_courses", (integration.id,)] > 0
-    assert found["integration_walk_age_seconds", (integration.id, "sweep")] < 60
+    assert found["integration_poll_age_seconds", (integration.id, "full")] < 60
     assert found["subscription_state", ("active", harness.id)] == 1  # labels are in their own order
     assert found["subscription_pending", (harness.id,)] == 1
     assert found["subscription_dead", (harness.id,)] == 0
@@ -335,7 +339,7 @@ async def test_single_registrations_are_told_of_only_on_request(register, subscr
 async def test_so_many_are_told_of_and_no_more(services, monkeypatch):
     await populate(services, integrations=7, subscriptions=5)
     for number in range(5):
-        await services.redis.hset(keys.lane_state(f"sub_{number:05}"), "state", "active")
+        await services.redis.hset(keys.outbox_state(f"sub_{number:05}"), "state", "active")
     monkeypatch.setattr("service.domain.metrics.DETAIL_MOST", 3)
     monkeypatch.setattr("service.storage.details._AT_ONCE", 2)
     found = await samples(services, details=("subscriptions", "integrations"))

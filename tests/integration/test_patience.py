@@ -1,4 +1,4 @@
-"""How long failing polls are tried again, and how long a delta waits behind a failing sweep."""
+"""How long failing polls are tried again, and how long a delta waits behind a failing full poll."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ async def integration(context, scripted, shelf, clock):
 
 
 async def fail_until_over(integration, clock, kind: str) -> tuple[int, list[float]]:
-    """Asks for a walk that fails, and takes its turns as they fall due; returns how many ms passed
+    """Asks for a poll that fails, and takes its turns as they fall due; returns how many ms passed
     and the waits."""
-    walk = await integration.services.integrations.request_walk(integration.id, kind, clock.now)
+    poll = await integration.services.integrations.request_poll(integration.id, kind, clock.now)
     began, waits = clock.now, []
     while True:
         await integration.turn()
         waits.append(await integration.due_in())
-        found = await integration.services.integrations.get_walk(integration.id, walk.id)
+        found = await integration.services.integrations.get_poll(integration.id, poll.id)
         if found.state == "failed":
             return clock.now - began, waits
         clock.now += int(max(0, waits[-1]) * 1000) + 1
@@ -60,21 +60,21 @@ async def fail_until_over(integration, clock, kind: str) -> tuple[int, list[floa
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.3, 0.999])
-async def test_a_failing_sweep_is_given_up_after_ten_minutes_and_a_delta_goes_at_once(
+async def test_a_failing_full_poll_is_given_up_after_ten_minutes_and_a_delta_goes_at_once(
     integration, shelf, clock, monkeypatch, chance
 ):
     monkeypatch.setattr("workers.poller.random.random", lambda: chance)
     shelf.status = 503
 
-    passed, waits = await fail_until_over(integration, clock, "sweep")
+    passed, waits = await fail_until_over(integration, clock, "full")
 
     assert 10 * MINUTE - 2_000 <= passed <= 10 * MINUTE + 2_000
     assert waits[-1] <= 1  # of the delta
-    (failed, *_) = await integration.walks()
+    (failed, *_) = await integration.polls()
     assert failed.error.endswith("; given up after 10 minutes without a page")
     shelf.status = 200
     await integration.turn()
-    (delta, *_) = await integration.walks()
+    (delta, *_) = await integration.polls()
     assert (delta.kind, delta.state) == ("delta", "completed")
 
 
@@ -86,19 +86,19 @@ async def test_a_failing_delta_is_given_up_after_half_an_hour(
     shelf.status = 503
     passed, _ = await fail_until_over(integration, clock, "delta")
     assert 30 * MINUTE - 2_000 <= passed <= 30 * MINUTE + 2_000
-    (failed, *_) = await integration.walks()
+    (failed, *_) = await integration.polls()
     assert "30 minutes without a page" in failed.error
     assert "503" in failed.error
 
 
-async def test_a_wait_that_the_upstream_asks_for_is_kept_to_and_ends_a_sweep_that_cannot_wait(
+async def test_a_wait_that_the_upstream_asks_for_is_kept_to_and_ends_a_full_poll_that_cannot_wait(
     integration, shelf, clock
 ):
     shelf.status, shelf.headers = 503, {"retry-after": "240"}
-    passed, waits = await fail_until_over(integration, clock, "sweep")
+    passed, waits = await fail_until_over(integration, clock, "full")
     assert waits[:2] == [pytest.approx(240, abs=2)] * 2
     assert passed == pytest.approx(8 * MINUTE, abs=2_000)
-    (failed, *_) = await integration.walks()
+    (failed, *_) = await integration.polls()
     assert failed.error.endswith(
         "; given up: the upstream asks for a wait of 4 minutes, longer than what is left of "
         "10 minutes"
@@ -107,19 +107,19 @@ async def test_a_wait_that_the_upstream_asks_for_is_kept_to_and_ends_a_sweep_tha
     assert waits[2] == pytest.approx(240, abs=2)
 
 
-async def test_a_wait_for_the_rate_limit_makes_a_sweep_no_older(integration, shelf, clock):
+async def test_a_wait_for_the_rate_limit_makes_a_full_poll_no_older(integration, shelf, clock):
     shelf.status, shelf.headers = 429, {"retry-after": "300"}
-    walk = await integration.services.integrations.request_walk(integration.id, "sweep", clock.now)
+    poll = await integration.services.integrations.request_poll(integration.id, "full", clock.now)
     for _ in range(5):  # 25 minutes
         await integration.turn()
         clock.now += 300_000
         await integration.services.redis.delete(
             *await integration.services.redis.admin.keys("cw:budget:*")
         )
-        found = await integration.services.integrations.get_walk(integration.id, walk.id)
+        found = await integration.services.integrations.get_poll(integration.id, poll.id)
         assert found.state == "running"
         assert "429" in found.error
     shelf.status = 200
     await integration.turn()
-    found = await integration.services.integrations.get_walk(integration.id, walk.id)
+    found = await integration.services.integrations.get_poll(integration.id, poll.id)
     assert found.state == "completed"

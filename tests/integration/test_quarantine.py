@@ -20,10 +20,10 @@ class Watched:
         self.integration = integration
         self.sandbox = sandbox
 
-    async def walk(self, kind: str):
-        walk = await self.integration.walk(kind)
-        assert (walk.state, walk.error) == ("completed", None)
-        return walk
+    async def poll(self, kind: str):
+        poll = await self.integration.poll(kind)
+        assert (poll.state, poll.error) == ("completed", None)
+        return poll
 
     async def broken(self, *course_ids: str, path: str = "revisions") -> None:
         await self.sandbox.heal()
@@ -67,20 +67,20 @@ async def test_a_known_course_that_breaks_is_kept_as_seen_and_listed(watched, sa
     course_ids = await some(sandbox, 3)
     await watched.broken(*course_ids)
 
-    walk = await watched.walk("sweep")
+    poll = await watched.poll("full")
 
     listed = await watched.listed()
     assert listed.keys() == set(course_ids)
     assert all("revisions" in reason for reason in listed.values())
-    assert walk.verdicts == {"quarantined": 3, "unchanged": 597}
+    assert poll.verdicts == {"quarantined": 3, "unchanged": 597}
     assert await watched.count() == 600
     assert await watched.types() == {}
 
 
 async def test_broken_again_and_again_it_is_counted_once(watched, sandbox):
     await watched.broken(*await some(sandbox, 2))
-    for kind in ("sweep", "delta", "sweep"):
-        await watched.walk(kind)
+    for kind in ("full", "delta", "full"):
+        await watched.poll(kind)
     assert len(await watched.listed()) == 2
     assert await watched.types() == {}
 
@@ -88,17 +88,17 @@ async def test_broken_again_and_again_it_is_counted_once(watched, sandbox):
 async def test_the_reason_follows_the_record(watched, sandbox):
     (course_id,) = await some(sandbox, 1)
     await watched.broken(course_id)
-    await watched.walk("sweep")
+    await watched.poll("full")
     await watched.broken(course_id, path="remote_id")
-    await watched.walk("sweep")
+    await watched.poll("full")
     assert "remote_id" in (await watched.listed())[course_id]
 
 
 async def test_back_with_the_bytes_from_before_it_leaves_without_an_event(watched, sandbox):
     await watched.broken(*await some(sandbox, 2))
-    await watched.walk("sweep")
+    await watched.poll("full")
     await watched.broken()
-    await watched.walk("sweep")
+    await watched.poll("full")
     assert await watched.listed() == {}
     assert await watched.types() == {}
 
@@ -107,15 +107,15 @@ async def test_what_changed_while_it_was_broken_is_reported_once_it_decodes(watc
     (course_id,) = await some(sandbox, 1)
     await watched.broken(course_id)
     await sandbox.change({"op": "edit", "course_id": course_id})
-    await watched.walk("delta")
+    await watched.poll("delta")
     assert (await watched.listed()).keys() == {course_id}
     assert await watched.types() == {}
     await sandbox.change({"op": "edit", "course_id": course_id})
-    await watched.walk("delta")
+    await watched.poll("delta")
     assert await watched.types() == {}
 
     await watched.broken()
-    await watched.walk("delta")
+    await watched.poll("delta")
 
     assert await watched.listed() == {}
     assert await watched.types() == {"course.updated": 1}
@@ -124,55 +124,55 @@ async def test_what_changed_while_it_was_broken_is_reported_once_it_decodes(watc
 async def test_a_new_course_that_is_broken_is_created_once_it_decodes(watched, sandbox):
     (new,) = await sandbox.change({"op": "create", "count": 1})
     await watched.broken(new["course_id"])
-    await watched.walk("delta")
+    await watched.poll("delta")
     assert (await watched.listed()).keys() == {new["course_id"]}
     assert await watched.count() == 600
 
     await watched.broken()
-    await watched.walk("delta")
+    await watched.poll("delta")
 
     assert await watched.listed() == {}
     assert await watched.count() == 601
     assert await watched.types() == {"course.created": 1}
 
 
-async def test_a_new_one_that_vanishes_for_good_leaves_the_list_with_the_next_sweep(
+async def test_a_new_one_that_vanishes_for_good_leaves_the_list_with_the_next_full_poll(
     watched, sandbox
 ):
     new = await sandbox.change({"op": "create", "count": 2})
     gone, stays = (one["course_id"] for one in new)
     await watched.broken(gone, stays)
-    await watched.walk("delta")
+    await watched.poll("delta")
     await sandbox.change({"op": "vanish", "course_id": gone})
-    await watched.walk("delta")
+    await watched.poll("delta")
     assert len(await watched.listed()) == 2  # a delta shows no absence
 
-    await watched.walk("sweep")
+    await watched.poll("full")
 
     assert (await watched.listed()).keys() == {stays}
     assert await watched.types() == {}
 
 
-async def test_a_sweep_that_shows_nothing_or_breaks_off_clears_no_list(watched, sandbox):
+async def test_a_full_poll_that_shows_nothing_or_breaks_off_clears_no_list(watched, sandbox):
     (new,) = await sandbox.change({"op": "create", "count": 1})
     await watched.broken(new["course_id"])
-    await watched.walk("delta")
+    await watched.poll("delta")
     await sandbox.heal()
     await sandbox.fault("empty", on="walk")
-    await watched.integration.walk("sweep")
+    await watched.integration.poll("full")
     await sandbox.heal()
     await sandbox.fault("repeat_cursor", on="later")
-    assert (await watched.integration.walk("sweep")).state == "failed"
+    assert (await watched.integration.poll("full")).state == "failed"
     assert (await watched.listed()).keys() == {new["course_id"]}
 
 
 async def test_a_known_one_that_vanishes_is_reported_deleted(watched, sandbox):
     (course_id,) = await some(sandbox, 1)
     await watched.broken(course_id)
-    await watched.walk("sweep")
+    await watched.poll("full")
     await sandbox.change({"op": "vanish", "course_id": course_id})
 
-    await watched.walk("sweep")
+    await watched.poll("full")
 
     assert await watched.types() == {"course.deleted": 1}
     assert await watched.listed() == {}
@@ -183,12 +183,12 @@ async def test_a_broken_one_with_a_tombstone_is_reported_deleted(watched, sandbo
     known, *_ = await some(sandbox, 1)
     (new,) = await sandbox.change({"op": "create", "count": 1})
     await watched.broken(known, new["course_id"])
-    await watched.walk("sweep")
+    await watched.poll("full")
     await sandbox.change(
         {"op": "delete", "course_id": known}, {"op": "delete", "course_id": new["course_id"]}
     )
 
-    await watched.walk("delta")
+    await watched.poll("delta")
 
     deleted = [one for one in await watched.integration.events() if one.type == "course.deleted"]
     assert [one.course_id for one in deleted] == [known]  # nobody knew of the other
@@ -198,7 +198,7 @@ async def test_a_broken_one_with_a_tombstone_is_reported_deleted(watched, sandbo
 async def test_a_broken_one_is_never_absent_even_if_its_tombstone_cannot_be_read(watched, sandbox):
     (course_id,) = await some(sandbox, 1)
     await watched.broken(course_id, path="remote_deleted_at")
-    await watched.walk("sweep")
+    await watched.poll("full")
     assert (await watched.listed()).keys() == {course_id}
     assert await watched.count() == 600
     assert await watched.types() == {}
@@ -206,12 +206,12 @@ async def test_a_broken_one_is_never_absent_even_if_its_tombstone_cannot_be_read
 
 async def test_all_of_them_broken_at_once_deletes_nothing_and_stops_nothing(watched, sandbox):
     await sandbox.fault("wrong_types", share=1)
-    walk = await watched.walk("sweep")
-    assert walk.verdicts == {"quarantined": 600}
+    poll = await watched.poll("full")
+    assert poll.verdicts == {"quarantined": 600}
     assert len(await watched.listed()) == 600
     assert await watched.types() == {}
     await watched.broken()
-    await watched.walk("sweep")
+    await watched.poll("full")
     assert await watched.listed() == {}
     assert await watched.types() == {}
 
@@ -225,7 +225,7 @@ async def test_a_baseline_completes_with_some_broken_and_reports_them_later(regi
     assert len(await watched.listed()) == 5
     assert await watched.types() == {"course.created": 595}
     await watched.broken()
-    await watched.walk("sweep")
+    await watched.poll("full")
     assert await watched.types() == {"course.created": 600}
     assert await watched.listed() == {}
 
@@ -234,10 +234,10 @@ async def test_absences_are_found_beside_broken_records(watched, sandbox):
     """However many records are broken, courses that are gone do not hide behind them."""
     new = await sandbox.change({"op": "create", "count": 20})
     await watched.broken(*(one["course_id"] for one in new), *await some(sandbox, 20))
-    await watched.walk("sweep")
+    await watched.poll("full")
     gone = await some(sandbox, 3, begin=100)
     await sandbox.change(*({"op": "vanish", "course_id": course_id} for course_id in gone))
-    await watched.walk("sweep")
+    await watched.poll("full")
     assert await watched.types() == {"course.deleted": 3}
     assert len(await watched.listed()) == 40
 
@@ -260,10 +260,10 @@ async def test_records_without_an_id_are_counted_and_hide_no_absence(
     monkeypatch.setattr(upstream, "fetch_page", with_nameless)
     monkeypatch.setattr("workers.poller.PAGE_SIZE", 300)
 
-    walk = await watched.integration.walk("sweep")
+    poll = await watched.integration.poll("full")
 
-    assert walk.verdicts["quarantined"] == 6
-    assert walk.error == "6 records without an id were skipped"
+    assert poll.verdicts["quarantined"] == 6
+    assert poll.error == "6 records without an id were skipped"
     (notice,) = (await watched.integration.shown()).notices
     assert notice.code == "records_without_id"
     assert "6 records" in notice.message

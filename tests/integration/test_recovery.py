@@ -15,8 +15,8 @@ async def totals(harness) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in found.items()}
 
 
-async def lane(services, subscription_id) -> list[str]:
-    return [entry.position for entry in await services.lanes.read(subscription_id, "-", 1_000)]
+async def outbox(services, subscription_id) -> list[str]:
+    return [entry.position for entry in await services.outboxes.read(subscription_id, "-", 1_000)]
 
 
 async def log(services) -> list:
@@ -31,19 +31,21 @@ async def test_pending_deliveries_are_skipped_up_to_a_time(subscribe, hook):
     harness = await subscribe()
     await harness.emit("c1", "c2", "c1", "c3")
     services = harness.services
-    for number, position in enumerate(await lane(services, harness.id)):
-        await services.redis.xdel(keys.lane(harness.id), position)
+    for number, position in enumerate(await outbox(services, harness.id)):
+        await services.redis.xdel(keys.outbox(harness.id), position)
         await services.redis.xadd(
-            f"{keys.lane(harness.id)}:copy", {"k": f"c{number}", "r": "f"}, id=f"{number + 1}000-0"
+            f"{keys.outbox(harness.id)}:copy",
+            {"k": f"c{number}", "r": "f"},
+            id=f"{number + 1}000-0",
         )
-    await services.redis.rename(f"{keys.lane(harness.id)}:copy", keys.lane(harness.id))
+    await services.redis.rename(f"{keys.outbox(harness.id)}:copy", keys.outbox(harness.id))
 
-    assert await services.lanes.skip(harness.id, 3_000) == 3
-    assert await lane(services, harness.id) == ["4000-0"]
+    assert await services.outboxes.skip(harness.id, 3_000) == 3
+    assert await outbox(services, harness.id) == ["4000-0"]
     assert (await totals(harness))["pending"] == 1
-    assert await services.lanes.skip(harness.id, 3_000) == 0
-    assert await services.lanes.skip(harness.id, None) == 1
-    assert await services.lanes.skip(harness.id, None) == 0
+    assert await services.outboxes.skip(harness.id, 3_000) == 0
+    assert await services.outboxes.skip(harness.id, None) == 1
+    assert await services.outboxes.skip(harness.id, None) == 0
     counters, _ = await services.counters.read()
     assert counters["deliveries_total|skipped"] == 4
 
@@ -53,13 +55,13 @@ async def test_a_skipped_head_that_has_failed_frees_its_course(subscribe, hook):
     hook.answer = lambda _event: 500
     await harness.emit("c1", "c1")
     await harness.turn()
-    (first, _) = await lane(harness.services, harness.id)
+    (first, _) = await outbox(harness.services, harness.id)
     await harness.services.redis.xdel(
-        keys.lane(harness.id), (await lane(harness.services, harness.id))[1]
+        keys.outbox(harness.id), (await outbox(harness.services, harness.id))[1]
     )
-    assert await harness.services.lanes.skip(harness.id, position_ms(first)) == 1
-    assert await harness.services.redis.zcard(keys.lane_retries(harness.id)) == 0
-    assert await harness.services.redis.hlen(keys.lane_failing(harness.id)) == 0
+    assert await harness.services.outboxes.skip(harness.id, position_ms(first)) == 1
+    assert await harness.services.redis.zcard(keys.outbox_retries(harness.id)) == 0
+    assert await harness.services.redis.hlen(keys.outbox_failing(harness.id)) == 0
     hook.answer = lambda _event: 204
     await harness.emit("c1")
     await harness.turn()
@@ -73,7 +75,7 @@ async def test_a_sender_at_work_sends_no_more_of_what_was_skipped(subscribe, hoo
     hook.gate.clear()
     turn = asyncio.create_task(harness.turn())
     await hook.holds(1)
-    assert await harness.services.lanes.skip(harness.id, None) == 30
+    assert await harness.services.outboxes.skip(harness.id, None) == 30
     hook.gate.set()
     await turn
     assert len(hook.received) < 30  # what began before the first answer was recorded
@@ -90,26 +92,26 @@ def a_subscription(**fields) -> Subscription:
     )
 
 
-async def test_a_lane_begins_with_what_the_log_holds_and_goes_on_with_what_comes(
+async def test_an_outbox_begins_with_what_the_log_holds_and_goes_on_with_what_comes(
     subscribe, services
 ):
     harness = await subscribe()
     await harness.emit("c1", "c2", "c1")
     late = a_subscription()
     await services.backlog.create(late, ["s"], {}, None)
-    assert await lane(services, late.id) == [event.position for event in await log(services)]
-    assert await lane(services, late.id) == await lane(services, harness.id)
+    assert await outbox(services, late.id) == [event.position for event in await log(services)]
+    assert await outbox(services, late.id) == await outbox(services, harness.id)
     assert (await totals(harness))["pending"] == 6
-    assert await services.redis.admin.ttl(keys.lane(late.id)) == -1
-    assert await services.redis.zscore(keys.due("lanes"), late.id) is not None
+    assert await services.redis.admin.ttl(keys.outbox(late.id)) == -1
+    assert await services.redis.zscore(keys.due("outboxes"), late.id) is not None
     ours, theirs = [
-        {entry.order_key for entry in await services.lanes.read(one, "-", 9)}
+        {entry.order_key for entry in await services.outboxes.read(one, "-", 9)}
         for one in (late.id, harness.id)
     ]
     assert len(ours) == len(theirs) == 2
 
 
-async def test_a_lane_may_begin_at_a_time_and_holds_what_matches_alone(subscribe, services):
+async def test_an_outbox_may_begin_at_a_time_and_holds_what_matches_alone(subscribe, services):
     harness = await subscribe()
     await harness.emit("c1", "c2")
     (_, second) = await log(services)
@@ -117,16 +119,16 @@ async def test_a_lane_may_begin_at_a_time_and_holds_what_matches_alone(subscribe
     for event_types, expected in ((None, True), (("course.deleted",), False)):
         late = a_subscription(event_types=event_types)
         await services.backlog.create(late, ["s"], {}, since)
-        found = await lane(services, late.id)
+        found = await outbox(services, late.id)
         assert (second.position in found) is expected
         assert all(position_ms(position) >= since for position in found)
     changed = a_subscription(changed=("provider",))
     await services.backlog.create(changed, ["s"], {}, None)
-    assert await lane(services, changed.id) == []
-    assert await services.redis.exists(keys.lane(changed.id)) == 0
+    assert await outbox(services, changed.id) == []
+    assert await services.redis.exists(keys.outbox(changed.id)) == 0
 
 
-async def test_events_committed_while_a_lane_is_filled_are_there_once(subscribe, services):
+async def test_events_committed_while_an_outbox_is_filled_are_there_once(subscribe, services):
     harness = await subscribe()
     await harness.emit("c1")
     late = a_subscription()
@@ -141,8 +143,8 @@ async def test_events_committed_while_a_lane_is_filled_are_there_once(subscribe,
 
     services.subscriptions.create = create
     await services.backlog.create(late, ["s"], {}, None)
-    assert await lane(services, late.id) == [event.position for event in await log(services)]
-    assert len(await lane(services, late.id)) == 7
+    assert await outbox(services, late.id) == [event.position for event in await log(services)]
+    assert len(await outbox(services, late.id)) == 7
 
 
 async def test_nothing_stays_of_a_creation_that_breaks_off(subscribe, services):
@@ -156,7 +158,7 @@ async def test_nothing_stays_of_a_creation_that_breaks_off(subscribe, services):
     services.subscriptions.create = create
     with pytest.raises(ConnectionError):
         await services.backlog.create(late, ["s"], {}, None)
-    assert 0 < await services.redis.admin.ttl(keys.lane(late.id)) <= 600
+    assert 0 < await services.redis.admin.ttl(keys.outbox(late.id)) <= 600
     assert (await totals(harness))["pending"] == 1
 
 
@@ -167,9 +169,9 @@ async def list_dead(harness, deaths: dict[str, int]) -> None:
     """Lists deliveries as given up: log position -> ms at which that was."""
     redis = harness.services.redis.admin
     for position, died_at in deaths.items():
-        await redis.zadd(keys.lane_dead(harness.id), {position: position_ms(position)})
+        await redis.zadd(keys.outbox_dead(harness.id), {position: position_ms(position)})
         facts = f"{died_at} 10 f key status 500 after all"
-        await redis.hset(keys.lane_dead_facts(harness.id), position, facts)
+        await redis.hset(keys.outbox_dead_facts(harness.id), position, facts)
         await redis.hincrby(keys.TOTALS, "dead", 1)
 
 

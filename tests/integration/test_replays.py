@@ -9,12 +9,12 @@ import pytest
 from service.domain.access import ApiKey, Grant, Scope
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.identifiers import position_ms
-from service.domain.lane import order_key
+from service.domain.outbox import order_key
 from service.domain.replays import Replay
 from service.domain.subscriptions import Payload
 from service.storage import keys
 from service.storage.ids import new_id
-from service.storage.lanes import NOT_GRANTED
+from service.storage.outboxes import NOT_GRANTED
 from service.storage.replays import Replayed
 
 
@@ -141,7 +141,7 @@ async def test_many_events_are_fed_in_parts_and_keep_the_order_of_their_courses(
     monkeypatch.setattr("workers.feeding.SCANNED", 7)
     harness = await subscribe()
     await harness.emit(*(f"c{number % 5}" for number in range(60)))
-    await harness.services.lanes.skip(harness.id, None)
+    await harness.services.outboxes.skip(harness.id, None)
     replay = await ask(harness)
     longest = 0
     feed = harness.services.replays.feed
@@ -197,10 +197,10 @@ async def test_a_failing_replay_holds_up_its_course_among_replays_and_no_live_ev
     ]
 
 
-async def test_a_live_lane_goes_first_and_replays_do_not_starve(subscribe, hook):
+async def test_a_live_outbox_goes_first_and_replays_do_not_starve(subscribe, hook):
     harness = await subscribe(max_concurrency=1)
     await harness.emit(*(f"old{number}" for number in range(30)))
-    await harness.services.lanes.skip(harness.id, None)
+    await harness.services.outboxes.skip(harness.id, None)
     await ask(harness)
     await harness.emit(*(f"new{number}" for number in range(30)))
     await harness.turn()
@@ -262,7 +262,7 @@ async def test_what_is_missing_is_neither_delivered_nor_pending(subscribe, hook)
     harness = await subscribe()
     hook.answer = lambda event: 500 if event["data"]["course_id"] == "failing" else 204
     await harness.emit("skipped")
-    await harness.services.lanes.skip(harness.id, None)
+    await harness.services.outboxes.skip(harness.id, None)
     await harness.emit("delivered", "failing")
     await harness.turn()
     sent = len(hook.received)
@@ -311,7 +311,7 @@ async def test_replays_follow_each_other(subscribe, hook):
 async def test_a_cancelled_replay_sends_nothing_more(subscribe, hook):
     harness = await subscribe(max_concurrency=1)
     await harness.emit(*(f"c{number}" for number in range(20)))
-    await harness.services.lanes.skip(harness.id, None)
+    await harness.services.outboxes.skip(harness.id, None)
     replay, waiting = await ask(harness), await ask(harness)
     services = harness.services
     await services.replays.cancel(harness.id, waiting.id)
@@ -357,7 +357,7 @@ async def test_a_replay_survives_a_sender_that_dies_anywhere(subscribe, hook, mo
     monkeypatch.setattr("workers.feeding.SCANNED", 4)
     harness = await subscribe(max_concurrency=2)
     await harness.emit(*(f"c{number % 3}" for number in range(20)))
-    await harness.services.lanes.skip(harness.id, None)
+    await harness.services.outboxes.skip(harness.id, None)
     replay = await ask(harness)
     services = harness.services
     calls = 0
@@ -375,12 +375,12 @@ async def test_a_replay_survives_a_sender_that_dies_anywhere(subscribe, hook, mo
 
         return run
 
-    feed, record = services.replays.feed, services.lanes.record
-    services.replays.feed, services.lanes.record = deadly(feed), deadly(record)
+    feed, record = services.replays.feed, services.outboxes.record
+    services.replays.feed, services.outboxes.record = deadly(feed), deadly(record)
     with pytest.raises(RuntimeError, match="dead"):
         await harness.turn()
-    services.replays.feed, services.lanes.record = feed, record
-    await services.redis.delete(keys.lease("lanes", harness.id))
+    services.replays.feed, services.outboxes.record = feed, record
+    await services.redis.delete(keys.lease("outboxes", harness.id))
     await harness.turn()
     done = await progress(harness, replay)
     assert (done.state, done.scanned, done.queued, done.delivered) == ("completed", 20, 20, 20)
@@ -396,20 +396,20 @@ async def test_a_replay_survives_a_sender_that_dies_anywhere(subscribe, hook, mo
         assert seen == sorted(seen)
 
 
-async def test_a_parked_lane_probes_with_a_replay_if_there_is_nothing_else(subscribe, hook):
+async def test_a_parked_outbox_probes_with_a_replay_if_there_is_nothing_else(subscribe, hook):
     harness = await subscribe()
     await harness.emit("c1", "c2")
     await harness.turn()
     parked = {"failures": 12, "failing_since": 1, "parked_at": 1, "probe_at": 1}
     redis = harness.services.redis.admin
-    await redis.hset(keys.lane_state(harness.id), "breaker", json.dumps(parked))
-    await redis.hset(keys.lane_state(harness.id), "parked", 1)
+    await redis.hset(keys.outbox_state(harness.id), "breaker", json.dumps(parked))
+    await redis.hset(keys.outbox_state(harness.id), "parked", 1)
     hook.answer = lambda _event: 500
     replay = await ask(harness)
     await harness.turn()
     assert len(hook.received) == 3
     assert (await harness.breaker()).probes == 1
-    assert await redis.zscore(keys.claimed("lanes"), harness.id) is not None  # until the next
+    assert await redis.zscore(keys.claimed("outboxes"), harness.id) is not None  # until the next
     hook.answer = lambda _event: 204
     await harness.services.subscriptions.resume(harness.id, 5)
     await harness.turn()
@@ -435,7 +435,7 @@ async def test_a_paused_subscription_replays_nothing_until_it_goes_on(subscribe,
     await harness.turn()
     await store.resume(harness.id, 5)
     assert await harness.next_turn_at() is not None
-    await harness.services.redis.zrem(keys.due("lanes"), harness.id)
+    await harness.services.redis.zrem(keys.due("outboxes"), harness.id)
     assert await harness.services.reconciliation.reconcile() == 1
 
 
@@ -485,19 +485,19 @@ async def test_what_waits_behind_a_failing_replay_is_not_read_again_with_every_l
 ):
     harness = await subscribe()
     await harness.emit(*["bad"] * 300)
-    await services.lanes.skip(harness.id, None)
+    await services.outboxes.skip(harness.id, None)
     hook.answer = lambda event: 500 if event["data"]["course_id"] == "bad" else 204
     replay = await ask(harness)
     await harness.turn()
     reads = []
-    read = services.lanes.read
+    read = services.outboxes.read
 
     async def counted(*arguments):
         found = await read(*arguments)
         reads.append(len(found))
         return found
 
-    services.lanes.read = counted
+    services.outboxes.read = counted
     await harness.emit("good")
     await harness.turn()
     assert hook.courses() == ["bad", "good"]
@@ -514,7 +514,7 @@ async def test_a_replay_that_is_cancelled_during_a_turn_frees_the_courses_of_the
 ):
     harness = await subscribe(max_concurrency=1)
     await harness.emit("bad", "slow")
-    await services.lanes.skip(harness.id, None)
+    await services.outboxes.skip(harness.id, None)
     hook.answer = lambda event: 500 if event["data"]["course_id"] == "bad" else 204
     first, second = await ask(harness), await ask(harness)
     await harness.turn()
@@ -567,7 +567,7 @@ async def test_a_replay_sends_what_its_subscriptions_owner_is_granted_alone(
         await services.api_keys.create(key(number, grant))
     granted, other = await subscribe(owner="key_0"), await subscribe(owner="key_1")
     await granted.emit("c1", "c2")
-    await services.lanes.skip(granted.id, None)
+    await services.outboxes.skip(granted.id, None)
     for which in ("all", "missing"):
         replay = await ask(granted, which)
         await granted.turn()

@@ -27,8 +27,8 @@ class Held:
         self.services = integration.services
         self.id = integration.id
 
-    async def walk(self, kind: str):
-        return await self.integration.walk(kind)
+    async def poll(self, kind: str):
+        return await self.integration.poll(kind)
 
     async def events(self) -> list:
         """The events since the baseline."""
@@ -72,29 +72,29 @@ def baselined(register):
 # --- deletions ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["delta", "sweep"])
+@pytest.mark.parametrize("kind", ["delta", "full"])
 async def test_too_many_tombstones_are_held_and_the_rest_flows(baselined, sandbox, kind):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 91}, {"op": "edit", "count": 3})
 
-    walk = await held.walk(kind)
+    poll = await held.poll(kind)
 
     assert await held.types() == {"course.updated": 3, REVIEW_REQUIRED: 1}
     assert await held.shown_state() is IntegrationState.REVIEW
     state = await held.state()
     assert (state.held, state.course_count) == (91, 600)
-    assert "91 changes are held" in walk.error
-    assert walk.verdicts["held"] == 91
+    assert "91 changes are held" in poll.error
+    assert poll.verdicts["held"] == 91
     assert (await held.review()).held.deleted == 91
     assert len(await held.ids("held")) == 91
 
 
-@pytest.mark.parametrize("kind", ["delta", "sweep"])
+@pytest.mark.parametrize("kind", ["delta", "full"])
 async def test_as_many_as_are_believed_are_deleted(baselined, sandbox, kind):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 90})
 
-    await held.walk(kind)
+    await held.poll(kind)
 
     assert await held.types() == {"course.deleted": 90}
     assert (await held.state()).course_count == 510
@@ -104,7 +104,7 @@ async def test_too_many_absences_are_held_without_asking_for_each(baselined, san
     held = await baselined()
     await sandbox.change({"op": "vanish", "count": 200})
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     assert (await held.review()).held.deleted == 200
@@ -115,18 +115,18 @@ async def test_tombstones_and_absences_count_together(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "vanish", "count": 50}, {"op": "delete", "count": 50})
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     assert (await held.review()).held.deleted == 100
 
 
-async def test_walks_that_show_the_same_again_hold_it_and_say_so_once(baselined, sandbox):
+async def test_polls_that_show_the_same_again_hold_it_and_say_so_once(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 100}, {"op": "vanish", "count": 50})
 
-    for kind in ("delta", "sweep", "delta", "sweep"):
-        await held.walk(kind)
+    for kind in ("delta", "full", "delta", "full"):
+        await held.poll(kind)
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     assert (await held.state()).held == 150
@@ -135,10 +135,10 @@ async def test_walks_that_show_the_same_again_hold_it_and_say_so_once(baselined,
 async def test_a_few_more_deletions_while_many_are_held_are_held_too(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 100})
-    await held.walk("delta")
+    await held.poll("delta")
     await sandbox.change({"op": "delete", "count": 5}, {"op": "create", "count": 2})
 
-    await held.walk("delta")
+    await held.poll("delta")
 
     assert await held.types() == {REVIEW_REQUIRED: 1, "course.created": 2}
     assert (await held.state()).held == 105
@@ -147,7 +147,7 @@ async def test_a_few_more_deletions_while_many_are_held_are_held_too(baselined, 
 async def test_applied_deletions_are_reported_with_their_evidence(baselined, sandbox):
     held = await baselined()
     gone = await sandbox.change({"op": "delete", "count": 150}, {"op": "vanish", "count": 100})
-    await held.walk("sweep")
+    await held.poll("full")
 
     await held.decide("apply")
 
@@ -164,17 +164,17 @@ async def test_applied_deletions_are_reported_with_their_evidence(baselined, san
     state = await held.state()
     assert (state.held, state.decision, state.course_count) == (0, None, 350)
     assert await held.shown_state() is IntegrationState.ACTIVE
-    await held.walk("sweep")
+    await held.poll("full")
     assert (await held.types())["course.deleted"] == 250
 
 
 async def test_discarded_deletions_are_taken_for_known_without_an_event(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 150}, {"op": "vanish", "count": 100})
-    await held.walk("sweep")
+    await held.poll("full")
 
     await held.decide("discard")
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     assert (await held.state()).course_count == 350
@@ -184,7 +184,7 @@ async def test_discarded_deletions_are_taken_for_known_without_an_event(baseline
 async def test_courses_that_came_back_before_the_decision_are_not_deleted(baselined, sandbox):
     held = await baselined()
     gone = await sandbox.change({"op": "delete", "count": 100})
-    await held.walk("delta")
+    await held.poll("delta")
     await sandbox.change(
         *({"op": "restore", "course_id": change["course_id"]} for change in gone[:60])
     )
@@ -194,17 +194,17 @@ async def test_courses_that_came_back_before_the_decision_are_not_deleted(baseli
     assert (await held.types())["course.deleted"] == 40
 
 
-async def test_a_sweep_that_shows_the_courses_again_ends_the_review(baselined, sandbox):
+async def test_a_full_poll_that_shows_the_courses_again_ends_the_review(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "vanish", "count": 200})
-    await held.walk("sweep")
+    await held.poll("full")
     await sandbox.change({"op": "restore", "all": True})
 
-    walk = await held.walk("sweep")
+    poll = await held.poll("full")
 
     assert (await held.state()).held == 0
     assert await held.shown_state() is IntegrationState.ACTIVE
-    assert walk.error is None
+    assert poll.error is None
     assert "course.deleted" not in await held.types()
     assert not await held.services.redis.exists(keys.review(held.id, (await held.state()).epoch))
 
@@ -212,12 +212,12 @@ async def test_a_sweep_that_shows_the_courses_again_ends_the_review(baselined, s
 async def test_what_is_still_gone_stays_held_though_it_is_few_by_now(baselined, sandbox):
     held = await baselined()
     gone = await sandbox.change({"op": "delete", "count": 200})
-    await held.walk("delta")
+    await held.poll("delta")
     await sandbox.change(
         *({"op": "restore", "course_id": change["course_id"]} for change in gone[5:])
     )
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await held.ids("held") == {change["course_id"] for change in gone[:5]}
     assert "course.deleted" not in await held.types()
@@ -226,7 +226,7 @@ async def test_what_is_still_gone_stays_held_though_it_is_few_by_now(baselined, 
 async def test_an_absence_that_cannot_be_confirmed_when_applied_is_held_again(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "vanish", "count": 200})
-    await held.walk("sweep")
+    await held.poll("full")
     await sandbox.fault("empty", on="ids")
 
     await held.decide("apply")
@@ -242,7 +242,7 @@ async def test_an_answer_cut_short_confirms_no_absence_when_applied(
     held = await baselined()
     hidden = [one["id"] for one in (await sandbox.courses())[400:]]
     await sandbox.fault("vanish", on="walk", course_ids=hidden)
-    await held.walk("sweep")
+    await held.poll("full")
     fetch = held.services.upstream.fetch_page
 
     async def fetch_cut_short(credential, upstream_id, query):
@@ -269,7 +269,7 @@ def first_live(sandbox):
 async def test_absences_are_confirmed_though_hardly_any_course_is_left(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "vanish", "count": 598})
-    await held.walk("sweep")
+    await held.poll("full")
 
     await held.decide("apply")
 
@@ -280,7 +280,7 @@ async def test_absences_are_confirmed_though_hardly_any_course_is_left(baselined
 async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "all": True})
-    await held.walk("delta")
+    await held.poll("delta")
     assert (await held.state()).held == 600
 
     await held.decide("apply")
@@ -311,10 +311,10 @@ async def test_small_catalogues_lose_nothing_to_empty_or_truncated_answers(
         for fault in faults:
             hidden = {"course_ids": courses[shown:]} if fault["kind"] == "vanish" else {}
             await sandbox.fault(**fault, **hidden)
-        for kind in ("sweep", "delta"):
-            await held.walk(kind)
+        for kind in ("full", "delta"):
+            await held.poll(kind)
         await sandbox.heal()
-        await held.walk("sweep")
+        await held.poll("full")
 
     assert (await held.types())["course.deleted"] == 0
     assert (await held.state()).course_count == len(courses)
@@ -328,7 +328,7 @@ async def test_guards_can_be_widened_for_one_integration(baselined, sandbox):
         {"op": "delete", "count": 500}, {"op": "field_off", "path": "custom_fields"}
     )
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert (await held.types())["course.deleted"] == 500
     assert REVIEW_REQUIRED not in await held.types()
@@ -351,9 +351,9 @@ async def changed_paths(held: Held) -> Counter[str]:
     [
         ("delta", "custom_fields"),
         ("delta", "revisions.description"),
-        ("sweep", "custom_fields"),
-        ("sweep", "revisions.description"),
-        ("sweep", "provider"),  # which no delta shows
+        ("full", "custom_fields"),
+        ("full", "revisions.description"),
+        ("full", "provider"),  # which no delta shows
     ],
 )
 async def test_a_field_switched_off_floods_nobody(baselined, sandbox, kind, path):
@@ -361,7 +361,7 @@ async def test_a_field_switched_off_floods_nobody(baselined, sandbox, kind, path
     changed = await sandbox.change({"op": "field_off", "path": path})
     assert len(changed) > 300
 
-    await held.walk(kind)
+    await held.poll(kind)
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     assert (await held.review()).held.changed == {path: len(changed)}
@@ -371,14 +371,14 @@ async def test_a_field_switched_off_floods_nobody(baselined, sandbox, kind, path
 async def test_other_changes_of_the_same_courses_keep_flowing(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
-    await held.walk("delta")
+    await held.poll("delta")
     await sandbox.change(
         {"op": "edit", "path": "revisions.title", "count": 5},
         {"op": "delete", "count": 3},
         {"op": "create", "count": 2},
     )
 
-    await held.walk("delta")
+    await held.poll("delta")
 
     assert await held.types() == {
         REVIEW_REQUIRED: 1,
@@ -387,7 +387,7 @@ async def test_other_changes_of_the_same_courses_keep_flowing(baselined, sandbox
         "course.created": 2,
     }
     assert await changed_paths(held) == {"revisions.title": 5}
-    await held.walk("sweep")
+    await held.poll("full")
     assert (await changed_paths(held)) == {"revisions.title": 5}
 
 
@@ -398,7 +398,7 @@ async def test_changes_that_come_with_the_flood_flow_without_it(baselined, sandb
         {"op": "edit", "path": "revisions.title", "count": 7},
     )
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await changed_paths(held) == {"revisions.title": 7}
     held_before = (await held.state()).held
@@ -410,27 +410,27 @@ async def test_changes_that_come_with_the_flood_flow_without_it(baselined, sandb
 async def test_discarded_updates_are_taken_for_known(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
-    await held.walk("sweep")
+    await held.poll("full")
 
     await held.decide("discard")
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     await sandbox.change({"op": "edit", "path": "revisions.title", "count": 1})
-    await held.walk("delta")
+    await held.poll("delta")
     assert await changed_paths(held) == {"revisions.title": 1}
 
 
 async def test_a_change_after_what_was_shown_is_not_discarded_with_it(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
-    await held.walk("sweep")
+    await held.poll("full")
     count = (await held.state()).held
     await sandbox.change({"op": "field_on", "path": "custom_fields"})
 
     await held.decide("discard")
     # What was taken for known is null, and it is no longer: that is a change like any other.
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert (await held.review()).held.changed == {"custom_fields": count}
     await held.decide("apply")
@@ -440,10 +440,10 @@ async def test_a_change_after_what_was_shown_is_not_discarded_with_it(baselined,
 async def test_a_field_switched_on_again_ends_the_review_without_an_event(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
-    await held.walk("delta")
+    await held.poll("delta")
     await sandbox.change({"op": "field_on", "path": "custom_fields"})
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
     assert (await held.state()).held == 0
@@ -454,16 +454,16 @@ async def test_who_was_shown_a_held_change_with_another_is_told_that_it_is_undon
 ):
     held = await baselined()
     switched = await sandbox.change({"op": "field_off", "path": "custom_fields"})
-    await held.walk("delta")
+    await held.poll("delta")
     edited = {change["course_id"] for change in switched[:2]}
     await sandbox.change(
         *({"op": "edit", "path": "revisions.title", "course_id": course_id} for course_id in edited)
     )
-    await held.walk("delta")
+    await held.poll("delta")
     assert await changed_paths(held) == {"revisions.title": 2}
     await sandbox.change({"op": "field_on", "path": "custom_fields"})
 
-    await held.walk("sweep")
+    await held.poll("full")
 
     assert await changed_paths(held) == {"revisions.title": 2, "custom_fields": 2}
     assert {event.course_id for event in await held.events() if event.course_id} == edited
@@ -475,7 +475,7 @@ async def test_many_changes_that_are_no_flood_in_the_end_all_flow(baselined, san
     held = await baselined()
     await sandbox.change({"op": "edit", "path": "revisions.title", "count": 290})
 
-    await held.walk("delta")
+    await held.poll("delta")
 
     assert await held.types() == {"course.updated": 290}
     assert (await held.state()).held == 0
@@ -486,7 +486,7 @@ async def test_many_changes_that_are_no_flood_in_the_end_all_flow(baselined, san
 async def test_more_than_half_in_one_path_is_a_flood_even_over_several_deltas(baselined, sandbox):
     held = await baselined()
     first = await sandbox.change({"op": "edit", "path": "custom_fields", "count": 310})
-    await held.walk("delta")
+    await held.poll("delta")
     assert (await held.state()).held == 310
     others = {one["id"] for one in await sandbox.courses()} - {one["course_id"] for one in first}
     await sandbox.change(
@@ -496,7 +496,7 @@ async def test_more_than_half_in_one_path_is_a_flood_even_over_several_deltas(ba
         )
     )
 
-    await held.walk("delta")
+    await held.poll("delta")
 
     assert (await held.state()).held == 360
     assert await held.types() == {REVIEW_REQUIRED: 1}
@@ -507,12 +507,12 @@ async def test_a_small_catalogue_may_change_all_at_once(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "edit", "path": "revisions.title", "count": 150})
 
-    await held.walk("delta")
+    await held.poll("delta")
 
     assert await held.types() == {"course.updated": 150}
 
 
-async def test_a_walk_broken_off_while_it_settles_goes_on_where_it_was(
+async def test_a_poll_broken_off_while_it_settles_goes_on_where_it_was(
     baselined, sandbox, monkeypatch
 ):
     held = await baselined()
@@ -529,7 +529,7 @@ async def test_a_walk_broken_off_while_it_settles_goes_on_where_it_was(
         return await commit(*arguments, **kept)
 
     monkeypatch.setattr(held.services.catalogue, "commit", die_at_the_ninth)
-    await held.services.integrations.request_walk(held.id, "sweep", now_ms())
+    await held.services.integrations.request_poll(held.id, "full", now_ms())
     with pytest.raises(ConnectionResetError):
         await held.integration.turn()
     assert 0 < (await held.types())["course.deleted"] < 85
@@ -543,7 +543,7 @@ async def test_a_walk_broken_off_while_it_settles_goes_on_where_it_was(
 async def test_a_decision_broken_off_is_carried_out_by_the_next_turn(baselined, sandbox, context):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 300})
-    await held.walk("delta")
+    await held.poll("delta")
     fetch = context.services.upstream.fetch_page
 
     async def drain_after_one(*arguments):
@@ -569,10 +569,10 @@ async def test_a_decision_broken_off_is_carried_out_by_the_next_turn(baselined, 
 async def test_a_decision_is_on_the_set_that_was_shown(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 100})
-    await held.walk("delta")
+    await held.poll("delta")
     shown = await held.review()
     await sandbox.change({"op": "delete", "count": 1})
-    await held.walk("delta")
+    await held.poll("delta")
     epoch = (await held.state()).epoch
 
     with pytest.raises(StaleReviewError):
@@ -590,7 +590,7 @@ async def test_there_must_be_something_to_decide_on(baselined):
 async def test_no_second_decision_while_the_first_is_carried_out(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 100})
-    await held.walk("delta")
+    await held.poll("delta")
     epoch = (await held.state()).epoch
     version = (await held.review()).version
     await held.services.reviews.decide(held.id, epoch, version, "apply")
@@ -616,7 +616,7 @@ async def test_the_event_of_a_review_is_replayed_and_read_like_any_other(
     """What it says has changed is not what a course event says by that name."""
     held = await baselined()
     await sandbox.change({"op": "provider", "count": 500})
-    await held.walk("sweep")
+    await held.poll("full")
     (event,) = [one for one in await held.integration.events() if one.type == REVIEW_REQUIRED]
     assert isinstance(msgspec.json.decode(event.facts)["changed"], dict)
     for event_types in ((REVIEW_REQUIRED,), ("course.created",)):

@@ -48,13 +48,13 @@ async def test_a_poll_says_how_many_absences_it_could_not_confirm_and_why(
     shelf.take("c005", "c006", "c007")
     shelf.by_ids = by_ids
 
-    walk = await integration.walk("sweep")
+    poll = await integration.poll("full")
 
-    assert walk.state == "completed"
-    assert walk.error.startswith(
+    assert poll.state == "completed"
+    assert poll.error.startswith(
         "3 changes could not be confirmed and were not reported: 3 because"
     )
-    assert LIES[by_ids] in walk.error
+    assert LIES[by_ids] in poll.error
     shown = await integration.shown()
     assert (shown.state, shown.error, shown.course_count) == ("active", None, 40)
     (notice,) = shown.notices
@@ -70,10 +70,10 @@ async def test_after_three_full_polls_in_a_row_a_person_is_told_until_it_is_over
     shelf.take("c005")
     shelf.by_ids = by_ids
     for _ in range(2):
-        await integration.walk("sweep")
-        await integration.walk("delta")  # neither counts nor forgets
+        await integration.poll("full")
+        await integration.poll("delta")  # neither counts nor forgets
         assert (await integration.shown()).state == "active"
-    await integration.walk("sweep")
+    await integration.poll("full")
 
     shown = await integration.shown()
     assert (shown.state, shown.error.code, shown.error.attention) == (
@@ -88,14 +88,14 @@ async def test_after_three_full_polls_in_a_row_a_person_is_told_until_it_is_over
 
     # Deltas go on, by their ordinary interval, and neither clear the problem nor tell it again.
     shelf.put("c008", origin_id="moved")
-    walk = await integration.walk("delta")
-    assert (walk.state, walk.verdicts.get("updated")) == ("completed", 1)
+    poll = await integration.poll("delta")
+    assert (poll.state, poll.verdicts.get("updated")) == ("completed", 1)
     assert 0 < await integration.due_in() <= 61
     assert (await integration.shown()).error.code == UNCONFIRMED_CODE
 
     shelf.by_ids = "answered"
-    walk = await integration.walk("sweep")
-    assert walk.error is None
+    poll = await integration.poll("full")
+    assert poll.error is None
     shown = await integration.shown()
     assert (shown.state, shown.error, shown.notices) == ("active", None, [])
     assert await told(integration) == {
@@ -112,9 +112,9 @@ async def test_an_outage_meanwhile_neither_hides_what_a_person_must_see_nor_tell
     shelf.take("c005")
     shelf.by_ids = "empty"
     for _ in range(3):
-        await integration.walk("sweep")
+        await integration.poll("full")
     shelf.status = 503
-    await integration.walk("delta")
+    await integration.poll("delta")
     assert (await integration.shown()).error.code == UNCONFIRMED_CODE
     shelf.status = 200
     await integration.turn()
@@ -125,14 +125,14 @@ async def test_an_outage_meanwhile_neither_hides_what_a_person_must_see_nor_tell
 async def test_full_polls_that_show_no_live_course_are_told_of_too(integration, shelf):
     shelf.left_out = set(IDS)
     for _ in range(3):
-        walk = await integration.walk("sweep")
-        assert walk.error == (
+        poll = await integration.poll("full")
+        assert poll.error == (
             "40 changes could not be confirmed and were not reported: 40 because the poll showed "
             "no live course at all"
         )
     assert (await integration.shown()).error.code == UNCONFIRMED_CODE
     shelf.left_out = set()
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert (await integration.shown()).error is None
     assert await told(integration) == {"integration.error": 1, "integration.recovered": 1}
 
@@ -144,7 +144,7 @@ async def test_one_full_poll_without_any_begins_the_count_anew(integration, shel
         else:
             shelf.courses.pop("c005", None)
         shelf.by_ids = by_ids
-        await integration.walk("sweep")
+        await integration.poll("full")
         assert (await integration.shown()).state == "active"
     assert await told(integration) == {}
 
@@ -153,8 +153,8 @@ async def test_courses_that_a_page_left_out_are_confirmed_to_be_there_and_nothin
     integration, shelf
 ):
     shelf.left_out = {"c005", "c006"}
-    walk = await integration.walk("sweep")
-    assert walk.error is None
+    poll = await integration.poll("full")
+    assert poll.error is None
     assert (await integration.shown()).notices == []
 
 
@@ -163,8 +163,8 @@ async def test_an_upstream_that_ignores_ids_and_shows_all_of_a_small_catalogue_c
 ):
     shelf.take("c005")
     shelf.by_ids = "ignored"
-    walk = await integration.walk("sweep")
-    assert walk.error is None
+    poll = await integration.poll("full")
+    assert poll.error is None
     assert await told(integration) == {"course.deleted": 1}
 
 
@@ -176,8 +176,8 @@ async def test_an_upstream_that_ignores_ids_and_shows_a_page_confirms_nothing(
     await integration.turn()
     shelf.take("d300")
     shelf.by_ids = "ignored"
-    walk = await integration.walk("sweep")
-    assert "1 because the answer to a request by ids was not complete" in walk.error
+    poll = await integration.poll("full")
+    assert "1 because the answer to a request by ids was not complete" in poll.error
     assert await told(integration) == {}
 
 
@@ -185,7 +185,7 @@ async def test_another_upstream_begins_without_what_was_noticed_of_the_last(inte
     shelf.take("c005")
     shelf.by_ids = "empty"
     for _ in range(3):
-        await integration.walk("sweep")
+        await integration.poll("full")
 
     await integration.services.integrations.update(
         integration.id, lambda old: msgspec.structs.replace(old, upstream_id="workday:other")

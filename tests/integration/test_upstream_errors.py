@@ -50,12 +50,12 @@ async def recovers(integration, sandbox) -> None:
     (edited,) = await sandbox.change({"op": "edit", "count": 1})
     await integration.turn()
     if "course.updated" not in types(await integration.events()):
-        # The page that showed it had gone by; the walk that was under way ended well all the same.
-        await integration.walk("delta")
-    if (await integration.state()).sweep_retry_at is not None:
-        # That is what sweeps failed with, until one does not.
+        # The page that showed it had gone by; the poll that was under way ended well all the same.
+        await integration.poll("delta")
+    if (await integration.state()).full_retry_at is not None:
+        # That is what full polls failed with, until one does not.
         assert (await integration.shown()).error is not None
-        await integration.walk("sweep")
+        await integration.poll("full")
     shown = await integration.shown()
     assert (shown.state, shown.error) == ("active", None)
     assert (await integration.state()).failures == 0
@@ -91,7 +91,7 @@ async def test_what_needs_a_person_is_an_error_that_is_probed_slowly(
     await sandbox.fault("error", code=code, status=status)
     began = now_ms()
 
-    walk = await baselined.walk("sweep")
+    poll = await baselined.poll("full")
 
     shown = await baselined.shown()
     assert shown.state == "error"
@@ -100,9 +100,9 @@ async def test_what_needs_a_person_is_an_error_that_is_probed_slowly(
         assert shown.error.code == code
     assert advice in shown.error.remedy
     assert shown.error.log_url.startswith("https://")
-    assert shown.error.message in walk.error
-    assert (walk.state, walk.pages) == ("failed", 0)
-    assert [one.state for one in await baselined.walks()] == ["failed", "completed"]
+    assert shown.error.message in poll.error
+    assert (poll.state, poll.pages) == ("failed", 0)
+    assert [one.state for one in await baselined.polls()] == ["failed", "completed"]
     assert await baselined.due_in() == pytest.approx(probed_after, abs=5)
     since = (await baselined.state()).problem.since
     assert began <= since <= now_ms()
@@ -123,20 +123,20 @@ async def test_what_needs_a_person_is_an_error_that_is_probed_slowly(
     assert told[0][1]["message"] == shown.error.message
 
 
-async def test_a_walk_asked_for_probes_at_once_though_the_next_probe_is_far_away(
+async def test_a_poll_asked_for_probes_at_once_though_the_next_probe_is_far_away(
     baselined, sandbox
 ):
     await sandbox.fault("error", code="PLATFORM.AUTHENTICATION_INVALID")
-    await baselined.walk("delta")
+    await baselined.poll("delta")
     assert await baselined.due_in() > 1_700
     await sandbox.heal()
 
-    asked = await baselined.services.integrations.request_walk(baselined.id, "delta", now_ms())
+    asked = await baselined.services.integrations.request_poll(baselined.id, "delta", now_ms())
 
     assert await baselined.due_in() <= 0
     await baselined.turn()
-    (walk, *_) = await baselined.walks()
-    assert (walk.id, walk.state) == (asked.id, "completed")
+    (poll, *_) = await baselined.polls()
+    assert (poll.id, poll.state) == (asked.id, "completed")
     assert (await baselined.shown()).state == "active"
 
 
@@ -151,7 +151,7 @@ async def test_a_walk_asked_for_probes_at_once_though_the_next_probe_is_far_away
 )
 async def test_an_outage_during_a_probe_does_not_look_like_recovery(baselined, sandbox, fault):
     await sandbox.fault("error", code="PLATFORM.AUTHENTICATION_INVALID")
-    await baselined.walk("delta")
+    await baselined.poll("delta")
     problem = (await baselined.state()).problem
     await sandbox.heal()
     await sandbox.fault(**fault)
@@ -161,7 +161,7 @@ async def test_an_outage_during_a_probe_does_not_look_like_recovery(baselined, s
     shown = await baselined.shown()
     assert (shown.state, shown.error.code) == ("error", "PLATFORM.AUTHENTICATION_INVALID")
     assert (await baselined.state()).problem == problem
-    assert "AUTHENTICATION" not in (await baselined.walks())[0].error
+    assert "AUTHENTICATION" not in (await baselined.polls())[0].error
     assert await baselined.due_in() < 60  # soon enough to see how it is
     await recovers(baselined, sandbox)
 
@@ -172,7 +172,7 @@ async def test_a_key_that_can_no_longer_be_opened_is_an_error_with_a_remedy(base
     sealed = await baselined.services.redis.hget(key, "api_key")
     await baselined.services.redis.hset(key, "api_key", b"not sealed by us")
 
-    await baselined.walk("delta")
+    await baselined.poll("delta")
 
     shown = await baselined.shown()
     assert (shown.state, shown.error.code) == ("error", "UpstreamAuth")
@@ -207,7 +207,7 @@ async def test_one_that_is_not_ready_is_probed_slowly_and_needs_nobody(
     assert (shown.state, shown.error.attention) == ("pending", False)
     assert "set-up" in shown.error.remedy
     assert await integration.due_in() == pytest.approx(HALF_HOUR, abs=5)
-    assert [one.state for one in await integration.walks()] == ["failed"]
+    assert [one.state for one in await integration.polls()] == ["failed"]
     await sandbox.heal()
     await integration.turn()
     assert (await integration.shown()).state == "active"
@@ -245,15 +245,15 @@ async def test_what_passes_is_tried_again_from_where_it_stopped(
     before = await baselined.state()
     asked = len(await sandbox.served())
     await sandbox.fault(on="later", **fault)
-    walk = await baselined.services.integrations.request_walk(baselined.id, "sweep", now_ms())
+    poll = await baselined.services.integrations.request_poll(baselined.id, "full", now_ms())
 
     await baselined.turn()
 
     shown = await baselined.shown()
     assert (shown.state, shown.error.attention) == ("active", False)
     assert advice in shown.error.remedy
-    (running, *_) = await baselined.walks()
-    assert (running.id, running.state, running.pages) == (walk.id, "running", 1)
+    (running, *_) = await baselined.polls()
+    assert (running.id, running.state, running.pages) == (poll.id, "running", 1)
     assert shown.error.message in running.error
     assert 0 < await baselined.due_in() <= 6
     await unmoved(baselined, before)
@@ -267,8 +267,8 @@ async def test_what_passes_is_tried_again_from_where_it_stopped(
     assert failed["cursor"] == again["cursor"] == healed["cursor"]
     sizes = [int(one["parameters"]["page_size"]) for one in served[:4]]
     assert sizes == ([250, 250, 125, 62] if smaller else [250] * 4)
-    (done, *_) = await baselined.walks()
-    assert (done.id, done.state, done.error) == (walk.id, "completed", None)
+    (done, *_) = await baselined.polls()
+    assert (done.id, done.state, done.error) == (poll.id, "completed", None)
     assert types(await baselined.events()) == {BASELINE_COMPLETED: 1}
     await recovers(baselined, sandbox)
 
@@ -277,7 +277,7 @@ async def test_a_delta_that_fails_loses_no_change(baselined, sandbox):
     before = await baselined.state()
     changes = await sandbox.change({"op": "edit", "count": 3}, {"op": "delete", "count": 2})
     await sandbox.fault("html", on="walk")
-    await baselined.walk("delta")
+    await baselined.poll("delta")
     await unmoved(baselined, before)
     await sandbox.heal()
 
@@ -291,14 +291,14 @@ async def test_an_outage_is_given_up_after_a_bounded_time_and_says_why(
     baselined, sandbox, monkeypatch
 ):
     await sandbox.fault("html", on="later", status=503)
-    await baselined.services.integrations.request_walk(baselined.id, "sweep", now_ms())
+    await baselined.services.integrations.request_poll(baselined.id, "full", now_ms())
     await baselined.turn()
     later = now_ms() + 31 * 60_000
     monkeypatch.setattr("workers.poller.now_ms", lambda: later)
 
     await baselined.turn()
 
-    (failed, *_) = await baselined.walks()
+    (failed, *_) = await baselined.polls()
     assert failed.state == "failed"
     assert "not resumed" in failed.error
     assert "503" in failed.error
@@ -307,8 +307,8 @@ async def test_an_outage_is_given_up_after_a_bounded_time_and_says_why(
 
 
 @pytest.mark.parametrize("sandbox", [1_500], indirect=True)
-async def test_failures_now_and_then_do_not_add_up_in_a_long_walk(baselined, sandbox):
-    """Else a sweep of thousands of pages would wait a quarter of an hour for each of them."""
+async def test_failures_now_and_then_do_not_add_up_in_a_long_poll(baselined, sandbox):
+    """Else a full poll of thousands of pages would wait a quarter of an hour for each of them."""
     upstream = baselined.services.upstream
     fetch = upstream.fetch_page
 
@@ -318,12 +318,12 @@ async def test_failures_now_and_then_do_not_add_up_in_a_long_walk(baselined, san
         await sandbox.fault("error", code="PLATFORM.CONCURRENCY_LIMIT_EXCEEDED")
         return got
 
-    await baselined.services.integrations.request_walk(baselined.id, "sweep", now_ms())
+    await baselined.services.integrations.request_poll(baselined.id, "full", now_ms())
     for pages in (1, 2, 3):
         upstream.fetch_page = one_page_then_busy
         await baselined.turn()
         assert (await baselined.state()).failures == 1
-        assert (await baselined.walks())[0].pages == pages
+        assert (await baselined.polls())[0].pages == pages
         await sandbox.heal()
     await baselined.turn()
     assert (await baselined.shown()).error is None
@@ -333,7 +333,7 @@ async def test_failures_now_and_then_do_not_add_up_in_a_long_walk(baselined, san
 async def test_pages_grow_again_once_they_arrive(baselined, sandbox):
     asked = len(await sandbox.served())
     await sandbox.fault("html", on="first", times=1)
-    await baselined.walk("sweep")
+    await baselined.poll("full")
     await baselined.turn()
     sizes = [int(one["parameters"]["page_size"]) for one in (await sandbox.served())[asked:]]
     assert sizes == [250, *[125] * 10, *[250] * 5]
@@ -380,7 +380,7 @@ async def test_no_body_is_taken_for_a_page_that_is_none(context, scripted, answe
     before = await integration.state()
     scripted.answer = answer
 
-    await integration.walk("sweep")
+    await integration.poll("full")
 
     shown = await integration.shown()
     assert (shown.state, shown.error.attention) == ("active", False)
@@ -403,7 +403,7 @@ async def test_no_body_is_taken_for_a_page_that_is_none(context, scripted, answe
         ({**course("c"), "remote_id": 7}, 0, 1),
     ],
 )
-async def test_a_record_of_the_wrong_type_stops_no_walk(
+async def test_a_record_of_the_wrong_type_stops_no_poll(
     context, scripted, record, nameless, quarantined
 ):
     integration = await new_integration(context, scripted.base_url, baseline=Baseline.EMIT)
@@ -416,8 +416,8 @@ async def test_a_record_of_the_wrong_type_stops_no_walk(
     assert types(await integration.events()) == {"course.created": 2, BASELINE_COMPLETED: 1}
     state = await integration.state()
     assert (state.course_count, state.quarantined) == (2, quarantined)
-    (walk,) = await integration.walks()
-    assert walk.verdicts == {"created": 2, "quarantined": nameless + quarantined}
+    (poll,) = await integration.polls()
+    assert poll.verdicts == {"created": 2, "quarantined": nameless + quarantined}
     counters, _ = await integration.services.counters.read()
     assert counters["records_total|quarantined"] == 1
 
@@ -427,7 +427,7 @@ async def test_a_page_too_large_is_asked_for_smaller(baselined, sandbox, monkeyp
     asked = len(await sandbox.served())
     monkeypatch.setattr(baselined.services.upstream, "_max_bytes", 1_000_000)
     await sandbox.fault("bloat", megabytes=2, on="later", times=1)
-    await baselined.walk("sweep")
+    await baselined.poll("full")
     shown = await baselined.shown()
     assert "larger than 1000000 bytes" in shown.error.message
     assert shown.error.code == "UpstreamPage"
@@ -440,7 +440,7 @@ async def test_a_page_too_large_is_asked_for_smaller(baselined, sandbox, monkeyp
 
 async def test_no_page_is_larger_than_64_mib(baselined, sandbox):
     await sandbox.fault("bloat", megabytes=68)
-    await baselined.walk("delta")
+    await baselined.poll("delta")
     assert f"larger than {64 * 1024 * 1024} bytes" in (await baselined.shown()).error.message
     await recovers(baselined, sandbox)
 
@@ -450,7 +450,7 @@ async def test_a_bomb_takes_no_more_memory_than_a_page_may(baselined, sandbox, m
     await sandbox.fault("bomb", megabytes=256)
     tracemalloc.start()
     try:
-        await baselined.walk("delta")
+        await baselined.poll("delta")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -466,7 +466,7 @@ async def test_a_body_that_drips_ends_at_the_deadline_of_the_request(
     before = await baselined.state()
     monkeypatch.setattr(baselined.services.upstream, "_timeout", 0.3)
     await sandbox.fault(**({"seconds": 30} if fault["kind"] == "delay" else {}), **fault)
-    await asyncio.wait_for(baselined.walk("sweep"), 5)
+    await asyncio.wait_for(baselined.poll("full"), 5)
     shown = await baselined.shown()
     assert "within 0.3 s" in shown.error.message
     assert not shown.error.attention
@@ -496,20 +496,20 @@ async def test_what_the_upstream_says_of_itself_is_kept_within_bounds(context, s
 # --- cursors --------------------------------------------------------------------------------
 
 
-async def test_a_cursor_refused_in_the_middle_starts_the_walk_again_but_once(baselined, sandbox):
+async def test_a_cursor_refused_in_the_middle_starts_the_poll_again_but_once(baselined, sandbox):
     before = await baselined.state()
     asked = len(await sandbox.served())
     await sandbox.fault("error", code="PLATFORM.INPUT_INVALID", on="later")
-    walk = await baselined.services.integrations.request_walk(baselined.id, "sweep", now_ms())
+    poll = await baselined.services.integrations.request_poll(baselined.id, "full", now_ms())
 
     await baselined.turn()
 
-    assert (await baselined.walks())[0].state == "running"
+    assert (await baselined.polls())[0].state == "running"
     assert await baselined.due_in() <= 0
     await baselined.turn()
     shown = await baselined.shown()
-    (failed, *_) = await baselined.walks()
-    assert (failed.id, failed.state) == (walk.id, "failed")
+    (failed, *_) = await baselined.polls()
+    assert (failed.id, failed.state) == (poll.id, "failed")
     assert (shown.state, shown.error.code) == ("active", "PLATFORM.INPUT_INVALID")
     assert await baselined.due_in() > 0
     assert len(await sandbox.served()) - asked == 4
@@ -517,11 +517,11 @@ async def test_a_cursor_refused_in_the_middle_starts_the_walk_again_but_once(bas
     await recovers(baselined, sandbox)
 
 
-async def test_a_first_page_called_invalid_fails_the_walk(baselined, sandbox):
+async def test_a_first_page_called_invalid_fails_the_poll(baselined, sandbox):
     before = await baselined.state()
     await sandbox.fault("error", code="PLATFORM.INPUT_INVALID")
-    walk = await baselined.walk("delta")
-    assert walk.state == "failed"
+    poll = await baselined.poll("delta")
+    assert poll.state == "failed"
     assert 0 < await baselined.due_in() <= 6
     await unmoved(baselined, before)
     await recovers(baselined, sandbox)
@@ -539,7 +539,7 @@ def circling(tail: int, length: int):
 
 
 @pytest.mark.parametrize(("tail", "length"), [(1, 1), (1, 2), (3, 2), (1, 5), (4, 5), (9, 5)])
-async def test_pages_that_lead_in_circles_end_the_walk(context, scripted, tail, length):
+async def test_pages_that_lead_in_circles_end_the_poll(context, scripted, tail, length):
     integration = await new_integration(context, scripted.base_url)
     scripted.answer = says(200, page([f"c{number}" for number in range(3)] + ["x", "y"]))
     await integration.turn()
@@ -547,10 +547,10 @@ async def test_pages_that_lead_in_circles_end_the_walk(context, scripted, tail, 
     scripted.answer = circling(tail, length)
     asked = len(scripted.asked)
 
-    walk = await integration.walk("sweep")
+    poll = await integration.poll("full")
 
-    assert walk.state == "failed"
-    assert "circles" in walk.error
+    assert poll.state == "failed"
+    assert "circles" in poll.error
     assert (await integration.shown()).error.code == "UpstreamPaging"
     assert 0 < await integration.due_in() <= 6
     # Noticed within a small multiple of what there is to see.
@@ -562,11 +562,11 @@ async def test_pages_that_lead_in_circles_end_the_walk(context, scripted, tail, 
     assert not await integration.services.redis.admin.keys("cw:seen:*")
 
 
-async def test_a_page_that_leads_to_itself_ends_the_walk(baselined, sandbox):
+async def test_a_page_that_leads_to_itself_ends_the_poll(baselined, sandbox):
     before = await baselined.state()
     await sandbox.fault("repeat_cursor", on="later")
-    walk = await baselined.walk("sweep")
-    assert (walk.state, walk.pages) == ("failed", 1)
+    poll = await baselined.poll("full")
+    assert (poll.state, poll.pages) == ("failed", 1)
     await unmoved(baselined, before)
     await recovers(baselined, sandbox)
 
@@ -574,16 +574,16 @@ async def test_a_page_that_leads_to_itself_ends_the_walk(baselined, sandbox):
 async def test_laps_over_the_same_courses_are_noticed_before_they_fill_redis(baselined, sandbox):
     before = await baselined.state()
     await sandbox.fault("endless")
-    walk = await baselined.walk("sweep")
-    assert (walk.state, walk.pages) == ("failed", 16)
-    assert "same courses" in walk.error
+    poll = await baselined.poll("full")
+    assert (poll.state, poll.pages) == ("failed", 16)
+    assert "same courses" in poll.error
     assert not await baselined.services.redis.admin.keys("cw:seen:*")
     await unmoved(baselined, before)
     await recovers(baselined, sandbox)
 
 
 @pytest.mark.parametrize("sandbox", [4_400], indirect=True)
-async def test_a_long_walk_that_began_anew_is_not_taken_for_one_in_laps(baselined, sandbox):
+async def test_a_long_poll_that_began_anew_is_not_taken_for_one_in_laps(baselined, sandbox):
     upstream = baselined.services.upstream
     fetch = upstream.fetch_page
     fetched = 0
@@ -596,10 +596,10 @@ async def test_a_long_walk_that_began_anew_is_not_taken_for_one_in_laps(baseline
         return await fetch(*arguments)
 
     upstream.fetch_page = refuse_the_fifteenth
-    await baselined.services.integrations.request_walk(baselined.id, "sweep", now_ms())
+    await baselined.services.integrations.request_poll(baselined.id, "full", now_ms())
     await baselined.turn()
     await baselined.turn()
-    assert (await baselined.walks())[0].state == "completed"
+    assert (await baselined.polls())[0].state == "completed"
     assert fetched == 15 + 18
 
 
@@ -607,9 +607,9 @@ async def test_pages_without_end_end_at_a_bound(baselined, sandbox, monkeypatch)
     before = await baselined.state()
     monkeypatch.setattr("workers.poller.MAX_PAGES", 12)
     await sandbox.fault("endless")
-    walk = await baselined.walk("sweep")
-    assert (walk.state, walk.pages) == ("failed", 12)
-    assert "without end" in walk.error
+    poll = await baselined.poll("full")
+    assert (poll.state, poll.pages) == ("failed", 12)
+    assert "without end" in poll.error
     shown = await baselined.shown()
     assert (shown.error.code, shown.error.attention) == ("UpstreamPaging", False)
     await unmoved(baselined, before)

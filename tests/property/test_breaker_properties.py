@@ -1,4 +1,4 @@
-"""The breaker, driven by a model of a lane: attempts begin only when it allows them, end well or
+"""The breaker, driven by a model of an outbox: attempts begin only when it allows them, end well or
 badly in any order, and the clock goes on."""
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(steps):
 
 
 @given(STEPS)
-def test_a_lane_is_parked_by_ten_failures_in_a_row_over_a_minute_and_by_nothing_less(steps):
+def test_an_outbox_is_parked_by_ten_failures_in_a_row_over_a_minute_and_by_nothing_less(steps):
     row: list[int] = []
     for before, outcome, _, now, after in run(steps):
         if outcome is None:
@@ -94,7 +94,7 @@ def test_probes_grow_from_five_seconds_to_five_minutes_apart(steps):
 
 
 @given(STEPS, st.integers(1, 100))
-def test_a_lane_that_fails_takes_up_fewer_connections_and_a_parked_one_a_single_one(steps, most):
+def test_an_outbox_that_fails_takes_up_fewer_connections_and_a_parked_one_a_single_one(steps, most):
     for _, _, _, _, after in run(steps):
         allowed = after.concurrency(most)
         assert 1 <= allowed <= most
@@ -138,7 +138,7 @@ def test_one_that_refuses_some_courses_and_takes_others_is_never_disabled(answer
         )
 
 
-def test_ten_slowing_answers_at_once_hold_the_lane_once():
+def test_ten_slowing_answers_at_once_hold_the_outbox_once():
     breaker = Breaker()
     for number in range(5):
         breaker = after_failure(breaker, answered(503), f"c{number}", START, START + 10, 0.5)
@@ -148,13 +148,13 @@ def test_ten_slowing_answers_at_once_hold_the_lane_once():
     assert breaker.held_until == later + 10 + 2_000
 
 
-def test_retry_after_holds_the_lane_for_up_to_a_day_and_zero_not_at_all():
+def test_retry_after_holds_the_outbox_for_up_to_a_day_and_zero_not_at_all():
     for asked, held in ((30.0, 30_000), (1e9, DAY), (0.0, None)):
         breaker = after_failure(Breaker(), answered(500, asked), "c", START, START, 0.5)
         assert breaker.held_until == (0 if held is None else START + held)
 
 
-def test_an_attempt_that_was_under_way_when_the_lane_was_parked_is_no_probe():
+def test_an_attempt_that_was_under_way_when_the_outbox_was_parked_is_no_probe():
     parked = Breaker(
         failures=12, failing_since=START, parked_at=START, probe_at=START + 5_000, probed="a"
     )
@@ -194,7 +194,7 @@ def test_failures_of_our_own_network_are_not_counted_for_an_hour_at_most(chances
     st.lists(st.integers(0, 60_000), min_size=1, max_size=200),
     st.data(),
 )
-def test_no_more_is_sent_than_the_rate_allows_however_often_the_lane_changes_hands(
+def test_no_more_is_sent_than_the_rate_allows_however_often_the_outbox_changes_hands(
     per_second, waits, data
 ):
     now = START

@@ -20,8 +20,8 @@ from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCr
 from service.domain.deletion import Deletion, deletion
 from service.domain.diff import Verdict
 from service.domain.errors import UpstreamError
+from service.domain.polling import glimpse, judge_page, sight, unread
 from service.domain.salvage import items, members
-from service.domain.walking import glimpse, judge_page, sight, unread
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import ChangeRequest
 from service.sandbox.endpoint import Endpoint, Incoming

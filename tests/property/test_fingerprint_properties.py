@@ -25,7 +25,7 @@ from service.domain.fingerprint import (
     path_digests,
     unpack,
 )
-from service.domain.walking import judge_page, sight
+from service.domain.polling import judge_page, sight
 
 JSONObject = dict[str, Any]
 NOW = 1_795_424_001_123

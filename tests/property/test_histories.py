@@ -25,7 +25,7 @@ SHOWN_AND_UNDONE = History(
     ignored=(),
     track_remote_data=False,
     steps=(
-        Turn("sweep"),
+        Turn("full"),
         Change("field_off", path="custom_fields"),
         Change("edit", pick=1, path="revisions.title"),
         Turn("delta"),

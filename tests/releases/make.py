@@ -3,7 +3,7 @@ has happened, and what its API says of it.
 
     python -m tests.releases.make
 
-It takes about two minutes, for a lane is parked after one. Run it when a release is made, and
+It takes about two minutes, for an outbox is parked after one. Run it when a release is made, and
 commit what it writes to `tests/releases/VERSION/`: every later release is tested with it.
 """
 
@@ -79,11 +79,11 @@ class Story:
             course = self.upstream.courses[f"workday:{name}"][number]
             course["custom_fields"] = {"changed": number}
             course["revisions"][0]["title"] = f"Renamed {number}"
-        await self.walk(name, "sweep")
+        await self.poll(name, "full")
 
-    async def walk(self, name: str, kind: str) -> None:
+    async def poll(self, name: str, kind: str) -> None:
         self.house.integration_id = self.ids[name]
-        assert (await self.house.walk(kind))["state"] == "completed"
+        assert (await self.house.poll(kind))["state"] == "completed"
 
     async def tell(self) -> None:
         """Everything there is to tell, in an order in which it can happen."""
@@ -129,7 +129,7 @@ class Story:
         await self.edit("active", 0, 1, 2)
         await self.edit("emitting", 3)
         del self.upstream.courses["workday:held"][2:]
-        await self.walk("held", "sweep")
+        await self.poll("held", "full")
         await self.state("held", "review")
         await self.state("gone", "disabled", "subscriptions")
         await self.state("parked", "parked", "subscriptions")

@@ -37,7 +37,7 @@ def matched(*api_keys: ApiKey, now_ms: int = 5, owner: str | None = "key_a", **e
         owner=owner,
         event_types=("course.updated", "integration.review_required"),
     )
-    lanes = Matcher(1, [subscription], api_keys, now_ms).lanes(
+    outboxes = Matcher(1, [subscription], api_keys, now_ms).outboxes(
         **{
             "event_type": "course.updated",
             "integration_id": "int_a",
@@ -46,7 +46,7 @@ def matched(*api_keys: ApiKey, now_ms: int = 5, owner: str | None = "key_a", **e
             **event,
         }
     )
-    return bool(lanes)
+    return bool(outboxes)
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ def test_a_grant_covers_what_it_names_and_what_carries_its_labels(
     assert grant.covers(integration_id, labels) is covered
 
 
-def test_a_lane_gets_what_its_owner_is_granted() -> None:
+def test_an_outbox_gets_what_its_owner_is_granted() -> None:
     assert matched(a_key())
     assert not matched(a_key(BY_ID), integration_id="int_b")
     assert not matched(a_key(Grant()))
 
 
-def test_a_lane_whose_owner_is_gone_gets_nothing() -> None:
+def test_an_outbox_whose_owner_is_gone_gets_nothing() -> None:
     assert not matched()
     assert not matched(a_key(id="key_b"))
     assert matched(owner=None)
 
 
-def test_a_lane_of_a_subscriber_gets_no_operational_events() -> None:
+def test_an_outbox_of_a_subscriber_gets_no_operational_events() -> None:
     assert not matched(a_key(), event_type="integration.review_required")
     assert matched(owner=None, event_type="integration.review_required")
 

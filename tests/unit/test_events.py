@@ -161,11 +161,11 @@ def test_the_first_event_of_a_course_has_no_sequence_before_it():
 
 
 def test_an_initial_event_says_so_and_names_no_changes():
-    first = msgspec.structs.replace(FACTS, initial=True, changed=(), detected_by="sweep")
+    first = msgspec.structs.replace(FACTS, initial=True, changed=(), detected_by="full")
 
     data = json.loads(render(event(facts=first, type="course.created"), Rendering.FULL))["data"]
 
-    assert (data["initial"], data["changed"], data["detected_by"]) == (True, [], "sweep")
+    assert (data["initial"], data["changed"], data["detected_by"]) == (True, [], "full")
 
 
 OPERATIONAL = event(

@@ -64,7 +64,7 @@ def fingerprint(fill: bytes, **fields) -> Fingerprint:
         (151, 1_000, True),
     ],
 )
-def test_a_walk_that_deletes_too_much_is_not_believed(deleted, live, too_many):
+def test_a_poll_that_deletes_too_much_is_not_believed(deleted, live, too_many):
     assert too_many_deleted(GUARDS, deleted, live) is too_many
 
 

@@ -6,22 +6,22 @@ import pytest
 
 from service.domain.integrations import (
     DELTA_HORIZON_MS,
+    FULL_JITTER,
     MAX_BACKOFF_SECONDS,
-    SWEEP_JITTER,
     Integration,
     IntegrationState,
+    PollingState,
     Problem,
-    WalkingState,
     backoff_ms,
-    next_walk,
-    next_walk_at,
+    full_due_at,
+    next_poll,
+    next_poll_at,
     state_of,
-    sweep_due_at,
 )
 
 NOW = 1_795_424_001_123
 HOUR, DAY = 3_600_000, 86_400_000
-SWEEP = 21_600_000
+FULL_POLL = 21_600_000
 
 
 def integration(**fields) -> Integration:
@@ -38,20 +38,20 @@ def integration(**fields) -> Integration:
     )
 
 
-def walking(**fields) -> WalkingState:
-    return WalkingState(
+def polling(**fields) -> PollingState:
+    return PollingState(
         **{
             "epoch": "ep_1",
             "baselined": True,
             "watermark": NOW - 60_000,
-            "last_sweep_at": NOW - 1,
+            "last_full_at": NOW - 1,
             "last_delta_at": NOW - 60_000,
         }
         | fields
     )
 
 
-NEW = WalkingState(epoch="ep_1")
+NEW = PollingState(epoch="ep_1")
 
 
 def problem(*, attention: bool) -> Problem:
@@ -64,67 +64,67 @@ def problem(*, attention: bool) -> Problem:
 def test_the_first_state_that_applies_is_shown():
     refused = problem(attention=True)
 
-    assert state_of(integration(paused=True), walking(problem=refused)) is IntegrationState.PAUSED
+    assert state_of(integration(paused=True), polling(problem=refused)) is IntegrationState.PAUSED
     assert (
-        state_of(integration(), walking(problem=refused, baselined=False)) is IntegrationState.ERROR
+        state_of(integration(), polling(problem=refused, baselined=False)) is IntegrationState.ERROR
     )
     assert state_of(integration(), NEW) is IntegrationState.PENDING
-    assert state_of(integration(), walking()) is IntegrationState.ACTIVE
+    assert state_of(integration(), polling()) is IntegrationState.ACTIVE
 
 
 def test_a_problem_that_goes_away_by_itself_is_no_error_state():
     passing = problem(attention=False)
 
-    assert state_of(integration(), walking(problem=passing)) is IntegrationState.ACTIVE
+    assert state_of(integration(), polling(problem=passing)) is IntegrationState.ACTIVE
 
 
-# --- which walk is next ------------------------------------------------------------------
+# --- which poll is next ------------------------------------------------------------------
 
 
-def test_the_first_walk_is_a_sweep_until_one_completed():
-    assert next_walk(integration(), NEW, NOW) == "sweep"
-    assert next_walk(integration(), walking(baselined=False), NOW) == "sweep"
-    assert next_walk(integration(), walking(watermark=None), NOW) == "sweep"
-    assert next_walk(integration(), walking(baselined=False, requested="delta"), NOW) == "sweep"
+def test_the_first_poll_is_a_full_poll_until_one_completed():
+    assert next_poll(integration(), NEW, NOW) == "full"
+    assert next_poll(integration(), polling(baselined=False), NOW) == "full"
+    assert next_poll(integration(), polling(watermark=None), NOW) == "full"
+    assert next_poll(integration(), polling(baselined=False, requested="delta"), NOW) == "full"
 
 
-def just_swept() -> WalkingState:
-    """A state whose next sweep is as far away as can be."""
-    due = sweep_due_at(integration(), walking(last_sweep_at=NOW))
-    return walking(last_sweep_at=due, watermark=due)
+def just_swept() -> PollingState:
+    """A state whose next full poll is as far away as can be."""
+    due = full_due_at(integration(), polling(last_full_at=NOW))
+    return polling(last_full_at=due, watermark=due)
 
 
-def test_between_sweeps_walks_are_deltas():
+def test_between_full_polls_polls_are_deltas():
     state = just_swept()
-    due = sweep_due_at(integration(), state)
+    due = full_due_at(integration(), state)
 
-    assert next_walk(integration(), state, due - 1) == "delta"
-    assert next_walk(integration(), state, due) == "sweep"
+    assert next_poll(integration(), state, due - 1) == "delta"
+    assert next_poll(integration(), state, due) == "full"
 
 
-@pytest.mark.parametrize("kind", ["delta", "sweep"])
-def test_a_walk_that_was_asked_for_comes_next(kind):
-    assert next_walk(integration(), walking(requested=kind, last_sweep_at=0), NOW) == kind
+@pytest.mark.parametrize("kind", ["delta", "full"])
+def test_a_poll_that_was_asked_for_comes_next(kind):
+    assert next_poll(integration(), polling(requested=kind, last_full_at=0), NOW) == kind
     state = just_swept()
-    assert next_walk(integration(), state, state.last_sweep_at) == "delta"
+    assert next_poll(integration(), state, state.last_full_at) == "delta"
 
 
-def test_after_thirteen_days_without_success_only_a_sweep_will_do():
-    rare = integration(sweep_interval_seconds=30 * 86_400)
-    state = walking(last_sweep_at=sweep_due_at(rare, walking(last_sweep_at=NOW)))
+def test_after_thirteen_days_without_success_only_a_full_poll_will_do():
+    rare = integration(full_interval_seconds=30 * 86_400)
+    state = polling(last_full_at=full_due_at(rare, polling(last_full_at=NOW)))
     at = state.watermark + DELTA_HORIZON_MS
-    state = walking(last_sweep_at=at, watermark=state.watermark)
+    state = polling(last_full_at=at, watermark=state.watermark)
     assert DELTA_HORIZON_MS == 13 * DAY
-    assert sweep_due_at(rare, state) > at + 1
+    assert full_due_at(rare, state) > at + 1
 
-    assert next_walk(rare, state, at) == "delta"
-    assert next_walk(rare, state, at + 1) == "sweep"
+    assert next_poll(rare, state, at) == "delta"
+    assert next_poll(rare, state, at + 1) == "full"
 
 
-def test_after_thirteen_days_a_delta_that_was_asked_for_is_a_sweep():
-    state = walking(requested="delta", watermark=NOW - DELTA_HORIZON_MS - 1)
+def test_after_thirteen_days_a_delta_that_was_asked_for_is_a_full_poll():
+    state = polling(requested="delta", watermark=NOW - DELTA_HORIZON_MS - 1)
 
-    assert next_walk(integration(), state, NOW) == "sweep"
+    assert next_poll(integration(), state, NOW) == "full"
 
 
 # --- when --------------------------------------------------------------------------------
@@ -132,45 +132,45 @@ def test_after_thirteen_days_a_delta_that_was_asked_for_is_a_sweep():
 
 @pytest.mark.parametrize("interval_seconds", [60, 3_600, 21_600, 86_400, 604_800])
 @pytest.mark.parametrize("identifier", ["int_a", "int_0123456789abcdefghjk", "int_zzzzzzzzzz"])
-def test_the_next_sweep_is_at_most_one_interval_away(interval_seconds, identifier):
-    one = integration(id=identifier, sweep_interval_seconds=interval_seconds)
+def test_the_next_full_poll_is_at_most_one_interval_away(interval_seconds, identifier):
+    one = integration(id=identifier, full_interval_seconds=interval_seconds)
     interval = interval_seconds * 1000
     for last in range(NOW, NOW + 3 * interval, interval // 7):
-        due = sweep_due_at(one, walking(last_sweep_at=last))
+        due = full_due_at(one, polling(last_full_at=last))
 
-        assert last < due <= last + interval * (1 + SWEEP_JITTER)
+        assert last < due <= last + interval * (1 + FULL_JITTER)
 
 
-def test_sweeps_keep_their_rhythm_however_late_one_ends():
+def test_full_polls_keep_their_rhythm_however_late_one_ends():
     one = integration()
-    due = sweep_due_at(one, walking(last_sweep_at=NOW))
-    following = sweep_due_at(one, walking(last_sweep_at=due))
+    due = full_due_at(one, polling(last_full_at=NOW))
+    following = full_due_at(one, polling(last_full_at=due))
 
-    assert abs(following - due - SWEEP) <= SWEEP * SWEEP_JITTER
-    for late in (1, SWEEP // 2, int(SWEEP * (1 - SWEEP_JITTER)) - 1):
-        assert sweep_due_at(one, walking(last_sweep_at=due + late)) == following
+    assert abs(following - due - FULL_POLL) <= FULL_POLL * FULL_JITTER
+    for late in (1, FULL_POLL // 2, int(FULL_POLL * (1 - FULL_JITTER)) - 1):
+        assert full_due_at(one, polling(last_full_at=due + late)) == following
 
 
-def test_a_missed_sweep_is_not_replayed():
+def test_a_missed_full_poll_is_not_replayed():
     one = integration()
-    due = sweep_due_at(one, walking(last_sweep_at=NOW))
-    late = due + 5 * SWEEP + SWEEP // 2
+    due = full_due_at(one, polling(last_full_at=NOW))
+    late = due + 5 * FULL_POLL + FULL_POLL // 2
 
-    assert late < sweep_due_at(one, walking(last_sweep_at=late)) <= late + SWEEP
+    assert late < full_due_at(one, polling(last_full_at=late)) <= late + FULL_POLL
 
 
-def test_one_sweep_after_the_other_comes_a_little_earlier_or_later():
+def test_one_full_poll_after_the_other_comes_a_little_earlier_or_later():
     one = integration()
-    moments = [sweep_due_at(one, walking(last_sweep_at=NOW + n * SWEEP)) for n in range(50)]
+    moments = [full_due_at(one, polling(last_full_at=NOW + n * FULL_POLL)) for n in range(50)]
     apart = [after - before for before, after in itertools.pairwise(moments)]
 
     assert len(set(apart)) > 40
-    assert all(abs(one - SWEEP) <= SWEEP * SWEEP_JITTER for one in apart)
+    assert all(abs(one - FULL_POLL) <= FULL_POLL * FULL_JITTER for one in apart)
 
 
-def test_integrations_registered_together_do_not_sweep_together():
+def test_integrations_registered_together_do_not_full_poll_together():
     due = [
-        sweep_due_at(integration(id=f"int_{number:020}"), walking(last_sweep_at=NOW))
+        full_due_at(integration(id=f"int_{number:020}"), polling(last_full_at=NOW))
         for number in range(100)
     ]
 
@@ -178,35 +178,35 @@ def test_integrations_registered_together_do_not_sweep_together():
 
 
 def test_an_integration_that_never_swept_is_due_at_once():
-    assert sweep_due_at(integration(), NEW) == 0
-    assert next_walk(integration(), walking(last_sweep_at=None), NOW) == "sweep"
+    assert full_due_at(integration(), NEW) == 0
+    assert next_poll(integration(), polling(last_full_at=None), NOW) == "full"
 
 
-def test_after_a_walk_the_next_delta_is_an_interval_away():
+def test_after_a_poll_the_next_delta_is_an_interval_away():
     state = just_swept()
-    now = state.last_sweep_at
+    now = state.last_full_at
 
-    assert next_walk_at(integration(), state, now) == now + 60_000
+    assert next_poll_at(integration(), state, now) == now + 60_000
     hourly = integration(delta_interval_seconds=3_600)
-    assert next_walk_at(hourly, state, now) == now + HOUR
+    assert next_poll_at(hourly, state, now) == now + HOUR
 
 
-def test_a_sweep_that_falls_due_earlier_comes_first():
+def test_a_full_poll_that_falls_due_earlier_comes_first():
     state = just_swept()
-    due = sweep_due_at(integration(), state)
+    due = full_due_at(integration(), state)
 
-    assert next_walk_at(integration(), state, due - 1_000) == due
-    assert next_walk(integration(), state, due) == "sweep"
-
-
-def test_an_overdue_sweep_is_due_now_and_not_in_the_past():
-    assert next_walk_at(integration(), walking(last_sweep_at=0), NOW) == NOW
+    assert next_poll_at(integration(), state, due - 1_000) == due
+    assert next_poll(integration(), state, due) == "full"
 
 
-def test_the_walk_after_a_restart_of_the_clock_is_never_further_than_a_delta():
-    ahead = walking(last_sweep_at=NOW + 10 * DAY)
+def test_an_overdue_full_poll_is_due_now_and_not_in_the_past():
+    assert next_poll_at(integration(), polling(last_full_at=0), NOW) == NOW
 
-    assert next_walk_at(integration(), ahead, NOW) == NOW + 60_000
+
+def test_the_poll_after_a_restart_of_the_clock_is_never_further_than_a_delta():
+    ahead = polling(last_full_at=NOW + 10 * DAY)
+
+    assert next_poll_at(integration(), ahead, NOW) == NOW + 60_000
 
 
 # --- backing off -------------------------------------------------------------------------

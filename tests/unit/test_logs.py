@@ -39,16 +39,16 @@ def test_a_json_line_carries_time_level_logger_component_and_bound_ids():
     out = io.StringIO()
     logs.configure("json", "info", "worker", stream=out)
     with structlog.contextvars.bound_contextvars(integration="int_1"):
-        logs.get_logger("walk").info("walk done", pages=3, kind="delta")
+        logs.get_logger("poll").info("poll done", pages=3, kind="delta")
     (line,) = lines(out)
     assert line.pop("timestamp").endswith("Z")
     assert line == {
-        "event": "walk done",
+        "event": "poll done",
         "pages": 3,
         "kind": "delta",
         "integration": "int_1",
         "level": "info",
-        "logger": "walk",
+        "logger": "poll",
         "component": "worker",
     }
 
@@ -74,10 +74,10 @@ def test_libraries_that_repeat_what_our_own_lines_say_are_quiet():
 def test_lines_below_the_level_are_left_out():
     out = io.StringIO()
     logs.configure("json", "warning", stream=out)
-    logs.get_logger("walk").info("walk done")
+    logs.get_logger("poll").info("poll done")
     logging.getLogger("redis").info("connected")
-    logs.get_logger("walk").warning("walk given up")
-    assert [line["event"] for line in lines(out)] == ["walk given up"]
+    logs.get_logger("poll").warning("poll given up")
+    assert [line["event"] for line in lines(out)] == ["poll given up"]
 
 
 def test_python_warnings_are_logged():
@@ -92,10 +92,10 @@ def test_python_warnings_are_logged():
 
 def test_a_second_configuration_replaces_the_first():
     first, second = io.StringIO(), io.StringIO()
-    logger = logs.get_logger("walk")
+    logger = logs.get_logger("poll")
     logs.configure("json", stream=first)
     logs.configure("json", stream=second)
-    logger.info("walk done")
+    logger.info("poll done")
     assert first.getvalue() == ""
     assert len(lines(second)) == 1
 
@@ -157,7 +157,7 @@ def test_a_traceback_is_shown_without_local_variables_or_secrets(log_format):
     try:
         int(secret)
     except ValueError:
-        logs.get_logger("walk").exception("walk failed")
+        logs.get_logger("poll").exception("poll failed")
     shown = out.getvalue()
     assert "ValueError: invalid literal" in shown
     assert "redis://***@host/first" in shown
@@ -167,11 +167,11 @@ def test_a_traceback_is_shown_without_local_variables_or_secrets(log_format):
 def test_auto_is_console_on_a_terminal_and_json_elsewhere():
     terminal, pipe = Terminal(), io.StringIO()
     logs.configure("auto", stream=terminal)
-    logs.get_logger("walk").info("walk done", pages=3)
+    logs.get_logger("poll").info("poll done", pages=3)
     logs.configure("auto", stream=pipe)
-    logs.get_logger("walk").info("walk done", pages=3)
+    logs.get_logger("poll").info("poll done", pages=3)
     assert "\x1b[" in terminal.getvalue()
-    assert "walk done" in terminal.getvalue()
+    assert "poll done" in terminal.getvalue()
     assert lines(pipe)[0]["pages"] == 3
 
 
@@ -187,7 +187,7 @@ def test_colours_follow_the_common_variables(monkeypatch):
 def test_foreign_text_can_neither_forge_a_line_nor_steer_the_terminal():
     out = io.StringIO()
     logs.configure("console", stream=out)
-    logs.get_logger("walk").info("title\x1b[2J", title="a\x1b]0;x\x07\nfake line\x9b")
+    logs.get_logger("poll").info("title\x1b[2J", title="a\x1b]0;x\x07\nfake line\x9b")
     assert len(out.getvalue().splitlines()) == 1
     assert not {"\x1b", "\x07", "\x9b"} & set(out.getvalue())
 
@@ -195,7 +195,7 @@ def test_foreign_text_can_neither_forge_a_line_nor_steer_the_terminal():
 def test_values_of_any_type_can_be_logged():
     out = io.StringIO()
     logs.configure("json", stream=out)
-    logs.get_logger("walk").info("x", path=object, raw=b"\xff", error=ValueError("bad"), s={1})
+    logs.get_logger("poll").info("x", path=object, raw=b"\xff", error=ValueError("bad"), s={1})
     (line,) = lines(out)
     assert line["error"] == "bad"
     assert line["raw"] == "b'\\xff'"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from service.domain.metrics import (
     FIRST_ATTEMPT,
     HISTOGRAMS,
+    POLL_DURATION,
     RECEIPT,
-    WALK_DURATION,
     HistogramMetric,
     count_delivery,
     observe,
@@ -46,12 +46,12 @@ def test_buckets_are_cumulated_for_prometheus():
 
 def test_without_observations_a_histogram_without_labels_is_zero_and_others_have_no_series():
     assert observed(METRIC, {})[()].buckets[-1] == ("+Inf", 0)
-    assert observed(WALK_DURATION, {}) == {}
+    assert observed(POLL_DURATION, {}) == {}
 
 
 def test_labels_are_told_apart():
-    counted = observe(WALK_DURATION, 1, "delta") + observe(WALK_DURATION, 700, "sweep")
-    assert set(observed(WALK_DURATION, counted)) == {("delta",), ("sweep",)}
+    counted = observe(POLL_DURATION, 1, "delta") + observe(POLL_DURATION, 700, "full")
+    assert set(observed(POLL_DURATION, counted)) == {("delta",), ("full",)}
 
 
 def test_buckets_of_bounds_that_were_given_up_count_in_the_next_above():

@@ -17,7 +17,7 @@ from service.domain.integrations import (
     believed_date,
     next_try_ms,
 )
-from service.domain.walking import RESUMABLE_MS, SWEEP_PATIENCE_MS, controls_after
+from service.domain.polling import FULL_PATIENCE_MS, RESUMABLE_MS, controls_after
 
 MINUTE = 60_000
 NOW = 1_795_000_000_000
@@ -28,7 +28,7 @@ NOW = 1_795_000_000_000
 
 @given(
     st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=40),
-    st.sampled_from([SWEEP_PATIENCE_MS, RESUMABLE_MS]),
+    st.sampled_from([FULL_PATIENCE_MS, RESUMABLE_MS]),
     st.integers(1, 20),
 )
 def test_a_failing_poll_ends_just_when_its_patience_does(chances, patience, failures):
@@ -65,9 +65,9 @@ def test_a_backoff_never_exceeds_what_is_left_and_an_asked_wait_is_never_cut(
     assert next_try_ms(wait, asked, left) == expected
 
 
-def test_a_backoff_may_be_longer_than_the_patience_of_a_sweep():
+def test_a_backoff_may_be_longer_than_the_patience_of_a_full_poll():
     """Which is why it has to be bounded by that."""
-    assert MAX_BACKOFF_SECONDS * 1000 > SWEEP_PATIENCE_MS
+    assert MAX_BACKOFF_SECONDS * 1000 > FULL_PATIENCE_MS
 
 
 # --- clocks -------------------------------------------------------------------------------------

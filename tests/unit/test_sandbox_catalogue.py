@@ -107,7 +107,7 @@ def test_content_is_as_varied_as_that_of_a_real_system():
     assert 20 < len(skills) < 100
 
 
-def test_ten_thousand_courses_are_walked_once_each():
+def test_ten_thousand_courses_are_polled_once_each():
     catalogue = Catalogue(UPSTREAM, courses=10_000, seed=3)
     seen, after = [], -1
     while True:

@@ -326,7 +326,7 @@ async def test_a_probability_strikes_some_requests(client):
     ("on", "statuses"),
     [
         ("any", [500, 500, 500, 500]),
-        ("walk", [500, 500, 200, 200]),
+        ("poll", [500, 500, 200, 200]),
         ("first", [500, 200, 200, 200]),
         ("later", [200, 500, 200, 200]),
         ("ids", [200, 200, 500, 500]),
@@ -378,18 +378,18 @@ async def test_an_empty_answer_has_no_records_and_no_next_page(client):
     assert await ok(client, page_size=5) == {"next": None, "results": []}
 
 
-async def test_a_walk_that_ends_early_claims_to_be_complete(client):
+async def test_a_poll_that_ends_early_claims_to_be_complete(client):
     await fault(client, kind="end_early", on="first")
     data = await ok(client, page_size=5)
     assert (data["next"], len(data["results"])) == (None, 5)
 
 
-async def test_courses_missing_from_walks_may_still_be_found_by_id(client):
+async def test_courses_missing_from_polls_may_still_be_found_by_id(client):
     missing = (await ok(client))["results"][3]["id"]
     await fault(client, kind="vanish", course_ids=[missing], on="walk")
-    walked = [record["id"] for record in (await ok(client, page_size=29))["results"]]
-    assert len(walked) == 29
-    assert missing not in walked
+    polled = [record["id"] for record in (await ok(client, page_size=29))["results"]]
+    assert len(polled) == 29
+    assert missing not in polled
     assert [record["id"] for record in (await ok(client, ids=missing))["results"]] == [missing]
 
 

@@ -92,8 +92,8 @@ def ask(endpoint, parameters, upstream_id=UPSTREAM, key=KEY, method="GET"):
     return answer
 
 
-def walk(endpoint, parameters, upstream_id=UPSTREAM):
-    """The ids on each page of a walk."""
+def poll(endpoint, parameters, upstream_id=UPSTREAM):
+    """The ids on each page of a poll."""
     pages, cursor = [], None
     while True:
         with_cursor = parameters if cursor is None else {**parameters, "cursor": cursor}
@@ -186,7 +186,7 @@ def test_every_combination_of_filters_gives_what_the_rules_call_for(endpoint, up
             if value is not None
         }
         wanted = expected(catalogue, parameters)
-        assert walk(endpoint, parameters, upstream_id) == [wanted], parameters
+        assert poll(endpoint, parameters, upstream_id) == [wanted], parameters
         lengths.add(len(wanted))
     assert len(lengths) > 5
 
@@ -200,7 +200,7 @@ def test_pages_of_any_size_give_each_record_once_and_in_order(endpoint, data, pa
         value = data.draw(st.sampled_from(values), label=name)
         if value is not None:
             parameters[name] = value
-    pages = walk(endpoint, parameters)
+    pages = poll(endpoint, parameters)
     wanted = expected(catalogue, parameters)
     assert list(itertools.chain(*pages)) == wanted
     assert all(len(page) == page_size for page in pages[:-1])
@@ -292,7 +292,7 @@ def test_a_repeated_or_unknown_parameter_is_refused(endpoint, query):
 def test_the_default_page_size_is_100():
     endpoint = Endpoint(api_key=KEY, rate_limit_per_minute=100, seed=1)
     endpoint.catalogues[UPSTREAM] = Catalogue(UPSTREAM, courses=130, seed=1)
-    assert [len(page) for page in walk(endpoint, {})] == [100, 30]
+    assert [len(page) for page in poll(endpoint, {})] == [100, 30]
 
 
 # --- cursors ------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def ask(endpoint, **parameters):
 
 
 def pages(endpoint, most=100, **parameters):
-    """The ids of each page of a walk, and the cursors it went by, for at most `most` pages."""
+    """The ids of each page of a poll, and the cursors it went by, for at most `most` pages."""
     found, cursors, cursor = [], [], None
     while len(found) < most:
         data = ask(endpoint, cursor=cursor, **parameters)
@@ -133,7 +133,7 @@ def test_endless_paging_of_nothing_is_endless_too(endpoint):
     assert len(set(cursors)) == 5
 
 
-def test_a_walk_that_ends_early_ends_whatever_else_is_wrong(endpoint):
+def test_a_poll_that_ends_early_ends_whatever_else_is_wrong(endpoint):
     for kind in ("endless", "repeat_cursor", "end_early"):
         fault(endpoint, kind=kind)
     assert ask(endpoint, page_size=8)["next"] is None

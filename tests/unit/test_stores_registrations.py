@@ -14,9 +14,9 @@ from service.domain.errors import (
     SealError,
 )
 from service.domain.integrations import Credential, Integration, Problem
+from service.domain.polling import begin
 from service.domain.signing import SigningSecret
 from service.domain.subscriptions import Subscription
-from service.domain.walking import begin
 from service.storage import keys
 from service.storage.counters import Counters
 from service.storage.credentials import CredentialStore
@@ -96,24 +96,24 @@ def subscriptions(redis, sealer) -> SubscriptionStore:
     return SubscriptionStore(redis, sealer, Counters(redis))
 
 
-async def walked(redis, integration_id: str, epoch: str) -> None:
+async def polled(redis, integration_id: str, epoch: str) -> None:
     """Leaves an integration as a completed baseline of three courses would."""
     await redis.hset(
         keys.integration(integration_id),
         mapping={
             "baselined": "1",
             "watermark": "1795424001123",
-            "last_sweep_at": "1795424001123",
+            "last_full_at": "1795424001123",
             "course_count": "3",
             "quarantined": "1",
-            "walk": msgspec.json.encode(begin("walk_1", "sweep", epoch, None, 5)),
+            "poll": msgspec.json.encode(begin("poll_1", "full", epoch, None, 5)),
         },
     )
     await redis.hset(keys.catalogue(integration_id, epoch), "c1", "fingerprint")
     await redis.hset(keys.quarantine(integration_id, epoch), "c2", "reason")
     await redis.hincrby(keys.TOTALS, "courses", 3)
     await redis.hincrby(keys.TOTALS, "quarantined", 1)
-    await redis.zrem(keys.due("walks"), integration_id)
+    await redis.zrem(keys.due("polls"), integration_id)
 
 
 # --- credentials ----------------------------------------------------------------------------
@@ -154,15 +154,15 @@ async def test_a_credential_in_use_is_not_deleted(credentials, integrations) -> 
     assert await credentials.page(10) == ([], None)
 
 
-async def test_a_new_key_replaces_the_old_and_brings_walks_forward(
+async def test_a_new_key_replaces_the_old_and_brings_polls_forward(
     redis, credentials, integrations
 ) -> None:
     await integrations.create(an_integration("one"))
     _, before = await integrations.get("int_one")
-    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    await redis.zadd(keys.due("polls"), {"int_one": 9e15})
     await credentials.update("cred_a", lambda credential: credential, api_key="key-2")
     assert (await credentials.open("cred_a")).api_key == "key-2"
-    assert await redis.zscore(keys.due("walks"), "int_one") < 9e15
+    assert await redis.zscore(keys.due("polls"), "int_one") < 9e15
     assert (await integrations.get("int_one"))[1] == before
 
 
@@ -173,11 +173,11 @@ async def test_another_base_url_begins_a_new_epoch_of_the_integrations_that_use_
     await integrations.create(an_integration("mine"))
     await integrations.create(an_integration("other", credential_id="cred_b"))
     epochs = {name: (await integrations.get(name))[1].epoch for name in ("int_mine", "int_other")}
-    await walked(redis, "int_mine", epochs["int_mine"])
+    await polled(redis, "int_mine", epochs["int_mine"])
     await credentials.update("cred_a", lambda credential: replace(credential, base_url=US))
-    _, walking = await integrations.get("int_mine")
-    assert walking.epoch != epochs["int_mine"]
-    assert (walking.baselined, walking.watermark, walking.course_count) == (False, None, 0)
+    _, polling = await integrations.get("int_mine")
+    assert polling.epoch != epochs["int_mine"]
+    assert (polling.baselined, polling.watermark, polling.course_count) == (False, None, 0)
     assert (await integrations.get("int_other"))[1].epoch == epochs["int_other"]
     assert await redis.hgetall(keys.UPSTREAMS) == {
         f"{US} workday:mine".encode(): b"int_mine",
@@ -204,22 +204,22 @@ async def test_a_base_url_on_which_integrations_would_meet_is_refused(
 
 async def test_a_new_integration_is_listed_and_due_at_once(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
-    integration, walking = await integrations.get("int_one")
+    integration, polling = await integrations.get("int_one")
     assert integration == an_integration("one")
-    assert not walking.baselined
-    assert walking.epoch.startswith("ep_")
+    assert not polling.baselined
+    assert polling.epoch.startswith("ep_")
     seconds, _ = await redis.time()
-    assert await redis.zscore(keys.due("walks"), "int_one") <= (seconds + 1) * 1000
-    assert await integrations.page(10) == ([(integration, walking)], None)
+    assert await redis.zscore(keys.due("polls"), "int_one") <= (seconds + 1) * 1000
+    assert await integrations.page(10) == ([(integration, polling)], None)
 
 
 async def test_a_paused_integration_is_not_in_the_schedule(redis, integrations) -> None:
     await integrations.create(an_integration("one", paused=True))
-    assert await redis.zscore(keys.due("walks"), "int_one") is None
+    assert await redis.zscore(keys.due("polls"), "int_one") is None
     await integrations.update("int_one", lambda one: replace(one, paused=False))
-    assert await redis.zscore(keys.due("walks"), "int_one") is not None
+    assert await redis.zscore(keys.due("polls"), "int_one") is not None
     await integrations.update("int_one", lambda one: replace(one, paused=True))
-    assert await redis.zscore(keys.due("walks"), "int_one") is None
+    assert await redis.zscore(keys.due("polls"), "int_one") is None
 
 
 async def test_the_same_upstream_twice_is_refused_with_the_existing_id(
@@ -244,41 +244,41 @@ async def test_an_integration_needs_its_credential(integrations) -> None:
 async def test_an_edit_resets_no_state(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
     epoch = (await integrations.get("int_one"))[1].epoch
-    await walked(redis, "int_one", epoch)
+    await polled(redis, "int_one", epoch)
     before = (await integrations.get("int_one"))[1]
     await integrations.update(
-        "int_one", lambda one: replace(one, name="renamed", sweep_interval_seconds=600)
+        "int_one", lambda one: replace(one, name="renamed", full_interval_seconds=600)
     )
-    after, walking = await integrations.get("int_one")
+    after, polling = await integrations.get("int_one")
     assert after.name == "renamed"
-    assert walking == before
+    assert polling == before
     assert await redis.hget(keys.catalogue("int_one", epoch), "c1") == b"fingerprint"
 
 
 async def test_renaming_leaves_the_schedule_alone(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
-    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    await redis.zadd(keys.due("polls"), {"int_one": 9e15})
     await integrations.update("int_one", lambda one: replace(one, name="renamed"))
-    assert await redis.zscore(keys.due("walks"), "int_one") == 9e15
+    assert await redis.zscore(keys.due("polls"), "int_one") == 9e15
 
 
-async def test_a_shorter_interval_brings_the_next_walk_forward(redis, integrations) -> None:
+async def test_a_shorter_interval_brings_the_next_poll_forward(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
-    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
+    await redis.zadd(keys.due("polls"), {"int_one": 9e15})
     await integrations.update("int_one", lambda one: replace(one, delta_interval_seconds=10))
-    assert await redis.zscore(keys.due("walks"), "int_one") < 9e15
+    assert await redis.zscore(keys.due("polls"), "int_one") < 9e15
 
 
 async def test_another_upstream_id_begins_a_new_epoch(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
     epoch = (await integrations.get("int_one"))[1].epoch
-    await walked(redis, "int_one", epoch)
+    await polled(redis, "int_one", epoch)
     await integrations.update("int_one", lambda one: replace(one, upstream_id="workday:new"))
-    _, walking = await integrations.get("int_one")
-    assert walking.epoch != epoch
-    assert (walking.baselined, walking.watermark, walking.last_sweep_at) == (False, None, None)
-    assert (walking.course_count, walking.quarantined) == (0, 0)
-    assert await redis.hget(keys.integration("int_one"), "walk") is None
+    _, polling = await integrations.get("int_one")
+    assert polling.epoch != epoch
+    assert (polling.baselined, polling.watermark, polling.last_full_at) == (False, None, None)
+    assert (polling.course_count, polling.quarantined) == (0, 0)
+    assert await redis.hget(keys.integration("int_one"), "poll") is None
     assert not await redis.exists(
         keys.catalogue("int_one", epoch), keys.quarantine("int_one", epoch)
     )
@@ -286,7 +286,7 @@ async def test_another_upstream_id_begins_a_new_epoch(redis, integrations) -> No
         name.decode(): int(count) for name, count in (await redis.hgetall(keys.TOTALS)).items()
     }
     assert totals == {"courses": 0, "quarantined": 0, "state:pending": 1}
-    assert await redis.zscore(keys.due("walks"), "int_one") is not None
+    assert await redis.zscore(keys.due("polls"), "int_one") is not None
     assert await redis.hgetall(keys.UPSTREAMS) == {f"{EU} workday:new".encode(): b"int_one"}
 
 
@@ -339,10 +339,10 @@ async def test_deleting_an_integration_leaves_nothing_of_it(redis, integrations)
     before = set(await redis.keys())
     await integrations.create(an_integration("one"))
     epoch = (await integrations.get("int_one"))[1].epoch
-    await walked(redis, "int_one", epoch)
-    await integrations.request_walk("int_one", "sweep", 5)
-    await redis.zadd(keys.claimed("walks"), {"int_one": 5})
-    await redis.set(keys.lease("walks", "int_one"), "token")
+    await polled(redis, "int_one", epoch)
+    await integrations.request_poll("int_one", "full", 5)
+    await redis.zadd(keys.claimed("polls"), {"int_one": 5})
+    await redis.set(keys.lease("polls", "int_one"), "token")
     await integrations.delete("int_one")
     assert set(await redis.keys()) - before == {keys.TOTALS.encode()}
     assert set((await redis.hgetall(keys.TOTALS)).values()) == {b"0"}
@@ -366,78 +366,78 @@ async def test_integrations_are_read_together(integrations) -> None:
     assert await integrations.get_many([]) == []
 
 
-# --- walks asked for ------------------------------------------------------------------------
+# --- polls asked for ------------------------------------------------------------------------
 
 
-async def test_a_walk_asked_for_is_queued_and_due_now(redis, integrations) -> None:
+async def test_a_poll_asked_for_is_queued_and_due_now(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
-    await redis.zadd(keys.due("walks"), {"int_one": 9e15})
-    walk = await integrations.request_walk("int_one", "delta", 5)
-    assert (walk.kind, walk.state, walk.requested_at) == ("delta", "queued", 5)
-    assert await integrations.get_walk("int_one", walk.id) == walk
-    assert await integrations.list_walks("int_one") == [walk]
-    _, walking = await integrations.get("int_one")
-    assert (walking.requested, walking.requested_id) == ("delta", walk.id)
-    assert await redis.zscore(keys.due("walks"), "int_one") < 9e15
+    await redis.zadd(keys.due("polls"), {"int_one": 9e15})
+    poll = await integrations.request_poll("int_one", "delta", 5)
+    assert (poll.kind, poll.state, poll.requested_at) == ("delta", "queued", 5)
+    assert await integrations.get_poll("int_one", poll.id) == poll
+    assert await integrations.list_polls("int_one") == [poll]
+    _, polling = await integrations.get("int_one")
+    assert (polling.requested, polling.requested_id) == ("delta", poll.id)
+    assert await redis.zscore(keys.due("polls"), "int_one") < 9e15
 
 
-async def test_a_walk_asked_for_does_not_disturb_a_claim(redis, integrations) -> None:
+async def test_a_poll_asked_for_does_not_disturb_a_claim(redis, integrations) -> None:
     await integrations.create(an_integration("one"))
-    await redis.zrem(keys.due("walks"), "int_one")
-    await redis.zadd(keys.claimed("walks"), {"int_one": 9e15})
-    await integrations.request_walk("int_one", "delta", 5)
-    assert await redis.zscore(keys.due("walks"), "int_one") is None
+    await redis.zrem(keys.due("polls"), "int_one")
+    await redis.zadd(keys.claimed("polls"), {"int_one": 9e15})
+    await integrations.request_poll("int_one", "delta", 5)
+    assert await redis.zscore(keys.due("polls"), "int_one") is None
 
 
-async def test_a_queued_walk_is_joined_by_the_same_and_by_a_weaker_kind(integrations) -> None:
+async def test_a_queued_poll_is_joined_by_the_same_and_by_a_weaker_kind(integrations) -> None:
     await integrations.create(an_integration("one"))
-    sweep = await integrations.request_walk("int_one", "sweep", 5)
-    assert await integrations.request_walk("int_one", "delta", 6) == sweep
-    assert await integrations.request_walk("int_one", "sweep", 7) == sweep
-    assert await integrations.list_walks("int_one") == [sweep]
+    full_poll = await integrations.request_poll("int_one", "full", 5)
+    assert await integrations.request_poll("int_one", "delta", 6) == full_poll
+    assert await integrations.request_poll("int_one", "full", 7) == full_poll
+    assert await integrations.list_polls("int_one") == [full_poll]
 
 
-async def test_a_queued_delta_becomes_the_sweep_asked_for(integrations) -> None:
+async def test_a_queued_delta_becomes_the_full_poll_asked_for(integrations) -> None:
     await integrations.create(an_integration("one"))
-    delta = await integrations.request_walk("int_one", "delta", 5)
-    sweep = await integrations.request_walk("int_one", "sweep", 6)
-    assert (sweep.id, sweep.kind) == (delta.id, "sweep")
-    assert (await integrations.get("int_one"))[1].requested == "sweep"
+    delta = await integrations.request_poll("int_one", "delta", 5)
+    full_poll = await integrations.request_poll("int_one", "full", 6)
+    assert (full_poll.id, full_poll.kind) == (delta.id, "full")
+    assert (await integrations.get("int_one"))[1].requested == "full"
 
 
 @pytest.mark.parametrize(
     ("under_way", "asked_for", "joined"),
     [
         ("delta", "delta", True),
-        ("sweep", "sweep", True),
-        ("sweep", "delta", True),
-        ("delta", "sweep", False),
+        ("full", "full", True),
+        ("full", "delta", True),
+        ("delta", "full", False),
     ],
 )
-async def test_a_walk_under_way_is_joined_if_it_sees_what_was_asked_for(
+async def test_a_poll_under_way_is_joined_if_it_sees_what_was_asked_for(
     redis, integrations, under_way, asked_for, joined
 ) -> None:
     await integrations.create(an_integration("one"))
-    progress = begin("walk_now", under_way, "ep_1", 0, 5)
-    await redis.hset(keys.integration("int_one"), "walk", msgspec.json.encode(progress))
-    walk = await integrations.request_walk("int_one", asked_for, 6)
-    assert (walk.id == "walk_now") is joined
-    assert (await integrations.get("int_one"))[1].requested_id == (None if joined else walk.id)
+    progress = begin("poll_now", under_way, "ep_1", 0, 5)
+    await redis.hset(keys.integration("int_one"), "poll", msgspec.json.encode(progress))
+    poll = await integrations.request_poll("int_one", asked_for, 6)
+    assert (poll.id == "poll_now") is joined
+    assert (await integrations.get("int_one"))[1].requested_id == (None if joined else poll.id)
     assert await redis.hget(keys.integration("int_one"), "again") == (b"1" if joined else None)
-    again = await integrations.request_walk("int_one", asked_for, 7)
-    assert again.id == walk.id
+    again = await integrations.request_poll("int_one", asked_for, 7)
+    assert again.id == poll.id
 
 
-async def test_no_walk_is_queued_for_a_paused_or_unknown_integration(integrations) -> None:
+async def test_no_poll_is_queued_for_a_paused_or_unknown_integration(integrations) -> None:
     await integrations.create(an_integration("one", paused=True))
     with pytest.raises(ConflictError, match="paused"):
-        await integrations.request_walk("int_one", "delta", 5)
+        await integrations.request_poll("int_one", "delta", 5)
     with pytest.raises(NotFoundError):
-        await integrations.request_walk("int_none", "delta", 5)
+        await integrations.request_poll("int_none", "delta", 5)
     with pytest.raises(NotFoundError):
-        await integrations.list_walks("int_none")
+        await integrations.list_polls("int_none")
     with pytest.raises(NotFoundError):
-        await integrations.get_walk("int_one", "walk_none")
+        await integrations.get_poll("int_one", "poll_none")
 
 
 # --- subscriptions --------------------------------------------------------------------------
@@ -543,34 +543,34 @@ async def test_secrets_do_not_open_for_another_subscription(redis, subscriptions
         await subscriptions.secrets("sub_b")
 
 
-async def test_pausing_takes_a_lane_out_of_the_schedule_and_resuming_puts_it_back(
+async def test_pausing_takes_an_outbox_out_of_the_schedule_and_resuming_puts_it_back(
     redis, subscriptions
 ) -> None:
     await subscriptions.create(a_subscription("a"), [], {})
-    assert await redis.zscore(keys.due("lanes"), "sub_a") is None
-    await redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"})
-    await redis.zadd(keys.due("lanes"), {"sub_a": 5})
+    assert await redis.zscore(keys.due("outboxes"), "sub_a") is None
+    await redis.xadd(keys.outbox("sub_a"), {"k": "c", "r": "f"})
+    await redis.zadd(keys.due("outboxes"), {"sub_a": 5})
     await subscriptions.update("sub_a", lambda one: replace(one, paused=True))
-    assert await redis.zscore(keys.due("lanes"), "sub_a") is None
+    assert await redis.zscore(keys.due("outboxes"), "sub_a") is None
     await subscriptions.update("sub_a", lambda one: replace(one, paused=False))
-    assert await redis.zscore(keys.due("lanes"), "sub_a") is not None
+    assert await redis.zscore(keys.due("outboxes"), "sub_a") is not None
 
 
 async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions) -> None:
     await subscriptions.create(a_subscription("a"), ["s"], {})
     for _ in range(3):
-        await redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"})
-    await redis.zadd(keys.lane_dead("sub_a"), {"1-1": 1})
-    await redis.hset(keys.lane_dead_facts("sub_a"), "1-1", "1 1 f c r")
+        await redis.xadd(keys.outbox("sub_a"), {"k": "c", "r": "f"})
+    await redis.zadd(keys.outbox_dead("sub_a"), {"1-1": 1})
+    await redis.hset(keys.outbox_dead_facts("sub_a"), "1-1", "1 1 f c r")
     await redis.xadd(keys.attempts("sub_a"), {"p": "1-1"})
-    await redis.zadd(keys.lane_retries("sub_a"), {"c": 5})
-    await redis.hset(keys.lane_failing("sub_a"), "c", "1-1 1 1 f")
-    await redis.hset(keys.lane_state("sub_a"), mapping={"parked": "5", "state": "parked"})
-    await redis.zadd(keys.due("lanes"), {"sub_a": 5})
-    await redis.zadd(keys.claimed("lanes"), {"sub_a": 5})
-    await redis.set(keys.lease("lanes", "sub_a"), "token")
+    await redis.zadd(keys.outbox_retries("sub_a"), {"c": 5})
+    await redis.hset(keys.outbox_failing("sub_a"), "c", "1-1 1 1 f")
+    await redis.hset(keys.outbox_state("sub_a"), mapping={"parked": "5", "state": "parked"})
+    await redis.zadd(keys.due("outboxes"), {"sub_a": 5})
+    await redis.zadd(keys.claimed("outboxes"), {"sub_a": 5})
+    await redis.set(keys.lease("outboxes", "sub_a"), "token")
     await redis.hset(
-        keys.TOTALS, mapping={"pending": 10, "dead": 4, "lane:parked": 2, "lane:active": 0}
+        keys.TOTALS, mapping={"pending": 10, "dead": 4, "outbox:parked": 2, "outbox:active": 0}
     )
     await subscriptions.delete("sub_a")
     assert set(await redis.keys()) == {
@@ -580,8 +580,8 @@ async def test_deleting_a_subscription_leaves_nothing_of_it(redis, subscriptions
     assert await redis.hgetall(keys.TOTALS) == {
         b"pending": b"7",
         b"dead": b"3",
-        b"lane:parked": b"1",
-        b"lane:active": b"0",
+        b"outbox:parked": b"1",
+        b"outbox:active": b"0",
     }
     with pytest.raises(NotFoundError):
         await subscriptions.delete("sub_a")

@@ -7,8 +7,8 @@ from service.domain.subscriptions import (
     EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,
     Format,
-    Lane,
     Matcher,
+    Outbox,
     Payload,
     Rendering,
     Subscription,
@@ -24,7 +24,7 @@ def subscription(**fields) -> Subscription:
 
 
 def matched(*subscriptions: Subscription, **event) -> list[str]:
-    lanes = Matcher(1, subscriptions).lanes(
+    outboxes = Matcher(1, subscriptions).outboxes(
         **{
             "event_type": "course.updated",
             "integration_id": "int_a",
@@ -33,7 +33,7 @@ def matched(*subscriptions: Subscription, **event) -> list[str]:
         }
         | event
     )
-    return [lane.subscription_id for lane in lanes]
+    return [outbox.subscription_id for outbox in outboxes]
 
 
 @pytest.mark.parametrize("event_type", COURSE_EVENT_TYPES)
@@ -130,10 +130,10 @@ def test_a_snapshot_answers_each_event_by_itself():
     )
 
     def ask(event_type: str, integration_id: str, *changed: str) -> list[str]:
-        lanes = matcher.lanes(
+        outboxes = matcher.outboxes(
             event_type=event_type, integration_id=integration_id, labels={}, changed=changed
         )
-        return [lane.subscription_id for lane in lanes]
+        return [outbox.subscription_id for outbox in outboxes]
 
     for _ in range(2):
         assert ask("course.updated", "int_a", "provider") == ["sub_a", "sub_b"]
@@ -148,7 +148,7 @@ def test_a_snapshot_follows_the_labels_an_integration_has_now():
 
     def ask(region: str) -> int:
         return len(
-            matcher.lanes(
+            matcher.outboxes(
                 event_type="course.created",
                 integration_id="int_a",
                 labels={"region": region},
@@ -159,21 +159,21 @@ def test_a_snapshot_follows_the_labels_an_integration_has_now():
     assert [ask("eu"), ask("us"), ask("eu")] == [1, 0, 1]
 
 
-def test_a_lane_has_the_rendering_of_its_subscription():
+def test_an_outbox_has_the_rendering_of_its_subscription():
     wanted = {"payload": Payload.THIN, "format": Format.CLOUDEVENTS}
-    (lane,) = Matcher(1, [subscription(**wanted)]).lanes(
+    (outbox,) = Matcher(1, [subscription(**wanted)]).outboxes(
         event_type="course.created", integration_id="int_a", labels={}, changed=()
     )
 
-    assert lane == Lane("sub_a", Rendering.THIN_CLOUDEVENT, active=True)
+    assert outbox == Outbox("sub_a", Rendering.THIN_CLOUDEVENT, active=True)
 
 
-def test_a_lane_that_is_paused_goes_on_collecting():
-    (lane,) = Matcher(1, [subscription(paused=True)]).lanes(
+def test_an_outbox_that_is_paused_goes_on_collecting():
+    (outbox,) = Matcher(1, [subscription(paused=True)]).outboxes(
         event_type="course.created", integration_id="int_a", labels={}, changed=()
     )
 
-    assert not lane.active
+    assert not outbox.active
 
 
 def test_a_subscription_is_active_unless_paused():

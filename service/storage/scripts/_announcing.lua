@@ -1,5 +1,5 @@
--- Shared by the scripts that announce what they change, by operational events, each with the lanes
--- that it goes to. Needs _events.
+-- Shared by the scripts that announce what they change, by operational events, each with the
+-- outboxes that it goes to. Needs _events.
 
 -- Whether the subscriptions have changed since announcements were matched with them.
 local function is_outdated(announced)
@@ -7,8 +7,8 @@ local function is_outdated(announced)
     and tonumber(redis.call('GET', announced.subscriptions_version) or '0') ~= announced.version
 end
 
--- Appends those events whose change is in `happened` or is ''; puts them on their lanes, which are
--- woken, and counts them. Returns how many lanes were woken.
+-- Appends those events whose change is in `happened` or is ''; puts them on their outboxes, which
+-- are woken, and counts them. Returns how many outboxes were woken.
 local function announce(announced, happened, now)
   local entered, appended = 0, 0
   for _, event in ipairs(announced.events) do
@@ -18,12 +18,12 @@ local function announce(announced, happened, now)
         sequence = 0, previous = 0, facts = event.facts, body = '',
       })
       appended = appended + 1
-      entered = entered + enter_lanes(announced.lanes, event.targets, position, event.order_key)
+      entered = entered + enter_outboxes(announced.outboxes, event.targets, position, event.order_key)
       redis.call('HINCRBY', announced.counters, 'events_total|' .. event.type, 1)
     end
   end
   if appended == 0 then return 0 end
   if entered ~= 0 then redis.call('HINCRBY', announced.totals, 'pending', entered) end
   redis.call('EXPIRE', announced.counters, COUNTERS_SECONDS)
-  return wake_lanes(announced.schedule, announced.lanes, now)
+  return wake_outboxes(announced.schedule, announced.outboxes, now)
 end

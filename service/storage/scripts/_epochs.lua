@@ -1,4 +1,4 @@
--- Shared by the scripts that edit integrations: ending an epoch, and waking the walk. Needs _clock.
+-- Shared by the scripts that edit integrations: ending an epoch, and waking the poll. Needs _clock.
 
 -- Takes what an integration has counted out of the totals.
 local function leave_totals(integration, totals)
@@ -18,14 +18,14 @@ local function begin_epoch(integration, totals, epoch, kept)
   forget_epoch(kept)
   leave_totals(integration, totals)
   local before = redis.call('HGET', integration, 'epoch')
-  redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_sweep_at',
-    'sweep_retry_at', 'course_count', 'quarantined', 'held', 'decision', 'failures', 'problem',
-    'attention', 'walk', 'again', 'clock_skew_ms', 'observed')
+  redis.call('HDEL', integration, 'baselined', 'watermark', 'last_delta_at', 'last_full_at',
+    'full_retry_at', 'course_count', 'quarantined', 'held', 'decision', 'failures', 'problem',
+    'attention', 'poll', 'again', 'clock_skew_ms', 'observed')
   redis.call('HSET', integration, 'epoch', epoch, 'previous_epoch', before)
 end
 
--- Makes the next walk due now, unless somebody is at work on the integration.
-local function wake_walk(schedule, id)
+-- Makes the next poll due now, unless somebody is at work on the integration.
+local function wake_poll(schedule, id)
   if not redis.call('ZSCORE', schedule.claimed, id) then
     redis.call('ZADD', schedule.due, 'LT', now_ms(), id)
   end

@@ -1,4 +1,4 @@
--- Shared by the scripts that append events: event ids, the log, lanes and waking them.
+-- Shared by the scripts that append events: event ids, the log, outboxes and waking them.
 
 -- number -> base 32, `length` characters
 local function base32(number, length)
@@ -20,26 +20,26 @@ local function append_event(log, event)
   return position, base32(tonumber(ms), 10) .. base32(tonumber(counter), 4) .. event.suffix
 end
 
--- Puts an event on the lanes that `targets` names ("2f,5t": index of the lane, rendering); returns
--- how many there were.
-local function enter_lanes(lanes, targets, position, order_key)
+-- Puts an event on the outboxes that `targets` names ("2f,5t": index of the outbox, rendering);
+-- returns how many there were.
+local function enter_outboxes(outboxes, targets, position, order_key)
   local entered = 0
   for index, rendering in string.gmatch(targets, '(%d+)(%a)') do
-    local lane = lanes[tonumber(index)]
-    redis.call('XADD', lane.key, position, 'k', order_key, 'r', rendering)
-    lane.entered = true
+    local outbox = outboxes[tonumber(index)]
+    redis.call('XADD', outbox.key, position, 'k', order_key, 'r', rendering)
+    outbox.entered = true
     entered = entered + 1
   end
   return entered
 end
 
--- Makes the lanes that were entered due now, unless somebody is at work on them or they are not sent
--- to; returns how many.
-local function wake_lanes(schedule, lanes, now)
+-- Makes the outboxes that were entered due now, unless somebody is at work on them or they are not
+-- sent to; returns how many.
+local function wake_outboxes(schedule, outboxes, now)
   local woken = 0
-  for _, lane in ipairs(lanes) do
-    if lane.entered and lane.wakeable and not redis.call('ZSCORE', schedule.claimed, lane.id) then
-      redis.call('ZADD', schedule.due, 'LT', now, lane.id)
+  for _, outbox in ipairs(outboxes) do
+    if outbox.entered and outbox.wakeable and not redis.call('ZSCORE', schedule.claimed, outbox.id) then
+      redis.call('ZADD', schedule.due, 'LT', now, outbox.id)
       woken = woken + 1
     end
   end

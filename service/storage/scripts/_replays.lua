@@ -1,5 +1,5 @@
--- Shared by the scripts that move replays on. A backfilled event has the position of its entry, with
--- BACKFILLED added to the counter.
+-- Shared by the scripts that move replays on. A backfilled event has the position of its entry,
+-- with BACKFILLED added to the counter.
 
 -- The position of the event at an entry of the backfilled stream.
 local function backfilled_position(id)

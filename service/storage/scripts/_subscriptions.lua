@@ -1,5 +1,5 @@
 -- Shared by the scripts that change subscriptions: the version that snapshots are known by, and
--- how many lanes are in which state, which is kept in the totals. Needs _clock.
+-- how many outboxes are in which state, which is kept in the totals. Needs _clock.
 
 -- Moves the version on. It follows the clock, so that a server that lost its last second does
 -- not give the number of a lost edit to another one.
@@ -8,22 +8,22 @@ local function bump_version(key)
   redis.call('SET', key, version)
 end
 
--- Counts a lane no longer.
-local function uncount_lane(lane_state, totals)
-  local counted = redis.call('HGET', lane_state, 'state')
-  if counted then redis.call('HINCRBY', totals, 'lane:' .. counted, -1) end
+-- Counts an outbox no longer.
+local function uncount_outbox(outbox_state, totals)
+  local counted = redis.call('HGET', outbox_state, 'state')
+  if counted then redis.call('HINCRBY', totals, 'outbox:' .. counted, -1) end
 end
 
--- Counts a lane under the state that it is in by now: what `state_of` in domain/subscriptions.py
+-- Counts an outbox under the state that it is in by now: what `state_of` in domain/subscriptions.py
 -- says, or 'failing' if it is active and its last attempt failed.
-local function count_lane(lane_state, totals)
+local function count_outbox(outbox_state, totals)
   local state = 'active'
   for _, one in ipairs({'failing', 'parked', 'paused', 'disabled'}) do
-    if redis.call('HEXISTS', lane_state, one) == 1 then state = one end
+    if redis.call('HEXISTS', outbox_state, one) == 1 then state = one end
   end
-  if redis.call('HGET', lane_state, 'state') ~= state then
-    uncount_lane(lane_state, totals)
-    redis.call('HINCRBY', totals, 'lane:' .. state, 1)
-    redis.call('HSET', lane_state, 'state', state)
+  if redis.call('HGET', outbox_state, 'state') ~= state then
+    uncount_outbox(outbox_state, totals)
+    redis.call('HINCRBY', totals, 'outbox:' .. state, 1)
+    redis.call('HSET', outbox_state, 'state', state)
   end
 end

@@ -6,7 +6,7 @@ local state = redis.call('HGET', replay, 'state')
 if not state then return GONE end
 if state ~= 'queued' and state ~= 'running' then return OVER end
 redis.call('LREM', replay_queue, 1, id)
-redis.call('HDEL', lane_state, 'replayed_cursor')
+redis.call('HDEL', outbox_state, 'replayed_cursor')
 for _, entry in ipairs(redis.call('XRANGE', replayed.stream, '-', '+')) do
   local place, fields = entry[1], fields_of(entry)
   if fields.i == id then
@@ -16,5 +16,5 @@ for _, entry in ipairs(redis.call('XRANGE', replayed.stream, '-', '+')) do
   end
 end
 redis.call('HSET', replay, 'state', 'cancelled', 'finished_at', now_ms())
-redis.call('HSET', lane_state, 'emptied', emptied)
+redis.call('HSET', outbox_state, 'emptied', emptied)
 redis.call('HINCRBY', totals, 'replays', -1)

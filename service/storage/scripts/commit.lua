@@ -8,7 +8,7 @@ if redis.call('HGET', integration, 'epoch') ~= epoch then
   redis.call('UNLINK', kept.seen, kept.waiting) -- nothing else is left of that epoch
   return EPOCH
 end
-if (redis.call('HGET', integration, 'walk') or '') ~= progress_as_stored then return PROGRESS end
+if (redis.call('HGET', integration, 'poll') or '') ~= progress_as_stored then return PROGRESS end
 if tonumber(redis.call('GET', subscriptions_version) or '0') ~= version then
   return SUBSCRIPTIONS
 end
@@ -40,19 +40,19 @@ if expected then
 end
 
 -- A write that may grow comes first: at the memory limit Redis then refuses the whole commit.
-redis.call('HSET', integration, 'walk', progress)
+redis.call('HSET', integration, 'poll', progress)
 redis.call('PEXPIRE', lease.key, lease.ms)
 local now = now_ms()
 local live, appended, entered, quarantined = 0, 0, 0, 0
 
--- Appends an event and puts it on its lanes; returns its id.
+-- Appends an event and puts it on its outboxes; returns its id.
 local function append(event, course, sequence, previous)
   local position, id = append_event(log, {
     type = event.type, integration = integration_id, course = course, suffix = event.suffix,
     sequence = sequence, previous = previous, facts = event.facts, body = event.body,
   })
   appended = appended + 1
-  entered = entered + enter_lanes(lanes, event.targets, position, event.order_key)
+  entered = entered + enter_outboxes(outboxes, event.targets, position, event.order_key)
   return id
 end
 
@@ -146,7 +146,7 @@ if quarantined ~= 0 then
   redis.call('HINCRBY', totals, 'quarantined', quarantined)
 end
 if sighted then redis.call('APPEND', kept.seen, sighted) end
--- With every commit, for a walk may be kept waiting time and again.
+-- With every commit, for a poll may be kept waiting time and again.
 redis.call('EXPIRE', kept.seen, kept_seconds)
 redis.call('EXPIRE', kept.waiting, kept_seconds)
 if entered ~= 0 then redis.call('HINCRBY', totals, 'pending', entered) end
@@ -154,4 +154,4 @@ for counter, increment in pairs(increments) do
   redis.call('HINCRBY', counters, counter, increment)
 end
 if next(increments) then redis.call('EXPIRE', counters, COUNTERS_SECONDS) end
-return committed {events = appended, lanes_woken = wake_lanes(schedule, lanes, now)}
+return committed {events = appended, outboxes_woken = wake_outboxes(schedule, outboxes, now)}

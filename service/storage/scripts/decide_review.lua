@@ -9,4 +9,4 @@ if redis.call('EXISTS', decided) == 1 then return BUSY end
 redis.call('HSET', integration, 'decision', decision)
 redis.call('RENAME', held, decided)
 redis.call('DEL', review)
-wake_walk(schedule, id)
+wake_poll(schedule, id)

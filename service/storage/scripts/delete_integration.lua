@@ -7,12 +7,12 @@ if redis.call('HGET', integration, 'record') ~= as_read
   return STALE
 end
 for _, index in ipairs({integrations, schedule.due, schedule.claimed, schedule.overdue,
-  completed_deltas, completed_sweeps}) do
+  completed_deltas, completed_full_polls}) do
   redis.call('ZREM', index, id)
 end
 redis.call('HDEL', upstreams, upstream)
 leave_totals(integration, totals)
 uncount_state(integration, totals)
 redis.call('HINCRBY', credential, 'uses', -1)
-redis.call('UNLINK', integration, lease, walks, walk_order)
+redis.call('UNLINK', integration, lease, polls, poll_order)
 forget_epoch(kept)

@@ -5,8 +5,8 @@ if as_read and redis.call('HGET', subscription, 'record') ~= as_read then return
 for _, index in ipairs({subscriptions, schedule.due, schedule.claimed, schedule.overdue}) do
   redis.call('ZREM', index, id)
 end
-local pending, dead = redis.call('XLEN', lane), redis.call('ZCARD', lane_dead)
-uncount_lane(lane_state, totals)
+local pending, dead = redis.call('XLEN', outbox), redis.call('ZCARD', outbox_dead)
+uncount_outbox(outbox_state, totals)
 local unfinished = 0
 for _, replay in ipairs(redis.call('ZRANGE', replays, 0, -1)) do
   if redis.call('HEXISTS', replay_prefix .. replay, 'finished_at') == 0 then
@@ -14,7 +14,7 @@ for _, replay in ipairs(redis.call('ZRANGE', replays, 0, -1)) do
   end
   redis.call('UNLINK', replay_prefix .. replay)
 end
-redis.call('UNLINK', subscription, lane, lane_dead, lane_state, lease, replays)
+redis.call('UNLINK', subscription, outbox, outbox_dead, outbox_state, lease, replays)
 for _, key in ipairs(others) do redis.call('UNLINK', key) end
 if pending ~= 0 then redis.call('HINCRBY', totals, 'pending', -pending) end
 if dead ~= 0 then redis.call('HINCRBY', totals, 'dead', -dead) end

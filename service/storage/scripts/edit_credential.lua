@@ -26,6 +26,6 @@ for _, user in ipairs(users) do
     begin_epoch(user.integration, announced.totals, user.next_epoch, user.kept)
     count_state(user.integration, announced.totals)
   end
-  if user.wakes then wake_walk(schedule, user.id) end
+  if user.wakes then wake_poll(schedule, user.id) end
 end
 announce(announced, {epoch = true}, now_ms())

@@ -27,9 +27,9 @@ if next_epoch and (moved or redis.call('HGET', integration, 'baselined') ~= '1')
   begin_epoch(integration, announced.totals, next_epoch, kept)
   happened.epoch = true
 end
-if place == 'wake' then wake_walk(schedule, id) end
+if place == 'wake' then wake_poll(schedule, id) end
 if stops then
-  for _, index in ipairs({schedule.due, completed_deltas, completed_sweeps}) do
+  for _, index in ipairs({schedule.due, completed_deltas, completed_full_polls}) do
     redis.call('ZREM', index, id)
   end
 end

@@ -55,28 +55,28 @@ end
 redis.call('PEXPIRE', lease.key, lease.ms)
 
 local happened = {}
-local resumed_now = redis.call('HGET', lane_state, 'resumed') or ''
+local resumed_now = redis.call('HGET', outbox_state, 'resumed') or ''
 if moved > 0 and breaker and resumed_now == resumed then
   -- What a resume has cleared meanwhile stays cleared: its sender begins anew.
-  redis.call('HSET', lane_state, 'breaker', breaker)
+  redis.call('HSET', outbox_state, 'breaker', breaker)
   if failing then
-    redis.call('HSET', lane_state, 'failing', '1')
+    redis.call('HSET', outbox_state, 'failing', '1')
   else
-    redis.call('HDEL', lane_state, 'failing')
+    redis.call('HDEL', outbox_state, 'failing')
   end
   if parked_at then
-    happened.parked = redis.call('HSET', lane_state, 'parked', parked_at) == 1
+    happened.parked = redis.call('HSET', outbox_state, 'parked', parked_at) == 1
   else
-    happened.unparked = redis.call('HDEL', lane_state, 'parked') == 1 and not as_read
+    happened.unparked = redis.call('HDEL', outbox_state, 'parked') == 1 and not as_read
   end
   if as_read then
     redis.call('HSET', subscription, 'record', disabled)
-    happened.disabled = redis.call('HSET', lane_state, 'disabled', now) == 1
+    happened.disabled = redis.call('HSET', outbox_state, 'disabled', now) == 1
     bump_version(announced.subscriptions_version)
   end
-  count_lane(lane_state, totals)
+  count_outbox(outbox_state, totals)
 end
-if bucket then redis.call('HSET', lane_state, 'bucket', bucket) end
+if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
 if forward then
   bring_forward(live.retries)
   bring_forward(replayed.retries)
@@ -97,6 +97,6 @@ end
 announce(announced, happened, now)
 return standing {
   resumed = resumed_now,
-  emptied = redis.call('HGET', lane_state, 'emptied') or '',
+  emptied = redis.call('HGET', outbox_state, 'emptied') or '',
   version = redis.call('GET', announced.subscriptions_version) or '0',
 }

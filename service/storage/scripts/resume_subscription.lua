@@ -6,16 +6,16 @@
 if redis.call('HGET', subscription, 'record') ~= as_read then return STALE end
 if is_outdated(announced) then return SUBSCRIPTIONS end
 -- A removal comes first, so that it runs even when Redis is at its memory limit.
-redis.call('HDEL', lane_state, 'breaker')
+redis.call('HDEL', outbox_state, 'breaker')
 redis.call('HSET', subscription, 'record', record)
 bump_version(announced.subscriptions_version)
-redis.call('HDEL', lane_state, 'failing', 'paused')
+redis.call('HDEL', outbox_state, 'failing', 'paused')
 local happened = {
-  unparked = redis.call('HDEL', lane_state, 'parked') == 1,
-  enabled = redis.call('HDEL', lane_state, 'disabled') == 1,
+  unparked = redis.call('HDEL', outbox_state, 'parked') == 1,
+  enabled = redis.call('HDEL', outbox_state, 'disabled') == 1,
 }
-count_lane(lane_state, announced.totals)
-redis.call('HSET', lane_state, 'resumed', resumed)
+count_outbox(outbox_state, announced.totals)
+redis.call('HSET', outbox_state, 'resumed', resumed)
 bring_forward(live.retries)
 bring_forward(replayed.retries)
 local schedule = announced.schedule

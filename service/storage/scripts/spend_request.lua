@@ -1,6 +1,6 @@
 -- include _clock
 -- include _budgets
-local RESERVED = 0.25 -- of a window, which sweeps leave to deltas
+local RESERVED = 0.25 -- of a window, which full polls leave to deltas
 local PACE = 200 -- ms between places where the limit is not known
 local WINDOW = 60000 -- ms that a window is taken to last at most, before it says so itself
 
@@ -8,7 +8,7 @@ local now = now_ms()
 local known = budget_of(budget)
 local hold, reset, remaining, limit = known.hold, known.reset_at, known.remaining, known.limit
 local window, line, again, deltas = known.window, known.line, known.again, known.deltas
-local sweep = kind == 'sweep'
+local full_poll = kind == 'full'
 
 -- The window after one that has ended is taken for another like it until its first answer, so
 -- that those who come together at its beginning do not send more than it holds.
@@ -20,13 +20,13 @@ end
 local free_at = 0
 if hold > now then
   free_at = hold
-elseif reset > now and remaining <= (sweep and math.floor(limit * RESERVED) or 0) then
+elseif reset > now and remaining <= (full_poll and math.floor(limit * RESERVED) or 0) then
   free_at = reset
 end
 -- Who has waited goes when it is their turn. A newcomer does not pass the line, but a delta
--- passes one of sweeps while the window has room.
+-- passes one of full polls while the window has room.
 local in_turn = place > 0 and place <= now
-local passes = math.max(line, again) <= now or (not sweep and deltas <= now and reset > now)
+local passes = math.max(line, again) <= now or (not full_poll and deltas <= now and reset > now)
 if free_at == 0 and (in_turn or passes) then
   if reset > now then redis.call('HINCRBY', budget, 'remaining', -1) end
   return place_in_line {wait_ms = 0, at = 0}
@@ -44,7 +44,7 @@ else
   at = math.max(free_at, line, again, now) + pace
   redis.call('HSET', budget, 'line', at)
 end
-if not sweep then
+if not full_poll then
   redis.call('HSET', budget, 'deltas', math.max(deltas, at))
 end
 redis.call('PEXPIRE', budget, math.max(at, hold, reset, line, again) - now + WINDOW)

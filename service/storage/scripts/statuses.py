@@ -21,7 +21,7 @@ class Status(StrEnum):
     """Why a script refused. What `DIFFER` and `EXISTS` concern follows them, after a space."""
 
     LEASE = "LEASE"  # the lease is not ours
-    PROGRESS = "PROGRESS"  # the walk's progress is not as last stored: another commit came before
+    PROGRESS = "PROGRESS"  # the poll's progress is not as last stored: another commit came before
     EPOCH = "EPOCH"  # the epoch ended
     SUBSCRIPTIONS = "SUBSCRIPTIONS"  # they changed since the snapshot
     STALE = "STALE"  # a record changed since it was read

@@ -13,17 +13,17 @@ elseif client_certificate then
 end
 redis.call('ZADD', subscriptions, created_at, id)
 bump_version(subscriptions_version)
-local pending = redis.call('XLEN', lane)
+local pending = redis.call('XLEN', outbox)
 if read_up_to and pending > 0 then
-  redis.call('PERSIST', lane)
+  redis.call('PERSIST', outbox)
   redis.call('HINCRBY', totals, 'pending', pending)
 end
 if state == 'paused' then
-  redis.call('HSET', lane_state, 'paused', '1')
+  redis.call('HSET', outbox_state, 'paused', '1')
 else
-  redis.call('HDEL', lane_state, 'paused')
+  redis.call('HDEL', outbox_state, 'paused')
 end
-count_lane(lane_state, totals)
+count_outbox(outbox_state, totals)
 if state ~= 'active' then
   redis.call('ZREM', schedule.due, id)
 elseif pending + redis.call('XLEN', replayed) + redis.call('LLEN', replay_queue) > 0

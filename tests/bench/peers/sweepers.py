@@ -1,7 +1,7 @@
 """Ways to find what changed in a catalogue, each in a process of its own.
 
 `python -m tests.bench.peers.sweepers NAME` takes lines of JSON: first a `Setting`, then a line for
-each sweep, and answers with a line for each: seconds, memory and the changes that it reports.
+each full poll, and answers with a line for each: seconds, memory and the changes that it reports.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.bench.source import environment, subscribe
 
 PAGE_SIZE = 250
 Changes = list[tuple[str, str]]  # created, updated or deleted, and the course
-Sweep = Callable[[], Awaitable[Changes]]
+FullPoll = Callable[[], Awaitable[Changes]]
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -66,13 +66,13 @@ def _pages(client: httpx.Client) -> Iterator[bytes]:
 
 
 @asynccontextmanager
-async def decoding(setting: Setting) -> AsyncIterator[Sweep]:
+async def decoding(setting: Setting) -> AsyncIterator[FullPoll]:
     """The limit: pages fetched and decoded into structs that are dropped at once."""
     from tests.bench.sweep import decode_page
 
     with _client(setting) as client:
 
-        async def sweep() -> Changes:
+        async def full_poll() -> Changes:
             cursor: str | None = None
             while True:
                 query = {"page_size": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor else {})
@@ -81,16 +81,16 @@ async def decoding(setting: Setting) -> AsyncIterator[Sweep]:
                 if cursor is None:
                     return []
 
-        yield sweep
+        yield full_poll
 
 
 @asynccontextmanager
-async def script(setting: Setting) -> AsyncIterator[Sweep]:
+async def script(setting: Setting) -> AsyncIterator[FullPoll]:
     """What one writes in an afternoon: a SHA-256 of each sorted record, under a key of its own.
     Absences are not looked for."""
     with _client(setting) as client, Redis.from_url(setting.redis_url) as redis:
 
-        async def sweep() -> Changes:
+        async def full_poll() -> Changes:
             changes: Changes = []
             for page in _pages(client):
                 for record in json.loads(page)["data"]["results"]:
@@ -102,17 +102,17 @@ async def script(setting: Setting) -> AsyncIterator[Sweep]:
                         changes.append(("created" if known is None else "updated", record["id"]))
             return changes
 
-        yield sweep
+        yield full_poll
 
 
 @asynccontextmanager
-async def nango(setting: Setting) -> AsyncIterator[Sweep]:
+async def nango(setting: Setting) -> AsyncIterator[FullPoll]:
     """Nango's published algorithm, reimplemented: an MD5 of each serialised record, compared and
-    stored a batch at a time; what a full sweep did not show is deleted. Nango keeps the records in
+    stored a batch at a time; what a full poll did not show is deleted. Nango keeps the records in
     PostgreSQL; here a Redis hash holds the digests alone, which flatters it."""
     with _client(setting) as client, Redis.from_url(setting.redis_url) as redis:
 
-        async def sweep() -> Changes:
+        async def full_poll() -> Changes:
             changes: Changes = []
             seen: set[str] = set()
             for page in _pages(client):
@@ -138,11 +138,11 @@ async def nango(setting: Setting) -> AsyncIterator[Sweep]:
                 changes.extend(("deleted", name) for name in gone)
             return changes
 
-        yield sweep
+        yield full_poll
 
 
 @asynccontextmanager
-async def dlt(setting: Setting) -> AsyncIterator[Sweep]:
+async def dlt(setting: Setting) -> AsyncIterator[FullPoll]:
     """dlt with the scd2 strategy on DuckDB, a row for each course; changes are read from the
     validity columns of the rows that the load wrote."""
     os.environ.update(
@@ -170,7 +170,7 @@ async def dlt(setting: Setting) -> AsyncIterator[Sweep]:
                     for one in json.loads(page)["data"]["results"]
                 ]
 
-        async def sweep() -> Changes:
+        async def full_poll() -> Changes:
             resource = library.resource(
                 rows, name="courses", write_disposition={"disposition": "merge", "strategy": "scd2"}
             )
@@ -193,18 +193,18 @@ async def dlt(setting: Setting) -> AsyncIterator[Sweep]:
             return changes
 
         gone: set[str] = set()
-        yield sweep
+        yield full_poll
 
 
 @asynccontextmanager
-async def ours(setting: Setting) -> AsyncIterator[Sweep]:
+async def ours(setting: Setting) -> AsyncIterator[FullPoll]:
     """The poll job of a worker, with one subscription to everything."""
     from service.storage.subscriptions import new_secret
     from tests.bench.rig import rig
 
     settings = Settings.from_env(environment(setting.redis_url))
     async with AsyncExitStack() as stack:
-        walker = await stack.enter_async_context(
+        poller = await stack.enter_async_context(
             rig(
                 settings,
                 base_url=setting.base_url,
@@ -213,12 +213,12 @@ async def ours(setting: Setting) -> AsyncIterator[Sweep]:
                 guards=Guards(changed_share=1, deleted_share=1, deleted_share_max=1),
             )
         )
-        await subscribe(walker.services, "http://127.0.0.1:9/", new_secret())
-        redis, place = walker.services.redis, "-"
+        await subscribe(poller.services, "http://127.0.0.1:9/", new_secret())
+        redis, place = poller.services.redis, "-"
 
-        async def sweep() -> Changes:
+        async def full_poll() -> Changes:
             nonlocal place
-            await walker.complete()
+            await poller.complete()
             changes: Changes = []
             while found := await redis.xrange(keys.EVENTS, place, "+", count=5_000):
                 place = f"({found[-1][0].decode()}"
@@ -227,20 +227,20 @@ async def ours(setting: Setting) -> AsyncIterator[Sweep]:
                     changes.append((kind, fields[b"c"].decode()))
             return changes
 
-        yield sweep
+        yield full_poll
 
 
 CONTENDERS = {one.__name__: one for one in (decoding, ours, script, nango, dlt)}
 
 
 async def serve(name: str) -> None:
-    """Sweeps whenever it is asked to."""
+    """Full polls whenever it is asked to."""
     setting = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setting)
-    async with CONTENDERS[name](setting) as sweep:
+    async with CONTENDERS[name](setting) as full_poll:
         _say("ready")
         while sys.stdin.buffer.readline():
             cpu, wall = time.process_time(), time.perf_counter()
-            changes = await sweep()
+            changes = await full_poll()
             _say(
                 {
                     "cpu": time.process_time() - cpu,

@@ -118,7 +118,7 @@ class OnlyThese(Names):
         return await super().resolve(host, port, family)
 
 
-async def test_nothing_of_a_large_corpus_is_connected_to_by_pushes_or_walks(
+async def test_nothing_of_a_large_corpus_is_connected_to_by_pushes_or_polls(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Every forbidden address as a literal, behind a name and among others behind a name, and

@@ -138,7 +138,7 @@ async def test_counters_leave_the_etag_alone(client, services) -> None:
     shown = await client.get(made.headers["location"])
     assert (shown.json()["course_count"], shown.headers["etag"]) == (5, made.headers["etag"])
     made = await client.post("/v1/subscriptions", json=BODIES["/v1/subscriptions"])
-    await services.redis.xadd(keys.lane(made.json()["id"]), {"k": "a", "r": "f"})
+    await services.redis.xadd(keys.outbox(made.json()["id"]), {"k": "a", "r": "f"})
     shown = await client.get(made.headers["location"])
     assert (shown.json()["pending"], shown.headers["etag"]) == (1, made.headers["etag"])
 

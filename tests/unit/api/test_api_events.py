@@ -177,7 +177,7 @@ async def test_deliveries_are_listed_with_their_attempts(client, services, event
         await services.redis.xadd(
             keys.attempts("sub_a"), {"p": event.position, "d": msgspec.json.encode(attempt)}
         )
-    await services.redis.xadd(keys.lane("sub_a"), {"k": "c", "r": "f"}, id=events[1].position)
+    await services.redis.xadd(keys.outbox("sub_a"), {"k": "c", "r": "f"}, id=events[1].position)
     answer = await client.get("/v1/deliveries?subscription_id=sub_a")
     assert answer.status_code == 200, answer.text
     items = answer.json()["items"]

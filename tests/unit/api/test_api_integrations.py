@@ -13,7 +13,7 @@ from service.domain.errors import (
     UpstreamUnavailableError,
 )
 from service.domain.fingerprint import Fingerprint
-from service.domain.integrations import Problem, WalkRecord
+from service.domain.integrations import PollRecord, Problem
 from service.storage import keys
 from service.storage.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.leases import Lease
@@ -45,7 +45,7 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
     answer = await client.post("/v1/integrations", json=INLINE)
     created = answer.json()
     assert answer.headers["location"] == f"/v1/integrations/{created['id']}"
-    changing = ("id", "credential_id", "created_at", "updated_at", "epoch", "next_walk_at")
+    changing = ("id", "credential_id", "created_at", "updated_at", "epoch", "next_poll_at")
     assert all(created.pop(name) for name in changing)
     assert created == {
         "name": "Workday",
@@ -53,7 +53,7 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
         "external_id": None,
         "labels": {},
         "delta_interval_seconds": 60,
-        "sweep_interval_seconds": 21_600,
+        "full_interval_seconds": 21_600,
         "baseline": "silent",
         "ignore_paths": [],
         "track_remote_data": False,
@@ -70,7 +70,7 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
         "state": "pending",
         "course_count": 0,
         "quarantined": 0,
-        "last_walk": None,
+        "last_poll": None,
         "error": None,
         "notices": [],
     }
@@ -94,7 +94,7 @@ async def test_every_field_is_stored_as_sent(client) -> None:
         "external_id": "tenant-42",
         "labels": {"region": "eu"},
         "delta_interval_seconds": 30,
-        "sweep_interval_seconds": 600,
+        "full_interval_seconds": 600,
         "baseline": "emit",
         "ignore_paths": ["provider", "revisions.title"],
         "track_remote_data": True,
@@ -103,7 +103,7 @@ async def test_every_field_is_stored_as_sent(client) -> None:
     created = (await client.post("/v1/integrations", json=sent)).json()
     assert {name: created[name] for name in sent} == sent
     assert created["state"] == "paused"
-    assert created["next_walk_at"] is None
+    assert created["next_poll_at"] is None
 
 
 async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
@@ -115,7 +115,7 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
             "external_id": 5,
             "labels": {"a": 1, "": "x"},
             "delta_interval_seconds": 0,
-            "sweep_interval_seconds": "600",
+            "full_interval_seconds": "600",
             "baseline": "loud",
             "ignore_paths": ["provider", "revisions.titel", "provider"],
             "track_remote_data": "yes",
@@ -133,7 +133,7 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
         "labels.a",
         "labels.",
         "delta_interval_seconds",
-        "sweep_interval_seconds",
+        "full_interval_seconds",
         "baseline",
         "ignore_paths[1]",
         "ignore_paths[2]",
@@ -187,7 +187,7 @@ async def test_integrations_are_listed_with_where_they_stand(client, services, i
     assert rest["next"] is None
 
 
-async def test_the_state_of_walking_is_shown(client, services, path, integration) -> None:
+async def test_the_state_of_polling_is_shown(client, services, path, integration) -> None:
     problem = Problem(
         code="PLATFORM.AUTHENTICATION_INVALID",
         message="refused",
@@ -195,8 +195,8 @@ async def test_the_state_of_walking_is_shown(client, services, path, integration
         attention=True,
         status=401,
     )
-    walk = WalkRecord(
-        id="walk_1", kind="sweep", state="completed", started_at=1000, finished_at=2500, pages=3
+    poll = PollRecord(
+        id="poll_1", kind="full", state="completed", started_at=1000, finished_at=2500, pages=3
     )
     await services.redis.hset(
         keys.integration(integration["id"]),
@@ -207,9 +207,9 @@ async def test_the_state_of_walking_is_shown(client, services, path, integration
             "problem": msgspec.json.encode(problem),
         },
     )
-    await services.redis.hset(keys.walks(integration["id"]), "walk_1", msgspec.json.encode(walk))
-    await services.redis.zadd(keys.walk_order(integration["id"]), {"walk_1": 1})
-    await client.post(f"{path}/walks", json={"kind": "delta"})
+    await services.redis.hset(keys.polls(integration["id"]), "poll_1", msgspec.json.encode(poll))
+    await services.redis.zadd(keys.poll_order(integration["id"]), {"poll_1": 1})
+    await client.post(f"{path}/polls", json={"kind": "delta"})
     shown = (await client.get(path)).json()
     assert (shown["state"], shown["course_count"], shown["quarantined"]) == ("error", 12, 2)
     assert shown["error"] == {
@@ -222,7 +222,7 @@ async def test_the_state_of_walking_is_shown(client, services, path, integration
         "log_url": None,
     }
     assert "api_key" in shown["error"]["remedy"]
-    assert (shown["last_walk"]["id"], shown["last_walk"]["duration_seconds"]) == ("walk_1", 1.5)
+    assert (shown["last_poll"]["id"], shown["last_poll"]["duration_seconds"]) == ("poll_1", 1.5)
 
 
 # --- editing and deleting -------------------------------------------------------------------
@@ -352,37 +352,37 @@ async def test_an_unknown_integration_is_not_checked(client, problem) -> None:
     problem(await client.post("/v1/integrations/int_none/check"), "not-found", 404)
 
 
-# --- walks ----------------------------------------------------------------------------------
+# --- polls ----------------------------------------------------------------------------------
 
 
-async def test_a_walk_asked_for_is_accepted_and_listed(client, path) -> None:
-    answer = await client.post(f"{path}/walks", json={"kind": "sweep"})
+async def test_a_poll_asked_for_is_accepted_and_listed(client, path) -> None:
+    answer = await client.post(f"{path}/polls", json={"kind": "full"})
     assert answer.status_code == 202
-    walk = answer.json()
-    assert (walk["kind"], walk["state"]) == ("sweep", "queued")
-    assert (await client.get(answer.headers["location"])).json() == walk
-    assert (await client.get(f"{path}/walks")).json() == {"items": [walk], "next": None}
+    poll = answer.json()
+    assert (poll["kind"], poll["state"]) == ("full", "queued")
+    assert (await client.get(answer.headers["location"])).json() == poll
+    assert (await client.get(f"{path}/polls")).json() == {"items": [poll], "next": None}
 
 
 @pytest.mark.parametrize("body", [{}, {"json": {}}])
-async def test_a_walk_is_a_delta_unless_it_says_otherwise(client, path, body) -> None:
-    answer = await client.post(f"{path}/walks", **body)
+async def test_a_poll_is_a_delta_unless_it_says_otherwise(client, path, body) -> None:
+    answer = await client.post(f"{path}/polls", **body)
     assert answer.status_code == 202
     assert answer.json()["kind"] == "delta"
 
 
-async def test_a_walk_needs_a_known_kind(client, refused, path) -> None:
-    refused(await client.post(f"{path}/walks", json={"kind": "full", "kin": 1}), "kind", "kin")
+async def test_a_poll_needs_a_known_kind(client, refused, path) -> None:
+    refused(await client.post(f"{path}/polls", json={"kind": "full", "kin": 1}), "kind", "kin")
 
 
-async def test_a_paused_integration_is_not_walked(client, problem, path) -> None:
+async def test_a_paused_integration_is_not_polled(client, problem, path) -> None:
     await client.patch(path, json={"paused": True})
-    problem(await client.post(f"{path}/walks", json={"kind": "delta"}), "conflict", 409)
+    problem(await client.post(f"{path}/polls", json={"kind": "delta"}), "conflict", 409)
 
 
-async def test_unknown_walks_are_not_found(client, problem, path) -> None:
-    problem(await client.get(f"{path}/walks/walk_none"), "not-found", 404)
-    problem(await client.get("/v1/integrations/int_none/walks"), "not-found", 404)
+async def test_unknown_polls_are_not_found(client, problem, path) -> None:
+    problem(await client.get(f"{path}/polls/poll_none"), "not-found", 404)
+    problem(await client.get("/v1/integrations/int_none/polls"), "not-found", 404)
 
 
 # --- courses --------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ async def test_unknown_walks_are_not_found(client, problem, path) -> None:
 async def commit_courses(services, integration_id: str) -> None:
     """A live course with an event, one without, and one that does not decode."""
     _, state = await services.integrations.get(integration_id)
-    lease = Lease("walks", integration_id, "token", 60_000)
+    lease = Lease("polls", integration_id, "token", 60_000)
     await services.redis.set(lease.key, "token")
 
     def fingerprint(name: str) -> Fingerprint:
@@ -402,7 +402,7 @@ async def commit_courses(services, integration_id: str) -> None:
     await services.catalogue.commit(
         lease,
         epoch=state.epoch,
-        walk_id="walk_1",
+        poll_id="poll_1",
         subscriptions_version=0,
         progress=Progress(b"", b"{}"),
         batch=Batch(
@@ -411,7 +411,7 @@ async def commit_courses(services, integration_id: str) -> None:
                     course_id="c1",
                     fingerprint=fingerprint("1"),
                     live=1,
-                    event=NewEvent(type="course.created", facts=b"{}", lanes=(), order_key="c1"),
+                    event=NewEvent(type="course.created", facts=b"{}", outboxes=(), order_key="c1"),
                 ),
                 Change(course_id="c2", fingerprint=fingerprint("2"), live=1),
                 Change(course_id="c3", problem="no id"),

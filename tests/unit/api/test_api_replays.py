@@ -6,7 +6,7 @@ import pytest
 from service.domain.access import Grant
 from service.domain.identifiers import BACKFILLED, event_id
 from service.storage import keys
-from service.storage.lanes import Queue
+from service.storage.outboxes import Queue
 
 POSITIONS = ("1795424001123-0", "1795424002000-0", "1795424003000-0")
 
@@ -58,7 +58,7 @@ async def test_a_replay_is_accepted_listed_shown_and_cancelled(
         "finished_at": None,
         "error": None,
     }
-    assert await services.redis.zscore(keys.due("lanes"), subscription["id"]) is not None
+    assert await services.redis.zscore(keys.due("outboxes"), subscription["id"]) is not None
     shown = (await client.get(f"{path}/{replay_id}")).json()
     assert (await client.get(path)).json() == {"items": [shown], "next": None}
     assert (await client.delete(f"{path}/{replay_id}")).status_code == 204
@@ -159,7 +159,7 @@ async def test_one_event_is_redelivered(client, services, events, subscription) 
     assert (replay["which"], replay["event_id"]) == ("event", events[1].id)
     assert (replay["state"], replay["scanned"], replay["queued"]) == ("running", 1, 1)
     assert (await client.get(answer.headers["location"])).json() == replay
-    (entry,) = await services.lanes.read(subscription["id"], "-", 5, Queue.REPLAYED)
+    (entry,) = await services.outboxes.read(subscription["id"], "-", 5, Queue.REPLAYED)
     assert (entry.event_position, entry.replay) == (POSITIONS[1], replay["id"])
 
 

@@ -51,13 +51,13 @@ async def mark(services, integration):
     async def mark(*marks: Mark) -> None:
         nonlocal progress
         _, state = await services.integrations.get(integration["id"])
-        lease = Lease("walks", integration["id"], "token", 60_000)
+        lease = Lease("polls", integration["id"], "token", 60_000)
         await services.redis.set(lease.key, "token")
         before, progress = progress, progress + b" "
         await services.catalogue.commit(
             lease,
             epoch=state.epoch,
-            walk_id="walk_1",
+            poll_id="poll_1",
             subscriptions_version=0,
             progress=Progress(before, progress),
             batch=Batch(
@@ -81,8 +81,8 @@ async def mark(services, integration):
         await services.redis.delete(lease.key)
 
     yield mark
-    # What is stored of the walk is none that the API could show.
-    await services.redis.hdel(keys.integration(integration["id"]), "walk")
+    # What is stored of the poll is none that the API could show.
+    await services.redis.hdel(keys.integration(integration["id"]), "poll")
 
 
 async def hold(mark, *withheld: Withheld) -> None:
@@ -196,7 +196,7 @@ async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
     client, services, path, mark, integration, decision, being_done
 ) -> None:
     await hold(mark, TOMBSTONE, UPDATE)
-    await services.redis.zrem(keys.due("walks"), integration["id"])
+    await services.redis.zrem(keys.due("polls"), integration["id"])
     etag = (await client.get(path)).headers["etag"]
 
     answer = await client.post(path, json={"decision": decision}, headers={"if-match": etag})
@@ -208,7 +208,7 @@ async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
     assert (await client.get(path)).json() == shown
     (state,) = await services.integrations.get_many([integration["id"]])
     assert state[1].decision == decision
-    (due,) = await services.schedule.next_at("walks", [integration["id"]])
+    (due,) = await services.schedule.next_at("polls", [integration["id"]])
     assert due is not None
 
 

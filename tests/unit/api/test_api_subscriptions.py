@@ -192,10 +192,10 @@ async def test_secret_and_signature_are_changed_by_rotation_alone(client, refuse
 
 
 async def test_what_is_pending_and_dead_is_shown(client, services, path, subscription) -> None:
-    lane = keys.lane(subscription["id"])
-    await services.redis.xadd(lane, {"k": "c", "r": "f"}, id="1795424001123-0")
-    await services.redis.xadd(lane, {"k": "c", "r": "f"}, id="1795424001124-0")
-    await services.redis.zadd(keys.lane_dead(subscription["id"]), {"1-0": 1})
+    outbox = keys.outbox(subscription["id"])
+    await services.redis.xadd(outbox, {"k": "c", "r": "f"}, id="1795424001123-0")
+    await services.redis.xadd(outbox, {"k": "c", "r": "f"}, id="1795424001124-0")
+    await services.redis.zadd(keys.outbox_dead(subscription["id"]), {"1-0": 1})
     shown = (await client.get(path)).json()
     assert (shown["pending"], shown["dead"]) == (2, 1)
     assert shown["oldest_pending_at"] == "2026-11-23T08:53:21.123Z"
@@ -221,7 +221,7 @@ async def disable(services, subscription_id) -> None:
     await services.subscriptions.update(
         subscription_id, lambda old: msgspec.structs.replace(old, disabled_reason="410 Gone")
     )
-    await services.redis.hset(keys.lane_state(subscription_id), "disabled", "1")
+    await services.redis.hset(keys.outbox_state(subscription_id), "disabled", "1")
 
 
 async def test_a_disabled_subscription_says_why_and_no_edit_brings_it_back(
@@ -232,7 +232,7 @@ async def test_a_disabled_subscription_says_why_and_no_edit_brings_it_back(
     assert (shown["state"], shown["disabled_reason"]) == ("disabled", "410 Gone")
     for sent in ({"paused": True}, {"paused": False}, {"url": "https://other.example/"}):
         assert (await client.patch(path, json=sent)).json()["state"] == "disabled"
-    assert await services.redis.zscore(keys.due("lanes"), subscription["id"]) is None
+    assert await services.redis.zscore(keys.due("outboxes"), subscription["id"]) is None
 
 
 async def test_resuming_brings_back_whatever_stopped_it_and_makes_everything_due(
@@ -241,40 +241,40 @@ async def test_resuming_brings_back_whatever_stopped_it_and_makes_everything_due
     redis, name = services.redis, subscription["id"]
     await disable(services, name)
     await client.patch(path, json={"paused": True})
-    await redis.hset(keys.lane_state(name), mapping={"parked": "5", "breaker": "{}"})
-    await redis.xadd(keys.lane(name), {"k": "c", "r": "f"})
-    await redis.zadd(keys.lane_retries(name), {"c": 9e15, "d": 8e15})
-    await redis.zadd(keys.claimed("lanes"), {name: 9e15})  # held back
+    await redis.hset(keys.outbox_state(name), mapping={"parked": "5", "breaker": "{}"})
+    await redis.xadd(keys.outbox(name), {"k": "c", "r": "f"})
+    await redis.zadd(keys.outbox_retries(name), {"c": 9e15, "d": 8e15})
+    await redis.zadd(keys.claimed("outboxes"), {name: 9e15})  # held back
     version, *_ = await services.subscriptions.all_for_matching()
 
     shown = (await client.post(f"{path}/resume")).json()
 
     assert (shown["state"], shown["disabled_reason"], shown["paused"]) == ("active", None, False)
-    assert await redis.zscore(keys.due("lanes"), name) is not None
-    assert await redis.zscore(keys.claimed("lanes"), name) is None
-    assert await redis.zrange(keys.lane_retries(name), 0, -1, withscores=True) == [
+    assert await redis.zscore(keys.due("outboxes"), name) is not None
+    assert await redis.zscore(keys.claimed("outboxes"), name) is None
+    assert await redis.zrange(keys.outbox_retries(name), 0, -1, withscores=True) == [
         (b"c", 0.0),
         (b"d", 0.0),
     ]
     counted = await redis.hgetall(keys.TOTALS)
-    assert counted == {b"lane:active": b"1", b"lane:disabled": b"0"}
+    assert counted == {b"outbox:active": b"1", b"outbox:disabled": b"0"}
     assert (await services.subscriptions.all_for_matching())[0] > version
 
 
-async def test_a_lane_at_work_is_not_handed_out_again_by_a_resume(
+async def test_an_outbox_at_work_is_not_handed_out_again_by_a_resume(
     client, services, path, subscription
 ) -> None:
     redis, name = services.redis, subscription["id"]
-    await redis.xadd(keys.lane(name), {"k": "c", "r": "f"})
-    await redis.zadd(keys.claimed("lanes"), {name: 9e15})
-    await redis.set(keys.lease("lanes", name), "token")
+    await redis.xadd(keys.outbox(name), {"k": "c", "r": "f"})
+    await redis.zadd(keys.claimed("outboxes"), {name: 9e15})
+    await redis.set(keys.lease("outboxes", name), "token")
     assert (await client.post(f"{path}/resume")).status_code == 200
-    assert await redis.zscore(keys.due("lanes"), name) is None
-    assert await redis.zscore(keys.claimed("lanes"), name) == 9e15
+    assert await redis.zscore(keys.due("outboxes"), name) is None
+    assert await redis.zscore(keys.claimed("outboxes"), name) == 9e15
 
 
-async def test_a_parked_lane_is_shown_as_such(client, services, path, subscription) -> None:
-    await services.redis.hset(keys.lane_state(subscription["id"]), "parked", "5")
+async def test_a_parked_outbox_is_shown_as_such(client, services, path, subscription) -> None:
+    await services.redis.hset(keys.outbox_state(subscription["id"]), "parked", "5")
     assert (await client.get(path)).json()["state"] == "parked"
     paused = await client.patch(path, json={"paused": True})
     assert paused.json()["state"] == "paused"
@@ -478,11 +478,11 @@ async def test_a_rotation_refuses_what_it_does_not_know(client, refused, problem
     assert (await client.get(f"{path}/secret")).json()["secret"] == SECRET
 
 
-# --- where a lane begins, and what is skipped of it -------------------------------------------
+# --- where an outbox begins, and what is skipped of it -------------------------------------------
 
 
-async def lane_of(services, subscription_id) -> list[str]:
-    return [entry.position for entry in await services.lanes.read(subscription_id, "-", 100)]
+async def outbox_of(services, subscription_id) -> list[str]:
+    return [entry.position for entry in await services.outboxes.read(subscription_id, "-", 100)]
 
 
 @pytest.fixture
@@ -500,12 +500,12 @@ async def past(services) -> list[str]:
     ("begins", "count"),
     [("oldest", 2), ("now", 0), ("2026-11-23T08:53:21.124Z", 1), ("2026-11-23T09:53:22+01:00", 1)],
 )
-async def test_a_lane_begins_where_it_is_told_to(client, services, past, begins, count) -> None:
+async def test_an_outbox_begins_where_it_is_told_to(client, services, past, begins, count) -> None:
     answer = await client.post("/v1/subscriptions", json={**MINIMAL, "from": begins})
     assert answer.status_code == 201, answer.text
     created = answer.json()
     assert created["pending"] == count
-    assert await lane_of(services, created["id"]) == past[2 - count :]
+    assert await outbox_of(services, created["id"]) == past[2 - count :]
 
 
 async def test_labels_are_compared_with_those_that_the_event_had(client, services, past) -> None:
@@ -532,6 +532,6 @@ async def test_pending_deliveries_are_skipped(client, services, problem, refused
     refused(await client.post(path, json={"until": "soon"}), "until")
     answer = await client.post(path, json={"until": "2026-11-23T08:53:21.123Z"})
     assert answer.json() == {"skipped": 1, "pending": 1}
-    assert await lane_of(services, created["id"]) == past[1:]
+    assert await outbox_of(services, created["id"]) == past[1:]
     assert (await client.post(path)).json() == {"skipped": 1, "pending": 0}
     problem(await client.post("/v1/subscriptions/sub_x/skip"), "not-found", 404)

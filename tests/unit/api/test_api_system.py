@@ -232,7 +232,7 @@ async def test_the_status_of_an_idle_system_names_what_is_missing(client) -> Non
     assert (status["redis"]["server"], status["redis"]["version"]) == ("valkey", "9.1.0")
     assert status["redis"]["memory_limit_bytes"] is None
     assert status["totals"]["integrations"] == 0
-    assert status["walks"] == {"due": 0, "claimed": 0, "leased": 0, "oldest_due_at": None}
+    assert status["polls"] == {"due": 0, "claimed": 0, "leased": 0, "oldest_due_at": None}
 
 
 async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
@@ -252,9 +252,9 @@ async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
     await redis.sadd("rq:queues", "rq:queue:coursewire-poll")
     await redis.rpush("rq:queue:coursewire-poll", "job")
     await redis.zadd("rq:failed:coursewire-poll", {"job": 1})
-    await redis.zadd(keys.due("walks"), {"int_a": now - 5, "int_b": now + 60_000})
-    await redis.zadd(keys.claimed("lanes"), {"sub_a": now, "sub_b": now})
-    await redis.set(keys.lease("lanes", "sub_a"), "token")
+    await redis.zadd(keys.due("polls"), {"int_a": now - 5, "int_b": now + 60_000})
+    await redis.zadd(keys.claimed("outboxes"), {"sub_a": now, "sub_b": now})
+    await redis.set(keys.lease("outboxes", "sub_a"), "token")
     await redis.hset(keys.TOTALS, mapping={"courses": 3, "pending": 2})
     status = (await client.get("/v1/status")).json()
     assert (status["status"], status["reasons"]) == ("ok", [])
@@ -270,17 +270,17 @@ async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
         }
     ]
     assert status["queues"] == [{"name": "coursewire-poll", "queued": 1, "started": 0, "failed": 1}]
-    assert (status["walks"]["due"], status["walks"]["oldest_due_at"][-1]) == (1, "Z")
-    assert (status["lanes"]["claimed"], status["lanes"]["leased"]) == (2, 1)
+    assert (status["polls"]["due"], status["polls"]["oldest_due_at"][-1]) == (1, "Z")
+    assert (status["outboxes"]["claimed"], status["outboxes"]["leased"]) == (2, 1)
     assert (status["totals"]["courses"], status["totals"]["pending"]) == (3, 2)
 
 
 async def test_overdue_work_degrades_the_status(client, services) -> None:
     now = time.time_ns() // 1_000_000
-    await services.redis.zadd(keys.due("lanes"), {"sub_a": now - 120_000})
+    await services.redis.zadd(keys.due("outboxes"), {"sub_a": now - 120_000})
     await services.redis.zadd(keys.SCHEDULERS, {"one": now - 20_000})
     reasons = (await client.get("/v1/status")).json()["reasons"]
-    assert any(reason.startswith("a lane has been due since") for reason in reasons)
+    assert any(reason.startswith("an outbox has been due since") for reason in reasons)
     assert any("no scheduler has looked for work since" in reason for reason in reasons)
 
 
@@ -447,7 +447,7 @@ async def test_bodies_are_as_documented_for_their_content_type(client, rendering
         reason=None,
         evidence=None,
         initial=False,
-        detected_by="sweep",
+        detected_by="full",
     )
     course = StoredEvent(
         id="evt_1",

@@ -12,7 +12,7 @@ for _, entry in ipairs(gone) do
   note_dead(dead, position, fields.k, reason)
 end
 if #gone > 0 then
-  redis.call('HDEL', lane_state, 'cursor')
+  redis.call('HDEL', outbox_state, 'cursor')
   redis.call('HINCRBY', totals, 'pending', -#gone)
   redis.call('HINCRBY', totals, 'dead', listed)
   redis.call('HINCRBY', counters, counter, #gone)

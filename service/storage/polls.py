@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.domain.integrations import Problem, WalkKind, WalkRecord
+from service.domain.integrations import PollKind, PollRecord, Problem
 from service.storage import keys
 from service.storage.announcing import Announced, Notices, announced
 from service.storage.counters import Counters
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
-class FinishWalk(Script[int]):
-    """Ends a worker's turn at an integration: sets `fields` in it, lists the walk, gives the lease
-    back and puts the integration in the schedule, due in `wait_ms`. Returns how many lanes were
+class FinishPoll(Script[int]):
+    """Ends a worker's turn at an integration: sets `fields` in it, lists the poll, gives the lease
+    back and puts the integration in the schedule, due in `wait_ms`. Returns how many outboxes were
     woken by what was announced.
 
-    `record` is given if the walk is over: then its progress, its sets and its request are
-    forgotten. `progress` is that of the walk as last stored, `queued` the id of the walk that
+    `record` is given if the poll is over: then its progress, its sets and its request are
+    forgotten. `progress` is that of the poll as last stored, `queued` the id of the poll that
     was queued when the turn began, if any.
 
     Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Announces `troubled` and `untroubled`.
@@ -36,19 +36,19 @@ class FinishWalk(Script[int]):
 
     lease: Fence
     integration: Key
-    walks: Key
-    walk_order: Key
+    polls: Key
+    poll_order: Key
     seen: Key
     waiting: Key
     announced: Announced
     completed_deltas: Key = keys.completed("delta")
-    completed_sweeps: Key = keys.completed("sweep")
-    schedule: ScheduleKeys = keys.schedule("walks")
+    completed_full_polls: Key = keys.completed("full")
+    schedule: ScheduleKeys = keys.schedule("polls")
     id: str
     epoch: str
     progress: bytes
-    walk_id: str
-    kind: WalkKind
+    poll_id: str
+    kind: PollKind
     record: bytes | None
     completed: bool
     wait_ms: int
@@ -57,16 +57,16 @@ class FinishWalk(Script[int]):
     increments: Mapping[str, int]
 
 
-class Walks:
-    """Stores how walks went."""
+class Polls:
+    """Stores how polls went."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
 
     async def progress(self, integration_id: str) -> bytes:
-        """The stored progress of the walk under way, empty if none is."""
-        stored = await self._redis.hget(keys.integration(integration_id), "walk")
+        """The stored progress of the poll under way, empty if none is."""
+        stored = await self._redis.hget(keys.integration(integration_id), "poll")
         return cast("bytes", stored or b"")
 
     async def finish(
@@ -75,7 +75,7 @@ class Walks:
         *,
         epoch: str,
         progress: bytes,
-        record: WalkRecord,
+        record: PollRecord,
         over: bool,
         wait_ms: int,
         queued: str | None,
@@ -84,28 +84,28 @@ class Walks:
         notices: Notices | None = None,
     ) -> int:
         """Gives the integration back, due in `wait_ms`, with `fields` set in it; returns how
-        many lanes were woken by what was announced.
+        many outboxes were woken by what was announced.
 
-        `queued` is the id of the walk that was queued when the turn began.
+        `queued` is the id of the poll that was queued when the turn began.
 
-        `over` says that the walk has ended, well or not, and is listed as `record`; otherwise
+        `over` says that the poll has ended, well or not, and is listed as `record`; otherwise
         it is to be resumed, and its progress says how it stands. Raises
         LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
         """
         integration_id = lease.owned_id
         set_anew = {**fields, **_attention(fields)}
-        finish = FinishWalk(
+        finish = FinishPoll(
             lease=lease.fence,
             integration=keys.integration(integration_id),
-            walks=keys.walks(integration_id),
-            walk_order=keys.walk_order(integration_id),
+            polls=keys.polls(integration_id),
+            poll_order=keys.poll_order(integration_id),
             seen=keys.seen(integration_id, record.id),
             waiting=keys.waiting(integration_id, record.id),
             announced=await announced(notices, self._counters),
             id=integration_id,
             epoch=epoch,
             progress=progress,
-            walk_id=record.id,
+            poll_id=record.id,
             kind=record.kind,
             record=msgspec.json.encode(record) if over else None,
             completed=record.state == "completed",

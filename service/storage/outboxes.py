@@ -1,4 +1,4 @@
-"""Lanes: the ordered queue of events that a subscription has not received yet."""
+"""Outboxes: the ordered queue of events that a subscription has not received yet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from service.domain.breaker import Breaker
 from service.domain.errors import LeaseLostError
 from service.domain.identifiers import position_ms
-from service.domain.lane import Entry
+from service.domain.outbox import Entry
 from service.domain.rate import Bucket
 from service.domain.subscriptions import Subscription
 from service.storage import keys
@@ -21,18 +21,18 @@ from service.storage.counters import Counters
 from service.storage.hashes import read_fields
 from service.storage.ids import new_token
 from service.storage.keys import QueueKeys
-from service.storage.lane_scripts import (
+from service.storage.leases import Lease
+from service.storage.outbox_scripts import (
     AttemptArgument,
     Due,
     NoteUnreachable,
-    OpenLane,
+    OpenOutbox,
     RecordAttempts,
-    ReleaseLane,
+    ReleaseOutbox,
     Result,
-    SkipLane,
+    SkipOutbox,
     Standing,
 )
-from service.storage.leases import Lease
 from service.storage.scripts import run
 from service.storage.streams import StreamEntry, read_stream_back
 
@@ -45,7 +45,7 @@ NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not 
 
 Released = Literal["lost", "idle", "due"]
 
-_SKIPPED_AT_ONCE = 1_000  # entries of a lane taken off in one script
+_SKIPPED_AT_ONCE = 1_000  # entries of an outbox taken off in one script
 _CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode
@@ -53,7 +53,7 @@ _decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
 class Queue(Enum):
-    """The two queues of a lane, as its events came and as they are replayed."""
+    """The two queues of an outbox, as its events came and as they are replayed."""
 
     LIVE = "live"
     REPLAYED = "replayed"
@@ -64,8 +64,8 @@ class Queue(Enum):
         return of(subscription_id)
 
 
-class LaneDepth(msgspec.Struct, frozen=True):
-    """How much a lane holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
+class OutboxDepth(msgspec.Struct, frozen=True):
+    """How much an outbox holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
     `replaying`: something is being replayed, or is to be."""
 
     pending: int
@@ -75,9 +75,9 @@ class LaneDepth(msgspec.Struct, frozen=True):
     replaying: bool = False
 
 
-class OpenedLane(msgspec.Struct, frozen=True, kw_only=True):
+class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
-    the lane having been read from its beginning at `scanned_at` and from there on since;
+    the outbox having been read from its beginning at `scanned_at` and from there on since;
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
     `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
@@ -116,7 +116,7 @@ class Failing(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended, as the lane records it.
+    """An attempt that has ended, as the outbox records it.
 
     `attempts` are those that count, `sent` all. `result` is S (delivered), R (to be retried in
     `wait_ms`) or D (dead for `reason`); `record` is the attempt's JSON, empty if no attempt was
@@ -132,8 +132,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     record: bytes = b""
 
 
-class LaneChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows from attempts for the lane as a whole.
+class OutboxChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows from attempts for the outbox as a whole.
 
     `breaker` None leaves it as it is; `forward` makes every retry due now; `reached` names the
     receiver if it was connected to; `disabled` is the subscription as it is to be stored, with
@@ -149,19 +149,19 @@ class LaneChange(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bytes = b""
 
 
-class Lanes:
-    """Reads lanes and records what became of their entries."""
+class Outboxes:
+    """Reads outboxes and records what became of their entries."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
 
-    async def open(self, subscription_id: str) -> OpenedLane:
-        """Begins a turn at a lane whose lease is held."""
+    async def open(self, subscription_id: str) -> OpenedOutbox:
+        """Begins a turn at an outbox whose lease is held."""
         found = await run(
             self._redis,
-            OpenLane(
-                lane_state=keys.lane_state(subscription_id),
+            OpenOutbox(
+                outbox_state=keys.outbox_state(subscription_id),
                 subscription=keys.subscription(subscription_id),
                 live=keys.live_queue(subscription_id),
                 replayed=keys.replayed_queue(subscription_id),
@@ -170,7 +170,7 @@ class Lanes:
         )
         start, scanned_at = _read_cursor(found.cursor, found.now)
         replayed_start, replayed_scanned_at = _read_cursor(found.replayed_cursor, found.now)
-        return OpenedLane(
+        return OpenedOutbox(
             now=found.now,
             breaker=_decode_breaker(found.breaker) if found.breaker else Breaker(),
             bucket=_decode_bucket(found.bucket) if found.bucket else None,
@@ -202,10 +202,10 @@ class Lanes:
         return [_entry(entry_id, fields) for entry_id, fields in found]
 
     async def pending(self, subscription_id: str, first: str, last: str) -> set[str]:
-        """The positions from `first` to `last` that are on the lane."""
+        """The positions from `first` to `last` that are on the outbox."""
         found = cast(
             "list[StreamEntry]",
-            await self._redis.xrange(keys.lane(subscription_id), first, last),
+            await self._redis.xrange(keys.outbox(subscription_id), first, last),
         )
         return {entry_id.decode() for entry_id, _ in found}
 
@@ -269,10 +269,10 @@ class Lanes:
         lease: Lease,
         recorded: Sequence[Recorded],
         increments: Counter[str],
-        change: LaneChange,
+        change: OutboxChange,
         notices: Notices | None = None,
     ) -> Standing:
-        """Records attempts under a lease, and announces what becomes of the lane by them.
+        """Records attempts under a lease, and announces what becomes of the outbox by them.
 
         Raises LeaseLostError if the lease is not ours, StaleSubscriptionsError if the
         subscription that is to be disabled was edited, or others were since the snapshot of
@@ -283,7 +283,7 @@ class Lanes:
         parked = breaker is not None and breaker.parked and not change.disabled
         record = RecordAttempts(
             lease=lease.fence,
-            lane_state=keys.lane_state(subscription_id),
+            outbox_state=keys.outbox_state(subscription_id),
             subscription=keys.subscription(subscription_id),
             live=keys.live_queue(subscription_id),
             replayed=keys.replayed_queue(subscription_id),
@@ -321,17 +321,17 @@ class Lanes:
         replayed_scanned_at: int = 0,
         emptied: bytes = b"",
     ) -> Released:
-        """Gives a lane back to the schedule.
+        """Gives an outbox back to the schedule.
 
-        `start` is where the next sender reads on from and `scanned_at` when the lane was last
-        read from its beginning; `held_ms` for how long nothing may wake the lane if it is `held`;
+        `start` is where the next sender reads on from and `scanned_at` when the outbox was last
+        read from its beginning; `held_ms` for how long nothing may wake the outbox if it is `held`;
         `feed_ms` how long a replay waits to go on. `replayed_start` and `replayed_scanned_at` are
         the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
         """
         subscription_id = lease.owned_id
-        release = ReleaseLane(
+        release = ReleaseOutbox(
             lease=lease.fence,
-            lane_state=keys.lane_state(subscription_id),
+            outbox_state=keys.outbox_state(subscription_id),
             live=keys.live_queue(subscription_id),
             replayed=keys.replayed_queue(subscription_id),
             replay_queue=keys.replay_queue(subscription_id),
@@ -353,21 +353,21 @@ class Lanes:
             return "lost"
 
     async def skip(self, subscription_id: str, until: int | None) -> int:
-        """Takes what has not been delivered off a lane, up to what happened at `until` (epoch ms)
-        or all that is there now; returns how much that was. It counts neither as delivered nor as
-        dead."""
-        lane = keys.lane(subscription_id)
+        """Takes what has not been delivered off an outbox, up to what happened at `until` (epoch
+        ms) or all that is there now; returns how much that was. It counts neither as delivered nor
+        as dead."""
+        outbox = keys.outbox(subscription_id)
         last = str(until)
         if until is None:
-            newest = await read_stream_back(self._redis, lane, None, 1)
+            newest = await read_stream_back(self._redis, outbox, None, 1)
             if not newest:
                 return 0
             last = newest[0][0].decode()
         total = 0
         while True:
-            skip = SkipLane(
+            skip = SkipOutbox(
                 live=keys.live_queue(subscription_id),
-                lane_state=keys.lane_state(subscription_id),
+                outbox_state=keys.outbox_state(subscription_id),
                 counters=await self._counters.key(),
                 last=last,
                 emptied=new_token(),
@@ -378,16 +378,16 @@ class Lanes:
             if gone < _SKIPPED_AT_ONCE:
                 return total
 
-    async def depth_many(self, subscription_ids: Sequence[str]) -> list[LaneDepth]:
-        """How much each lane holds."""
+    async def depth_many(self, subscription_ids: Sequence[str]) -> list[OutboxDepth]:
+        """How much each outbox holds."""
         if not subscription_ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
             for subscription_id in subscription_ids:
-                pipeline.hexists(keys.lane_state(subscription_id), "parked")
-                pipeline.xlen(keys.lane(subscription_id))
-                pipeline.zcard(keys.lane_dead(subscription_id))
-                pipeline.xrange(keys.lane(subscription_id), "-", "+", count=1)
+                pipeline.hexists(keys.outbox_state(subscription_id), "parked")
+                pipeline.xlen(keys.outbox(subscription_id))
+                pipeline.zcard(keys.outbox_dead(subscription_id))
+                pipeline.xrange(keys.outbox(subscription_id), "-", "+", count=1)
                 pipeline.xlen(keys.replayed(subscription_id))
                 pipeline.llen(keys.replay_queue(subscription_id))
             found = await pipeline.execute()
@@ -396,7 +396,7 @@ class Lanes:
             parked, pending, dead, oldest, replayed, unfed = found[at : at + 6]
             oldest_at = position_ms(oldest[0][0].decode()) if oldest else None
             replaying = replayed + unfed > 0
-            depths.append(LaneDepth(pending, dead, oldest_at, bool(parked), replaying))
+            depths.append(OutboxDepth(pending, dead, oldest_at, bool(parked), replaying))
         return depths
 
 

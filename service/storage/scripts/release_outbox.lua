@@ -2,8 +2,8 @@
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
 redis.call('DEL', lease.key)
 redis.call('ZREM', schedule.claimed, id)
-redis.call('HDEL', lane_state, 'cursor', 'replayed_cursor')
-if bucket then redis.call('HSET', lane_state, 'bucket', bucket) end
+redis.call('HDEL', outbox_state, 'cursor', 'replayed_cursor')
+if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
 local pending = redis.call('XLEN', live.stream)
 local replaying = redis.call('XLEN', replayed.stream)
 local unfed = redis.call('LLEN', replay_queue) > 0
@@ -13,7 +13,7 @@ local now = now_ms()
 local due_at = math.huge
 if unfed then due_at = now + feed_ms end
 
--- Brings the lane forward to the next retry of a queue, or to now if that lists none.
+-- Brings the outbox forward to the next retry of a queue, or to now if that lists none.
 local function next_retry(length, retries)
   if length == 0 then return false end
   local first = redis.call('ZRANGE', retries, 0, 0, 'WITHSCORES')
@@ -24,15 +24,15 @@ end
 next_retry(replaying, replayed.retries)
 local listed = next_retry(pending, live.retries)
 local unseen = pending > 0 and #redis.call('XRANGE', live.stream, start, '+', 'COUNT', 1) > 0
-local is_resumed = (redis.call('HGET', lane_state, 'resumed') or '') ~= resumed
+local is_resumed = (redis.call('HGET', outbox_state, 'resumed') or '') ~= resumed
 -- What waited behind an entry that was taken off is in neither part that has been read.
-local is_emptied = (redis.call('HGET', lane_state, 'emptied') or '') ~= emptied
+local is_emptied = (redis.call('HGET', outbox_state, 'emptied') or '') ~= emptied
 if not is_emptied then
   if unseen or listed then
-    redis.call('HSET', lane_state, 'cursor', string.format('%.0f %s', scanned_at, start))
+    redis.call('HSET', outbox_state, 'cursor', string.format('%.0f %s', scanned_at, start))
   end
   if replaying > 0 and replayed_start ~= '' then
-    redis.call('HSET', lane_state, 'replayed_cursor',
+    redis.call('HSET', outbox_state, 'replayed_cursor',
       string.format('%.0f %s', replayed_scanned_at, replayed_start))
   end
 end

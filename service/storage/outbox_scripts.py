@@ -1,4 +1,4 @@
-"""The scripts that a lane's sender calls."""
+"""The scripts that an outbox's sender calls."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Result = Literal["S", "R", "D"]
 
 class Standing(msgspec.Struct, frozen=True):
     """How the subscription stood when attempts were recorded: its last resume, when entries were
-    last taken off its lane unsent, and the version of all subscriptions."""
+    last taken off its outbox unsent, and the version of all subscriptions."""
 
     resumed: bytes
     emptied: bytes
     version: int
 
 
-class LaneAsFound(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of a lane; see OpenedLane."""
+class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored of an outbox; see OpenedOutbox."""
 
     now: int
     breaker: bytes | None
@@ -51,11 +51,12 @@ class LaneAsFound(msgspec.Struct, frozen=True, kw_only=True):
     client_certificate: bytes
 
 
-class OpenLane(Script[LaneAsFound]):
-    """Begins a sender's turn: what the lane remembers. Where the last sender stopped is handed over
-    and forgotten, so that a turn that breaks off is followed by one that looks at everything."""
+class OpenOutbox(Script[OutboxAsFound]):
+    """Begins a sender's turn: what the outbox remembers. Where the last sender stopped is handed
+    over and forgotten, so that a turn that breaks off is followed by one that looks at
+    everything."""
 
-    lane_state: Key
+    outbox_state: Key
     subscription: Key
     live: QueueKeys
     replayed: QueueKeys
@@ -82,12 +83,12 @@ class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
 
 class RecordAttempts(Script[Standing]):
     """Records attempts that have ended, before their courses move on, and what follows from them
-    for the lane: its breaker, and the one place where a subscription is disabled. Begins with a
+    for the outbox: its breaker, and the one place where a subscription is disabled. Begins with a
     removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
     counts nothing.
 
     `resumed` is as read. `breaker` None leaves it as it is; `parked_at` is since when it holds the
-    lane back, `failing` whether the last attempt failed. `forward` makes all retries due.
+    outbox back, `failing` whether the last attempt failed. `forward` makes all retries due.
     `receiver` was connected to, if any. `as_read` is the subscription's record if it is to be
     `disabled`.
 
@@ -95,7 +96,7 @@ class RecordAttempts(Script[Standing]):
     """
 
     lease: Fence
-    lane_state: Key
+    outbox_state: Key
     subscription: Key
     live: QueueKeys
     replayed: QueueKeys
@@ -120,24 +121,24 @@ class RecordAttempts(Script[Standing]):
     kept_records: int = MAX_ATTEMPT_RECORDS
 
 
-class ReleaseLane(Script[bool]):
-    """Gives a lane back to the schedule: held back if its worker asks for that; due at once if it
-    holds anything not yet looked at, if its worker asks for that, if it was resumed or emptied
+class ReleaseOutbox(Script[bool]):
+    """Gives an outbox back to the schedule: held back if its worker asks for that; due at once if
+    it holds anything not yet looked at, if its worker asks for that, if it was resumed or emptied
     meanwhile, if a replay waits to be fed, or if it holds something for which no retry is listed
     (as after a server lost its last second); else at its next retry, else not at all.
 
-    `start` is where the next sender reads on from (start of an XRANGE), the lane having been read
+    `start` is where the next sender reads on from (start of an XRANGE), the outbox having been read
     from its beginning to there since `scanned_at`; the same of what is replayed, '' if that was not
-    read. `feed_ms` is for how long a replay waits to be fed. Returns whether the lane is due now.
+    read. `feed_ms` is for how long a replay waits to be fed. Returns whether the outbox is due now.
     Refuses with LEASE.
     """
 
     lease: Fence
-    lane_state: Key
+    outbox_state: Key
     live: QueueKeys
     replayed: QueueKeys
     replay_queue: Key
-    schedule: ScheduleKeys = keys.schedule("lanes")
+    schedule: ScheduleKeys = keys.schedule("outboxes")
     id: str
     start: str
     due: Due
@@ -151,13 +152,13 @@ class ReleaseLane(Script[bool]):
     emptied: bytes
 
 
-class SkipLane(Script[int]):
-    """Takes entries off a lane unsent, up to the position `last`, the oldest first, in steps;
+class SkipOutbox(Script[int]):
+    """Takes entries off an outbox unsent, up to the position `last`, the oldest first, in steps;
     returns how many. A sender at work finds out from `emptied`, which is random. Begins with a
     removal, so that it still runs when Redis is at its memory limit."""
 
     live: QueueKeys
-    lane_state: Key
+    outbox_state: Key
     counters: Key
     totals: Key = keys.TOTALS
     last: str

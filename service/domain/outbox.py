@@ -1,4 +1,4 @@
-"""Decides which entries of a lane may be sent now: in order per course, others unhindered."""
+"""Decides which entries of an outbox may be sent now: in order per course, others unhindered."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from xxhash import xxh3_64_hexdigest
 from service.domain.subscriptions import Rendering
 
 MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again when it is its turn
-MAX_WAITING = 20_000  # the same over all courses: bounds memory however long the lane is
+MAX_WAITING = 20_000  # the same over all courses: bounds memory however long the outbox is
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One event on a lane: its position in the log, what it is ordered by, its rendering.
+    """One event on an outbox: its position in the log, what it is ordered by, its rendering.
 
     Two courses whose order keys collide wait for each other; nothing else follows from that.
     Of an entry that belongs to a `replay`, `position` is its place among what is replayed and
@@ -47,14 +47,14 @@ def place(position: str) -> tuple[int, int]:
 
 
 class Window:
-    """The part of a lane that a sender looks at: at most one entry per course is out at once.
+    """The part of an outbox that a sender looks at: at most one entry per course is out at once.
 
-    A course's head is its earliest entry. Entries are offered in the lane's order, and a head
+    A course's head is its earliest entry. Entries are offered in the outbox's order, and a head
     that has never failed is a first attempt; those behind it wait here. A head that has failed
     is kept in the store and comes back from there when its retry is due; meanwhile its course
-    takes nothing up here, and once it is settled the lane is read again from its place
+    takes nothing up here, and once it is settled the outbox is read again from its place
     (`rewind`). So what is held depends on how far the sender reads ahead, and neither on the
-    length of the lane nor on how many of its courses fail.
+    length of the outbox nor on how many of its courses fail.
     """
 
     def __init__(self, *, retries_first: bool = True) -> None:
@@ -85,12 +85,12 @@ class Window:
         return len(self._retries)
 
     def restart(self) -> None:
-        """The lane is going to be read again from `rewind` or before."""
+        """The outbox is going to be read again from `rewind` or before."""
         self.rewind = None
         self._to_reread.clear()
 
     def offer(self, entry: Entry, *, failing: bool) -> None:
-        """Takes in the next entry of the lane; `failing`: the store knows its course's head as
+        """Takes in the next entry of the outbox; `failing`: the store knows its course's head as
         failed. Offering an entry again changes nothing."""
         key = entry.order_key
         head = self._heads.get(key)
@@ -158,7 +158,7 @@ class Window:
         self._failed.add(key)
 
     def unsent(self) -> str | None:
-        """The earliest place from which the lane must be read again by whoever sends next,
+        """The earliest place from which the outbox must be read again by whoever sends next,
         if it is before where reading stopped. Retries come back from the store."""
         places = [
             entry.position

@@ -1,4 +1,5 @@
-"""Reads what a lane's entries stand for: events of the log, or made by backfills for it alone."""
+"""Reads what an outbox's entries stand for: events of the log, or made by backfills for it
+alone."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-class LaneEvents:
-    """Reads events by the positions that lanes, attempts and dead deliveries know them by."""
+class OutboxEvents:
+    """Reads events by the positions that outboxes, attempts and dead deliveries know them by."""
 
     def __init__(self, redis: Redis, log: EventLog) -> None:
         self._redis = redis

@@ -1,4 +1,4 @@
-"""Lanes whose subscribers fail: held, parked, disabled, and back again."""
+"""Outboxes whose subscribers fail: held, parked, disabled, and back again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def change(harness, **fields) -> None:
 
 
 async def park(harness, hook, courses: int = 12) -> None:
-    """Has the lane fail ten times over more than a minute."""
+    """Has the outbox fail ten times over more than a minute."""
     hook.answer = lambda _event: 500
     await harness.emit(*(f"c{number:02}" for number in range(courses)))
     await harness.turn()
@@ -41,7 +41,7 @@ async def park(harness, hook, courses: int = 12) -> None:
 # --- disabling ----------------------------------------------------------------------------------
 
 
-async def test_410_disables_the_subscription_at_once_and_the_lane_goes_on_collecting(
+async def test_410_disables_the_subscription_at_once_and_the_outbox_goes_on_collecting(
     subscribe, hook, services
 ):
     harness = await subscribe(max_concurrency=1)
@@ -62,7 +62,7 @@ async def test_410_disables_the_subscription_at_once_and_the_lane_goes_on_collec
     await harness.turn()
     assert len(hook.received) == 1
     _, totals = await services.counters.read()
-    assert totals["lane:disabled"] == 1
+    assert totals["outbox:disabled"] == 1
 
     hook.answer = lambda _event: 204
     await services.subscriptions.resume(harness.id, 1)
@@ -70,7 +70,7 @@ async def test_410_disables_the_subscription_at_once_and_the_lane_goes_on_collec
     await harness.turn()
     assert sorted(hook.courses()[1:]) == ["c1", "c2", "c3", "c4"]
     _, totals = await services.counters.read()
-    assert totals["lane:disabled"] == 0
+    assert totals["outbox:disabled"] == 0
 
 
 async def test_an_edit_made_while_an_attempt_disables_is_kept(subscribe, hook):
@@ -102,13 +102,13 @@ async def test_five_days_without_a_success_disable_it(subscribe, hook, services)
     )
     assert (await harness.depth()).pending == 12
     _, totals = await services.counters.read()
-    assert (totals["lane:disabled"], totals["lane:parked"]) == (1, 0)
+    assert (totals["outbox:disabled"], totals["outbox:parked"]) == (1, 0)
 
 
 # --- the breaker --------------------------------------------------------------------------------
 
 
-async def test_a_parked_lane_is_sent_nothing_but_probes_each_on_another_course(
+async def test_a_parked_outbox_is_sent_nothing_but_probes_each_on_another_course(
     subscribe, hook, services
 ):
     harness = await subscribe()
@@ -131,7 +131,7 @@ async def test_a_parked_lane_is_sent_nothing_but_probes_each_on_another_course(
     assert all(one != other for one, other in pairwise(probed))
     assert len(set(probed)) >= 6
     _, totals = await services.counters.read()
-    assert totals["lane:parked"] == 1
+    assert totals["outbox:parked"] == 1
 
 
 async def test_the_first_success_unparks_and_everything_that_waited_arrives_in_order(
@@ -158,7 +158,7 @@ async def test_the_first_success_unparks_and_everything_that_waited_arrives_in_o
         assert len(numbers) == 3
         assert numbers == sorted(numbers)
     _, totals = await services.counters.read()
-    assert totals["lane:parked"] == 0
+    assert totals["outbox:parked"] == 0
 
 
 async def test_one_that_refuses_two_courses_and_takes_the_others_is_neither_parked_nor_disabled(
@@ -187,7 +187,7 @@ async def test_a_dead_endpoint_uses_up_few_attempts_before_it_is_parked(subscrib
     assert len(hook.received) < 30
 
 
-async def test_a_parked_lane_with_only_last_attempts_left_waits_for_their_time(subscribe, hook):
+async def test_a_parked_outbox_with_only_last_attempts_left_waits_for_their_time(subscribe, hook):
     harness = await subscribe(retry_schedule_seconds=(7200, 7200))
     await park(harness, hook, courses=20)
     while len(set(hook.courses())) < 20:
@@ -225,21 +225,21 @@ async def test_a_resume_during_a_turn_is_not_undone_by_it(subscribe, hook, servi
     assert (await harness.depth()).pending <= 1  # that one waits for its retry
 
 
-async def test_a_resume_just_before_a_disabled_lane_is_given_back_is_not_lost(
+async def test_a_resume_just_before_a_disabled_outbox_is_given_back_is_not_lost(
     subscribe, hook, services
 ):
     harness = await subscribe()
     hook.answer = lambda _event: 410
     await harness.emit("c1")
-    release = services.lanes.release
+    release = services.outboxes.release
 
     async def resume_then_release(*arguments, **named):
         await services.subscriptions.resume(harness.id, 1)
         return await release(*arguments, **named)
 
-    services.lanes.release = resume_then_release
+    services.outboxes.release = resume_then_release
     await harness.turn()
-    assert await services.redis.zscore(keys.due("lanes"), harness.id) is not None
+    assert await services.redis.zscore(keys.due("outboxes"), harness.id) is not None
 
 
 async def test_attempts_that_were_under_way_when_it_was_disabled_are_recorded(
@@ -256,7 +256,7 @@ async def test_attempts_that_were_under_way_when_it_was_disabled_are_recorded(
     assert (await harness.depth()).pending == 1
     assert (await harness.subscription()).disabled_reason == "the receiver answered 410 Gone"
     _, totals = await services.counters.read()
-    assert totals["lane:disabled"] == 1
+    assert totals["outbox:disabled"] == 1
 
 
 # --- holds --------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ async def test_retry_after_holds_first_attempts_of_other_courses_too(subscribe, 
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_overload_holds_the_lane_shortly_and_longer_each_time(subscribe, hook, status):
+async def test_overload_holds_the_outbox_shortly_and_longer_each_time(subscribe, hook, status):
     harness = await subscribe(max_concurrency=1)
     hook.answer = lambda _event: status
     await harness.emit(*(f"c{number}" for number in range(6)))
@@ -449,7 +449,7 @@ async def test_receivers_that_were_reached_since_outvote_those_that_were_not(sub
 # --- limits -------------------------------------------------------------------------------------
 
 
-async def test_the_rate_holds_however_often_the_lane_changes_hands(subscribe, hook):
+async def test_the_rate_holds_however_often_the_outbox_changes_hands(subscribe, hook):
     harness = await subscribe(rate_per_second=0.5)
     await harness.emit("c1", "c2", "c3")
     for _ in range(3):
@@ -478,7 +478,7 @@ async def test_concurrency_holds_when_another_worker_takes_over(subscribe, hook,
     first = asyncio.create_task(harness.turn())
     await hook.holds(3)
     # The other one claims as well as it can, and gets nothing while attempts are under way.
-    await harness.services.redis.zadd(keys.due("lanes"), {harness.id: 0})
+    await harness.services.redis.zadd(keys.due("outboxes"), {harness.id: 0})
     token = await harness.claim()
     await deliver_batch(context, [(harness.id, token)])
     context.draining.set()
@@ -501,7 +501,7 @@ async def test_retries_that_are_due_leave_room_for_first_attempts_and_the_other_
     harness = await subscribe(max_concurrency=1)
     failing = [f"f{number}" for number in range(40)]
     hook.answer = lambda event: 400 if event["data"]["course_id"].startswith("f") else 204
-    for course in failing:  # a success after each, or the lane would be held
+    for course in failing:  # a success after each, or the outbox would be held
         await harness.emit(course, f"s-{course}")
     await harness.turn()
     await harness.emit(*(f"n{number}" for number in range(40)))
@@ -515,20 +515,20 @@ async def test_retries_that_are_due_leave_room_for_first_attempts_and_the_other_
     assert first_half["n"] >= 19
 
 
-async def test_a_turn_at_a_long_lane_reads_a_bounded_part_of_it(subscribe, hook, services):
+async def test_a_turn_at_a_long_outbox_reads_a_bounded_part_of_it(subscribe, hook, services):
     harness = await subscribe()
     await park(harness, hook, courses=20)
     await harness.emit(*(f"c{number % 20:02}" for number in range(2000)))
     reads = []
-    read = services.lanes.read
+    read = services.outboxes.read
 
     async def counted(*arguments):
         found = await read(*arguments)
         reads.append(len(found))
         return found
 
-    services.lanes.read = counted
-    failing = keys.lane_failing(harness.id)
+    services.outboxes.read = counted
+    failing = keys.outbox_failing(harness.id)
     while await services.redis.hlen(failing) < 20:  # what was never tried is probed first
         harness.pass_time(361)
         await harness.turn()
@@ -557,15 +557,15 @@ async def test_what_an_accident_left_behind_the_readers_place_is_found_again(
     await harness.turn()
     redis = harness.services.redis.admin
     (order_key, *_) = [
-        fields[b"k"] for _, fields in await redis.xrange(keys.lane(harness.id), "-", "+")
+        fields[b"k"] for _, fields in await redis.xrange(keys.outbox(harness.id), "-", "+")
     ]
-    await redis.hdel(keys.lane_failing(harness.id), order_key)
-    await redis.zrem(keys.lane_retries(harness.id), order_key)
+    await redis.hdel(keys.outbox_failing(harness.id), order_key)
+    await redis.zrem(keys.outbox_retries(harness.id), order_key)
     hook.received.clear()
     for _ in range(2):
         await harness.turn()
     assert hook.received == []
-    monkeypatch.setattr("service.storage.lanes._CURSOR_LIFETIME_MS", 0)
+    monkeypatch.setattr("service.storage.outboxes._CURSOR_LIFETIME_MS", 0)
     await harness.turn()
     assert hook.courses() == ["lost"]
 
@@ -599,7 +599,7 @@ async def test_order_per_course_outlives_crashes_edits_and_changing_hands(subscr
             turn.cancel()
             await asyncio.gather(turn, return_exceptions=True)
             hook.gate.set()
-            await harness.services.redis.delete(keys.lease("lanes", harness.id))
+            await harness.services.redis.delete(keys.lease("outboxes", harness.id))
         elif number % 3 == 1:
             await change(harness, url=f"{hook.url}?{number}", max_concurrency=1 + number % 5)
             await turn
@@ -706,14 +706,16 @@ async def test_a_job_does_not_wait_for_a_subscriber_that_never_answers(
     for harness in (stuck, sound):
         await harness.emit("c1")
     claims = [(harness.id, await harness.claim()) for harness in (stuck, sound)]
-    await deliver_batch(context, claims)  # ends, although one of its lanes has not
+    await deliver_batch(context, claims)  # ends, although one of its outboxes has not
     assert len(context.lingering) == 1
     assert (await sound.depth()).pending == 0
     await sound.emit("c2")
-    assert await services.redis.zscore(keys.due("lanes"), sound.id) is not None
+    assert await services.redis.zscore(keys.due("outboxes"), sound.id) is not None
     await deliver_batch(context, [(sound.id, await sound.claim())])
     assert (await sound.depth()).pending == 0
-    assert await services.redis.zscore(keys.due("lanes"), stuck.id) is None  # somebody is at work
+    assert (
+        await services.redis.zscore(keys.due("outboxes"), stuck.id) is None
+    )  # somebody is at work
     hook.gate.set()
     await asyncio.gather(*context.lingering)
     assert (await stuck.depth()).pending == 0

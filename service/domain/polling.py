@@ -1,4 +1,4 @@
-"""One walk's progress, and what it makes of a page: pure, so that a walk can be resumed."""
+"""One poll's progress, and what it makes of a page: pure, so that a poll can be resumed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from service.domain.course import Head
 from service.domain.deletion import Deletion, deletion
 from service.domain.diff import Verdict, judge
 from service.domain.fingerprint import RAW, is_deleted, raw_digest, unpack
-from service.domain.integrations import DELTA_OVERLAP_MS, WalkKind, WalkRecord
+from service.domain.integrations import DELTA_OVERLAP_MS, PollKind, PollRecord
 from service.domain.salvage import UNREADABLE, member, text_of
 from service.domain.sifting import Judged
 
 PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
 MIN_UNREADABLE_PAGE_SIZE = 1  # where a page arrives and cannot be read
-SWEEP_PATIENCE_MS = 10 * 60_000  # of a sweep without a page, while deltas wait for it
+FULL_PATIENCE_MS = 10 * 60_000  # of a full poll without a page, while deltas wait for it
 LONGEST_ID_BYTES = 2_000  # of a course's id: a longer one fits into no URL, percent-encoded
-RESUMABLE_MS = 30 * 60_000  # a broken-off walk is resumed if its last page is no older
+RESUMABLE_MS = 30 * 60_000  # a broken-off poll is resumed if its last page is no older
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False):
@@ -41,12 +41,12 @@ _decode_head = msgspec.json.Decoder(Head).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
-class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a walk stands after its last commit. Times are epoch ms.
+class PollProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a poll stands after its last commit. Times are epoch ms.
 
-    `updated_after` is where a delta begins (None for a sweep); `watermark` what completing
-    the walk will set; `phase` what it is at: reading pages, looking for absences, or settling
-    what waits; `step` counts commits, so that no two states of a walk are alike; `landmark` is
+    `updated_after` is where a delta begins (None for a full poll); `watermark` what completing
+    the poll will set; `phase` what it is at: reading pages, looking for absences, or settling
+    what waits; `step` counts commits, so that no two states of a poll are alike; `landmark` is
     a cursor passed earlier, to notice paging in circles; `live` counts records without a
     tombstone and `controls` are the ids of the first and the last of them; `others` counts
     records of courses that do not count as live; `changed` counts courses by changed path,
@@ -57,8 +57,8 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
     changes that were not confirmed, by reason; `samples` are of the courses that changed, by path.
     """
 
-    walk_id: str
-    kind: WalkKind
+    poll_id: str
+    kind: PollKind
     epoch: str
     started_at: int
     updated_at: int
@@ -93,10 +93,10 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
         *,
         finished_at: int | None = None,
         error: str | None = None,
-    ) -> WalkRecord:
-        """The walk as listed."""
-        return WalkRecord(
-            id=self.walk_id,
+    ) -> PollRecord:
+        """The poll as listed."""
+        return PollRecord(
+            id=self.poll_id,
             kind=self.kind,
             state=state,
             requested_at=self.requested_at,
@@ -111,11 +111,11 @@ class WalkProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begin(
-    walk_id: str, kind: WalkKind, epoch: str, watermark: int | None, now_ms: int
-) -> WalkProgress:
-    """A walk that has not asked for anything yet."""
-    return WalkProgress(
-        walk_id=walk_id,
+    poll_id: str, kind: PollKind, epoch: str, watermark: int | None, now_ms: int
+) -> PollProgress:
+    """A poll that has not asked for anything yet."""
+    return PollProgress(
+        poll_id=poll_id,
         kind=kind,
         epoch=epoch,
         started_at=now_ms,
@@ -125,8 +125,8 @@ def begin(
     )
 
 
-def resumable(progress: WalkProgress, epoch: str, now_ms: int) -> bool:
-    """Whether a walk found broken off may be taken up again."""
+def resumable(progress: PollProgress, epoch: str, now_ms: int) -> bool:
+    """Whether a poll found broken off may be taken up again."""
     return progress.epoch == epoch and now_ms - progress.updated_at <= RESUMABLE_MS
 
 
@@ -239,8 +239,8 @@ def judge_page(
 
 
 def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str, ...]:
-    """The first and the last live course of a walk that the upstream can be asked for, after a page
-    with these. Where it cannot be asked for any, they still say that the walk showed live ones."""
+    """The first and the last live course of a poll that the upstream can be asked for, after a page
+    with these. Where it cannot be asked for any, they still say that the poll showed live ones."""
     shown = [*controls, *live]
     usable = [one for one in shown if can_be_asked(one)] or shown
     return tuple(dict.fromkeys((*usable[:1], *usable[-1:])))
@@ -272,7 +272,7 @@ def count_others(
     shown: frozenset[str] | None = None
     for one in judged:
         match one.judgement.verdict:
-            case Verdict.DELETED:  # until the end of the walk, at least
+            case Verdict.DELETED:  # until the end of the poll, at least
                 others -= 1
             case Verdict.QUARANTINED:
                 shown = shown or frozenset(live)
@@ -281,13 +281,13 @@ def count_others(
 
 
 def seen_digest(course_id: bytes) -> bytes:
-    """What a sweep keeps of an id it has seen; two that collide hide an absence, once in
+    """What a full poll keeps of an id it has seen; two that collide hide an absence, once in
     10^14 for a catalogue of 100,000."""
     return xxh3_64_digest(course_id)
 
 
 def sorted_digests(stored: bytes) -> array[int]:
-    """The digests kept of a sweep, sorted, 8 bytes each however many they are."""
+    """The digests kept of a full poll, sorted, 8 bytes each however many they are."""
     digests = array("Q", stored)
     return array("Q", sorted(digests))
 

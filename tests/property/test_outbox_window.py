@@ -1,4 +1,4 @@
-"""The window over a lane, driven by a model of its sender: the lane is a list of entries that
+"""The window over an outbox, driven by a model of its sender: the outbox is a list of entries that
 vanish when they are settled, read in small parts, with the limits lowered so that they bite."""
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.domain import lane
-from service.domain.lane import Entry, Window
+from service.domain import outbox
+from service.domain.outbox import Entry, Window
 from service.domain.subscriptions import Rendering
 
 MAX_WAITING_PER_COURSE = 2
@@ -26,8 +26,8 @@ COURSES = [f"course-{number}" for number in range(8)]
 @pytest.fixture(scope="module", autouse=True)
 def low_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lane, "MAX_WAITING_PER_COURSE", MAX_WAITING_PER_COURSE)
-        patch.setattr(lane, "MAX_WAITING", MAX_WAITING)
+        patch.setattr(outbox, "MAX_WAITING_PER_COURSE", MAX_WAITING_PER_COURSE)
+        patch.setattr(outbox, "MAX_WAITING", MAX_WAITING)
         yield
 
 
@@ -36,11 +36,11 @@ def position(number: int) -> str:
 
 
 class Store:
-    """What outlives a sender: the lane in its order, which heads have failed and when they are
+    """What outlives a sender: the outbox in its order, which heads have failed and when they are
     due, and from where the next sender reads."""
 
     def __init__(self) -> None:
-        self.lane: dict[str, Entry] = {}
+        self.outbox: dict[str, Entry] = {}
         self.failing: dict[str, tuple[Entry, int]] = {}
         self.start: str | None = None
         self.appended = 0
@@ -48,19 +48,19 @@ class Store:
     def append(self, course: str) -> None:
         self.appended += 1
         entry = Entry(position(self.appended), course, Rendering.FULL)
-        self.lane[entry.position] = entry
+        self.outbox[entry.position] = entry
 
     def read(self, start: str | None, count: int) -> list[Entry]:
-        return [entry for entry in self.lane.values() if start is None or entry.position >= start][
-            :count
-        ]
+        return [
+            entry for entry in self.outbox.values() if start is None or entry.position >= start
+        ][:count]
 
     def first_of(self, course: str) -> Entry:
-        return next(entry for entry in self.lane.values() if entry.order_key == course)
+        return next(entry for entry in self.outbox.values() if entry.order_key == course)
 
 
 class Sender:
-    """Uses the window as a worker does that drains a lane."""
+    """Uses the window as a worker does that drains an outbox."""
 
     def __init__(self, store: Store, concurrency: int) -> None:
         self.store = store
@@ -93,7 +93,7 @@ class Sender:
                 break
 
     def prepare_probe(self) -> None:
-        """What a parked lane tries: one event, whenever it is due."""
+        """What a parked outbox tries: one event, whenever it is due."""
         while not self.window.first_attempts and self.read():
             pass
         if not self.window.first_attempts and self.store.failing:
@@ -136,7 +136,7 @@ class Sender:
 
     def settle(self, entry: Entry) -> None:
         self.in_flight.remove(entry)
-        del self.store.lane[entry.position]
+        del self.store.outbox[entry.position]
         self.store.failing.pop(entry.order_key, None)
         self.window.settle(entry)
         self.recorded()
@@ -167,8 +167,9 @@ class Sender:
                 delivered.append(entry)
 
 
-class LaneMachine(RuleBasedStateMachine):
-    """Events come, attempts end well or badly, lanes are held and parked, senders come and go."""
+class OutboxMachine(RuleBasedStateMachine):
+    """Events come, attempts end well or badly, outboxes are held and parked, senders come and
+    go."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +207,7 @@ class LaneMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.sender.in_flight)
     @rule(concurrency=st.integers(1, 4))
-    def the_lane_is_held_and_handed_over(self, concurrency: int) -> None:
+    def the_outbox_is_held_and_handed_over(self, concurrency: int) -> None:
         """As by a hold, by parking, by disabling, by an edit or by the end of a turn."""
         self.sender.hand_over()
         self.sender = Sender(self.store, concurrency)
@@ -237,10 +238,12 @@ class LaneMachine(RuleBasedStateMachine):
 
     @rule()
     def nothing_that_may_go_stays(self) -> None:
-        """When the sender has nothing left to do, all that is on the lane waits for a retry of
+        """When the sender has nothing left to do, all that is on the outbox waits for a retry of
         its own course."""
         self.finish()
-        assert {entry.order_key for entry in self.store.lane.values()} == self.store.failing.keys()
+        assert {
+            entry.order_key for entry in self.store.outbox.values()
+        } == self.store.failing.keys()
         assert all(due_at > self.now for _, due_at in self.store.failing.values())
         assert self.sender.window.idle
 
@@ -256,12 +259,12 @@ class LaneMachine(RuleBasedStateMachine):
         """Attempts succeed in the end: everything arrives, each course in its order."""
         self.now += RETRY_MS
         self.finish()
-        assert self.store.lane == {}
+        assert self.store.outbox == {}
         assert self.sender.window.idle
 
 
-LaneMachine.TestCase.settings = settings(stateful_step_count=40)
-TestLane = LaneMachine.TestCase
+OutboxMachine.TestCase.settings = settings(stateful_step_count=40)
+TestOutbox = OutboxMachine.TestCase
 
 
 @given(
@@ -288,22 +291,22 @@ def test_courses_that_fail_hold_up_no_other(broken, sound, concurrency, known_be
 
     Sender(store, concurrency).drain(0, frozenset(failing))
 
-    assert {entry.order_key for entry in store.lane.values()} == failing.keys()
+    assert {entry.order_key for entry in store.outbox.values()} == failing.keys()
     assert len(store.failing) == len(failing)
 
 
 @given(st.lists(st.sampled_from(COURSES), max_size=40), st.integers(1, 4), st.data())
-def test_deliveries_of_a_course_keep_the_order_of_the_lane(courses, concurrency, data):
+def test_deliveries_of_a_course_keep_the_order_of_the_outbox(courses, concurrency, data):
     store = Store()
     for course in courses:
         store.append(course)
-    order = list(store.lane.values())
+    order = list(store.outbox.values())
     failures = dict.fromkeys(COURSES, 0) | data.draw(
         st.dictionaries(st.sampled_from(COURSES), st.integers(0, 3))
     )
     delivered: list[Entry] = []
     now = 0
-    while store.lane:
+    while store.outbox:
         broken = frozenset(course for course, left in failures.items() if left > 0)
         sender = Sender(store, concurrency)
         delivered += sender.drain(now, broken)
@@ -319,7 +322,7 @@ def test_deliveries_of_a_course_keep_the_order_of_the_lane(courses, concurrency,
         ]
 
 
-def test_a_long_lane_behind_failures_is_not_read_again_by_every_sender():
+def test_a_long_outbox_behind_failures_is_not_read_again_by_every_sender():
     store = Store()
     for number in range(300):
         store.append(f"failing-{number % 3}")

@@ -1,4 +1,4 @@
-"""A lane that grew long while its endpoint was down."""
+"""An outbox that grew long while its endpoint was down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.e2e.conftest import House, Subscriber, until
 
 pytestmark = pytest.mark.e2e
 
-MOST_RESIDENT = 200_000_000  # bytes of a worker process, whatever waits on lanes
+MOST_RESIDENT = 200_000_000  # bytes of a worker process, whatever waits on outboxes
 
 
 def most_resident(house: House) -> int:
@@ -41,7 +41,7 @@ async def holds(house: House, count: int, seconds: float) -> None:
         ),
     ],
 )
-async def test_a_long_lane_costs_a_worker_no_memory_and_is_drained_in_order(
+async def test_a_long_outbox_costs_a_worker_no_memory_and_is_drained_in_order(
     build_house, subscriber: Subscriber, courses: int, until_parked: bool
 ):
     """Two events of each course wait while the endpoint is down; then all of them arrive."""
@@ -51,19 +51,19 @@ async def test_a_long_lane_costs_a_worker_no_memory_and_is_drained_in_order(
     await house.register(
         baseline="emit",
         delta_interval_seconds=3600,
-        sweep_interval_seconds=86_400,
+        full_interval_seconds=86_400,
         guards={"changed_share": 1},
     )
     await holds(house, courses, 300)
     await house.change({"op": "edit", "all": True})
-    await house.walk("delta", seconds=300)
+    await house.poll("delta", seconds=300)
     await holds(house, 2 * courses, 300)
     if until_parked:
 
         async def parked() -> bool:
             return (await shown(house))["state"] == "parked"
 
-        await until(parked, seconds=300, what=f"a parked lane\n{house.logs()}")
+        await until(parked, seconds=300, what=f"a parked outbox\n{house.logs()}")
     assert subscriber.received == []
     assert most_resident(house) < MOST_RESIDENT
 

@@ -1,13 +1,13 @@
 -- include _clock
 local names = {'breaker', 'bucket', 'resumed', 'cursor', 'emptied', 'replayed_cursor'}
 local state = {}
-for at, value in ipairs(redis.call('HMGET', lane_state, unpack(names))) do
+for at, value in ipairs(redis.call('HMGET', outbox_state, unpack(names))) do
   state[names[at]] = value or nil
 end
-redis.call('HDEL', lane_state, 'cursor', 'replayed_cursor')
+redis.call('HDEL', outbox_state, 'cursor', 'replayed_cursor')
 local known = redis.call('HMGET', subscription, 'record', 'secrets', 'headers',
   'client_certificate')
-return lane_as_found {
+return outbox_as_found {
   now = now_ms(),
   breaker = state.breaker,
   bucket = state.bucket,

@@ -10,9 +10,9 @@ from service.domain.course import Course
 from service.domain.diff import Verdict, judge
 from service.domain.errors import FingerprintVersionError
 from service.domain.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
-from service.domain.walking import (
+from service.domain.polling import (
     RESUMABLE_MS,
-    WalkProgress,
+    PollProgress,
     begin,
     judge_page,
     resumable,
@@ -44,50 +44,50 @@ def record(course_id: object, **fields) -> msgspec.Raw:
 
 
 def test_a_delta_looks_ten_minutes_behind_the_watermark():
-    walk = begin("walk_1", "delta", "ep_1", NOW - 60_000, NOW)
+    poll = begin("poll_1", "delta", "ep_1", NOW - 60_000, NOW)
 
-    assert walk.updated_after == NOW - 660_000
-    assert (walk.started_at, walk.watermark, walk.cursor) == (NOW, NOW, None)
-    assert walk.phase == "pages"
-
-
-def test_a_sweep_asks_for_everything():
-    assert begin("walk_1", "sweep", "ep_1", NOW - 60_000, NOW).updated_after is None
+    assert poll.updated_after == NOW - 660_000
+    assert (poll.started_at, poll.watermark, poll.cursor) == (NOW, NOW, None)
+    assert poll.phase == "pages"
 
 
-def test_a_broken_off_walk_is_resumed_while_it_is_fresh_and_of_this_epoch():
-    walk = begin("walk_1", "sweep", "ep_1", None, NOW)
+def test_a_full_poll_asks_for_everything():
+    assert begin("poll_1", "full", "ep_1", NOW - 60_000, NOW).updated_after is None
 
-    assert resumable(walk, "ep_1", NOW + RESUMABLE_MS)
-    assert not resumable(walk, "ep_1", NOW + RESUMABLE_MS + 1)
-    assert not resumable(walk, "ep_2", NOW)
+
+def test_a_broken_off_poll_is_resumed_while_it_is_fresh_and_of_this_epoch():
+    poll = begin("poll_1", "full", "ep_1", None, NOW)
+
+    assert resumable(poll, "ep_1", NOW + RESUMABLE_MS)
+    assert not resumable(poll, "ep_1", NOW + RESUMABLE_MS + 1)
+    assert not resumable(poll, "ep_2", NOW)
 
 
 def test_progress_reads_back_as_it_was_stored():
-    walk = msgspec.structs.replace(
-        begin("walk_1", "delta", "ep_1", NOW, NOW),
+    poll = msgspec.structs.replace(
+        begin("poll_1", "delta", "ep_1", NOW, NOW),
         cursor="é=",
         controls=("c1",),
         verdicts={"created": 3},
     )
 
-    assert msgspec.json.decode(msgspec.json.encode(walk), type=WalkProgress) == walk
+    assert msgspec.json.decode(msgspec.json.encode(poll), type=PollProgress) == poll
 
 
-def test_a_walk_is_listed_with_what_it_did():
-    walk = msgspec.structs.replace(
-        begin("walk_1", "sweep", "ep_1", None, NOW),
+def test_a_poll_is_listed_with_what_it_did():
+    poll = msgspec.structs.replace(
+        begin("poll_1", "full", "ep_1", None, NOW),
         pages=2,
         records=300,
         changes=4,
         verdicts={"created": 4, "unchanged": 296},
     )
 
-    listed = walk.record("failed", finished_at=NOW + 5, error="why")
+    listed = poll.record("failed", finished_at=NOW + 5, error="why")
 
     assert (listed.id, listed.kind, listed.state, listed.error) == (
-        "walk_1",
-        "sweep",
+        "poll_1",
+        "full",
         "failed",
         "why",
     )
@@ -295,7 +295,7 @@ def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatc
     assert judge_page(sightings, [packed(course, "a")], (), NOW) == ([], 1)
 
 
-def test_a_catalogue_of_a_newer_release_stops_the_walk():
+def test_a_catalogue_of_a_newer_release_stops_the_poll():
     with pytest.raises(FingerprintVersionError):
         judge_page(sight([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], (), NOW)
 
@@ -317,7 +317,7 @@ def test_an_empty_page_means_nothing():
     assert judge_page([], [], (), NOW) == ([], 0)
 
 
-# --- what a sweep has seen ---------------------------------------------------------------
+# --- what a full poll has seen ---------------------------------------------------------------
 
 
 def test_what_was_seen_is_found_again():

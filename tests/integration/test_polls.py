@@ -49,11 +49,11 @@ async def test_a_delta_sees_edits_and_tombstones_but_no_provider_or_skill(regist
         {"op": "provider", "count": 4},
         {"op": "skill", "count": 5},
     )
-    walk = await integration.walk("delta")
-    assert walk.state == "completed"
+    poll = await integration.poll("delta")
+    assert poll.state == "completed"
     expected = {"course.updated": 3, "course.created": 2, "course.deleted": 2}
     assert types((await integration.events())[1:]) == expected
-    await integration.walk("sweep")
+    await integration.poll("full")
     after = [event for event in (await integration.events())[1:] if event.type == "course.updated"]
     assert {event.course_id for event in after} == {
         change["course_id"] for change in changes if change["op"] in ("edit", "provider", "skill")
@@ -66,11 +66,11 @@ async def test_a_vanished_course_is_deleted_only_when_asking_for_it_confirms_tha
 ):
     integration = await baselined(register)
     (hidden,) = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 1})]
-    await integration.walk("delta")
+    await integration.poll("delta")
     (gone,) = [one["course_id"] for one in await sandbox.change({"op": "vanish", "count": 1})]
     # `hidden` is missing from pages only; asking for it by id still finds it.
     await sandbox.fault("vanish", on="walk", course_ids=[hidden])
-    await integration.walk("sweep")
+    await integration.poll("full")
     deleted = [event for event in await integration.events() if event.type == "course.deleted"]
     assert [event.course_id for event in deleted] == [gone]
 
@@ -79,21 +79,21 @@ async def test_an_answer_without_the_control_course_proves_no_absence(register, 
     integration = await baselined(register)
     await sandbox.change({"op": "vanish", "count": 3})
     await sandbox.fault("empty", on="ids")
-    walk = await integration.walk("sweep")
-    assert walk.state == "completed"
+    poll = await integration.poll("full")
+    assert poll.state == "completed"
     assert "course.deleted" not in types(await integration.events())
     await sandbox.heal()
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert types(await integration.events())["course.deleted"] == 3
 
 
 @pytest.mark.parametrize("sandbox", [1, 8, 10, 600], indirect=True)
 @pytest.mark.parametrize("fault", ["empty", "end_early"])
-async def test_an_empty_or_truncated_sweep_deletes_nothing(register, sandbox, fault):
+async def test_an_empty_or_truncated_full_poll_deletes_nothing(register, sandbox, fault):
     integration = await baselined(register)
     await sandbox.fault(fault, on="walk")
-    walk = await integration.walk("sweep")
-    assert walk.state == "completed"
+    poll = await integration.poll("full")
+    assert poll.state == "completed"
     assert (await integration.state()).course_count in (1, 8, 10, 600)
     assert "course.deleted" not in types(await integration.events())
 
@@ -101,9 +101,9 @@ async def test_an_empty_or_truncated_sweep_deletes_nothing(register, sandbox, fa
 async def test_a_restored_course_is_created_again_with_a_higher_sequence(register, sandbox):
     integration = await baselined(register)
     (gone,) = await sandbox.change({"op": "delete", "count": 1})
-    await integration.walk("delta")
+    await integration.poll("delta")
     await sandbox.change({"op": "restore", "course_id": gone["course_id"]})
-    await integration.walk("delta")
+    await integration.poll("delta")
     deleted, restored = (await integration.events())[1:]
     assert (deleted.type, restored.type) == ("course.deleted", "course.created")
     assert restored.previous_sequence == deleted.sequence < restored.sequence
@@ -113,14 +113,14 @@ async def test_a_restored_course_is_created_again_with_a_higher_sequence(registe
 async def test_anonymisation_of_a_deleted_course_is_silent(register, sandbox):
     integration = await baselined(register)
     (first, second) = await sandbox.change({"op": "delete", "count": 2})
-    await integration.walk("delta")
+    await integration.poll("delta")
     known = len(await integration.events())
     await sandbox.change(
         {"op": "anonymise", "course_id": first["course_id"], "keep_deleted_at": True},
         {"op": "anonymise", "course_id": second["course_id"], "keep_deleted_at": False},
     )
-    await integration.walk("delta")
-    await integration.walk("sweep")
+    await integration.poll("delta")
+    await integration.poll("full")
     assert len(await integration.events()) == known
 
 
@@ -130,18 +130,18 @@ async def test_what_is_left_of_a_deleted_course_hides_no_absence(register, sandb
     integration = await baselined(register)
     first, second, _ = [one["id"] for one in await sandbox.courses()]
     await sandbox.change({"op": "delete", "course_id": first})
-    await integration.walk("delta")
+    await integration.poll("delta")
     await sandbox.change({"op": "anonymise", "course_id": first, "keep_deleted_at": False})
-    await integration.walk("delta")
+    await integration.poll("delta")
     await sandbox.change({"op": "vanish", "course_id": second})
 
-    await integration.walk("sweep")
+    await integration.poll("full")
 
     deleted = [one.course_id for one in await integration.events() if "deleted" in one.type]
     assert deleted == [first, second]
 
 
-async def test_a_walk_handed_back_is_resumed_where_it_stopped(register, context, sandbox):
+async def test_a_poll_handed_back_is_resumed_where_it_stopped(register, context, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     fetch = context.services.upstream.fetch_page
 
@@ -181,8 +181,8 @@ async def test_a_worker_killed_between_two_commits_loses_and_repeats_nothing(
     token = await integration.claim()
     await asyncio.gather(poll_batch(context, [(integration.id, token)]), return_exceptions=True)
     context.services.catalogue.commit = commit
-    await context.services.redis.delete(keys.lease("walks", integration.id))
-    await context.services.redis.zrem(keys.claimed("walks"), integration.id)
+    await context.services.redis.delete(keys.lease("polls", integration.id))
+    await context.services.redis.zrem(keys.claimed("polls"), integration.id)
     assert types(await integration.events()) == {"course.created": 250}
 
     await integration.turn()
@@ -190,7 +190,7 @@ async def test_a_worker_killed_between_two_commits_loses_and_repeats_nothing(
     assert len(created) == len(set(created)) == 600
 
 
-async def test_two_workers_with_the_same_claim_walk_once(register, context, sandbox):
+async def test_two_workers_with_the_same_claim_poll_once(register, context, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     token = await integration.claim()
     await asyncio.gather(
@@ -200,7 +200,7 @@ async def test_two_workers_with_the_same_claim_walk_once(register, context, sand
     assert len(await sandbox.served()) == 3
 
 
-async def test_a_subscription_made_while_a_walk_runs_misses_nothing_after_it(
+async def test_a_subscription_made_while_a_poll_runs_misses_nothing_after_it(
     register, context, sandbox
 ):
     integration = await register(baseline=Baseline.EMIT)
@@ -212,29 +212,29 @@ async def test_a_subscription_made_while_a_walk_runs_misses_nothing_after_it(
 
     async def subscribe_then_read(*arguments):
         services.catalogue.read = read
-        # The snapshot of subscriptions that this walk matches with is out of date from here on.
+        # The snapshot of subscriptions that this poll matches with is out of date from here on.
         await services.matchers.current()
         await services.subscriptions.create(subscription, ["whsec_" + "A" * 32], {})
         return await read(*arguments)
 
     services.catalogue.read = subscribe_then_read
     await integration.turn()
-    (depth,) = await services.lanes.depth_many(["sub_new"])
+    (depth,) = await services.outboxes.depth_many(["sub_new"])
     assert depth.pending == 600
 
 
 async def test_a_refused_key_asks_for_attention_and_is_probed_slowly(register, sandbox):
     integration = await baselined(register)
     await sandbox.fault("error", code="PLATFORM.AUTHENTICATION_INVALID")
-    walk = await integration.walk("delta")
-    assert walk.state == "failed"
+    poll = await integration.poll("delta")
+    assert poll.state == "failed"
     registered, state = await integration.services.integrations.get(integration.id)
     assert state_of(registered, state) is IntegrationState.ERROR
     assert state.problem.code == "PLATFORM.AUTHENTICATION_INVALID"
-    due = await integration.services.redis.zscore(keys.due("walks"), integration.id)
+    due = await integration.services.redis.zscore(keys.due("polls"), integration.id)
     assert due - state.problem.since == pytest.approx(1_800_000, abs=5_000)
     await sandbox.heal()
-    await integration.walk("delta")
+    await integration.poll("delta")
     registered, state = await integration.services.integrations.get(integration.id)
     assert state_of(registered, state) is IntegrationState.ACTIVE
     assert state.problem is None
@@ -244,7 +244,7 @@ async def test_an_outage_keeps_the_watermark_and_the_cursor(register, sandbox):
     integration = await baselined(register)
     before = (await integration.state()).watermark
     await sandbox.fault("html", on="later", times=1)
-    await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+    await integration.services.integrations.request_poll(integration.id, "full", 1)
     await integration.turn()
     state = await integration.state()
     assert (state.failures, state.watermark) == (1, before)
@@ -272,7 +272,7 @@ async def test_a_rate_limit_holds_the_credential_and_goes_on_where_it_stopped(re
     assert len(await sandbox.served()) == 4
 
 
-async def test_a_cursor_that_the_upstream_refuses_starts_the_walk_again_once(register, sandbox):
+async def test_a_cursor_that_the_upstream_refuses_starts_the_poll_again_once(register, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     await sandbox.fault("error", code="PLATFORM.INPUT_INVALID", on="later", times=1)
     await integration.turn()
@@ -281,7 +281,7 @@ async def test_a_cursor_that_the_upstream_refuses_starts_the_walk_again_once(reg
     assert types(await integration.events())["course.created"] == 600
 
 
-async def test_a_page_cut_short_stops_the_walk_and_is_asked_for_smaller(register, sandbox):
+async def test_a_page_cut_short_stops_the_poll_and_is_asked_for_smaller(register, sandbox):
     integration = await register(baseline=Baseline.EMIT)
     await sandbox.fault("truncate", times=1)
     await integration.turn()
@@ -293,7 +293,7 @@ async def test_a_page_cut_short_stops_the_walk_and_is_asked_for_smaller(register
     assert sizes == [250, *[125] * 5]
 
 
-async def test_a_deleted_integration_ends_its_epoch_under_a_running_walk(register, context):
+async def test_a_deleted_integration_ends_its_epoch_under_a_running_poll(register, context):
     integration = await register(baseline=Baseline.EMIT)
     services = context.services
     read = services.catalogue.read
@@ -307,47 +307,47 @@ async def test_a_deleted_integration_ends_its_epoch_under_a_running_walk(registe
     await integration.turn()
     assert await integration.events() == []
     assert [key async for key in services.redis.admin.scan_iter(f"cw:*{integration.id}*")] == []
-    assert await services.redis.zcard(keys.due("walks")) == 0
+    assert await services.redis.zcard(keys.due("polls")) == 0
 
 
-async def test_a_walk_asked_for_backs_off_like_any_other(register, sandbox):
+async def test_a_poll_asked_for_backs_off_like_any_other(register, sandbox):
     integration = await baselined(register)
     services = integration.services
     await sandbox.fault("html")
-    await services.integrations.request_walk(integration.id, "sweep", 1)
+    await services.integrations.request_poll(integration.id, "full", 1)
     for _ in range(4):
         await integration.turn()
-    due = await services.redis.zscore(keys.due("walks"), integration.id)
+    due = await services.redis.zscore(keys.due("polls"), integration.id)
     assert due - await redis_now(services.redis) > 900
-    (running, *_) = await services.integrations.list_walks(integration.id)
+    (running, *_) = await services.integrations.list_polls(integration.id)
     assert (running.state, running.requested_at) == ("running", 1)
 
 
-async def test_failed_beginnings_of_a_walk_are_one_walk(register, sandbox):
+async def test_failed_beginnings_of_a_poll_are_one_poll(register, sandbox):
     integration = await register()
     await sandbox.fault("html", times=3)
     for _ in range(4):
         await integration.turn()
-    walks = await integration.services.integrations.list_walks(integration.id)
-    assert [walk.state for walk in walks] == ["completed"]
+    polls = await integration.services.integrations.list_polls(integration.id)
+    assert [poll.state for poll in polls] == ["completed"]
 
 
-async def test_a_page_that_never_decodes_ends_the_walk_in_the_end(register, sandbox, monkeypatch):
+async def test_a_page_that_never_decodes_ends_the_poll_in_the_end(register, sandbox, monkeypatch):
     integration = await register()
     await sandbox.fault("truncate", on="later")
     await integration.turn()
     later = now_ms() + 31 * 60_000
     monkeypatch.setattr("workers.poller.now_ms", lambda: later)
     await integration.turn()
-    walks = await integration.services.integrations.list_walks(integration.id)
-    assert [walk.state for walk in walks] == ["failed"]
+    polls = await integration.services.integrations.list_polls(integration.id)
+    assert [poll.state for poll in polls] == ["failed"]
     monkeypatch.undo()
     await sandbox.heal()
     await integration.turn()
     assert (await integration.state()).baselined
 
 
-async def test_a_broken_off_walk_that_is_too_old_is_listed_as_failed(
+async def test_a_broken_off_poll_that_is_too_old_is_listed_as_failed(
     register, sandbox, monkeypatch
 ):
     integration = await register()
@@ -358,19 +358,19 @@ async def test_a_broken_off_walk_that_is_too_old_is_listed_as_failed(
     await integration.turn()
     monkeypatch.undo()
     await integration.turn()
-    walks = await integration.services.integrations.list_walks(integration.id)
-    assert sorted(walk.state for walk in walks) == ["completed", "failed"]
+    polls = await integration.services.integrations.list_polls(integration.id)
+    assert sorted(poll.state for poll in polls) == ["completed", "failed"]
 
 
-async def test_absences_that_prove_nothing_do_not_keep_a_sweep_from_ending(
+async def test_absences_that_prove_nothing_do_not_keep_a_full_poll_from_ending(
     register, context, sandbox, monkeypatch
 ):
     monkeypatch.setattr("workers.settling.MOST_IDS", 12)
     integration = await baselined(register)
     live = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 80})]
-    await integration.walk("delta")
+    await integration.poll("delta")
     await sandbox.fault("vanish", on="walk", course_ids=live)
-    await integration.services.integrations.request_walk(integration.id, "sweep", 1)
+    await integration.services.integrations.request_poll(integration.id, "full", 1)
     monkeypatch.setattr("workers.turn.TURN_SECONDS", 0.0)  # as if each step took a whole turn
     asked_before = len(await sandbox.served())
     turns = 0
@@ -408,10 +408,10 @@ async def test_a_record_that_breaks_and_comes_back_unchanged_leaves_quarantine(
         return msgspec.structs.replace(page, results=[msgspec.Raw(raw), *page.results[1:]])
 
     context.services.upstream.fetch_page = break_one
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert (await integration.state()).quarantined == 3  # one a page
     context.services.upstream.fetch_page = fetch
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert (await integration.state()).quarantined == 0
     assert types(await integration.events()) == {"integration.baseline_completed": 1}
 
@@ -419,14 +419,14 @@ async def test_a_record_that_breaks_and_comes_back_unchanged_leaves_quarantine(
 async def test_a_broken_tombstone_that_vanishes_leaves_quarantine(register, sandbox):
     integration = await baselined(register)
     (gone,) = await sandbox.change({"op": "delete", "count": 1})
-    await integration.walk("delta")
+    await integration.poll("delta")
     course_id = gone["course_id"]
     await sandbox.fault("wrong_types", path="remote_deleted_at", share=0, course_ids=[course_id])
-    await integration.walk("sweep")
+    await integration.poll("full")
     assert (await integration.state()).quarantined == 1
     await sandbox.change({"op": "vanish", "course_id": course_id})
 
-    await integration.walk("sweep")
+    await integration.poll("full")
 
     assert (await integration.state()).quarantined == 0
 
@@ -446,30 +446,30 @@ async def test_a_page_with_far_more_records_than_asked_for_is_refused(register, 
     assert "251 records where 250 were asked for" in state.problem.message
 
 
-async def test_a_sweep_asked_for_while_its_delta_runs_is_a_walk_of_its_own(
+async def test_a_full_poll_asked_for_while_its_delta_runs_is_a_poll_of_its_own(
     register, context, sandbox
 ):
     integration = await baselined(register)
     services = context.services
-    delta = await services.integrations.request_walk(integration.id, "delta", 1)
+    delta = await services.integrations.request_poll(integration.id, "delta", 1)
     fetch = services.upstream.fetch_page
     asked = []
 
-    async def ask_for_a_sweep(*arguments):
+    async def ask_for_a_full(*arguments):
         services.upstream.fetch_page = fetch
-        asked.append(await services.integrations.request_walk(integration.id, "sweep", 2))
+        asked.append(await services.integrations.request_poll(integration.id, "full", 2))
         return await fetch(*arguments)
 
-    services.upstream.fetch_page = ask_for_a_sweep
+    services.upstream.fetch_page = ask_for_a_full
     await integration.turn()
     assert asked[0].id != delta.id
     assert (await integration.state()).requested_id == asked[0].id
     await integration.turn()
-    done = await services.integrations.get_walk(integration.id, asked[0].id)
-    assert (done.kind, done.state) == ("sweep", "completed")
+    done = await services.integrations.get_poll(integration.id, asked[0].id)
+    assert (done.kind, done.state) == ("full", "completed")
 
 
-async def test_an_interval_edited_during_a_walk_counts_at_its_end(register, context, sandbox):
+async def test_an_interval_edited_during_a_poll_counts_at_its_end(register, context, sandbox):
     integration = await baselined(register, delta_interval_seconds=86_400)
     services = context.services
     fetch = services.upstream.fetch_page
@@ -482,8 +482,8 @@ async def test_an_interval_edited_during_a_walk_counts_at_its_end(register, cont
         return await fetch(*arguments)
 
     services.upstream.fetch_page = edit_then_fetch
-    await integration.walk("delta")
-    due = await services.redis.zscore(keys.due("walks"), integration.id)
+    await integration.poll("delta")
+    due = await services.redis.zscore(keys.due("polls"), integration.id)
     assert due - await redis_now(services.redis) <= 60_000
 
 
@@ -493,7 +493,7 @@ async def test_a_retry_after_of_weeks_is_not_believed(register, sandbox):
         "error", code="PLATFORM.RATE_LIMIT_EXCEEDED", times=1, retry_after=4_000_000
     )
     await integration.turn()
-    due = await integration.services.redis.zscore(keys.due("walks"), integration.id)
+    due = await integration.services.redis.zscore(keys.due("polls"), integration.id)
     assert due - await redis_now(integration.services.redis) <= 3_601_000
 
 
