@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from service.api.contract import catalogue_table, published
+from service.api.schema.document import catalogue_table, published
 from service.app import create_app
 from service.settings import Settings
 

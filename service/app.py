@@ -22,32 +22,32 @@ from litestar.types import (
 )
 
 from service import bootstrap
-from service.api import openapi
-from service.api.access_log import AccessLog
-from service.api.api_keys import ApiKeyController
-from service.api.audit import AuditController
-from service.api.audit_trail import AuditTrail
-from service.api.auth import PROTECTED, provide_actor
-from service.api.cors import Cors
-from service.api.credentials import CredentialController
-from service.api.deliveries import DeliveryController
-from service.api.events import EventController
-from service.api.failures import Failures
-from service.api.gate import Gate
-from service.api.health import healthz, readyz, root
-from service.api.idempotency import Idempotency
-from service.api.integrations import IntegrationController
-from service.api.metrics import metrics
-from service.api.prefix import Prefix
-from service.api.problems import EXCEPTION_HANDLERS
-from service.api.proxies import Proxies
-from service.api.replays import ReplayController, redeliver
-from service.api.requests import MAX_BODY_BYTES, provide_document, provide_services
-from service.api.reviews import ReviewController
-from service.api.status import ControlController, StatusController
-from service.api.stream import stream_events
-from service.api.subscriptions import SubscriptionController
-from service.api.traffic import Traffic
+from service.api.access.audit_trail import AuditTrail
+from service.api.access.auth_throttle import Failures
+from service.api.access.authentication import PROTECTED, provide_actor
+from service.api.http.access_log import AccessLog
+from service.api.http.cors import Cors
+from service.api.http.idempotency import Idempotency
+from service.api.http.path_prefix import Prefix
+from service.api.http.problems import EXCEPTION_HANDLERS
+from service.api.http.request_metrics import Traffic
+from service.api.http.requests import MAX_BODY_BYTES, provide_document, provide_services
+from service.api.http.size_limits import Gate
+from service.api.http.trusted_proxies import Proxies
+from service.api.resources.api_keys import ApiKeyController
+from service.api.resources.audit import AuditController
+from service.api.resources.credentials import CredentialController
+from service.api.resources.deliveries import DeliveryController
+from service.api.resources.event_stream import stream_events
+from service.api.resources.events import EventController
+from service.api.resources.integrations import IntegrationController
+from service.api.resources.replays import ReplayController, redeliver
+from service.api.resources.reviews import ReviewController
+from service.api.resources.subscriptions import SubscriptionController
+from service.api.schema import operations as openapi
+from service.api.system.health import healthz, readyz, root
+from service.api.system.metrics import metrics
+from service.api.system.status import ControlController, StatusController
 from service.bootstrap import Services
 from service.settings import Settings
 

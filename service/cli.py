@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from service.keyring import Keyring
+    from service.commands.api_key_command import Keyring
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -31,7 +31,7 @@ def coursewire() -> None:
 @coursewire.command()
 def up() -> None:
     """Run the whole service: API, worker, scheduler, and Valkey unless a Redis is named."""
-    from service import supervisor
+    from service.local import supervisor
     from service.settings import Settings
 
     supervisor.up(Settings.from_env(os.environ))
@@ -43,10 +43,10 @@ def api() -> None:
     import asyncio
 
     from service import logs
-    from service.api.server import serve
+    from service.api.http.server import serve
     from service.app import create_app
     from service.settings import Settings
-    from service.storage.server import check_server
+    from service.storage.redis.server_info import check_server
 
     settings = Settings.from_env(os.environ)
     settings.require("REDIS_URL", "ADMIN_TOKEN", "ENCRYPTION_KEYS")
@@ -64,7 +64,7 @@ _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
     """Run a worker, which polls and delivers. ARGUMENTS are the worker's own; try --help."""
-    _become("workers.worker", arguments)
+    _become("workers.rq.batch_worker", arguments)
 
 
 @coursewire.command(context_settings=_PASSED_ON)
@@ -194,7 +194,7 @@ def listen(
     """Receive pushes, verify each and show what it says: a subscriber for development."""
     import asyncio
 
-    from service import listen as listening
+    from service.commands import listen as listening
     from service.domain.errors import StartError
     from service.settings import listen_secret
 
@@ -230,8 +230,8 @@ def listen(
 @click.pass_context
 def api_key(context: click.Context, url: str | None) -> None:
     """Create, list, rotate and revoke API keys of a running service, with its admin token."""
-    from service.keyring import Keyring
-    from service.remote import Remote
+    from service.commands.api_client import Remote
+    from service.commands.api_key_command import Keyring
     from service.settings import Settings
 
     if not _helping(context):
@@ -341,7 +341,7 @@ def revoke(keyring: Keyring, key_id: str) -> None:
 @click.option("--keep", is_flag=True, help="Leave data and log behind.")
 def demo(*, events: int | None, timeout: float, keep: bool) -> None:
     """Show the service at work: everything embedded, a sandbox whose courses change, a receiver."""
-    from service.demo import demo as perform
+    from service.commands.demo.run import demo as perform
 
     sys.exit(perform(events=events, timeout=timeout, keep=keep))
 
@@ -360,7 +360,7 @@ _WHAT = click.argument("what", required=False, type=click.Choice(["polling", "de
 @_JSON
 def status(*, url: str | None, as_json: bool) -> None:
     """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
-    from service import remote
+    from service.commands import api_client as remote
     from service.settings import Settings
 
     try:
@@ -392,7 +392,7 @@ def resume(*, what: str | None, url: str | None, as_json: bool) -> None:
 def _control(
     verb: Literal["pause", "resume"], what: str | None, url: str | None, *, as_json: bool
 ) -> None:
-    from service import remote
+    from service.commands import api_client as remote
     from service.settings import Settings
 
     paused = remote.Remote(Settings.from_env(os.environ), url).control(verb, what)
@@ -406,7 +406,7 @@ def doctor(*, everything: bool, as_json: bool) -> None:
     """Examine settings, Redis, the parts at work and stored secrets, and say what to do; exit
     code 0 is all well, 1 warnings, 2 failures.
     """
-    from service import doctor as examining
+    from service.commands import doctor as examining
     from service.settings import Settings
 
     settings = Settings.from_env(os.environ)
@@ -419,7 +419,7 @@ def rotate_keys(*, as_json: bool) -> None:
     """Seal everything kept sealed with the first of COURSEWIRE_ENCRYPTION_KEYS, while the service
     runs, and say whether the others may be removed; exit code 0 is yes, 1 not yet.
     """
-    from service import rotation
+    from service.commands import rotate_keys as rotation
     from service.settings import Settings
 
     settings = Settings.from_env(os.environ)

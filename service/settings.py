@@ -16,12 +16,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 import msgspec
 
 from service.authorities import authority_faults, certificates_fault, client_certificate_fault
-from service.domain.certificates import Unusable, read_authorities
+from service.domain.access.reverse_proxies import read_origin, read_prefix, read_proxy
+from service.domain.delivery.retry import DEFAULT_SCHEDULE, JITTER
+from service.domain.egress.certificates import Unusable, read_authorities
+from service.domain.egress.routes import read_egress_proxy, read_pattern
 from service.domain.errors import SettingsError
-from service.domain.fronting import read_origin, read_prefix, read_proxy
-from service.domain.proxies import read_egress_proxy, read_pattern
-from service.domain.redis_url import read_redis_url
-from service.domain.retry import DEFAULT_SCHEDULE, JITTER
+from service.redis_url import read_redis_url
 from service.secret_files import SUFFIX, read_secret_file
 
 PREFIX = "COURSEWIRE_"

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from service.domain.certificates import ClientCertificate
+from service.domain.egress.certificates import ClientCertificate
 
 
 class Issued:

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from service.storage.rights import acl_rules
+from service.storage.redis.rights import acl_rules
 
 with warnings.catch_warnings():
     # The wheel's own start-up helper, which tests use, is not written for warnings as errors.

@@ -17,10 +17,11 @@ from service.bootstrap import Services, open_services
 from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger
 from service.settings import Settings
-from service.storage.connections import open_sync
-from service.storage.server import check_server
-from workers import maintenance, queues
-from workers.dispatch import Dispatcher
+from service.storage.redis.client import open_sync
+from service.storage.redis.server_info import check_server
+from workers import upkeep as maintenance
+from workers.dispatch import queues
+from workers.dispatch.dispatcher import Dispatcher
 
 TURN_SECONDS = 1.0
 BUSY_TURN_SECONDS = 0.1  # the same for a while after something was handed out: a full queue may

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from service.domain.redaction import Redactor
+    from service.domain.access.redaction import Redactor
 
 MAX_CODINGS = 4  # of one answer, one around the other
 MAX_MEMBERS = 10_000  # of one gzip body

@@ -21,8 +21,8 @@ import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 
 from service.clients.egress import RefusedAddressError
+from service.domain.delivery.retry import OutcomeClass
 from service.domain.errors import CoursewireError
-from service.domain.retry import OutcomeClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

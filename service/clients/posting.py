@@ -23,8 +23,8 @@ from yarl import URL
 
 from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES
 from service.clients.exchange import FOREIGN, ExchangeError, Timeline, present, translate
-from service.domain.certificates import Unusable
-from service.domain.retry import OutcomeClass
+from service.domain.delivery.retry import OutcomeClass
+from service.domain.egress.certificates import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from service.clients.aiohttp_private import AnswerProtocol
     from service.clients.proxying import ProxyingConnector
     from service.clients.tls import ClientContexts
-    from service.domain.certificates import ClientCertificate
+    from service.domain.egress.certificates import ClientCertificate
 
 BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is dropped unread
 

@@ -25,9 +25,9 @@ from service.clients.exchange import (
     present,
     translate,
 )
+from service.domain.delivery.retry import OutcomeClass
+from service.domain.egress.routes import BYPASS_SETTING, PROXY_SETTING
 from service.domain.errors import TargetRefusedError
-from service.domain.proxies import BYPASS_SETTING, PROXY_SETTING
-from service.domain.retry import OutcomeClass
 
 if TYPE_CHECKING:
     import ssl
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
     from service.clients.egress import AddressGuard
-    from service.domain.proxies import Proxy, Routes
+    from service.domain.egress.routes import Proxy, Routes
 
 REACH_SECONDS: Final = 10.0  # for a connection to the proxy, its TLS included
 LOOK_UP_SECONDS: Final = 3.0  # for the target's name; many networks cannot resolve public names

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from service.domain.certificates import ClientCertificate, Unusable, read_authorities
+from service.domain.egress.certificates import ClientCertificate, Unusable, read_authorities
 from service.domain.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aiohttp.client_middlewares import ClientHandlerType
 
     from service.clients.egress import AddressGuard
-    from service.domain.proxies import Routes
+    from service.domain.egress.routes import Routes
 
 try:
     USER_AGENT = f"Coursewire/{version('coursewire')}"

@@ -16,6 +16,9 @@ import msgspec
 from service.clients.bodies import describe, foreign_charset, printable, read_body, without_mark
 from service.clients.exchange import ExchangeError
 from service.clients.headers import http_date, retry_after, seconds
+from service.domain.access.redaction import Redactor
+from service.domain.courses.salvage import UNREADABLE, items, members, text_of
+from service.domain.delivery.retry import OutcomeClass
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamBusyError,
@@ -30,10 +33,7 @@ from service.domain.errors import (
     UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
-from service.domain.integrations import believed_date
-from service.domain.redaction import Redactor
-from service.domain.retry import OutcomeClass
-from service.domain.salvage import UNREADABLE, items, members, text_of
+from service.domain.polling.integration import believed_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable

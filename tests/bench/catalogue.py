@@ -7,7 +7,7 @@ from statistics import mean
 
 from redis.asyncio import Redis
 
-from service.storage import keys
+from service.storage.redis import keys
 from tests.bench import pages, report
 from tests.bench.rig import embedded_server, rig
 

@@ -25,18 +25,18 @@ from rq import Queue
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.events import CONTENT_TYPES, render
-from service.domain.signing import Signer, SigningSecret
-from service.domain.subscriptions import Format
+from service.domain.access.signing import Signer, SigningSecret
+from service.domain.delivery.subscription import Format
+from service.domain.events.event import CONTENT_TYPES, render
 from service.settings import Settings
-from service.storage import keys
-from service.storage.connections import open_sync
-from service.storage.subscriptions import new_secret
+from service.storage.redis import keys
+from service.storage.redis.client import open_sync
+from service.storage.registry.subscriptions import new_secret
 from tests.bench import report
 from tests.bench.processes import Child, child, tree_cpu_seconds
 from tests.bench.rig import embedded_server
 from tests.bench.source import PAGE, Source, environment, subscribe, workers
-from workers.dispatch import Dispatcher
+from workers.dispatch.dispatcher import Dispatcher
 
 BARE_AIM, PEER_AIM = 0.3, 20.0  # times the bare loop, times one job for each
 P50_AIM_MS, P99_AIM_MS = 30.0, 150.0  # from detection to receipt, unloaded

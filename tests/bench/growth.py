@@ -15,15 +15,15 @@ from typing import Any
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.integrations import Credential, Integration, PollRecord
+from service.domain.polling.integration import Credential, Integration, PollRecord
+from service.ids import new_id
 from service.settings import Settings
-from service.storage.connections import open_sync
-from service.storage.ids import new_id
+from service.storage.redis.client import open_sync
 from tests.bench import report
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
 from tests.bench.source import environment, workers
-from workers.dispatch import Dispatcher
+from workers.dispatch.dispatcher import Dispatcher
 
 _PATIENCE_SECONDS = 120.0
 _LOOK_SECONDS = 0.05

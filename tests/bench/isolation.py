@@ -24,13 +24,13 @@ from aiohttp import web
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.settings import Settings
-from service.storage import keys
-from service.storage.connections import open_sync
-from service.storage.subscriptions import new_secret
+from service.storage.redis import keys
+from service.storage.redis.client import open_sync
+from service.storage.registry.subscriptions import new_secret
 from tests.bench import report
 from tests.bench.rig import embedded_server
 from tests.bench.source import Source, environment, subscribe, workers
-from workers.dispatch import Dispatcher
+from workers.dispatch.dispatcher import Dispatcher
 
 AIM = 1.5  # times the latency without dead subscribers
 UNDER_WAY_SECONDS = 60.0  # that attempts at the dead may take to end

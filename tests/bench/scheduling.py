@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.integrations import Credential, Integration
+from service.domain.polling.integration import Credential, Integration
+from service.ids import new_id
 from service.settings import Settings
-from service.storage import keys
-from service.storage.ids import new_id
+from service.storage.redis import keys
 from tests.bench import report
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
@@ -105,7 +105,7 @@ async def run(options: argparse.Namespace) -> None:
                 child(*command, environment=settings.to_environ())
             )
             for name, command in (
-                ("worker", ("workers.worker",)),
+                ("worker", ("workers.rq.batch_worker",)),
                 ("scheduler", ("workers.scheduler",)),
                 ("api", ("service.cli", "api")),
             )

@@ -11,17 +11,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 
 from service.bootstrap import Services
-from service.domain.fingerprint import Fingerprint
-from service.domain.outbox import order_key
-from service.domain.subscriptions import Outbox, Rendering, Subscription
+from service.domain.courses.fingerprint import Fingerprint
+from service.domain.delivery.outbox_window import order_key
+from service.domain.delivery.subscription import Outbox, Rendering, Subscription
+from service.ids import new_id
 from service.sandbox.content import ContentSource, encode_course
 from service.settings import Settings
-from service.storage import keys
-from service.storage.catalogue import Batch, Change, NewEvent, Progress
-from service.storage.ids import new_id
+from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
+from service.storage.redis import keys
 from tests.bench import pages
 from tests.bench.processes import Child, child
-from workers.dispatch import Dispatcher
+from workers.dispatch.dispatcher import Dispatcher
 
 INTEGRATION = "int_bench"
 PAGE = 250  # events of one commit
@@ -47,7 +47,7 @@ async def workers(settings: Settings, count: int = 1) -> AsyncIterator[list[Chil
     async with AsyncExitStack() as stack:
         started = [
             await stack.enter_async_context(child(module, environment=settings.to_environ()))
-            for module in [*["workers.worker"] * count, "workers.scheduler"]
+            for module in [*["workers.rq.batch_worker"] * count, "workers.scheduler"]
         ]
         yield started[:-1]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from service.domain.course import Course
+from service.domain.courses.record import Course
 from tests.bench import pages, report
 from tests.bench.rig import Polled, Rig, embedded_server, rig
 from tests.bench.sampling import Sampler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis.asyncio import Redis
 
-from service.storage.keys import LASTING
+from service.storage.redis.keys import LASTING
 
 RQ_LASTING = ("rq:queues", "rq:workers", "rq:queue:", "rq:wip:", "rq:failed:", "rq:finished:",
               "rq:clean_registries:")  # fmt: skip

@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from litestar import Litestar, Request, Response, get, post
 
-from service.api.gate import Gate
-from service.api.protocol import BoundedProtocol
+from service.api.http.size_limits import Gate
+from service.api.http.slow_clients import BoundedProtocol
 
 SOON = 0.3  # seconds, instead of the true bounds
 PATIENCE = 30  # seconds in which what is to be seen must be seen

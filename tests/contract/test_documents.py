@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from deploy.documents import ROOT, documents
-from service.api.contract import METHODS
-from service.api.problems import CATALOGUE, TYPE_PREFIX, ProblemDocument
-from service.domain.events import CONTENT_TYPES
+from service.api.http.problems import CATALOGUE, TYPE_PREFIX, ProblemDocument
+from service.api.schema.document import METHODS
+from service.domain.events.event import CONTENT_TYPES
 
 JSON = "application/json"
 

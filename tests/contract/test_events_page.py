@@ -17,9 +17,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from deploy.documents import ROOT, documents
-from service.api.examples import EVENTS
-from service.domain.events import CONTENT_TYPES, MAX_BODY_BYTES
-from service.domain.signing import (
+from service.api.schema.examples import EVENTS
+from service.domain.access.signing import (
     HmacKey,
     Signature,
     Signer,
@@ -27,7 +26,8 @@ from service.domain.signing import (
     make_secret,
     read_secret,
 )
-from service.domain.subscriptions import EVENT_TYPES, Format
+from service.domain.delivery.subscription import EVENT_TYPES, Format
+from service.domain.events.event import CONTENT_TYPES, MAX_BODY_BYTES
 
 PAGE = (ROOT / "docs/events.md").read_text()
 SECRET = make_secret(Signature.HMAC, bytes(range(32)))

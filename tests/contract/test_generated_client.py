@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from deploy.documents import documents
-from service.storage import keys
+from service.storage.redis import keys
 from tests.contract.conftest import TOKEN, Api
 
 PACKAGE = "coursewire_client"

@@ -9,10 +9,11 @@ import hashlib
 import ipaddress
 import socket
 
-from service.api import failures
+from service.api.access import auth_throttle as failures
 from service.cli import coursewire
 from service.clients import egress
-from service.storage import replies, tail
+from service.storage.events import log_follower as tail
+from service.storage.security import idempotency as replies
 
 
 def _refuse(_guard: egress.AddressGuard, address: egress.IPAddress) -> str | None:

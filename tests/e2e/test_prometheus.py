@@ -26,14 +26,14 @@ from redis.asyncio import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from service.domain.metrics import series_names
-from service.storage import keys
-from service.storage.connections import open_sync
+from service.domain.observability.metrics import series_names
+from service.storage.redis import keys
+from service.storage.redis.client import open_sync
 from tests.conftest import as_user, free_port
 from tests.e2e.conftest import House, Process, until
 from tests.e2e.hosts import NetworkPath
 from tests.programs import required_program
-from workers import queues
+from workers.dispatch import queues
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -349,7 +349,7 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         await stands.path.close()
         with open_sync(house.redis_url) as connection:
             Queue(queues.POLL, connection=connection, serializer=JSONSerializer).enqueue_call(
-                "workers.jobs.nothing_of_that_name"
+                "workers.rq.jobs.nothing_of_that_name"
             )
         trouble = (
             *("CoursewireNoScheduler", "CoursewireRedisNotPersisting", "CoursewireRedisMemory"),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from service.storage import keys
+from service.storage.redis import keys
 from tests.e2e.conftest import House, Process, Subscriber, until
 from tests.e2e.test_main_job import ids, initial_load, received
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from service.storage import keys
+from service.storage.redis import keys
 from tests.e2e.conftest import UPSTREAM_ID, House, Subscriber, Victim, until
 from tests.e2e.hosts import TwoHosts, Watched
 from tests.e2e.test_main_job import check_changes, ids, initial_load, received, states

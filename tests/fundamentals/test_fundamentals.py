@@ -13,13 +13,13 @@ import msgspec
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
-from service.domain.replays import Replay
-from service.domain.signing import rotated
-from service.storage import keys
-from service.storage.ids import new_id
-from service.storage.subscriptions import new_secret
-from workers.deliverer import deliver_batch
-from workers.poller import poll_batch
+from service.domain.access.signing import rotated
+from service.domain.replay.replay import Replay
+from service.ids import new_id
+from service.storage.redis import keys
+from service.storage.registry.subscriptions import new_secret
+from workers.delivery.drain import deliver_batch
+from workers.polling.poll import poll_batch
 
 
 async def test_a_change_travels_from_the_upstream_to_the_subscriber(world, sandbox):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from service.domain.events import StoredEvent
+from service.domain.events.event import StoredEvent
 from tests.histories.upstream import Upstream, differing
 
 ALL = ""  # every path that no update has named since

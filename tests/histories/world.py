@@ -16,14 +16,14 @@ from redis.asyncio import Redis
 
 from service.bootstrap import assemble
 from service.clients.egress import AddressGuard
-from service.domain import polling
-from service.domain.guards import Guards
-from service.domain.integrations import Baseline, Credential, Integration
-from service.domain.subscriptions import Subscription
+from service.domain.delivery.subscription import Subscription
+from service.domain.polling import progress as polling
+from service.domain.polling.integration import Baseline, Credential, Integration
+from service.domain.review.guards import Guards
 from service.sandbox.changes import ALLOWED_FROM
 from service.sandbox.content import format_time
 from service.settings import Settings
-from service.storage import keys
+from service.storage.redis import keys
 from tests.histories.consumer import Consumer
 from tests.histories.steps import (
     Change,
@@ -41,8 +41,12 @@ from tests.histories.steps import (
     sandbox_fault,
 )
 from tests.histories.upstream import API_KEY, UPSTREAM_ID, Upstream, differing
-from workers import committer, inquiry, poller, reviewer, settling
-from workers.process import JobContext
+from workers.context import JobContext
+from workers.polling import commit as committer
+from workers.polling import course_lookup as inquiry
+from workers.polling import poll as poller
+from workers.polling import review_decision as reviewer
+from workers.polling import settlement as settling
 
 BEGINNING = 1_795_424_000_000
 CLAIM = 9_000_000_000_000_000

@@ -16,22 +16,24 @@ import msgspec
 import pytest
 
 from service.clients.upstream import Page, RateLimit
-from service.domain import diff
+from service.domain.courses import change as diff
+from service.domain.courses.fingerprint import CURRENT
 from service.domain.errors import UpstreamError, UpstreamInputError
-from service.domain.fingerprint import CURRENT
-from service.domain.guards import Guards
-from service.domain.integrations import DELTA_OVERLAP_MS
-from service.domain.polling import sorted_digests
+from service.domain.polling.integration import DELTA_OVERLAP_MS
+from service.domain.polling.progress import sorted_digests
+from service.domain.review.guards import Guards
 from service.sandbox.content import parse_time
-from service.storage import integrations, keys, scripts
-from service.storage.catalogue import Batch, Catalogue, Progress
-from service.storage.credentials import CredentialStore
-from service.storage.integrations import IntegrationStore
-from workers import poller, settling
-from workers.committer import Committer
-from workers.fetching import Fetcher
-from workers.inquiry import Answer, Inquiry
-from workers.settling import Settling
+from service.storage.polling.catalogue import Batch, Catalogue, Progress
+from service.storage.redis import keys, scripts
+from service.storage.registry import integrations
+from service.storage.registry.credentials import CredentialStore
+from service.storage.registry.integrations import IntegrationStore
+from workers.polling import poll as poller
+from workers.polling import settlement as settling
+from workers.polling.commit import Committer
+from workers.polling.course_lookup import Answer, Inquiry
+from workers.polling.page_fetch import Fetcher
+from workers.polling.settlement import Settling
 
 Patch = pytest.MonkeyPatch
 LIMITLESS = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
@@ -105,7 +107,7 @@ def _take_errors_for_the_end(patch: Patch) -> None:
 
 
 def _begin_at_the_watermark(patch: Patch) -> None:
-    patch.setattr("service.domain.polling.DELTA_OVERLAP_MS", 0)
+    patch.setattr("service.domain.polling.progress.DELTA_OVERLAP_MS", 0)
 
 
 def _keep_the_end(patch: Patch) -> None:
@@ -248,7 +250,7 @@ def _without_line(patch: Patch, line: str, name: str) -> None:
 
     def without(asked):
         text = source(asked)
-        if asked != name:
+        if scripts.snake(asked.__name__) != name:
             return text
         assert line in text
         return text.replace(line, "", 1)
@@ -258,7 +260,7 @@ def _without_line(patch: Patch, line: str, name: str) -> None:
 
 
 def _give_all_one_token(patch: Patch) -> None:
-    patch.setattr("service.storage.leases.new_token", lambda: "the same")
+    patch.setattr("service.storage.scheduling.leases.new_token", lambda: "the same")
 
 
 def _commit_on_top_of_anything(patch: Patch) -> None:
@@ -299,11 +301,11 @@ def _keep_the_refused_cursor(patch: Patch) -> None:
 
 
 def _trust_any_watermark(patch: Patch) -> None:
-    patch.setattr("service.domain.integrations.DELTA_HORIZON_MS", 10**15)
+    patch.setattr("service.domain.polling.integration.DELTA_HORIZON_MS", 10**15)
 
 
 def _full_never(patch: Patch) -> None:
-    patch.setattr("service.domain.integrations.full_due_at", lambda *_: 10**15)
+    patch.setattr("service.domain.polling.integration.full_due_at", lambda *_: 10**15)
 
 
 def _know_no_baseline(patch: Patch) -> None:

@@ -18,31 +18,31 @@ from aiohttp import web
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
-from service.api import views
+from service.api.schema import views
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.breaker import Breaker
-from service.domain.fingerprint import Fingerprint
-from service.domain.integrations import Credential, Integration
-from service.domain.signing import read_secret
-from service.domain.subscriptions import (
+from service.domain.access.signing import read_secret
+from service.domain.courses.fingerprint import Fingerprint
+from service.domain.delivery.circuit_breaker import Breaker
+from service.domain.delivery.subscription import (
     Outbox,
     Rendering,
     Subscription,
     SubscriptionState,
     state_of,
 )
+from service.domain.polling.integration import Credential, Integration
+from service.ids import new_id
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
-from service.storage import keys
-from service.storage.catalogue import Batch, Change, NewEvent, Progress
-from service.storage.ids import new_id
-from service.storage.schedule import ClaimLimit
-from service.storage.subscriptions import new_secret
+from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
+from service.storage.redis import keys
+from service.storage.registry.subscriptions import new_secret
+from service.storage.scheduling.schedule import ClaimLimit
 from tests.integration.scripted import ScriptedUpstream
-from workers.deliverer import deliver_batch
-from workers.poller import poll_batch
-from workers.process import JobContext
+from workers.context import JobContext
+from workers.delivery.drain import deliver_batch
+from workers.polling.poll import poll_batch
 
 UPSTREAM_ID = "workday:integration"
 

@@ -5,7 +5,8 @@ Run as a module, with the settings of `coursewire api`.
 
 from __future__ import annotations
 
-from service.api import events, stream
+from service.api.resources import event_stream as stream
+from service.api.resources import events
 from service.cli import coursewire
 
 stream.HEARTBEAT_SECONDS = 0.3

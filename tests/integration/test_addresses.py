@@ -19,9 +19,9 @@ import pytest
 
 from service.domain.errors import StartError
 from service.domain.hosts import in_header, in_url, reachable
-from service.embedded import free_port
+from service.local.embedded_valkey import free_port
+from service.local.supervisor import Supervisor, check_port
 from service.settings import Settings
-from service.supervisor import Supervisor, check_port
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "t" * 32

@@ -12,26 +12,26 @@ from jsonschema import Draft202012Validator
 from litestar.testing import AsyncTestClient
 from redis.exceptions import ConnectionError  # noqa: A004 - redis's own name
 
-from service.api.webhooks import webhooks
+from service.api.schema.webhooks import webhooks
 from service.app import create_app
-from service.domain.access import ApiKey, Grant, Scope
-from service.domain.events import EventFilter, render
-from service.domain.identifiers import position_ms
-from service.domain.retry import Outcome, OutcomeClass
-from service.domain.subscriptions import (
+from service.domain.access.grants import ApiKey, Grant, Scope
+from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.subscription import (
     EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,
     Rendering,
     SubscriptionState,
     state_of,
 )
-from service.storage import keys
-from service.storage.ids import new_id
-from service.storage.outboxes import EXPIRED
+from service.domain.events.event import EventFilter, render
+from service.domain.events.identifiers import position_ms
+from service.ids import new_id
+from service.storage.delivery.outboxes import EXPIRED
+from service.storage.redis import keys
 from tests.integration.conftest import redis_now
 from tests.integration.test_outbox_health import park
 from tests.integration.test_replays import ask, log, progress
-from workers import maintenance
+from workers import upkeep as maintenance
 
 FAILED = Outcome(kind=OutcomeClass.STATUS, duration_ms=1, status=500, connect_ms=0)
 

@@ -8,9 +8,9 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from service.app import create_app
-from service.domain.fingerprint import Fingerprint
+from service.domain.courses.fingerprint import Fingerprint
 from service.settings import Settings
-from service.storage import keys
+from service.storage.redis import keys
 
 TOKEN = "admin-token-of-this-test"
 

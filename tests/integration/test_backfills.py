@@ -6,14 +6,14 @@ import json
 import msgspec
 import pytest
 
-from service.domain.access import ApiKey, Grant, Scope
-from service.domain.backfills import read_progress
-from service.domain.identifiers import event_position, is_backfilled
-from service.domain.integrations import Baseline
-from service.domain.replays import Replay
-from service.storage import keys
-from service.storage.ids import new_id
-from service.storage.outboxes import EXPIRED, NOT_GRANTED
+from service.domain.access.grants import ApiKey, Grant, Scope
+from service.domain.events.identifiers import event_position, is_backfilled
+from service.domain.polling.integration import Baseline
+from service.domain.replay.backfill import read_progress
+from service.domain.replay.replay import Replay
+from service.ids import new_id
+from service.storage.delivery.outboxes import EXPIRED, NOT_GRANTED
+from service.storage.redis import keys
 from tests.integration.conftest import new_credential, new_integration
 from tests.integration.scripted import page, refuses, says
 
@@ -216,7 +216,7 @@ async def test_the_bytes_are_fixed_when_the_event_enters(register, subscribe, ho
 async def test_a_backfill_survives_a_sender_that_dies_anywhere(
     register, subscribe, hook, monkeypatch, at_call
 ):
-    monkeypatch.setattr("workers.backfilling.FIRST_PAGE_SIZE", 10)
+    monkeypatch.setattr("workers.delivery.backfill_feed.FIRST_PAGE_SIZE", 10)
     await baselined(register)
     harness = await subscribe(max_concurrency=4)
     replay = await ask(harness)
@@ -256,8 +256,8 @@ async def test_a_backfill_survives_a_sender_that_dies_anywhere(
 async def test_little_waits_however_many_courses_there_are(
     register, subscribe, hook, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.backfilling.FIRST_PAGE_SIZE", 10)
-    monkeypatch.setattr("workers.backfilling.MOST_AHEAD", 25)
+    monkeypatch.setattr("workers.delivery.backfill_feed.FIRST_PAGE_SIZE", 10)
+    monkeypatch.setattr("workers.delivery.backfill_feed.MOST_AHEAD", 25)
     await baselined(register)
     harness = await subscribe(max_concurrency=1, rate_per_second=1000)
     longest = 0
@@ -518,7 +518,7 @@ async def test_an_upstream_that_fails_is_tried_again_and_given_up_at_last(
     assert await harness.next_turn_at() > await harness.now()
     done = await finish(harness, replay)
     assert (done.state, done.delivered) == ("completed", 30)
-    monkeypatch.setattr("service.domain.backfills.PATIENCE_MS", -1)
+    monkeypatch.setattr("service.domain.replay.backfill.PATIENCE_MS", -1)
     await sandbox.fault("error", code="REMOTE.SERVICE_UNAVAILABLE")
     done = await finish(harness, await ask(harness))
     assert done.state == "failed"
@@ -606,8 +606,8 @@ async def test_at_the_memory_limit_a_page_is_fed_whole_or_not_at_all(
 async def test_a_slow_upstream_holds_up_no_live_event(
     scripted, context, subscribe, hook, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.deliverer.TURN_SECONDS", 0.2)
-    monkeypatch.setattr("workers.deliverer.FEEDING_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("workers.delivery.drain.TURN_SECONDS", 0.2)
+    monkeypatch.setattr("workers.delivery.drain.FEEDING_LOOK_SECONDS", 0.05)
     integration = await new_integration(context, scripted.base_url)
     scripted.answer = says(200, page(["a"]))
     await integration.turn()
@@ -638,7 +638,7 @@ async def test_a_slow_upstream_holds_up_no_live_event(
 async def test_a_worker_that_stops_does_not_wait_for_the_upstream(
     scripted, context, subscribe, hook, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.deliverer.FEEDING_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("workers.delivery.drain.FEEDING_LOOK_SECONDS", 0.05)
     integration = await new_integration(context, scripted.base_url)
     scripted.answer = says(200, page(["a"]))
     await integration.turn()

@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from service.storage import keys
+from service.storage.redis import keys
 from tests.conftest import ValkeyServer, free_port
 
 SECONDS = 20.0

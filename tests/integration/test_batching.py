@@ -17,8 +17,8 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 - redis's own name
 )
 
-from service.storage import connections
-from service.storage.connections import NotServingError, open_async
+from service.storage.redis import client as connections
+from service.storage.redis.client import NotServingError, open_async
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from service.clock import now_ms
-from service.domain.events import render
-from service.domain.integrations import Baseline
-from service.domain.subscriptions import Rendering
+from service.domain.delivery.subscription import Rendering
+from service.domain.events.event import render
+from service.domain.polling.integration import Baseline
 from tests.integration.conftest import new_integration
 from tests.integration.raw_shelf import Shelf
 
@@ -162,7 +162,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.ahead = 0
-        monkeypatch.setattr("workers.poller.now_ms", lambda: now_ms() + self.ahead)
+        monkeypatch.setattr("workers.polling.poll.now_ms", lambda: now_ms() + self.ahead)
 
     def pass_minutes(self, minutes: float) -> None:
         self.ahead += int(minutes * MINUTE)
@@ -267,7 +267,7 @@ async def test_failures_of_other_kinds_are_not_told_so(registered, shelf, clock,
 async def test_the_wait_until_it_is_told_is_no_longer_for_a_backoff(
     registered, shelf, clock, monkeypatch
 ):
-    monkeypatch.setattr("workers.poller.random.random", lambda: 1.0)
+    monkeypatch.setattr("workers.polling.poll.random.random", lambda: 1.0)
     shelf.break_off("c296", "remote_data", b"{")
     await registered.services.integrations.request_poll(registered.id, "delta", now_ms())
     waited = 0.0

@@ -12,10 +12,10 @@ import pytest
 
 from service.bootstrap import open_services
 from service.clock import now_ms
-from service.storage import keys
+from service.storage.redis import keys
 from tests.integration.conftest import UPSTREAM_ID, new_credential, new_integration
 from tests.integration.scripted import page, refuses, says
-from workers.process import JobContext
+from workers.context import JobContext
 
 CREDENTIAL = "cred_test"
 MINUTE = 60_000
@@ -456,7 +456,7 @@ async def test_a_poll_that_waits_for_an_hour_goes_on_where_it_stopped(
     (waiting,) = await integration.polls()
     assert await integration.due_in() == pytest.approx(3_600, abs=2)
     later = now_ms() + 65 * 60_000
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later)
     await advance(integration.services.redis, await credential_of(integration), 65 * 60_000)
 
     await integration.turn()

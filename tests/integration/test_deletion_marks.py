@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from service.clock import now_ms
-from service.domain.events import rfc3339
-from service.domain.integrations import Baseline
+from service.domain.events.event import rfc3339
+from service.domain.polling.integration import Baseline
 from tests.integration.conftest import new_integration
 from tests.integration.raw_shelf import Shelf
 

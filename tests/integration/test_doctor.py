@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from service import doctor
 from service.clock import now_ms
+from service.commands import doctor
 from service.domain.errors import StartError
 from service.settings import Settings
-from service.storage import keys
-from service.storage.overview import Overview
-from workers import queues
+from service.storage.observability.system_status import Overview
+from service.storage.redis import keys
+from workers.dispatch import queues
 
 from .clients.forward_proxy import ForwardProxy
 from .conftest import new_credential, until_alive
@@ -227,7 +227,7 @@ def test_the_exit_code_is_that_of_the_worst_finding(settings, tmp_path):
 
 
 async def test_what_up_keeps_completes_the_settings(tmp_path):
-    from service.data_directory import completed_by_up
+    from service.local.data_directory import completed_by_up
 
     (tmp_path / "admin-token").write_text("a" * 20 + "\n")
     (tmp_path / "redis-url").write_text("redis://127.0.0.1:1/0\n")

@@ -8,17 +8,17 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
-from service.domain.access import ApiKey, Grant, Scope
+from service.domain.access.grants import ApiKey, Grant, Scope
+from service.domain.access.signing import Signature, read_public_key, read_secret, rotated
+from service.domain.access.verification import fault
+from service.domain.delivery.subscription import Format, Payload, Rendering
 from service.domain.errors import SealError
-from service.domain.events import CONTENT_TYPES, render
-from service.domain.signing import Signature, read_public_key, read_secret, rotated
-from service.domain.subscriptions import Format, Payload, Rendering
-from service.domain.verification import fault
-from service.storage import keys
-from service.storage.ids import new_id
-from service.storage.outboxes import NOT_GRANTED
-from service.storage.subscriptions import new_secret
-from workers.deliverer import deliver_batch
+from service.domain.events.event import CONTENT_TYPES, render
+from service.ids import new_id
+from service.storage.delivery.outboxes import NOT_GRANTED
+from service.storage.redis import keys
+from service.storage.registry.subscriptions import new_secret
+from workers.delivery.drain import deliver_batch
 
 
 async def test_every_event_is_signed_sent_recorded_and_leaves_the_outbox(subscribe, hook):
@@ -170,7 +170,7 @@ async def test_a_paused_outbox_collects_and_is_sent_when_resumed(subscribe, hook
 
 
 async def test_an_outbox_far_longer_than_its_window_drains_in_order(subscribe, hook, monkeypatch):
-    monkeypatch.setattr("service.domain.outbox.MAX_WAITING_PER_COURSE", 3)
+    monkeypatch.setattr("service.domain.delivery.outbox_window.MAX_WAITING_PER_COURSE", 3)
     harness = await subscribe()
     await harness.emit(*(f"c{number % 3}" for number in range(60)))
     await harness.turn()
@@ -230,7 +230,7 @@ async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypa
     harness = await subscribe()
     hook.answer = lambda _event: 500
     await harness.emit("c1")
-    monkeypatch.setattr("workers.deliverer.now_ms", lambda: now_ms() - 120_000)
+    monkeypatch.setattr("workers.delivery.drain.now_ms", lambda: now_ms() - 120_000)
     await harness.turn()
     await harness.turn()
     redis = harness.services.redis.admin
@@ -339,7 +339,7 @@ async def replace_secret(harness, secret: str, overlap_ms: int = 0) -> None:
 async def test_a_secret_revoked_during_a_turn_signs_no_further_attempt_of_it(
     subscribe, hook, monkeypatch
 ):
-    monkeypatch.setattr("workers.deliverer.SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.drain.SECRETS_SECONDS", 0.0)
     harness = await subscribe(max_concurrency=1)
     await harness.emit(*(f"c{number}" for number in range(5)))
     hook.gate.clear()
@@ -370,7 +370,7 @@ async def test_while_secrets_overlap_every_push_carries_both_signatures(subscrib
 
 
 async def test_a_subscription_deleted_during_a_turn_ends_it_quietly(subscribe, hook, monkeypatch):
-    monkeypatch.setattr("workers.deliverer.SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.drain.SECRETS_SECONDS", 0.0)
     harness = await subscribe(max_concurrency=1)
     await harness.emit("c1", "c2")
     hook.gate.clear()
@@ -434,7 +434,7 @@ async def test_what_is_pending_dies_with_its_grant(subscribe, hook, owner, servi
 async def test_a_grant_that_goes_during_a_turn_stops_it(
     subscribe, hook, owner, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.deliverer.SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.drain.SECRETS_SECONDS", 0.0)
     harness = await subscribe(owner=owner, max_concurrency=1)
     await harness.emit("c1", "c2", "c3")
     hook.gate.clear()

@@ -7,9 +7,9 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.domain.guards import Guards
-from service.domain.integrations import Baseline, IntegrationState, state_of
-from service.storage import keys
+from service.domain.polling.integration import Baseline, IntegrationState, state_of
+from service.domain.review.guards import Guards
+from service.storage.redis import keys
 from tests.integration.conftest import new_credential
 from tests.integration.scripted import page, says
 

@@ -21,15 +21,15 @@ import pytest
 
 from service.bootstrap import open_services
 from service.clock import now_ms
-from service.domain.fingerprint import CURRENT, OLDER, PATH_DIGEST_BYTES, RAW, Version
-from service.domain.guards import Guards
-from service.domain.integrations import Baseline
+from service.domain.courses.fingerprint import CURRENT, OLDER, PATH_DIGEST_BYTES, RAW, Version
+from service.domain.polling.integration import Baseline
+from service.domain.review.guards import Guards
 from service.sandbox.content import format_time
-from service.storage import keys
-from service.storage.scripts import run
+from service.storage.redis import keys
+from service.storage.redis.scripts import run
 from tests.integration.careless import CARELESS, Process, protected_by
-from workers.poller import poll_batch
-from workers.process import JobContext
+from workers.context import JobContext
+from workers.polling.poll import poll_batch
 
 SECOND, MINUTE, DAY = 1_000, 60_000, 86_400_000
 
@@ -91,7 +91,7 @@ class Polled:
             return committed
 
         with monkeypatch.context() as dying:
-            dying.setattr("service.storage.catalogue.run", run_then_die)
+            dying.setattr("service.storage.polling.catalogue.run", run_then_die)
             await self.services.integrations.request_poll(self.id, kind, now_ms())
             claims = [(self.id, await self.integration.claim())]
             (outcome,) = await asyncio.gather(

@@ -83,7 +83,7 @@ async def test_it_is_found_though_each_poll_takes_several_turns(
     shelf.put(*(f"p{number:03}" for number in range(400)))
     integration = await new_integration(context, scripted.base_url)
     await integration.turn()
-    monkeypatch.setattr("workers.turn.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("workers.polling.turn_budget.TURN_SECONDS", 0.0)
     for _ in range(3):
         await integration.services.integrations.request_poll(integration.id, "full", 1)
         while (await integration.state()).requested is not None:

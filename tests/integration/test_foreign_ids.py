@@ -12,12 +12,12 @@ import msgspec
 import pytest
 import uvicorn
 
-from service.api.protocol import BoundedProtocol
+from service.api.http.slow_clients import BoundedProtocol
 from service.app import create_app
-from service.domain.asking import MAX_LIST_BYTES
-from service.domain.guards import Guards
-from service.domain.integrations import Baseline
-from service.domain.polling import LONGEST_ID_BYTES
+from service.domain.polling.id_requests import MAX_LIST_BYTES
+from service.domain.polling.integration import Baseline
+from service.domain.polling.progress import LONGEST_ID_BYTES
+from service.domain.review.guards import Guards
 from tests.conftest import free_port
 from tests.integration.conftest import new_integration
 from tests.integration.shelf import Shelf

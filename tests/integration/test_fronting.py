@@ -186,8 +186,8 @@ async def test_a_long_poll_is_answered_before_nginx_gives_up(nginx, seconds) -> 
 
 
 def test_the_bounds_that_are_shortened_here_are_below_what_proxies_wait() -> None:
-    from service.api.events import LONGEST_WAIT_SECONDS, MAX_WAIT_SECONDS
-    from service.api.stream import HEARTBEAT_SECONDS
+    from service.api.resources.event_stream import HEARTBEAT_SECONDS
+    from service.api.resources.events import LONGEST_WAIT_SECONDS, MAX_WAIT_SECONDS
     from service.settings import Settings
 
     assert (HEARTBEAT_SECONDS, LONGEST_WAIT_SECONDS, MAX_WAIT_SECONDS) == (15, 50, 60)

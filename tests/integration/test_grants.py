@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.domain.access import ApiKey, Grant, Scope
-from service.domain.integrations import Baseline
-from service.storage.ids import new_id
+from service.domain.access.grants import ApiKey, Grant, Scope
+from service.domain.polling.integration import Baseline
+from service.ids import new_id
 
 LABELS = {"tenant": "a"}
 EVERY_TYPE = ("course.created", "integration.baseline_completed")
@@ -69,7 +69,7 @@ async def test_a_snapshot_ends_with_the_first_key_that_expires(services, open_ke
         owner, lambda key: msgspec.structs.replace(key, expires_at=5_000)
     )
     at = [4_999]
-    monkeypatch.setattr("service.storage.matchers.now_ms", lambda: at[0])
+    monkeypatch.setattr("service.storage.registry.matcher_cache.now_ms", lambda: at[0])
     first = await services.matchers.current()
     assert await services.matchers.current() is first
     at[0] += 1

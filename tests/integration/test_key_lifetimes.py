@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from service.domain.integrations import Baseline
-from service.storage import keys
-from service.storage.keys import LASTING
+from service.domain.polling.integration import Baseline
+from service.storage.redis import keys
+from service.storage.redis.keys import LASTING
 
 
 async def test_every_key_has_a_lifetime_or_is_on_the_list_of_those_that_last(

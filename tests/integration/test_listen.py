@@ -15,8 +15,8 @@ import httpx
 import msgspec
 import pytest
 
-from service.domain.signing import Signature, make_secret, read_secret, sign
-from service.listen import Listener, Push, describe, one_line
+from service.commands.listen import Listener, Push, describe, one_line
+from service.domain.access.signing import Signature, make_secret, read_secret, sign
 
 SECRET = make_secret(Signature.HMAC, bytes(range(32)))
 PRIVATE = make_secret(Signature.ED25519, bytes(range(32)))

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 
 from service.clock import now_ms
-from service.domain.integrations import Baseline
-from service.storage import keys
-from workers.poller import poll_batch
+from service.domain.polling.integration import Baseline
+from service.storage.redis import keys
+from workers.polling.poll import poll_batch
 
 
 class Room:
@@ -167,7 +167,7 @@ async def test_a_poll_that_waited_for_too_long_is_ended_and_gives_its_memory_bac
     await integration.turn()
     assert await integration.services.redis.admin.keys("cw:seen:*")
     later = now_ms() + 31 * 60_000
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later)
     await integration.turn()
     (poll,) = await integration.polls()
     assert poll.state == "failed"

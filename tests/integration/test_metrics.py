@@ -11,9 +11,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from service.api.traffic import Traffic
+from service.api.http.request_metrics import Traffic
 from service.clock import now_ms
-from service.domain.metrics import (
+from service.domain.observability.metrics import (
     COUNTERS,
     DETAILS,
     FIRST_ATTEMPT,
@@ -24,7 +24,7 @@ from service.domain.metrics import (
     observe,
     series_names,
 )
-from service.storage import keys
+from service.storage.redis import keys
 from tests.integration.conftest import new_integration, redis_now
 from tests.integration.scripted import page, refuses, says
 from tests.programs import required_program
@@ -340,8 +340,8 @@ async def test_so_many_are_told_of_and_no_more(services, monkeypatch):
     await populate(services, integrations=7, subscriptions=5)
     for number in range(5):
         await services.redis.hset(keys.outbox_state(f"sub_{number:05}"), "state", "active")
-    monkeypatch.setattr("service.domain.metrics.DETAIL_MOST", 3)
-    monkeypatch.setattr("service.storage.details._AT_ONCE", 2)
+    monkeypatch.setattr("service.domain.observability.metrics.DETAIL_MOST", 3)
+    monkeypatch.setattr("service.storage.observability.per_resource_gauges._AT_ONCE", 2)
     found = await samples(services, details=("subscriptions", "integrations"))
     told = [labels[0] for name, labels in found if name == "subscription_pending"]
     assert told == ["sub_00000", "sub_00001", "sub_00002"]
@@ -355,7 +355,7 @@ async def test_a_redis_that_is_silent_for_too_long_counts_as_away(services, monk
         await asyncio.Event().wait()
 
     monkeypatch.setattr(services.redis, "info", silent)
-    monkeypatch.setattr("service.storage.metrics._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("service.storage.observability.metrics._PATIENCE_SECONDS", 0.05)
     assert await samples(services) == {("redis_up", ()): 0}
 
 

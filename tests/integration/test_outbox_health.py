@@ -9,10 +9,10 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from service.domain.retry import Outcome, OutcomeClass
-from service.domain.subscriptions import SubscriptionState, state_of
-from service.storage import keys
-from workers.deliverer import deliver_batch
+from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.subscription import SubscriptionState, state_of
+from service.storage.redis import keys
+from workers.delivery.drain import deliver_batch
 
 UNREACHABLE = Outcome(kind=OutcomeClass.CONNECT, duration_ms=1, error="no connection")
 DELIVERED = Outcome(kind=OutcomeClass.DELIVERED, duration_ms=1, status=204, connect_ms=0)
@@ -565,7 +565,7 @@ async def test_what_an_accident_left_behind_the_readers_place_is_found_again(
     for _ in range(2):
         await harness.turn()
     assert hook.received == []
-    monkeypatch.setattr("service.storage.outboxes._CURSOR_LIFETIME_MS", 0)
+    monkeypatch.setattr("service.storage.delivery.outboxes._CURSOR_LIFETIME_MS", 0)
     await harness.turn()
     assert hook.courses() == ["lost"]
 
@@ -724,8 +724,8 @@ async def test_a_job_does_not_wait_for_a_subscriber_that_never_answers(
 async def test_a_worker_that_bears_no_more_stays_with_its_job(
     subscribe, hook, context, monkeypatch
 ):
-    monkeypatch.setattr("workers.deliverer.MAX_LINGERING", 0)
-    monkeypatch.setattr("workers.deliverer.STAY_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.drain.MAX_LINGERING", 0)
+    monkeypatch.setattr("workers.delivery.drain.STAY_SECONDS", 0.0)
     harness = await subscribe()
     await harness.emit("c1")
     hook.gate.clear()

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from service.clock import now_ms
-from service.storage import keys
-from service.storage.schedule import ClaimLimit
+from service.storage.redis import keys
+from service.storage.scheduling.schedule import ClaimLimit
 from tests.integration.conftest import redis_now
-from workers.poller import poll_batch
+from workers.polling.poll import poll_batch
 
 MINUTE, DAY = 60_000, 86_400_000
 
@@ -69,7 +69,7 @@ async def paced(register, monkeypatch):
     integration = await register(delta_interval_seconds=60)
     await integration.turn()
     # No full poll, but where a test wants one.
-    monkeypatch.setattr("service.domain.integrations.full_due_at", lambda *_: 10**15)
+    monkeypatch.setattr("service.domain.polling.integration.full_due_at", lambda *_: 10**15)
     return Paced(integration)
 
 
@@ -162,7 +162,7 @@ async def test_a_full_poll_that_always_fails_leaves_time_to_deltas(register, san
     await integration.services.integrations.request_poll(integration.id, "full", now_ms())
     await integration.turn()
     later = now_ms() + 11 * 60_000
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later)
     await integration.turn()
     state = await integration.state()
     assert state.full_retry_at == later + 3_600_000
@@ -174,7 +174,7 @@ async def test_a_full_poll_that_always_fails_leaves_time_to_deltas(register, san
     assert (await integration.events())[-1].course_id == edited["course_id"]
     assert (await integration.state()).problem is not None  # full polls still fail
 
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later + 3_600_001)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later + 3_600_001)
     await sandbox.heal()
     await integration.turn()
     state = await integration.state()

@@ -63,7 +63,7 @@ async def fail_until_over(integration, clock, kind: str) -> tuple[int, list[floa
 async def test_a_failing_full_poll_is_given_up_after_ten_minutes_and_a_delta_goes_at_once(
     integration, shelf, clock, monkeypatch, chance
 ):
-    monkeypatch.setattr("workers.poller.random.random", lambda: chance)
+    monkeypatch.setattr("workers.polling.poll.random.random", lambda: chance)
     shelf.status = 503
 
     passed, waits = await fail_until_over(integration, clock, "full")
@@ -82,7 +82,7 @@ async def test_a_failing_full_poll_is_given_up_after_ten_minutes_and_a_delta_goe
 async def test_a_failing_delta_is_given_up_after_half_an_hour(
     integration, shelf, clock, monkeypatch, chance
 ):
-    monkeypatch.setattr("workers.poller.random.random", lambda: chance)
+    monkeypatch.setattr("workers.polling.poll.random.random", lambda: chance)
     shelf.status = 503
     passed, _ = await fail_until_over(integration, clock, "delta")
     assert 30 * MINUTE - 2_000 <= passed <= 30 * MINUTE + 2_000

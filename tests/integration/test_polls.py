@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from service.clock import now_ms
-from service.domain.integrations import Baseline, IntegrationState, state_of
-from service.domain.subscriptions import Subscription
-from service.storage import keys
+from service.domain.delivery.subscription import Subscription
+from service.domain.polling.integration import Baseline, IntegrationState, state_of
+from service.storage.redis import keys
 from tests.integration.conftest import redis_now
-from workers.poller import poll_batch
+from workers.polling.poll import poll_batch
 
 
 def types(events) -> Counter[str]:
@@ -337,7 +337,7 @@ async def test_a_page_that_never_decodes_ends_the_poll_in_the_end(register, sand
     await sandbox.fault("truncate", on="later")
     await integration.turn()
     later = now_ms() + 31 * 60_000
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later)
     await integration.turn()
     polls = await integration.services.integrations.list_polls(integration.id)
     assert [poll.state for poll in polls] == ["failed"]
@@ -354,7 +354,7 @@ async def test_a_broken_off_poll_that_is_too_old_is_listed_as_failed(
     await sandbox.fault("html", on="later", times=1)
     await integration.turn()
     later = now_ms() + 31 * 60_000
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later)
     await integration.turn()
     monkeypatch.undo()
     await integration.turn()
@@ -365,19 +365,21 @@ async def test_a_broken_off_poll_that_is_too_old_is_listed_as_failed(
 async def test_absences_that_prove_nothing_do_not_keep_a_full_poll_from_ending(
     register, context, sandbox, monkeypatch
 ):
-    monkeypatch.setattr("workers.settling.MOST_IDS", 12)
+    monkeypatch.setattr("workers.polling.settlement.MOST_IDS", 12)
     integration = await baselined(register)
     live = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 80})]
     await integration.poll("delta")
     await sandbox.fault("vanish", on="walk", course_ids=live)
     await integration.services.integrations.request_poll(integration.id, "full", 1)
-    monkeypatch.setattr("workers.turn.TURN_SECONDS", 0.0)  # as if each step took a whole turn
+    monkeypatch.setattr(
+        "workers.polling.turn_budget.TURN_SECONDS", 0.0
+    )  # as if each step took a whole turn
     asked_before = len(await sandbox.served())
     turns = 0
     while (await integration.state()).requested is not None:
         turns += 1
         # A turn without any time still fetches a page, or verifies a batch.
-        monkeypatch.setattr("workers.turn.TURN_SECONDS", 60.0 if turns == 1 else 0.0)
+        monkeypatch.setattr("workers.polling.turn_budget.TURN_SECONDS", 60.0 if turns == 1 else 0.0)
         if turns == 1:
             fetch = context.services.upstream.fetch_page
 

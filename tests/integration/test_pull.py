@@ -18,16 +18,16 @@ import pytest
 import uvicorn
 from redis.asyncio import Redis
 
-from service.api import cursors
-from service.api.sight import Sight
+from service.api.access.visible_events import Sight
+from service.api.http import cursors
 from service.app import create_app
-from service.domain.access import Actor, Scope
-from service.domain.events import EventFilter, render
-from service.domain.subscriptions import Rendering
-from service.storage import keys
-from service.storage.connections import open_async
-from service.storage.event_log import EventLog
-from service.storage.tail import Tail
+from service.domain.access.grants import Actor, Scope
+from service.domain.delivery.subscription import Rendering
+from service.domain.events.event import EventFilter, render
+from service.storage.events.event_log import EventLog
+from service.storage.events.log_follower import Tail
+from service.storage.redis import keys
+from service.storage.redis.client import open_async
 from tests.conftest import free_port
 from tests.integration.conftest import FACTS
 
@@ -376,7 +376,7 @@ async def test_a_stream_is_filtered(api, redis) -> None:
 async def test_a_reader_that_lagged_beyond_the_retention_is_told_and_let_go(
     redis, services
 ) -> None:
-    from service.api.stream import _frames
+    from service.api.resources.event_stream import _frames
 
     tail = Tail(redis, services.events)
     for number in range(1, 31):
@@ -418,7 +418,7 @@ def _facts(number: int) -> bytes:
 async def test_a_quiet_stream_is_kept_alive_and_its_place_moves_on(
     redis, services, monkeypatch
 ) -> None:
-    from service.api import stream as module
+    from service.api.resources import event_stream as module
 
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
     tail = Tail(redis, services.events)
@@ -456,7 +456,7 @@ async def test_idle_listeners_share_one_reader(api, redis) -> None:
 async def test_a_listener_that_lags_misses_and_repeats_nothing(
     redis, services, monkeypatch
 ) -> None:
-    monkeypatch.setattr("service.storage.tail.MAX_EVENTS", 10)
+    monkeypatch.setattr("service.storage.events.log_follower.MAX_EVENTS", 10)
     tail = Tail(redis, services.events)
     read: dict[int, list[str]] = {1: [], 7: []}
 

@@ -9,8 +9,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from service.storage.connections import open_async, open_sync
-from workers import queues
+from service.storage.redis.client import open_async, open_sync
+from workers.dispatch import queues
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_job_carries_its_claims_and_expires_with_them(connection, admin):
         connection, queues.POLL, [("int_a", 1_795_424_001_123), ("int_b", 7)], ttl=30
     )
     job = fetch(connection, job_id)
-    assert job.func_name == "workers.jobs.poll"
+    assert job.func_name == "workers.rq.jobs.poll"
     assert job.args == [[["int_a", 1_795_424_001_123], ["int_b", 7]]]
     assert job.description == "poll 2 integrations"
     assert (job.timeout, job.result_ttl, job.failure_ttl) == (90, 0, 86_400)
@@ -45,9 +45,9 @@ def test_a_job_carries_its_claims_and_expires_with_them(connection, admin):
 
 def test_each_queue_has_its_function(connection):
     deliver = fetch(connection, queues.enqueue(connection, queues.DELIVER, [("sub_a", 1)], ttl=9))
-    assert (deliver.func_name, deliver.origin) == ("workers.jobs.deliver", queues.DELIVER)
+    assert (deliver.func_name, deliver.origin) == ("workers.rq.jobs.deliver", queues.DELIVER)
     maintain = fetch(connection, queues.enqueue_maintenance(connection))
-    assert (maintain.func_name, maintain.args) == ("workers.jobs.maintain", [])
+    assert (maintain.func_name, maintain.args) == ("workers.rq.jobs.maintain", [])
 
 
 def test_the_backlog_is_the_length_of_the_list_under_its_key(connection):

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from service.domain.identifiers import position_ms
-from service.domain.subscriptions import Subscription
-from service.storage import keys
-from service.storage.ids import new_id
+from service.domain.delivery.subscription import Subscription
+from service.domain.events.identifiers import position_ms
+from service.ids import new_id
+from service.storage.redis import keys
 
 
 async def totals(harness) -> dict[str, int]:
@@ -196,7 +196,7 @@ async def test_dead_deliveries_are_paged_in_the_order_of_their_events(subscribe,
 async def test_dead_deliveries_are_forgotten_by_the_time_of_their_death(
     subscribe, services, monkeypatch
 ):
-    monkeypatch.setattr("service.storage.retention._TRIMMED_AT_ONCE", 2)
+    monkeypatch.setattr("service.storage.upkeep.retention._TRIMMED_AT_ONCE", 2)
     harness = await subscribe()
     await list_dead(harness, {"1-0": 90, "2-0": 30, "3-0": 40, "4-0": 95, "5-0": 45, "99-0": 99})
     trimmed = await services.retention.trim(

@@ -6,16 +6,16 @@ import json
 import msgspec
 import pytest
 
-from service.domain.access import ApiKey, Grant, Scope
+from service.domain.access.grants import ApiKey, Grant, Scope
+from service.domain.delivery.outbox_window import order_key
+from service.domain.delivery.subscription import Payload
 from service.domain.errors import ConflictError, NotFoundError
-from service.domain.identifiers import position_ms
-from service.domain.outbox import order_key
-from service.domain.replays import Replay
-from service.domain.subscriptions import Payload
-from service.storage import keys
-from service.storage.ids import new_id
-from service.storage.outboxes import NOT_GRANTED
-from service.storage.replays import Replayed
+from service.domain.events.identifiers import position_ms
+from service.domain.replay.replay import Replay
+from service.ids import new_id
+from service.storage.delivery.outboxes import NOT_GRANTED
+from service.storage.delivery.replays import Replayed
+from service.storage.redis import keys
 
 
 async def ask(harness, which="all", **fields) -> Replay:
@@ -138,7 +138,7 @@ async def test_a_replay_has_the_rendering_of_today(subscribe, hook):
 async def test_many_events_are_fed_in_parts_and_keep_the_order_of_their_courses(
     subscribe, hook, monkeypatch
 ):
-    monkeypatch.setattr("workers.feeding.SCANNED", 7)
+    monkeypatch.setattr("workers.delivery.replay_feed.SCANNED", 7)
     harness = await subscribe()
     await harness.emit(*(f"c{number % 5}" for number in range(60)))
     await harness.services.outboxes.skip(harness.id, None)
@@ -354,7 +354,7 @@ async def test_one_event_is_redelivered_before_others_are_read(subscribe, hook):
 @pytest.mark.parametrize("at_call", range(8))
 async def test_a_replay_survives_a_sender_that_dies_anywhere(subscribe, hook, monkeypatch, at_call):
     """The sender dies before or after one of the scripts that move the replay on."""
-    monkeypatch.setattr("workers.feeding.SCANNED", 4)
+    monkeypatch.setattr("workers.delivery.replay_feed.SCANNED", 4)
     harness = await subscribe(max_concurrency=2)
     await harness.emit(*(f"c{number % 3}" for number in range(20)))
     await harness.services.outboxes.skip(harness.id, None)
@@ -469,7 +469,7 @@ async def test_a_deleted_subscription_leaves_nothing_of_its_replays(subscribe, h
 
 
 async def test_only_the_latest_replays_that_have_ended_are_kept(subscribe, hook, monkeypatch):
-    monkeypatch.setattr("service.storage.replays.MAX_KEPT", 3)
+    monkeypatch.setattr("service.storage.delivery.replays.MAX_KEPT", 3)
     harness = await subscribe()
     replays = [await ask(harness) for _ in range(5)]
     assert await harness.services.redis.zcard(keys.replays(harness.id)) == 5

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from service.clock import now_ms
-from service.domain.access import Grant
+from service.domain.access.grants import Grant
 from service.domain.errors import ConflictError, StaleReviewError
-from service.domain.events import EventFilter
-from service.domain.guards import Guards
-from service.domain.integrations import Baseline, IntegrationState, state_of
-from service.storage import keys
+from service.domain.events.event import EventFilter
+from service.domain.polling.integration import Baseline, IntegrationState, state_of
+from service.domain.review.guards import Guards
+from service.storage.redis import keys
 from tests.integration.test_replays import ask, progress
 
 REVIEW_REQUIRED = "integration.review_required"
@@ -517,7 +517,7 @@ async def test_a_poll_broken_off_while_it_settles_goes_on_where_it_was(
 ):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 80}, {"op": "vanish", "count": 5})
-    monkeypatch.setattr("workers.settling.MOST_IDS", 11)
+    monkeypatch.setattr("workers.polling.settlement.MOST_IDS", 11)
     commit = held.services.catalogue.commit
     calls = 0
 

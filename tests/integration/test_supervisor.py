@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.data_directory import DataDirectory
 from service.domain.errors import StartError
-from service.embedded import free_port
-from service.settings import Settings
-from service.supervisor import (
+from service.local.data_directory import DataDirectory
+from service.local.embedded_valkey import free_port
+from service.local.supervisor import (
     Program,
     Supervisor,
     console_sink,
@@ -30,6 +29,7 @@ from service.supervisor import (
     redis_fault,
     restart_delay,
 )
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 REDIS_URL = "redis://127.0.0.1:1/0"  # nothing in these tests connects to it
@@ -127,7 +127,7 @@ def test_the_delay_doubles_from_one_second_to_thirty():
 
 
 async def test_a_crashed_program_is_started_again(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.supervisor.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
     source = "import os, sys; print('pid', os.getpid(), flush=True); sys.exit(3)"
     async with supervisor(tmp_path, lines, program("x", source)):
         await until(lambda: len(lines.pids("x")) >= 3)
@@ -135,7 +135,7 @@ async def test_a_crashed_program_is_started_again(tmp_path, lines, monkeypatch):
 
 
 async def test_a_killed_program_is_started_again(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.supervisor.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
     async with supervisor(tmp_path, lines, program("x", DEAF, drain_seconds=0)) as running:
         await until(lambda: lines.pids("x"))
         first = running.pids()["x"]
@@ -146,8 +146,8 @@ async def test_a_killed_program_is_started_again(tmp_path, lines, monkeypatch):
 
 
 async def test_failures_in_a_row_are_forgotten_after_a_stable_run(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.supervisor.RESTART_FIRST_SECONDS", 0.01)
-    monkeypatch.setattr("service.supervisor.STABLE_SECONDS", 0.0)
+    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.STABLE_SECONDS", 0.0)
     async with supervisor(tmp_path, lines, program("x", "print('pid 1')")) as running:
         await until(lambda: len(lines.pids("x")) >= 4)
         assert running._children[0].failures <= 1
@@ -214,8 +214,8 @@ async def test_hurrying_kills_everything_at_once(tmp_path, lines):
 
 
 async def test_stopping_does_not_wait_for_a_backoff(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.supervisor.RESTART_MAX_SECONDS", 1000.0)
-    monkeypatch.setattr("service.supervisor.RESTART_FIRST_SECONDS", 1000.0)
+    monkeypatch.setattr("service.local.supervisor.RESTART_MAX_SECONDS", 1000.0)
+    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 1000.0)
     async with supervisor(tmp_path, lines, program("x", "print('pid 1')")) as running:
         await until(lambda: running._children[0].failures == 1)
         async with asyncio.timeout(30):
@@ -349,7 +349,7 @@ async def test_a_redis_that_answers_has_no_fault_and_one_that_refuses_says_why(
 async def test_a_redis_that_is_away_is_said_at_the_start_and_now_and_then(
     tmp_path, lines, monkeypatch
 ):
-    monkeypatch.setattr("service.supervisor._REPORT_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr("service.local.supervisor._REPORT_EVERY_SECONDS", 0.1)
     with capture_logs() as logs:
         async with supervisor(tmp_path, lines) as running:
             waiting = asyncio.create_task(running.ready())
@@ -441,7 +441,7 @@ def up(tmp_path: Path, programs: str, **environment: str) -> subprocess.Popen[st
     source = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from service import supervisor
+from service.local import supervisor
 from service.settings import Settings
 supervisor.ORPHAN_SECONDS = 1
 Program = supervisor.Program
@@ -595,7 +595,8 @@ def test_the_workers_commands_take_their_arguments_before_any_settings(name):
 
 
 def test_ctrl_c_before_a_part_handles_it_ends_the_command_quietly(monkeypatch, capsys):
-    from service import cli, demo
+    from service import cli
+    from service.commands.demo import run as demo
 
     def interrupted(**_: object) -> int:
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.domain.integrations import UNCONFIRMED_CODE
+from service.domain.polling.integration import UNCONFIRMED_CODE
 from tests.integration.conftest import new_integration
 from tests.integration.shelf import Shelf
 

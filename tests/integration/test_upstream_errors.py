@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from service.clock import now_ms
-from service.domain.events import rfc3339
-from service.domain.integrations import Baseline
-from service.storage import keys
+from service.domain.events.event import rfc3339
+from service.domain.polling.integration import Baseline
+from service.storage.redis import keys
 from tests.integration.conftest import new_integration
 from tests.integration.scripted import course, page, refuses, resets, says
 
@@ -294,7 +294,7 @@ async def test_an_outage_is_given_up_after_a_bounded_time_and_says_why(
     await baselined.services.integrations.request_poll(baselined.id, "full", now_ms())
     await baselined.turn()
     later = now_ms() + 31 * 60_000
-    monkeypatch.setattr("workers.poller.now_ms", lambda: later)
+    monkeypatch.setattr("workers.polling.poll.now_ms", lambda: later)
 
     await baselined.turn()
 
@@ -605,7 +605,7 @@ async def test_a_long_poll_that_began_anew_is_not_taken_for_one_in_laps(baseline
 
 async def test_pages_without_end_end_at_a_bound(baselined, sandbox, monkeypatch):
     before = await baselined.state()
-    monkeypatch.setattr("workers.poller.MAX_PAGES", 12)
+    monkeypatch.setattr("workers.polling.poll.MAX_PAGES", 12)
     await sandbox.fault("endless")
     poll = await baselined.poll("full")
     assert (poll.state, poll.pages) == ("failed", 12)

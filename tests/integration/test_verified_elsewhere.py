@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from service.clock import now_ms
-from service.domain.signing import Signature, make_secret, read_secret, rotated
-from service.domain.subscriptions import Rendering
+from service.domain.access.signing import Signature, make_secret, read_secret, rotated
+from service.domain.delivery.subscription import Rendering
 
 SCRIPT = Path(__file__).parent.parent / "javascript" / "verify.cjs"
 LOCKED = ("package.json", "package-lock.json", ".npmrc")

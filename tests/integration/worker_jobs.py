@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from service.logs import configure
-from workers import process
-from workers.worker import Line, Pace, leave, serve
+from workers.rq import event_loop as process
+from workers.rq.batch_worker import Line, Pace, leave, serve
 
 
 class Orders(msgspec.Struct, kw_only=True):

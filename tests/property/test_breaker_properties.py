@@ -7,8 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain import rate
-from service.domain.breaker import (
+from service.domain.delivery.circuit_breaker import (
     HOLD_MAX_MS,
     OFFLINE_FOR_MS,
     OFFLINE_MAX_MS,
@@ -23,7 +22,8 @@ from service.domain.breaker import (
     disabling_reason,
     may_go_uncounted,
 )
-from service.domain.retry import Outcome, OutcomeClass
+from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.polling import token_bucket as rate
 
 DAY = 86_400_000
 START = 1_795_424_000_000

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
-from service.domain.deletion import Deletion, deletion
-from service.domain.diff import Verdict
+from service.domain.courses.change import Verdict
+from service.domain.courses.deletion_mark import Deletion, deletion
+from service.domain.courses.salvage import items, members
 from service.domain.errors import UpstreamError
-from service.domain.polling import glimpse, judge_page, sight, unread
-from service.domain.salvage import items, members
+from service.domain.polling.progress import glimpse, judge_page, sight, unread
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import ChangeRequest
 from service.sandbox.endpoint import Endpoint, Incoming

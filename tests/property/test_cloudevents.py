@@ -11,13 +11,13 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.events import CONTENT_TYPES, CourseFacts, StoredEvent, render
-from service.domain.subscriptions import (
+from service.domain.delivery.subscription import (
     COURSE_EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,
     Format,
     Rendering,
 )
+from service.domain.events.event import CONTENT_TYPES, CourseFacts, StoredEvent, render
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 ids = st.text("0123456789abcdefghjkmnpqrstvwxyz", min_size=1, max_size=26)

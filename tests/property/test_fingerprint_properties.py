@@ -12,9 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_128_digest
 
-from service.domain.course import Course
-from service.domain.diff import Judgement, Verdict, judge, judge_absence
-from service.domain.fingerprint import (
+from service.domain.courses.change import Judgement, Verdict, judge, judge_absence
+from service.domain.courses.fingerprint import (
     CURRENT,
     OLDER,
     REMOTE_DATA_PATHS,
@@ -25,7 +24,8 @@ from service.domain.fingerprint import (
     path_digests,
     unpack,
 )
-from service.domain.polling import judge_page, sight
+from service.domain.courses.record import Course
+from service.domain.polling.progress import judge_page, sight
 
 JSONObject = dict[str, Any]
 NOW = 1_795_424_001_123

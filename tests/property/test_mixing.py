@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.mixing import LIVE_IN_A_ROW, Mix
+from service.domain.delivery.fair_share import LIVE_IN_A_ROW, Mix
 
 STEP = st.tuples(st.booleans(), st.booleans(), st.integers(1, 40), st.integers(0, 40))
 

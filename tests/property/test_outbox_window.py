@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.domain import outbox
-from service.domain.outbox import Entry, Window
-from service.domain.subscriptions import Rendering
+from service.domain.delivery import outbox_window as outbox
+from service.domain.delivery.outbox_window import Entry, Window
+from service.domain.delivery.subscription import Rendering
 
 MAX_WAITING_PER_COURSE = 2
 MAX_WAITING = 10

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.clients.egress import AddressGuard
-from service.clients.receiver import Receiver
 from service.clients.transport import open_client
-from service.domain.retry import Outcome
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome
 from tests.chaos.answers import FAILED, NO_CONTENT, OK, TIMED_OUT, answer
 from tests.chaos.wire import Server, Wire, accepts
 

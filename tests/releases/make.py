@@ -23,7 +23,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from service.sandbox.content import ContentSource, encode_course
-from service.storage import keys
+from service.storage.redis import keys
 from tests.e2e.conftest import ADMIN_TOKEN, House, until
 from tests.releases.upstream import BASE_URL, KEY, Subscribers, Upstream, serving, url
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.api.failures import MAX_ADDRESSES, MAX_FAILURES, WINDOW_SECONDS, Failures
-from service.domain.access import ApiKey, Grant, Scope
+from service.api.access.auth_throttle import MAX_ADDRESSES, MAX_FAILURES, WINDOW_SECONDS, Failures
+from service.domain.access.grants import ApiKey, Grant, Scope
+from service.domain.delivery.subscription import Matcher, Subscription
 from service.domain.errors import TooManyFailuresError
-from service.domain.events import EventFilter, StoredEvent
-from service.domain.subscriptions import Matcher, Subscription
+from service.domain.events.event import EventFilter, StoredEvent
 
 BY_ID = Grant(integration_ids=("int_a",))
 BY_LABELS = Grant(labels={"tenant": "a"})

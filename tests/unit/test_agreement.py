@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.agreement import LoggedChange, ReportedEvent, disagreements
-from service.domain.course import Course
-from service.domain.fingerprint import REMOTE_DATA_PATHS, changed_paths, path_digests
+from service.commands.demo.oracle import LoggedChange, ReportedEvent, disagreements
+from service.domain.courses.fingerprint import REMOTE_DATA_PATHS, changed_paths, path_digests
+from service.domain.courses.record import Course
 from service.sandbox.catalogue import Catalogue, ChangeRequest
 from service.sandbox.churn import next_change
 

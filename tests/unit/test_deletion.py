@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.deletion import Deletion, deletion, read_date, told_time
+from service.domain.courses.deletion_mark import Deletion, deletion, read_date, told_time
 
 NOW = 1_795_424_001_123  # 2026-11-23T08:53:21.123Z
 HOUR = 3_600_000

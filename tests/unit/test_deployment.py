@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.domain.metrics import series_names
+from service.domain.observability.metrics import series_names
 from service.settings import SETTINGS
 from tests.programs import required_program
 
@@ -230,7 +230,7 @@ def test_the_configuration_holds_settings_and_no_secrets():
 
 
 def test_a_worker_may_drain_before_it_is_killed():
-    from workers.worker import DRAIN_SECONDS
+    from workers.rq.batch_worker import DRAIN_SECONDS
 
     (worker,) = (one for one in OURS if one["metadata"]["name"] == "worker")
     grace = worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
@@ -240,7 +240,7 @@ def test_a_worker_may_drain_before_it_is_killed():
 
 
 def test_an_api_is_left_alone_before_it_stops_and_has_the_time_to():
-    from service.api.server import GRACE_SECONDS
+    from service.api.http.server import GRACE_SECONDS
 
     (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
     spec = api["spec"]["template"]["spec"]

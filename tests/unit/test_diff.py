@@ -6,9 +6,8 @@ import msgspec
 import pytest
 from xxhash import xxh3_128_digest
 
-from service.domain.course import Course
-from service.domain.diff import EVENT_TYPES, Verdict, judge, judge_absence
-from service.domain.fingerprint import (
+from service.domain.courses.change import EVENT_TYPES, Verdict, judge, judge_absence
+from service.domain.courses.fingerprint import (
     CURRENT,
     NO_RAW,
     OLDER,
@@ -18,6 +17,7 @@ from service.domain.fingerprint import (
     path_digests,
     raw_digest,
 )
+from service.domain.courses.record import Course
 
 NOW = 1_795_424_001_123
 DELETED_AT = "2026-11-20T08:00:00.000Z"

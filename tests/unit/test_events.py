@@ -6,8 +6,8 @@ from itertools import product
 import msgspec
 import pytest
 
-from service.domain.events import MAX_BODY_BYTES, CourseFacts, StoredEvent, render, rfc3339
-from service.domain.subscriptions import Format, Payload, Rendering
+from service.domain.delivery.subscription import Format, Payload, Rendering
+from service.domain.events.event import MAX_BODY_BYTES, CourseFacts, StoredEvent, render, rfc3339
 
 POSITION = "1795424001123-7"
 EVENT_ID = "evt_01m83sr733000726vafvwsrmbh"

@@ -6,9 +6,7 @@ import json
 import msgspec
 import pytest
 
-from service.domain.course import Course
-from service.domain.errors import CoursewireError, FingerprintVersionError
-from service.domain.fingerprint import (
+from service.domain.courses.fingerprint import (
     CURRENT,
     NO_EVENT,
     NO_RAW,
@@ -23,6 +21,8 @@ from service.domain.fingerprint import (
     raw_digest,
     unpack,
 )
+from service.domain.courses.record import Course
+from service.domain.errors import CoursewireError, FingerprintVersionError
 
 EVENT = "01krd8x3m3000026vafvwsrmbh"
 COURSE = {

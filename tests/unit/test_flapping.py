@@ -7,7 +7,7 @@ import random
 import msgspec
 import pytest
 
-from service.domain.flapping import SAMPLE, Flapping, observe, same_share, sampled
+from service.domain.polling.flapping_paths import SAMPLE, Flapping, observe, same_share, sampled
 
 URL = "revisions.remote_url"
 TITLE = "revisions.title"

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.diff import Judgement, Verdict
-from service.domain.fingerprint import (
+from service.domain.courses.change import Judgement, Verdict
+from service.domain.courses.fingerprint import (
     NO_RAW,
     PATH_DIGEST_BYTES,
     TRACKED_PATHS,
     Fingerprint,
     path_digest,
 )
-from service.domain.guards import (
+from service.domain.review.guards import (
     Guards,
     Withheld,
     distrusted_paths,

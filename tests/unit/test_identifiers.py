@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.identifiers import (
+from service.domain.events.identifiers import (
     ALPHABET,
     EVENT_PREFIX,
     SUFFIX_LENGTH,

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from service.domain.integrations import (
+from service.domain.polling.integration import (
     DELTA_HORIZON_MS,
     FULL_JITTER,
     MAX_BACKOFF_SECONDS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.metrics import (
+from service.domain.observability.metrics import (
     FIRST_ATTEMPT,
     HISTOGRAMS,
     POLL_DURATION,

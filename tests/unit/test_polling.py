@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from xxhash import xxh3_128_digest
 
-from service.domain.course import Course
-from service.domain.diff import Verdict, judge
+from service.domain.courses.change import Verdict, judge
+from service.domain.courses.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
+from service.domain.courses.record import Course
 from service.domain.errors import FingerprintVersionError
-from service.domain.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
-from service.domain.polling import (
+from service.domain.polling.progress import (
     RESUMABLE_MS,
     PollProgress,
     begin,

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.asking import MAX_LIST_BYTES, MOST_IDS, can_be_asked, ends, fitting
-from service.domain.integrations import (
+from service.domain.polling.id_requests import MAX_LIST_BYTES, MOST_IDS, can_be_asked, ends, fitting
+from service.domain.polling.integration import (
     MAX_BACKOFF_SECONDS,
     MAX_SKEW_MS,
     backoff_ms,
     believed_date,
     next_try_ms,
 )
-from service.domain.polling import FULL_PATIENCE_MS, RESUMABLE_MS, controls_after
+from service.domain.polling.progress import FULL_PATIENCE_MS, RESUMABLE_MS, controls_after
 
 MINUTE = 60_000
 NOW = 1_795_000_000_000

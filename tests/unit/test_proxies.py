@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.proxies import Routes, read_egress_proxy, read_pattern
+from service.domain.egress.routes import Routes, read_egress_proxy, read_pattern
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.redaction import MARK, Redactor
+from service.domain.access.redaction import MARK, Redactor
 
 SECRET = 'Bearer s3cr/t+käse "x"&=end'
 WRITTEN = {

@@ -5,9 +5,9 @@ import ssl
 import pytest
 
 from service.domain.errors import SettingsError
-from service.domain.redis_url import OPTIONS, read_redis_url
+from service.redis_url import OPTIONS, read_redis_url
 from service.settings import Settings
-from service.storage.connections import open_async, open_sync
+from service.storage.redis.client import open_async, open_sync
 
 SECRET = "hush-hush"
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from service import remote
 from service.cli import coursewire
+from service.commands import api_client as remote
 from service.domain.errors import SettingsError
 from service.settings import Settings
 

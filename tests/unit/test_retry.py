@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.retry import (
+from service.domain.delivery.retry import (
     DEFAULT_SCHEDULE,
     Outcome,
     OutcomeClass,

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain import salvage
-from service.domain.salvage import items, member, members, text_of
+from service.domain.courses import salvage
+from service.domain.courses.salvage import items, member, members, text_of
 
 DEEP = b"[" * 50_000 + b"]" * 50_000
 

@@ -6,8 +6,8 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.resources import files
-from pkgutil import iter_modules
+from pathlib import Path
+from pkgutil import walk_packages
 from types import new_class
 
 import msgspec
@@ -24,16 +24,16 @@ from service.domain.errors import (
     StaleRecordError,
     StaleSubscriptionsError,
 )
-from service.storage.keys import Key
-from service.storage.scripts import Script, compiled, run, snake, source
-from service.storage.scripts.constants import CONSTANTS
-from service.storage.scripts.statuses import RefusedError, Status
+from service.storage.redis.keys import Key
+from service.storage.redis.scripts import Script, compiled, run, snake, source
+from service.storage.redis.scripts.constants import CONSTANTS
+from service.storage.redis.scripts.statuses import RefusedError, Status
 from tests.fake_redis import FakeRedis
 
-for module in iter_modules(service.storage.__path__, "service.storage."):
+for module in walk_packages(service.storage.__path__, "service.storage."):
     import_module(module.name)
 DECLARED = [one for one in Script.__subclasses__() if one.__module__.startswith("service.")]
-BODIES = [one for one in files("service.storage.scripts").iterdir() if one.name.endswith(".lua")]
+BODIES = sorted(Path(service.storage.__path__[0]).rglob("*.lua"))
 
 # What Redis gives to scripts, and what of Lua's own they need.
 KNOWN = {
@@ -101,14 +101,14 @@ def test_the_look_for_undeclared_names_finds_them_wherever_they_are():
 
 def test_each_script_is_declared_and_no_body_reads_keys_or_arguments_by_number():
     named = {snake(one.__name__) for one in DECLARED}
-    assert named == {one.name[:-4] for one in BODIES if not one.name.startswith("_")}
+    assert named == {one.stem for one in BODIES if not one.name.startswith("_")}
     for body in BODIES:
         assert not re.search(r"\b(KEYS|ARGV)\b", body.read_text()), body.name
 
 
 def test_a_script_uses_each_name_that_is_declared_for_it():
     for declared in DECLARED:
-        body = declared.lua or source(snake(declared.__name__))
+        body = source(declared)
         unused = {
             name for name in declared.__struct_fields__ if not re.search(rf"\b{name}\b", body)
         }

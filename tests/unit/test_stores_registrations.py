@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from service.domain.access.signing import SigningSecret
+from service.domain.delivery.subscription import Subscription
 from service.domain.errors import (
     ConflictError,
     CredentialInUseError,
@@ -13,18 +15,16 @@ from service.domain.errors import (
     NotFoundError,
     SealError,
 )
-from service.domain.integrations import Credential, Integration, Problem
-from service.domain.polling import begin
-from service.domain.signing import SigningSecret
-from service.domain.subscriptions import Subscription
-from service.storage import keys
-from service.storage.counters import Counters
-from service.storage.credentials import CredentialStore
-from service.storage.integrations import IntegrationStore
-from service.storage.matchers import Matchers
-from service.storage.scripts import run
-from service.storage.sealing import Sealer
-from service.storage.subscriptions import SubscriptionStore, new_secret
+from service.domain.polling.integration import Credential, Integration, Problem
+from service.domain.polling.progress import begin
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.scripts import run
+from service.storage.registry.credentials import CredentialStore
+from service.storage.registry.integrations import IntegrationStore
+from service.storage.registry.matcher_cache import Matchers
+from service.storage.registry.subscriptions import SubscriptionStore, new_secret
+from service.storage.security.encryption import Sealer
 from tests.fake_redis import FakeRedis
 
 EU = "https://eu.example/v1"
@@ -329,7 +329,7 @@ async def test_edits_of_different_fields_at_once_are_both_kept(integrations, mon
             await relabel(an_integration("one"))
         return await run(redis, call)
 
-    monkeypatch.setattr("service.storage.integrations.run", interrupted)
+    monkeypatch.setattr("service.storage.registry.integrations.run", interrupted)
     await integrations.update("int_one", rename_while_relabelled)
     integration, _ = await integrations.get("int_one")
     assert (integration.name, integration.labels) == ("edit 2", {"a": "b"})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.domain.errors import SealError
-from service.storage.sealing import Sealer
+from service.storage.security.encryption import Sealer
 
 OLD, NEW = b"o" * 32, b"n" * 32
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.subscriptions import (
+from service.domain.delivery.subscription import (
     COURSE_EVENT_TYPES,
     EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.storage.together import Together
+from service.storage.redis.coalesce import Together
 
 
 class Source:

@@ -9,8 +9,9 @@ import pytest
 from rq.timeouts import JobTimeoutException
 
 from service.domain.errors import CoursewireError, StartError
-from workers import jobs, process
-from workers.process import CarriedTimeout, LoopThread, WorkStoppedError
+from workers.rq import event_loop as process
+from workers.rq import jobs
+from workers.rq.event_loop import CarriedTimeout, LoopThread, WorkStoppedError
 
 
 @asynccontextmanager

@@ -21,10 +21,10 @@ import msgspec
 import uvloop
 from redis import Redis
 
-from service.domain.guards import Guards
+from service.domain.review.guards import Guards
 from service.logs import configure
 from service.settings import Settings
-from service.storage import keys
+from service.storage.redis import keys
 from tests.bench.memory_worker import peak_bytes
 from tests.bench.source import environment, subscribe
 
@@ -199,7 +199,7 @@ async def dlt(setting: Setting) -> AsyncIterator[FullPoll]:
 @asynccontextmanager
 async def ours(setting: Setting) -> AsyncIterator[FullPoll]:
     """The poll job of a worker, with one subscription to everything."""
-    from service.storage.subscriptions import new_secret
+    from service.storage.registry.subscriptions import new_secret
     from tests.bench.rig import rig
 
     settings = Settings.from_env(environment(setting.redis_url))

@@ -16,12 +16,12 @@ import pytest
 import uvloop
 
 from service.clients.egress import AddressGuard
-from service.clients.receiver import Receiver
 from service.clients.tls import ClientContexts, make_context
 from service.clients.transport import OutboundClient, open_client
-from service.domain.certificates import ClientCertificate, Unusable
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.egress.certificates import ClientCertificate, Unusable
 from service.domain.errors import SettingsError
-from service.domain.retry import Outcome, OutcomeClass
 from tests.authority import Authority
 from tests.integration.clients.conftest import Exchange, Listen
 from tests.integration.clients.forward_proxy import ForwardProxy

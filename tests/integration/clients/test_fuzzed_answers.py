@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome
 from service.domain.errors import UpstreamError
-from service.domain.retry import Outcome
 from tests.integration.clients.conftest import Exchange, Listen
 
 PAGE = b'{"status":"success","data":{"results":[{"id":"a"},{"id":"b"}],"next":"cur"}}'

@@ -22,11 +22,11 @@ from aiohttp.connector import Connection
 
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import OutcomeClass
 from service.domain.errors import UpstreamUnavailableError
-from service.domain.retry import OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 
 FOREIGN_PAGE = b'{"status":"success","data":{"results":[{"id":"foreign"}],"next":null}}'

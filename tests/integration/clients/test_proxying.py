@@ -19,16 +19,16 @@ from aiohttp.abc import ResolveResult
 from service.clients import proxying
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.egress.routes import Routes, read_egress_proxy
 from service.domain.errors import (
     UpstreamProxyError,
     UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
-from service.domain.proxies import Routes, read_egress_proxy
-from service.domain.retry import Outcome, OutcomeClass
 from tests.authority import Authority
 from tests.integration.clients.conftest import Exchange, Listen
 from tests.integration.clients.forward_proxy import ForwardProxy

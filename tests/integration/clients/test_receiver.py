@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.clients.egress import AddressGuard
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
-from service.domain.retry import Outcome, OutcomeClass
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome, OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 
 SHORT = 0.3  # seconds, for attempts that must run into their limit

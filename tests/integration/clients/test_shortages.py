@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import pytest
 
 from service.clients.egress import AddressGuard, SystemResolver
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
-from service.domain.retry import Outcome, OutcomeClass
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome, OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 
 

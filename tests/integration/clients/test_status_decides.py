@@ -7,16 +7,16 @@ import re
 
 import pytest
 
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import Outcome, OutcomeClass
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamError,
     UpstreamRateLimitedError,
     UpstreamUnavailableError,
 )
-from service.domain.retry import Outcome, OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 
 JARGON = re.compile(r"message:|\^|Expected|Invalid|Data after|0x|b'|lax|llhttp|HPE", re.ASCII)

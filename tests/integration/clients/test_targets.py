@@ -6,12 +6,12 @@ import string
 
 import pytest
 
-from service.api.forms import Refusal
-from service.api.parsers import base_url, url
+from service.api.schema.field_types import base_url, url
+from service.api.schema.form import Refusal
 from service.clients.egress import AddressGuard
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.webhook_sender import Receiver
 from tests.integration.clients.conftest import Exchange, Listen
 
 SIGNED = "/a%28b%29/%40x%3Ay?sp=%2Ftriggers%2Fmanual%2Frun&sig=a%2Bb%2Fc%3D&t=%7Eq%2c"

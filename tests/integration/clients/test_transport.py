@@ -14,11 +14,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from service.clients import egress
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError, Timeline
-from service.clients.receiver import Receiver
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.webhook_sender import Receiver
+from service.domain.delivery.retry import OutcomeClass
 from service.domain.errors import CoursewireError
-from service.domain.retry import OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 from tests.unit.test_egress import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
 

@@ -12,7 +12,7 @@ import zlib
 
 import pytest
 
-from service.api.checks import code_of, remedy
+from service.api.resources.upstream_check import code_of, remedy
 from service.clients.transport import OutboundClient
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.errors import UpstreamAuthError, UpstreamError, UpstreamPageError

@@ -5,7 +5,7 @@ import re
 import pytest
 from litestar.routes import HTTPRoute
 
-from service.api.audit_trail import ACTION
+from service.api.access.audit_trail import ACTION
 
 A, S, R, M = "admin", "subscriber", "read", "metrics"
 NOBODY_ELSE = {A}

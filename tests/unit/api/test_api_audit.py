@@ -4,8 +4,8 @@ import json
 
 from redis.exceptions import OutOfMemoryError
 
-from service.api.failures import MAX_FAILURES
-from service.storage.audit import Deed
+from service.api.access.auth_throttle import MAX_FAILURES
+from service.storage.security.audit import Deed
 
 CREDENTIAL = {"name": "a", "base_url": "https://a.example", "api_key": "top-secret-key"}
 

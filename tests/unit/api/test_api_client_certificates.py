@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from service.storage import keys
+from service.storage.redis import keys
 from tests.authority import Authority
 
 URL = "https://receiver.example/hook"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.credentials import upstream_check
+from service.api.resources.credentials import upstream_check
 from service.clients.egress import AddressGuard
 from service.domain.errors import TargetRefusedError
 

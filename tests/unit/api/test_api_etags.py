@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.storage import keys
-from service.storage.scripts import run
+from service.storage.redis import keys
+from service.storage.redis.scripts import run
 
 BODIES = {
     "/v1/credentials": {"name": "a", "base_url": "https://a.example", "api_key": "k"},

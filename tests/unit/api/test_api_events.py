@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from service.api import cursors
-from service.domain.events import CourseFacts, render
-from service.domain.subscriptions import Rendering, Subscription
-from service.storage import keys
-from service.storage.attempts import Attempt
+from service.api.http import cursors
+from service.domain.delivery.subscription import Rendering, Subscription
+from service.domain.events.event import CourseFacts, render
+from service.storage.delivery.attempts import Attempt
+from service.storage.redis import keys
 
 SUFFIX = "abcdefghjkmn"
 
@@ -133,7 +133,7 @@ async def test_the_log_is_filtered(client, services, events) -> None:
 
 
 async def test_a_page_of_large_events_ends_early_and_leads_on(client, services, events) -> None:
-    from service.api import events as module
+    from service.api.resources import events as module
 
     size = len(render(events[0], Rendering.FULL))
     with pytest.MonkeyPatch.context() as patch:

@@ -4,8 +4,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
-from service.storage import keys
-from service.storage.replies import KEPT_SECONDS, RUNNING_SECONDS, Running
+from service.storage.redis import keys
+from service.storage.security.idempotency import KEPT_SECONDS, RUNNING_SECONDS, Running
 
 PATH = "/v1/subscriptions"
 BODY = {"url": "https://receiver.example/hook"}

@@ -5,18 +5,18 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.api.checks import code_of, remedy
+from service.api.resources.upstream_check import code_of, remedy
+from service.domain.courses.fingerprint import Fingerprint
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamError,
     UpstreamNotFoundError,
     UpstreamUnavailableError,
 )
-from service.domain.fingerprint import Fingerprint
-from service.domain.integrations import PollRecord, Problem
-from service.storage import keys
-from service.storage.catalogue import Batch, Change, NewEvent, Progress
-from service.storage.leases import Lease
+from service.domain.polling.integration import PollRecord, Problem
+from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
+from service.storage.redis import keys
+from service.storage.scheduling.leases import Lease
 
 INLINE = {
     "name": "Workday",

@@ -6,11 +6,12 @@ import msgspec
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from service.api.failures import MAX_FAILURES
-from service.domain.access import Scope
-from service.domain.events import CourseFacts
-from service.domain.subscriptions import EVENT_TYPES
-from service.storage import api_keys, keys
+from service.api.access.auth_throttle import MAX_FAILURES
+from service.domain.access.grants import Scope
+from service.domain.delivery.subscription import EVENT_TYPES
+from service.domain.events.event import CourseFacts
+from service.storage.redis import keys
+from service.storage.registry import api_keys
 
 SUBSCRIPTION = {"url": "https://receiver.example/hook"}
 INTEGRATION = {"base_url": "https://a.example", "api_key": "k"}
@@ -213,7 +214,7 @@ async def test_use_that_cannot_be_noted_keeps_nobody_out(client, open_key, monke
     async def full(*_arguments, **_options):
         raise OutOfMemoryError
 
-    monkeypatch.setattr("service.storage.api_keys.run", full)
+    monkeypatch.setattr("service.storage.registry.api_keys.run", full)
     assert (await client.get("/v1/status", headers=key["headers"])).status_code == 200
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.domain.access import Grant
-from service.domain.identifiers import BACKFILLED, event_id
-from service.storage import keys
-from service.storage.outboxes import Queue
+from service.domain.access.grants import Grant
+from service.domain.events.identifiers import BACKFILLED, event_id
+from service.storage.delivery.outboxes import Queue
+from service.storage.redis import keys
 
 POSITIONS = ("1795424001123-0", "1795424002000-0", "1795424003000-0")
 

@@ -5,13 +5,13 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.domain.fingerprint import Fingerprint
-from service.domain.guards import Withheld
-from service.domain.integrations import Decision
-from service.domain.sifting import Mark
-from service.storage import keys
-from service.storage.catalogue import Batch, Change, Progress
-from service.storage.leases import Lease
+from service.domain.courses.fingerprint import Fingerprint
+from service.domain.polling.integration import Decision
+from service.domain.polling.triage import Mark
+from service.domain.review.guards import Withheld
+from service.storage.polling.catalogue import Batch, Change, Progress
+from service.storage.redis import keys
+from service.storage.scheduling.leases import Lease
 
 INLINE = {
     "name": "Workday",
@@ -389,7 +389,7 @@ async def test_an_unknown_guard_is_told_which_there_are(client, refused, integra
 
 
 def test_guards_read_back_as_they_were_stored() -> None:
-    from service.domain.guards import Guards
+    from service.domain.review.guards import Guards
 
     guards = Guards(deleted_count=0, changed_share=1.0)
     assert msgspec.json.decode(msgspec.json.encode(guards), type=Guards) == guards

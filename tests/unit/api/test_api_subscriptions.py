@@ -10,10 +10,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
-from service.domain.retry import Outcome, OutcomeClass
-from service.domain.signing import Signature, make_secret, read_public_key, read_secret
-from service.domain.verification import fault
-from service.storage import keys
+from service.domain.access.signing import Signature, make_secret, read_public_key, read_secret
+from service.domain.access.verification import fault
+from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.storage.redis import keys
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 SECRET_2 = "whsec_" + base64.b64encode(b"t" * 32).decode()
@@ -408,7 +408,7 @@ async def test_a_rotation_without_overlap_revokes_every_other_secret(
 async def test_an_overlap_ends_by_time_alone(client, receiver, path, monkeypatch) -> None:
     rotated = (await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 60})).json()
     assert len(rotated["previous"]) == 1
-    monkeypatch.setattr("service.api.subscriptions.now_ms", lambda: now_ms() + 61_000)
+    monkeypatch.setattr("service.api.resources.subscriptions.now_ms", lambda: now_ms() + 61_000)
     assert (await client.get(f"{path}/secret")).json() == {**rotated, "previous": []}
     assert len(await posted_signatures(client, receiver, path)) == 1
 
@@ -418,7 +418,7 @@ async def test_a_rotation_removes_what_has_expired(
 ) -> None:
     await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 60})
     assert len(await services.subscriptions.secrets(subscription["id"])) == 2
-    monkeypatch.setattr("service.api.subscriptions.now_ms", lambda: now_ms() + 61_000)
+    monkeypatch.setattr("service.api.resources.subscriptions.now_ms", lambda: now_ms() + 61_000)
     await client.post(f"{path}/secret/rotate")
     kept = await services.subscriptions.secrets(subscription["id"])
     assert len(kept) == 2

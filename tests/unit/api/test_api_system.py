@@ -11,13 +11,13 @@ from litestar.testing import AsyncTestClient
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
-from service.api.problems import CATALOGUE
+from service.api.http.problems import CATALOGUE
 from service.app import create_app
+from service.domain.delivery.subscription import EVENT_TYPES, Rendering
 from service.domain.errors import SettingsError
-from service.domain.events import CONTENT_TYPES, CourseFacts, StoredEvent, render
-from service.domain.subscriptions import EVENT_TYPES, Rendering
+from service.domain.events.event import CONTENT_TYPES, CourseFacts, StoredEvent, render
 from service.settings import Settings
-from service.storage import keys
+from service.storage.redis import keys
 
 
 def broken(error: Exception):

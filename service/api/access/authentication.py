@@ -1,0 +1,179 @@
+"""Decides on access: whose bearer token a request carries, and what that opens."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, cast
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from redis.exceptions import RedisError
+
+from service.api.access.auth_throttle import Failures
+from service.api.http.middleware import Layer
+from service.api.http.problems import ErrorAnswers
+from service.api.schema.field_types import KEY_PREFIXES
+from service.bootstrap import Services
+from service.domain.access.grants import Actor, may
+from service.domain.access.grants import Scope as Opened
+from service.domain.access.pasted_secrets import is_visible, trimmed
+from service.domain.errors import (
+    ForbiddenError,
+    NotAuthenticatedError,
+    NotFoundError,
+)
+from service.logs import get_logger
+from service.settings import Settings
+from service.storage.security.audit import Deed
+
+AnyRequest = Request[Any, Any, State]
+GivenActor = NamedDependency[Actor]
+
+FOR_SUBSCRIBERS = "for_subscribers"  # `opt` of what is there for the scope `subscriber` too
+SHOWS_SECRETS = "shows_secrets"  # of reading that the scope `read` does not cover
+FOR_METRICS = "for_metrics"  # of what is there for the scope `metrics`
+
+_ACTOR = "actor"
+_ADMIN = Actor(name="admin token", scope=Opened.ADMIN)
+_METRICS = Actor(name="metrics token", scope=Opened.METRICS)
+_log = get_logger("api")
+_READING = frozenset({"GET", "HEAD"})
+_SCHEME = re.compile(r"bearer[\s:]", re.IGNORECASE)
+_WHERE = (
+    "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
+    "DATA_DIR/admin-token"
+)
+
+
+class Access(Layer):
+    """Lets requests through whose token opens what they ask for, and says whose they are.
+
+    A handler's `opt` says for whom it is besides the admin: reading is for `read` unless it
+    shows secrets, everything else for nobody unless it says so. A subscriber's requests about
+    one subscription go through only if it is their own, whatever the handler does with it.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Passes the request on. Raises what problems tell of."""
+        actor = await _identify(scope)
+        handler = cast("HTTPRouteHandler", scope["route_handler"])
+        method = cast("HTTPScope", scope)["method"]
+        if not allowed(actor.scope, handler, method):
+            raise ForbiddenError(
+                f"the scope `{actor.scope}` does not cover {method} {scope['path_template']}"
+            )
+        subscription_id = scope["path_params"].get("subscription_id")
+        if subscription_id is not None:
+            await require_own(actor, scope["litestar_app"].state.services, subscription_id)
+        scope["state"][_ACTOR] = actor
+        await next_app(scope, receive, send)
+
+
+PROTECTED = (ErrorAnswers(), Access())  # the middleware of everything that is not for everybody
+
+
+@lru_cache(maxsize=1_000)
+def allowed(opened: Opened, handler: HTTPRouteHandler, method: str) -> bool:
+    """Whether a scope may ever do what a handler does."""
+    return may(
+        opened,
+        reading=method in _READING,
+        secret=bool(handler.opt.get(SHOWS_SECRETS)),
+        subscriber=bool(handler.opt.get(FOR_SUBSCRIBERS)),
+        metrics=bool(handler.opt.get(FOR_METRICS)),
+    )
+
+
+async def provide_actor(request: AnyRequest) -> Actor:
+    """Who is asking."""
+    return actor_of(request)
+
+
+def actor_of(request: AnyRequest) -> Actor:
+    """Who is asking, as `Access` found."""
+    actor: Actor = request.scope["state"][_ACTOR]
+    return actor
+
+
+def address_of(request: AnyRequest) -> str:
+    """The address that a request comes from: of the connection, or what a trusted proxy says."""
+    return request.client.host if request.client is not None else "unknown"
+
+
+async def require_own(actor: Actor, services: Services, subscription_id: str) -> None:
+    """Raises NotFoundError where a subscription is not there for this one, or not at all."""
+    if actor.owner is None:
+        return
+    (found,) = await services.subscriptions.get_many([subscription_id])
+    if found is None or not actor.owns(found.owner):
+        raise NotFoundError(f"there is no subscription {subscription_id}")
+
+
+async def _identify(scope: Scope) -> Actor:
+    header = _authorization(scope)
+    scheme, _, given = header.partition(" ")
+    token = given.strip() if scheme.lower() == "bearer" else None
+    if token is not None and (actor := await _holder(scope, token)) is not None:
+        return actor
+    # Not as it should be: perhaps something was copied along with the token.
+    begins = _SCHEME.match(trimmed(header, "authorization:").text)
+    if begins is None:
+        raise NotAuthenticatedError(f"send the header `Authorization: Bearer TOKEN`; {_WHERE}")
+    pasted = trimmed(begins.string[begins.end() :], *KEY_PREFIXES)
+    if pasted.text != token and (actor := await _holder(scope, pasted.text)) is not None:
+        return actor
+    services: Services = scope["litestar_app"].state.services
+    failures: Failures = scope["litestar_app"].state.failures
+    address = address_of(Request(scope))
+    if failures.note(address):
+        await _tell(address, services)
+    wrong = pasted._replace(start=0).wrong(is_visible)
+    reason = "" if wrong is None else f": {wrong}, so copy it again"
+    raise NotAuthenticatedError(f"this token is not valid{reason}; {_WHERE}")
+
+
+async def _holder(scope: Scope, token: str) -> Actor | None:
+    """Whose token it is."""
+    state = scope["litestar_app"].state
+    settings: Settings = state.settings
+    # Both are compared, so that the time says nothing about which of them came close.
+    is_admin = _equal(token, settings.admin_token)
+    is_metrics = _equal(token, settings.metrics_token)
+    if is_admin:
+        return _ADMIN
+    if is_metrics:
+        return _METRICS
+    services: Services = state.services
+    key = await services.api_keys.holder(token)
+    if key is not None:
+        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.sight)
+    return None
+
+
+def _authorization(scope: Scope) -> str:
+    """The header's value. It is looked up directly: taking all headers apart for it, as a request
+    of the framework does, takes longer than everything else here."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return value.decode("latin-1")
+    return ""
+
+
+async def _tell(address: str, services: Services) -> None:
+    """Notes a burst of wrong tokens in the audit trail, if that can be written."""
+    _log.warning("many wrong tokens", address=address)
+    with suppress(RedisError, OSError):
+        await services.audit.note(Deed(action="authentication.failed", address=address))
+
+
+def _equal(given: str, token: str | None) -> bool:
+    return token is not None and hmac.compare_digest(given.encode(), token.encode())

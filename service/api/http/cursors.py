@@ -1,0 +1,82 @@
+"""Cursors of lists: places to go on from, opaque to whoever passes them back."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from service.domain.events.identifiers import EVENT_PREFIX, event_position
+from service.storage.redis.paging import IndexPosition
+from service.storage.redis.scans import ScanPlace
+
+LATEST = "latest"
+_LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
+_SCAN_CURSOR = re.compile(r"[0-9]{1,20}")
+_MAX_LENGTH = 4_000  # a place of a scan carries a course id
+
+
+def _write(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read(cursor: str) -> str:
+    if len(cursor) > _MAX_LENGTH:
+        raise ValueError("too long")
+    padded = cursor + "=" * (-len(cursor) % 4)
+    return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+
+
+def write_index(position: IndexPosition | None) -> str | None:
+    """The cursor of a place in an index."""
+    return None if position is None else _write(f"{position.created_at} {position.id}")
+
+
+def read_index(cursor: str) -> IndexPosition:
+    """The place in an index. Raises ValueError."""
+    created_at, _, identifier = _read(cursor).partition(" ")
+    if not identifier:
+        raise ValueError("no place in an index")
+    return IndexPosition(int(created_at), identifier)
+
+
+def write_log(position: str | None) -> str | None:
+    """The cursor of a position in the event log."""
+    return None if position is None else place(position)
+
+
+def place(position: str) -> str:
+    """The cursor of a position in the event log."""
+    return _write(position)
+
+
+def read_place(cursor: str) -> str:
+    """The position in the event log, or the word `latest` for its end. Raises ValueError."""
+    return cursor if cursor == LATEST else read_log(cursor)
+
+
+def read_log(cursor: str) -> str:
+    """The position in the event log; an event's id is the cursor of its own place. Raises
+    ValueError."""
+    if cursor.startswith(EVENT_PREFIX):
+        place = event_position(cursor)
+        if place is None:
+            raise ValueError("not an event id")
+        return place[0]
+    position = _read(cursor)
+    if not _LOG_POSITION.fullmatch(position):
+        raise ValueError("no position in the log")
+    return position
+
+
+def write_scan(place: ScanPlace | None) -> str | None:
+    """The cursor of a scan, None at its end."""
+    return None if place is None else _write(f"scan {place.cursor} {place.behind}")
+
+
+def read_scan(cursor: str) -> ScanPlace:
+    """The place of a scan. Raises ValueError."""
+    word, _, place = _read(cursor).partition(" ")
+    number, _, behind = place.partition(" ")
+    if word != "scan" or not _SCAN_CURSOR.fullmatch(number) or int(number) >= 2**64:
+        raise ValueError("no place of a scan")
+    return ScanPlace(int(number), behind)

@@ -1,0 +1,519 @@
+"""Errors as problem documents (RFC 9457): the closed catalogue of their types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any, cast
+
+import msgspec
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, ExceptionHandlersMap, Receive, Scope, Send
+from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.api.http import cursors
+from service.api.http.access_log import answer_of
+from service.api.http.middleware import Layer
+from service.api.schema.form import FieldError, InvalidRequestError
+from service.domain.errors import (
+    ConflictError,
+    CoursewireError,
+    CredentialInUseError,
+    EventExpiredError,
+    EventsExpiredError,
+    ForbiddenError,
+    IdempotencyMismatchError,
+    IntegrationExistsError,
+    LimitReachedError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PreconditionFailedError,
+    PreconditionRequiredError,
+    RedisRefusedError,
+    RequestRunningError,
+    SealError,
+    StoppingError,
+    StorageUnavailableError,
+    TooManyFailuresError,
+    TooManyListenersError,
+)
+from service.logs import get_logger
+from service.settings import PREFIX, Settings
+from service.storage.redis.client import NotServingError
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:coursewire:problem:"
+MAX_PATH_LENGTH = 200  # characters of an unknown path that are repeated
+
+_CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
+_log = get_logger("api")
+
+AnyRequest = Request[Any, Any, State]
+
+
+class ProblemType(msgspec.Struct, frozen=True):
+    """One kind of problem: the last part of its type URI, its status, its title, and when it is
+    answered and what to do then."""
+
+    name: str
+    status: HTTPStatus
+    title: str
+    meaning: str
+
+    def example(self) -> dict[str, Any]:
+        """A document of this type."""
+        shown = {"detail": self.meaning, **_EXAMPLES.get(self.name, {})}
+        return {
+            "type": TYPE_PREFIX + self.name,
+            "title": self.title,
+            "status": self.status.value,
+            **shown,
+        }
+
+
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "validation": {
+        "detail": "these fields cannot be accepted: max_concurrency, colour",
+        "errors": [
+            {
+                "field": "max_concurrency",
+                "message": "0 is out of range",
+                "remedy": "send a whole number from 1 to 100",
+            },
+            {"field": "colour", "message": "is not known", "remedy": "known are url, description"},
+        ],
+    },
+    "integration-exists": {"existing_id": "int_8k2m4x7q9v3t5z"},
+    "cursor-expired": {"oldest_cursor": "MTc5NTQyNDAwMTEyMy0w"},
+}
+
+MALFORMED = ProblemType(
+    "malformed",
+    HTTPStatus.BAD_REQUEST,
+    "The request cannot be read",
+    "the request is no HTTP, or its body is not a JSON object in UTF-8; `detail` says where",
+)
+UNAUTHORIZED = ProblemType(
+    "unauthorized",
+    HTTPStatus.UNAUTHORIZED,
+    "A bearer token is needed",
+    "there is no token, or it is unknown, expired or revoked; send `Authorization: Bearer TOKEN`",
+)
+FORBIDDEN = ProblemType(
+    "forbidden",
+    HTTPStatus.FORBIDDEN,
+    "The token does not open that",
+    "the scope of the token never covers the operation; use another token",
+)
+TOO_MANY_FAILURES = ProblemType(
+    "too-many-failures",
+    HTTPStatus.TOO_MANY_REQUESTS,
+    "Too many wrong tokens came from there",
+    "more than 20 came within a minute; wait for `Retry-After`. A right token goes through",
+)
+NOT_FOUND = ProblemType(
+    "not-found",
+    HTTPStatus.NOT_FOUND,
+    "There is no such thing",
+    "the path is unknown, or what it names is not there, or is not yours",
+)
+METHOD_NOT_ALLOWED = ProblemType(
+    "method-not-allowed",
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    "This path does not take that method",
+    "`Allow` lists the methods that it takes",
+)
+CONFLICT = ProblemType(
+    "conflict",
+    HTTPStatus.CONFLICT,
+    "The request contradicts what is stored",
+    "others are editing the same thing, or its state does not allow it; look at it again",
+)
+INTEGRATION_EXISTS = ProblemType(
+    "integration-exists",
+    HTTPStatus.CONFLICT,
+    "The upstream integration is registered already",
+    "a second one would report every change twice; change that which `existing_id` names",
+)
+CREDENTIAL_IN_USE = ProblemType(
+    "credential-in-use",
+    HTTPStatus.CONFLICT,
+    "Integrations still use the credential",
+    "delete them first, or give them another credential",
+)
+LIMIT_REACHED = ProblemType(
+    "limit-reached",
+    HTTPStatus.CONFLICT,
+    "There are as many as may be",
+    "the operator bounds their number by a setting; delete one, or have the setting raised",
+)
+REQUEST_RUNNING = ProblemType(
+    "request-running",
+    HTTPStatus.CONFLICT,
+    "The same request is still being answered",
+    "a request with this `Idempotency-Key` is under way; ask again after `Retry-After`",
+)
+IDEMPOTENCY_MISMATCH = ProblemType(
+    "idempotency-mismatch",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The Idempotency-Key belongs to another request",
+    "another path or body came with this `Idempotency-Key` within a day; use a new one",
+)
+PRECONDITION_FAILED = ProblemType(
+    "precondition-failed",
+    HTTPStatus.PRECONDITION_FAILED,
+    "It has changed since it was shown",
+    "the ETag in `If-Match` is no longer that of the thing; get it again and decide anew",
+)
+PRECONDITION_REQUIRED = ProblemType(
+    "precondition-required",
+    HTTPStatus.PRECONDITION_REQUIRED,
+    "The request must say what it builds on",
+    "send the ETag of what was shown as `If-Match`",
+)
+REQUEST_TIMEOUT = ProblemType(
+    "request-timeout",
+    HTTPStatus.REQUEST_TIMEOUT,
+    "The request took too long to arrive",
+    "the head or the body of the request did not arrive in time; the connection is closed",
+)
+TOO_LARGE = ProblemType(
+    "too-large",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "The request is too large",
+    "a body may have 1 MiB",
+)
+URI_TOO_LONG = ProblemType(
+    "uri-too-long",
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    "The URL is too long",
+    "path and query may have 8 KiB",
+)
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "Unsupported media type",
+    "send a JSON object in UTF-8 with `Content-Type: application/json`, and without a "
+    "`Content-Encoding`",
+)
+VALIDATION = ProblemType(
+    "validation",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "Some fields cannot be accepted",
+    "`errors` lists every one of them: its path, what is wrong, and what is allowed",
+)
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "The headers are too large",
+    "they may have 16 KiB in all",
+)
+CURSOR_EXPIRED = ProblemType(
+    "cursor-expired",
+    HTTPStatus.GONE,
+    "Events behind the cursor are no longer kept",
+    "go on behind `oldest_cursor`, and look up what was missed: some events were trimmed unread",
+)
+EVENT_EXPIRED = ProblemType(
+    "event-expired",
+    HTTPStatus.GONE,
+    "The event is no longer kept",
+    "the retention is over; only newer events can be sent again",
+)
+TOO_MANY_LISTENERS = ProblemType(
+    "too-many-listeners",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Too many requests wait for events",
+    "this process holds as many streams and long polls as it can; ask again after `Retry-After`",
+)
+OVERLOADED = ProblemType(
+    "overloaded",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Too many connections are open",
+    "this process has as many connections as it can; ask again after `Retry-After`",
+)
+INTERNAL = ProblemType(
+    "internal",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "Something went wrong in Coursewire",
+    "a defect; the log speaks of it under the `X-Request-ID` of the answer",
+)
+SECRET_UNREADABLE = ProblemType(
+    "secret-unreadable",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "A stored secret does not open",
+    "it was sealed with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer holds",
+)
+STOPPING = ProblemType(
+    "stopping",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "This process is stopping",
+    "only `/readyz` answers with this: the process was told to stop and still serves requests; "
+    "send new ones to another process",
+)
+STORAGE_UNAVAILABLE = ProblemType(
+    "storage-unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Redis cannot be used at present",
+    "it does not answer, is full, or takes no writes; ask again after `Retry-After`",
+)
+
+CATALOGUE = (
+    MALFORMED,
+    UNAUTHORIZED,
+    FORBIDDEN,
+    TOO_MANY_FAILURES,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    CONFLICT,
+    INTEGRATION_EXISTS,
+    CREDENTIAL_IN_USE,
+    LIMIT_REACHED,
+    REQUEST_RUNNING,
+    IDEMPOTENCY_MISMATCH,
+    PRECONDITION_FAILED,
+    PRECONDITION_REQUIRED,
+    REQUEST_TIMEOUT,
+    TOO_LARGE,
+    URI_TOO_LONG,
+    UNSUPPORTED_MEDIA_TYPE,
+    VALIDATION,
+    HEADERS_TOO_LARGE,
+    CURSOR_EXPIRED,
+    EVENT_EXPIRED,
+    TOO_MANY_LISTENERS,
+    OVERLOADED,
+    INTERNAL,
+    SECRET_UNREADABLE,
+    STOPPING,
+    STORAGE_UNAVAILABLE,
+)
+
+_BY_ERROR: dict[type[CoursewireError], ProblemType] = {
+    NotAuthenticatedError: UNAUTHORIZED,
+    ForbiddenError: FORBIDDEN,
+    TooManyFailuresError: TOO_MANY_FAILURES,
+    NotFoundError: NOT_FOUND,
+    IntegrationExistsError: INTEGRATION_EXISTS,
+    CredentialInUseError: CREDENTIAL_IN_USE,
+    LimitReachedError: LIMIT_REACHED,
+    ConflictError: CONFLICT,
+    RequestRunningError: REQUEST_RUNNING,
+    IdempotencyMismatchError: IDEMPOTENCY_MISMATCH,
+    PreconditionFailedError: PRECONDITION_FAILED,
+    PreconditionRequiredError: PRECONDITION_REQUIRED,
+    InvalidRequestError: VALIDATION,
+    EventExpiredError: EVENT_EXPIRED,
+    TooManyListenersError: TOO_MANY_LISTENERS,
+    SealError: SECRET_UNREADABLE,
+    StoppingError: STOPPING,
+    StorageUnavailableError: STORAGE_UNAVAILABLE,
+    RedisRefusedError: STORAGE_UNAVAILABLE,
+}
+_BY_STATUS = {
+    problem.status: problem
+    for problem in (
+        MALFORMED,
+        UNAUTHORIZED,
+        NOT_FOUND,
+        METHOD_NOT_ALLOWED,
+        TOO_LARGE,
+        UNSUPPORTED_MEDIA_TYPE,
+    )
+}
+
+
+def _means(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every error answers with."""
+
+    type: Annotated[str, _means("a URI that names the kind of problem")]
+    title: Annotated[str, _means("the kind of problem, in words")]
+    status: Annotated[int, _means("the HTTP status")]
+    detail: Annotated[str, _means("what is wrong this time, and what to do")]
+    errors: Annotated[tuple[FieldError, ...], _means("the fields of a `validation` problem")] = ()
+    existing_id: Annotated[
+        str | None, _means("the registration that an `integration-exists` problem speaks of")
+    ] = None
+    oldest_cursor: Annotated[
+        str | None,
+        _means("where a `cursor-expired` problem lets you go on: behind it nothing is lost"),
+    ] = None
+
+
+def document(
+    problem: ProblemType,
+    detail: str,
+    *,
+    errors: tuple[FieldError, ...] = (),
+    existing_id: str | None = None,
+    oldest_cursor: str | None = None,
+) -> ProblemDocument:
+    """A problem of this type."""
+    return ProblemDocument(
+        type=TYPE_PREFIX + problem.name,
+        title=problem.title,
+        status=problem.status,
+        detail=detail,
+        errors=errors,
+        existing_id=existing_id,
+        oldest_cursor=oldest_cursor,
+    )
+
+
+def expired(error: EventsExpiredError) -> ProblemDocument:
+    """What is said to a reader whose place in the event log is no longer there."""
+    return document(
+        CURSOR_EXPIRED,
+        "events that you have not read were trimmed by the retention; go on behind "
+        "oldest_cursor, and look up what you may have missed",
+        oldest_cursor=cursors.write_log(error.oldest),
+    )
+
+
+def answer(
+    problem: ProblemType,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    errors: tuple[FieldError, ...] = (),
+    existing_id: str | None = None,
+) -> Response[ProblemDocument]:
+    """A problem as a response."""
+    return _response(document(problem, detail, errors=errors, existing_id=existing_id), headers)
+
+
+def _response(
+    content: ProblemDocument, headers: dict[str, str] | None = None
+) -> Response[ProblemDocument]:
+    return Response(content, status_code=content.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _of_http(request: AnyRequest, error: HTTPException) -> Response[ProblemDocument]:
+    problem = _BY_STATUS.get(HTTPStatus(error.status_code))
+    if problem is None:
+        if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _of_defect(request, error)
+        problem = MALFORMED
+    detail = error.detail or problem.title
+    if problem is NOT_FOUND:  # things that are missing are errors of our own
+        path = _public(request.url.path, request)[:MAX_PATH_LENGTH]
+        detail = f"no path {path}; see {_public('/schema', request)}"
+    return answer(problem, detail, headers=_with_head(error.headers))
+
+
+def _public(path: str, request: AnyRequest) -> str:
+    """A path as clients see it."""
+    settings: Settings = request.app.state.settings
+    return settings.root_path + path
+
+
+def _with_head(headers: dict[str, str] | None) -> dict[str, str] | None:
+    """The headers, with HEAD among the methods that are allowed where GET is."""
+    if headers is None or "allow" not in headers:
+        return headers
+    allowed = headers["allow"].split(", ")
+    if "GET" in allowed:
+        allowed.insert(allowed.index("GET") + 1, "HEAD")
+    return {**headers, "allow": ", ".join(allowed)}
+
+
+def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDocument]:
+    if isinstance(error, EventsExpiredError):
+        return _response(expired(error))
+    for kind in type(error).__mro__:
+        if (problem := _BY_ERROR.get(kind)) is not None:
+            break
+    else:
+        return _of_defect(request, error)
+    if problem is SECRET_UNREADABLE:
+        _log.error("a stored secret does not open", path=request.url.path)
+    return answer(
+        problem,
+        _detail(error),
+        headers=_headers(error),
+        errors=error.errors if isinstance(error, InvalidRequestError) else (),
+        existing_id=error.existing_id if isinstance(error, IntegrationExistsError) else None,
+    )
+
+
+def _headers(error: CoursewireError) -> dict[str, str] | None:
+    match error:
+        case NotAuthenticatedError():
+            return _CHALLENGE
+        case TooManyFailuresError():
+            return {"retry-after": str(error.retry_after)}
+        case (
+            TooManyListenersError()
+            | StoppingError()
+            | StorageUnavailableError()
+            | RedisRefusedError()
+        ):
+            return {"retry-after": "5"}
+        case RequestRunningError():
+            return {"retry-after": "1"}
+    return None
+
+
+def _detail(error: CoursewireError) -> str:
+    if isinstance(error, IntegrationExistsError):
+        return f"{error}; change that one: PATCH /v1/integrations/{error.existing_id}"
+    if isinstance(error, CredentialInUseError):
+        return f"{error}; delete them first, or PATCH their credential_id"
+    return str(error)
+
+
+def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
+    if request.url.path != "/readyz":  # probes ask often, and their answer says it
+        _log.error("storage unavailable", path=request.url.path, reason=type(error).__name__)
+    detail = "Redis does not answer; try again shortly"
+    if isinstance(error, OutOfMemoryError):
+        detail = "Redis is at its memory limit; give it more, or shorten the retention"
+    elif isinstance(error, NotServingError):
+        detail = f"Redis takes no writes at present ({error}); try again shortly"
+    elif isinstance(error, AuthenticationError):
+        detail = f"Redis refuses the user or the password in {PREFIX}REDIS_URL"
+    elif isinstance(error, NoPermissionError):
+        detail = "Redis does not grant what this takes; /readyz and `coursewire doctor` say more"
+    return answer(STORAGE_UNAVAILABLE, detail, headers={"retry-after": "5"})
+
+
+def _of_defect(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
+    _log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    return answer(INTERNAL, "the service's log says more")
+
+
+_HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Response[ProblemDocument]]] = {
+    HTTPException: _of_http,
+    CoursewireError: _of_ours,
+    RedisConnectionError: _of_storage,
+    RedisTimeoutError: _of_storage,
+    OutOfMemoryError: _of_storage,
+    NoPermissionError: _of_storage,
+    Exception: _of_defect,
+}
+EXCEPTION_HANDLERS = cast("ExceptionHandlersMap", _HANDLERS)
+
+
+class ErrorAnswers(Layer):
+    """Answers what the middleware behind it raises, where the middleware before it can see the
+    answer; the framework would answer further out."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Passes the request on."""
+        try:
+            await next_app(scope, receive, send)
+        except Exception as error:
+            if answer_of(scope) is not None:
+                raise
+            request: AnyRequest = Request(scope, receive, send)
+            kind = next(kind for kind in type(error).__mro__ if kind in _HANDLERS)
+            response = _HANDLERS[kind](request, error).to_asgi_response(None, request)
+            await response(scope, receive, send)

@@ -1,0 +1,190 @@
+"""HTTP on one connection, with an end to whatever a client may take its time over."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import h11
+import msgspec
+from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from service.api.http.access_log import NO_STORE
+from service.api.http.problems import (
+    HEADERS_TOO_LARGE,
+    MALFORMED,
+    MEDIA_TYPE,
+    OVERLOADED,
+    REQUEST_TIMEOUT,
+    ProblemType,
+    document,
+)
+from service.logs import get_logger
+
+HEAD_SECONDS: Final = 10.0  # from a request's first byte, or the connection, to the end of its head
+BODY_SECONDS: Final = 30.0  # from the end of its head to that of its body
+UNREAD_SECONDS: Final = 60.0  # in which a client reads nothing of an answer that waits for it
+
+_log = get_logger("api")
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's protocol, which by itself waits for ever: for the rest of a head or a body that
+    comes a byte at a time, and for a client that does not read. What it answers by itself is a
+    problem like any other.
+    """
+
+    head_seconds = HEAD_SECONDS
+    body_seconds = BODY_SECONDS
+    unread_seconds = UNREAD_SECONDS
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._most = self.limit_concurrency
+        self.limit_concurrency = None  # the refusal is ours
+        self._arriving: asyncio.TimerHandle | None = None
+        self._awaited = ""  # what of a request: head or body
+        self._unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Begins to wait for a request."""
+        super().connection_made(transport)
+        if self._most is not None and len(self.connections) > self._most:
+            self.app = cast("Any", _overloaded)
+        self._await_rest()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits for nothing any more."""
+        self._stop(self._arriving)
+        self._stop(self._unread)
+        self._arriving = self._unread = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what arrived, and waits for what is missing of it."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._await_rest()
+
+    def on_response_complete(self) -> None:
+        """Waits for what is missing of the request that was answered, and for the next one."""
+        super().on_response_complete()
+        self._await_rest()
+
+    def pause_writing(self) -> None:
+        """Gives a client that does not read some time to begin again."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """It reads."""
+        self._stop(self._unread)
+        self._unread = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends an idle connection, also one whose last answer nobody reads."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP."""
+        error = sys.exception()
+        hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 0
+        too_large = hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        self._refuse(HEADERS_TOO_LARGE if too_large else MALFORMED)
+
+    def _await_rest(self) -> None:
+        """Sets the alarm for what of a request is under way and incomplete."""
+        awaited = self._missing()
+        if awaited == self._awaited:
+            return
+        self._stop(self._arriving)
+        self._arriving = None
+        self._awaited = awaited
+        if awaited:
+            seconds = self.head_seconds if awaited == "head" else self.body_seconds
+            self._arriving = self.loop.call_later(seconds, self._give_up_reading)
+
+    def _missing(self) -> str:
+        """What of a request is awaited: its head, its body, or nothing.
+
+        Between two requests it is nothing, which the time for idle connections bounds.
+        """
+        if self.transport.is_closing():
+            return ""
+        match self.conn.their_state:
+            case h11.SEND_BODY:
+                return "body"
+            case h11.IDLE:
+                begun, _ = self.conn.trailing_data
+                return "head" if begun or self.timeout_keep_alive_task is None else ""
+        return ""
+
+    def _give_up_reading(self) -> None:
+        self._arriving = None
+        if not self.transport.is_closing():
+            _log.info("a request took too long to arrive", awaited=self._awaited)
+            self._refuse(REQUEST_TIMEOUT)
+
+    def _await_reader(self, before: int | None = None) -> None:
+        """Ends the connection if no less is to be written than `before`, or looks again later."""
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            _log.info("an answer is not read")
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(self.unread_seconds, self._await_reader, left)
+
+    def _refuse(self, problem: ProblemType) -> None:
+        """Answers with a problem, where nothing has been answered yet, and closes."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # whatever handles the request has nobody to answer
+            cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers, body = _answer(problem)
+            response = h11.Response(
+                status_code=problem.status.value, headers=headers, reason=problem.status.phrase
+            )
+            if self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD":
+                body = b""
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    @staticmethod
+    def _stop(alarm: asyncio.TimerHandle | None) -> None:
+        if alarm is not None:
+            alarm.cancel()
+
+
+def _answer(problem: ProblemType) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of an answer that ends the connection."""
+    body = msgspec.json.encode(document(problem, problem.meaning))
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        NO_STORE,
+    ]
+    return headers, body
+
+
+async def _overloaded(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answers instead of the application where there are too many connections."""
+    headers, body = _answer(OVERLOADED)
+    headers.append((b"retry-after", b"5"))
+    start: HTTPResponseStartEvent = {
+        "type": "http.response.start",
+        "status": OVERLOADED.status.value,
+        "headers": headers,
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,166 @@
+"""`/v1/events/stream`: the event log as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import lru_cache
+from http import HTTPStatus
+
+import msgspec
+from litestar import get
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.response import Stream
+from redis.exceptions import RedisError
+
+from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor
+from service.api.access.visible_events import Sight
+from service.api.http import cursors
+from service.api.http.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS, expired
+from service.api.http.requests import AnyRequest, GivenServices, after, query_form
+from service.api.resources.events import FILTERS, PAYLOAD, rendering, starting_place, wanted
+from service.api.schema.form import Field, Form, Table
+from service.api.schema.operations import problems, reads
+from service.domain.delivery.subscription import Rendering
+from service.domain.errors import EventsExpiredError
+from service.domain.events.event import StoredEvent, render
+from service.storage.events.event_log import Place
+from service.storage.events.log_follower import Tail
+
+SSE = "text/event-stream"
+HEARTBEAT_SECONDS = 15.0
+RETRY_MS = 3_000  # after which a client that lost the connection comes back
+LAST_EVENT_ID = "Last-Event-ID"
+_READ_AT_ONCE = 20  # events held for one slow reader
+_CHUNK_BYTES = 65_536  # sent in one piece, unless a single event is larger
+_CACHED = 64  # frames that listeners at the same place share
+
+QUERY: Table = {
+    **FILTERS,
+    "payload": PAYLOAD,
+    "after": Field(
+        parser=after(cursors.read_place).parser,
+        meaning="where to begin, as in GET /v1/events: behind a cursor or an event's id; "
+        "`latest`: with what happens from now on; if left out, from the oldest event that is kept",
+    ),
+}
+HEADERS: Table = {
+    LAST_EVENT_ID: Field(
+        parser=after(cursors.read_log).parser,
+        meaning="the last `id` received, which browsers send by themselves when they reconnect; "
+        "it goes before `after`",
+    )
+}
+
+
+@get(
+    "/events/stream",
+    tags=["Events"],
+    summary="Follow the event log",
+    opt={FOR_SUBSCRIBERS: True},
+    operation_class=reads(query=QUERY, headers=HEADERS),
+    responses={
+        200: ResponseSpec(
+            data_container=str,
+            generate_examples=False,
+            media_type=SSE,
+            description="Server-sent events: `id` is the event's id, `event` its type, `data` the "
+            "body of a push. An `id` alone moves a filtered reader's place on. `error` carries a "
+            "problem and ends the stream",
+        ),
+        **problems(
+            HTTPStatus.UNAUTHORIZED,
+            CURSOR_EXPIRED,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            TOO_MANY_LISTENERS,
+        ),
+    },
+)
+async def stream_events(request: AnyRequest, services: GivenServices, actor: GivenActor) -> Stream:
+    """Every event in the order of the log, then each new one as it happens. A comment comes every
+    15 seconds where nothing else does. A reader that falls behind lags, and is sent nothing more
+    once the log no longer holds what it has not read. It ends with the key it was opened with."""
+    query = query_form(request, QUERY).accept()
+    place = _last_event_id(request) or query.get("after")
+    services.tail.check_room()
+    filters = wanted(query, actor.grant)
+    first = await services.events.read(
+        await starting_place(services, place), _READ_AT_ONCE, filters
+    )
+    return Stream(
+        _frames(services.tail, first, Sight(actor, services, filters), rendering(query)),
+        media_type=SSE,
+        # A proxy would gather events, for minutes, or until it has enough of them to compress.
+        headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
+    )
+
+
+def _last_event_id(request: AnyRequest) -> str | None:
+    sent = request.headers.get(LAST_EVENT_ID)
+    if not sent:
+        return None
+    found: str = Form({LAST_EVENT_ID: [sent]}, HEADERS).accept()[LAST_EVENT_ID]
+    return found
+
+
+async def _frames(
+    tail: Tail,
+    first: tuple[list[StoredEvent], Place],
+    sight: Sight,
+    rendering: Rendering,
+) -> AsyncIterator[bytes]:
+    """The stream behind a first page, until nobody listens or it cannot go on."""
+    loop = asyncio.get_running_loop()
+    events, place = first
+    # The place is told at once: who loses the connection before the first event keeps it.
+    told = None if events else place.position
+    yield b"retry: %d\n%s\n" % (RETRY_MS, _id(place.position) if told else b"")
+    with tail.listen() as listener:
+        spoken = loop.time()
+        while not listener.ended:
+            if events:
+                for chunk in _chunks(events, rendering):
+                    yield chunk
+                told, spoken = events[-1].position, loop.time()
+            elif loop.time() - spoken >= HEARTBEAT_SECONDS:
+                yield b":\n%s\n" % (_id(place.position) if place.position != told else b"")
+                told, spoken = place.position, loop.time()
+            try:
+                if not place.more:
+                    silence = loop.time() - spoken
+                    await listener.wait(place.position, HEARTBEAT_SECONDS - silence)
+                filters = await sight.filter()
+                if filters is None:
+                    return
+                events, place = await tail.read(place.position, _READ_AT_ONCE, filters)
+            except EventsExpiredError as error:
+                yield b"event: error\ndata: %s\n\n" % msgspec.json.encode(expired(error))
+                return
+            except (RedisError, OSError):
+                return  # the client comes back to where it was
+
+
+def _id(position: str) -> bytes:
+    return b"id: %s\n" % cursors.place(position).encode()
+
+
+def _chunks(events: Iterable[StoredEvent], rendering: Rendering) -> Iterator[bytes]:
+    """The frames of `events`, several in one where they are small."""
+    chunk: list[bytes] = []
+    size = 0
+    for event in events:
+        frame = _frame(event, rendering)
+        if chunk and size + len(frame) > _CHUNK_BYTES:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+        chunk.append(frame)
+        size += len(frame)
+    yield b"".join(chunk)
+
+
+@lru_cache(maxsize=_CACHED)
+def _frame(event: StoredEvent, rendering: Rendering) -> bytes:
+    # A line break can only stand between the tokens of the course's JSON; as the beginning of
+    # another data line it arrives as a line break.
+    data = b"\ndata: ".join(render(event, rendering).splitlines())
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event.id.encode(), event.type.encode(), data)

@@ -1,0 +1,118 @@
+"""Asks the upstream once with given values, and says in words what its answer means."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from service.api.schema.schemas import CheckResult
+from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.domain.errors import UpstreamError
+from service.domain.polling.integration import UNCONFIRMED_CODE
+
+_BASE_URL = (
+    "check that base_url ends in /v1 (not in /lms/courses), and that nothing else answers in the "
+    "API's place"
+)
+_REDIRECTED = "set base_url to the address of the API itself: redirects are not followed"
+_UNREACHED = "check base_url and that this server can reach it, if it does not pass by itself"
+_KEY = (
+    "check api_key and base_url (each region has its own), and whether the upstream admits this "
+    "server's address"
+)
+_UPSTREAM_ID = "check upstream_id, and that base_url is that of its region"
+_SET_UP = (
+    "complete the set-up at the upstream; its first sync can take hours, and polls begin by "
+    "themselves once it is done"
+)
+_WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"
+
+_FAILS = "wait: the upstream fails; if it stays, tell its operators"
+
+# By the upstream's code, or where it gave none by the name of what went wrong.
+_BY_CODE = {
+    "PLATFORM.AUTHENTICATION_INVALID": _KEY,
+    "PLATFORM.IP_NOT_WHITELISTED": "admit this server's address at the upstream",
+    "PLATFORM.INTEGRATION_NOT_FOUND": _UPSTREAM_ID,
+    "PLATFORM.INPUT_INVALID": "check upstream_id and base_url",
+    "PLATFORM.TASK_TIMED_OUT": _FAILS,
+    "PLATFORM.UNKNOWN_ERROR": _FAILS,
+    "REMOTE.SERVICE_UNAVAILABLE": _FAILS,
+    "PLATFORM.RATE_LIMIT_EXCEEDED": _WAIT,
+    "PLATFORM.CONCURRENCY_LIMIT_EXCEEDED": _WAIT,
+    "REMOTE.RATE_LIMIT_EXCEEDED": _WAIT,
+    "INTEGRATION.SETUP_INCOMPLETE": _SET_UP,
+    "INTEGRATION.SETUP_SYNC_PENDING": _SET_UP,
+    "INTEGRATION.QA_FAILED": _SET_UP,
+    "INTEGRATION.MODEL_NOT_AVAILABLE": "enable courses for this integration at the upstream",
+    UNCONFIRMED_CODE: (
+        "nothing of this integration is stopped; tell the upstream's operators that requests with "
+        "ids= do not show courses that exist. Such courses stay live here until a full poll can "
+        "confirm that they are gone, or the upstream sends a tombstone"
+    ),
+    "UpstreamTargetRefused": (
+        "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another base_url"
+    ),
+    "UpstreamProxy": "correct COURSEWIRE_EGRESS_PROXY; `coursewire doctor` tries it",
+    "FingerprintVersion": "go back to the release that wrote it, or delete and register anew",
+    "RedisMemory": "give Redis more memory, or shorten the retention of events",
+    "UpstreamPaging": "nothing, if it passes by itself; else tell the upstream's operators",
+    "UpstreamNotFound": _BASE_URL,
+    "UpstreamInput": "check upstream_id and base_url",
+    "UpstreamPage": (
+        "nothing, if it passes by itself; else show the message to the upstream's operators"
+    ),
+    "UpstreamAuth": _KEY,
+}
+# Where the answer may be that of something else than the API.
+_ELSEWHERE = {
+    "UpstreamInput": _BASE_URL,
+    "UpstreamPage": _BASE_URL,
+}
+_BY_STATUS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: _KEY,
+    HTTPStatus.FORBIDDEN: _KEY,
+    HTTPStatus.NOT_FOUND: _UPSTREAM_ID,
+    HTTPStatus.REQUEST_TIMEOUT: _FAILS,
+    HTTPStatus.CONFLICT: _SET_UP,
+    HTTPStatus.TOO_EARLY: _FAILS,
+    HTTPStatus.TOO_MANY_REQUESTS: _WAIT,
+}
+
+
+def code_of(error: UpstreamError) -> str:
+    """The upstream's code, or the name of what went wrong."""
+    return error.code or type(error).__name__.removesuffix("Error")
+
+
+def remedy(code: str, status: int | None, *, elsewhere: bool = False) -> str:
+    """What to do about a failure: its code decides, then its HTTP status. `elsewhere` says that
+    the answer may be that of something else than the API."""
+    if code == "UpstreamPage" and status is not None and 300 <= status < 400:
+        return _REDIRECTED
+    if elsewhere and (suspected := _ELSEWHERE.get(code)) is not None:
+        return suspected
+    if (known := _BY_CODE.get(code)) is not None:
+        return known
+    if status is None:
+        return _UNREACHED
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _FAILS
+    return _BY_STATUS.get(status, "look into the upstream's log")
+
+
+async def check(
+    upstream: UpstreamClient, credential: UpstreamCredential, upstream_id: str
+) -> CheckResult:
+    """The result of one request for a single record."""
+    try:
+        page = await upstream.fetch_page(credential, upstream_id, PageQuery(page_size=1))
+    except UpstreamError as error:
+        code = code_of(error)
+        return CheckResult(
+            ok=False,
+            code=code,
+            status=error.status,
+            message=str(error),
+            remedy=remedy(code, error.status, elsewhere=error.elsewhere),
+        )
+    return CheckResult(ok=True, records_seen=len(page.results))

@@ -1,0 +1,91 @@
+"""Pages of a list that only some of its items belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from litestar.openapi.spec import OpenAPIType, Schema
+
+from service.api.schema.field_types import MAX_LABELS, once, one_of, repeated, text
+from service.api.schema.form import Field, Parser, Refusal
+from service.storage.redis.paging import IndexPosition
+
+_READ_AT_ONCE = 500
+_MAX_LABEL = 64 + 1 + 256  # characters of a name, the sign and a value
+
+Item = TypeVar("Item")
+Place = IndexPosition | None
+
+
+class ReadPage(Protocol[Item]):
+    """Reads at most so many items behind a place, and says where to go on."""
+
+    def __call__(self, limit: int, after: Place, /) -> Awaitable[tuple[list[Item], Place]]:
+        """The items, and None behind the last one."""
+        ...
+
+
+def filters(states: Sequence[str], named: str) -> dict[str, Field]:
+    """The query parameters of a list that can be filtered."""
+    return {
+        "state": Field(
+            parser=repeated(one_of(states)),
+            meaning="only those in one of these states, separated by commas or given repeatedly",
+        ),
+        "name": Field(
+            parser=once(text(200)), meaning=f"only those with this in {named}, in any case"
+        ),
+        "label": Field(
+            parser=_labels(),
+            meaning="NAME=VALUE: only those with this label; given repeatedly, with all of them",
+        ),
+    }
+
+
+async def page_through(
+    read: ReadPage[Item],
+    takes: Callable[[list[Item]], Awaitable[list[bool]]],
+    place_of: Callable[[Item], IndexPosition],
+    limit: int,
+    after: Place,
+) -> tuple[list[Item], Place]:
+    """At most `limit` of the items that `takes` lets through, and where to go on. It looks
+    through as much of the list as that needs."""
+    found: list[Item] = []
+    while True:
+        page, after = await read(_READ_AT_ONCE, after)
+        found += [item for item, taken in zip(page, await takes(page), strict=True) if taken]
+        if len(found) > limit:
+            return found[:limit], place_of(found[limit - 1])
+        if after is None:
+            return found, None
+
+
+def has_labels(labels: Mapping[str, str] | None, wanted: Sequence[tuple[str, str]]) -> bool:
+    """Whether all of the labels that are asked for are there."""
+    return all((labels or {}).get(name) == value for name, value in wanted)
+
+
+def is_named(name: str | None, *texts: str | None) -> bool:
+    """Whether a part of the name that is asked for is in one of the texts."""
+    return name is None or any(name.casefold() in (one or "").casefold() for one in texts)
+
+
+def _labels() -> Parser:
+    def parse(values: list[str]) -> tuple[tuple[str, str], ...]:
+        if len(values) > MAX_LABELS:
+            raise Refusal(f"is given {len(values)} times", f"give it at most {MAX_LABELS} times")
+        return tuple(_label(value) for value in values)
+
+    one = Schema(type=OpenAPIType.STRING, pattern="^[^=]+=", max_length=_MAX_LABEL)
+    return Parser(
+        parse, Schema(type=OpenAPIType.ARRAY, items=one, min_items=1, max_items=MAX_LABELS)
+    )
+
+
+def _label(value: str) -> tuple[str, str]:
+    name, sign, content = value.partition("=")
+    if not name or not sign or len(value) > _MAX_LABEL:
+        raise Refusal("is not a label", "send it as NAME=VALUE, for example region=eu")
+    return name, content

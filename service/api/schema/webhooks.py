@@ -1,0 +1,246 @@
+"""Documents what subscribers are sent, as the OpenAPI document's webhooks."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+from litestar.openapi.spec import (
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Parameter,
+    PathItem,
+    RequestBody,
+    Schema,
+)
+from litestar.openapi.spec.enums import OpenAPIType
+
+from service.domain.delivery.subscription import Format
+from service.domain.events.event import CONTENT_TYPES, CourseData
+from service.domain.polling.integration import Baseline
+
+TEST_EVENT = "coursewire.test"
+
+_MEANINGS = {
+    "course.created": "A course is new, or live again (`reason`: restored).",
+    "course.updated": "Something tracked changed in a course; `changed` names the paths.",
+    "course.deleted": "A course is gone; `evidence` says how that is known.",
+    "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
+    "integration.epoch_started": "An integration begins anew with a baseline of its own: it is "
+    "connected to something else, or its unfinished baseline was edited. An error told before is "
+    "of the past.",
+    "integration.error": "Polls of an integration have come to fail with what a person must see "
+    "to; told once, until it is over.",
+    "integration.recovered": "The error that was told of the integration is over.",
+    "integration.review_required": "Changes are held because they are too many to be believed; "
+    "somebody must decide on them.",
+    "subscription.deliveries_dead": "Deliveries were given up, because their attempts were used "
+    "up or their events outlived the retention. Told at most once in five minutes for each "
+    "subscription, with how many there were since the last time. Not counted are events about "
+    "subscriptions.",
+    "subscription.disabled": "Nothing is sent to a subscription any more until it is resumed.",
+    "subscription.parked": "A subscriber fails so steadily that only probes are sent to it.",
+    "subscription.recovered": "A subscription that was parked or disabled is sent to again.",
+    TEST_EVENT: "Somebody asked for a test of the subscription.",
+}
+_HEADERS = {
+    "webhook-id": "the event's id, the same on every attempt",
+    "webhook-timestamp": "epoch seconds of the attempt",
+    "webhook-signature": "v1, a comma and base64 of the HMAC-SHA256 over id, timestamp and body "
+    "with dots between them, or v1a, a comma and base64 of their ed25519 signature; while rotated "
+    "secrets overlap one of each secret, the newest first, with blanks between them",
+    "coursewire-replay": "true on what is sent once more, by a replay; else it is not there",
+}
+_OPTIONAL = ("coursewire-replay",)
+
+
+_DATA = {
+    "schema_version": "the version of this shape",
+    "event_id": "the event's id, the same as in `webhook-id`",
+    "integration_id": "the integration",
+    "upstream_id": "its X-Integration-Id at the upstream",
+    "external_id": "your own name for the integration",
+    "labels": "your own labels of the integration",
+    "course_id": "the course's id at the upstream",
+    "remote_id": "its id in the learning system",
+    "origin_id": "its id where it came from, if the learning system says so",
+    "sequence": "the event's number among those of the course, which only grows",
+    "previous_sequence": "the number of the course's event before; null: there is none",
+    "changed": "the paths that changed, of a course.updated",
+    "reason": "what kind of change it is, where the type does not say",
+    "evidence": "how it is known that a course is gone",
+    "initial": "whether the course was there before: found by the first complete full poll, or "
+    "sent by a backfill",
+    "detected_by": "delta or full poll: the kind of poll that found the change; review: it was "
+    "held and applied by a decision; backfill: the subscription asked for every course",
+    "course_omitted": "why `course` is not there; null: it is",
+    "course": "the course as the upstream gives it",
+}
+_TEXT: dict[str, Any] = {"type": "string"}
+_MAYBE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
+_COUNT: dict[str, Any] = {"type": "integer"}
+_TIME: dict[str, Any] = {"type": "string", "format": "date-time"}
+_Fields = dict[str, tuple[dict[str, Any], str]]  # the schema of each field, and its meaning
+_OF_EVERY_EVENT: _Fields = {
+    "schema_version": (_COUNT, _DATA["schema_version"]),
+    "event_id": (_TEXT, _DATA["event_id"]),
+}
+_OF_AN_INTEGRATION: _Fields = {
+    "integration_id": (_TEXT, _DATA["integration_id"]),
+    "upstream_id": (_TEXT, _DATA["upstream_id"]),
+    "external_id": (_MAYBE_TEXT, _DATA["external_id"]),
+    "labels": ({"type": "object", "additionalProperties": _TEXT}, _DATA["labels"]),
+}
+_OF_A_SUBSCRIPTION: _Fields = {
+    "subscription_id": (_TEXT, "the subscription that it is about, never the one it is sent to"),
+    "description": (_MAYBE_TEXT, "your own description of it"),
+    "owner": (_MAYBE_TEXT, "the API key that it belongs to; null: the operator's"),
+}
+_BASELINE = {"type": "string", "enum": [one.value for one in Baseline]}
+_COUNTS = {"type": "object", "additionalProperties": _COUNT}
+_REASONS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"reason": _TEXT, "deliveries": _COUNT},
+        "required": ["reason", "deliveries"],
+    },
+}
+_SAID: dict[str, _Fields] = {
+    "integration.baseline_completed": {
+        "baseline": (_BASELINE, "whether its courses were reported"),
+        "records": (_COUNT, "how many records it was shown"),
+        "epoch": (_TEXT, "the epoch that it is of"),
+        "previous_epoch": (_MAYBE_TEXT, "the one before; null: there was none"),
+    },
+    "integration.epoch_started": {
+        "epoch": (_TEXT, "the epoch that begins"),
+        "previous_epoch": (_TEXT, "the one that ends"),
+        "reason": (
+            {"type": "string", "enum": ["upstream", "baseline"]},
+            "upstream: another upstream_id or base URL; baseline: it was edited",
+        ),
+        "baseline": (_BASELINE, "whether the courses that are there will be reported"),
+    },
+    "integration.error": {
+        "code": (_TEXT, "the upstream's error code, or our own"),
+        "message": (_TEXT, "what went wrong"),
+        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was an answer"),
+        "log_url": (_MAYBE_TEXT, "where the upstream shows the request"),
+        "since": (_TIME, "of the first failure in a row"),
+    },
+    "integration.recovered": {
+        "code": (_TEXT, "the code of the error that is over"),
+        "since": (_TIME, "since when there had been failures"),
+    },
+    "integration.review_required": {
+        "deleted": (_COUNT, "how many deletions are held"),
+        "changed": (_COUNTS, "how many changes are held, by path"),
+    },
+    "subscription.deliveries_dead": {
+        "deliveries": (_COUNT, "how many"),
+        "reasons": (_REASONS, "why, the most frequent reasons first"),
+        "first_event_at": (_TIME, "when the earliest of their events happened"),
+        "last_event_at": (_TIME, "when the latest did"),
+    },
+    "subscription.disabled": {"reason": (_TEXT, "why")},
+    "subscription.parked": {
+        "failures": (_COUNT, "failures in a row"),
+        "failing_since": (_TIME, "since when"),
+        "last_outcome": (_TEXT, "the class of the last outcome"),
+        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was an answer"),
+    },
+    "subscription.recovered": {
+        "was": ({"type": "string", "enum": ["parked", "disabled"]}, "what it was"),
+        "by": (
+            {"type": "string", "enum": ["delivery", "resume"]},
+            "what ended that: an attempt that succeeded, or somebody who resumed it",
+        ),
+    },
+    TEST_EVENT: {},
+}
+
+
+def webhooks() -> dict[str, PathItem]:
+    """Every event type with its headers and body."""
+    return {name: PathItem(post=_operation(name, text)) for name, text in _MEANINGS.items()}
+
+
+def _operation(event_type: str, meaning: str) -> Operation:
+    return Operation(
+        tags=["Webhooks"],
+        summary=event_type,
+        description=f"{meaning} Answer with any 2xx once you have taken it; every other answer "
+        "is a failure and is tried again.",
+        operation_id=event_type,
+        parameters=[
+            Parameter(
+                name=name,
+                param_in="header",
+                required=name not in _OPTIONAL,
+                description=text,
+                schema=Schema(type=OpenAPIType.STRING),
+            )
+            for name, text in _HEADERS.items()
+        ],
+        request_body=RequestBody(
+            required=True,
+            content={
+                CONTENT_TYPES[wanted]: OpenAPIMediaType(schema=_body(event_type, wanted))
+                for wanted in Format
+            },
+        ),
+        responses={"2XX": OpenAPIResponse(description="taken")},
+    )
+
+
+def _body(event_type: str, wanted: Format) -> Schema:
+    of_course = event_type.startswith("course.")
+    named = {"const": event_type, "description": "the event type"}
+    found = {"type": "string", "format": "date-time", "description": "when the change was found"}
+    properties: dict[str, Any]
+    if wanted is Format.STANDARD:
+        properties = {"type": named, "timestamp": found}
+    else:
+        properties = {
+            "specversion": {"const": "1.0", "description": "the version of CloudEvents"},
+            "id": {"type": "string", "description": _DATA["event_id"]},
+            "source": {
+                "type": "string",
+                "format": "uri-reference",
+                "description": "the path in the API of what it is about, or of the API itself",
+            },
+            "type": named,
+            "subject": {"type": "string", "description": _DATA["course_id"]},
+            "time": found,
+            "datacontenttype": {"const": "application/json", "description": "what `data` is"},
+        }
+        if not of_course:
+            del properties["subject"]
+    properties["data"] = _data(event_type)
+    body = {"type": "object", "properties": properties, "required": list(properties)}
+    # Litestar passes plain JSON through; its own class could not hold what msgspec generates.
+    return cast("Schema", body)
+
+
+def _data(event_type: str) -> dict[str, Any]:
+    if event_type.startswith("course."):
+        schema = msgspec.json.schema(CourseData)["$defs"][CourseData.__name__]
+        described = {
+            name: {**one, "description": _DATA[name]} for name, one in schema["properties"].items()
+        }
+        return {**schema, "properties": described}
+    about: _Fields = {}
+    if event_type.startswith("integration."):
+        about = _OF_AN_INTEGRATION
+    elif event_type.startswith("subscription."):
+        about = _OF_A_SUBSCRIPTION
+    fields = {**_OF_EVERY_EVENT, **about, **_SAID[event_type]}
+    return {
+        "type": "object",
+        "properties": {
+            name: {**schema, "description": meaning} for name, (schema, meaning) in fields.items()
+        },
+        "required": list(fields),
+    }

@@ -1,0 +1,266 @@
+"""`/v1/status`, `/v1/pause` and `/v1/resume`: how the whole system is doing, and stopping it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from litestar import Controller, get, post
+from redis.exceptions import BusyLoadingError, NoPermissionError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.api.access.audit_trail import ACTION
+from service.api.http.requests import AnyRequest, GivenServices, document_or_empty
+from service.api.schema.field_types import one_of
+from service.api.schema.form import Field, Form, Table
+from service.api.schema.operations import problems, reads, version
+from service.api.schema.schemas import (
+    IntegrationStates,
+    Paused,
+    QueueStatus,
+    RedisStatus,
+    SchedulerStatus,
+    SystemStatus,
+    Totals,
+    WorkerStatus,
+    WorkStatus,
+)
+from service.api.schema.views import moment
+from service.bootstrap import Services
+from service.clock import now_ms
+from service.domain.events.event import rfc3339
+from service.domain.polling.integration import IntegrationState
+from service.storage.observability.system_status import Overview, Work, Worker
+from service.storage.redis.client import NotServingError
+from service.storage.redis.server_fitness import (
+    Server,
+    eviction_fault,
+    persistence_fault,
+    replication_fault,
+)
+from service.storage.scheduling.pause import ACTIVITIES, Activity
+
+SCHEDULER_SILENCE_MS = 10_000  # a scheduler looks for work every second
+OVERDUE_MS = 60_000  # work that has been due for longer than this is not being done
+MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait
+_TOTALS = ("courses", "quarantined", "held", "pending", "dead")
+
+WHAT: Table = {
+    "what": Field(
+        parser=one_of(ACTIVITIES.values()),
+        meaning="`polling` the upstreams or `delivery` to subscribers; both if left out",
+    )
+}
+
+
+class StatusController(Controller):
+    """Gathers what the stores know."""
+
+    path = "/status"
+    tags = ["System"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @get(
+        summary="Show the state of the system",
+        response_description="The state of the system",
+        operation_class=reads(),
+        responses=problems(HTTPStatus.UNAUTHORIZED),
+    )
+    async def show(self, services: GivenServices) -> SystemStatus:
+        """`ok`, `degraded` with the reasons, or `down` when Redis does not answer."""
+        overview = Overview(services.redis)
+        try:
+            if (fault := await services.rights.fault()) is not None:
+                return _down(fault)
+            server = await overview.server()
+            now = await overview.now_ms()
+            schedulers = await overview.schedulers()
+            workers = await overview.workers()
+            queues = await overview.queues()
+            polls = await overview.work("polls", now)
+            outboxes = await overview.work("outboxes", now)
+            sizes = await overview.sizes()
+            paused = await services.control.paused()
+            _, totals = await services.counters.read()
+        except BusyLoadingError:
+            return _down("Redis is still loading its data")
+        except (NotServingError, NoPermissionError) as error:
+            return _down(f"Redis refuses: {error}")
+        except (RedisConnectionError, RedisTimeoutError):
+            return _down("Redis does not answer")
+        last_turn = max((turn for _, turn in schedulers), default=None)
+        reasons = (
+            *_server_reasons(server),
+            *_part_reasons(last_turn, workers, now),
+            *_work_reasons({"polling": polls, "delivery": outboxes}, paused, now),
+        )
+        return SystemStatus(
+            status="degraded" if reasons else "ok",
+            reasons=reasons,
+            version=version(),
+            time=rfc3339(now_ms()),
+            redis=RedisStatus(
+                up=True,
+                server=server.name,
+                version=server.version,
+                uptime_seconds=server.uptime_seconds,
+                memory_used_bytes=server.memory_used,
+                memory_limit_bytes=server.memory_limit or None,
+                memory_share=server.memory_share,
+                eviction_policy=server.eviction_policy or None,
+                persistence=server.persistence,
+                aof_enabled=server.aof_enabled,
+                aof_ok=server.aof_ok if server.aof_enabled else None,
+            ),
+            schedulers=[SchedulerStatus(name, rfc3339(turn)) for name, turn in schedulers],
+            workers=[_worker(worker) for worker in workers],
+            queues=[QueueStatus(one.name, one.queued, one.started, one.failed) for one in queues],
+            polls=_work(polls),
+            outboxes=_work(outboxes),
+            paused=_paused(paused),
+            integrations=IntegrationStates(
+                **{state.value: totals.get(f"state:{state}", 0) for state in IntegrationState}
+            ),
+            totals=Totals(**sizes, **{name: totals.get(name, 0) for name in _TOTALS}),
+        )
+
+
+class ControlController(Controller):
+    """Stops and starts the two halves of the work."""
+
+    tags = ["System"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @post(
+        "/pause",
+        status_code=HTTPStatus.OK,
+        summary="Stop polling or delivery",
+        opt={ACTION: "service.paused"},
+        response_description="What is paused now",
+        operation_class=reads(body=WHAT),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def pause(self, request: AnyRequest, services: GivenServices) -> Paused:
+        """Nothing more is begun, and what is under way stops at its next step, within seconds:
+        a poll after its page, an outbox after the attempts on the wire. Nothing is lost: polls are
+        resumed, outboxes go on collecting until the events' retention."""
+        await services.control.pause(*await _activities(request))
+        return await _now_paused(services)
+
+    @post(
+        "/resume",
+        status_code=HTTPStatus.OK,
+        summary="Start polling or delivery again",
+        opt={ACTION: "service.resumed"},
+        response_description="What is paused now",
+        operation_class=reads(body=WHAT),
+        responses=problems(
+            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
+        ),
+    )
+    async def resume(self, request: AnyRequest, services: GivenServices) -> Paused:
+        """What has become due meanwhile is begun within a second."""
+        await services.control.resume(*await _activities(request))
+        return await _now_paused(services)
+
+
+async def _activities(request: AnyRequest) -> Sequence[Activity]:
+    values = Form(await document_or_empty(request), WHAT).accept()
+    return [values["what"]] if "what" in values else list(ACTIVITIES.values())
+
+
+async def _now_paused(services: Services) -> Paused:
+    return _paused(await services.control.paused())
+
+
+def _paused(paused: Mapping[Activity, int]) -> Paused:
+    return Paused(moment(paused.get("polling")), moment(paused.get("delivery")))
+
+
+def _server_reasons(server: Server) -> Iterator[str]:
+    """What the server does not do well enough."""
+    for fault in (eviction_fault(server), replication_fault(server)):
+        if fault is not None:
+            yield fault
+    # That snapshots alone are kept may be on purpose; it is the doctor's to say.
+    loss = None if server.persistence == "snapshots" else persistence_fault(server)
+    if loss is not None:
+        yield loss
+    share = server.memory_share
+    if share is not None and share > MEMORY_SHARE:
+        yield (
+            f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "
+            f"{MEMORY_SHARE:.0%}"
+        )
+
+
+def _part_reasons(last_turn: int | None, workers: Sequence[Worker], now: int) -> Iterator[str]:
+    """Which parts are missing."""
+    if last_turn is None:
+        yield "no scheduler is running"
+    elif now - last_turn > SCHEDULER_SILENCE_MS:
+        yield f"no scheduler has looked for work since {rfc3339(last_turn)}"
+    if not workers:
+        yield "no worker is running"
+
+
+def _work_reasons(
+    works: Mapping[Activity, Work], paused: Mapping[Activity, int], now: int
+) -> Iterator[str]:
+    """What is not being done."""
+    names = {"polling": "poll", "delivery": "outbox"}
+    for activity, work in works.items():
+        if activity in paused:
+            yield f"{activity} has been paused since {rfc3339(paused[activity])}"
+        elif work.oldest_due_at is not None and now - work.oldest_due_at > OVERDUE_MS:
+            yield f"a {names[activity]} has been due since {rfc3339(work.oldest_due_at)}"
+
+
+def _worker(worker: Worker) -> WorkerStatus:
+    return WorkerStatus(
+        name=worker.name,
+        state=worker.state,
+        queues=worker.queues,
+        host=worker.host,
+        pid=worker.pid,
+        last_heartbeat_at=_heartbeat(worker.last_heartbeat),
+    )
+
+
+def _heartbeat(text: str | None) -> str | None:
+    """RQ's time in ISO 8601, as the API shows times."""
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return rfc3339(int(at.timestamp() * 1000))
+
+
+def _work(work: Work) -> WorkStatus:
+    return WorkStatus(
+        due=work.due,
+        claimed=work.claimed,
+        leased=work.leased,
+        oldest_due_at=moment(work.oldest_due_at),
+    )
+
+
+def _down(reason: str) -> SystemStatus:
+    return SystemStatus(
+        status="down",
+        reasons=(reason,),
+        version=version(),
+        time=rfc3339(now_ms()),
+        redis=RedisStatus(up=False),
+        schedulers=[],
+        workers=[],
+        queues=[],
+        polls=None,
+        outboxes=None,
+        paused=None,
+        integrations=None,
+        totals=None,
+    )

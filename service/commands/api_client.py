@@ -1,0 +1,165 @@
+"""Asks a running service over its HTTP API how it is doing, and stops and starts its work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, Literal, TextIO
+
+import httpx
+from rich.console import Console
+from rich.text import Text
+
+from service.domain.errors import CoursewireError, SettingsError
+from service.domain.hosts import in_url, reachable
+from service.local.data_directory import completed_by_up
+from service.settings import PREFIX, Settings
+
+EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
+_COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
+_SECONDS: Final = 10.0  # within which the API must answer
+
+
+class RemoteError(CoursewireError):
+    """The API does not answer as it should."""
+
+
+class Remote:
+    """The API of a running service. `url` is where, if not where the settings say."""
+
+    def __init__(self, settings: Settings, url: str | None = None) -> None:
+        settings = completed_by_up(settings)
+        if settings.admin_token is None:
+            raise SettingsError(
+                f"{PREFIX}ADMIN_TOKEN is not set, and there is none in {settings.data_dir}: "
+                "give the token of the service that is asked"
+            )
+        self._token = settings.admin_token
+        self.url = (url or _address(settings)).rstrip("/")
+
+    def status(self) -> dict[str, Any]:
+        """How the system is doing. Raises RemoteError."""
+        return self._object("GET", "/v1/status")
+
+    def control(self, verb: Literal["pause", "resume"], what: str | None) -> dict[str, Any]:
+        """Stops or starts `what`, everything if None; what is paused then. Raises RemoteError."""
+        return self._object("POST", f"/v1/{verb}", {} if what is None else {"what": what})
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """The JSON that a request is answered with, None if it is no JSON. Raises RemoteError."""
+        try:
+            answer = httpx.request(
+                method,
+                self.url.replace("%25", "%", 1) + path,  # httpx takes a zone as it is
+                headers={"authorization": f"Bearer {self._token}"},
+                json=body,
+                timeout=_SECONDS,
+                trust_env=False,
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise RemoteError(
+                f"{self.url} does not answer ({str(error) or type(error).__name__}); is the API "
+                f"running there? Name another with --url, or {PREFIX}HOST and {PREFIX}PORT"
+            ) from error
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not answer.is_success:
+            raise RemoteError(
+                f"{self.url}{path} answers {answer.status_code}: "
+                f"{_said(document) or 'no JSON object that says why'}"
+            )
+        return document
+
+    def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        document = self.call(method, path, body)
+        if not isinstance(document, dict):
+            raise RemoteError(f"{self.url}{path} answers with no JSON object")
+        return document
+
+
+def _said(problem: Any) -> str:
+    """What a problem document says, in one line: of wrong fields each with its remedy."""
+    if not isinstance(problem, dict):
+        return ""
+    fields = [
+        f"{one['field']} {one['message']}: {one['remedy']}" for one in problem.get("errors", ())
+    ]
+    return "; ".join(fields) or str(problem.get("detail") or problem.get("title") or "")
+
+
+def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
+    """Prints a status; returns the exit code that stands for it."""
+    if as_json:
+        out.write(json.dumps(status, indent=2) + "\n")
+    else:
+        console = Console(file=out, highlight=False, soft_wrap=True)
+        console.print(Text(status["status"], style=f"bold {_COLOURS[status['status']]}"))
+        for reason in status["reasons"]:
+            console.print(Text(f"  {reason}"))
+        for name, text in _rows(status):
+            console.print(Text(f"{name:13}", style="bold").append(text, style="not bold"))
+    return EXIT_CODES[status["status"]]
+
+
+def show_paused(paused: dict[str, Any], out: TextIO, *, as_json: bool) -> None:
+    """Prints what is paused."""
+    if as_json:
+        out.write(json.dumps(paused) + "\n")
+        return
+    out.writelines(
+        f"{activity}: {f'paused since {since}' if since else 'running'}\n"
+        for activity, since in paused.items()
+    )
+
+
+def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    redis = status["redis"]
+    if not redis["up"]:
+        return
+    yield "redis", _redis(redis)
+    for one in status["schedulers"]:
+        yield "scheduler", f"{one['name']}, looked for work at {one['last_turn_at']}"
+    for one in status["workers"]:
+        yield (
+            "worker",
+            f"{one['name']}, {one['state']}, last heard of at {one['last_heartbeat_at']}",
+        )
+    for one in status["queues"]:
+        yield (
+            "queue",
+            (
+                f"{one['name']}: {one['queued']} wait, {one['started']} under way, "
+                f"{one['failed']} failed"
+            ),
+        )
+    for name, activity in (("polls", "polling"), ("outboxes", "delivery")):
+        work, since = status[name], status["paused"][activity]
+        yield (
+            name,
+            f"{work['due']} due, {work['claimed']} claimed, {work['leased']} under way"
+            + (f", the oldest due since {work['oldest_due_at']}" if work["oldest_due_at"] else "")
+            + (f"; {activity} paused since {since}" if since else ""),
+        )
+    states = {state: count for state, count in status["integrations"].items() if count}
+    yield "integrations", _counts(states) or "none"
+    yield "totals", _counts(status["totals"])
+
+
+def _redis(redis: dict[str, Any]) -> str:
+    share = redis["memory_share"]
+    megabytes = redis["memory_used_bytes"] / 1e6
+    return (
+        f"{redis['server']} {redis['version']}, {megabytes:.0f} MB in use"
+        + (f" ({share:.0%} of its limit)" if share is not None else ", no limit")
+        + f", persistence: {redis['persistence']}"
+    )
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _address(settings: Settings) -> str:
+    return f"http://{in_url(reachable(settings.host))}:{settings.port}"

@@ -1,0 +1,1 @@
+"""Access: grants, signatures and redaction."""

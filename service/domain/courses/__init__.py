@@ -1,0 +1,1 @@
+"""Courses: what a record is, its fingerprint, and how it changed."""

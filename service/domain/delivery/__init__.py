@@ -1,0 +1,1 @@
+"""Delivery: subscriptions, the order of an outbox, retries and circuit breakers."""

@@ -1,0 +1,47 @@
+"""Decides whether failures to connect are the receivers' or our own network's."""
+
+from __future__ import annotations
+
+from service.domain.delivery.retry import Outcome, OutcomeClass
+
+WINDOW_MS = 30_000  # how long an outcome says something about the network
+MIN_ACTIVE = 3  # receivers that tried at once, below which nothing can be told
+
+# A failed handshake counts: a wrong clock, a stale list of authorities or a proxy in between
+# are ours, and one receiver's bad certificate is outvoted.
+_AT_CONNECTING = frozenset(
+    {OutcomeClass.DNS, OutcomeClass.CONNECT, OutcomeClass.TLS, OutcomeClass.PROXY}
+)
+
+
+def failed_to_connect(outcome: Outcome) -> bool:
+    """Whether the attempt ended before a connection stood on which to send anything, for another
+    reason than a shortage of this machine."""
+    if outcome.shortage:
+        return False
+    if outcome.kind is OutcomeClass.TIMEOUT:
+        return outcome.connect_ms is None and outcome.status is None
+    return outcome.kind in _AT_CONNECTING
+
+
+def is_ours(outcome: Outcome) -> bool:
+    """Whether the attempt failed in our own house, whatever other receivers show: because this
+    machine ran out of something, or at the proxy that the operator has named."""
+    return outcome.shortage or outcome.kind is OutcomeClass.PROXY
+
+
+def proves_connection(outcome: Outcome) -> bool:
+    """Whether the attempt shows that this receiver can be reached."""
+    if outcome.kind is OutcomeClass.REFUSED_TARGET or outcome.shortage:
+        return False
+    return not failed_to_connect(outcome)
+
+
+def fault_is_ours(unreachable: int, active: int) -> bool:
+    """Whether most of the receivers that were tried lately could not be connected to.
+
+    `unreachable` counts receivers (host and port, so that many subscriptions of one dead
+    receiver are one) whose latest attempt failed to connect; `active` adds those that were
+    reached since the first of these failures.
+    """
+    return active >= MIN_ACTIVE and 2 * unreachable > active

@@ -1,0 +1,170 @@
+"""Decides which entries of an outbox may be sent now: in order per course, others unhindered."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+from xxhash import xxh3_64_hexdigest
+
+from service.domain.delivery.subscription import Rendering
+
+MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again when it is its turn
+MAX_WAITING = 20_000  # the same over all courses: bounds memory however long the outbox is
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One event on an outbox: its position in the log, what it is ordered by, its rendering.
+
+    Two courses whose order keys collide wait for each other; nothing else follows from that.
+    Of an entry that belongs to a `replay`, `position` is its place among what is replayed and
+    `replayed` its event's position in the log.
+    """
+
+    position: str
+    order_key: str
+    rendering: Rendering
+    replayed: str = ""
+    replay: str = ""
+
+    @property
+    def event_position(self) -> str:
+        """Where its event is in the log."""
+        return self.replayed or self.position
+
+
+def order_key(integration_id: str, course_id: str) -> str:
+    """What an event is ordered by: its course, or its integration where it is about that."""
+    if not course_id:
+        return integration_id
+    return xxh3_64_hexdigest(f"{integration_id} {course_id}".encode())
+
+
+def place(position: str) -> tuple[int, int]:
+    """What positions are compared by."""
+    milliseconds, _, counter = position.partition("-")
+    return int(milliseconds), int(counter)
+
+
+class Window:
+    """The part of an outbox that a sender looks at: at most one entry per course is out at once.
+
+    A course's head is its earliest entry. Entries are offered in the outbox's order, and a head
+    that has never failed is a first attempt; those behind it wait here. A head that has failed
+    is kept in the store and comes back from there when its retry is due; meanwhile its course
+    takes nothing up here, and once it is settled the outbox is read again from its place
+    (`rewind`). So what is held depends on how far the sender reads ahead, and neither on the
+    length of the outbox nor on how many of its courses fail.
+    """
+
+    def __init__(self, *, retries_first: bool = True) -> None:
+        self._heads: dict[str, Entry] = {}  # ready or out
+        self._behind: dict[str, deque[Entry]] = {}
+        self._waiting = 0
+        self._first: deque[Entry] = deque()
+        self._retries: deque[Entry] = deque()
+        self._failed: set[str] = set()  # courses whose heads have failed while we looked
+        self._passed_over: dict[str, str] = {}  # course -> where its entries are read again from
+        self._to_reread: set[str] = set()  # courses whose next entries are behind `rewind`
+        self._retries_next = retries_first
+        self.rewind: str | None = None  # from where entries are to be read again, inclusive
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is ready, waiting or out."""
+        return not self._heads
+
+    @property
+    def first_attempts(self) -> int:
+        """How many first attempts are ready."""
+        return len(self._first)
+
+    @property
+    def retries(self) -> int:
+        """How many retries are ready."""
+        return len(self._retries)
+
+    def restart(self) -> None:
+        """The outbox is going to be read again from `rewind` or before."""
+        self.rewind = None
+        self._to_reread.clear()
+
+    def offer(self, entry: Entry, *, failing: bool) -> None:
+        """Takes in the next entry of the outbox; `failing`: the store knows its course's head as
+        failed. Offering an entry again changes nothing."""
+        key = entry.order_key
+        head = self._heads.get(key)
+        if head is None:
+            if failing or key in self._failed or key in self._to_reread:
+                return
+            self._heads[key] = entry
+            self._first.append(entry)
+        elif key not in self._passed_over:
+            behind = self._behind.setdefault(key, deque())
+            last = behind[-1] if behind else head
+            if place(entry.position) <= place(last.position):
+                return
+            if len(behind) >= MAX_WAITING_PER_COURSE or self._waiting >= MAX_WAITING:
+                self._passed_over[key] = entry.position
+                return
+            behind.append(entry)
+            self._waiting += 1
+
+    def offer_retry(self, entry: Entry) -> None:
+        """Takes in a head that has failed before and may be tried again now."""
+        key = entry.order_key
+        if key in self._heads:
+            return
+        self._failed.discard(key)
+        self._heads[key] = entry
+        self._passed_over[key] = entry.position
+        self._retries.append(entry)
+
+    def take(self) -> Entry | None:
+        """The next entry to send, or None: first attempts and retries in turn, so that neither
+        starves the other."""
+        if self._retries and (self._retries_next or not self._first):
+            self._retries_next = False
+            return self._retries.popleft()
+        if self._first:
+            self._retries_next = True
+            return self._first.popleft()
+        return None
+
+    def settle(self, entry: Entry) -> None:
+        """The entry is delivered or dead: the next of its course becomes the head."""
+        key = entry.order_key
+        behind = self._behind.get(key)
+        if behind:
+            head = self._heads[key] = behind.popleft()
+            self._waiting -= 1
+            self._first.append(head)
+            return
+        del self._heads[key]
+        self._behind.pop(key, None)
+        passed_over = self._passed_over.pop(key, None)
+        if passed_over is None:
+            return
+        self._to_reread.add(key)
+        if self.rewind is None or place(passed_over) < place(self.rewind):
+            self.rewind = passed_over
+
+    def fail(self, entry: Entry) -> None:
+        """The entry has failed and waits in the store; its course waits with it."""
+        key = entry.order_key
+        del self._heads[key]
+        self._waiting -= len(self._behind.pop(key, ()))
+        self._passed_over.pop(key, None)
+        self._failed.add(key)
+
+    def unsent(self) -> str | None:
+        """The earliest place from which the outbox must be read again by whoever sends next,
+        if it is before where reading stopped. Retries come back from the store."""
+        places = [
+            entry.position
+            for key, entry in self._heads.items()
+            if self._passed_over.get(key) != entry.position
+        ]
+        if self.rewind is not None:
+            places.append(self.rewind)
+        return min(places, key=place, default=None)

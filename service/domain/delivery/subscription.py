@@ -1,0 +1,253 @@
+"""Subscriptions: what a subscriber wants, and which events match it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum, StrEnum
+from typing import Literal
+
+import msgspec
+
+from service.domain.access.grants import NOTHING, SUBSCRIPTION_EVENT_PREFIX, ApiKey
+from service.domain.access.signing import Signature
+from service.domain.delivery.retry import DEFAULT_SCHEDULE
+from service.domain.egress.certificates import CertificateFacts
+
+COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
+OPERATIONAL_EVENT_TYPES = (
+    "integration.baseline_completed",
+    "integration.epoch_started",
+    "integration.error",
+    "integration.recovered",
+    "integration.review_required",
+    "subscription.deliveries_dead",
+    "subscription.disabled",
+    "subscription.parked",
+    "subscription.recovered",
+)
+EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
+OWNERS_EVENT_TYPES = COURSE_EVENT_TYPES + tuple(  # what the subscriptions of an API key may name
+    name for name in OPERATIONAL_EVENT_TYPES if name.startswith(SUBSCRIPTION_EVENT_PREFIX)
+)
+
+
+class Payload(StrEnum):
+    """Whether the body carries the course."""
+
+    FULL = "full"
+    THIN = "thin"
+
+
+class Format(StrEnum):
+    """What the body is: our own envelope, or a CloudEvent."""
+
+    STANDARD = "standard"
+    CLOUDEVENTS = "cloudevents"
+
+
+class Rendering(Enum):
+    """What becomes of an event as a body: the same event and rendering, the same bytes."""
+
+    FULL = (Payload.FULL, Format.STANDARD)
+    THIN = (Payload.THIN, Format.STANDARD)
+    FULL_CLOUDEVENT = (Payload.FULL, Format.CLOUDEVENTS)
+    THIN_CLOUDEVENT = (Payload.THIN, Format.CLOUDEVENTS)
+
+    @property
+    def payload(self) -> Payload:
+        """Whether the body carries the course."""
+        return self.value[0]
+
+    @property
+    def format(self) -> Format:
+        """What the body is."""
+        return self.value[1]
+
+
+class SubscriptionState(StrEnum):
+    """Active, or why nothing is sent."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"  # by someone
+    PARKED = "parked"  # the breaker's doing: nothing but probes is sent
+    DISABLED = "disabled"  # by us, until it is resumed
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """A URL, a filter, a rendering and limits; secrets are kept sealed beside it.
+
+    `public_key` is that of an ed25519 subscription's newest secret. The script that stores a
+    secret stores it too, so both are always of one kind.
+
+    `owner` is the API key that created it and whose grant limits what it gets, None if it is the
+    operator's.
+
+    `None` filters mean all: every `course.*` event, every integration, any labels, any
+    changed path. Operational events come only when named. Times are epoch ms.
+    """
+
+    id: str
+    url: str
+    created_at: int
+    updated_at: int
+    description: str | None = None
+    event_types: tuple[str, ...] | None = None
+    integration_ids: tuple[str, ...] | None = None
+    labels: dict[str, str] | None = None
+    changed: tuple[str, ...] | None = None
+    payload: Payload = Payload.FULL
+    format: Format = Format.STANDARD
+    public_key: str | None = None
+    header_names: tuple[str, ...] = ()
+    client_certificate: CertificateFacts | None = None
+    max_concurrency: int = 8
+    timeout_seconds: float = 15.0
+    retry_schedule_seconds: tuple[int, ...] = DEFAULT_SCHEDULE
+    rate_per_second: float | None = None
+    paused: bool = False
+    disabled_reason: str | None = None
+    owner: str | None = None
+
+    @property
+    def signature(self) -> Signature:
+        """How pushes are signed."""
+        return Signature.HMAC if self.public_key is None else Signature.ED25519
+
+    @property
+    def rendering(self) -> Rendering:
+        """How events that match from now on are rendered."""
+        return Rendering((self.payload, self.format))
+
+
+def state_of(subscription: Subscription, *, parked: bool = False) -> SubscriptionState:
+    """The one state shown to people; `parked` is what its outbox's breaker says.
+
+    A parked outbox is in the schedule like an active one.
+    """
+    if subscription.disabled_reason is not None:
+        return SubscriptionState.DISABLED
+    if subscription.paused:
+        return SubscriptionState.PAUSED
+    return SubscriptionState.PARKED if parked else SubscriptionState.ACTIVE
+
+
+class Outbox(msgspec.Struct, frozen=True):
+    """Where matching events go: a subscription's outbox and the rendering fixed on entry.
+
+    `active` says whether the outbox is sent to at present; it collects in any case.
+    """
+
+    subscription_id: str
+    rendering: Rendering
+    active: bool = True
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """The subscription that an operational event is about, and whose it is."""
+
+    subscription_id: str
+    owner: str | None
+
+
+class Matcher:
+    """A snapshot of all subscriptions and of the API keys that own some, asked once per event.
+
+    Subscriptions are first narrowed by integration and type, which a whole page has in
+    common, so that an event costs only the subscriptions that may want it.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        subscriptions: Iterable[Subscription],
+        api_keys: Iterable[ApiKey] = (),
+        now_ms: int = 0,
+    ) -> None:
+        self.version = version
+        self._subscriptions = tuple(subscriptions)
+        valid = [key for key in api_keys if key.is_valid(now_ms)]
+        self._grants = {key.id: key.sight or NOTHING for key in valid}
+        self._expires_at = min((key.expires_at for key in valid if key.expires_at), default=None)
+        self._narrowed: dict[
+            tuple[str, str, frozenset[tuple[str, str]]],
+            tuple[tuple[Outbox, frozenset[str] | None], ...],
+        ] = {}
+
+    def has_expired(self, now_ms: int) -> bool:
+        """Whether one of the keys that were valid no longer is."""
+        return self._expires_at is not None and now_ms >= self._expires_at
+
+    def outboxes(
+        self,
+        *,
+        event_type: str,
+        integration_id: str,
+        labels: Mapping[str, str],
+        changed: Iterable[str],
+        about: Subject | None = None,
+    ) -> tuple[Outbox, ...]:
+        """The outboxes that one event goes to. What is `about` a subscription is of no integration,
+        so filters by that do not concern it, and never goes to that subscription itself."""
+        if about is not None:
+            return tuple(
+                _outbox_of(subscription)
+                for subscription in self._subscriptions
+                if subscription.id != about.subscription_id
+                and event_type in (subscription.event_types or ())
+                and self._may_get(subscription, event_type, "", {}, about.owner)
+            )
+        key = (integration_id, event_type, frozenset(labels.items()))
+        candidates = self._narrowed.get(key)
+        if candidates is None:
+            candidates = self._narrowed[key] = tuple(
+                (
+                    _outbox_of(subscription),
+                    frozenset(subscription.changed) if subscription.changed is not None else None,
+                )
+                for subscription in self._subscriptions
+                if _wants(subscription, event_type, integration_id, labels)
+                and self._may_get(subscription, event_type, integration_id, labels)
+            )
+        if event_type != "course.updated":
+            return tuple(outbox for outbox, _ in candidates)
+        paths = frozenset(changed)
+        return tuple(outbox for outbox, wanted in candidates if wanted is None or wanted & paths)
+
+    def _may_get(
+        self,
+        subscription: Subscription,
+        event_type: str,
+        integration_id: str,
+        labels: Mapping[str, str],
+        owner: str | None = None,
+    ) -> bool:
+        if subscription.owner is None:
+            return True
+        grant = self._grants.get(subscription.owner, NOTHING)
+        return grant.shows(event_type, integration_id, labels, owner)
+
+
+def _outbox_of(subscription: Subscription) -> Outbox:
+    active = state_of(subscription) is SubscriptionState.ACTIVE
+    return Outbox(subscription.id, subscription.rendering, active)
+
+
+def _wants(
+    subscription: Subscription, event_type: str, integration_id: str, labels: Mapping[str, str]
+) -> bool:
+    if subscription.event_types is None:
+        if event_type not in COURSE_EVENT_TYPES:
+            return False
+    elif event_type not in subscription.event_types:
+        return False
+    if (
+        subscription.integration_ids is not None
+        and integration_id not in subscription.integration_ids
+    ):
+        return False
+    return subscription.labels is None or all(
+        labels.get(name) == value for name, value in subscription.labels.items()
+    )
+
+
+DeliveryState = Literal["pending", "delivered", "dead"]

@@ -1,0 +1,1 @@
+"""Events: what they contain and how they are identified."""

@@ -1,0 +1,415 @@
+"""Every metric of the service: name, type, unit, labels, help; and what one observation counts."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal, get_args
+
+import msgspec
+
+from service.domain.courses.change import Verdict
+from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.subscription import EVENT_TYPES, SubscriptionState
+from service.domain.polling.integration import PollKind
+
+PREFIX = "coursewire_"
+
+
+class CounterMetric(msgspec.Struct, frozen=True):
+    """A counter kept in Redis; `labels` in the order in which its fields are written.
+
+    `known` are label values that are told of from the beginning, as zero: an increase is only
+    seen of a series that was there before.
+    """
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ()
+
+
+class GaugeMetric(msgspec.Struct, frozen=True):
+    """A gauge read at each scrape; `total` is where scripts keep it true, if they do. `unit` is
+    what its name ends with, as Prometheus asks, empty for a plain number."""
+
+    name: str
+    help: str
+    total: str = ""
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+
+class HistogramMetric(msgspec.Struct, frozen=True):
+    """A histogram kept in Redis. `bounds` are the upper ends of its buckets in its unit, rising;
+    what lies above the last is counted in a bucket without end."""
+
+    name: str
+    help: str
+    bounds: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    unit: str = "seconds"
+
+
+_POLL_KINDS = tuple((kind,) for kind in get_args(PollKind))
+
+COUNTERS = (
+    CounterMetric(
+        "polls_total",
+        "Polls that have ended.",
+        ("kind", "outcome"),
+        tuple((*kind, outcome) for kind in _POLL_KINDS for outcome in ("completed", "failed")),
+    ),
+    CounterMetric("pages_total", "Pages of the upstream that were compared."),
+    CounterMetric(
+        "records_total",
+        "Upstream records by what they meant.",
+        ("verdict",),
+        tuple((verdict.value,) for verdict in Verdict),
+    ),
+    CounterMetric(
+        "upstream_errors_total",
+        "Turns of polls stopped by the upstream, by its code or what an unknown one was taken for.",
+        ("code",),
+    ),
+    CounterMetric(
+        "rate_limit_waits_total",
+        "Times that a poll waited for its credential's budget.",
+        ("kind",),
+        _POLL_KINDS,
+    ),
+    CounterMetric(
+        "events_total",
+        "Events appended to the log.",
+        ("type",),
+        tuple((event_type,) for event_type in EVENT_TYPES),
+    ),
+    CounterMetric(
+        "attempts_total",
+        "HTTP attempts that have ended.",
+        ("outcome",),
+        tuple((outcome.value,) for outcome in OutcomeClass),
+    ),
+    CounterMetric(
+        "deliveries_total",
+        "Deliveries that have ended.",
+        ("state",),
+        (("delivered",), ("dead",), ("skipped",)),
+    ),
+    CounterMetric(
+        "replayed_total",
+        "Replayed events whose delivery has ended.",
+        ("state",),
+        (("delivered",), ("dead",)),
+    ),
+    CounterMetric(
+        "backfilled_total",
+        "Courses found by backfills: queued, or left_out as not what the polls have found.",
+        ("result",),
+        (("queued",), ("left_out",)),
+    ),
+)
+
+POLL_DURATION = HistogramMetric(
+    "poll_duration_seconds",
+    "From the beginning of a poll to its completion, waiting included.",
+    (0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600),
+    ("kind",),
+)
+UPSTREAM_REQUEST = HistogramMetric(
+    "upstream_request_duration_seconds",
+    "From a request to the upstream to the whole of its answer, or its failure.",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+RATE_LIMIT_REMAINING = HistogramMetric(
+    "rate_limit_remaining_ratio",
+    "What an answer of the upstream said is left of its credential's window.",
+    (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
+    unit="ratio",
+)
+ATTEMPT_DURATION = HistogramMetric(
+    "attempt_duration_seconds",
+    "From the beginning of an HTTP attempt to the whole of its answer, or its failure.",
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
+)
+_DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
+FIRST_ATTEMPT = HistogramMetric(
+    "detection_to_first_attempt_seconds",
+    "From the detection of a change to the first attempt to push it, per delivery; without what a "
+    "new subscription is sent of the past.",
+    _DELIVERY_BOUNDS,
+)
+RECEIPT = HistogramMetric(
+    "detection_to_receipt_seconds",
+    "From the detection of a change to the subscriber's 2xx, per delivery; without what a new "
+    "subscription is sent of the past.",
+    _DELIVERY_BOUNDS,
+)
+HISTOGRAMS = (
+    POLL_DURATION,
+    UPSTREAM_REQUEST,
+    RATE_LIMIT_REMAINING,
+    ATTEMPT_DURATION,
+    FIRST_ATTEMPT,
+    RECEIPT,
+)
+
+REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers the process that was asked.")
+REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.", unit="bytes")
+REDIS_MEMORY_LIMIT = GaugeMetric(
+    "redis_memory_limit_bytes",
+    "The most that Redis may use, 0 if that is not limited.",
+    unit="bytes",
+)
+REDIS_PERSISTENCE_OK = GaugeMetric(
+    "redis_persistence_ok", "Whether Redis keeps an append-only file, and could write it of late."
+)
+INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
+SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
+OUTBOXES = GaugeMetric(
+    "outboxes",
+    "Outboxes of subscriptions by state: `active`, or so but `failing` in its last attempt, "
+    "`parked` until the subscriber answers, `paused` by someone, or `disabled` by the service.",
+    labels=("state",),
+)
+OUTBOX_STATES = (*(state.value for state in SubscriptionState), "failing")
+EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
+DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
+CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
+DUE_AGE = GaugeMetric(
+    "due_oldest_age_seconds",
+    "For how long the oldest work that is due has been, or that was claimed and not begun; what is "
+    "paused, parked, or waits by itself is not due.",
+    labels=("kind",),
+    unit="seconds",
+)
+PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
+POLL_AGE = GaugeMetric(
+    "poll_age_seconds",
+    "Time since the last complete poll, of integrations that are polled, in order of that time; "
+    "percentile 100 is the longest. Full polls count as deltas too.",
+    labels=("kind", "percentile"),
+    unit="seconds",
+)
+SCHEDULER_AGE = GaugeMetric(
+    "scheduler_age_seconds", "Time since any scheduler looked for work.", unit="seconds"
+)
+WORKERS = GaugeMetric(
+    "workers", "Worker processes alive, by the queue they serve.", labels=("queue",)
+)
+QUEUE_JOBS = GaugeMetric("queue_jobs", "Jobs that wait.", labels=("queue",))
+QUEUE_FAILED = GaugeMetric(
+    "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
+)
+TOTALS = (
+    GaugeMetric("deliveries_pending", "Events on outboxes, not received yet.", "pending"),
+    GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
+    GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
+    GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
+    GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
+    GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
+)
+GAUGES = (
+    REDIS_UP,
+    REDIS_MEMORY_USED,
+    REDIS_MEMORY_LIMIT,
+    REDIS_PERSISTENCE_OK,
+    INTEGRATIONS,
+    SUBSCRIPTIONS,
+    OUTBOXES,
+    EVENT_LOG,
+    DUE,
+    CLAIMED,
+    DUE_AGE,
+    PAUSED,
+    POLL_AGE,
+    SCHEDULER_AGE,
+    WORKERS,
+    QUEUE_JOBS,
+    QUEUE_FAILED,
+    *TOTALS,
+)
+PERCENTILES = (50, 90, 99, 100)
+
+# Of single registrations, and only where asked for, since there are as many series as of these.
+Detail = Literal["integrations", "subscriptions", "credentials"]
+DETAILS: tuple[Detail, ...] = get_args(Detail)
+DETAIL_MOST = 1_000  # of a kind that are told of: those that were registered first
+DETAIL_OMITTED = GaugeMetric(
+    "detail_omitted", "Registrations left out, being too many.", labels=("detail",)
+)
+INTEGRATION_STATE = GaugeMetric(
+    "integration_state",
+    "1 for the state that an integration is in.",
+    labels=("integration", "state"),
+)
+INTEGRATION_POLL_AGE = GaugeMetric(
+    "integration_poll_age_seconds",
+    "Time since the last complete poll, where it is polled.",
+    labels=("integration", "kind"),
+    unit="seconds",
+)
+SUBSCRIPTION_STATE = GaugeMetric(
+    "subscription_state",
+    "1 for the state that a subscription is in.",
+    labels=("subscription", "state"),
+)
+SUBSCRIPTION_PENDING = GaugeMetric(
+    "subscription_pending", "Events on its outbox.", labels=("subscription",)
+)
+SUBSCRIPTION_DEAD = GaugeMetric(
+    "subscription_dead", "Its deliveries given up and still listed.", labels=("subscription",)
+)
+SUBSCRIPTION_AGE = GaugeMetric(
+    "subscription_oldest_pending_age_seconds",
+    "Age of the oldest event on its outbox.",
+    labels=("subscription",),
+    unit="seconds",
+)
+CREDENTIAL_LIMIT = GaugeMetric(
+    "credential_rate_limit", "Requests that a window allows.", labels=("credential",)
+)
+CREDENTIAL_REMAINING = GaugeMetric(
+    "credential_rate_limit_remaining",
+    "Requests left in a window that has not ended.",
+    labels=("credential",),
+)
+INTEGRATION_CLOCK_SKEW = GaugeMetric(
+    "integration_clock_skew_seconds",
+    "How far its upstream's clock is ahead of ours, 0 within 30 seconds.",
+    labels=("integration",),
+    unit="seconds",
+)
+# Kept in the hash of each integration; `total` is the field.
+OF_INTEGRATION = (
+    GaugeMetric("integration_courses", "Its live courses.", "course_count", ("integration",)),
+    GaugeMetric("integration_held", "Its changes that are held.", "held", ("integration",)),
+    GaugeMetric(
+        "integration_quarantined",
+        "Its records that do not decode.",
+        "quarantined",
+        ("integration",),
+    ),
+    GaugeMetric(
+        "integration_failures", "Its polls' failures in a row.", "failures", ("integration",)
+    ),
+)
+OF_DETAILS = (
+    DETAIL_OMITTED,
+    INTEGRATION_STATE,
+    INTEGRATION_POLL_AGE,
+    *OF_INTEGRATION,
+    INTEGRATION_CLOCK_SKEW,
+    SUBSCRIPTION_STATE,
+    SUBSCRIPTION_PENDING,
+    SUBSCRIPTION_DEAD,
+    SUBSCRIPTION_AGE,
+    CREDENTIAL_LIMIT,
+    CREDENTIAL_REMAINING,
+)
+
+# Of the process that answers, counted in it: name, kind, help, labels.
+BUILD = GaugeMetric("build_info", "The version that answers.", labels=("version", "python"))
+REQUESTS = CounterMetric(
+    "api_requests_total", "Requests answered by this process.", ("method", "route", "status")
+)
+REQUEST_DURATION = HistogramMetric(
+    "api_request_duration_seconds",
+    "From a request to the head of its answer; requests that wait for events are left out.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    ("method", "route"),
+)
+
+_SUM = "sum"
+_END = "+Inf"
+
+
+def series_names() -> frozenset[str]:
+    """The names under which samples of all these metrics are stored by Prometheus."""
+    plain = {one.name for one in (*COUNTERS, *GAUGES, *OF_DETAILS, BUILD, REQUESTS)}
+    spread = {
+        f"{one.name}_{part}"
+        for one in (*HISTOGRAMS, REQUEST_DURATION)
+        for part in ("bucket", "count", "sum")
+    }
+    return frozenset(PREFIX + name for name in plain | spread)
+
+
+def observe(metric: HistogramMetric, value: float, *labels: str) -> Counter[str]:
+    """The increments of stored counters by which an observation is counted: its bucket, and its
+    part of the sum in thousandths. One below zero, as after a clock was set back, counts as
+    zero."""
+    increments: Counter[str] = Counter()
+    count(increments, metric, value, *labels)
+    return increments
+
+
+def count(increments: Counter[str], metric: HistogramMetric, value: float, *labels: str) -> None:
+    """Adds to `increments` those of an observation."""
+    value = max(0.0, value)
+    stem, ends = _fields(metric, labels)
+    increments[ends[bisect_left(metric.bounds, value)]] += 1
+    increments[stem] += round(value * 1000)
+
+
+@lru_cache(maxsize=256)
+def _fields(metric: HistogramMetric, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The stored counters of a histogram's sum, and of its buckets."""
+    stem = "|".join((metric.name, *labels))
+    return f"{stem}|{_SUM}", tuple(f"{stem}|{end}" for end in (*map(_bound, metric.bounds), _END))
+
+
+def count_delivery(
+    increments: Counter[str],
+    *,
+    detected_at: int,
+    attempted_at: int,
+    ended_at: int,
+    attempts: int,
+    delivered: bool,
+) -> None:
+    """Adds what one attempt that has ended counts in the histograms of delivery; times in epoch
+    ms.
+
+    `attempts` counts this one too. Only a delivery's first attempt, and its receipt, count.
+    """
+    if attempts == 1:
+        count(increments, FIRST_ATTEMPT, (attempted_at - detected_at) / 1000)
+    if delivered:
+        count(increments, RECEIPT, (ended_at - detected_at) / 1000)
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """A histogram's state for one set of labels, as Prometheus wants it: buckets up to each
+    bound, the last without end, and the sum in its unit."""
+
+    buckets: tuple[tuple[str, int], ...]
+    sum: float
+
+
+def observed(metric: HistogramMetric, stored: Mapping[str, int]) -> dict[tuple[str, ...], Observed]:
+    """What the stored counters say of a histogram, by its labels. Buckets of bounds that it no
+    longer has are counted in the next above."""
+    counts: dict[tuple[str, ...], dict[str, int]] = {}
+    for field, value in stored.items():
+        name, *labels = field.split("|")
+        if name == metric.name and len(labels) == len(metric.labels) + 1:
+            counts.setdefault(tuple(labels[:-1]), {})[labels[-1]] = value
+    if not metric.labels:
+        counts.setdefault((), {})
+    return {labels: _cumulated(metric, parts) for labels, parts in counts.items()}
+
+
+def _cumulated(metric: HistogramMetric, parts: dict[str, int]) -> Observed:
+    total = parts.pop(_SUM, 0) / 1000
+    buckets = []
+    for bound in (*metric.bounds, float("inf")):
+        below = sum(count for end, count in parts.items() if float(end) <= bound)
+        buckets.append((_bound(bound), below))
+    return Observed(tuple(buckets), total)
+
+
+def _bound(bound: float) -> str:
+    return _END if bound == float("inf") else f"{bound:g}"

@@ -1,0 +1,235 @@
+"""Integrations: what is registered, how it is polled, and which state that adds up to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from service.domain.courses.fingerprint import REMOTE_DATA_PATHS
+from service.domain.polling.observations import Observed
+from service.domain.review.guards import Guards
+
+DELTA_INTERVAL_SECONDS = 60
+FULL_INTERVAL_SECONDS = 21_600
+DELTA_OVERLAP_MS = 600_000  # a delta looks this far behind the watermark for late-visible rows
+DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: full poll instead
+PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
+MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
+MAX_BACKOFF_SECONDS = 900
+FULL_RETRY_SECONDS = 3_600  # from a full poll that was given up to the next, while deltas go on
+_LEAST_WAIT_MS = 1_000  # less patience than that is none
+FULL_JITTER = 0.05  # of the interval by which a full poll may come later than its slot
+UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person is told
+SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
+# Beyond this difference a `Date` of the upstream is not used. A clock set to local time is up to 14
+# hours off, one that stopped yesterday a day. The bound keeps deltas far from DELTA_HORIZON_MS.
+MAX_SKEW_MS = 25 * 3_600_000
+CACHE_REPORTED_MS = 60_000  # age of an answer of the upstream, as a cache tells it
+UNCONFIRMED_CODE = "UnconfirmedChanges"
+
+PollKind = Literal["delta", "full"]
+Decision = Literal["apply", "discard"]
+
+
+class Baseline(StrEnum):
+    """Whether the first complete full poll is reported."""
+
+    SILENT = "silent"
+    EMIT = "emit"
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """A base URL and, kept sealed beside it, the API key that opens it. Times are epoch ms."""
+
+    id: str
+    name: str
+    base_url: str
+    created_at: int
+    updated_at: int
+
+
+class Integration(msgspec.Struct, frozen=True, kw_only=True):
+    """One connected LMS behind the upstream, as registered. Times are epoch ms.
+
+    Identity: the credential's base URL together with `upstream_id`; two registrations that
+    agree in both would report every change twice.
+    """
+
+    id: str
+    name: str
+    upstream_id: str
+    credential_id: str
+    created_at: int
+    updated_at: int
+    external_id: str | None = None
+    labels: dict[str, str] = {}
+    delta_interval_seconds: int = DELTA_INTERVAL_SECONDS
+    full_interval_seconds: int = FULL_INTERVAL_SECONDS
+    baseline: Baseline = Baseline.SILENT
+    ignore_paths: tuple[str, ...] = ()
+    track_remote_data: bool = False
+    guards: Guards = Guards()
+    paused: bool = False
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """The tracked paths whose changes count for nothing."""
+        return frozenset(self.ignore_paths) | (
+            frozenset() if self.track_remote_data else REMOTE_DATA_PATHS
+        )
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps an integration from being polled, for an operator to read.
+
+    `code` is the upstream's error code or ours in lower case; `since` the epoch ms of the
+    first failure in a row; `attention` whether a person must act (otherwise it retries);
+    `elsewhere` whether the answer may be that of something else than the API.
+    """
+
+    code: str
+    message: str
+    since: int
+    attention: bool
+    status: int | None = None
+    log_url: str | None = None
+    elsewhere: bool = False
+
+    @property
+    def stops_polls(self) -> bool:
+        """Whether nothing can be polled until a person acts."""
+        return self.attention and self.code != UNCONFIRMED_CODE
+
+
+class PollingState(msgspec.Struct, frozen=True, kw_only=True):
+    """What polling an integration has led to so far. Times are epoch ms, None where never.
+
+    `epoch` names the catalogue in force; `failures` counts failed polls in a row; `held`
+    counts the changes that wait for a decision or for it to be carried out, and `decision` is
+    the one to be carried out; `clock_skew_ms` is how far the upstream's clock is ahead of ours;
+    `full_retry_at` is when the next full poll may be tried, as long as the last one was given up;
+    `requested` is the poll asked for over the API and not yet begun; `observed` is what its polls
+    noticed besides.
+    """
+
+    epoch: str
+    previous_epoch: str | None = None
+    baselined: bool = False
+    watermark: int | None = None
+    last_delta_at: int | None = None
+    last_full_at: int | None = None
+    full_retry_at: int | None = None
+    course_count: int = 0
+    quarantined: int = 0
+    held: int = 0
+    decision: Decision | None = None
+    failures: int = 0
+    problem: Problem | None = None
+    clock_skew_ms: int | None = None
+    requested: PollKind | None = None
+    requested_id: str | None = None
+    observed: Observed = Observed()
+
+
+class IntegrationState(StrEnum):
+    """Checked in this order: the first that applies is shown."""
+
+    PAUSED = "paused"
+    ERROR = "error"
+    REVIEW = "review"
+    PENDING = "pending"
+    ACTIVE = "active"
+
+
+def state_of(integration: Integration, polling: PollingState) -> IntegrationState:
+    """The one state shown to people."""
+    if integration.paused:
+        return IntegrationState.PAUSED
+    if polling.problem is not None and polling.problem.attention:
+        return IntegrationState.ERROR
+    if polling.held:
+        return IntegrationState.REVIEW
+    if not polling.baselined:
+        return IntegrationState.PENDING
+    return IntegrationState.ACTIVE
+
+
+def next_poll(integration: Integration, polling: PollingState, now_ms: int) -> PollKind:
+    """The kind of poll that is called for at `now_ms`."""
+    if not polling.baselined or polling.watermark is None:
+        return "full"
+    if now_ms - polling.watermark > DELTA_HORIZON_MS:
+        return "full"
+    if polling.requested is not None:
+        return polling.requested
+    if now_ms >= full_due_at(integration, polling):
+        return "full"
+    return "delta"
+
+
+def full_due_at(integration: Integration, polling: PollingState) -> int:
+    """Epoch ms of the next full poll: one in each slot of the interval, spread by a stable offset
+    and by a jitter that differs from slot to slot, so that integrations registered together do
+    not full poll together. A missed full poll is not replayed, and one that was given up leaves the
+    time until its retry to deltas."""
+    interval = integration.full_interval_seconds * 1000
+    if polling.last_full_at is None:
+        return 0
+    offset = xxh3_64_intdigest(integration.id.encode()) % interval
+    slot = (polling.last_full_at - offset) // interval + 1
+    spread = int(interval * FULL_JITTER) + 1
+    jitter = xxh3_64_intdigest(f"{integration.id} {slot}".encode()) % spread
+    return max(slot * interval + offset + jitter, polling.full_retry_at or 0)
+
+
+def next_poll_at(integration: Integration, polling: PollingState, now_ms: int) -> int:
+    """Epoch ms at which the integration is due again after a poll that succeeded."""
+    delta_at = now_ms + integration.delta_interval_seconds * 1000
+    if polling.last_full_at is None:
+        return delta_at
+    return min(delta_at, max(now_ms, full_due_at(integration, polling)))
+
+
+def backoff_ms(failures: int, unit_random: float) -> int:
+    """Full-jitter backoff after `failures` (≥ 1) failed polls in a row, in ms."""
+    ceiling: int = min(MAX_BACKOFF_SECONDS, 5 * 2 ** min(failures - 1, 10))
+    return 1000 + int(unit_random * ceiling * 1000)
+
+
+def next_try_ms(wait_ms: int, asked_ms: int, left_ms: int) -> int | None:
+    """How long a failing poll waits until its next try: its backoff, and no less than the upstream
+    asked for; None where the poll is to be given up.
+
+    `left_ms` is what is left of its patience. A backoff ends with it, so that the last try is made
+    just then. A wait that was asked for is not cut short: where it is longer than what is left,
+    the poll is given up at once.
+    """
+    if left_ms < _LEAST_WAIT_MS or asked_ms > left_ms:
+        return None
+    return min(max(wait_ms, asked_ms), left_ms)
+
+
+def believed_date(date_ms: int | None, now_ms: int) -> int | None:
+    """The upstream's time, unless it is so far from ours that it is no clock's."""
+    if date_ms is None or abs(date_ms - now_ms) > MAX_SKEW_MS:
+        return None
+    return date_ms
+
+
+class PollRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One poll as listed. Times are epoch ms; `verdicts` counts records by verdict."""
+
+    id: str
+    kind: PollKind
+    state: Literal["queued", "running", "completed", "failed"]
+    requested_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    pages: int = 0
+    records: int = 0
+    verdicts: dict[str, int] = {}
+    changes: int = 0
+    error: str | None = None

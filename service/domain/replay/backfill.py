@@ -1,0 +1,197 @@
+"""Backfills: how far one has come on its way through the integrations, and what it makes of a page.
+
+A backfill says nothing that the catalogue does not know: it sends the courses whose tracked
+content is what their fingerprints say, under the sequence kept there. Whatever the upstream shows
+otherwise is news, which is for the polls and their guards to judge; it is asked for once more
+after the next poll, and else left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import msgspec
+
+from service.domain.courses.change import Verdict, judge
+from service.domain.courses.fingerprint import Fingerprint, unpack
+from service.domain.events.event import CourseFacts
+from service.domain.polling.integration import Integration, PollingState
+from service.domain.polling.progress import PAGE_SIZE, Sighting
+
+EVENT_TYPE = "course.created"  # of everything that a backfill sends
+DETECTED_BY = "backfill"
+MAX_DEFERRED = 1_000  # courses of one integration that are asked for once more
+MAX_NOTES = 5  # integrations that could not be gone through and are spoken of by name
+PATIENCE_MS = 30 * 60_000  # with an upstream that fails, from its last page on
+BASELINE_PATIENCE_MS = 24 * 3_600_000  # with an integration whose baseline is not complete
+SETTLE_MARGIN_SECONDS = 15  # beyond the interval of the deltas
+MAX_SETTLE_SECONDS = 300  # until courses that differ are asked for once more
+
+
+class Leg(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a backfill that goes through one integration.
+
+    `cursor`, `landmark` and `page_size` are as those of a poll; `deferred` are courses to be asked
+    for once more, which is what it is `at` after the pages; `got_on_at` is the epoch ms of its
+    last answer and `failures` counts those since.
+    """
+
+    integration_id: str
+    epoch: str
+    got_on_at: int
+    at: Literal["pages", "deferred"] = "pages"
+    cursor: str | None = None
+    landmark: str | None = None
+    page_size: int = PAGE_SIZE
+    pages: int = 0
+    restarts: int = 0
+    failures: int = 0
+    deferred: tuple[str, ...] = ()
+
+
+class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a backfill stands. Times are epoch ms.
+
+    `after` is the place in the index of integrations (created ms, id) up to which they have been
+    looked at, all of them once `listed`; `postponed` are those whose baseline is not complete;
+    `leg` is the one that is gone through. `place` is the place in the line for the credential's
+    budget, and nothing is asked before `wait_until`. `served` and `skipped` count integrations,
+    and `notes` says why; `left_out` counts courses. `step` tells each state from all others.
+    """
+
+    step: int = 0
+    after: tuple[int, str] | None = None
+    listed: bool = False
+    postponed: tuple[str, ...] = ()
+    leg: Leg | None = None
+    place: int = 0
+    wait_until: int = 0
+    served: int = 0
+    skipped: int = 0
+    notes: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to go through."""
+        return self.listed and self.leg is None and not self.postponed
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over and no integration could be gone through, though there were some."""
+        return self.over and self.skipped > 0 and self.served == 0
+
+    def note(self) -> str:
+        """What people should know of it."""
+        said = list(self.notes)
+        if self.skipped > len(self.notes):
+            said.append(f"{self.skipped - len(self.notes)} more integrations were left out")
+        if self.left_out:
+            said.append(
+                f"{self.left_out} courses were left out: what the upstream shows of them is not "
+                "what the polls have found so far, or is held for review; polls report it"
+            )
+        return "; ".join(said)
+
+
+class Confirmed(msgspec.Struct, frozen=True):
+    """A live course whose content is what is known of it."""
+
+    course_id: str
+    known: Fingerprint
+    record: msgspec.Raw
+
+
+_decode = msgspec.json.Decoder(BackfillProgress).decode
+
+
+def read_progress(stored: str) -> BackfillProgress:
+    """What was stored, or the beginning."""
+    return _decode(stored) if stored else BackfillProgress()
+
+
+def write_progress(progress: BackfillProgress) -> str:
+    """As it is stored."""
+    return msgspec.json.encode(progress).decode()
+
+
+def skip(progress: BackfillProgress, integration_id: str, reason: str) -> BackfillProgress:
+    """Leaves the integration out that is gone through, or was to be."""
+    notes = progress.notes
+    if len(notes) < MAX_NOTES:
+        notes = (*notes, f"{integration_id} was not gone through to its end: {reason}")
+    return msgspec.structs.replace(
+        progress, leg=None, place=0, wait_until=0, skipped=progress.skipped + 1, notes=notes
+    )
+
+
+def why_not(integration: Integration, state: PollingState) -> str | None:
+    """Why the upstream is not asked for an integration's courses at all; None: it is."""
+    if integration.paused:
+        return "it is paused"
+    if state.problem is not None and state.problem.stops_polls:
+        return f"it needs attention: {state.problem.message}"
+    return None
+
+
+def confirm(
+    sightings: Sequence[Sighting],
+    stored: Sequence[bytes | None],
+    ignored: Collection[str],
+    now_ms: int,
+) -> tuple[list[Confirmed], list[str]]:
+    """The live courses of a page that are as they are known, and the ids of those that are not.
+
+    Deleted courses that stay deleted are neither. Raises FingerprintVersionError.
+    """
+    confirmed: list[Confirmed] = []
+    differing: list[str] = []
+    for sighting, packed in zip(sightings, stored, strict=True):
+        known = None if packed is None else unpack(packed)
+        match judge(sighting.course_id, sighting.record, known, ignored, now_ms).verdict:
+            case Verdict.UNCHANGED | Verdict.REFRESHED if known is not None and not known.deleted:
+                confirmed.append(Confirmed(sighting.course_id, known, sighting.record))
+            case Verdict.UNCHANGED | Verdict.REFRESHED | Verdict.RECORDED:
+                pass
+            case _:
+                differing.append(sighting.course_id)
+    return confirmed, differing
+
+
+def facts(integration: Integration, course: Confirmed) -> CourseFacts:
+    """What a backfill says of a course besides its content."""
+    return CourseFacts(
+        integration_id=integration.id,
+        upstream_id=integration.upstream_id,
+        external_id=integration.external_id,
+        labels=integration.labels,
+        course_id=course.course_id,
+        remote_id=course.known.remote_id,
+        origin_id=course.known.origin_id,
+        changed=(),
+        reason=None,
+        evidence=None,
+        initial=True,
+        detected_by=DETECTED_BY,
+    )
+
+
+def sequence(known: Fingerprint) -> int:
+    """The sequence under which a course is sent: that of its last event, so that whoever has
+    applied that, or a later one, skips it. One without any event gets 1, which is above nothing
+    at all and below every sequence that an event can have."""
+    return max(known.sequence, 1)
+
+
+def settle_ms(integration: Integration) -> int:
+    """How long until a delta has shown what differs, in ms."""
+    seconds = integration.delta_interval_seconds + SETTLE_MARGIN_SECONDS
+    return min(seconds, MAX_SETTLE_SECONDS) * 1000
+
+
+def defer(leg: Leg, differing: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """What is to be asked for once more after a page with these, and how many more there are than
+    can be kept."""
+    deferred = tuple(dict.fromkeys((*leg.deferred, *differing)))
+    return deferred[:MAX_DEFERRED], max(0, len(deferred) - MAX_DEFERRED)

@@ -1,0 +1,1 @@
+"""Reviews: when changes are held for a person to decide."""

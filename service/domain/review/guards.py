@@ -1,0 +1,185 @@
+"""When changes are held for a person to decide on, and what is kept of a change that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from service.domain.courses.change import Judgement, gone
+from service.domain.courses.fingerprint import (
+    CURRENT,
+    NO_RAW,
+    PATH_DIGEST_BYTES,
+    TRACKED_PATHS,
+    Fingerprint,
+    path_digest,
+    with_path_digests,
+)
+
+_SHOWN: Final = bytes(PATH_DIGEST_BYTES)
+"""Stands for a path whose change was withheld though a record with it was sent."""
+# The stored form of an update: this, the fingerprint's version, and as many bytes for each path.
+UPDATE: Final = b"U"
+PATHS_START: Final = 2
+PATH_BYTES: Final = 1 + PATH_DIGEST_BYTES
+_PRECISION: Final = 6  # decimals: a share of a count is compared as people would reckon it
+
+
+class Guards(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits beyond which changes are held. Shares are of the live courses.
+
+    Deletions are held when there are more than `deleted_count` and more than `deleted_share`,
+    or more than `deleted_share_max` however few. Changes of one tracked path are held when at
+    least `changed_count` courses changed in it and these are more than `changed_share`.
+    A share of 1 switches its limit off.
+    """
+
+    deleted_count: int = 10
+    deleted_share: float = 0.15
+    deleted_share_max: float = 0.5
+    changed_count: int = 200
+    changed_share: float = 0.5
+
+
+class Withheld(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that is not committed, while its course's fingerprint stays as it is.
+
+    `raw` is the digest of a tombstone's bytes; `paths` are the digests that the paths of an
+    update changed to.
+    """
+
+    kind: Literal["tombstone", "absence", "update"]
+    raw: bytes = NO_RAW
+    paths: Mapping[str, bytes] = {}
+
+    def pack(self) -> bytes:
+        """The stored form: `T` and the raw digest, `A`, or `U`, the fingerprint's version and
+        6 bytes a path: its number and its digest. Scripts read the kind and the numbers."""
+        if self.kind == "tombstone":
+            return b"T" + self.raw
+        if self.kind == "absence":
+            return b"A"
+        numbered = [
+            bytes((TRACKED_PATHS.index(path),)) + digest for path, digest in self.paths.items()
+        ]
+        return UPDATE + CURRENT.tag + b"".join(numbered)
+
+
+def unpack_withheld(packed: bytes) -> Withheld:
+    """Reads the stored form."""
+    kind = packed[:1]
+    if kind == b"T":
+        return Withheld(kind="tombstone", raw=packed[1:])
+    if kind == b"A":
+        return Withheld(kind="absence")
+    return Withheld(
+        kind="update",
+        paths={
+            TRACKED_PATHS[packed[at]]: packed[at + 1 : at + PATH_BYTES]
+            for at in range(PATHS_START, len(packed), PATH_BYTES)
+        },
+    )
+
+
+def too_many_deleted(guards: Guards, deleted: int, live: int) -> bool:
+    """Whether so many of `live` courses, those deleted included, are not believed to be gone."""
+    return deleted > _share(guards.deleted_share_max, live) or (
+        deleted > guards.deleted_count and deleted > _share(guards.deleted_share, live)
+    )
+
+
+def distrusted_paths(guards: Guards, changed: Mapping[str, int], live: int) -> frozenset[str]:
+    """The paths in which so many of `live` courses changed that it is not believed."""
+    most = _share(guards.changed_share, live)
+    return frozenset(
+        path
+        for path, count in changed.items()
+        if count >= max(1, guards.changed_count) and count > most
+    )
+
+
+def suspect_paths(
+    guards: Guards,
+    changed: Mapping[str, int],
+    held: Mapping[str, int],
+    *,
+    seen: int,
+    live: int,
+) -> frozenset[str]:
+    """The paths whose changes wait for the end of a poll under way, because they may turn out
+    to be distrusted then.
+
+    `changed` counts the courses that changed in each path so far among the `seen` records of
+    the poll, `held` those that are held in it already.
+    """
+    if _share(guards.changed_share, live) >= live or live < guards.changed_count:
+        return frozenset()
+    if seen < guards.changed_count:
+        return frozenset(TRACKED_PATHS)
+    together = {
+        path: changed.get(path, 0) + held.get(path, 0) for path in changed.keys() | held.keys()
+    }
+    certain = distrusted_paths(guards, together, live)
+    share = _share(guards.changed_share, seen)
+    return certain | {path for path, count in changed.items() if count > share}
+
+
+def divide(
+    judgement: Judgement, known: Fingerprint, waiting: Collection[str]
+) -> tuple[Judgement | None, Withheld | None]:
+    """Splits an update into what may be committed and what must wait because it lies in one of
+    the `waiting` paths; either may be nothing.
+
+    The event of what is committed carries the whole record, and with it what waits: of those
+    paths nothing is known any more, or their return to what they were would be told to nobody.
+    """
+    fingerprint = judgement.fingerprint
+    kept = tuple(path for path in judgement.changed if path not in waiting)
+    if fingerprint is None or len(kept) == len(judgement.changed):
+        return judgement, None
+    withheld = Withheld(
+        kind="update",
+        paths={
+            path: path_digest(fingerprint.paths, path)
+            for path in judgement.changed
+            if path in waiting
+        },
+    )
+    # Digests of different versions cannot be mixed: then all of it waits.
+    if not kept or known.version != CURRENT.tag:
+        return None, withheld
+    mixed = with_path_digests(fingerprint, dict.fromkeys(withheld.paths, _SHOWN))
+    return msgspec.structs.replace(judgement, changed=kept, fingerprint=mixed), withheld
+
+
+def sticky_paths(
+    judgement: Judgement, known: Fingerprint, held: Mapping[str, bytes]
+) -> frozenset[str]:
+    """The paths of an update that stay held. Once a record with a held change was sent, another
+    change of its path is one that nobody holds."""
+    fingerprint = judgement.fingerprint
+    if fingerprint is None or known.version != CURRENT.tag:
+        return frozenset(judgement.changed) & held.keys()
+    return frozenset(
+        path
+        for path in judgement.changed
+        if path in held
+        and (
+            path_digest(known.paths, path) != _SHOWN
+            or path_digest(fingerprint.paths, path) == held[path]
+        )
+    )
+
+
+def settled(known: Fingerprint, withheld: Withheld) -> Fingerprint:
+    """The fingerprint of a course whose withheld change is taken for known without a word."""
+    if withheld.kind != "update":
+        return gone(known, withheld.raw)
+    # Digests of different versions cannot be mixed: then the next full poll shows it anew.
+    return with_path_digests(known, withheld.paths if known.version == CURRENT.tag else {})
+
+
+def _share(share: float, count: int) -> float:
+    return round(share * count, _PRECISION)

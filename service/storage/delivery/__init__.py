@@ -1,0 +1,1 @@
+"""Outboxes, attempts, dead letters and replays."""

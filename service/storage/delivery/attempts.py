@@ -1,0 +1,243 @@
+"""Deliveries as people look at them: one event on one outbox, with its recorded attempts."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from service.domain.delivery.subscription import DeliveryState
+from service.domain.errors import SealError
+from service.domain.events.identifiers import event_position, position_ms
+from service.storage.delivery.dead_letters import DeadDeliveries
+from service.storage.delivery.outbox_scripts import MAX_ATTEMPT_RECORDS
+from service.storage.events.lookup import OutboxEvents
+from service.storage.redis import keys
+from service.storage.redis.streams import StreamEntry, read_stream
+from service.storage.security.encryption import Sealer, owner_in_subscription
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_READ_AT_ONCE = 1_000  # attempt records
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One HTTP POST of a delivery and what came back. Times are epoch ms.
+
+    `outcome` is the outcome's class; `excerpt` the beginning of the answer as text, which on record
+    is `sealed` (base64), for whoever answers may repeat anything that it was sent;
+    `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
+    our own network and uses up nothing of the schedule; `replay` says that it was one of a replay.
+    """
+
+    event_id: str
+    number: int
+    at: int
+    outcome: str
+    duration_ms: int
+    status: int | None = None
+    dns_ms: int | None = None
+    connect_ms: int | None = None
+    first_byte_ms: int | None = None
+    error: str | None = None
+    excerpt: str = ""
+    sealed: str = ""
+    next_attempt_at: int | None = None
+    counted: bool = True
+    replay: bool = False
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on one outbox; `reason` says why a dead one was given up."""
+
+    subscription_id: str
+    event_id: str
+    position: str
+    state: DeliveryState
+    attempts: list[Attempt]
+    reason: str | None = None
+
+
+_decode = msgspec.json.Decoder(Attempt).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Attempts:
+    """Reads attempt records; only the recording script writes them."""
+
+    def __init__(
+        self, redis: Redis, sealer: Sealer, events: OutboxEvents, dead: DeadDeliveries
+    ) -> None:
+        self._redis = redis
+        self._sealer = sealer
+        self._events = events
+        self._dead = dead
+
+    def encode(self, subscription_id: str, attempt: Attempt) -> bytes:
+        """An attempt as it is recorded."""
+        if attempt.excerpt:
+            owner = owner_in_subscription(subscription_id, "attempts")
+            sealed = self._sealer.seal(attempt.excerpt.encode(), owner)
+            attempt = msgspec.structs.replace(
+                attempt, excerpt="", sealed=base64.b64encode(sealed).decode()
+            )
+        return _encode(attempt)
+
+    def _opened(self, subscription_id: str, record: bytes) -> Attempt:
+        """An attempt as it was; without its excerpt if the key that sealed it is gone."""
+        attempt = _decode(record)
+        if not attempt.sealed:
+            return attempt
+        try:
+            excerpt = self._sealer.open(
+                base64.b64decode(attempt.sealed), owner_in_subscription(subscription_id, "attempts")
+            ).decode()
+        except (SealError, ValueError):
+            excerpt = ""
+        return msgspec.structs.replace(attempt, excerpt=excerpt, sealed="")
+
+    async def deliveries(
+        self,
+        subscription_id: str,
+        *,
+        event_id: str | None = None,
+        state: DeliveryState | None = None,
+        limit: int,
+        after: str | None = None,
+    ) -> tuple[list[Delivery], str | None]:
+        """Deliveries behind the log position `after`, oldest event first, and the position to
+        go on from. Delivered ones are known for as long as their attempts are retained."""
+        only = None
+        if event_id is not None:
+            place = event_position(event_id)
+            if place is None:
+                return [], None
+            only = place[0]
+        attempts = await self._attempts(subscription_id, only)
+        states: dict[str, tuple[DeliveryState, str | None]] = {
+            position: ("delivered", None)
+            for position, made in attempts.items()
+            if any(one.outcome == "delivered" for one in made)
+        }
+        if only is None:
+            dead = await self._dead.page(subscription_id, after, limit + 1)
+        else:
+            dead = [one for one in await self._dead.get_many(subscription_id, [only]) if one]
+        for one in dead:
+            states[one.position] = ("dead", one.reason)
+        for position in await self._pending(subscription_id, only, after, limit):
+            states[position] = ("pending", None)
+        for position in await self._being_replayed(subscription_id):
+            states.setdefault(position, ("pending", None))
+        chosen = sorted(
+            (
+                position
+                for position, (current, _) in states.items()
+                if (state is None or current == state)
+                and (only is None or position == only)
+                and (after is None or _order(position) > _order(after))
+            ),
+            key=_order,
+        )
+        page = chosen[:limit]
+        found = await self._events.get_many(subscription_id, page)
+        deliveries = []
+        for position, event in zip(page, found, strict=True):
+            made = attempts.get(position, [])
+            if event is not None:
+                identifier = event.id
+            elif made:
+                identifier = made[-1].event_id
+            else:
+                continue
+            current, reason = states[position]
+            deliveries.append(
+                Delivery(
+                    subscription_id=subscription_id,
+                    event_id=identifier,
+                    position=position,
+                    state=current,
+                    attempts=made,
+                    reason=reason,
+                )
+            )
+        return deliveries, page[-1] if len(chosen) > limit else None
+
+    async def reach(self, subscription_id: str) -> int | None:
+        """From when on all attempts are on record, epoch ms; None: all that ever were."""
+        try:
+            about = await self._redis.xinfo_stream(keys.attempts(subscription_id))
+        except ResponseError:  # there has been none
+            return None
+        first = about["first-entry"]
+        if first is None:
+            return position_ms(about["last-generated-id"].decode()) + 1
+        if about.get("entries-added") == about["length"]:
+            return None
+        return position_ms(first[0].decode())
+
+    async def successes(
+        self, subscription_id: str, after: str | None, count: int
+    ) -> tuple[set[str], str | None, bool]:
+        """The log positions that attempts behind the record `after` delivered, the last record
+        looked at, and whether there may be more."""
+        found = await read_stream(self._redis, keys.attempts(subscription_id), after, count)
+        positions = {
+            fields[b"p"].decode()
+            for _, fields in found
+            if _decode(fields[b"d"]).outcome == "delivered"
+        }
+        last = found[-1][0].decode() if found else after
+        return positions, last, len(found) == count
+
+    async def _attempts(self, subscription_id: str, only: str | None) -> dict[str, list[Attempt]]:
+        found = await read_stream(
+            self._redis, keys.attempts(subscription_id), None, 2 * MAX_ATTEMPT_RECORDS
+        )
+        attempts: dict[str, list[Attempt]] = {}
+        for _, fields in found:
+            position = fields[b"p"].decode()
+            if only is None or position == only:
+                attempt = self._opened(subscription_id, fields[b"d"])
+                attempts.setdefault(position, []).append(attempt)
+        return attempts
+
+    async def _pending(
+        self, subscription_id: str, only: str | None, after: str | None, limit: int
+    ) -> list[str]:
+        if only is not None:
+            found = await self._redis.xrange(keys.outbox(subscription_id), only, only)
+            return [only] if found else []
+        page = await read_stream(self._redis, keys.outbox(subscription_id), after, limit + 1)
+        return [entry_id.decode() for entry_id, _ in page]
+
+    async def _being_replayed(self, subscription_id: str) -> list[str]:
+        found = await self._redis.xrange(keys.replayed(subscription_id), "-", "+")
+        return [fields[b"p"].decode() for _, fields in cast("list[StreamEntry]", found)]
+
+
+class Successes:
+    """The log positions whose delivery is on record, read once and then kept up with."""
+
+    def __init__(self, attempts: Attempts, subscription_id: str) -> None:
+        self.positions: set[str] = set()
+        self._attempts = attempts
+        self._subscription_id = subscription_id
+        self._read_up_to: str | None = None
+
+    async def read_on(self) -> None:
+        """Takes in what has been recorded since."""
+        more = True
+        while more:
+            positions, self._read_up_to, more = await self._attempts.successes(
+                self._subscription_id, self._read_up_to, _READ_AT_ONCE
+            )
+            self.positions |= positions
+
+
+def _order(position: str) -> tuple[int, int]:
+    milliseconds, _, counter = position.partition("-")
+    return int(milliseconds), int(counter)

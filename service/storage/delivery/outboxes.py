@@ -1,0 +1,437 @@
+"""Outboxes: the ordered queue of events that a subscription has not received yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+
+from service.domain.delivery.circuit_breaker import Breaker
+from service.domain.delivery.outbox_window import Entry
+from service.domain.delivery.subscription import Subscription
+from service.domain.errors import LeaseLostError
+from service.domain.events.identifiers import position_ms
+from service.domain.polling.token_bucket import Bucket
+from service.ids import new_token
+from service.storage.delivery.outbox_scripts import (
+    AttemptArgument,
+    Due,
+    NoteUnreachable,
+    OpenOutbox,
+    RecordAttempts,
+    ReleaseOutbox,
+    Result,
+    SkipOutbox,
+    Standing,
+)
+from service.storage.events.operational import RENDERINGS, Notices, announced
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.hashes import read_fields
+from service.storage.redis.keys import QueueKeys
+from service.storage.redis.scripts import run
+from service.storage.redis.streams import StreamEntry, read_stream_back
+from service.storage.scheduling.leases import Lease
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
+EXPIRED = "the event is older than the retention"
+NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
+
+Released = Literal["lost", "idle", "due"]
+
+_SKIPPED_AT_ONCE = 1_000  # entries of an outbox taken off in one script
+_CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
+_decode_breaker = msgspec.json.Decoder(Breaker).decode
+_decode_subscription = msgspec.json.Decoder(Subscription).decode
+_decode_bucket = msgspec.json.Decoder(Bucket).decode
+
+
+class Queue(Enum):
+    """The two queues of an outbox, as its events came and as they are replayed."""
+
+    LIVE = "live"
+    REPLAYED = "replayed"
+
+    def keys(self, subscription_id: str) -> QueueKeys:
+        """Its keys."""
+        of = keys.live_queue if self is Queue.LIVE else keys.replayed_queue
+        return of(subscription_id)
+
+
+class OutboxDepth(msgspec.Struct, frozen=True):
+    """How much an outbox holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
+    `replaying`: something is being replayed, or is to be."""
+
+    pending: int
+    dead: int
+    oldest_pending_at: int | None
+    parked: bool = False
+    replaying: bool = False
+
+
+class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
+    the outbox having been read from its beginning at `scanned_at` and from there on since;
+    `resumed` tells one resume of the subscription from another, `emptied` the same of entries
+    taken off unsent; `failing` counts courses.
+    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
+    `headers` and `client_certificate` (empty if it has none) are its sealed ones. `replayed` are
+    entries being replayed, with what the same names say of these, and `unfed` the replays that
+    have more to add."""
+
+    now: int
+    breaker: Breaker
+    bucket: Bucket | None
+    resumed: bytes
+    emptied: bytes
+    start: str
+    scanned_at: int
+    failing: int
+    subscription: Subscription | None
+    version: int
+    replayed: int
+    replayed_start: str
+    replayed_scanned_at: int
+    replayed_failing: int
+    unfed: int
+    secrets: bytes
+    headers: bytes
+    client_certificate: bytes
+
+
+class Failing(msgspec.Struct, frozen=True):
+    """An entry that has failed: `attempts` that count and all that were `sent` so far; its next
+    one is due at `due_at`, epoch ms of Redis."""
+
+    entry: Entry
+    attempts: int
+    sent: int
+    due_at: int
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that has ended, as the outbox records it.
+
+    `attempts` are those that count, `sent` all. `result` is S (delivered), R (to be retried in
+    `wait_ms`) or D (dead for `reason`); `record` is the attempt's JSON, empty if no attempt was
+    made.
+    """
+
+    entry: Entry
+    attempts: int
+    sent: int
+    result: Result
+    wait_ms: int = 0
+    reason: str = ""
+    record: bytes = b""
+
+
+class OutboxChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows from attempts for the outbox as a whole.
+
+    `breaker` None leaves it as it is; `forward` makes every retry due now; `reached` names the
+    receiver if it was connected to; `disabled` is the subscription as it is to be stored, with
+    `as_read` the record that this builds on.
+    """
+
+    resumed: bytes
+    breaker: Breaker | None = None
+    bucket: Bucket | None = None
+    forward: bool = False
+    reached: str = ""
+    as_read: bytes = b""
+    disabled: bytes = b""
+
+
+class Outboxes:
+    """Reads outboxes and records what became of their entries."""
+
+    def __init__(self, redis: Redis, counters: Counters) -> None:
+        self._redis = redis
+        self._counters = counters
+
+    async def open(self, subscription_id: str) -> OpenedOutbox:
+        """Begins a turn at an outbox whose lease is held."""
+        found = await run(
+            self._redis,
+            OpenOutbox(
+                outbox_state=keys.outbox_state(subscription_id),
+                subscription=keys.subscription(subscription_id),
+                live=keys.live_queue(subscription_id),
+                replayed=keys.replayed_queue(subscription_id),
+                replay_queue=keys.replay_queue(subscription_id),
+            ),
+        )
+        start, scanned_at = _read_cursor(found.cursor, found.now)
+        replayed_start, replayed_scanned_at = _read_cursor(found.replayed_cursor, found.now)
+        return OpenedOutbox(
+            now=found.now,
+            breaker=_decode_breaker(found.breaker) if found.breaker else Breaker(),
+            bucket=_decode_bucket(found.bucket) if found.bucket else None,
+            resumed=found.resumed,
+            emptied=found.emptied,
+            start=start,
+            scanned_at=scanned_at,
+            failing=found.failing,
+            subscription=_decode_subscription(found.record) if found.record else None,
+            version=found.version,
+            replayed=found.replayed,
+            replayed_start=replayed_start,
+            replayed_scanned_at=replayed_scanned_at,
+            replayed_failing=found.replayed_failing,
+            unfed=found.unfed,
+            secrets=found.secrets,
+            headers=found.headers,
+            client_certificate=found.client_certificate,
+        )
+
+    async def read(
+        self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
+    ) -> list[Entry]:
+        """At most `count` entries from `start` on, oldest first; "(" before it leaves it out."""
+        found = cast(
+            "list[StreamEntry]",
+            await self._redis.xrange(queue.keys(subscription_id).stream, start, "+", count=count),
+        )
+        return [_entry(entry_id, fields) for entry_id, fields in found]
+
+    async def pending(self, subscription_id: str, first: str, last: str) -> set[str]:
+        """The positions from `first` to `last` that are on the outbox."""
+        found = cast(
+            "list[StreamEntry]",
+            await self._redis.xrange(keys.outbox(subscription_id), first, last),
+        )
+        return {entry_id.decode() for entry_id, _ in found}
+
+    async def failing(
+        self, subscription_id: str, order_keys: Sequence[str], queue: Queue = Queue.LIVE
+    ) -> set[str]:
+        """Those of the courses whose heads have failed and wait."""
+        if not order_keys:
+            return set()
+        found = await read_fields(self._redis, queue.keys(subscription_id).failing, order_keys)
+        return {key for key, state in zip(order_keys, found, strict=True) if state is not None}
+
+    async def retries(
+        self, subscription_id: str, until: int | None, count: int, queue: Queue = Queue.LIVE
+    ) -> tuple[list[Failing], int | None]:
+        """At most `count` retries due by `until` (epoch ms of Redis; None: whenever), those due
+        first first, and when the first of the others is due."""
+        retries = cast(
+            "list[tuple[bytes, float]]",
+            await self._redis.zrange(
+                queue.keys(subscription_id).retries, 0, count, withscores=True
+            ),
+        )
+        later = int(retries[count][1]) if len(retries) > count else None
+        chosen: list[tuple[bytes, int]] = []
+        for key, due_at in retries[:count]:
+            if until is not None and due_at > until:
+                later = int(due_at)
+                break
+            chosen.append((key, int(due_at)))
+        states = (
+            await read_fields(
+                self._redis,
+                queue.keys(subscription_id).failing,
+                [key.decode() for key, _ in chosen],
+            )
+            if chosen
+            else []
+        )
+        failing = []
+        for (key, due_at), state in zip(chosen, states, strict=True):
+            if state is not None:
+                position, attempts, sent, rendering, *replayed = state.split(b" ")
+                entry = Entry(
+                    position.decode(),
+                    key.decode(),
+                    _BY_LETTER[rendering],
+                    *(part.decode() for part in replayed),
+                )
+                failing.append(Failing(entry, int(attempts), int(sent), due_at))
+        return failing, later
+
+    async def note_unreachable(self, receiver: str) -> tuple[int, int]:
+        """Notes that no connection to a receiver was had; returns how many receivers that is
+        true of lately, and how many were tried."""
+        found = await run(self._redis, NoteUnreachable(receiver=receiver))
+        return found.unreachable, found.tried
+
+    async def record(
+        self,
+        lease: Lease,
+        recorded: Sequence[Recorded],
+        increments: Counter[str],
+        change: OutboxChange,
+        notices: Notices | None = None,
+    ) -> Standing:
+        """Records attempts under a lease, and announces what becomes of the outbox by them.
+
+        Raises LeaseLostError if the lease is not ours, StaleSubscriptionsError if the
+        subscription that is to be disabled was edited, or others were since the snapshot of
+        `notices`; then nothing was written.
+        """
+        subscription_id = lease.owned_id
+        breaker, bucket = change.breaker, change.bucket
+        parked = breaker is not None and breaker.parked and not change.disabled
+        record = RecordAttempts(
+            lease=lease.fence,
+            outbox_state=keys.outbox_state(subscription_id),
+            subscription=keys.subscription(subscription_id),
+            live=keys.live_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            dead=keys.dead(subscription_id),
+            backfilled=keys.backfilled(subscription_id),
+            records=keys.attempts(subscription_id),
+            announced=await announced(notices, self._counters),
+            attempts=[_argument(one) for one in recorded],
+            increments=increments,
+            resumed=change.resumed,
+            breaker=None if breaker is None else msgspec.json.encode(breaker),
+            parked_at=breaker.parked_at or 0 if breaker is not None and parked else None,
+            failing=breaker is not None and breaker.failing,
+            bucket=None if bucket is None else msgspec.json.encode(bucket),
+            forward=change.forward,
+            receiver=change.reached,
+            as_read=change.as_read or None,
+            disabled=change.disabled or None,
+            replay_prefix=keys.replay(subscription_id, ""),
+        )
+        return await run(self._redis, record)
+
+    async def release(
+        self,
+        lease: Lease,
+        due: Due,
+        *,
+        start: str = "-",
+        held_ms: int = 0,
+        resumed: bytes = b"",
+        bucket: Bucket | None = None,
+        scanned_at: int = 0,
+        feed_ms: int = 0,
+        replayed_start: str = "",
+        replayed_scanned_at: int = 0,
+        emptied: bytes = b"",
+    ) -> Released:
+        """Gives an outbox back to the schedule.
+
+        `start` is where the next sender reads on from and `scanned_at` when the outbox was last
+        read from its beginning; `held_ms` for how long nothing may wake the outbox if it is `held`;
+        `feed_ms` how long a replay waits to go on. `replayed_start` and `replayed_scanned_at` are
+        the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
+        """
+        subscription_id = lease.owned_id
+        release = ReleaseOutbox(
+            lease=lease.fence,
+            outbox_state=keys.outbox_state(subscription_id),
+            live=keys.live_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            replay_queue=keys.replay_queue(subscription_id),
+            id=subscription_id,
+            start=start,
+            due=due,
+            held_ms=held_ms,
+            resumed=resumed,
+            bucket=None if bucket is None else msgspec.json.encode(bucket),
+            scanned_at=scanned_at,
+            feed_ms=feed_ms,
+            replayed_start=replayed_start,
+            replayed_scanned_at=replayed_scanned_at,
+            emptied=emptied,
+        )
+        try:
+            return "due" if await run(self._redis, release) else "idle"
+        except LeaseLostError:
+            return "lost"
+
+    async def skip(self, subscription_id: str, until: int | None) -> int:
+        """Takes what has not been delivered off an outbox, up to what happened at `until` (epoch
+        ms) or all that is there now; returns how much that was. It counts neither as delivered nor
+        as dead."""
+        outbox = keys.outbox(subscription_id)
+        last = str(until)
+        if until is None:
+            newest = await read_stream_back(self._redis, outbox, None, 1)
+            if not newest:
+                return 0
+            last = newest[0][0].decode()
+        total = 0
+        while True:
+            skip = SkipOutbox(
+                live=keys.live_queue(subscription_id),
+                outbox_state=keys.outbox_state(subscription_id),
+                counters=await self._counters.key(),
+                last=last,
+                emptied=new_token(),
+                most=_SKIPPED_AT_ONCE,
+            )
+            gone = await run(self._redis, skip)
+            total += gone
+            if gone < _SKIPPED_AT_ONCE:
+                return total
+
+    async def depth_many(self, subscription_ids: Sequence[str]) -> list[OutboxDepth]:
+        """How much each outbox holds."""
+        if not subscription_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for subscription_id in subscription_ids:
+                pipeline.hexists(keys.outbox_state(subscription_id), "parked")
+                pipeline.xlen(keys.outbox(subscription_id))
+                pipeline.zcard(keys.outbox_dead(subscription_id))
+                pipeline.xrange(keys.outbox(subscription_id), "-", "+", count=1)
+                pipeline.xlen(keys.replayed(subscription_id))
+                pipeline.llen(keys.replay_queue(subscription_id))
+            found = await pipeline.execute()
+        depths = []
+        for at in range(0, len(found), 6):
+            parked, pending, dead, oldest, replayed, unfed = found[at : at + 6]
+            oldest_at = position_ms(oldest[0][0].decode()) if oldest else None
+            replaying = replayed + unfed > 0
+            depths.append(OutboxDepth(pending, dead, oldest_at, bool(parked), replaying))
+        return depths
+
+
+def _argument(recorded: Recorded) -> AttemptArgument:
+    entry = recorded.entry
+    rendering = RENDERINGS[entry.rendering]
+    head = f"{entry.position} {recorded.attempts} {recorded.sent} {rendering}"
+    return AttemptArgument(
+        order_key=entry.order_key,
+        place=entry.position,
+        position=entry.event_position,
+        replay=entry.replay or None,
+        result=recorded.result,
+        head=f"{head} {entry.replayed} {entry.replay}" if entry.replay else head,
+        attempts=recorded.attempts,
+        rendering=rendering,
+        wait_ms=recorded.wait_ms,
+        reason=recorded.reason,
+        record=recorded.record,
+    )
+
+
+def _read_cursor(cursor: str, now: int) -> tuple[str, int]:
+    """Where reading starts, and since when everything before that is known."""
+    stored_at, _, start = cursor.partition(" ")
+    if start and 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
+        return start, int(stored_at)
+    return "-", now
+
+
+def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
+    return Entry(
+        entry_id.decode(),
+        fields[b"k"].decode(),
+        _BY_LETTER[fields[b"r"]],
+        fields.get(b"p", b"").decode(),
+        fields.get(b"i", b"").decode(),
+    )

@@ -1,0 +1,328 @@
+"""Replays of subscriptions: asked for, fed in parts by the outbox's sender, and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
+
+from service.domain.errors import ConflictError, NotFoundError, StaleRecordError
+from service.domain.replay.replay import Replay, ReplayProgress, Which
+from service.ids import event_suffixes, new_token
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
+from service.storage.redis.paging import IndexPosition, all_ids, page_of_ids
+from service.storage.redis.scripts import Script, run
+from service.storage.redis.scripts.statuses import RefusedError, Status
+from service.storage.redis.streams import StreamEntry
+from service.storage.scheduling.leases import Fence, Lease
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+MAX_KEPT = 100  # replays of a subscription that are listed, and all that have not ended
+MAX_AHEAD = 10_000  # entries from which nothing more is added, whatever they wait for
+
+_decode = msgspec.json.Decoder(Replay).decode
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """An event to be sent again: what it is ordered by, the letter of its rendering, and its
+    position in the log."""
+
+    order_key: str
+    rendering: str
+    position: str
+
+
+class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that is made for one outbox alone. It gets its id and its position when it
+    enters."""
+
+    order_key: str
+    rendering: str
+    type: str
+    integration_id: str
+    course_id: str
+    sequence: int
+    facts: bytes
+    body: bytes
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """The next part of a replay: `scanned` events up to `position`, of which `entries` are sent and
+    `left_out` are not because of what they are. `last` if there is nothing behind it; `note` is to
+    be said of the replay, and with `error` it has failed. No more than `most` are to be replayed
+    at once, and `increments` is what it counts."""
+
+    position: str
+    scanned: int
+    entries: Sequence[Replayed | Backfilled]
+    last: bool
+    left_out: int = 0
+    note: str = ""
+    error: str = ""
+    most: int = MAX_AHEAD
+    increments: Mapping[str, int] = {}
+
+
+class CreateReplay(Script[None]):
+    """Stores a replay and queues it, or puts the one event that it is of at the end of what is
+    being replayed. The oldest that have ended are forgotten beyond `kept`. Refuses with GONE if
+    there is no such subscription."""
+
+    subscription: Key
+    replays: Key
+    replay: Key
+    replay_queue: Key
+    replayed: Key
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    subscription_id: str
+    id: str
+    record: bytes
+    only: Replayed | None
+    replay_prefix: str
+    kept: int
+
+
+class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that is made for one outbox, as its script takes it."""
+
+    type: str
+    integration_id: str
+    course_id: str
+    suffix: str
+    sequence: int
+    facts: bytes
+    body: bytes
+
+
+class FedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry to add: of the event at `position` of the log, or of one that is made here."""
+
+    order_key: str
+    rendering: str
+    position: str | None = None
+    event: BackfilledEvent | None = None
+
+
+class FeedReplay(Script[None]):
+    """Puts the next part of a replay behind what is being replayed, together with how far it has
+    come, so that it goes on from there after any crash.
+
+    `left_out` counts what is not sent because of what it is; `note` is to be said of the replay,
+    and it fails if there is a `failure`. Refuses with LEASE, with STALE if the replay is not at
+    `position_as_read`, and with FULL if `most` are being replayed.
+    """
+
+    lease: Fence
+    replay: Key
+    replay_queue: Key
+    replayed: Key
+    backfilled: Key
+    counters: Key
+    totals: Key = keys.TOTALS
+    id: str
+    position_as_read: str
+    position: str
+    scanned: int
+    last: bool
+    most: int
+    note: str
+    failure: str
+    left_out: int
+    increments: Mapping[str, int]
+    entries: Sequence[FedEntry]
+
+
+class CancelReplay(Script[None]):
+    """Ends a replay and takes back what of it has not been delivered. A sender at work finds out
+    from `emptied`, which is random. Begins with a removal, so that it still runs when Redis is at
+    its memory limit. Refuses with GONE or OVER."""
+
+    replay: Key
+    replay_queue: Key
+    replayed: QueueKeys
+    outbox_state: Key
+    backfilled: Key
+    totals: Key = keys.TOTALS
+    id: str
+    emptied: str
+
+
+class Replays:
+    """Stores replays."""
+
+    def __init__(self, redis: Redis, counters: Counters) -> None:
+        self._redis = redis
+        self._counters = counters
+
+    async def create(self, replay: Replay, only: Replayed | None = None) -> None:
+        """Stores a replay, to be fed behind those asked for before; `only` is the one event that
+        it is of, which need not wait for them. Raises NotFoundError."""
+        subscription_id = replay.subscription_id
+        create = CreateReplay(
+            subscription=keys.subscription(subscription_id),
+            replays=keys.replays(subscription_id),
+            replay=keys.replay(subscription_id, replay.id),
+            replay_queue=keys.replay_queue(subscription_id),
+            replayed=keys.replayed(subscription_id),
+            subscription_id=subscription_id,
+            id=replay.id,
+            record=msgspec.json.encode(replay),
+            only=only,
+            replay_prefix=keys.replay(subscription_id, ""),
+            kept=MAX_KEPT,
+        )
+        try:
+            await run(self._redis, create)
+        except RefusedError:
+            raise NotFoundError(f"there is no subscription {subscription_id}") from None
+
+    async def get(self, subscription_id: str, replay_id: str) -> tuple[Replay, ReplayProgress]:
+        """One replay. Raises NotFoundError."""
+        (found,) = await self._get_many(subscription_id, [replay_id])
+        if found is None:
+            raise _not_found(subscription_id, replay_id)
+        return found
+
+    async def page(
+        self, subscription_id: str, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[tuple[Replay, ReplayProgress]], IndexPosition | None]:
+        """At most `limit` replays in the order in which they were asked for, and where to go
+        on."""
+        ids, position = await page_of_ids(self._redis, keys.replays(subscription_id), limit, after)
+        found = await self._get_many(subscription_id, ids)
+        return [one for one in found if one is not None], position
+
+    async def cancel(self, subscription_id: str, replay_id: str) -> None:
+        """Ends a replay; what of it has not been delivered is dropped. Raises NotFoundError, or
+        ConflictError if it has ended."""
+        cancel = CancelReplay(
+            replay=keys.replay(subscription_id, replay_id),
+            replay_queue=keys.replay_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            outbox_state=keys.outbox_state(subscription_id),
+            backfilled=keys.backfilled(subscription_id),
+            id=replay_id,
+            emptied=new_token(),
+        )
+        try:
+            await run(self._redis, cancel)
+        except RefusedError as refused:
+            if refused.status is Status.GONE:
+                raise _not_found(subscription_id, replay_id) from None
+            raise ConflictError(f"replay {replay_id} has ended already") from None
+
+    async def next(self, subscription_id: str) -> tuple[Replay, ReplayProgress] | None:
+        """The replay that is to go on, None if none is."""
+        replay_id = await self._redis.lindex(keys.replay_queue(subscription_id), 0)
+        if replay_id is None:
+            return None
+        (found,) = await self._get_many(subscription_id, [cast("bytes", replay_id).decode()])
+        return found
+
+    async def feed(
+        self, lease: Lease, replay: Replay, progress: ReplayProgress, part: Part
+    ) -> Literal["OK", "FULL", "STALE"]:
+        """Adds the part that follows `progress` to what is being replayed. FULL if too much is
+        already, STALE if the replay has moved on or was cancelled; then nothing was written.
+        Raises LeaseLostError."""
+        subscription_id = replay.subscription_id
+        feed = FeedReplay(
+            lease=lease.fence,
+            replay=keys.replay(subscription_id, replay.id),
+            replay_queue=keys.replay_queue(subscription_id),
+            replayed=keys.replayed(subscription_id),
+            backfilled=keys.backfilled(subscription_id),
+            counters=await self._counters.key(),
+            id=replay.id,
+            position_as_read=progress.position,
+            position=part.position,
+            scanned=part.scanned,
+            last=part.last,
+            most=part.most,
+            note=part.note,
+            failure=part.error,
+            left_out=part.left_out,
+            increments=part.increments,
+            entries=_entries(part.entries),
+        )
+        try:
+            await run(self._redis, feed)
+        except StaleRecordError:
+            return "STALE"
+        except RefusedError:
+            return "FULL"
+        return "OK"
+
+    async def unfinished(self, subscription_id: str, which: Which) -> str | None:
+        """The id of a replay of that kind that has not ended, None if there is none."""
+        ids = await all_ids(self._redis, keys.replays(subscription_id))
+        for found in await self._get_many(subscription_id, ids):
+            if found is not None and found[0].which == which and found[1].finished_at is None:
+                return found[0].id
+        return None
+
+    async def ahead(self, subscription_id: str) -> tuple[int, int]:
+        """How much is being replayed, and the bytes that events take which backfills made."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(keys.replayed(subscription_id))
+            pipeline.memory_usage(keys.backfilled(subscription_id))
+            entries, size = await pipeline.execute()
+        return int(entries), int(size or 0)
+
+    async def being_replayed(self, subscription_id: str) -> set[str]:
+        """Positions in the log of everything that is being replayed."""
+        key = keys.replayed(subscription_id)
+        found = cast("list[StreamEntry]", await self._redis.xrange(key, "-", "+"))
+        return {fields[b"p"].decode() for _, fields in found}
+
+    async def _get_many(
+        self, subscription_id: str, replay_ids: Sequence[str]
+    ) -> list[tuple[Replay, ReplayProgress] | None]:
+        if not replay_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for replay_id in replay_ids:
+                pipeline.hgetall(keys.replay(subscription_id, replay_id))
+            found = await pipeline.execute()
+        return [_read(one) if one else None for one in found]
+
+
+def _entries(entries: Sequence[Replayed | Backfilled]) -> list[FedEntry]:
+    suffixes = iter(event_suffixes(sum(isinstance(one, Backfilled) for one in entries)))
+    return [
+        FedEntry(
+            order_key=one.order_key,
+            rendering=one.rendering,
+            position=one.position if isinstance(one, Replayed) else None,
+            event=_event(one, next(suffixes)) if isinstance(one, Backfilled) else None,
+        )
+        for one in entries
+    ]
+
+
+def _event(one: Backfilled, suffix: str) -> BackfilledEvent:
+    return BackfilledEvent(
+        type=one.type,
+        integration_id=one.integration_id,
+        course_id=one.course_id,
+        suffix=suffix,
+        sequence=one.sequence,
+        facts=one.facts,
+        body=one.body,
+    )
+
+
+def _read(stored: dict[bytes, bytes]) -> tuple[Replay, ReplayProgress]:
+    record = stored.pop(b"record")
+    facts = {name.decode(): value.decode() for name, value in stored.items()}
+    return _decode(record), msgspec.convert(facts, ReplayProgress, strict=False)
+
+
+def _not_found(subscription_id: str, replay_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no replay {replay_id} of subscription {subscription_id}")

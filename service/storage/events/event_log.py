@@ -1,0 +1,204 @@
+"""The event log: the ordered, retained list of all events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from service.domain.errors import EventsExpiredError, NotFoundError
+from service.domain.events.event import EventFilter, EventHead, StoredEvent
+from service.domain.events.identifiers import (
+    event_id,
+    event_position,
+    is_backfilled,
+    position_order,
+)
+from service.storage.redis import keys
+from service.storage.redis.keys import Key
+from service.storage.redis.scripts import Script, run
+from service.storage.redis.streams import StreamEntry, read_stream_back
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+START: Final = "0-0"  # before any position that an event can have
+EVERYTHING: Final = EventFilter()
+MAX_SCANNED = 10_000  # entries that one filtered read looks through, give or take a page
+_SCAN_PAGE = 500
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a read of the log ended: whoever goes on behind `position`, at any time, misses and
+    repeats nothing. `more` is false if the log ended there."""
+
+    position: str
+    more: bool
+
+
+class ReadEvents(Script[list[list[bytes] | None]]):
+    """Reads the names and values of entries of the log, None where there is none. One command for
+    each entry would cost the caller more than this script."""
+
+    events: Key = keys.EVENTS
+    positions: Sequence[str]
+
+
+class ScanLog(Script[list[EventHead]]):
+    """Reads at most `most` events without their bodies, so that looking through much of the log
+    moves little. `first` and `last` are those of an XRANGE."""
+
+    events: Key = keys.EVENTS
+    first: str
+    last: str
+    most: int
+
+
+class EventLog:
+    """Reads the log; only the committing scripts append to it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def get(self, identifier: str) -> StoredEvent:
+        """One event. Raises NotFoundError if there is none under that id, or no longer."""
+        place = event_position(identifier)
+        if place is not None:
+            (event,) = await self.get_many([place[0]])
+            if event is not None and event.id == identifier:
+                return event
+        raise NotFoundError(not_there(identifier))
+
+    async def get_many(self, positions: Sequence[str]) -> list[StoredEvent | None]:
+        """The events at `positions`, None where the log no longer holds one."""
+        if not positions:
+            return []
+        found = await run(self._redis, ReadEvents(positions=positions))
+        return [
+            None
+            if fields is None
+            else read_event(position.encode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for position, fields in zip(positions, found, strict=True)
+        ]
+
+    async def read(
+        self, after: str | None, limit: int, wanted: EventFilter = EVERYTHING
+    ) -> tuple[list[StoredEvent], Place]:
+        """The wanted events behind the position `after` (None: from the oldest), oldest first,
+        and where that leads.
+
+        It looks through a bounded part of the log, so there may be fewer than `limit` events, or
+        none, although there is more to read. Raises EventsExpiredError if events behind `after`
+        have been trimmed.
+        """
+        events: list[StoredEvent] = []
+        last = after
+        scanned = 0
+        while scanned < MAX_SCANNED:
+            # Where few are wanted the pages grow, so that looking far takes few commands.
+            count = min(max(limit - len(events), scanned), _SCAN_PAGE)
+            page, trimmed = await self._page(last, count)
+            for entry_id, fields in page:
+                event = read_event(entry_id, fields)
+                last = event.position
+                if wanted.takes(event):
+                    events.append(event)
+                    if len(events) == limit:
+                        return events, Place(last, more=True)
+            scanned += len(page)
+            if len(page) < count:
+                if scanned == 0 and after is not None:
+                    return [], Place(await self._within(after), more=False)
+                return events, Place(last or trimmed, more=False)
+        return events, Place(last or START, more=True)
+
+    async def read_back(
+        self, before: str | None, limit: int, wanted: EventFilter = EVERYTHING
+    ) -> tuple[list[StoredEvent], str | None]:
+        """The wanted events before the position `before` (None: from the end), newest first, and
+        the position to go on from, None at the oldest. It looks through a bounded part of the
+        log, like `read`."""
+        events: list[StoredEvent] = []
+        last = before
+        scanned = 0
+        while scanned < MAX_SCANNED:
+            count = min(max(limit - len(events), scanned), _SCAN_PAGE)
+            page = await read_stream_back(self._redis, keys.EVENTS, last, count)
+            for entry_id, fields in page:
+                event = read_event(entry_id, fields)
+                last = event.position
+                if wanted.takes(event):
+                    events.append(event)
+                    if len(events) == limit:
+                        return events, last
+            scanned += len(page)
+            if len(page) < count:
+                return events, None
+        return events, last
+
+    async def scan(self, start: str, end: str, count: int) -> list[EventHead]:
+        """At most `count` events from `start` to `end`, the oldest first: ids of an XRANGE, "("
+        before the first leaves it out."""
+        return await run(self._redis, ScanLog(first=start, last=end, most=count))
+
+    async def bounds(self) -> tuple[str, str]:
+        """The position of the last event ever appended, and of the last one trimmed; both are
+        `START` in a log that never held any."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.get(keys.EVENTS_TRIMMED)
+            pipeline.xinfo_stream(keys.EVENTS)
+            trimmed, about = await pipeline.execute(raise_on_error=False)
+        for answer in (trimmed, about):
+            if isinstance(answer, Exception) and not isinstance(answer, ResponseError):
+                raise answer
+        lost = trimmed.decode() if isinstance(trimmed, bytes) else START
+        if isinstance(about, ResponseError):  # there is no log
+            return lost, lost
+        return about["last-generated-id"].decode(), lost
+
+    async def _page(self, after: str | None, count: int) -> tuple[list[StreamEntry], str]:
+        """Entries behind `after`, and the position of the last one trimmed."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xrange(keys.EVENTS, f"({after}" if after else "-", "+", count=count)
+            pipeline.get(keys.EVENTS_TRIMMED)
+            page, trimmed = await pipeline.execute()
+        lost = START if trimmed is None else trimmed.decode()
+        if after is not None and position_order(after) < position_order(lost):
+            raise EventsExpiredError(lost)
+        return page, lost
+
+    async def _within(self, position: str) -> str:
+        """The position, or the end of a log that does not reach it: one that lost its last second
+        in a crash. Whoever comes from there has seen what is left."""
+        last, _ = await self.bounds()
+        return min(position, last, key=position_order)
+
+
+def not_there(identifier: str) -> str:
+    """What is said of an event that is not found."""
+    place = event_position(identifier)
+    if place is not None and is_backfilled(place[0]):
+        return (
+            f"event {identifier} was made by a backfill for one subscription: it is in no log, and "
+            "what became of it is among the deliveries of that subscription"
+        )
+    return f"there is no event {identifier}, or it is older than the retention"
+
+
+def read_event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
+    """The event that an entry of the log holds."""
+    previous = int(fields[b"p"])
+    position = entry_id.decode()
+    return StoredEvent(
+        id=event_id(position, fields[b"x"].decode()),
+        position=position,
+        type=fields[b"t"].decode(),
+        integration_id=fields[b"i"].decode(),
+        course_id=fields[b"c"].decode(),
+        sequence=int(fields[b"s"]),
+        previous_sequence=previous or None,
+        facts=fields[b"m"],
+        course=fields[b"b"] or None,
+    )

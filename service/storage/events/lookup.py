@@ -1,0 +1,49 @@
+"""Reads what an outbox's entries stand for: events of the log, or made by backfills for it
+alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from service.domain.events.event import StoredEvent
+from service.domain.events.identifiers import backfilled_place, is_backfilled
+from service.storage.events.event_log import EventLog, read_event
+from service.storage.redis import keys
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+class OutboxEvents:
+    """Reads events by the positions that outboxes, attempts and dead deliveries know them by."""
+
+    def __init__(self, redis: Redis, log: EventLog) -> None:
+        self._redis = redis
+        self._log = log
+
+    async def get_many(
+        self, subscription_id: str, positions: Sequence[str]
+    ) -> list[StoredEvent | None]:
+        """The events at `positions`, None where one is no longer kept."""
+        own = [one for one in positions if is_backfilled(one)]
+        if not own:
+            return await self._log.get_many(positions)
+        found = dict(zip(own, await self._backfilled(subscription_id, own), strict=True))
+        others = [one for one in positions if one not in found]
+        found |= zip(others, await self._log.get_many(others), strict=True)
+        return [found[one] for one in positions]
+
+    async def _backfilled(
+        self, subscription_id: str, positions: Sequence[str]
+    ) -> list[StoredEvent | None]:
+        key = keys.backfilled(subscription_id)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for position in positions:
+                place = backfilled_place(position)
+                pipeline.xrange(key, place, place)
+            entries = await pipeline.execute()
+        return [
+            read_event(position.encode(), entry[0][1]) if entry else None
+            for position, entry in zip(positions, entries, strict=True)
+        ]

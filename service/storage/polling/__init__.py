@@ -1,0 +1,1 @@
+"""Catalogues, poll turns, reviews and rate budgets."""

@@ -1,0 +1,408 @@
+"""The catalogue: the fingerprints of one integration's epoch, and the commits that move them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from service.domain.courses.fingerprint import NO_EVENT, Fingerprint, is_deleted, unpack
+from service.domain.delivery.subscription import Outbox
+from service.domain.errors import NotFoundError
+from service.domain.events.identifiers import EVENT_PREFIX
+from service.domain.polling.progress import Glimpse
+from service.domain.polling.triage import Mark
+from service.ids import event_suffixes
+from service.storage.events.operational import OutboxArgument, OutboxTable
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.hashes import read_field
+from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
+from service.storage.redis.scans import ScanPlace, cut_page
+from service.storage.redis.scripts import Script, run
+from service.storage.scheduling.leases import Fence, Lease
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+SEEN_LIFETIME_SECONDS = 6 * 3600
+_SCAN_COUNT = 1_000
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event to append; `order_key` is what its outboxes order it by."""
+
+    type: str
+    facts: bytes
+    outboxes: Sequence[Outbox]
+    order_key: str
+    body: bytes = b""
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One course to write: its new fingerprint, or the reason its record does not decode.
+
+    `live` is what the change adds to the number of live courses.
+    """
+
+    course_id: str
+    fingerprint: Fingerprint | None = None
+    problem: str = ""
+    live: int = 0
+    event: NewEvent | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A poll's stored progress: what a commit builds on, and what it leaves."""
+
+    before: bytes
+    after: bytes
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What a commit did."""
+
+    events: int
+    outboxes_woken: int
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one commit writes besides the poll's progress.
+
+    `seen` are digests of ids to add to the full poll's; `opening` is the event that says that a
+    review has opened, appended if `marks` open one. Nothing is written unless all courses of
+    `expected` are live and known by these digests.
+    """
+
+    expected: Glimpse | None = None
+    changes: Sequence[Change] = ()
+    marks: Sequence[Mark] = ()
+    seen: bytes = b""
+    opening: NewEvent | None = None
+
+
+class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A course as listed; `sequence` and `last_event_id` are None before its first event."""
+
+    id: str
+    state: str
+    remote_id: str | None = None
+    origin_id: str | None = None
+    sequence: int | None = None
+    last_event_id: str | None = None
+    quarantine_reason: str | None = None
+
+
+class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """An event to append; `targets` names its outboxes."""
+
+    type: str
+    suffix: str
+    facts: bytes
+    body: bytes
+    order_key: str
+    targets: str
+
+
+class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """A course to put: what precedes and follows its sequence and its last event in the packed
+    fingerprint; or the `problem` for which its record is quarantined."""
+
+    course_id: str
+    problem: str | None = None
+    head: bytes | None = None
+    sequence: int | None = None
+    last_event: str | None = None
+    tail: bytes | None = None
+    live: int | None = None
+    event: EventArgument | None = None
+
+
+class MarkArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """A mark, with the packed change that is withheld."""
+
+    course_id: str
+    operation: str
+    withheld: bytes | None = None
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """Courses that must be live and known by these digests. All are joined: hundreds of values cost
+    more than what is done with them."""
+
+    course_ids: bytes
+    lengths: Sequence[int]
+    digests: bytes
+
+
+class Commit(Script[Committed]):
+    """Commits one part of a poll: fingerprints, their events, the outboxes, the counters and the
+    poll's progress, all or nothing. Everything is validated before the first write.
+
+    `progress_as_stored` is what this commit builds on, so that neither a repeated call nor a server
+    that lost its last second goes unnoticed; `sighted` are digests to add to what the full poll has
+    seen. `opening` is appended if the marks open a review.
+
+    Refuses with LEASE, EPOCH, PROGRESS, SUBSCRIPTIONS, or DIFFER with the indexes of the expected
+    courses that are not so.
+    """
+
+    lease: Fence
+    integration: Key
+    kept: EpochKeys
+    counters: Key
+    log: Key = keys.EVENTS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    integration_id: str
+    epoch: str
+    version: int
+    progress_as_stored: bytes
+    progress: bytes
+    sighted: bytes | None
+    expected: Expected | None
+    opening: EventArgument | None
+    changes: Sequence[ChangeArgument]
+    marks: Sequence[MarkArgument]
+    outboxes: Sequence[OutboxArgument]
+    increments: Mapping[str, int]
+    kept_seconds: int = SEEN_LIFETIME_SECONDS
+
+
+class Catalogue:
+    """Reads and moves fingerprints."""
+
+    def __init__(self, redis: Redis, counters: Counters) -> None:
+        self._redis = redis
+        self._counters = counters
+
+    async def read(
+        self, integration_id: str, epoch: str, course_ids: Sequence[str]
+    ) -> list[bytes | None]:
+        """The packed fingerprints of `course_ids`, None where a course is unknown."""
+        if not course_ids:
+            return []
+        found = await self._redis.hmget(keys.catalogue(integration_id, epoch), list(course_ids))
+        return cast("list[bytes | None]", found)
+
+    async def live_among(
+        self, integration_id: str, epoch: str, course_ids: Sequence[str]
+    ) -> dict[str, Fingerprint]:
+        """What is known of those among `course_ids` that are live."""
+        stored = await self.read(integration_id, epoch, course_ids)
+        known = {
+            course_id: unpack(packed)
+            for course_id, packed in zip(course_ids, stored, strict=True)
+            if packed is not None
+        }
+        return {course_id: one for course_id, one in known.items() if not one.deleted}
+
+    async def live(self, integration_id: str, epoch: str) -> AsyncIterator[str]:
+        """The ids of all live courses, in no order; one may come twice."""
+        async for course_id, packed in self._redis.hscan_iter(
+            keys.catalogue(integration_id, epoch), count=_SCAN_COUNT
+        ):
+            if not is_deleted(packed):
+                yield course_id.decode()
+
+    async def any_live(self, integration_id: str, epoch: str, most: int) -> list[str]:
+        """Some live courses, picked at random from `most`."""
+        found = await self._redis.hrandfield(
+            keys.catalogue(integration_id, epoch), most, withvalues=True
+        )
+        pairs = cast("list[bytes]", found or [])
+        return [
+            course_id.decode()
+            for course_id, packed in zip(pairs[::2], pairs[1::2], strict=True)
+            if not is_deleted(packed)
+        ]
+
+    async def quarantined_not_live(self, integration_id: str, epoch: str) -> list[str]:
+        """The ids of courses whose records do not decode and that do not count as live: nobody
+        knows them, or they are deleted."""
+        reasons = cast(
+            "list[bytes]", await self._redis.hkeys(keys.quarantine(integration_id, epoch))
+        )
+        names = [name.decode() for name in reasons]
+        known = await self.read(integration_id, epoch, names)
+        return [
+            name
+            for name, packed in zip(names, known, strict=True)
+            if packed is None or is_deleted(packed)
+        ]
+
+    async def seen(self, integration_id: str, poll_id: str) -> bytes:
+        """The digests of the ids that a full poll has seen so far, 8 bytes each."""
+        return cast("bytes", await self._redis.get(keys.seen(integration_id, poll_id)) or b"")
+
+    async def commit(
+        self,
+        lease: Lease,
+        *,
+        epoch: str,
+        poll_id: str,
+        subscriptions_version: int,
+        progress: Progress,
+        batch: Batch,
+        increments: Counter[str],
+    ) -> Committed:
+        """Writes changes, their events, outboxes, marks and counters, all or nothing.
+
+        Raises LeaseLostError, EpochEndedError, StaleSubscriptionsError or CoursesDifferError,
+        and then nothing was written. A repeated call finds the progress moved on and counts as
+        a lost lease.
+        """
+        integration_id = lease.owned_id
+        table = OutboxTable()
+        count = sum(change.event is not None for change in batch.changes)
+        suffixes = iter(event_suffixes(count + (batch.opening is not None)))
+        commit = Commit(
+            lease=lease.fence,
+            integration=keys.integration(integration_id),
+            kept=keys.of_epoch(integration_id, epoch, poll_id),
+            counters=await self._counters.key(),
+            integration_id=integration_id,
+            epoch=epoch,
+            version=subscriptions_version,
+            progress_as_stored=progress.before,
+            progress=progress.after,
+            sighted=batch.seen or None,
+            expected=_expectation(batch.expected),
+            opening=_event(batch.opening, table, suffixes),
+            changes=[_change(change, table, suffixes) for change in batch.changes],
+            marks=[_mark(mark) for mark in batch.marks],
+            outboxes=table.outboxes,
+            increments=increments,
+        )
+        return await run(self._redis, commit)
+
+    async def rows(
+        self, integration_id: str, epoch: str, limit: int, after: ScanPlace | None
+    ) -> tuple[list[CourseRow], ScanPlace | None]:
+        """At most `limit` courses from a place (None: the start), and the next place (None when
+        done). A course that is added or removed meanwhile may be missed, none else."""
+        place = after or ScanPlace(0)
+        cursor, found = cast(
+            "tuple[int, dict[bytes, bytes]]",
+            await self._redis.hscan(
+                keys.catalogue(integration_id, epoch), cursor=place.cursor, count=limit
+            ),
+        )
+        notes = await self._notes(integration_id, epoch, list(found))
+        rows = [
+            _row(course_id.decode(), packed, note)
+            for (course_id, packed), note in zip(found.items(), notes, strict=True)
+        ]
+        if place.cursor == 0:
+            rows += await self._only_quarantined(integration_id, epoch)
+        return cut_page(rows, place, cursor, limit)
+
+    async def row(self, integration_id: str, epoch: str, course_id: str) -> CourseRow:
+        """One course. Raises NotFoundError."""
+        packed = await read_field(self._redis, keys.catalogue(integration_id, epoch), course_id)
+        (note,) = await self._notes(integration_id, epoch, [course_id.encode()])
+        if packed is None and note.reason is None:
+            raise NotFoundError(f"there is no course {course_id} of {integration_id}")
+        return _row(course_id, packed, note)
+
+    async def _notes(self, integration_id: str, epoch: str, course_ids: list[bytes]) -> list[_Note]:
+        if not course_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in (keys.quarantine, keys.held, keys.decided):
+                pipeline.hmget(key(integration_id, epoch), course_ids)
+            reasons, held, decided = await pipeline.execute()
+        return [
+            _Note(reason, waits is not None or is_decided is not None)
+            for reason, waits, is_decided in zip(reasons, held, decided, strict=True)
+        ]
+
+    async def _only_quarantined(self, integration_id: str, epoch: str) -> list[CourseRow]:
+        """Courses whose records never decoded, so that no fingerprint is kept of them."""
+        reasons = cast(
+            "dict[bytes, bytes]",
+            await self._redis.hgetall(keys.quarantine(integration_id, epoch)),
+        )
+        known = await self.read(integration_id, epoch, [name.decode() for name in reasons])
+        return [
+            _row(name.decode(), None, _Note(reason, held=False))
+            for (name, reason), packed in zip(reasons.items(), known, strict=True)
+            if packed is None
+        ]
+
+
+def _expectation(expected: Glimpse | None) -> Expected | None:
+    if expected is None:
+        return None
+    ids = expected.course_ids
+    return Expected(
+        course_ids=b"".join(ids),
+        lengths=[*map(len, ids)],
+        digests=b"".join(expected.digests),
+    )
+
+
+def _event(
+    event: NewEvent | None, table: OutboxTable, suffixes: Iterator[str]
+) -> EventArgument | None:
+    if event is None:
+        return None
+    return EventArgument(
+        type=event.type,
+        suffix=next(suffixes),
+        facts=event.facts,
+        body=event.body,
+        order_key=event.order_key,
+        targets=table.targets(event.outboxes),
+    )
+
+
+def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> ChangeArgument:
+    fingerprint = change.fingerprint
+    if fingerprint is None:
+        return ChangeArgument(course_id=change.course_id, problem=change.problem)
+    return ChangeArgument(
+        course_id=change.course_id,
+        head=fingerprint.head(),
+        sequence=fingerprint.sequence,
+        last_event=fingerprint.event or NO_EVENT.decode(),
+        tail=fingerprint.tail(),
+        live=change.live,
+        event=_event(change.event, table, suffixes),
+    )
+
+
+def _mark(mark: Mark) -> MarkArgument:
+    withheld = None if mark.withheld is None else mark.withheld.pack()
+    return MarkArgument(course_id=mark.course_id, operation=mark.operation, withheld=withheld)
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """Why a course's record does not decode, and whether a change of it is held."""
+
+    reason: bytes | None
+    held: bool
+
+
+def _row(course_id: str, packed: bytes | None, note: _Note) -> CourseRow:
+    reason = None if note.reason is None else note.reason.decode()
+    if packed is None:
+        return CourseRow(id=course_id, state="quarantined", quarantine_reason=reason)
+    known = unpack(packed)
+    state = "deleted" if known.deleted else "live"
+    if reason is not None:
+        state = "quarantined"
+    elif note.held:
+        state = "held"
+    return CourseRow(
+        id=course_id,
+        state=state,
+        remote_id=known.remote_id,
+        origin_id=known.origin_id,
+        sequence=known.sequence or None,
+        last_event_id=EVENT_PREFIX + known.event if known.event else None,
+        quarantine_reason=reason,
+    )

@@ -1,0 +1,129 @@
+"""Ends a worker's turn at an integration, and what that leaves in the integration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from service.domain.polling.integration import PollKind, PollRecord, Problem
+from service.storage.events.operational import Announced, Notices, announced
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.keys import Key, ScheduleKeys
+from service.storage.redis.scripts import Script, run
+from service.storage.scheduling.leases import Fence, Lease
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_decode_problem = msgspec.json.Decoder(Problem).decode
+
+
+class FinishPoll(Script[int]):
+    """Ends a worker's turn at an integration: sets `fields` in it, lists the poll, gives the lease
+    back and puts the integration in the schedule, due in `wait_ms`. Returns how many outboxes were
+    woken by what was announced.
+
+    `record` is given if the poll is over: then its progress, its sets and its request are
+    forgotten. `progress` is that of the poll as last stored, `queued` the id of the poll that
+    was queued when the turn began, if any.
+
+    Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Announces `troubled` and `untroubled`.
+    """
+
+    lease: Fence
+    integration: Key
+    polls: Key
+    poll_order: Key
+    seen: Key
+    waiting: Key
+    announced: Announced
+    completed_deltas: Key = keys.completed("delta")
+    completed_full_polls: Key = keys.completed("full")
+    schedule: ScheduleKeys = keys.schedule("polls")
+    id: str
+    epoch: str
+    progress: bytes
+    poll_id: str
+    kind: PollKind
+    record: bytes | None
+    completed: bool
+    wait_ms: int
+    queued: str | None
+    fields: Mapping[str, str | int]
+    increments: Mapping[str, int]
+
+
+class Polls:
+    """Stores how polls went."""
+
+    def __init__(self, redis: Redis, counters: Counters) -> None:
+        self._redis = redis
+        self._counters = counters
+
+    async def progress(self, integration_id: str) -> bytes:
+        """The stored progress of the poll under way, empty if none is."""
+        stored = await self._redis.hget(keys.integration(integration_id), "poll")
+        return cast("bytes", stored or b"")
+
+    async def finish(
+        self,
+        lease: Lease,
+        *,
+        epoch: str,
+        progress: bytes,
+        record: PollRecord,
+        over: bool,
+        wait_ms: int,
+        queued: str | None,
+        fields: Mapping[str, str | int | bytes],
+        increments: Counter[str],
+        notices: Notices | None = None,
+    ) -> int:
+        """Gives the integration back, due in `wait_ms`, with `fields` set in it; returns how
+        many outboxes were woken by what was announced.
+
+        `queued` is the id of the poll that was queued when the turn began.
+
+        `over` says that the poll has ended, well or not, and is listed as `record`; otherwise
+        it is to be resumed, and its progress says how it stands. Raises
+        LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
+        """
+        integration_id = lease.owned_id
+        set_anew = {**fields, **_attention(fields)}
+        finish = FinishPoll(
+            lease=lease.fence,
+            integration=keys.integration(integration_id),
+            polls=keys.polls(integration_id),
+            poll_order=keys.poll_order(integration_id),
+            seen=keys.seen(integration_id, record.id),
+            waiting=keys.waiting(integration_id, record.id),
+            announced=await announced(notices, self._counters),
+            id=integration_id,
+            epoch=epoch,
+            progress=progress,
+            poll_id=record.id,
+            kind=record.kind,
+            record=msgspec.json.encode(record) if over else None,
+            completed=record.state == "completed",
+            wait_ms=wait_ms,
+            queued=queued,
+            fields={
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in set_anew.items()
+            },
+            increments=increments,
+        )
+        return await run(self._redis, finish)
+
+
+def _attention(fields: Mapping[str, str | int | bytes]) -> dict[str, str]:
+    """Whether a person must act, where the problem is set: scripts count by it and read no JSON."""
+    if "problem" not in fields:
+        return {}
+    problem = fields["problem"]
+    needed = bool(problem) and _decode_problem(cast("bytes", problem)).attention
+    return {"attention": "1" if needed else ""}

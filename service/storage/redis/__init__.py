@@ -1,0 +1,1 @@
+"""Redis: connections, scripts, keys and typed replies."""

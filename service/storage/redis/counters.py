@@ -1,0 +1,51 @@
+"""Counters that the committing scripts increment, and the gauges that they keep true."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from service.storage.redis import keys
+from service.storage.redis.keys import Key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_RUN_ID_LIFETIME = 1.0  # seconds a server's run id is believed without asking again
+
+
+def field(name: str, **labels: str) -> str:
+    """The hash field of a counter: its name and its label values, in the order given."""
+    return "|".join((name, *labels.values()))
+
+
+class Counters:
+    """Where counters of the present run of the Redis server live."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._key = Key("")
+        self._known_until = 0.0
+
+    async def key(self) -> Key:
+        """The counters' key. It follows a restart of the server within a second, so that the
+        counters start again from zero there, as Prometheus expects."""
+        now = time.monotonic()
+        if now >= self._known_until:
+            server = await self._redis.info("server")
+            self._key = keys.counters(str(server.get("run_id", "unknown")))
+            self._known_until = now + _RUN_ID_LIFETIME
+        return self._key
+
+    async def read(self) -> tuple[dict[str, int], dict[str, int]]:
+        """All counters of this run, and all totals."""
+        key = await self.key()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(key)
+            pipeline.hgetall(keys.TOTALS)
+            counters, totals = await pipeline.execute()
+        return _decoded(counters), _decoded(totals)
+
+
+def _decoded(stored: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in stored.items()}

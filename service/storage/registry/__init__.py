@@ -1,0 +1,1 @@
+"""Credentials, integrations, subscriptions and API keys."""

@@ -1,0 +1,236 @@
+"""API keys: their records, the hashes of their tokens, and who a token belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from redis.exceptions import RedisError
+
+from service.clock import now_ms
+from service.domain.access.grants import NOTHING, ApiKey, Grant
+from service.domain.errors import ConflictError, NotFoundError, StaleRecordError
+from service.domain.events.identifiers import encode_random
+from service.storage.redis import keys
+from service.storage.redis.hashes import read_field, read_fields
+from service.storage.redis.keys import Key
+from service.storage.redis.optimistic_edit import edit
+from service.storage.redis.paging import IndexPosition, page_of_ids
+from service.storage.redis.scripts import Script, run
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+ID_PREFIX: Final = "key_"
+TOKEN_PREFIX: Final = "cwk_"  # noqa: S105 - what every token begins with
+CACHE_SECONDS: Final = 1.0  # after which a key is read again: a revocation takes that long
+TOUCH_MS: Final = 60_000  # between two notes that a key is in use
+_MAX_CACHED = 1_000  # keys
+_SECRET_LENGTH = 52  # characters of 5 bits: 260 random bits
+_TOKEN = re.compile(r"cwk_([0-9a-z]{20})_[0-9a-z]{52}")
+
+_decode = msgspec.json.Decoder(ApiKey).decode
+_encode = msgspec.json.encode
+
+
+def token_prefix(key_id: str) -> str:
+    """What a key's token begins with: enough to tell by a token found somewhere whose it is."""
+    return TOKEN_PREFIX + key_id.removeprefix(ID_PREFIX)
+
+
+def new_token(key_id: str) -> str:
+    """A new token of a key."""
+    secret = encode_random(secrets.token_bytes(_SECRET_LENGTH), _SECRET_LENGTH)
+    return f"{token_prefix(key_id)}_{secret}"
+
+
+def digest(token: str) -> bytes:
+    """What is stored of a token: a plain SHA-256.
+
+    Slow hashes slow down guessing. Nobody guesses 260 random bits however fast the hash, and a
+    slow one would be paid with every request, wrong ones included.
+    """
+    return hashlib.sha256(token.encode()).digest()
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key and when it was last used, to the minute; epoch ms, None if never."""
+
+    key: ApiKey
+    last_used_at: int | None
+
+
+class _Known(msgspec.Struct, frozen=True):
+    key: ApiKey
+    digest: bytes
+    read_at: float
+
+
+class WriteApiKey(Script[None]):
+    """Stores a new or an edited API key, and the digest of its token if that is new. An edit moves
+    the subscriptions' version on, because it may change what the outboxes of the key's
+    subscriptions get. Refuses with STALE; `as_read` is None for a new key."""
+
+    api_key: Key
+    api_keys: Key = keys.API_KEYS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    id: str
+    created_at: int
+    as_read: bytes | None
+    record: bytes
+    digest: bytes | None
+
+
+class RevokeApiKey(Script[bool]):
+    """Revokes an API key; false if there is none. What it owns stays, and gets no more events."""
+
+    api_key: Key
+    api_keys: Key = keys.API_KEYS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    id: str
+
+
+class TouchApiKey(Script[None]):
+    """Notes that an API key is in use, unless that was noted lately or the key is gone."""
+
+    api_key: Key
+    between_ms: int = TOUCH_MS
+
+
+class ApiKeys:
+    """Stores API keys, and remembers for a second those it was asked for."""
+
+    def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+
+    async def create(self, key: ApiKey) -> str:
+        """Stores a new key and returns its token, which nobody can tell again."""
+        token = new_token(key.id)
+        try:
+            await self._store(key, None, digest(token))
+        except StaleRecordError:
+            raise ConflictError(f"there is an API key {key.id} already") from None
+        return token
+
+    async def get(self, key_id: str) -> StoredKey:
+        """One key. Raises NotFoundError."""
+        (found,) = await self._get_many([key_id])
+        if found is None:
+            raise _not_found(key_id)
+        return found
+
+    async def page(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[StoredKey], IndexPosition | None]:
+        """At most `limit` keys in the order of creation, and where to go on."""
+        ids, position = await page_of_ids(self._redis, keys.API_KEYS, limit, after)
+        return [one for one in await self._get_many(ids) if one is not None], position
+
+    async def update(
+        self, key_id: str, change: Callable[[ApiKey], ApiKey], token: str | None = None
+    ) -> StoredKey:
+        """Applies `change` to what is stored, and replaces the token unless that is None. Raises
+        NotFoundError or what `change` raises."""
+
+        async def attempt(_: bool) -> None:
+            record = await read_field(self._redis, keys.api_key(key_id), "record")
+            if record is None:
+                raise _not_found(key_id)
+            token_digest = None if token is None else digest(token)
+            await self._store(change(_decode(record)), record, token_digest)
+
+        await edit(f"others are editing API key {key_id}", attempt)
+        self._known.pop(key_id, None)
+        return await self.get(key_id)
+
+    async def revoke(self, key_id: str) -> None:
+        """Forgets a key; its token opens nothing any more, in other processes within a second.
+        Raises NotFoundError."""
+        revoked = await run(self._redis, RevokeApiKey(api_key=keys.api_key(key_id), id=key_id))
+        self._known.pop(key_id, None)
+        if not revoked:
+            raise _not_found(key_id)
+
+    async def holder(self, token: str) -> ApiKey | None:
+        """The valid key that a token is of, None if there is none."""
+        named = _TOKEN.fullmatch(token)
+        if named is None:
+            return None
+        known = await self._read(ID_PREFIX + named[1])
+        if known is None or not hmac.compare_digest(known.digest, digest(token)):
+            return None
+        return known.key if known.key.is_valid(now_ms()) else None
+
+    async def current(self, key_id: str) -> ApiKey | None:
+        """A key as it is now, give or take a second; None if it is gone or has expired."""
+        known = await self._read(key_id)
+        return known.key if known is not None and known.key.is_valid(now_ms()) else None
+
+    async def grant_of(self, owner: str | None) -> Grant | None:
+        """What the subscriptions of `owner` may get at this moment; None: everything."""
+        if owner is None:
+            return None
+        record = await read_field(self._redis, keys.api_key(owner), "record")
+        if record is None or not (key := _decode(record)).is_valid(now_ms()):
+            return NOTHING
+        return key.sight or NOTHING
+
+    async def _read(self, key_id: str) -> _Known | None:
+        known, now = self._known.get(key_id), self._clock()
+        if known is not None and now - known.read_at < CACHE_SECONDS:
+            return known
+        record, stored, used = await read_fields(
+            self._redis, keys.api_key(key_id), ("record", "digest", "last_used_at")
+        )
+        self._known.pop(key_id, None)
+        if record is None or stored is None:
+            return None
+        if now_ms() - int(used or 0) >= TOUCH_MS:
+            await self._note_use(key_id)
+        if len(self._known) >= _MAX_CACHED:
+            del self._known[next(iter(self._known))]  # the one read longest ago
+        known = self._known[key_id] = _Known(_decode(record), stored, now)
+        return known
+
+    async def _note_use(self, key_id: str) -> None:
+        try:
+            await run(self._redis, TouchApiKey(api_key=keys.api_key(key_id)))
+        except RedisError:
+            return  # as at the memory limit; nobody is kept out for that
+
+    async def _get_many(self, key_ids: Sequence[str]) -> list[StoredKey | None]:
+        if not key_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key_id in key_ids:
+                pipeline.hmget(keys.api_key(key_id), ["record", "last_used_at"])
+            found = await pipeline.execute()
+        return [
+            None
+            if record is None
+            else StoredKey(key=_decode(record), last_used_at=None if used is None else int(used))
+            for record, used in found
+        ]
+
+    async def _store(self, key: ApiKey, as_read: bytes | None, token_digest: bytes | None) -> None:
+        write = WriteApiKey(
+            api_key=keys.api_key(key.id),
+            id=key.id,
+            created_at=key.created_at,
+            as_read=as_read,
+            record=_encode(key),
+            digest=token_digest,
+        )
+        await run(self._redis, write)
+
+
+def _not_found(key_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no API key {key_id}")

@@ -1,0 +1,262 @@
+"""Credentials: base URLs and the sealed API keys that open them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.errors import CredentialInUseError, NotFoundError
+from service.domain.events.operational import of_epoch
+from service.domain.polling.integration import Credential, Integration
+from service.ids import new_id
+from service.storage.events.operational import Announced, Notices, announced
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.hashes import read_field, read_fields
+from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
+from service.storage.redis.optimistic_edit import edit
+from service.storage.redis.paging import IndexPosition, all_ids, page_of_ids
+from service.storage.redis.scripts import Script, run
+from service.storage.redis.scripts.statuses import RefusedError
+from service.storage.registry.integrations import poll_id_of, upstream_identity
+from service.storage.registry.matcher_cache import Matchers
+from service.storage.security.encryption import Sealer, owner_of_api_key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_decode = msgspec.json.Decoder(Credential).decode
+_decode_integration = msgspec.json.Decoder(Integration).decode
+
+
+class OpenedCredential(msgspec.Struct, frozen=True):
+    """What requests to the upstream need."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        """Without the key, so that no log or traceback shows it."""
+        return f"OpenedCredential(base_url={self.base_url!r})"
+
+
+class _User(msgspec.Struct, frozen=True, kw_only=True):
+    """An integration that uses the credential, as read."""
+
+    integration: Integration
+    record: bytes
+    epoch: str
+    poll: bytes | None
+
+
+class UserArgument(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edit means for an integration: the epoch that begins, if any, and whether the next
+    poll is due now."""
+
+    integration: Key
+    kept: EpochKeys
+    id: str
+    as_read: bytes
+    epoch: str
+    next_epoch: str | None
+    upstream_before: str
+    upstream_after: str
+    wakes: bool
+
+
+class EditCredential(Script[None]):
+    """Stores an edited credential, and what that means for the integrations that use it; `uses` is
+    how many did as read, None if they are not concerned. Refuses with STALE, SUBSCRIPTIONS or
+    EXISTS. Announces `epoch`."""
+
+    credential: Key
+    announced: Announced
+    upstreams: Key = keys.UPSTREAMS
+    schedule: ScheduleKeys = keys.schedule("polls")
+    as_read: bytes
+    record: bytes
+    api_key: bytes | None
+    uses: int | None
+    users: Sequence[UserArgument]
+
+
+class DeleteCredential(Script[int]):
+    """Deletes a credential if no integration uses it; returns how many do. Refuses with GONE, or
+    with STALE unless `as_read` is None."""
+
+    credential: Key
+    credentials: Key = keys.CREDENTIALS
+    id: str
+    as_read: bytes | None
+
+
+class CredentialStore:
+    """Stores credentials."""
+
+    def __init__(
+        self, redis: Redis, sealer: Sealer, matchers: Matchers, counters: Counters
+    ) -> None:
+        self._redis = redis
+        self._matchers = matchers
+        self._counters = counters
+        self._sealer = sealer
+
+    async def create(self, credential: Credential, api_key: str) -> None:
+        """Stores a new credential."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(
+                keys.credential(credential.id),
+                mapping={
+                    "record": msgspec.json.encode(credential),
+                    "api_key": self._seal(credential.id, api_key),
+                },
+            )
+            pipeline.zadd(keys.CREDENTIALS, {credential.id: credential.created_at})
+            await pipeline.execute()
+
+    async def get(self, credential_id: str) -> Credential:
+        """One credential. Raises NotFoundError."""
+        return _decode(await self._record(credential_id))
+
+    async def get_many(self, credential_ids: Sequence[str]) -> list[Credential | None]:
+        """The credentials with these ids, None where there is none."""
+        if not credential_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for credential_id in credential_ids:
+                pipeline.hget(keys.credential(credential_id), "record")
+            found = await pipeline.execute()
+        return [None if record is None else _decode(record) for record in found]
+
+    async def page(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Credential], IndexPosition | None]:
+        """At most `limit` credentials in the order of creation, and where to go on."""
+        ids, position = await page_of_ids(self._redis, keys.CREDENTIALS, limit, after)
+        found = await self.get_many(ids)
+        return [credential for credential in found if credential is not None], position
+
+    async def open(self, credential_id: str) -> OpenedCredential:
+        """The credential with its key. Raises NotFoundError or SealError."""
+        record, sealed = await read_fields(
+            self._redis, keys.credential(credential_id), ["record", "api_key"]
+        )
+        if record is None or sealed is None:
+            raise NotFoundError(f"there is no credential {credential_id}")
+        api_key = self._sealer.open(sealed, owner_of_api_key(credential_id)).decode()
+        return OpenedCredential(base_url=_decode(record).base_url, api_key=api_key)
+
+    async def update(
+        self,
+        credential_id: str,
+        change: Callable[[Credential], Credential],
+        api_key: str | None = None,
+    ) -> Credential:
+        """Applies `change` to what is stored, and replaces the key unless it is None.
+
+        Another base URL begins a new epoch of every integration that uses the credential;
+        another key makes each of them be polled at once. Raises NotFoundError, or
+        IntegrationExistsError if one of them would meet another on the same upstream.
+        """
+
+        async def attempt(fresh: bool) -> Credential:
+            record = await self._record(credential_id)
+            before = _decode(record)
+            after = change(before)
+            moved = after.base_url != before.base_url
+            concerned = moved or api_key is not None
+            users = await self._users(credential_id) if concerned else []
+            epochs = [new_id("ep") if moved else None for _ in users]
+            told = [
+                of_epoch(user.integration, begins, user.epoch, "upstream")
+                for user, begins in zip(users, epochs, strict=True)
+                if begins is not None
+            ]
+            notices = Notices(await self._matchers.current(fresh=fresh), told)
+            edited = EditCredential(
+                credential=keys.credential(credential_id),
+                announced=await announced(notices, self._counters),
+                as_read=record,
+                record=msgspec.json.encode(after),
+                api_key=None if api_key is None else self._seal(credential_id, api_key),
+                uses=len(users) if concerned else None,
+                users=[
+                    _argument(user, begins, before, after)
+                    for user, begins in zip(users, epochs, strict=True)
+                ],
+            )
+            await run(self._redis, edited)
+            return after
+
+        return await edit(f"others are editing credential {credential_id}", attempt)
+
+    async def delete(
+        self, credential_id: str, check: Callable[[Credential], None] | None = None
+    ) -> None:
+        """Deletes a credential unless `check` raises. Raises NotFoundError, or
+        CredentialInUseError."""
+
+        async def attempt(_: bool) -> int:
+            record = None
+            if check is not None:
+                record = await self._record(credential_id)
+                check(_decode(record))
+            delete = DeleteCredential(
+                credential=keys.credential(credential_id), id=credential_id, as_read=record
+            )
+            return await run(self._redis, delete)
+
+        try:
+            uses = await edit(f"others are editing credential {credential_id}", attempt)
+        except RefusedError:
+            raise NotFoundError(f"there is no credential {credential_id}") from None
+        if uses > 0:
+            raise CredentialInUseError(
+                f"{uses} integration{'s' if uses > 1 else ''} still use"
+                f"{'' if uses > 1 else 's'} credential {credential_id}"
+            )
+
+    async def _record(self, credential_id: str) -> bytes:
+        record = await read_field(self._redis, keys.credential(credential_id), "record")
+        if record is None:
+            raise NotFoundError(f"there is no credential {credential_id}")
+        return record
+
+    async def _users(self, credential_id: str) -> list[_User]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for integration_id in await all_ids(self._redis, keys.INTEGRATIONS):
+                pipeline.hmget(keys.integration(integration_id), ["record", "epoch", "poll"])
+            found = await pipeline.execute()
+        users = [
+            _User(
+                integration=_decode_integration(record),
+                record=record,
+                epoch=epoch.decode(),
+                poll=poll,
+            )
+            for record, epoch, poll in found
+            if record is not None
+        ]
+        return [user for user in users if user.integration.credential_id == credential_id]
+
+    def _seal(self, credential_id: str, api_key: str) -> bytes:
+        return self._sealer.seal(api_key.encode(), owner_of_api_key(credential_id))
+
+
+def _argument(
+    user: _User, begins: str | None, before: Credential, after: Credential
+) -> UserArgument:
+    integration = user.integration
+    return UserArgument(
+        integration=keys.integration(integration.id),
+        kept=keys.of_epoch(integration.id, user.epoch, poll_id_of(user.poll)),
+        id=integration.id,
+        as_read=user.record,
+        epoch=user.epoch,
+        next_epoch=begins,
+        upstream_before=upstream_identity(before.base_url, integration.upstream_id),
+        upstream_after=upstream_identity(after.base_url, integration.upstream_id),
+        wakes=not integration.paused,
+    )

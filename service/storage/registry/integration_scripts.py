@@ -1,0 +1,104 @@
+"""The scripts that change registrations of integrations, or ask for their polls."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from service.domain.polling.integration import PollKind
+from service.storage.events.operational import Announced
+from service.storage.redis import keys
+from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
+from service.storage.redis.scripts import Script
+
+
+class RegisterIntegration(Script[None]):
+    """Registers an integration and makes its first poll due now unless it is paused. Refuses with
+    STALE if its credential was edited, with EXISTS, and with FULL if there are `most`."""
+
+    integration: Key
+    credential: Key
+    integrations: Key = keys.INTEGRATIONS
+    upstreams: Key = keys.UPSTREAMS
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("polls")
+    id: str
+    created_at: int
+    record: bytes
+    epoch: str
+    upstream: str
+    credential_as_read: bytes
+    paused: bool
+    most: int
+
+
+class EditIntegration(Script[None]):
+    """Stores an edited integration. `next_epoch` begins if it `moved` to another upstream, or if
+    its baseline is not complete. `place` is what becomes of its place in the schedule.
+
+    Refuses with STALE, SUBSCRIPTIONS or EXISTS. Announces `epoch`.
+    """
+
+    integration: Key
+    credential_before: Key
+    credential_after: Key
+    kept: EpochKeys
+    announced: Announced
+    upstreams: Key = keys.UPSTREAMS
+    completed_deltas: Key = keys.completed("delta")
+    completed_full_polls: Key = keys.completed("full")
+    schedule: ScheduleKeys = keys.schedule("polls")
+    id: str
+    as_read: bytes
+    record: bytes
+    epoch: str
+    next_epoch: str | None
+    moved: bool
+    upstream_before: str
+    upstream_after: str
+    credential_before_as_read: bytes
+    credential_after_as_read: bytes
+    place: Literal["wake", "stop", "leave"]
+
+
+class DeleteIntegration(Script[None]):
+    """Deletes an integration with all that is kept of it. Work under way loses its lease. Refuses
+    with STALE."""
+
+    integration: Key
+    credential: Key
+    lease: Key
+    polls: Key
+    poll_order: Key
+    kept: EpochKeys
+    integrations: Key = keys.INTEGRATIONS
+    upstreams: Key = keys.UPSTREAMS
+    totals: Key = keys.TOTALS
+    completed_deltas: Key = keys.completed("delta")
+    completed_full_polls: Key = keys.completed("full")
+    schedule: ScheduleKeys = keys.schedule("polls")
+    id: str
+    as_read: bytes
+    epoch: str
+    upstream: str
+    credential_as_read: bytes
+
+
+class RequestPoll(Script[None]):
+    """Queues a poll that was asked for, or `joins` the one under way, and makes it due now. The
+    poll after one that was joined follows it at once, for what it may have passed by already.
+
+    Refuses with STALE unless `queued` is the id of the queued poll (None: there is none) and, where
+    it does not join, unless a poll is `under_way` as it was read.
+    """
+
+    integration: Key
+    polls: Key
+    poll_order: Key
+    schedule: ScheduleKeys = keys.schedule("polls")
+    id: str
+    queued: str | None
+    under_way: bool
+    joins: bool
+    kind: PollKind
+    poll_id: str
+    poll: bytes

@@ -1,0 +1,459 @@
+"""Subscriptions: what subscribers want, and the sealed secrets and headers of their pushes."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.domain.access.grants import ApiKey
+from service.domain.access.signing import Signature, SigningSecret, make_secret
+from service.domain.delivery.subscription import Matcher, Subscription, SubscriptionState, state_of
+from service.domain.egress.certificates import ClientCertificate
+from service.domain.errors import (
+    ConflictError,
+    LimitReachedError,
+    NotFoundError,
+    StaleRecordError,
+)
+from service.domain.events.operational import Announcement, When, of_subscription
+from service.ids import new_token
+from service.settings import MAX_SUBSCRIPTIONS
+from service.storage.events.operational import Announced, Notices, announced
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.hashes import read_field, read_fields
+from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
+from service.storage.redis.optimistic_edit import edit
+from service.storage.redis.paging import IndexPosition, page_of_ids
+from service.storage.redis.scripts import Script, run
+from service.storage.redis.scripts.statuses import RefusedError, Status
+from service.storage.security.encryption import Sealer, owner_in_subscription
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_SECRET_BYTES = 32
+_SCANNED_AT_ONCE = 500  # subscriptions looked through for those of one owner
+
+_decode = msgspec.json.Decoder(Subscription).decode
+_decode_api_key = msgspec.json.Decoder(ApiKey).decode
+_decode_secrets = msgspec.json.Decoder(list[SigningSecret]).decode
+_decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+_decode_certificate = msgspec.json.Decoder(ClientCertificate).decode
+_encode = msgspec.json.encode
+
+
+def new_secret(signature: Signature = Signature.HMAC) -> str:
+    """A new signing secret."""
+    return make_secret(signature, randomness.token_bytes(_SECRET_BYTES))
+
+
+class WriteSubscription(Script[None]):
+    """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
+    is where the log is read on (start of an XRANGE) by one whose outbox was filled from the log.
+
+    What is None of the sealed values stays as it is; an empty `client_certificate` removes it.
+    Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
+    BEHIND if the log has events that the outbox has not.
+    """
+
+    subscription: Key
+    outbox: Key
+    outbox_state: Key
+    replayed: Key
+    replay_queue: Key
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    log: Key = keys.EVENTS
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    id: str
+    created_at: int
+    as_read: bytes | None
+    record: bytes
+    secrets: bytes | None = None
+    headers: bytes | None = None
+    client_certificate: bytes | None = None
+    state: SubscriptionState
+    read_up_to: str | None
+    most: int
+
+
+class ResumeSubscription(Script[None]):
+    """Brings a subscription back to active: its record, its outbox's memory of failures and holds,
+    and all its retries, which are due now. A sender at work finds out from `resumed`, which is
+    random.
+
+    Refuses with STALE or SUBSCRIPTIONS. Announces `unparked` and `enabled`.
+    """
+
+    subscription: Key
+    outbox_state: Key
+    lease: Key
+    live: QueueKeys
+    replayed: QueueKeys
+    replay_queue: Key
+    announced: Announced
+    id: str
+    as_read: bytes
+    record: bytes
+    resumed: str
+
+
+class DeleteSubscription(Script[None]):
+    """Deletes a subscription with its outbox and all that is kept of it. Work under way loses its
+    lease. Refuses with GONE, or with STALE unless `as_read` is None."""
+
+    subscription: Key
+    outbox: Key
+    outbox_state: Key
+    outbox_dead: Key
+    replays: Key
+    lease: Key
+    others: Sequence[Key]
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    totals: Key = keys.TOTALS
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    id: str
+    as_read: bytes | None
+    replay_prefix: str
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The records of all subscriptions and all API keys, at one moment."""
+
+    version: int
+    subscriptions: list[bytes]
+    api_keys: list[bytes]
+
+
+class ReadSubscriptions(Script[Snapshot]):
+    """Reads all subscriptions, the API keys that may own them, and their version. The prefixes are
+    what precedes an id in a key."""
+
+    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    api_keys: Key = keys.API_KEYS
+    subscription_prefix: str = keys.subscription("")
+    api_key_prefix: str = keys.api_key("")
+
+
+class SubscriptionStore:
+    """Stores subscriptions."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        sealer: Sealer,
+        counters: Counters,
+        *,
+        most: int = MAX_SUBSCRIPTIONS,
+    ) -> None:
+        self._redis = redis
+        self._most = most
+        self._sealer = sealer
+        self._counters = counters
+
+    async def create(
+        self,
+        subscription: Subscription,
+        secrets: Sequence[str],
+        headers: Mapping[str, str],
+        certificate: ClientCertificate | None = None,
+        *,
+        read_up_to: str = "",
+    ) -> bool:
+        """Stores a new subscription; events committed from now on reach its outbox. If that was
+        filled from the log, `read_up_to` is from where the log would be read on; false if there
+        is more to read, and then nothing was stored."""
+        opened = [SigningSecret(one) for one in secrets]
+        try:
+            await self._store(
+                subscription,
+                None,
+                secrets=self._sealed(subscription.id, "secrets", opened),
+                headers=self._sealed(subscription.id, "headers", dict(headers)),
+                client_certificate=self._sealed_certificate(subscription.id, certificate),
+                read_up_to=read_up_to or None,
+            )
+        except StaleRecordError:
+            raise ConflictError(f"there is a subscription {subscription.id} already") from None
+        except RefusedError as refused:
+            if refused.status is Status.BEHIND:
+                return False
+            raise LimitReachedError(
+                f"there are {self._most} subscriptions already; delete one, or raise "
+                "COURSEWIRE_MAX_SUBSCRIPTIONS"
+            ) from None
+        return True
+
+    async def get(self, subscription_id: str) -> Subscription:
+        """One subscription. Raises NotFoundError."""
+        return _decode(await self._field(subscription_id, "record"))
+
+    async def get_with_record(self, subscription_id: str) -> tuple[Subscription, bytes]:
+        """One subscription, and its record as stored. Raises NotFoundError."""
+        record = await self._field(subscription_id, "record")
+        return _decode(record), record
+
+    async def get_many(self, subscription_ids: Sequence[str]) -> list[Subscription | None]:
+        """The subscriptions with these ids, None where there is none."""
+        if not subscription_ids:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for subscription_id in subscription_ids:
+                pipeline.hget(keys.subscription(subscription_id), "record")
+            found = await pipeline.execute()
+        return [None if record is None else _decode(record) for record in found]
+
+    async def page(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Subscription], IndexPosition | None]:
+        """At most `limit` subscriptions in the order of creation, and where to go on."""
+        ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
+        found = await self.get_many(ids)
+        return [subscription for subscription in found if subscription is not None], position
+
+    async def page_owned(
+        self, owner: str, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Subscription], IndexPosition | None]:
+        """Like `page`, of those that `owner` created alone. It looks through all of them."""
+        owned: list[Subscription] = []
+        while True:
+            page, after = await self.page(_SCANNED_AT_ONCE, after)
+            owned += [one for one in page if one.owner == owner]
+            if len(owned) > limit:
+                last = owned[limit - 1]
+                return owned[:limit], IndexPosition(last.created_at, last.id)
+            if after is None:
+                return owned, None
+
+    async def update(
+        self,
+        subscription_id: str,
+        change: Callable[[Subscription], Subscription],
+        headers: Mapping[str, str] | None = None,
+        certificate: ClientCertificate | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> Subscription:
+        """Applies `change` to what is stored, and replaces the headers unless they are None, and
+        the client certificate unless it is UNSET; None removes it.
+
+        An outbox that is sent to after the edit and holds anything is due at once; one that is
+        not leaves the schedule and goes on collecting. Raises NotFoundError.
+        """
+
+        async def attempt(_: bool) -> Subscription:
+            record = await self._field(subscription_id, "record")
+            after = change(_decode(record))
+            sealed = (
+                None if headers is None else self._sealed(subscription_id, "headers", dict(headers))
+            )
+            sealed_certificate = (
+                None
+                if certificate is msgspec.UNSET
+                else self._sealed_certificate(subscription_id, certificate)
+            )
+            await self._store(after, record, headers=sealed, client_certificate=sealed_certificate)
+            return after
+
+        return await edit(f"others are editing subscription {subscription_id}", attempt)
+
+    async def rotate(
+        self,
+        subscription_id: str,
+        change: Callable[
+            [Subscription, list[SigningSecret]], tuple[Subscription, list[SigningSecret]]
+        ],
+    ) -> tuple[Subscription, list[SigningSecret]]:
+        """Applies `change` to the subscription and its secrets, which must not leave the
+        subscription as it was: that is how a concurrent rotation is noticed.
+
+        Raises NotFoundError, SealError or whatever `change` raises.
+        """
+
+        async def attempt(_: bool) -> tuple[Subscription, list[SigningSecret]]:
+            record, sealed = await read_fields(
+                self._redis, keys.subscription(subscription_id), ("record", "secrets")
+            )
+            if record is None or sealed is None:
+                raise _not_found(subscription_id)
+            after, secrets = change(_decode(record), self.opened_secrets(subscription_id, sealed))
+            sealed = self._sealed(subscription_id, "secrets", secrets)
+            await self._store(after, record, secrets=sealed)
+            return after, secrets
+
+        return await edit(f"others are editing subscription {subscription_id}", attempt)
+
+    async def resume(self, subscription_id: str, now: int) -> Subscription:
+        """Brings a subscription back to active, whatever stopped it, and makes everything on
+        its outbox due now. Raises NotFoundError."""
+
+        async def attempt(_: bool) -> Subscription:
+            record = await self._field(subscription_id, "record")
+            before = _decode(record)
+            after = msgspec.structs.replace(
+                before, paused=False, disabled_reason=None, updated_at=now
+            )
+            matcher = Matcher(*await self.all_for_matching(), now)
+            resume = ResumeSubscription(
+                subscription=keys.subscription(subscription_id),
+                outbox_state=keys.outbox_state(subscription_id),
+                lease=keys.lease("outboxes", subscription_id),
+                live=keys.live_queue(subscription_id),
+                replayed=keys.replayed_queue(subscription_id),
+                replay_queue=keys.replay_queue(subscription_id),
+                announced=await announced(Notices(matcher, _resumed(before)), self._counters),
+                id=subscription_id,
+                as_read=record,
+                record=_encode(after),
+                resumed=new_token(),
+            )
+            await run(self._redis, resume)
+            return after
+
+        return await edit(f"others are editing subscription {subscription_id}", attempt)
+
+    async def delete(
+        self, subscription_id: str, check: Callable[[Subscription], None] | None = None
+    ) -> None:
+        """Deletes a subscription with its outbox unless `check` raises. Raises NotFoundError."""
+
+        async def attempt(_: bool) -> None:
+            record = None
+            if check is not None:
+                record = await self._field(subscription_id, "record")
+                check(_decode(record))
+            await self._delete(subscription_id, record)
+
+        try:
+            await edit(f"others are editing subscription {subscription_id}", attempt)
+        except RefusedError:
+            raise _not_found(subscription_id) from None
+
+    async def secrets(self, subscription_id: str) -> list[SigningSecret]:
+        """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
+        NotFoundError or SealError."""
+        return self.opened_secrets(subscription_id, await self._field(subscription_id, "secrets"))
+
+    def opened_secrets(self, subscription_id: str, sealed: bytes) -> list[SigningSecret]:
+        """The same of what was read otherwise. Raises SealError."""
+        return _decode_secrets(
+            self._sealer.open(sealed, owner_in_subscription(subscription_id, "secrets"))
+        )
+
+    async def headers(self, subscription_id: str) -> dict[str, str]:
+        """The headers to send with each push. Raises NotFoundError or SealError."""
+        return self.opened_headers(subscription_id, await self._field(subscription_id, "headers"))
+
+    def opened_headers(self, subscription_id: str, sealed: bytes) -> dict[str, str]:
+        """The same of what was read otherwise. Raises SealError."""
+        return _decode_headers(
+            self._sealer.open(sealed, owner_in_subscription(subscription_id, "headers"))
+        )
+
+    async def certificate(self, subscription_id: str) -> ClientCertificate | None:
+        """The client certificate to show its receiver, if it has one. Raises SealError."""
+        sealed = await read_field(
+            self._redis, keys.subscription(subscription_id), "client_certificate"
+        )
+        return self.opened_certificate(subscription_id, sealed or b"")
+
+    def opened_certificate(self, subscription_id: str, sealed: bytes) -> ClientCertificate | None:
+        """The same of what was read otherwise, empty where there is none. Raises SealError."""
+        if not sealed:
+            return None
+        owner = owner_in_subscription(subscription_id, "client_certificate")
+        return _decode_certificate(self._sealer.open(sealed, owner))
+
+    async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
+        """Every subscription and every API key, and the version that all of them together
+        have."""
+        found = await run(self._redis, ReadSubscriptions())
+        return (
+            found.version,
+            [_decode(record) for record in found.subscriptions],
+            [_decode_api_key(record) for record in found.api_keys],
+        )
+
+    async def _delete(self, subscription_id: str, as_read: bytes | None) -> None:
+        delete = DeleteSubscription(
+            subscription=keys.subscription(subscription_id),
+            outbox=keys.outbox(subscription_id),
+            outbox_state=keys.outbox_state(subscription_id),
+            outbox_dead=keys.outbox_dead(subscription_id),
+            replays=keys.replays(subscription_id),
+            lease=keys.lease("outboxes", subscription_id),
+            others=[key(subscription_id) for key in keys.OF_SUBSCRIPTION],
+            id=subscription_id,
+            as_read=as_read,
+            replay_prefix=keys.replay(subscription_id, ""),
+        )
+        await run(self._redis, delete)
+
+    async def _store(
+        self,
+        subscription: Subscription,
+        as_read: bytes | None,
+        *,
+        secrets: bytes | None = None,
+        headers: bytes | None = None,
+        client_certificate: bytes | None = None,
+        read_up_to: str | None = None,
+    ) -> None:
+        write = WriteSubscription(
+            subscription=keys.subscription(subscription.id),
+            outbox=keys.outbox(subscription.id),
+            outbox_state=keys.outbox_state(subscription.id),
+            replayed=keys.replayed(subscription.id),
+            replay_queue=keys.replay_queue(subscription.id),
+            id=subscription.id,
+            created_at=subscription.created_at,
+            as_read=as_read,
+            record=_encode(subscription),
+            secrets=secrets,
+            headers=headers,
+            client_certificate=client_certificate,
+            state=state_of(subscription),
+            read_up_to=read_up_to,
+            most=self._most,
+        )
+        await run(self._redis, write)
+
+    async def _field(self, subscription_id: str, name: str) -> bytes:
+        value = await read_field(self._redis, keys.subscription(subscription_id), name)
+        if value is None:
+            raise _not_found(subscription_id)
+        return value
+
+    def _sealed_certificate(
+        self, subscription_id: str, certificate: ClientCertificate | None
+    ) -> bytes:
+        """Empty, which removes it, where there is none."""
+        if certificate is None:
+            return b""
+        owner = owner_in_subscription(subscription_id, "client_certificate")
+        return self._sealer.seal(_encode(certificate), owner)
+
+    def _sealed(
+        self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]
+    ) -> bytes:
+        return self._sealer.seal(_encode(content), owner_in_subscription(subscription_id, name))
+
+
+def _resumed(before: Subscription) -> list[Announcement]:
+    """What a resume tells, of an outbox that was parked and of a subscription that was disabled."""
+    ends = [(When.UNPARKED, "parked")]
+    if before.disabled_reason is not None:
+        ends.append((When.ENABLED, "disabled"))
+    return [
+        of_subscription(before, "subscription.recovered", {"was": was, "by": "resume"}, when)
+        for when, was in ends
+    ]
+
+
+def _not_found(subscription_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no subscription {subscription_id}")

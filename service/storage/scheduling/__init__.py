@@ -1,0 +1,1 @@
+"""The schedule, its leases and the pause switch."""

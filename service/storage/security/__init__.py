@@ -1,0 +1,1 @@
+"""Encrypted values, idempotency keys and the audit trail."""

@@ -1,0 +1,82 @@
+"""Which processes live, and which encryption keys each of them holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
+from redis.exceptions import RedisError
+
+from service.storage.redis import keys
+from service.storage.redis.keys import Key
+from service.storage.redis.scripts import Script, run
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+INTERVAL_SECONDS: Final = 10.0  # between two words of a process
+GONE_MS: Final = 45_000  # of silence after which it counts as gone
+
+_encode = msgspec.json.encode
+
+
+class Process(msgspec.Struct, frozen=True, order=True):
+    """A process: what it is called, and the names of its keys, the one that seals first."""
+
+    name: str
+    key_names: tuple[str, ...]
+
+
+_decode = msgspec.json.Decoder(Process).decode
+
+
+class Announce(Script[None]):
+    """Notes that a process lives and with which encryption keys. It counts as gone after
+    `lives_ms`, at once if that is 0."""
+
+    processes: Key = keys.PROCESSES
+    process: bytes
+    lives_ms: int
+
+
+class Processes:
+    """Notes and lists them."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    @asynccontextmanager
+    async def announced(self, name: str, key_names: Sequence[str]) -> AsyncIterator[None]:
+        """Notes this process for as long as it lives. Whether Redis answers is no matter here."""
+        process = Process(name, tuple(key_names))
+        task = asyncio.create_task(self._go_on_saying(process))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            with suppress(RedisError, OSError):
+                await self._say(process, 0)
+
+    async def alive(self) -> list[Process]:
+        """Those that have said so of late."""
+        seconds, microseconds = await self._redis.time()
+        now = int(seconds) * 1000 + int(microseconds) // 1000
+        found = cast(
+            "list[bytes]",
+            await self._redis.zrange(keys.PROCESSES, f"({now}", "+inf", byscore=True),
+        )
+        return sorted(_decode(one) for one in found)
+
+    async def _go_on_saying(self, process: Process) -> None:
+        while True:
+            with suppress(RedisError, OSError):
+                await self._say(process, GONE_MS)
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def _say(self, process: Process, milliseconds: int) -> None:
+        await run(self._redis, Announce(process=_encode(process), lives_ms=milliseconds))

@@ -1,0 +1,1 @@
+"""Draining an outbox."""

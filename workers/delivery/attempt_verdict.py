@@ -1,0 +1,162 @@
+"""What attempts that have ended mean for their deliveries and for the outbox as a whole."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from service.domain.delivery.circuit_breaker import (
+    Breaker,
+    after_failure,
+    after_own_failure,
+    after_success,
+    disabling_reason,
+    may_go_uncounted,
+)
+from service.domain.delivery.connectivity import failed_to_connect, is_ours
+from service.domain.delivery.outbox_window import Entry
+from service.domain.delivery.retry import Outcome, OutcomeClass, next_delay
+from service.domain.delivery.subscription import Subscription
+from service.domain.events.event import StoredEvent
+from service.storage.delivery.attempts import Attempt
+from service.storage.delivery.outboxes import Recorded
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An entry with everything that one attempt needs, but for the time and the signature.
+
+    `attempts` that count and all that were `sent` before; `due_at` is when this one was due,
+    epoch ms of Redis, or 0 for a first attempt.
+    """
+
+    entry: Entry
+    event: StoredEvent
+    body: bytes
+    attempts: int = 0
+    sent: int = 0
+    due_at: int = 0
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What was sent, what came of it, and when it was sent: epoch ms of this machine and of
+    Redis."""
+
+    prepared: Prepared
+    outcome: Outcome
+    at: int
+    sent_at: int
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` says why
+    the subscription is to be disabled, if it is."""
+
+    recorded: list[Recorded]
+    breaker: Breaker
+    recovered: bool
+    disabled_reason: str | None
+
+
+def judge(
+    subscription: Subscription,
+    breaker: Breaker,
+    ended: Sequence[Ended],
+    *,
+    now: int,
+    own_fault: bool,
+    encode: Callable[[str, Attempt], bytes],
+) -> Judgement:
+    """Judges attempts in the order in which they ended; `now` is epoch ms of Redis, and
+    `own_fault` says that failures to connect are our own network's. A shortage of this machine is
+    never counted, however long it lasts. `encode` makes a record of an
+    attempt of the subscription with that id."""
+    parked = breaker.parked
+    reason = subscription.disabled_reason
+    counted = []
+    for one in ended:
+        outcome, chance = one.outcome, random.random()
+        ours = is_ours(outcome) or (
+            own_fault and failed_to_connect(outcome) and may_go_uncounted(breaker, now)
+        )
+        counted.append(not ours)
+        if outcome.delivered:
+            breaker = after_success(breaker)
+        elif ours:
+            breaker = after_own_failure(breaker, one.sent_at, now, chance)
+        else:
+            key = one.prepared.entry.order_key
+            breaker = after_failure(breaker, outcome, key, one.sent_at, now, chance)
+            reason = reason or disabling_reason(breaker, outcome, now)
+    held_ms = max(0, breaker.held_until - now)
+    return Judgement(
+        recorded=[
+            _recorded(subscription, one, held_ms, encode, counted=counts)
+            for one, counts in zip(ended, counted, strict=True)
+        ],
+        breaker=breaker,
+        recovered=parked and not breaker.parked,
+        disabled_reason=reason,
+    )
+
+
+def _recorded(
+    subscription: Subscription,
+    ended: Ended,
+    held_ms: int,
+    encode: Callable[[str, Attempt], bytes],
+    *,
+    counted: bool,
+) -> Recorded:
+    prepared, outcome = ended.prepared, ended.outcome
+    attempts = prepared.attempts + counted
+    if outcome.delivered:
+        wait_ms: int | None = None
+    elif counted:
+        wait_ms = _wait_ms(subscription, ended, attempts, held_ms)
+    else:
+        wait_ms = held_ms
+    attempt = Attempt(
+        event_id=prepared.event.id,
+        number=prepared.sent + 1,
+        at=ended.at,
+        outcome=outcome.kind.value,
+        duration_ms=outcome.duration_ms,
+        status=outcome.status,
+        dns_ms=outcome.dns_ms,
+        connect_ms=outcome.connect_ms,
+        first_byte_ms=outcome.first_byte_ms,
+        error=outcome.error,
+        excerpt=outcome.excerpt.decode("utf-8", "replace"),
+        next_attempt_at=None if wait_ms is None else ended.at + outcome.duration_ms + wait_ms,
+        counted=counted,
+        replay=bool(prepared.entry.replay),
+    )
+    given_up = wait_ms is None and not outcome.delivered
+    return Recorded(
+        entry=prepared.entry,
+        attempts=attempts,
+        sent=prepared.sent + 1,
+        result="S" if outcome.delivered else "D" if given_up else "R",
+        wait_ms=wait_ms or 0,
+        reason=_reason(outcome, attempts) if given_up else "",
+        record=encode(subscription.id, attempt),
+    )
+
+
+def _wait_ms(subscription: Subscription, ended: Ended, attempts: int, held_ms: int) -> int | None:
+    due_at = ended.prepared.due_at
+    delay = next_delay(
+        ended.outcome,
+        attempts,
+        subscription.retry_schedule_seconds,
+        random.random(),
+        early=max(0, due_at - ended.sent_at) / 1000 if due_at else 0.0,
+    )
+    return None if delay is None else max(int(delay * 1000), held_ms)
+
+
+def _reason(outcome: Outcome, attempts: int) -> str:
+    last = f"status {outcome.status}" if outcome.kind is OutcomeClass.STATUS else outcome.kind
+    return f"{attempts} attempts failed, the last with {last}"

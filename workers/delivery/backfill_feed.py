@@ -1,0 +1,381 @@
+"""Feeds backfills, a page of the upstream at a time, to the one outbox that asked for them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from service.bootstrap import Services
+from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.clock import now_ms
+from service.domain.courses.deletion_mark import told_time
+from service.domain.delivery.outbox_window import order_key
+from service.domain.delivery.subscription import Subscription
+from service.domain.errors import (
+    FingerprintVersionError,
+    NotFoundError,
+    SealError,
+    UpstreamAuthError,
+    UpstreamBusyError,
+    UpstreamError,
+    UpstreamInputError,
+    UpstreamPageError,
+    UpstreamPagingError,
+    UpstreamUnavailableError,
+)
+from service.domain.events.event import EventHead, Selection
+from service.domain.polling.id_requests import can_be_asked, fitting
+from service.domain.polling.integration import (
+    MAX_BACKOFF_SECONDS,
+    Integration,
+    PollingState,
+    backoff_ms,
+    next_try_ms,
+)
+from service.domain.polling.progress import MIN_PAGE_SIZE, PAGE_SIZE, sight
+from service.domain.replay import backfill as backfills
+from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
+from service.domain.replay.replay import Replay, ReplayProgress
+from service.logs import get_logger
+from service.storage.delivery.replays import Backfilled, Part
+from service.storage.events.operational import RENDERINGS
+from service.storage.redis.counters import field
+from service.storage.redis.paging import IndexPosition
+from workers.polling.commit import sendable
+from workers.polling.page_fetch import Fetcher
+from workers.polling.turn_budget import MEMORY_SHARE, MEMORY_WAIT_MS, TurnOverError
+
+MOST_AHEAD = 1_000  # entries being replayed from which no further page is asked for ...
+MOST_BYTES_AHEAD = 33_554_432  # ... or bytes of events that wait, whatever they wait for
+FIRST_PAGE_SIZE = PAGE_SIZE
+LARGE_PAGE_BYTES = 4_194_304  # from which pages are asked for in half the size
+AHEAD_WAIT_MS = 300_000  # until the next turn where so much waits; its retries come before
+PAUSED_WAIT_MS = 15_000  # while polling is paused, or a baseline is not complete
+PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
+LISTED_AT_ONCE = 100  # integrations looked at in one step
+MAX_PAGES = 100_000  # of one integration: more is an upstream that pages without end
+
+_log = get_logger("replay")
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What is to be fed, None if nothing is yet, and how long the step after it has to wait."""
+
+    part: Part | None
+    wait_ms: int = 0
+
+
+class Backfiller:
+    """Makes the steps of one outbox's backfills during one turn.
+
+    Each is fed together with the progress it leads to, so a step that is never fed, or is made
+    twice, does no harm.
+    """
+
+    def __init__(self, services: Services, subscription: Subscription) -> None:
+        self._services = services
+        self._subscription = subscription
+        self._increments: Counter[str] = Counter()
+
+    async def step(self, replay: Replay, stands: ReplayProgress, selection: Selection) -> Step:
+        """The next step of a backfill from where it stands."""
+        progress = backfills.read_progress(stands.position)
+        if (wait_ms := await self._must_wait(replay, progress)) > 0:
+            return Step(None, wait_ms)
+        if progress.leg is None:
+            return await self._choose(progress, stands.created_at, selection)
+        return await self._go_on(progress, progress.leg, selection)
+
+    async def _must_wait(self, replay: Replay, progress: BackfillProgress) -> int:
+        """How many ms nothing may be asked of the upstream yet."""
+        services = self._services
+        if (wait_ms := progress.wait_until - now_ms()) > 0:
+            return wait_ms
+        if await services.control.is_paused("polling"):
+            return PAUSED_WAIT_MS
+        if await services.memory.used_share() > MEMORY_SHARE:
+            return MEMORY_WAIT_MS
+        entries, size = await services.replays.ahead(replay.subscription_id)
+        return AHEAD_WAIT_MS if entries >= MOST_AHEAD or size >= MOST_BYTES_AHEAD else 0
+
+    # --- which integration is next ---------------------------------------------------------
+
+    async def _choose(
+        self, progress: BackfillProgress, created_at: int, selection: Selection
+    ) -> Step:
+        if progress.listed:
+            return await self._choose_postponed(progress, created_at, selection)
+        after = None if progress.after is None else IndexPosition(*progress.after)
+        found, further = await self._services.integrations.page(LISTED_AT_ONCE, after)
+        for integration, state in found:
+            if integration.created_at > created_at:
+                further = None  # its baseline comes after this was asked for
+                break
+            if not _wants(selection, integration):
+                continue
+            progress = self._take_up(progress, integration, state)
+            if progress.leg is not None:
+                place = (integration.created_at, integration.id)
+                return self._moved(msgspec.structs.replace(progress, after=place))
+        if further is None:
+            return self._moved(msgspec.structs.replace(progress, listed=True))
+        place = (further.created_at, further.id)
+        return self._moved(msgspec.structs.replace(progress, after=place))
+
+    async def _choose_postponed(
+        self, progress: BackfillProgress, created_at: int, selection: Selection
+    ) -> Step:
+        """Takes up an integration whose baseline has become complete."""
+        before = progress
+        stored = await self._services.integrations.get_many(progress.postponed)
+        for integration_id, found in zip(progress.postponed, stored, strict=True):
+            rest = tuple(one for one in progress.postponed if one != integration_id)
+            without = msgspec.structs.replace(progress, postponed=rest)
+            if found is None:
+                progress = backfills.skip(without, integration_id, "it was deleted")
+            elif not _wants(selection, found[0]):
+                progress = backfills.skip(without, integration_id, "it matches no more")
+            elif now_ms() - created_at > backfills.BASELINE_PATIENCE_MS:
+                reason = "its baseline was not complete in time"
+                progress = backfills.skip(without, integration_id, reason)
+            else:
+                taken = self._take_up(without, *found)
+                if taken.leg is not None:
+                    return self._moved(taken)
+                progress = taken
+        if progress.postponed == before.postponed:
+            return Step(None, PAUSED_WAIT_MS)
+        return self._moved(progress)
+
+    def _take_up(
+        self, progress: BackfillProgress, integration: Integration, state: PollingState
+    ) -> BackfillProgress:
+        if reason := backfills.why_not(integration, state):
+            return backfills.skip(progress, integration.id, reason)
+        if not state.baselined:
+            return msgspec.structs.replace(
+                progress, postponed=(*progress.postponed, integration.id)
+            )
+        return msgspec.structs.replace(progress, leg=_first_leg(integration, state))
+
+    # --- one integration --------------------------------------------------------------------
+
+    async def _go_on(self, progress: BackfillProgress, leg: Leg, selection: Selection) -> Step:
+        services, integration_id = self._services, leg.integration_id
+        (stored,) = await services.integrations.get_many([integration_id])
+        if stored is None:
+            return self._skipped(progress, leg, "it was deleted")
+        integration, state = stored
+        if reason := backfills.why_not(integration, state):
+            return self._skipped(progress, leg, reason)
+        if not _wants(selection, integration):
+            return self._skipped(progress, leg, "it matches no more")
+        if state.epoch != leg.epoch:
+            # What its cursor leads through is not there any more, and neither are its courses.
+            anew = msgspec.structs.replace(progress, leg=None, place=0, wait_until=0)
+            return self._moved(self._take_up(anew, integration, state))
+        try:
+            page = await self._fetch(integration, leg, progress.place)
+            _check_page(leg, page)
+            return await self._take(progress, leg, integration, page)
+        except TurnOverError as over:
+            waiting = msgspec.structs.replace(
+                progress, place=over.place, wait_until=now_ms() + over.wait_ms
+            )
+            return self._moved(waiting, wait_ms=over.wait_ms)
+        except FingerprintVersionError as error:
+            return self._skipped(progress, leg, str(error))
+        except UpstreamError as error:
+            return self._failed(progress, leg, error)
+
+    async def _fetch(self, integration: Integration, leg: Leg, place: int) -> Page:
+        try:
+            opened = await self._services.credentials.open(integration.credential_id)
+        except (NotFoundError, SealError) as error:
+            raise UpstreamAuthError(
+                f"the API key of {integration.credential_id} cannot be read: {error}"
+            ) from error
+        credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
+        # Like a full poll, so that deltas keep their part of the budget.
+        fetcher = Fetcher(
+            self._services, integration, credential, "full", place, self._increments.update
+        )
+        if leg.at == "deferred":
+            return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
+        return await fetcher.page(PageQuery(page_size=leg.page_size, cursor=leg.cursor))
+
+    async def _take(
+        self, progress: BackfillProgress, leg: Leg, integration: Integration, page: Page
+    ) -> Step:
+        """Makes of a page what is to be sent of it."""
+        judged_at = told_time(now_ms(), page.date_ms)
+        sightings, _ = sight(page.results, judged_at)
+        # Read after the page: what was committed since it was made makes its courses differ.
+        stored = await self._services.catalogue.read(
+            integration.id, leg.epoch, [one.course_id for one in sightings]
+        )
+        confirmed, differing = backfills.confirm(sightings, stored, integration.ignored, judged_at)
+        if leg.at == "pages":
+            after, left_out = _after_page(leg, page, differing)
+        else:
+            rest = leg.deferred[len(fitting(leg.deferred)) :]
+            after, left_out = msgspec.structs.replace(leg, deferred=rest), len(differing)
+        after = msgspec.structs.replace(after, failures=0, got_on_at=now_ms())
+        wait_ms = 0
+        if after.at != leg.at:
+            wait_ms = backfills.settle_ms(integration)
+        through = after.at == "deferred" and not after.deferred
+        moved = msgspec.structs.replace(
+            progress,
+            place=0,
+            wait_until=0 if through or not wait_ms else now_ms() + wait_ms,
+            leg=None if through else after,
+            served=progress.served + through,
+            left_out=progress.left_out + left_out,
+        )
+        self._increments[field("backfilled_total", result="queued")] += len(confirmed)
+        self._increments[field("backfilled_total", result="left_out")] += left_out
+        return self._moved(
+            moved,
+            scanned=len(page.results) if leg.at == "pages" else 0,
+            entries=[self._event(integration, one) for one in confirmed],
+            left_out=left_out,
+            wait_ms=0 if through else wait_ms,
+        )
+
+    def _event(self, integration: Integration, course: Confirmed) -> Backfilled:
+        return Backfilled(
+            order_key=order_key(integration.id, course.course_id),
+            rendering=RENDERINGS[self._subscription.rendering],
+            type=backfills.EVENT_TYPE,
+            integration_id=integration.id,
+            course_id=course.course_id,
+            sequence=backfills.sequence(course.known),
+            facts=msgspec.json.encode(backfills.facts(integration, course)),
+            body=sendable(bytes(course.record)),
+        )
+
+    # --- the end of a step ---------------------------------------------------------------------
+
+    def _skipped(self, progress: BackfillProgress, leg: Leg, reason: str) -> Step:
+        _log.warning(
+            "backfill passes an integration by", integration=leg.integration_id, reason=reason
+        )
+        return self._moved(backfills.skip(progress, leg.integration_id, reason))
+
+    def _failed(self, progress: BackfillProgress, leg: Leg, error: UpstreamError) -> Step:
+        """Tries again what may pass by itself; the integration's own polls find out the rest."""
+        changed: Mapping[str, Any] = {}
+        if isinstance(error, UpstreamInputError):
+            if leg.cursor is None or leg.restarts:
+                return self._skipped(progress, leg, str(error))
+            changed = {
+                "cursor": None,
+                "landmark": None,
+                "pages": 0,
+                "restarts": leg.restarts + 1,
+            }
+        elif not isinstance(
+            error, UpstreamUnavailableError | UpstreamBusyError | UpstreamPageError
+        ):
+            return self._skipped(progress, leg, str(error))
+        elif not isinstance(error, UpstreamBusyError):
+            changed = {"page_size": max(MIN_PAGE_SIZE, leg.page_size // 2)}
+        failures = leg.failures + 1
+        wait_ms = backoff_ms(failures, random.random())
+        if not isinstance(error, UpstreamInputError):
+            asked_ms = int(min(error.retry_after or 0, MAX_BACKOFF_SECONDS) * 1000)
+            left_ms = leg.got_on_at + backfills.PATIENCE_MS - now_ms()
+            next_ms = next_try_ms(wait_ms, asked_ms, left_ms)
+            if next_ms is None:
+                return self._skipped(progress, leg, str(error))
+            wait_ms = next_ms
+        _log.info(
+            "backfill waits for the upstream", integration=leg.integration_id, trouble=str(error)
+        )
+        again = msgspec.structs.replace(leg, failures=failures, **changed)
+        waiting = msgspec.structs.replace(
+            progress, leg=again, place=0, wait_until=now_ms() + wait_ms
+        )
+        return self._moved(waiting, wait_ms=wait_ms)
+
+    def _moved(
+        self,
+        progress: BackfillProgress,
+        *,
+        scanned: int = 0,
+        entries: Sequence[Backfilled] = (),
+        left_out: int = 0,
+        wait_ms: int = 0,
+    ) -> Step:
+        progress = msgspec.structs.replace(progress, step=progress.step + 1)
+        increments, self._increments = self._increments, Counter()
+        part = Part(
+            position=backfills.write_progress(progress),
+            scanned=scanned,
+            entries=entries,
+            last=progress.over,
+            left_out=left_out,
+            note=progress.note(),
+            error=progress.note() if progress.failed else "",
+            increments=+increments,
+        )
+        return Step(part, wait_ms)
+
+
+def _wants(selection: Selection, integration: Integration) -> bool:
+    """Whether the subscription is sent that integration's courses as they are backfilled."""
+    labels = msgspec.json.encode({"labels": integration.labels})
+    return selection.takes(EventHead("", backfills.EVENT_TYPE, integration.id, "", labels))
+
+
+def _first_leg(integration: Integration, state: PollingState) -> Leg:
+    return Leg(
+        integration_id=integration.id,
+        epoch=state.epoch,
+        got_on_at=now_ms(),
+        page_size=FIRST_PAGE_SIZE,
+    )
+
+
+def _check_page(leg: Leg, page: Page) -> None:
+    if leg.at == "deferred":
+        return
+    if leg.pages >= MAX_PAGES:
+        raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+    if page.next is not None and page.next in (leg.cursor, leg.landmark):
+        raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
+    if len(page.results) > max(PAGE_SIZE, leg.page_size):
+        raise UpstreamPageError(
+            f"the upstream sent {len(page.results)} records where {leg.page_size} were asked for"
+        )
+
+
+def _after_page(leg: Leg, page: Page, differing: Sequence[str]) -> tuple[Leg, int]:
+    """Where it stands after a page, and how many courses there was no room to keep in mind."""
+    asked = [one for one in differing if can_be_asked(one)]
+    deferred, left_out = backfills.defer(leg, asked)
+    left_out += len(differing) - len(asked)
+    pages = leg.pages + 1
+    size = leg.page_size
+    if page.size > LARGE_PAGE_BYTES:
+        size = max(MIN_PAGE_SIZE, size // 2)
+    elif pages % PAGES_BEFORE_LARGER == 0:
+        size = min(PAGE_SIZE, 2 * size)
+    return (
+        msgspec.structs.replace(
+            leg,
+            cursor=page.next,
+            # Brent's algorithm, as for polls.
+            landmark=page.next if pages & (pages - 1) == 0 else leg.landmark,
+            pages=pages,
+            page_size=size,
+            deferred=deferred,
+            at="pages" if page.next is not None else "deferred",
+        ),
+        left_out,
+    )

@@ -1,0 +1,194 @@
+"""Feeds replays, in bounded parts: which events of the log, or of the dead, are sent once more."""
+
+from __future__ import annotations
+
+import time
+
+from redis.exceptions import OutOfMemoryError
+
+from service.bootstrap import Services
+from service.domain.delivery.subscription import Subscription
+from service.domain.events.event import EventHead, Selection, order_key_of, rfc3339
+from service.domain.events.identifiers import is_backfilled, position_ms, position_order
+from service.domain.replay.replay import Replay, ReplayProgress
+from service.logs import get_logger
+from service.storage.delivery.attempts import Successes
+from service.storage.delivery.replays import Part, Replayed
+from service.storage.events.operational import RENDERINGS
+from service.storage.scheduling.leases import Lease
+from workers.delivery.backfill_feed import Backfiller
+
+SCANNED = 200  # events looked at in one step
+PAUSE_SECONDS = 1.0  # until a step is tried again that could not be made
+FULL_WAIT_MS = 300_000  # until the next turn where much waits for its retries ...
+MEMORY_WAIT_MS = 15_000  # ... or Redis is at its memory limit, and nothing else is left to do
+
+BACKFILLED_DEAD = (
+    "dead deliveries of backfills were left out: their events are kept no longer than they are "
+    "pending; ask for another backfill instead"
+)
+
+_log = get_logger("replay")
+
+
+class Feeder:
+    """Feeds the replays of one outbox during one turn, one after the other."""
+
+    def __init__(self, services: Services, lease: Lease, subscription: Subscription) -> None:
+        self._services = services
+        self._lease = lease
+        self._subscription = subscription
+        self._selection: Selection | None = None
+        self._successes: Successes | None = None
+        self._backfiller = Backfiller(services, subscription)
+        self._idle = False
+        self._blocked_until = 0.0
+        self._wait_ms = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether another step can be made now."""
+        return not self._idle and time.monotonic() >= self._blocked_until
+
+    @property
+    def wait_ms(self) -> int:
+        """How long what waits to be fed has to."""
+        return self._wait_ms if time.monotonic() < self._blocked_until else 0
+
+    async def step(self) -> bool:
+        """Lets the replay at work go on by one part; returns whether that added anything to be
+        sent."""
+        found = await self._services.replays.next(self._subscription.id)
+        if found is None:
+            self._idle = True
+            return False
+        replay, progress = found
+        if self._selection is None:
+            grant = await self._services.api_keys.grant_of(self._subscription.owner)
+            self._selection = Selection(self._subscription, grant)
+        wait_ms = 0
+        if replay.which == "backfill":
+            step = await self._backfiller.step(replay, progress, self._selection)
+            wait_ms = step.wait_ms
+            if step.part is None:
+                self._block(wait_ms, wait_ms)
+                return False
+            part = step.part
+        else:
+            part = await self._part(replay, progress, self._selection)
+        try:
+            status = await self._services.replays.feed(self._lease, replay, progress, part)
+        except OutOfMemoryError:
+            # Deliveries go on: they make room.
+            self._block(PAUSE_SECONDS * 1000, MEMORY_WAIT_MS)
+            return False
+        if status == "FULL":
+            self._block(PAUSE_SECONDS * 1000, FULL_WAIT_MS)
+        elif wait_ms:
+            self._block(wait_ms, wait_ms)
+        if status == "OK" and (part.last or part.error):
+            _log.info("replay fed", replay=replay.id, which=replay.which, error=part.error or None)
+        return status == "OK" and bool(part.entries)
+
+    def _block(self, pause_ms: float, wait_ms: int) -> None:
+        """Makes no step for `pause_ms` of this turn, and leaves the next `wait_ms` of time."""
+        self._blocked_until = time.monotonic() + pause_ms / 1000
+        self._wait_ms = wait_ms
+
+    async def _part(self, replay: Replay, progress: ReplayProgress, selection: Selection) -> Part:
+        if replay.which == "dead":
+            return await self._dead(replay, progress)
+        start = f"({progress.position}" if progress.position else replay.start
+        found = await self._services.events.scan(start, replay.end, SCANNED)
+        chosen = [
+            event
+            for event in found
+            if (replay.event_types is None or event.type in replay.event_types)
+            and selection.takes(event)
+        ]
+        error = ""
+        if replay.which == "missing" and found:
+            chosen, error = await self._missing(found, chosen)
+        return Part(
+            position=found[-1].position if found and not error else progress.position,
+            scanned=0 if error else len(found),
+            entries=[
+                Replayed(
+                    order_key_of(event),
+                    RENDERINGS[self._subscription.rendering],
+                    event.position,
+                )
+                for event in chosen
+            ],
+            last=len(found) < SCANNED,
+            note=await self._overtaken(replay, progress),
+            error=error,
+        )
+
+    async def _missing(
+        self, found: list[EventHead], chosen: list[EventHead]
+    ) -> tuple[list[EventHead], str]:
+        """Of the chosen events those that were neither delivered nor are going to be, or why that
+        cannot be known."""
+        services, subscription_id = self._services, self._subscription.id
+        # In this order: what leaves the outbox meanwhile is on record by the time that is read.
+        pending = await services.outboxes.pending(
+            subscription_id, found[0].position, found[-1].position
+        )
+        pending |= await services.replays.being_replayed(subscription_id)
+        if self._successes is None:
+            self._successes = Successes(services.attempts, subscription_id)
+        await self._successes.read_on()
+        reach = await services.attempts.reach(subscription_id)
+        if reach is not None and position_ms(found[0].position) < reach:
+            return [], (
+                f"attempts before {rfc3339(reach)} are no longer on record, so what was not "
+                "delivered of earlier events is not known; replay `all` of them"
+            )
+        known = pending | self._successes.positions
+        return [event for event in chosen if event.position not in known], ""
+
+    async def _dead(self, replay: Replay, progress: ReplayProgress) -> Part:
+        services = self._services
+        after = progress.position
+        if not after:
+            _, trimmed = await services.events.bounds()
+            since = "0-0" if replay.since is None else f"{replay.since - 1}-{2**64 - 1}"
+            after = max(trimmed, since, key=position_order)
+        page = await services.dead.page(self._subscription.id, after, SCANNED)
+        end = position_order(replay.end)
+        found = [one for one in page if position_order(one.position) <= end]
+        chosen = found
+        if replay.event_types is not None:
+            events = await services.events.get_many([one.position for one in found])
+            chosen = [
+                one
+                for one, event in zip(found, events, strict=True)
+                if event is not None and event.type in replay.event_types
+            ]
+        return Part(
+            position=found[-1].position if found else progress.position,
+            scanned=len(found),
+            entries=[
+                Replayed(one.order_key, one.rendering, one.position)
+                for one in chosen
+                if not is_backfilled(one.position)
+            ],
+            last=len(found) < SCANNED,
+            note=(
+                BACKFILLED_DEAD
+                if any(is_backfilled(one.position) for one in chosen)
+                else await self._overtaken(replay, progress)
+            ),
+        )
+
+    async def _overtaken(self, replay: Replay, progress: ReplayProgress) -> str:
+        """What is to be said if events were trimmed that the replay had not reached."""
+        reached = progress.position or (f"{replay.since}-0" if replay.since is not None else "")
+        _, trimmed = await self._services.events.bounds()
+        if not reached or position_order(trimmed) <= position_order(reached):
+            return ""
+        return (
+            f"events up to {rfc3339(position_ms(trimmed))} were trimmed by the retention before "
+            "the replay reached them"
+        )

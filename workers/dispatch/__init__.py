@@ -1,0 +1,1 @@
+"""Puts what is due on RQ's queues."""

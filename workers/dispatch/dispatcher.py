@@ -1,0 +1,55 @@
+"""Claims what is due and enqueues it as RQ jobs, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.storage.scheduling.leases import Kind
+from service.storage.scheduling.schedule import ClaimLimit, Claims, Schedule
+from workers.dispatch import queues
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+CLAIM_MS = 20_000  # within which a job must have begun, or what it was to do is due again
+BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
+MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
+BACKLOG = 40  # queued jobs from which nothing more is claimed
+QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
+
+
+class Dispatcher:
+    """Turns due times into jobs."""
+
+    def __init__(self, schedule: Schedule, connection: Redis) -> None:
+        self._schedule = schedule
+        self._connection = connection
+        self._turns: dict[tuple[Kind, ...], asyncio.Lock] = {}
+        self._waiting: set[tuple[Kind, ...]] = set()
+
+    async def dispatch_soon(self, *kinds: Kind) -> None:
+        """Dispatches, unless somebody who is about to will do for this caller as well: what
+        becomes due at one moment goes into few jobs."""
+        if kinds in self._waiting:
+            return
+        self._waiting.add(kinds)
+        async with self._turns.setdefault(kinds, asyncio.Lock()):
+            self._waiting.discard(kinds)
+            await self.dispatch(*kinds)
+
+    async def dispatch(self, *kinds: Kind, scheduler: str | None = None) -> int:
+        """Claims what is due of `kinds` and enqueues it; returns how much that was."""
+        limits = [ClaimLimit(kind, queues.key(QUEUES[kind]), MOST[kind], BACKLOG) for kind in kinds]
+        claimed = await self._schedule.claim(limits, CLAIM_MS, scheduler)
+        total = sum(len(claims.ids) for claims in claimed)
+        if total:
+            await asyncio.to_thread(self._enqueue, list(zip(kinds, claimed, strict=True)))
+        return total
+
+    def _enqueue(self, claimed: list[tuple[Kind, Claims]]) -> None:
+        for kind, claims in claimed:
+            size = BATCH[kind]
+            for start in range(0, len(claims.ids), size):
+                batch = [(owned_id, claims.token) for owned_id in claims.ids[start : start + size]]
+                queues.enqueue(self._connection, QUEUES[kind], batch, ttl=CLAIM_MS // 1000)

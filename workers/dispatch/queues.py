@@ -1,0 +1,88 @@
+"""The RQ queues: their names, and how jobs get into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+POLL: Final = "coursewire-poll"
+DELIVER: Final = "coursewire-deliver"
+MAINTAIN: Final = "coursewire-maintain"
+
+JOB_TIMEOUT: Final = 90  # seconds; a job hands back what it has not done long before
+MAINTAIN_TIMEOUT: Final = 240  # seconds
+MAINTAIN_TTL: Final = 300  # seconds that maintenance may wait for a worker
+FAILURE_TTL: Final = 86_400  # seconds that a failed job stays to be looked at
+
+# Jobs name their function, so that enqueueing loads none of the code that does the work.
+_FUNCTIONS: Final = {
+    POLL: "workers.rq.jobs.poll",
+    DELIVER: "workers.rq.jobs.deliver",
+    MAINTAIN: "workers.rq.jobs.maintain",
+}
+_DESCRIPTIONS: Final = {POLL: "poll {} integrations", DELIVER: "deliver {} outboxes"}
+
+
+def key(queue: str) -> str:
+    """The Redis key of a queue's list of job ids."""
+    return f"{Queue.redis_queue_namespace_prefix}{queue}"
+
+
+def enqueue(
+    connection: Redis,
+    queue: str,
+    claims: Sequence[tuple[str, int]],
+    *,
+    ttl: int,
+    timeout: int = JOB_TIMEOUT,
+) -> str:
+    """Enqueues one job for `claims`, pairs of an id and its claim token; returns the job's id.
+
+    `ttl` is how many seconds the claims hold: a job that nobody began by then is gone.
+    `timeout` is how many seconds the job may run. Raises RedisError if it was not enqueued.
+    """
+    return _enqueue(
+        connection, queue, (claims,), _DESCRIPTIONS[queue].format(len(claims)), ttl, timeout
+    )
+
+
+def enqueue_maintenance(connection: Redis) -> str | None:
+    """Enqueues one maintenance job unless one waits already; returns its id.
+
+    Raises RedisError if it was not enqueued.
+    """
+    if backlog(connection, MAINTAIN):
+        return None
+    return _enqueue(connection, MAINTAIN, (), "maintain", MAINTAIN_TTL, MAINTAIN_TIMEOUT)
+
+
+def backlog(connection: Redis, queue: str) -> int:
+    """How many job ids a queue holds, those of jobs that expired while waiting included."""
+    length: int = connection.llen(key(queue))
+    return length
+
+
+def _enqueue(
+    connection: Redis,
+    queue: str,
+    args: tuple[object, ...],
+    description: str,
+    ttl: int,
+    timeout: int,
+) -> str:
+    job = Queue(queue, connection=connection, serializer=JSONSerializer).enqueue_call(
+        _FUNCTIONS[queue],
+        args=args,
+        timeout=timeout,
+        result_ttl=0,
+        ttl=ttl,
+        failure_ttl=FAILURE_TTL,
+        description=description,
+    )
+    return str(job.id)

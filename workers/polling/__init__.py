@@ -1,0 +1,1 @@
+"""One turn of a poll, from page to commit."""

@@ -1,0 +1,82 @@
+"""Asks the upstream for an integration's pages, within its credential's budget."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from service.bootstrap import Services
+from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.domain.errors import UpstreamRateLimitedError
+from service.domain.observability.metrics import RATE_LIMIT_REMAINING, UPSTREAM_REQUEST, observe
+from service.domain.polling.integration import Integration, PollKind
+from service.storage.redis.counters import field
+from workers.polling.turn_budget import TurnOverError
+
+DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for how long
+
+
+class Fetcher:
+    """One integration's way to the upstream, for one turn. `place` is the poll's place in the
+    line for the budget, 0 if it is not in one; `count` is told what each request adds to the
+    counters."""
+
+    def __init__(
+        self,
+        services: Services,
+        integration: Integration,
+        credential: UpstreamCredential,
+        kind: PollKind,
+        place: int,
+        count: Callable[[Counter[str]], None],
+    ) -> None:
+        self._services = services
+        self._integration = integration
+        self._credential = credential
+        self._kind: PollKind = kind
+        self._place = place
+        self._count = count
+
+    async def page(self, query: PageQuery) -> Page:
+        """One page. Raises the `UpstreamError` that its failure amounts to, or TurnOverError
+        where the budget makes us wait."""
+        budgets, credential_id = self._services.budgets, self._integration.credential_id
+        line = await budgets.spend(credential_id, self._kind, self._place)
+        if line is not None:
+            self._count_wait()
+            raise TurnOverError(
+                "rate_limited",
+                wait_ms=line.wait_ms,
+                place=line.at,
+                reason="waiting for the upstream's rate limit",
+            )
+        self._place = 0
+        began = time.monotonic()
+        try:
+            page = await self._services.upstream.fetch_page(
+                self._credential, self._integration.upstream_id, query
+            )
+        except UpstreamRateLimitedError as error:
+            line = await budgets.hold(
+                credential_id, self._kind, error.retry_after or DEFAULT_HOLD_SECONDS
+            )
+            self._count_wait()
+            raise TurnOverError(
+                "rate_limited", wait_ms=line.wait_ms, place=line.at, reason=str(error)
+            ) from error
+        finally:
+            self._count(observe(UPSTREAM_REQUEST, time.monotonic() - began))
+        limit, remaining = page.rate.limit, page.rate.remaining
+        if limit and remaining is not None:
+            self._count(observe(RATE_LIMIT_REMAINING, min(1, remaining / limit)))
+        await budgets.note(
+            credential_id,
+            limit=limit,
+            remaining=remaining,
+            reset_seconds=page.rate.reset_seconds,
+        )
+        return page
+
+    def _count_wait(self) -> None:
+        self._count(Counter([field("rate_limit_waits_total", kind=self._kind)]))

@@ -1,0 +1,69 @@
+"""When a worker's turn at a poll is over, though the poll is not."""
+
+from __future__ import annotations
+
+import time
+
+from service.domain.polling.integration import Problem
+from workers.context import JobContext
+
+TURN_SECONDS = 20.0  # after which a poll is handed back to the schedule, to be resumed
+MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait, so that deliveries can go on
+MEMORY_WAIT_MS = 15_000
+MEMORY_PROBLEM = "RedisMemory"
+
+
+class TurnOverError(Exception):
+    """The poll is to go on in another turn, in `wait_ms`.
+
+    `place` is its place in the line for the credential's budget, 0 if it is not in one; `reason`
+    says why it waits and `problem` what keeps it, if anything does.
+    """
+
+    def __init__(
+        self,
+        outcome: str = "yielded",
+        *,
+        wait_ms: int = 0,
+        place: int = 0,
+        reason: str | None = None,
+        problem: Problem | None = None,
+    ) -> None:
+        super().__init__(reason or outcome)
+        self.outcome = outcome
+        self.wait_ms = wait_ms
+        self.place = place
+        self.reason = reason
+        self.problem = problem
+
+
+class Turn:
+    """How long a turn lasts."""
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._ends = time.monotonic() + TURN_SECONDS
+        self._steps = 0
+
+    async def check(self, now_ms: int) -> None:
+        """To be asked before each step. Raises TurnOverError where the turn is over, polling is
+        paused, or the server's memory nearly full. However long it has taken, a turn that is
+        not kept from it makes one step."""
+        late = time.monotonic() >= self._ends and self._steps > 0
+        if self._context.draining.is_set() or late:
+            raise TurnOverError
+        if await self._context.services.control.is_paused("polling"):
+            raise TurnOverError("paused", reason="polling is paused")
+        self._steps += 1
+        await self.check_memory(now_ms)
+
+    async def check_memory(self, now_ms: int) -> None:
+        """Raises TurnOverError where the server's memory is nearly full."""
+        share = await self._context.services.memory.used_share()
+        if share > MEMORY_SHARE:
+            reason = (
+                f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "
+                f"{MEMORY_SHARE:.0%}, deliveries go on"
+            )
+            problem = Problem(code=MEMORY_PROBLEM, message=reason, since=now_ms, attention=False)
+            raise TurnOverError("waiting", wait_ms=MEMORY_WAIT_MS, reason=reason, problem=problem)

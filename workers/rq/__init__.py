@@ -1,0 +1,1 @@
+"""The RQ worker, its queues and its event loop."""

@@ -1,0 +1,40 @@
+"""What is done every few minutes: retention, and putting right what an accident left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.clock import now_ms
+from service.logs import get_logger
+
+if TYPE_CHECKING:
+    from service.bootstrap import Services
+    from workers.context import JobContext
+
+INTERVAL_SECONDS = 300
+
+_log = get_logger("maintenance")
+
+
+async def run(context: JobContext) -> None:
+    """Trims the log, attempts, outboxes and dead deliveries to their retention, announces what
+    has died, and reschedules."""
+    services = context.services
+    trimmed = await trim(services)
+    announced = await services.deaths.announce()
+    if announced:
+        await context.dispatcher.dispatch("outboxes")
+    rescheduled = await services.reconciliation.reconcile()
+    _log.info("maintenance", **trimmed, announced=announced, rescheduled=rescheduled)
+
+
+async def trim(services: Services) -> dict[str, int]:
+    """The part of it that frees memory, and works where none is left; returns what went."""
+    settings = services.settings
+    now = now_ms()
+    return await services.retention.trim(
+        events_before=now - settings.event_retention_seconds * 1000,
+        events_max_bytes=settings.event_log_max_bytes,
+        attempts_before=now - settings.attempt_retention_seconds * 1000,
+        dead_before=now - settings.dead_retention_seconds * 1000,
+    )
