@@ -210,12 +210,12 @@ def _work_reasons(
     works: Mapping[Activity, Work], paused: Mapping[Activity, int], now: int
 ) -> Iterator[str]:
     """What is not being done."""
-    names = {"polling": "poll", "delivery": "outbox"}
+    names = {"polling": "a poll", "delivery": "an outbox"}
     for activity, work in works.items():
         if activity in paused:
             yield f"{activity} has been paused since {rfc3339(paused[activity])}"
         elif work.oldest_due_at is not None and now - work.oldest_due_at > OVERDUE_MS:
-            yield f"a {names[activity]} has been due since {rfc3339(work.oldest_due_at)}"
+            yield f"{names[activity]} has been due since {rfc3339(work.oldest_due_at)}"
 
 
 def _worker(worker: Worker) -> WorkerStatus:
