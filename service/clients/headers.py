@@ -28,13 +28,14 @@ def seconds(value: str | None) -> float | None:
     return float(text) if _SECONDS.fullmatch(text) else None
 
 
-def retry_after(value: str | None, now: float) -> float | None:
+def retry_after(value: str | None, *now: float) -> float | None:
     """Seconds that a `Retry-After` asks to wait from `now` (epoch seconds), or None.
 
-    It may be a number of seconds or a date; a date in the past means 0.
+    It may be a number of seconds or a date; a date in the past means 0. Where two clocks say what
+    time it is, the shorter wait counts: one of the clocks may be wrong by years.
     """
     if (delay := seconds(value)) is not None:
         return delay
     if (moment := http_date(value)) is not None:
-        return max(0.0, moment - now)
+        return min((moment - one for one in now if moment > one), default=0.0)
     return None

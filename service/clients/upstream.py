@@ -33,7 +33,6 @@ from service.domain.errors import (
     UpstreamTargetRefusedError,
     UpstreamUnavailableError,
 )
-from service.domain.polling.integration import believed_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -307,8 +306,7 @@ class UpstreamClient:
         detail = _decode_error(body)
         status = response.status_code
         kind = _BY_CODE.get(detail.code or "") or _kind_by_status(status)
-        now = self._now(response)
-        wait = retry_after(response.headers.get("retry-after"), now)
+        wait = retry_after(response.headers.get("retry-after"), *self._clocks(response))
         if wait is None and kind is UpstreamRateLimitedError:
             wait = _rate(response).reset_seconds
 
@@ -334,16 +332,12 @@ class UpstreamClient:
             elsewhere=detail == _ErrorDetail(),
         )
 
-    def _now(self, response: httpx.Response) -> float:
-        """The time at which an answer was sent, by the upstream's clock if that is one: a date in
-        the answer is meant by it."""
-        ours = self._clock()
+    def _clocks(self, response: httpx.Response) -> list[float]:
+        """The time at which an answer was sent, in epoch seconds: by our clock, and by the
+        upstream's if the answer says it."""
         date = http_date(response.headers.get("date"))
-        if date is None:
-            return ours
-        sent = date + _age_ms(response) / 1000
-        known = believed_date(int(sent * 1000), int(ours * 1000))
-        return ours if known is None else known / 1000
+        known = [] if date is None else [date + _age_ms(response) / 1000]
+        return [self._clock(), *known]
 
 
 def _kind_by_status(status: int) -> type[UpstreamError]:

@@ -143,7 +143,7 @@ async def run(options: argparse.Namespace) -> None:
             measured += await _compare(sandbox, courses, contenders, options.rounds)
     for courses in options.courses:
         _show(courses, [one for one in measured if one["courses"] == courses])
-    report.tell("sweepers", report.EMBEDDED, {"full polls": measured})
+    report.tell("sweepers", report.EMBEDDED, {"full_polls": measured})
 
 
 async def _compare(

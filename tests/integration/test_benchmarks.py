@@ -74,7 +74,7 @@ def test_those_that_full_poll_are_measured_and_judged():
         *("sweepers", "--courses", "300", "--rounds", "2"),
         *("--contenders", "decoding", "ours", "nango"),
     )
-    found = {(one["by"], one["step"]): one for one in result["full polls"]}
+    found = {(one["by"], one["step"]): one for one in result["full_polls"]}
     assert len(found) == 3 * 6
     for one in found.values():
         assert one["requests"] >= 2

@@ -241,7 +241,7 @@ class Simulation:
 
 
 @pytest.mark.parametrize(
-    ("limit", "deltas", "full polls", "windows_of_a_delta", "windows_of_a_full"),
+    ("limit", "deltas", "full_polls", "windows_of_a_delta", "windows_of_a_full"),
     [
         (60, 8, 1, 0.5, 2),  # one long full poll and a few deltas
         (60, 14, 5, 1, 2),

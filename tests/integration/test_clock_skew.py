@@ -234,7 +234,7 @@ async def test_an_answer_from_a_cache_is_no_wrong_clock_and_counts_from_when_it_
         (-3_600, -3_600 + 120, 120),  # by the same wrong clock
         (-20 * DAY, 120, 120),  # a date that is no clock's
         (400 * DAY, 120, 120),
-        (-20 * DAY, -20 * DAY + 120, 0),  # of the past, by the only clock there is
+        (-20 * DAY, -20 * DAY + 120, 120),  # by the same clock, however wrong
     ],
 )
 async def test_a_time_to_come_back_is_read_by_a_clock_that_is_one(

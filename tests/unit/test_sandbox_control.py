@@ -326,7 +326,7 @@ async def test_a_probability_strikes_some_requests(client):
     ("on", "statuses"),
     [
         ("any", [500, 500, 500, 500]),
-        ("poll", [500, 500, 200, 200]),
+        ("walk", [500, 500, 200, 200]),
         ("first", [500, 200, 200, 200]),
         ("later", [200, 500, 200, 200]),
         ("ids", [200, 200, 500, 500]),

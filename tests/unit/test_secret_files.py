@@ -12,7 +12,11 @@ from service.secret_files import MAX_BYTES
 from service.settings import SETTINGS, Settings, listen_secret
 
 KEYS = base64.urlsafe_b64encode(bytes(32)).decode()
-VALUES = {"REDIS_URL": "redis://:hush@host/0", "ENCRYPTION_KEYS": KEYS}
+VALUES = {
+    "REDIS_URL": "redis://:hush@host/0",
+    "ENCRYPTION_KEYS": KEYS,
+    "EGRESS_PROXY": "http://user:hush@proxy:3128",
+}
 TOKEN = "hush-hush-hush-hush"
 SECRETS = [setting for setting in SETTINGS if setting.secret]
 

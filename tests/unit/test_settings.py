@@ -139,7 +139,9 @@ def test_redis_over_tls_trusts_the_same_authorities(tmp_path):
     assert redis_url("rediss://r/?ssl_cert_reqs=required") == (
         f"rediss://r/?ssl_cert_reqs=required&{option}"
     )
-    for url in ("redis://r/0", "rediss://r/0?ssl_ca_certs=/own.pem", "unix:///r.sock"):
+    own = tmp_path / "own.pem"
+    own.write_text(path.read_text())
+    for url in ("redis://r/0", f"rediss://r/0?ssl_ca_certs={own}", "unix:///r.sock"):
         assert redis_url(url) == url
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _OURS: Final = "cw:probe"
 _RQ: Final = "rq:probe"
-_SCRIPT: Final = "return cmsgpack.unpack(ARGV[1])"  # which every script begins with
+_SCRIPT: Final = "return cmsgpack.unpack('\\1')"  # the library that scripts read arguments with
 
 _Asked = tuple[str, tuple[str, ...]]  # a command, empty where connecting failed, and its arguments
 _Refusal = tuple[_Asked, ResponseError]
@@ -52,7 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "memory|usage": (_OURS,),
     "time": (),
     # scripts
-    "eval": (_SCRIPT, "0", "\x01"),
+    "eval": (_SCRIPT, "0"),
     "evalsha": ("0" * 40, "1", _OURS),
     # keys
     "del": (_OURS,),

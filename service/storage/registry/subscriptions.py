@@ -55,7 +55,7 @@ class WriteSubscription(Script[None]):
     """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
     is where the log is read on (start of an XRANGE) by one whose outbox was filled from the log.
 
-    What is None of the sealed values stays as it is; an empty `client_certificate` removes it.
+    What is None of the sealed values stays as it is.
     Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
     BEHIND if the log has events that the outbox has not.
     """
@@ -77,6 +77,7 @@ class WriteSubscription(Script[None]):
     secrets: bytes | None = None
     headers: bytes | None = None
     client_certificate: bytes | None = None
+    without_certificate: bool = False
     state: SubscriptionState
     read_up_to: str | None
     most: int
@@ -417,6 +418,7 @@ class SubscriptionStore:
             secrets=secrets,
             headers=headers,
             client_certificate=client_certificate,
+            without_certificate=client_certificate == b"",
             state=state_of(subscription),
             read_up_to=read_up_to,
             most=self._most,

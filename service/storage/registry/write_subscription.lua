@@ -6,7 +6,7 @@ if read_up_to and #redis.call('XRANGE', log, read_up_to, '+', 'COUNT', 1) > 0 th
 redis.call('HSET', subscription, 'record', record)
 if secrets then redis.call('HSET', subscription, 'secrets', secrets) end
 if headers then redis.call('HSET', subscription, 'headers', headers) end
-if client_certificate == '' then
+if without_certificate then
   redis.call('HDEL', subscription, 'client_certificate')
 elseif client_certificate then
   redis.call('HSET', subscription, 'client_certificate', client_certificate)

@@ -162,7 +162,7 @@ async def test_an_edit_in_between_is_noticed_by_the_script(
             return await run(redis, call)
 
         with monkeypatch.context() as raced:
-            raced.setattr(f"service.storage.{name}.run", race)
+            raced.setattr(f"service.storage.registry.{name}.run", race)
             answer = await client.request(
                 method, f"/v1/{name}/{made.json()['id']}", json={}, headers=tag
             )

@@ -372,7 +372,7 @@ async def test_a_poll_is_a_delta_unless_it_says_otherwise(client, path, body) ->
 
 
 async def test_a_poll_needs_a_known_kind(client, refused, path) -> None:
-    refused(await client.post(f"{path}/polls", json={"kind": "full", "kin": 1}), "kind", "kin")
+    refused(await client.post(f"{path}/polls", json={"kind": "sweep", "kin": 1}), "kind", "kin")
 
 
 async def test_a_paused_integration_is_not_polled(client, problem, path) -> None:

@@ -481,7 +481,7 @@ async def test_only_the_conflicts_that_an_operation_gives_are_listed(client) -> 
 
 async def test_the_page_shows_code_and_inner_fields(anonymous) -> None:
     page = (await anonymous.get("/schema")).text
-    assert "`" not in page
+    assert "`" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)  # without examples
     assert "<code>data.course_id</code>" in page
     assert "to the next. Default: <code>60</code>" in page
 

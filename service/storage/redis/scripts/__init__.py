@@ -269,9 +269,10 @@ class _Layout:
 
 def _getter(paths: Sequence[str]) -> Callable[[Any], Any]:
     """Gets the attributes at some paths, always as a sequence."""
-    if len(paths) > 1:
-        return attrgetter(*paths)
-    return lambda value: [attrgetter(path)(value) for path in paths]
+    if not paths:
+        return lambda _: ()
+    get = attrgetter(*paths)
+    return get if len(paths) > 1 else lambda value: (get(value),)
 
 
 def _constructors(hint: Any) -> Iterator[str]:
