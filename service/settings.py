@@ -113,6 +113,10 @@ def _path(text: str) -> Path:
         raise ValueError(
             f"{_shown(text)} contains characters that do not print; write a plain path"
         )
+    return _expanded(text)
+
+
+def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -227,7 +231,7 @@ def _patterns(text: str) -> tuple[str, ...]:
 
 
 def _authorities(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
+    path = _expanded(text).absolute()
     try:
         read_authorities(path.read_bytes())
     except Unusable as error:

@@ -80,7 +80,9 @@ def append_event(url: str, integration: str) -> None:
         redis.xadd(keys.EVENTS, fields)
 
 
-def test_a_generated_client_registers_subscribes_and_reads(client, api: Api, valkey_url) -> None:
+def test_a_generated_client_registers_subscribes_and_reads(
+    client, api: Api, valkey_admin_url
+) -> None:
     models = client(".models")
     with client("").AuthenticatedClient(base_url=api.url, token=TOKEN) as connection:
         integration = client(".api.integrations.register_integration").sync(
@@ -105,7 +107,7 @@ def test_a_generated_client_registers_subscribes_and_reads(client, api: Api, val
         assert isinstance(subscription, models.SubscriptionView)
         assert base64.b64decode(subscription.secret.removeprefix("whsec_"))
 
-        append_event(valkey_url, integration.id)
+        append_event(valkey_admin_url, integration.id)
         read = client(".api.events.list_events")
         page = read.sync(client=connection, integration_id=integration.id)
         assert isinstance(page, models.EventList)

@@ -156,11 +156,14 @@ async def test_nginx_says_who_is_asking_and_the_client_does_not(nginx) -> None:
         assert entry["address"] == SOMEBODY
 
 
-async def test_a_stream_passes_nginx_event_by_event_and_is_never_silent(nginx, valkey_url) -> None:
+async def test_a_stream_passes_nginx_event_by_event_and_is_never_silent(
+    nginx, valkey_admin_url
+) -> None:
     path = f"{PREFIX}/v1/events/stream?after=latest"
     async with (
         asyncio.timeout(PATIENCE),
-        Redis.from_url(valkey_url) as redis,  # of a database that is not emptied under the API
+        # Of a database that is not emptied under the API.
+        Redis.from_url(valkey_admin_url) as redis,
         nginx.stream("GET", path) as answer,
     ):
         assert answer.headers["cache-control"] == "no-store, no-transform"

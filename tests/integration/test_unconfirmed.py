@@ -192,3 +192,27 @@ async def test_another_upstream_begins_without_what_was_noticed_of_the_last(inte
     )
     shown = await integration.shown()
     assert (shown.state, shown.error, shown.notices) == ("pending", None, [])
+
+
+async def test_an_absent_course_that_a_broken_record_may_be_is_not_confirmed(
+    integration, shelf, scripted
+):
+    """Of a record that is no JSON nobody knows where it ends: the course may have been shown."""
+    shelf.take("c005")
+    answer = scripted.answer
+
+    async def breaks(request):
+        found = await answer(request)
+        if "ids" in request.query:
+            broken = b'{"id":"c007","score":NaN,"text":"c005"}'
+            found.body = found.body.replace(b'"results": [', b'"results": [' + broken + b", ")
+        return found
+
+    scripted.answer = breaks
+    poll = await integration.poll("full")
+    assert poll.error is not None
+    assert poll.error.startswith("1 changes could not be confirmed")
+    assert "broken records" in poll.error
+    assert await told(integration) == {}
+    (notice,) = (await integration.shown()).notices
+    assert notice.code == "unconfirmed_changes"

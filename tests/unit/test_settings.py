@@ -140,7 +140,7 @@ def test_redis_over_tls_trusts_the_same_authorities(tmp_path):
         f"rediss://r/?ssl_cert_reqs=required&{option}"
     )
     own = tmp_path / "own.pem"
-    own.write_text(path.read_text())
+    own.write_text(Authority(tmp_path).pem)
     for url in ("redis://r/0", f"rediss://r/0?ssl_ca_certs={own}", "unix:///r.sock"):
         assert redis_url(url) == url
 
@@ -317,6 +317,7 @@ NO_HOSTS = (
         ("HOST", "fe80::1%eth 0", "has a zone that is not readable"),
         ("HOST", "127.0.0.1%eth0", "has a zone that is not readable"),
         ("DATA_DIR", "~nobody-of-that-name/data", "names an unknown user"),
+        ("CA_FILE", "~nobody-of-that-name/ca.pem", "names an unknown user"),
         ("DATA_DIR", "/srv/a\nb", "characters that do not print"),
         ("ALLOWED_TARGETS", "10.0.0.0/33", "neither an address, a CIDR nor a host"),
         ("ALLOWED_TARGETS", "*.internal", "neither an address, a CIDR nor a host"),
