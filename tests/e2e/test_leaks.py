@@ -143,6 +143,8 @@ async def house(tmp_path: Path, marks: Marks) -> AsyncIterator[House]:
         "COURSEWIRE_LOG_LEVEL": "debug",
         "COURSEWIRE_ADMIN_TOKEN": admin,
         "COURSEWIRE_METRICS_TOKEN": marks.text("the metrics token"),
+        "COURSEWIRE_EGRESS_PROXY": f"http://user:{marks.text('the proxy password')}@127.0.0.1:9",
+        "COURSEWIRE_NO_PROXY": "*",  # `doctor` alone tries it
         "COURSEWIRE_ENCRYPTION_KEYS": ",".join(
             one.translate(str.maketrans("+/", "-_")) for one in keys
         ),
@@ -239,7 +241,10 @@ async def subscribed(house: House, echo: Echo, marks: Marks) -> list[str]:
         {"url": f"{echo.url}/hook", "secret": f"whsec_{marks.text('a secret that is none')}"},
         {"url": f"{echo.url}/hook", "secret": [marks.text("a secret in a list")]},
         {"url": f"{echo.url}/hook", "headers": {"bad name": marks.text("a refused header")}},
-        {"url": f"{echo.url}/hook", "headers": {"x-a": marks.text("a header with a break") + "\n"}},
+        {
+            "url": f"{echo.url}/hook",
+            "headers": {"x-a": marks.text("a header with a break") + "\nx"},
+        },
         {"url": f"{echo.url}/hook", "headers": marks.text("headers that are none")},
     )
     for fields in wrong:
@@ -284,7 +289,7 @@ async def registered(house: House, echo: Echo, marks: Marks) -> None:
     await house.call("POST", "/v1/integrations", json=fields)
     check = {"upstream_id": "w:3", "base_url": base_url, "api_key": marks.text("a checked key")}
     await house.api.post("/v1/integrations/check", json=check)
-    for key in ([marks.text("a key in a list")], marks.text("a key with a break") + "\n", 7):
+    for key in ([marks.text("a key in a list")], marks.text("a key with a break") + "\nx", 7):
         refused = await house.api.post(
             "/v1/credentials", json={"name": "x", "base_url": base_url, "api_key": key}
         )

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -171,6 +172,18 @@ async def test_only_whole_segments_are_the_prefix(serve, problem) -> None:
     # What comes behind the path's beginning is part of a name.
     answer = await client.get("/hooks/v1/integrations/int_x/courses/hooks")
     assert "int_x" in problem(answer, "not-found", 404)["detail"]
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+@pytest.mark.parametrize("course_id", ["hooks", "a//b", "/hooks/v1/", "Org/Course/hooks"])
+async def test_a_course_id_is_read_whole_behind_a_prefix(serve, course_id, stripped) -> None:
+    client = await serve(root_path="/hooks")
+    made = await client.post("/v1/integrations", json={**CREDENTIAL, "upstream_id": "workday:1"})
+    location = made.headers["location"]
+    before = location.removeprefix("/hooks") if stripped else location
+    answer = await client.get(f"{before}/courses/{quote(course_id, safe='')}")
+    assert answer.status_code == 404
+    assert answer.json()["detail"].startswith(f"there is no course {course_id}")
 
 
 async def test_a_repeated_request_shows_the_prefix_once(serve) -> None:
