@@ -172,7 +172,7 @@ def _show(results: dict[str, object]) -> None:
                 f"{results['uncollected_cpu_us']}",
                 f"{results['uncollected_wall_us']}",
             ),
-            ("unchanged full poll", f"{results['sweep_cpu_us']}", f"{results['sweep_wall_us']}"),
+            ("unchanged full poll", f"{results['full_cpu_us']}", f"{results['full_wall_us']}"),
             (f"full poll / plain decode ({spread})", f"{results['ratio']}", ""),
             ("full poll / the same, collector off", f"{results['ratio_uncollected']}", ""),
             ("Redis, beside the full poll", f"{results['redis_cpu_us']}", ""),

@@ -150,8 +150,8 @@ _change_of_any_kind = _weighted(
 )
 
 _times = st.one_of(st.integers(1, 3), st.none())
-_pages = st.sampled_from(["poll", "first", "later"])
-_anywhere = st.sampled_from(["any", "poll", "first", "later", "ids"])
+_pages = st.sampled_from(["walk", "first", "later"])
+_anywhere = st.sampled_from(["any", "walk", "first", "later", "ids"])
 _codes = st.sampled_from(
     [
         "PLATFORM.UNKNOWN_ERROR",

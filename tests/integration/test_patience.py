@@ -24,7 +24,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in ("poller", "committer", "settling", "reviewer", "inquiry"):
+    for module in (
+        "polling.poll",
+        "polling.commit",
+        "polling.settlement",
+        "polling.review_decision",
+        "polling.course_lookup",
+    ):
         monkeypatch.setattr(f"workers.{module}.now_ms", clock)
     return clock
 

@@ -24,6 +24,7 @@ PARTS = {
 def evicting(valkey_url, valkey_admin_url):
     """The server, evicting what it likes when its memory is full."""
     with Redis.from_url(valkey_admin_url) as redis:
+        redis.flushall()
         redis.config_set("maxmemory-policy", "allkeys-lru")
         yield valkey_url
         redis.config_set("maxmemory-policy", "noeviction")

@@ -654,13 +654,13 @@ def test_the_sandbox_command_reports_a_taken_port_in_one_line():
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["worker", "scheduler"])
-def test_the_workers_commands_become_the_module_with_every_flag(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "module"), [("worker", "workers.rq.batch_worker"), ("scheduler", "workers.scheduler")]
+)
+def test_the_workers_commands_become_the_module_with_every_flag(name, module, monkeypatch):
     from service.cli import coursewire as command
 
     became = []
     monkeypatch.setattr(os, "execv", lambda *arguments: became.append(arguments))
     command([name, "--help", "--slots", "2"], standalone_mode=False)
-    assert became == [
-        (sys.executable, [sys.executable, "-m", f"workers.{name}", "--help", "--slots", "2"])
-    ]
+    assert became == [(sys.executable, [sys.executable, "-m", module, "--help", "--slots", "2"])]

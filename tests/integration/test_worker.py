@@ -61,7 +61,7 @@ class System:
     """A Redis and worker processes on it."""
 
     def __init__(self, url: str, admin_url: str, directory: Path) -> None:
-        self.url = url
+        self.url, self.admin_url = url, admin_url
         self.directory = directory
         self.redis: Redis = open_sync(admin_url)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -260,7 +260,7 @@ def test_rq_info_lists_the_worker_with_what_it_does(system):
     work = system.work()
     work.until("started")
     info = subprocess.run(
-        [Path(sys.executable).with_name("rq"), "info", "--url", system.url, "--raw"],
+        [Path(sys.executable).with_name("rq"), "info", "--url", system.admin_url, "--raw"],
         capture_output=True,
         text=True,
         check=True,
