@@ -81,7 +81,7 @@ async def run(options: argparse.Namespace) -> None:
         _show(results)
         if options.profile:
             results["profile_us"] = await _profile(poller, courses)
-        report.tell("full", server, results)
+        report.tell("sweep", server, results)
 
 
 async def _round(

@@ -104,7 +104,7 @@ def test_who_did_not_full_poll_in_between_is_to_report_how_it_came_out():
 
 def test_how_full_polls_grow_with_worker_processes_is_measured():
     result = measured(
-        *("growth", "--integrations", "2", "--courses", "300", "--rounds", "1"),
+        *("growth", "--integrations", "2", "--courses", "3000", "--rounds", "1"),
         *("--workers", "1", "2"),
     )
     assert list(result["by_worker_processes"]) == ["1", "2"]
