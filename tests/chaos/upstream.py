@@ -131,6 +131,9 @@ class Upstream:
         if self.odd:
             await wire.send(mangling.odd_page(chance, reply).written())
             return
+        if not self._planned:  # another connection took it while this one waited for the answer
+            await wire.send(reply.written())
+            return
         kind = self._planned.popleft()
         letter, how = KINDS[kind]
         answer = reply.written()
