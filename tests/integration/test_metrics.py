@@ -316,6 +316,25 @@ async def test_work_that_nobody_begins_is_old_until_it_is_deleted(
     assert await age("polls") == await age("outboxes") == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "fresh"),
+    [
+        pytest.param("full", {"delta", "full"}, id="a full poll shows what a delta does"),
+        pytest.param("delta", {"delta"}, id="a delta says nothing of what is gone"),
+    ],
+)
+async def test_a_completed_poll_is_the_new_age_of_its_kind(kind, fresh, register, services, redis):
+    integration = await register()
+    await integration.turn()
+    long_ago = await redis_now(redis) - 600_000
+    for one in ("delta", "full"):
+        await redis.zadd(keys.completed(one), {integration.id: long_ago})
+    await integration.poll(kind)
+    found = await samples(services)
+    ages = {one: found["poll_age_seconds", (one, "100")] for one in ("delta", "full")}
+    assert {one for one, age in ages.items() if age < 60} == fresh
+
+
 async def test_single_registrations_are_told_of_only_on_request(register, subscribe, services):
     integration = await register()
     await integration.turn()

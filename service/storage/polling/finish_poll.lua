@@ -48,7 +48,7 @@ redis.call('ZADD', schedule.due, due, id)
 -- One that is never polled to the end is as old as its first turn; one that is not polled, or
 -- waits for a person, has no age.
 local state = count_state(integration, announced.totals)
-for of, index in pairs({delta = completed_deltas, full_poll = completed_full_polls}) do
+for of, index in pairs({delta = completed_deltas, full = completed_full_polls}) do
   if state == 'paused' or state == 'error' then
     redis.call('ZREM', index, id)
   elseif completed and (of == kind or of == 'delta') then
