@@ -18,7 +18,7 @@ from service.domain.egress.routes import Routes, read_egress_proxy
 from service.domain.errors import SettingsError
 from service.settings import Settings
 from service.storage.delivery.attempts import Attempts
-from service.storage.delivery.dead_letters import DeadDeliveries
+from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.initial_fill import Backlog
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Replays
@@ -44,11 +44,11 @@ from service.storage.scheduling.leases import Leases
 from service.storage.scheduling.pause import Control
 from service.storage.scheduling.schedule import Schedule
 from service.storage.security.audit import Audit
-from service.storage.security.encrypted_values import SealedValues
-from service.storage.security.encryption import Sealer
+from service.storage.security.encrypted_values import EncryptedValues
+from service.storage.security.encryption import Encryptor
 from service.storage.security.idempotency import Replies
 from service.storage.security.key_holders import Processes
-from service.storage.upkeep.dead_letter_notices import Deaths
+from service.storage.upkeep.dead_letter_notices import DeadLetterNotices
 from service.storage.upkeep.reconciliation import Reconciliation
 from service.storage.upkeep.retention import Retention
 
@@ -59,7 +59,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     redis: Redis
     rights: Rights
-    sealer: Sealer
+    encryptor: Encryptor
     guard: AddressGuard
     credentials: CredentialStore
     integrations: IntegrationStore
@@ -70,15 +70,15 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     api_keys: ApiKeys
     audit: Audit
     replies: Replies
-    sealed: SealedValues
+    encrypted: EncryptedValues
     processes: Processes
     catalogue: Catalogue
     polls: Polls
     events: EventLog
     tail: Tail
     outboxes: Outboxes
-    dead: DeadDeliveries
-    deaths: Deaths
+    dead: DeadLetters
+    dead_letter_notices: DeadLetterNotices
     outbox_events: OutboxEvents
     attempts: Attempts
     schedule: Schedule
@@ -134,7 +134,7 @@ async def _announced(services: Services, part: str | None) -> AsyncIterator[None
         yield
         return
     name = f"{part} {socket.gethostname()}-{os.getpid()}"
-    async with services.processes.announced(name, services.sealer.key_names):
+    async with services.processes.announced(name, services.encryptor.key_names):
         yield
 
 
@@ -146,23 +146,23 @@ def assemble(
     receiver: Receiver,
 ) -> Services:
     """The services over connections that are open already."""
-    sealer = Sealer(settings.encryption_keys)
+    encryptor = Encryptor(settings.encryption_keys)
     counters = Counters(redis)
     events = EventLog(redis)
-    subscriptions = SubscriptionStore(redis, sealer, counters, most=settings.max_subscriptions)
+    subscriptions = SubscriptionStore(redis, encryptor, counters, most=settings.max_subscriptions)
     matchers = Matchers(subscriptions)
     integrations = IntegrationStore(redis, matchers, counters, most=settings.max_integrations)
     outboxes = Outboxes(redis, counters)
-    dead = DeadDeliveries(redis)
+    dead = DeadLetters(redis)
     outbox_events = OutboxEvents(redis, events)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
         redis=redis,
         rights=Rights(redis),
-        sealer=sealer,
+        encryptor=encryptor,
         guard=guard,
-        credentials=CredentialStore(redis, sealer, matchers, counters),
+        credentials=CredentialStore(redis, encryptor, matchers, counters),
         integrations=integrations,
         subscriptions=subscriptions,
         shown=ShownSubscriptions(redis),
@@ -170,8 +170,8 @@ def assemble(
         matchers=matchers,
         api_keys=ApiKeys(redis),
         audit=Audit(redis),
-        replies=Replies(redis, sealer),
-        sealed=SealedValues(redis, sealer),
+        replies=Replies(redis, encryptor),
+        encrypted=EncryptedValues(redis, encryptor),
         processes=Processes(redis),
         catalogue=Catalogue(redis, counters),
         polls=Polls(redis, counters),
@@ -179,9 +179,9 @@ def assemble(
         tail=Tail(redis, events),
         outboxes=outboxes,
         dead=dead,
-        deaths=Deaths(redis, counters, subscriptions, matchers),
+        dead_letter_notices=DeadLetterNotices(redis, counters, subscriptions, matchers),
         outbox_events=outbox_events,
-        attempts=Attempts(redis, sealer, outbox_events, dead),
+        attempts=Attempts(redis, encryptor, outbox_events, dead),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),

@@ -416,8 +416,8 @@ def doctor(*, everything: bool, as_json: bool) -> None:
 @coursewire.command("rotate-keys")
 @_JSON
 def rotate_keys(*, as_json: bool) -> None:
-    """Seal everything kept sealed with the first of COURSEWIRE_ENCRYPTION_KEYS, while the service
-    runs, and say whether the others may be removed; exit code 0 is yes, 1 not yet.
+    """Encrypt everything kept encrypted with the first of COURSEWIRE_ENCRYPTION_KEYS, while the
+    service runs, and say whether the others may be removed; exit code 0 is yes, 1 not yet.
     """
     from service.commands import rotate_keys as rotation
     from service.settings import Settings

@@ -349,7 +349,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="ENCRYPTION_KEYS",
         kind="keys, comma-separated",
         default="",
-        meaning="URL-safe base64 of 32 bytes each, to seal stored secrets with: the first "
+        meaning="URL-safe base64 of 32 bytes each, to encrypt stored secrets with: the first "
         "encrypts, all decrypt. `coursewire up` makes one likewise; elsewhere required",
         parse=_keys,
         secret=True,

@@ -21,7 +21,7 @@ async def run(context: JobContext) -> None:
     has died, and reschedules."""
     services = context.services
     trimmed = await trim(services)
-    announced = await services.deaths.announce()
+    announced = await services.dead_letter_notices.announce()
     if announced:
         await context.dispatcher.dispatch("outboxes")
     rescheduled = await services.reconciliation.reconcile()

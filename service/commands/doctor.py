@@ -38,7 +38,7 @@ from service.storage.security.key_holders import Process
 
 Level = Literal["ok", "warn", "fail"]
 
-SAMPLE: Final = 1_000  # sealed values of each kind that are opened
+SAMPLE: Final = 1_000  # encrypted values of each kind that are opened
 _PAGE: Final = 200
 _SCHEDULER_SILENCE_MS: Final = 10_000
 _STUCK_MS: Final = 60_000  # past a claim's end, after which nobody seems to take it back
@@ -316,12 +316,12 @@ class Doctor:
             except ExchangeError as fault:
                 advice = f"correct {PREFIX}EGRESS_PROXY, or see to the proxy"
                 return [("fail", f"{fault}; {advice}. Until then nothing is sent or polled")]
-        place = read_egress_proxy(settings.egress_proxy).place
-        return [("ok", f"{place} can be reached and takes our requests")]
+        address = read_egress_proxy(settings.egress_proxy).address
+        return [("ok", f"{address} can be reached and accepts our requests")]
 
     async def _secrets(self) -> Found:
-        sealed_with, spoiled = await self._sealed()
-        sealer = self._services.sealer
+        encrypted_with, spoiled = await self._encrypted()
+        encryptor = self._services.encryptor
         found: list[tuple[Level, str]] = []
         if spoiled:
             shown = ", ".join(spoiled[:5]) + (" and others" if len(spoiled) > 5 else "")
@@ -330,48 +330,54 @@ class Doctor:
                     "fail",
                     (
                         f"what is kept for {len(spoiled)} does not open, of {shown}; give back the "
-                        "key that sealed it in ENCRYPTION_KEYS, behind the first, or store it again"
+                        "key that encrypted it in ENCRYPTION_KEYS, behind the first, or store "
+                        "it again"
                     ),
                 )
             )
         old = [
-            f"{sealed_with[name]} with key {name}"
-            for name in sealer.key_names[1:]
-            if sealed_with[name]
+            f"{encrypted_with[name]} with key {name}"
+            for name in encryptor.key_names[1:]
+            if encrypted_with[name]
         ]
         if old:
             found.append(
                 (
                     "warn",
                     (
-                        f"sealed with an older key: {', '.join(old)}; `coursewire rotate-keys` "
-                        "seals them with the first, while everything runs"
+                        f"encrypted with an older key: {', '.join(old)}; `coursewire rotate-keys` "
+                        "encrypts them with the first, while everything runs"
                     ),
                 )
             )
-        found += self._differing(await self._services.processes.alive(), set(sealed_with))
+        found += self._differing(await self._services.processes.alive(), set(encrypted_with))
         if found:
             return found
-        opened = sealed_with.total()
-        said = f"all {opened} looked at open, and are sealed with the first key, {sealer.first}"
+        opened = encrypted_with.total()
+        said = (
+            f"all {opened} looked at open, and are encrypted with the first key, {encryptor.first}"
+        )
         return [("ok", said)]
 
-    async def _sealed(self) -> tuple[Counter[str], list[str]]:
-        """How many sealed values each key opens, by its name, and whose no key opens: of all, or
-        of the oldest of each kind, which are those that an old key is likeliest to have sealed."""
-        sealed_with, spoiled = Counter[str](), list[str]()
+    async def _encrypted(self) -> tuple[Counter[str], list[str]]:
+        """How many encrypted values each key opens, by its name, and whose no key opens: of all, or
+        of the oldest of each kind, which are those that an old key is likeliest to have
+        encrypted."""
+        encrypted_with, spoiled = Counter[str](), list[str]()
         for kind in KINDS:
             looked_at = 0
-            async for page in self._services.sealed.pages(kind):
+            async for page in self._services.encrypted.pages(kind):
                 for one in page if self._most is None else page[: self._most - looked_at]:
-                    if (name := one.key_name) is not None and self._services.sealed.opens(one):
-                        sealed_with[name] += 1
-                    elif one.place.id not in spoiled:
-                        spoiled.append(one.place.id)
+                    if (name := one.key_name) is not None and self._services.encrypted.can_decrypt(
+                        one
+                    ):
+                        encrypted_with[name] += 1
+                    elif one.location.id not in spoiled:
+                        spoiled.append(one.location.id)
                 looked_at += len(page)
                 if self._most is not None and looked_at >= self._most:
                     break
-        return sealed_with, spoiled
+        return encrypted_with, spoiled
 
     def _differing(self, processes: Sequence[Process], in_use: set[str]) -> Found:
         """What is wrong with the keys that running processes hold."""
@@ -382,19 +388,19 @@ class Doctor:
                 (
                     "fail",
                     (
-                        f"{', '.join(lacking)} lack a key that secrets are sealed with; restart "
+                        f"{', '.join(lacking)} lack a key that secrets are encrypted with; restart "
                         "them with the same ENCRYPTION_KEYS as here"
                     ),
                 )
             )
-        first = self._services.sealer.first
+        first = self._services.encryptor.first
         others = [one.name for one in processes if one.key_names[0] != first]
         if others:
             found.append(
                 (
                     "warn",
                     (
-                        f"{', '.join(others)} seal with another key than {first}, the first one "
+                        f"{', '.join(others)} encrypt with another key than {first}, the first one "
                         "here; restart them with the same ENCRYPTION_KEYS"
                     ),
                 )

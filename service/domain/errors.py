@@ -96,7 +96,7 @@ class TargetRefusedError(CoursewireError):
     """Requests to this address are not allowed."""
 
 
-class SealError(CoursewireError):
+class DecryptionError(CoursewireError):
     """A stored secret does not open: no encryption key fits, or it was moved or altered."""
 
 

@@ -109,7 +109,7 @@ class DataDirectory:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
             file.flush()
-            # A key that is lost with the power takes everything it sealed with it.
+            # A key that is lost with the power takes everything it encrypted with it.
             os.fsync(file.fileno())
         draft.replace(path)
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -239,7 +239,7 @@ class Supervisor:
         if not self.settings.encryption_keys:
             if embedded.has_data(data) and not (data.path / ENCRYPTION_KEYS_FILE).exists():
                 raise StartError(
-                    f"the data in {data.path} was sealed with keys that are neither in "
+                    f"the data in {data.path} was encrypted with keys that are neither in "
                     f"{ENCRYPTION_KEYS_FILE} there nor in {PREFIX}ENCRYPTION_KEYS; "
                     "set that to the keys used before"
                 )

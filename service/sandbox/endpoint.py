@@ -38,7 +38,13 @@ from service.sandbox.faults import (
     VanishFault,
     WrongTypesFault,
 )
-from service.sandbox.query import Cursors, InvalidInputError, Place, parse_query, read_parameters
+from service.sandbox.query import (
+    Cursors,
+    InvalidInputError,
+    PagePosition,
+    parse_query,
+    read_parameters,
+)
 from service.sandbox.rate import Allowance, Budget
 from service.sandbox.travel import Answer, travelling
 
@@ -186,9 +192,9 @@ class Endpoint:
         upstream_id = catalogue.upstream_id
         try:
             query = parse_query(read_parameters(incoming.query_string))
-            place = Place()
+            position = PagePosition()
             if query.cursor is not None:
-                place = self._cursors.read(query.cursor, upstream_id, query)
+                position = self._cursors.read(query.cursor, upstream_id, query)
         except InvalidInputError as error:
             raise _RefusedError("PLATFORM.INPUT_INVALID", str(error)) from error
         if _has(faults, EmptyFault):
@@ -196,13 +202,13 @@ class Endpoint:
         missing = [fault for fault in faults if isinstance(fault, VanishFault)]
         found = catalogue.select(
             query,
-            place.after,
+            position.after,
             (lambda course_id: any(fault.hides(course_id) for fault in missing))
             if missing
             else None,
             shift=sum(fault.by for fault in faults if isinstance(fault, ShiftFault)),
         )
-        following = _following(place, found.next_after, faults)
+        following = _following(position, found.next_after, faults)
         cursor = None
         if following is not None:
             cursor = self._cursors.issue(following, upstream_id, query)
@@ -244,15 +250,17 @@ def _refuse_by_fault(faults: list[AnyFault], headers: dict[str, str]) -> None:
             raise _RefusedError(fault.code, fault.message, fault.status)
 
 
-def _following(place: Place, next_after: int | None, faults: list[AnyFault]) -> Place | None:
-    """Where the page after the one at `place` begins; None where there is none."""
+def _following(
+    position: PagePosition, next_after: int | None, faults: list[AnyFault]
+) -> PagePosition | None:
+    """Where the page after the one at `position` begins; None where there is none."""
     if _has(faults, EndEarlyFault):
         return None
     if _has(faults, RepeatCursorFault):
-        return place
+        return position
     if next_after is not None:
-        return Place(next_after, place.lap)
-    return Place(lap=place.lap + 1) if _has(faults, EndlessFault) else None
+        return PagePosition(next_after, position.lap)
+    return PagePosition(lap=position.lap + 1) if _has(faults, EndlessFault) else None
 
 
 def _with_wrong_types(records: list[bytes], cursor: str | None, faults: list[AnyFault]) -> bytes:

@@ -33,7 +33,7 @@ _PARAMETERS: Final = (
 _TIME = re.compile(r"(\d{4})-(\d{2})-(\d{2})(?:T(\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?)?Z?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAC_LENGTH = 20
-_PLACE = struct.Struct(">II")
+_POSITION = struct.Struct(">II")
 
 
 class InvalidInputError(ValueError):
@@ -117,7 +117,7 @@ def _list(text: str | None) -> frozenset[str] | None:
     return None if text is None else frozenset(text.split(","))
 
 
-class Place(NamedTuple):
+class PagePosition(NamedTuple):
     """Where a page begins: after the record at position `after`, -1 for the beginning.
 
     `lap` counts how often paging began again after the last page, which is never but for a
@@ -131,23 +131,23 @@ class Place(NamedTuple):
 class Cursors:
     """Issues and reads cursors that nobody else can make.
 
-    Identity: a cursor is the place where its page begins, with a keyed digest of that place,
-    the integration and the filters. Two polls with the same filters at the same place
+    Identity: a cursor is the position where its page begins, with a keyed digest of that position,
+    the integration and the filters. Two polls with the same filters at the same position
     therefore share a cursor.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def issue(self, place: Place, upstream_id: str, query: Query) -> str:
-        """The cursor for the page at `place`. Like the upstream's own it is standard base64
+    def issue(self, position: PagePosition, upstream_id: str, query: Query) -> str:
+        """The cursor for the page at `position`. Like the upstream's own it is standard base64
         with padding, so a client has to percent-encode it.
         """
-        packed = _PLACE.pack(place.lap, place.after + 1)
+        packed = _POSITION.pack(position.lap, position.after + 1)
         return base64.b64encode(packed + self._mac(packed, upstream_id, query)).decode("ascii")
 
-    def read(self, cursor: str, upstream_id: str, query: Query) -> Place:
-        """The place in `cursor`. Raises InvalidInputError for one that was tampered with, or
+    def read(self, cursor: str, upstream_id: str, query: Query) -> PagePosition:
+        """The position in `cursor`. Raises InvalidInputError for one that was tampered with, or
         was issued for another integration or with other filters.
         """
         refusal = "query.cursor: not a cursor of this integration with these filters"
@@ -155,13 +155,13 @@ class Cursors:
             token = base64.b64decode(cursor, validate=True)
         except (ValueError, binascii.Error) as error:
             raise InvalidInputError(refusal) from error
-        packed, mac = token[: _PLACE.size], token[_PLACE.size :]
+        packed, mac = token[: _POSITION.size], token[_POSITION.size :]
         if not hmac.compare_digest(mac, self._mac(packed, upstream_id, query)):
             raise InvalidInputError(refusal)
         if base64.b64encode(token).decode("ascii") != cursor:
             raise InvalidInputError(refusal)
-        lap, begin = _PLACE.unpack(packed)
-        return Place(begin - 1, lap)
+        lap, begin = _POSITION.unpack(packed)
+        return PagePosition(begin - 1, lap)
 
     def _mac(self, packed: bytes, upstream_id: str, query: Query) -> bytes:
         filters = (

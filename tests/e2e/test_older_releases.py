@@ -136,7 +136,7 @@ async def test_everything_is_there_and_goes_on_where_it_was(found: Found):
     )
     assert event["data"]["previous_sequence"] == last
     assert event["data"]["changed"] == ["custom_fields"]
-    assert headers["x-gate"] == "a header value that is sealed"
+    assert headers["x-gate"] == "a header value that is encrypted"
     for name in ("plain", "rotated"):
         _, body, headers = found.subscribers.received[name][-1]
         secret = await house.call("GET", f"/v1/subscriptions/{found.id(name)}/secret")

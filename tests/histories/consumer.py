@@ -115,12 +115,12 @@ class Consumer:
             f"{course_id}: {'an older version' if older else 'never was like this'}: {body!r}"
         )
 
-    def untold(self, course_id: str, body: bytes) -> set[str]:
+    def unannounced(self, course_id: str, body: bytes) -> set[str]:
         """The paths whose present content no event has named, though it may have shown it."""
         told = self._told[course_id]
-        untold = differing(told[ALL], body) - told.keys()
-        untold |= {path for path in told if path and path in differing(told[path], body)}
-        return untold - self._ignored
+        unannounced = differing(told[ALL], body) - told.keys()
+        unannounced |= {path for path in told if path and path in differing(told[path], body)}
+        return unannounced - self._ignored
 
     def is_at(self, course_id: str, start: int) -> bool:
         """Whether what it holds of a course is one of the versions from `start` on."""

@@ -428,8 +428,8 @@ class World:
         for course_id, body in live.items():
             wrong = differing(held[course_id], body) - self.ignored
             assert not wrong, f"{course_id} differs in {wrong}"
-            untold = self.consumer.untold(course_id, body)
-            assert not untold, f"{course_id}: no event named {untold}"
+            unannounced = self.consumer.unannounced(course_id, body)
+            assert not unannounced, f"{course_id}: no event named {unannounced}"
         _, state = await self.services.integrations.get(INTEGRATION)
         counted = {"courses": state.course_count, "quarantined": state.quarantined}
         assert counted == {"courses": len(live), "quarantined": 0}, f"miscounted: {counted}"

@@ -366,10 +366,10 @@ async def test_deaths_are_told_by_one_maintenance_of_several_at_once(
         return await current(**fields)
 
     monkeypatch.setattr(services.matchers, "current", wait_for_the_others)
-    told_of = await asyncio.gather(*(services.deaths.announce() for _ in range(4)))
+    told_of = await asyncio.gather(*(services.dead_letter_notices.announce() for _ in range(4)))
     assert sum(told_of) == 1
     assert [said["deliveries"] for _, said in await told(services)] == [3]
-    assert await services.redis.exists(keys.outbox_untold(harness.id)) == 0
+    assert await services.redis.exists(keys.outbox_unannounced(harness.id)) == 0
 
 
 async def test_who_cannot_be_told_of_others_troubles_is_no_trouble_to_be_told(
@@ -383,10 +383,10 @@ async def test_who_cannot_be_told_of_others_troubles_is_no_trouble_to_be_told(
     hook.answer = lambda _event: 500
     await harness.emit("c1")
     await harness.turn()
-    assert await services.deaths.announce() == 1
+    assert await services.dead_letter_notices.announce() == 1
     await watcher.turn()
     assert (await watcher.depth()).dead == 1
-    assert await services.deaths.announce() == 0
+    assert await services.dead_letter_notices.announce() == 0
 
 
 @pytest.mark.parametrize("state", ["active", "paused", "disabled", "parked"])
@@ -423,7 +423,7 @@ async def test_what_outlives_the_retention_is_dead_counted_and_told_whatever_the
         )
     _, trimmed = await services.events.bounds()
     assert trimmed == last
-    await services.deaths.announce()
+    await services.dead_letter_notices.announce()
 
     depth = await harness.depth()
     assert (depth.pending, depth.dead) == (0, pending)
@@ -479,7 +479,7 @@ async def test_what_is_being_replayed_when_its_events_are_trimmed_is_dead_and_to
     await services.subscriptions.resume(harness.id, 1)
     await harness.turn()
     assert (await harness.depth()).dead == 3
-    assert await services.deaths.announce() == 1
+    assert await services.dead_letter_notices.announce() == 1
     assert (await told(services))[-1][1]["reasons"] == [{"reason": EXPIRED, "deliveries": 3}]
 
 

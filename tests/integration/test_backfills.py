@@ -538,14 +538,14 @@ async def test_it_keeps_to_the_budget_and_leaves_the_deltas_theirs(
     wait = await harness.next_turn_at() - await harness.now()
     assert 200_000 < wait <= 400_000
     stored = await services.redis.hget(keys.replay(harness.id, replay.id), "position")
-    place = read_progress(stored.decode()).place
-    assert place > 0
+    slot = read_progress(stored.decode()).slot
+    assert slot > 0
     # Live events that wake the outbox do not cost it its place.
     await harness.emit("live")
     await harness.turn()
     assert hook.courses() == ["live"]
     stored = await services.redis.hget(keys.replay(harness.id, replay.id), "position")
-    assert read_progress(stored.decode()).place == place
+    assert read_progress(stored.decode()).slot == slot
     assert (await integration.poll("delta")).state == "completed"
 
 

@@ -173,7 +173,7 @@ class Poller:
     def __init__(self, kind: str, due: int) -> None:
         self.kind = kind
         self.due = self.wanted = due
-        self.place = 0
+        self.slot = 0
         self.served: list[int] = []
         self.longest = 0
 
@@ -201,7 +201,7 @@ class Simulation:
                     pass
             await advance(self.redis, CREDENTIAL, self.STEP)
             for poller in [*self.full_polls, *self.deltas]:
-                poller.place = max(1, poller.place - self.STEP) if poller.place else 0
+                poller.slot = max(1, poller.slot - self.STEP) if poller.slot else 0
             self.passed += self.STEP
         for poller in self.deltas:
             poller.longest = max(poller.longest, self.passed - poller.wanted)
@@ -212,14 +212,14 @@ class Simulation:
 
     async def _ask(self, poller: Poller) -> bool:
         """Whether a request was sent, and the poller wants to go on at once."""
-        place = await self.budgets.spend(CREDENTIAL, poller.kind, poller.place)
+        place = await self.budgets.spend(CREDENTIAL, poller.kind, poller.slot)
         if place is None:
             place = await self._send(poller)
         now = self._now()
         if place is not None:
-            poller.place, poller.due = place.at, now + place.wait_ms
+            poller.slot, poller.due = place.at, now + place.wait_ms
             return False
-        poller.place = 0
+        poller.slot = 0
         poller.served.append(now)
         poller.longest = max(poller.longest, now - poller.wanted)
         poller.wanted = now

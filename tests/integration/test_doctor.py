@@ -98,7 +98,7 @@ async def test_a_secret_that_no_key_opens_is_a_failure_that_names_its_owner(
 
 async def test_processes_that_hold_other_keys_are_told(settings, busy, services):
     await new_credential(services, "https://api.example/v1")
-    names = services.sealer.key_names
+    names = services.encryptor.key_names
     async with AsyncExitStack() as stack:
         for name, held in (
             ("api a", names),
@@ -109,7 +109,10 @@ async def test_processes_that_hold_other_keys_are_told(settings, busy, services)
         await until_alive(services, 3)
         lacking, differing = (await examined(settings))["secrets"]
     assert (lacking.level, lacking.said.partition(" lack ")[0]) == ("fail", "worker c")
-    assert (differing.level, differing.said.partition(" seal ")[0]) == ("warn", "api b, worker c")
+    assert (differing.level, differing.said.partition(" encrypt ")[0]) == (
+        "warn",
+        "api b, worker c",
+    )
     assert (await examined(settings))["secrets"][0].level == "ok"
 
 

@@ -12,7 +12,7 @@ from service.domain.access.grants import ApiKey, Grant, Scope
 from service.domain.access.signing import Signature, read_public_key, read_secret, rotated
 from service.domain.access.verification import fault
 from service.domain.delivery.subscription import Format, Payload, Rendering
-from service.domain.errors import SealError
+from service.domain.errors import DecryptionError
 from service.domain.events.event import CONTENT_TYPES, render
 from service.ids import new_id
 from service.storage.delivery.outboxes import NOT_GRANTED
@@ -264,7 +264,7 @@ async def test_a_secret_that_does_not_open_delays_only_its_own_outbox(subscribe,
     harness = await subscribe()
     await harness.emit("c1")
     await services.redis.hset(keys.subscription(harness.id), "secrets", b"moved from elsewhere")
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         await harness.turn()
     now = await harness.now()
     due = await services.redis.zscore(keys.due("outboxes"), harness.id)

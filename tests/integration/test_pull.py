@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 from redis.asyncio import Redis
 
-from service.api.access.visible_events import Sight
+from service.api.access.visible_events import VisibleEvents
 from service.api.http import cursors
 from service.app import create_app
 from service.domain.access.grants import Actor, Scope
@@ -382,7 +382,7 @@ async def test_a_reader_that_lagged_beyond_the_retention_is_told_and_let_go(
     for number in range(1, 31):
         await append(redis, f"c{number}", f"{number}-0")
     first = await services.events.read(None, 1, EVERY)
-    stream = _frames(tail, first, Sight(ADMIN, services, EVERY), Rendering.FULL)
+    stream = _frames(tail, first, VisibleEvents(ADMIN, services, EVERY), Rendering.FULL)
     await anext(stream)
     assert b'"course_id":"c1"' in await anext(stream)
     await trim(services, events_before=20)
@@ -424,14 +424,14 @@ async def test_a_quiet_stream_is_kept_alive_and_its_place_moves_on(
     tail = Tail(redis, services.events)
     wanted = EventFilter(course_id="none")
     first = await services.events.read(None, 1, wanted)
-    stream = module._frames(tail, first, Sight(ADMIN, services, wanted), Rendering.FULL)
+    stream = module._frames(tail, first, VisibleEvents(ADMIN, services, wanted), Rendering.FULL)
     await anext(stream)
     assert await anext(stream) == b":\n\n"
     position = await append(redis, "c1")
     beats = [await anext(stream)]
     while beats[-1] == b":\n\n":
         beats.append(await anext(stream))
-    assert beats[-1] == b":\nid: %s\n\n" % cursors.place(position).encode()
+    assert beats[-1] == b":\nid: %s\n\n" % cursors.write_position(position).encode()
     await stream.aclose()
     await tail.close()
 

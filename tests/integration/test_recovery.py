@@ -165,10 +165,10 @@ async def test_nothing_stays_of_a_creation_that_breaks_off(subscribe, services):
 # --- the list of dead deliveries --------------------------------------------------------------
 
 
-async def list_dead(harness, deaths: dict[str, int]) -> None:
+async def list_dead(harness, died: dict[str, int]) -> None:
     """Lists deliveries as given up: log position -> ms at which that was."""
     redis = harness.services.redis.admin
-    for position, died_at in deaths.items():
+    for position, died_at in died.items():
         await redis.zadd(keys.outbox_dead(harness.id), {position: position_ms(position)})
         facts = f"{died_at} 10 f key status 500 after all"
         await redis.hset(keys.outbox_dead_facts(harness.id), position, facts)

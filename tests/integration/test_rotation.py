@@ -13,18 +13,23 @@ import pytest
 from service.bootstrap import open_services
 from service.commands import rotate_keys as rotation
 from service.domain.access.signing import Signature
-from service.domain.errors import NotFoundError, SealError, SettingsError, StorageUnavailableError
+from service.domain.errors import (
+    DecryptionError,
+    NotFoundError,
+    SettingsError,
+    StorageUnavailableError,
+)
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret
 from service.storage.security.encrypted_values import AT_ONCE, HEADERS, KINDS, REPLIES, SECRETS
-from service.storage.security.encryption import Sealer
+from service.storage.security.encryption import Encryptor
 from service.storage.security.idempotency import Reply
 from tests.authority import Authority
 
 from .conftest import new_credential, until_alive
 
 OLD, NEW = bytes(32), b"n" * 32
-OLD_NAME, NEW_NAME = Sealer([OLD]).first, Sealer([NEW]).first
+OLD_NAME, NEW_NAME = Encryptor([OLD]).first, Encryptor([NEW]).first
 ANSWER = Reply(status=201, headers=[], body=b"what was answered")
 
 
@@ -38,7 +43,7 @@ async def with_both(services):
 
 @pytest.fixture
 async def with_old_first(services):
-    """The service as it runs when every part knows the new key and the old one still seals."""
+    """The service as it runs when every part knows the new key and the old one still encrypts."""
     settings = msgspec.structs.replace(services.settings, encryption_keys=(OLD, NEW))
     async with open_services(settings) as both:
         yield both
@@ -54,7 +59,7 @@ async def with_new(services):
 
 @pytest.fixture
 def subscribe(subscribe, tmp_path):
-    """Subscriptions with something of every kind that is sealed."""
+    """Subscriptions with something of every kind that is encrypted."""
     certificate = Authority(tmp_path).issue().client_certificate
     return functools.partial(subscribe, certificate=certificate)
 
@@ -66,7 +71,7 @@ async def stored_reply(services, name="idem"):
 
 
 async def everything(services):
-    return [one for kind in KINDS async for page in services.sealed.pages(kind) for one in page]
+    return [one for kind in KINDS async for page in services.encrypted.pages(kind) for one in page]
 
 
 def silent(_line):
@@ -79,21 +84,21 @@ async def test_afterwards_the_old_key_is_needed_for_nothing(
     harness = await subscribe()
     credential = await new_credential(services, "https://api.example/v1", "upstream-key")
     await stored_reply(services)
-    with pytest.raises(SealError):
-        await with_new.credentials.open(credential)
+    with pytest.raises(DecryptionError):
+        await with_new.credentials.decrypt(credential)
     lines = []
     rotated = await rotation.rotate(with_both, lines.append)
-    assert rotated.resealed == rotated.looked_at == dict.fromkeys(KINDS, 1)
+    assert rotated.reencrypted == rotated.looked_at == dict.fromkeys(KINDS, 1)
     assert rotated.complete
     assert [line.partition(":")[0] for line in lines] == list(KINDS)
     (said,) = rotation.verdict(rotated)
     assert f"{OLD_NAME} may be removed" in said
-    assert (await with_new.credentials.open(credential)).api_key == "upstream-key"
+    assert (await with_new.credentials.decrypt(credential)).api_key == "upstream-key"
     assert [one.secret for one in await with_new.subscriptions.secrets(harness.id)] == [hook.secret]
     assert await with_new.subscriptions.headers(harness.id) == {"x-tenant": "42"}
     assert await with_new.replies.begin("actor", "idem", b"request") == ANSWER
     (entry,), _ = await services.audit.page(10, None)
-    assert (entry.deed.action, entry.deed.actor) == ("encryption_keys.rotated", "rotate-keys")
+    assert (entry.record.action, entry.record.actor) == ("encryption_keys.rotated", "rotate-keys")
 
 
 async def test_a_second_rotation_changes_nothing(services, subscribe, with_both):
@@ -102,7 +107,7 @@ async def test_a_second_rotation_changes_nothing(services, subscribe, with_both)
     await rotation.rotate(with_both, silent)
     before = await everything(services)
     again = await rotation.rotate(with_both, silent)
-    assert sum(again.resealed.values()) == 0
+    assert sum(again.reencrypted.values()) == 0
     assert again.complete
     assert await everything(services) == before
     assert len((await services.audit.page(10, None))[0]) == 1
@@ -128,22 +133,22 @@ async def test_what_is_edited_is_left_as_it_was_but_for_its_seal(services, subsc
 
 async def test_a_rotation_that_was_broken_off_goes_on(services, with_both, with_new, monkeypatch):
     made = [await new_credential(services, "https://a.example/v1", f"k{n}") for n in range(5)]
-    reseal, left = with_both.sealed.reseal, iter(range(2))
+    reencrypt, left = with_both.encrypted.reencrypt, iter(range(2))
 
-    async def break_off(sealed):
+    async def break_off(encrypted):
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return await reseal(sealed)
+        return await reencrypt(encrypted)
 
-    monkeypatch.setattr(with_both.sealed, "reseal", break_off)
+    monkeypatch.setattr(with_both.encrypted, "reencrypt", break_off)
     with pytest.raises(KeyboardInterrupt):
         await rotation.rotate(with_both, silent)
     names = [one.key_name for one in await everything(services)]
     assert sorted(names) == sorted([NEW_NAME] * 2 + [OLD_NAME] * 3)
-    monkeypatch.setattr(with_both.sealed, "reseal", reseal)
+    monkeypatch.setattr(with_both.encrypted, "reencrypt", reencrypt)
     rotated = await rotation.rotate(with_both, silent)
-    assert sum(rotated.resealed.values()) == 3
-    opened = [(await with_new.credentials.open(one)).api_key for one in made]
+    assert sum(rotated.reencrypted.values()) == 3
+    opened = [(await with_new.credentials.decrypt(one)).api_key for one in made]
     assert opened == [f"k{n}" for n in range(5)]
 
 
@@ -151,12 +156,12 @@ async def test_all_pages_are_gone_through(services, with_both):
     async with services.redis.pipeline(transaction=False) as pipeline:
         for number in range(2 * AT_ONCE + 1):
             name = f"cred_{number}"
-            sealed = Sealer([OLD]).seal(b"k", f"credential:{name}:api_key")
-            pipeline.hset(keys.credential(name), mapping={"record": "{}", "api_key": sealed})
+            encrypted = Encryptor([OLD]).encrypt(b"k", f"credential:{name}:api_key")
+            pipeline.hset(keys.credential(name), mapping={"record": "{}", "api_key": encrypted})
             pipeline.zadd(keys.CREDENTIALS, {name: number // 3})
         await pipeline.execute()
     rotated = await rotation.rotate(with_both, silent)
-    assert sum(rotated.resealed.values()) == 2 * AT_ONCE + 1
+    assert sum(rotated.reencrypted.values()) == 2 * AT_ONCE + 1
     assert {one.key_name for one in await everything(services)} == {NEW_NAME}
 
 
@@ -189,7 +194,7 @@ async def test_edits_made_meanwhile_are_never_undone(
             assert await writer.subscriptions.headers(harness.id) == {"x-value": value}
             last[f"{harness.id} header"] = value
             await writer.credentials.update(credential, lambda one: one, value)
-            assert (await writer.credentials.open(credential)).api_key == value
+            assert (await writer.credentials.decrypt(credential)).api_key == value
             last[credential] = value
             if stop.is_set():
                 return
@@ -210,17 +215,17 @@ async def test_edits_made_meanwhile_are_never_undone(
         assert secret.secret == last[f"{harness.id} secret"]
         headers = await with_new.subscriptions.headers(harness.id)
         assert headers == {"x-value": last[f"{harness.id} header"]}
-        assert (await with_new.credentials.open(credential)).api_key == last[credential]
+        assert (await with_new.credentials.decrypt(credential)).api_key == last[credential]
 
 
 async def test_who_replaces_or_deletes_a_secret_under_our_hands_wins(services, with_both, with_new):
     credential = await new_credential(services, "https://api.example/v1", "first")
     (read,) = await everything(services)
     await services.credentials.update(credential, lambda one: one, "second")
-    assert await with_both.sealed.reseal(read)
-    assert (await with_new.credentials.open(credential)).api_key == "second"
+    assert await with_both.encrypted.reencrypt(read)
+    assert (await with_new.credentials.decrypt(credential)).api_key == "second"
     await services.credentials.delete(credential)
-    assert not await with_both.sealed.reseal(read)
+    assert not await with_both.encrypted.reencrypt(read)
     with pytest.raises(NotFoundError):
         await services.credentials.get(credential)
     assert not await services.redis.exists(keys.credential(credential))
@@ -230,13 +235,13 @@ async def test_what_no_key_opens_is_named_and_left_alone(services, subscribe, wi
     harness = await subscribe()
     await stored_reply(services)
     name = keys.subscription(harness.id)
-    foreign = Sealer([b"f" * 32]).seal(b"{}", f"subscription:{harness.id}:headers")
+    foreign = Encryptor([b"f" * 32]).encrypt(b"{}", f"subscription:{harness.id}:headers")
     await services.redis.hset(name, "headers", foreign)
     (reply,) = await services.redis.admin.keys("cw:reply:*")
     await services.redis.set(reply, b"s" + b"rubbish", ex=100)
     rotated = await rotation.rotate(with_both, silent)
     assert rotated.spoiled == {HEADERS: [harness.id], REPLIES: [reply.decode()]}
-    assert rotated.resealed[SECRETS] == 1
+    assert rotated.reencrypted[SECRETS] == 1
     assert not rotated.complete
     said = rotation.verdict(rotated)
     assert any(harness.id in line and "store" in line for line in said)
@@ -261,7 +266,7 @@ async def test_as_long_as_a_process_seals_with_the_old_key_no_key_may_be_removed
     async with services.processes.announced("api h-1", (OLD_NAME, NEW_NAME)):
         await until_alive(services, 1)
         rotated = await rotation.rotate(with_both, silent)
-    assert rotated.others_sealing == ["api h-1"]
+    assert rotated.others_encrypting == ["api h-1"]
     assert not rotated.complete
     (said,) = rotation.verdict(rotated)
     assert "no key may be removed" in said
@@ -290,9 +295,9 @@ async def test_a_rotation_goes_on_at_the_memory_limit(services, subscribe, with_
     await redis.config_set("maxmemory", "1")
     try:
         for kind in KINDS[:4]:
-            async for page in with_both.sealed.pages(kind):
-                for sealed in page:
-                    assert await with_both.sealed.reseal(sealed)
+            async for page in with_both.encrypted.pages(kind):
+                for encrypted in page:
+                    assert await with_both.encrypted.reencrypt(encrypted)
     finally:
         await redis.config_set("maxmemory", 0)
 
@@ -306,10 +311,12 @@ async def test_a_sealed_value_opens_in_no_place_but_its_own(services, subscribe)
     found = await everything(services)
     assert len(found) == 2 * len(KINDS)
     for one, other in itertools.permutations(found, 2):
-        moved = msgspec.structs.replace(other, stored=other.stored[: other.place.head] + one.value)
-        assert not services.sealed.opens(moved), (one.place, other.place)
+        moved = msgspec.structs.replace(
+            other, stored=other.stored[: other.location.head] + one.value
+        )
+        assert not services.encrypted.can_decrypt(moved), (one.location, other.location)
     for one in found:
-        assert services.sealed.opens(one)
+        assert services.encrypted.can_decrypt(one)
 
 
 async def test_a_secret_that_was_moved_is_used_for_nothing(services, subscribe, hook):
@@ -319,12 +326,12 @@ async def test_a_secret_that_was_moved_is_used_for_nothing(services, subscribe, 
     stolen = await redis.hget(keys.subscription(other.id), "headers")
     for field in ("headers", "secrets"):
         await redis.hset(keys.subscription(one.id), field, stolen)
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         await services.subscriptions.headers(one.id)
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         await services.subscriptions.secrets(one.id)
     await one.emit("c1")
-    with contextlib.suppress(SealError):  # which fails the job
+    with contextlib.suppress(DecryptionError):  # which fails the job
         await one.turn()
     assert hook.received == []
 
@@ -340,12 +347,12 @@ async def test_the_command_says_what_it_did(services, subscribe, capsys):
     code, said = await asyncio.to_thread(command, settings)
     assert code == 0
     assert f"{OLD_NAME} may be removed from COURSEWIRE_ENCRYPTION_KEYS" in said
-    assert "signing secrets: 1 looked at, 1 sealed anew" in capsys.readouterr().err
+    assert "signing secrets: 1 looked at, 1 encrypted anew" in capsys.readouterr().err
     code, said = await asyncio.to_thread(command, settings, as_json=True)
     document = json.loads(said)
     assert document["complete"]
     assert document["other_keys_may_be_removed"]
-    assert document["resealed"] == dict.fromkeys(KINDS, 0)
+    assert document["reencrypted"] == dict.fromkeys(KINDS, 0)
     only = msgspec.structs.replace(settings, encryption_keys=(OLD,))
     code, said = await asyncio.to_thread(command, only, as_json=True)
     assert code == 1

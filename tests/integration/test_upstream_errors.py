@@ -169,15 +169,15 @@ async def test_an_outage_during_a_probe_does_not_look_like_recovery(baselined, s
 async def test_a_key_that_can_no_longer_be_opened_is_an_error_with_a_remedy(baselined, sandbox):
     registered, _ = await baselined.services.integrations.get(baselined.id)
     key = keys.credential(registered.credential_id)
-    sealed = await baselined.services.redis.hget(key, "api_key")
-    await baselined.services.redis.hset(key, "api_key", b"not sealed by us")
+    encrypted = await baselined.services.redis.hget(key, "api_key")
+    await baselined.services.redis.hset(key, "api_key", b"not encrypted by us")
 
     await baselined.poll("delta")
 
     shown = await baselined.shown()
     assert (shown.state, shown.error.code) == ("error", "UpstreamAuth")
     assert "api_key" in shown.error.remedy
-    await baselined.services.redis.hset(key, "api_key", sealed)
+    await baselined.services.redis.hset(key, "api_key", encrypted)
     await recovers(baselined, sandbox)
 
 

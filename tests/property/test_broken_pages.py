@@ -21,7 +21,7 @@ from service.domain.courses.change import Verdict
 from service.domain.courses.deletion_mark import Deletion, deletion
 from service.domain.courses.salvage import items, members
 from service.domain.errors import UpstreamError
-from service.domain.polling.progress import glimpse, judge_page, sight, unread
+from service.domain.polling.progress import digest_page, identify_records, judge_page, unread
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import ChangeRequest
 from service.sandbox.endpoint import Endpoint, Incoming
@@ -151,8 +151,8 @@ def is_strict(text: bytes) -> bool:
 
 
 def known_of(page: bytes) -> dict[str, bytes]:
-    sightings, _ = sight([msgspec.Raw(one) for one in records_of(page)], NOW)
-    judged, _ = judge_page(sightings, [None] * len(sightings), (), NOW)
+    records_seen, _ = identify_records([msgspec.Raw(one) for one in records_of(page)], NOW)
+    judged, _ = judge_page(records_seen, [None] * len(records_seen), (), NOW)
     return {one.judgement.course_id: one.judgement.fingerprint.pack() for one in judged}
 
 
@@ -164,10 +164,10 @@ def assert_nothing_is_invented(seed: int, what: list[Edit]) -> None:
     got = fetched(body, date="Mon, 23 Nov 2026 08:53:20 GMT")
     if got is None:
         return
-    glimpse(got.results)
-    sightings, nameless = sight(got.results, NOW)
-    stored = [known.get(one.course_id) for one in sightings]
-    judged, _ = judge_page(sightings, stored, (), NOW)
+    digest_page(got.results)
+    records_seen, nameless = identify_records(got.results, NOW)
+    stored = [known.get(one.course_id) for one in records_seen]
+    judged, _ = judge_page(records_seen, stored, (), NOW)
     for one in judged:
         judgement = one.judgement
         if judgement.event_type is None:
@@ -190,7 +190,7 @@ def assert_nothing_is_invented(seed: int, what: list[Edit]) -> None:
     if is_strict(body):
         return
     # What is there, untouched, is never missing from an answer that counts as whole.
-    shown, doubtful = {one.course_id for one in sightings}, unread(sightings)
+    shown, doubtful = {one.course_id for one in records_seen}, unread(records_seen)
     for course_id, record in zip(before, records_of(page), strict=True):
         if record in body:
             assert course_id in shown or nameless or got.next is not None or course_id in doubtful
@@ -229,10 +229,10 @@ def assert_one_record_is_one_record(seed: int, index: int, token: bytes) -> None
     got = fetched(page.replace(records[index], spoilt))
     assert got is not None
     assert [bytes(one) for one in got.results] == [*records[:index], spoilt, *records[index + 1 :]]
-    sightings, nameless = sight(got.results, NOW)
+    records_seen, nameless = identify_records(got.results, NOW)
     assert nameless == 0
-    stored = [known[one.course_id] for one in sightings]
-    judged, unchanged = judge_page(sightings, stored, (), NOW)
+    stored = [known[one.course_id] for one in records_seen]
+    judged, unchanged = judge_page(records_seen, stored, (), NOW)
     assert unchanged == len(records) - 1
     expected = [Verdict.QUARANTINED]
     if is_strict(spoilt):

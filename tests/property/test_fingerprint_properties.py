@@ -25,7 +25,7 @@ from service.domain.courses.fingerprint import (
     unpack,
 )
 from service.domain.courses.record import Course
-from service.domain.polling.progress import judge_page, sight
+from service.domain.polling.progress import identify_records, judge_page
 
 JSONObject = dict[str, Any]
 NOW = 1_795_424_001_123
@@ -577,7 +577,7 @@ def test_nesting_without_end_gets_a_verdict(field, state):
         nested = msgspec.Raw(record.replace(b'"DEEP"', b"[" * depth + b"]" * depth))
 
         assert_sound(judge("c1", nested, known, (), NOW), state)
-        sight([nested], NOW)
+        identify_records([nested], NOW)
 
 
 COURSE: JSONObject = {
@@ -666,8 +666,8 @@ def test_events_alone_tell_a_subscriber_how_the_course_stands(
 @given(st.lists(present, min_size=1, max_size=6))
 def test_a_page_seen_twice_says_nothing_the_second_time(found):
     records = [raw({**course, "id": f"c{number}"}) for number, course in enumerate(found)]
-    sightings, _ = sight(records, NOW)
-    first, _ = judge_page(sightings, [None] * len(sightings), (), NOW)
+    records_seen, _ = identify_records(records, NOW)
+    first, _ = judge_page(records_seen, [None] * len(records_seen), (), NOW)
     stored = [one.judgement.fingerprint.pack() for one in first if one.judgement.fingerprint]
 
-    assert judge_page(sightings, stored, (), NOW) == ([], len(records))
+    assert judge_page(records_seen, stored, (), NOW) == ([], len(records))

@@ -99,7 +99,7 @@ class Story:
             await self.state(name, "active")
         await self.state("refused", "error")
 
-        headers = {"X-Gate": "a header value that is sealed"}
+        headers = {"X-Gate": "a header value that is encrypted"}
         await self.subscribe("plain", headers=headers, description="gets everything")
         await self.subscribe("signed", signature="ed25519", format="cloudevents")
         await self.subscribe(

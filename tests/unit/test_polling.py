@@ -14,10 +14,10 @@ from service.domain.polling.progress import (
     RESUMABLE_MS,
     PollProgress,
     begin,
+    identify_records,
     judge_page,
     resumable,
     seen_digest,
-    sight,
     sorted_digests,
     unread,
     was_seen,
@@ -102,9 +102,9 @@ def test_a_poll_is_listed_with_what_it_did():
 def test_records_are_seen_with_their_id_life_and_digest():
     live, dead = record("a"), record("b", remote_deleted_at=DELETED_AT)
 
-    sightings, nameless = sight([live, dead], NOW)
+    records_seen, nameless = identify_records([live, dead], NOW)
 
-    assert [(one.course_id, one.live, one.digest) for one in sightings] == [
+    assert [(one.course_id, one.live, one.digest) for one in records_seen] == [
         ("a", True, raw_digest(live)),
         ("b", False, raw_digest(dead)),
     ]
@@ -114,10 +114,10 @@ def test_records_are_seen_with_their_id_life_and_digest():
 def test_a_record_that_comes_twice_on_a_page_counts_once_as_it_was_last():
     last = record("a", remote_deleted_at=DELETED_AT)
 
-    sightings, _ = sight([record("a"), record("b"), last], NOW)
+    records_seen, _ = identify_records([record("a"), record("b"), last], NOW)
 
-    assert [(one.course_id, one.live) for one in sightings] == [("a", False), ("b", True)]
-    assert sightings[0].record is last
+    assert [(one.course_id, one.live) for one in records_seen] == [("a", False), ("b", True)]
+    assert records_seen[0].record is last
 
 
 @pytest.mark.parametrize(
@@ -133,38 +133,38 @@ def test_a_record_that_comes_twice_on_a_page_counts_once_as_it_was_last():
     ],
 )
 def test_a_record_without_an_id_can_only_be_counted(nameless):
-    sightings, count = sight([record("a"), nameless], NOW)
+    records_seen, count = identify_records([record("a"), nameless], NOW)
 
-    assert [one.course_id for one in sightings] == ["a"]
+    assert [one.course_id for one in records_seen] == ["a"]
     assert count == 1
 
 
 @pytest.mark.parametrize("deleted_at", [0, False, {}, [DELETED_AT]])
 def test_a_record_whose_tombstone_cannot_be_read_was_still_seen(deleted_at):
     """Otherwise its course would be taken for absent, and reported as deleted."""
-    sightings, nameless = sight([record("a", remote_deleted_at=deleted_at)], NOW)
+    records_seen, nameless = identify_records([record("a", remote_deleted_at=deleted_at)], NOW)
 
-    assert [(one.course_id, one.live) for one in sightings] == [("a", False)]
+    assert [(one.course_id, one.live) for one in records_seen] == [("a", False)]
     assert nameless == 0
-    (judged,), _ = judge_page(sightings, [None], (), NOW)
+    (judged,), _ = judge_page(records_seen, [None], (), NOW)
     assert judged.judgement.verdict is Verdict.QUARANTINED
 
 
 @pytest.mark.parametrize("mark", ["", "false", "0001-01-01T00:00:00Z", "1970-01-01", "x"])
 def test_a_record_whose_mark_makes_no_sense_was_seen_and_shows_nothing_live(mark):
-    sightings, nameless = sight([record("a", remote_deleted_at=mark)], NOW)
+    records_seen, nameless = identify_records([record("a", remote_deleted_at=mark)], NOW)
 
-    assert [(one.course_id, one.live) for one in sightings] == [("a", False)]
+    assert [(one.course_id, one.live) for one in records_seen] == [("a", False)]
     assert nameless == 0
-    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], (), NOW)
+    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], (), NOW)
     assert judged.judgement.verdict is Verdict.QUARANTINED
 
 
 @pytest.mark.parametrize("mark", ["2026-12-24T00:00:00Z", "9999-12-31"])
 def test_a_record_whose_deletion_is_to_come_shows_its_course_live(mark):
-    sightings, _ = sight([record("a", remote_deleted_at=mark)], NOW)
+    records_seen, _ = identify_records([record("a", remote_deleted_at=mark)], NOW)
 
-    assert [one.live for one in sightings] == [True]
+    assert [one.live for one in records_seen] == [True]
 
 
 @pytest.mark.parametrize(
@@ -180,11 +180,11 @@ def test_a_record_whose_deletion_is_to_come_shows_its_course_live(mark):
     ],
 )
 def test_a_broken_record_is_seen_by_the_id_that_can_be_read_in_it(broken):
-    sightings, nameless = sight([msgspec.Raw(broken)], NOW)
+    records_seen, nameless = identify_records([msgspec.Raw(broken)], NOW)
 
-    assert [(one.course_id, one.live, one.broken) for one in sightings] == [("a", False, True)]
+    assert [(one.course_id, one.live, one.broken) for one in records_seen] == [("a", False, True)]
     assert nameless == 0
-    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], (), NOW)
+    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], (), NOW)
     assert judged.judgement.verdict is Verdict.QUARANTINED
     assert judged.judgement.problem
 
@@ -203,15 +203,15 @@ def test_a_broken_record_is_seen_by_the_id_that_can_be_read_in_it(broken):
     ],
 )
 def test_a_broken_record_whose_id_cannot_be_told_is_only_counted(broken):
-    assert sight([msgspec.Raw(broken)], NOW) == ([], 1)
+    assert identify_records([msgspec.Raw(broken)], NOW) == ([], 1)
 
 
 def test_a_broken_record_that_shares_its_id_is_not_forgotten():
     broken = msgspec.Raw(b'{"id":"a","x":NaN}')
 
-    sightings, nameless = sight([broken, record("a")], NOW)
+    records_seen, nameless = identify_records([broken, record("a")], NOW)
 
-    assert [(one.course_id, one.broken) for one in sightings] == [("a", False)]
+    assert [(one.course_id, one.broken) for one in records_seen] == [("a", False)]
     assert nameless == 1
 
 
@@ -220,11 +220,11 @@ def test_what_a_broken_record_may_have_swallowed_is_told_by_its_text():
         b'{"id":"a","x":"12" wide"},{"id":"b\\/c\\u00e9\\ud83d\\ude00\xff","x":"7" wide"}'
     )
 
-    sightings, _ = sight([swallowing, record("z")], NOW)
+    records_seen, _ = identify_records([swallowing, record("z")], NOW)
 
-    assert [one.course_id for one in sightings] == ["a", "z"]
-    assert "b/cé😀" in unread(sightings)
-    assert "z" not in unread(sightings)
+    assert [one.course_id for one in records_seen] == ["a", "z"]
+    assert "b/cé😀" in unread(records_seen)
+    assert "z" not in unread(records_seen)
 
 
 # --- judging a page ----------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_a_page_is_judged_record_by_record():
         record("f", revisions=7),
     ]
 
-    judged, unchanged = judge_page(sight(page, NOW)[0], [*stored, None, None], (), NOW)
+    judged, unchanged = judge_page(identify_records(page, NOW)[0], [*stored, None, None], (), NOW)
 
     assert unchanged == 1
     assert [
@@ -263,17 +263,17 @@ def test_a_page_is_judged_record_by_record():
 def test_a_deleted_course_was_not_live():
     gone = packed(record("a", remote_deleted_at=DELETED_AT), "a")
 
-    (restored,), _ = judge_page(sight([record("a")], NOW)[0], [gone], (), NOW)
+    (restored,), _ = judge_page(identify_records([record("a")], NOW)[0], [gone], (), NOW)
 
     assert (restored.judgement.verdict, restored.live_before) == (Verdict.RESTORED, False)
 
 
 def test_known_bytes_are_not_looked_into():
-    sightings, _ = sight([record("a")], NOW)
+    records_seen, _ = identify_records([record("a")], NOW)
     known = bytearray(packed(record("a"), "a"))
     known[57:] = b""  # nothing but the raw digest is there to be compared
 
-    assert judge_page(sightings, [bytes(known)], (), NOW) == ([], 1)
+    assert judge_page(records_seen, [bytes(known)], (), NOW) == ([], 1)
 
 
 def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatch):
@@ -286,31 +286,33 @@ def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatc
         raw=xxh3_128_digest(course, older.seed),
         paths=path_digests(msgspec.json.decode(course, type=Course), older),
     )
-    sightings, _ = sight([course], NOW)
+    records_seen, _ = identify_records([course], NOW)
 
-    (judged,), _ = judge_page(sightings, [known.pack()], (), NOW)
+    (judged,), _ = judge_page(records_seen, [known.pack()], (), NOW)
 
     assert (judged.judgement.verdict, judged.live_before) == (Verdict.REFRESHED, True)
     assert judged.judgement.fingerprint.pack() == packed(course, "a")
-    assert judge_page(sightings, [packed(course, "a")], (), NOW) == ([], 1)
+    assert judge_page(records_seen, [packed(course, "a")], (), NOW) == ([], 1)
 
 
 def test_a_catalogue_of_a_newer_release_stops_the_poll():
     with pytest.raises(FingerprintVersionError):
-        judge_page(sight([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], (), NOW)
+        judge_page(
+            identify_records([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], (), NOW
+        )
 
 
 def test_ignored_paths_are_ignored_on_a_page():
-    sightings, _ = sight([record("a", origin_id="7")], NOW)
+    records_seen, _ = identify_records([record("a", origin_id="7")], NOW)
 
-    (judged,), _ = judge_page(sightings, [packed(record("a"), "a")], {"origin_id"}, NOW)
+    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], {"origin_id"}, NOW)
 
     assert judged.judgement.verdict is Verdict.REFRESHED
 
 
 def test_a_page_and_its_fingerprints_must_fit():
     with pytest.raises(ValueError, match="zip"):
-        judge_page(sight([record("a")], NOW)[0], [], (), NOW)
+        judge_page(identify_records([record("a")], NOW)[0], [], (), NOW)
 
 
 def test_an_empty_page_means_nothing():

@@ -6,7 +6,7 @@ from service.domain.egress.routes import Routes, read_egress_proxy, read_pattern
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "login"),
+    ("text", "address", "login"),
     [
         ("http://proxy:3128", "http://proxy:3128", (None, "")),
         ("HTTP://Proxy.Internal.:3128/", "http://proxy.internal:3128", (None, "")),
@@ -22,12 +22,12 @@ from service.domain.egress.routes import Routes, read_egress_proxy, read_pattern
         ("http://u:a:b@proxy:1", "http://proxy:1", ("u", "a:b")),
     ],
 )
-def test_a_proxy_is_read_from_its_url(text, place, login):
+def test_a_proxy_is_read_from_its_url(text, address, login):
     proxy = read_egress_proxy(text)
-    assert proxy.place == place
+    assert proxy.address == address
     assert (proxy.user, proxy.password) == login
     shown = f"{proxy!r} {proxy.__rich_repr__()}"
-    assert place in shown
+    assert address in shown
     assert not proxy.password or f"{proxy.password!r}" not in shown
 
 

@@ -11,9 +11,9 @@ from service.domain.delivery.subscription import Subscription
 from service.domain.errors import (
     ConflictError,
     CredentialInUseError,
+    DecryptionError,
     IntegrationExistsError,
     NotFoundError,
-    SealError,
 )
 from service.domain.polling.integration import Credential, Integration, Problem
 from service.domain.polling.progress import begin
@@ -24,7 +24,7 @@ from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
 from service.storage.registry.matcher_cache import Matchers
 from service.storage.registry.subscriptions import SubscriptionStore, new_secret
-from service.storage.security.encryption import Sealer
+from service.storage.security.encryption import Encryptor
 from tests.fake_redis import FakeRedis
 
 EU = "https://eu.example/v1"
@@ -69,31 +69,31 @@ async def redis() -> AsyncIterator[FakeRedis]:
 
 
 @pytest.fixture
-def sealer() -> Sealer:
-    return Sealer([b"k" * 32])
+def encryptor() -> Encryptor:
+    return Encryptor([b"k" * 32])
 
 
-def announcing(redis, sealer) -> tuple[Matchers, Counters]:
+def announcing(redis, encryptor) -> tuple[Matchers, Counters]:
     """What a store needs in order to announce what it changes."""
     counters = Counters(redis)
-    return Matchers(SubscriptionStore(redis, sealer, counters)), counters
+    return Matchers(SubscriptionStore(redis, encryptor, counters)), counters
 
 
 @pytest.fixture
-async def credentials(redis, sealer) -> CredentialStore:
-    store = CredentialStore(redis, sealer, *announcing(redis, sealer))
+async def credentials(redis, encryptor) -> CredentialStore:
+    store = CredentialStore(redis, encryptor, *announcing(redis, encryptor))
     await store.create(a_credential("a"), "key-a")
     return store
 
 
 @pytest.fixture
-def integrations(redis, sealer, credentials) -> IntegrationStore:
-    return IntegrationStore(redis, *announcing(redis, sealer))
+def integrations(redis, encryptor, credentials) -> IntegrationStore:
+    return IntegrationStore(redis, *announcing(redis, encryptor))
 
 
 @pytest.fixture
-def subscriptions(redis, sealer) -> SubscriptionStore:
-    return SubscriptionStore(redis, sealer, Counters(redis))
+def subscriptions(redis, encryptor) -> SubscriptionStore:
+    return SubscriptionStore(redis, encryptor, Counters(redis))
 
 
 async def polled(redis, integration_id: str, epoch: str) -> None:
@@ -120,7 +120,7 @@ async def polled(redis, integration_id: str, epoch: str) -> None:
 
 
 async def test_a_credential_opens_with_its_key(credentials) -> None:
-    opened = await credentials.open("cred_a")
+    opened = await credentials.decrypt("cred_a")
     assert (opened.base_url, opened.api_key) == (EU, "key-a")
     assert "key-a" not in repr(opened)
 
@@ -130,14 +130,14 @@ async def test_the_key_of_a_credential_is_stored_sealed_and_bound_to_it(redis, c
     stored = await redis.hgetall(keys.credential("cred_a"))
     assert not any(b"key-a" in value for value in stored.values())
     await redis.hset(keys.credential("cred_b"), "api_key", stored[b"api_key"])
-    with pytest.raises(SealError):
-        await credentials.open("cred_b")
+    with pytest.raises(DecryptionError):
+        await credentials.decrypt("cred_b")
 
 
 async def test_an_unknown_credential_is_not_found(credentials) -> None:
     for attempt in (
         credentials.get("cred_x"),
-        credentials.open("cred_x"),
+        credentials.decrypt("cred_x"),
         credentials.delete("cred_x"),
         credentials.update("cred_x", lambda credential: credential),
     ):
@@ -161,7 +161,7 @@ async def test_a_new_key_replaces_the_old_and_brings_polls_forward(
     _, before = await integrations.get("int_one")
     await redis.zadd(keys.due("polls"), {"int_one": 9e15})
     await credentials.update("cred_a", lambda credential: credential, api_key="key-2")
-    assert (await credentials.open("cred_a")).api_key == "key-2"
+    assert (await credentials.decrypt("cred_a")).api_key == "key-2"
     assert await redis.zscore(keys.due("polls"), "int_one") < 9e15
     assert (await integrations.get("int_one"))[1] == before
 
@@ -539,7 +539,7 @@ async def test_secrets_do_not_open_for_another_subscription(redis, subscriptions
         await subscriptions.create(a_subscription(name), [name], {})
     moved = await redis.hget(keys.subscription("sub_a"), "secrets")
     await redis.hset(keys.subscription("sub_b"), "secrets", moved)
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         await subscriptions.secrets("sub_b")
 
 

@@ -16,9 +16,9 @@ from service.domain.courses.deletion_mark import told_time
 from service.domain.delivery.outbox_window import order_key
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import (
+    DecryptionError,
     FingerprintVersionError,
     NotFoundError,
-    SealError,
     UpstreamAuthError,
     UpstreamBusyError,
     UpstreamError,
@@ -36,7 +36,7 @@ from service.domain.polling.integration import (
     backoff_ms,
     next_try_ms,
 )
-from service.domain.polling.progress import MIN_PAGE_SIZE, PAGE_SIZE, sight
+from service.domain.polling.progress import MIN_PAGE_SIZE, PAGE_SIZE, identify_records
 from service.domain.replay import backfill as backfills
 from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
 from service.domain.replay.replay import Replay, ReplayProgress
@@ -119,12 +119,12 @@ class Backfiller:
                 continue
             progress = self._take_up(progress, integration, state)
             if progress.leg is not None:
-                place = (integration.created_at, integration.id)
-                return self._moved(msgspec.structs.replace(progress, after=place))
+                position = (integration.created_at, integration.id)
+                return self._moved(msgspec.structs.replace(progress, after=position))
         if further is None:
             return self._moved(msgspec.structs.replace(progress, listed=True))
-        place = (further.created_at, further.id)
-        return self._moved(msgspec.structs.replace(progress, after=place))
+        position = (further.created_at, further.id)
+        return self._moved(msgspec.structs.replace(progress, after=position))
 
     async def _choose_postponed(
         self, progress: BackfillProgress, created_at: int, selection: Selection
@@ -176,15 +176,15 @@ class Backfiller:
             return self._skipped(progress, leg, "it matches no more")
         if state.epoch != leg.epoch:
             # What its cursor leads through is not there any more, and neither are its courses.
-            anew = msgspec.structs.replace(progress, leg=None, place=0, wait_until=0)
+            anew = msgspec.structs.replace(progress, leg=None, slot=0, wait_until=0)
             return self._moved(self._take_up(anew, integration, state))
         try:
-            page = await self._fetch(integration, leg, progress.place)
+            page = await self._fetch(integration, leg, progress.slot)
             _check_page(leg, page)
             return await self._take(progress, leg, integration, page)
         except TurnOverError as over:
             waiting = msgspec.structs.replace(
-                progress, place=over.place, wait_until=now_ms() + over.wait_ms
+                progress, slot=over.slot, wait_until=now_ms() + over.wait_ms
             )
             return self._moved(waiting, wait_ms=over.wait_ms)
         except FingerprintVersionError as error:
@@ -192,17 +192,17 @@ class Backfiller:
         except UpstreamError as error:
             return self._failed(progress, leg, error)
 
-    async def _fetch(self, integration: Integration, leg: Leg, place: int) -> Page:
+    async def _fetch(self, integration: Integration, leg: Leg, slot: int) -> Page:
         try:
-            opened = await self._services.credentials.open(integration.credential_id)
-        except (NotFoundError, SealError) as error:
+            opened = await self._services.credentials.decrypt(integration.credential_id)
+        except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {integration.credential_id} cannot be read: {error}"
             ) from error
         credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
         # Like a full poll, so that deltas keep their part of the budget.
         fetcher = Fetcher(
-            self._services, integration, credential, "full", place, self._increments.update
+            self._services, integration, credential, "full", slot, self._increments.update
         )
         if leg.at == "deferred":
             return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
@@ -213,12 +213,14 @@ class Backfiller:
     ) -> Step:
         """Makes of a page what is to be sent of it."""
         judged_at = told_time(now_ms(), page.date_ms)
-        sightings, _ = sight(page.results, judged_at)
+        records_seen, _ = identify_records(page.results, judged_at)
         # Read after the page: what was committed since it was made makes its courses differ.
         stored = await self._services.catalogue.read(
-            integration.id, leg.epoch, [one.course_id for one in sightings]
+            integration.id, leg.epoch, [one.course_id for one in records_seen]
         )
-        confirmed, differing = backfills.confirm(sightings, stored, integration.ignored, judged_at)
+        confirmed, differing = backfills.confirm(
+            records_seen, stored, integration.ignored, judged_at
+        )
         if leg.at == "pages":
             after, left_out = _after_page(leg, page, differing)
         else:
@@ -231,7 +233,7 @@ class Backfiller:
         through = after.at == "deferred" and not after.deferred
         moved = msgspec.structs.replace(
             progress,
-            place=0,
+            slot=0,
             wait_until=0 if through or not wait_ms else now_ms() + wait_ms,
             leg=None if through else after,
             served=progress.served + through,
@@ -299,7 +301,7 @@ class Backfiller:
         )
         again = msgspec.structs.replace(leg, failures=failures, **changed)
         waiting = msgspec.structs.replace(
-            progress, leg=again, place=0, wait_until=now_ms() + wait_ms
+            progress, leg=again, slot=0, wait_until=now_ms() + wait_ms
         )
         return self._moved(waiting, wait_ms=wait_ms)
 

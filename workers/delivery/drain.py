@@ -218,11 +218,11 @@ class Drain:
         outbox = await self._services.outboxes.open(subscription_id)
         if outbox.subscription is None:
             raise LeaseLostError("the subscription was deleted")
-        self._headers = subscriptions.opened_headers(subscription_id, outbox.headers)
-        self._certificate = subscriptions.opened_certificate(
+        self._headers = subscriptions.decrypted_headers(subscription_id, outbox.headers)
+        self._certificate = subscriptions.decrypted_certificate(
             subscription_id, outbox.client_certificate
         )
-        await self._use(subscriptions.opened_secrets(subscription_id, outbox.secrets))
+        await self._use(subscriptions.decrypted_secrets(subscription_id, outbox.secrets))
         self._clock_offset = outbox.now - now_ms()
         self._breaker, self._bucket, self._resumed = outbox.breaker, outbox.bucket, outbox.resumed
         self._emptied = outbox.emptied
@@ -506,8 +506,8 @@ class Drain:
                 )
             if recorded.result != "R":
                 increments[_ending(recorded)] += 1
-        told = self._announcements(judgement, ended, was_parked=was_parked)
-        stands = await self._store_judgement(judgement, increments, ended, told)
+        announcements = self._announcements(judgement, ended, was_parked=was_parked)
+        stands = await self._store_judgement(judgement, increments, ended, announcements)
         self._tell_dead(judgement, ended)
         if stands and not was_disabled:
             self._tell_state(judgement, was_parked=was_parked)
@@ -534,7 +534,7 @@ class Drain:
         judgement: Judgement,
         increments: Counter[str],
         ended: Sequence[Ended],
-        told: Sequence[Announcement],
+        announcements: Sequence[Announcement],
     ) -> bool:
         """Records what was judged; whether it stands for the outbox as a whole, that is, unless the
         subscription was resumed meanwhile."""
@@ -548,10 +548,10 @@ class Drain:
             reached=self._receiver if reached else "",
         )
         if judgement.disabled_reason is None or disabled:
-            return await self._store(judgement.recorded, increments, change, told)
+            return await self._store(judgement.recorded, increments, change, announcements)
         while True:
             try:
-                return await self._disable(judgement, increments, change, told)
+                return await self._disable(judgement, increments, change, announcements)
             except StaleSubscriptionsError:
                 await self._insist(lambda: self._services.matchers.current(fresh=True))
 
@@ -560,7 +560,7 @@ class Drain:
         judgement: Judgement,
         increments: Counter[str],
         change: OutboxChange,
-        told: Sequence[Announcement],
+        announcements: Sequence[Announcement],
     ) -> bool:
         """The place where a subscription becomes disabled."""
         try:
@@ -575,7 +575,7 @@ class Drain:
         change = msgspec.structs.replace(
             change, as_read=as_read, disabled=msgspec.json.encode(disabled)
         )
-        stands = await self._record_all(judgement.recorded, increments, change, told)
+        stands = await self._record_all(judgement.recorded, increments, change, announcements)
         if stands:
             self._subscription = disabled
         return stands
@@ -585,12 +585,12 @@ class Drain:
         recorded: Sequence[Recorded],
         increments: Counter[str],
         change: OutboxChange,
-        told: Sequence[Announcement] = (),
+        announcements: Sequence[Announcement] = (),
     ) -> bool:
         """Records attempts; False if the subscription was resumed meanwhile."""
         while True:
             try:
-                return await self._record_all(recorded, increments, change, told)
+                return await self._record_all(recorded, increments, change, announcements)
             except StaleSubscriptionsError:
                 await self._insist(lambda: self._services.matchers.current(fresh=True))
 
@@ -599,19 +599,19 @@ class Drain:
         recorded: Sequence[Recorded],
         increments: Counter[str],
         change: OutboxChange,
-        told: Sequence[Announcement],
+        announcements: Sequence[Announcement],
     ) -> bool:
         """Records attempts as far as the subscriptions are as they are known here."""
         notices = None
-        if told:
+        if announcements:
             matcher = await self._insist(self._services.matchers.current)
-            notices = Notices(matcher, told)
+            notices = Notices(matcher, announcements)
         standing = await self._insist(
             lambda: self._services.outboxes.record(
                 self._lease, recorded, increments, change, notices
             )
         )
-        if told:
+        if announcements:
             await self._context.dispatcher.dispatch_soon("outboxes")
         if standing.resumed != self._resumed:
             self._outdated = True
@@ -648,12 +648,12 @@ class Drain:
     def _announcements(
         self, judgement: Judgement, ended: Sequence[Ended], *, was_parked: bool
     ) -> list[Announcement]:
-        """What is told of the outbox if this changes its state."""
+        """What is announcements of the outbox if this changes its state."""
         breaker = judgement.breaker
-        told: list[tuple[str, dict[str, Any], When]] = []
+        announcements: list[tuple[str, dict[str, Any], When]] = []
         if judgement.disabled_reason is not None:
             said: dict[str, Any] = {"reason": judgement.disabled_reason}
-            told.append(("subscription.disabled", said, When.DISABLED))
+            announcements.append(("subscription.disabled", said, When.DISABLED))
         if breaker.parked and not was_parked:
             outcome = ended[-1].outcome
             said = {
@@ -662,11 +662,11 @@ class Drain:
                 "last_outcome": outcome.kind.value,
                 "last_status": outcome.status,
             }
-            told.append(("subscription.parked", said, When.PARKED))
+            announcements.append(("subscription.parked", said, When.PARKED))
         if judgement.recovered:
             said = {"was": "parked", "by": "delivery"}
-            told.append(("subscription.recovered", said, When.UNPARKED))
-        return [of_subscription(self._subscription, *one) for one in told]
+            announcements.append(("subscription.recovered", said, When.UNPARKED))
+        return [of_subscription(self._subscription, *one) for one in announcements]
 
     def _tell_state(self, judgement: Judgement, *, was_parked: bool) -> None:
         """The place where it is said that an outbox's state has changed, once it is stored."""

@@ -16,7 +16,7 @@ from service.domain.errors import StaleSubscriptionsError
 from service.domain.events.event import MAX_BODY_BYTES, CourseFacts
 from service.domain.events.operational import Announcement, of_integration
 from service.domain.polling.integration import Baseline, Integration, PollingState, PollRecord
-from service.domain.polling.progress import Glimpse, PollProgress
+from service.domain.polling.progress import PageDigests, PollProgress
 from service.domain.polling.triage import Judged, Mark
 from service.storage.events.operational import Notices
 from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
@@ -40,7 +40,7 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     to be live with just these digests.
     """
 
-    expected: Glimpse | None = None
+    expected: PageDigests | None = None
     judged: Sequence[Judged] = ()
     marks: Sequence[Mark] = ()
     unchanged: int = 0

@@ -12,7 +12,7 @@ from service.domain.courses.deletion_mark import told_time
 from service.domain.courses.fingerprint import unpack
 from service.domain.polling.id_requests import can_be_asked, fitting
 from service.domain.polling.observations import Reason
-from service.domain.polling.progress import judge_page, sight, unread
+from service.domain.polling.progress import identify_records, judge_page, unread
 from service.domain.polling.triage import Judged
 from service.storage.polling.catalogue import Catalogue
 from workers.polling.page_fetch import Fetcher
@@ -92,8 +92,8 @@ class Inquiry:
         )
         course_ids, controls = question.course_ids, question.controls
         judged_at = told_time(now_ms(), page.date_ms)
-        sightings, nameless = sight(page.results, judged_at)
-        shown = {sighting.course_id: sighting for sighting in sightings}
+        records_seen, nameless = identify_records(page.results, judged_at)
+        shown = {seen_record.course_id: seen_record for seen_record in records_seen}
         # Read after the answer, so that nothing older is judged.
         stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
         pairs = list(zip(course_ids, stored, strict=True))
@@ -103,7 +103,7 @@ class Inquiry:
             self._ignored,
             judged_at,
         )
-        unreadable = unread(sightings)
+        unreadable = unread(records_seen)
         doubtful = frozenset(one for one in course_ids if one not in shown and one in unreadable)
         whole = page.next is None and not nameless
         controls_live = sum(control in shown and shown[control].live for control in controls)

@@ -18,7 +18,7 @@ DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for h
 
 
 class Fetcher:
-    """One integration's way to the upstream, for one turn. `place` is the poll's place in the
+    """One integration's way to the upstream, for one turn. `slot` is the poll's slot in the
     line for the budget, 0 if it is not in one; `count` is told what each request adds to the
     counters."""
 
@@ -28,30 +28,30 @@ class Fetcher:
         integration: Integration,
         credential: UpstreamCredential,
         kind: PollKind,
-        place: int,
+        slot: int,
         count: Callable[[Counter[str]], None],
     ) -> None:
         self._services = services
         self._integration = integration
         self._credential = credential
         self._kind: PollKind = kind
-        self._place = place
+        self._slot = slot
         self._count = count
 
     async def page(self, query: PageQuery) -> Page:
         """One page. Raises the `UpstreamError` that its failure amounts to, or TurnOverError
         where the budget makes us wait."""
         budgets, credential_id = self._services.budgets, self._integration.credential_id
-        line = await budgets.spend(credential_id, self._kind, self._place)
+        line = await budgets.spend(credential_id, self._kind, self._slot)
         if line is not None:
             self._count_wait()
             raise TurnOverError(
                 "rate_limited",
                 wait_ms=line.wait_ms,
-                place=line.at,
+                slot=line.at,
                 reason="waiting for the upstream's rate limit",
             )
-        self._place = 0
+        self._slot = 0
         began = time.monotonic()
         try:
             page = await self._services.upstream.fetch_page(
@@ -63,7 +63,7 @@ class Fetcher:
             )
             self._count_wait()
             raise TurnOverError(
-                "rate_limited", wait_ms=line.wait_ms, place=line.at, reason=str(error)
+                "rate_limited", wait_ms=line.wait_ms, slot=line.at, reason=str(error)
             ) from error
         finally:
             self._count(observe(UPSTREAM_REQUEST, time.monotonic() - began))

@@ -23,11 +23,11 @@ from service.domain.courses.change import Verdict
 from service.domain.courses.deletion_mark import told_time
 from service.domain.errors import (
     CoursesDifferError,
+    DecryptionError,
     EpochEndedError,
     FingerprintVersionError,
     LeaseLostError,
     NotFoundError,
-    SealError,
     UpstreamAuthError,
     UpstreamBusyError,
     UpstreamError,
@@ -69,18 +69,18 @@ from service.domain.polling.progress import (
     MIN_UNREADABLE_PAGE_SIZE,
     PAGE_SIZE,
     RESUMABLE_MS,
-    Glimpse,
+    PageDigests,
     PollProgress,
     begin,
     controls_after,
     count_others,
+    digest_page,
     distinct,
-    glimpse,
+    identify_records,
     judge_page,
     resumable,
     seen_digest,
     shown_live,
-    sight,
     sorted_digests,
 )
 from service.domain.polling.triage import Held, Judged, Sieve, Sifted
@@ -258,10 +258,10 @@ class Poll:
             integration,
             await self._credential(),
             progress.kind,
-            progress.place,
+            progress.slot,
             committer.count,
         )
-        committer.progress = msgspec.structs.replace(progress, place=0)
+        committer.progress = msgspec.structs.replace(progress, slot=0)
         inquiry = Inquiry(
             fetcher, services.catalogue, integration.id, progress.epoch, self._ignored
         )
@@ -279,8 +279,8 @@ class Poll:
 
     async def _credential(self) -> UpstreamCredential:
         try:
-            opened = await self._services.credentials.open(self._integration.credential_id)
-        except (NotFoundError, SealError) as error:
+            opened = await self._services.credentials.decrypt(self._integration.credential_id)
+        except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {self._integration.credential_id} cannot be read: {error}; "
                 "store it again with PATCH /v1/credentials, or give back the encryption key"
@@ -306,7 +306,7 @@ class Poll:
         _check_page(progress, page)
         records, known = page.results, list[bytes]()
         quiet = self._state.baselined and not self._state.held and not progress.waiting
-        if quiet and (seen := glimpse(page.results)) is not None:
+        if quiet and (seen := digest_page(page.results)) is not None:
             differing = await self._commit_if_known(page, seen)
             if not differing:
                 return
@@ -315,7 +315,7 @@ class Poll:
             known = [one for index, one in enumerate(seen.course_ids) if index not in left]
         await self._commit_judged(page, records, known)
 
-    async def _commit_if_known(self, page: Page, seen: Glimpse) -> list[int]:
+    async def _commit_if_known(self, page: Page, seen: PageDigests) -> list[int]:
         """Commits a page that shows live courses as they are known; else nothing, and returns
         which of its records are to be looked at."""
         portion = Portion(
@@ -338,16 +338,16 @@ class Poll:
         and unchanged."""
         progress = self._committer.progress
         judged_at = told_time(now_ms(), page.date_ms)
-        sightings, nameless = sight(records, judged_at)
-        course_ids = [sighting.course_id for sighting in sightings]
+        records_seen, nameless = identify_records(records, judged_at)
+        course_ids = [seen_record.course_id for seen_record in records_seen]
         stored = await self._services.catalogue.read(
             self._integration.id, progress.epoch, course_ids
         )
-        judged, unchanged = judge_page(sightings, stored, self._ignored, judged_at)
-        live = shown_live(sightings, stored, judged)
+        judged, unchanged = judge_page(records_seen, stored, self._ignored, judged_at)
+        live = shown_live(records_seen, stored, judged)
         sifted = await self._sift(page, judged, course_ids, live)
         moved = self._moved(page, [*ends(known), *live])
-        moved["others"] += count_others(sightings, live, judged)
+        moved["others"] += count_others(records_seen, live, judged)
         changes = [
             (one.judgement.course_id, one.judgement.changed)
             for one in judged
@@ -490,7 +490,7 @@ class Poll:
     async def _yield(self, over: TurnOverError) -> None:
         now = now_ms()
         # A wait that was asked for does not make the poll any older.
-        fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.place else 0)
+        fresh_at = max(self._committer.progress.updated_at, now + over.wait_ms if over.slot else 0)
         fields: dict[str, str | int | bytes] = {}
         standing = standing_problem(self._state.observed)
         if self._committer.moved:
@@ -506,9 +506,7 @@ class Poll:
         # A poll that has not begun when memory is short begins when there is room.
         if self._committer.stored or over.problem is None:
             try:
-                await self._committer.stash(
-                    place=over.place, error=over.reason, updated_at=fresh_at
-                )
+                await self._committer.stash(slot=over.slot, error=over.reason, updated_at=fresh_at)
             except OutOfMemoryError:
                 if over.problem is None:
                     raise
@@ -648,7 +646,7 @@ def _recovery(
     fields: Mapping[str, str | int | bytes],
 ) -> list[Announcement]:
     """What is told when a person is needed no more: where `fields` put another problem, or none,
-    in the place of such a one."""
+    in the slot of such a one."""
     if known is None or not known.attention or "problem" not in fields:
         return []
     said = {"code": known.code, "since": rfc3339(known.since)}

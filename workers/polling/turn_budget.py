@@ -16,7 +16,7 @@ MEMORY_PROBLEM = "RedisMemory"
 class TurnOverError(Exception):
     """The poll is to go on in another turn, in `wait_ms`.
 
-    `place` is its place in the line for the credential's budget, 0 if it is not in one; `reason`
+    `slot` is its slot in the line for the credential's budget, 0 if it is not in one; `reason`
     says why it waits and `problem` what keeps it, if anything does.
     """
 
@@ -25,14 +25,14 @@ class TurnOverError(Exception):
         outcome: str = "yielded",
         *,
         wait_ms: int = 0,
-        place: int = 0,
+        slot: int = 0,
         reason: str | None = None,
         problem: Problem | None = None,
     ) -> None:
         super().__init__(reason or outcome)
         self.outcome = outcome
         self.wait_ms = wait_ms
-        self.place = place
+        self.slot = slot
         self.reason = reason
         self.problem = problem
 

@@ -17,7 +17,7 @@ from service.api.http.middleware import Layer
 from service.api.http.requests import AnyRequest, without_mark
 from service.bootstrap import Services
 from service.logs import get_logger
-from service.storage.security.audit import Deed
+from service.storage.security.audit import AuditRecord
 
 ACTION = "action"  # `opt` of what is noted: its name; None for what changes nothing
 _REFUSED = 400  # the least status of requests that changed nothing
@@ -45,7 +45,7 @@ class AuditTrail(Layer):
         async def send_noting(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < _REFUSED:
                 location = MutableScopeHeaders.from_message(message).get("location", "")
-                deed = Deed(
+                record = AuditRecord(
                     action=action,
                     actor=actor_of(request).name,
                     object_id=next(iter(scope["path_params"].values()), None)
@@ -55,20 +55,20 @@ class AuditTrail(Layer):
                     request_id=request_id_of(scope),
                     address=address_of(request),
                 )
-                await _note(request.app.state.services, deed)
+                await _note(request.app.state.services, record)
             await send(message)
 
         await next_app(scope, receive, send_noting)
 
 
-async def _note(services: Services, deed: Deed) -> None:
+async def _note(services: Services, record: AuditRecord) -> None:
     try:
-        await services.audit.note(deed)
+        await services.audit.note(record)
     except (RedisError, OSError) as error:
         _log.error(
             "a change is missing from the audit trail",
             reason=type(error).__name__,
-            **msgspec.structs.asdict(deed),
+            **msgspec.structs.asdict(record),
         )
 
 

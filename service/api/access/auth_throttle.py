@@ -21,7 +21,7 @@ class Failures:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        self._told_at: float | None = None
+        self._logged_at: float | None = None
 
     def note(self, address: str) -> bool:
         """Counts a failure; whether a burst is to be told of, at most once in a window.
@@ -40,9 +40,9 @@ class Failures:
             raise TooManyFailuresError(max(1, round(began + WINDOW_SECONDS - now)))
         if count + 1 < MAX_FAILURES:
             return False
-        if self._told_at is not None and now - self._told_at < WINDOW_SECONDS:
+        if self._logged_at is not None and now - self._logged_at < WINDOW_SECONDS:
             return False
-        self._told_at = now
+        self._logged_at = now
         return True
 
 

@@ -30,7 +30,7 @@ from service.domain.errors import (
 )
 from service.logs import get_logger
 from service.settings import Settings
-from service.storage.security.audit import Deed
+from service.storage.security.audit import AuditRecord
 
 AnyRequest = Request[Any, Any, State]
 GivenActor = NamedDependency[Actor]
@@ -152,7 +152,7 @@ async def _holder(scope: Scope, token: str) -> Actor | None:
     services: Services = state.services
     key = await services.api_keys.holder(token)
     if key is not None:
-        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.sight)
+        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.visibility)
     return None
 
 
@@ -172,7 +172,7 @@ async def _tell(address: str, services: Services) -> None:
     """Notes a burst of wrong tokens in the audit trail, if that can be written."""
     _log.warning("many wrong tokens", address=address)
     with suppress(RedisError, OSError):
-        await services.audit.note(Deed(action="authentication.failed", address=address))
+        await services.audit.note(AuditRecord(action="authentication.failed", address=address))
 
 
 def _equal(given: str, token: str | None) -> bool:

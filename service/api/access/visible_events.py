@@ -9,7 +9,7 @@ from service.domain.access.grants import Actor
 from service.domain.events.event import EventFilter
 
 
-class Sight:
+class VisibleEvents:
     """Asked again before each page, since a key may be revoked meanwhile, or may see less."""
 
     def __init__(self, actor: Actor, services: Services, wanted: EventFilter) -> None:
@@ -24,7 +24,7 @@ class Sight:
             key = await self._services.api_keys.current(self._actor.key_id)
             if key is None:
                 return None
-            grant = key.sight
+            grant = key.visibility
         if grant == self._wanted.grant:
             return self._wanted
         return msgspec.structs.replace(self._wanted, grant=grant)

@@ -7,7 +7,7 @@ import re
 
 from service.domain.events.identifiers import EVENT_PREFIX, event_position
 from service.storage.redis.paging import IndexPosition
-from service.storage.redis.scans import ScanPlace
+from service.storage.redis.scans import ScanCursor
 
 LATEST = "latest"
 _LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
@@ -41,42 +41,42 @@ def read_index(cursor: str) -> IndexPosition:
 
 def write_log(position: str | None) -> str | None:
     """The cursor of a position in the event log."""
-    return None if position is None else place(position)
+    return None if position is None else write_position(position)
 
 
-def place(position: str) -> str:
+def write_position(position: str) -> str:
     """The cursor of a position in the event log."""
     return _write(position)
 
 
-def read_place(cursor: str) -> str:
+def read_start(cursor: str) -> str:
     """The position in the event log, or the word `latest` for its end. Raises ValueError."""
     return cursor if cursor == LATEST else read_log(cursor)
 
 
 def read_log(cursor: str) -> str:
-    """The position in the event log; an event's id is the cursor of its own place. Raises
+    """The position in the event log; an event's id is the cursor of its own position. Raises
     ValueError."""
     if cursor.startswith(EVENT_PREFIX):
-        place = event_position(cursor)
-        if place is None:
+        found = event_position(cursor)
+        if found is None:
             raise ValueError("not an event id")
-        return place[0]
+        return found[0]
     position = _read(cursor)
     if not _LOG_POSITION.fullmatch(position):
         raise ValueError("no position in the log")
     return position
 
 
-def write_scan(place: ScanPlace | None) -> str | None:
+def write_scan(scan: ScanCursor | None) -> str | None:
     """The cursor of a scan, None at its end."""
-    return None if place is None else _write(f"scan {place.cursor} {place.behind}")
+    return None if scan is None else _write(f"scan {scan.cursor} {scan.behind}")
 
 
-def read_scan(cursor: str) -> ScanPlace:
-    """The place of a scan. Raises ValueError."""
-    word, _, place = _read(cursor).partition(" ")
-    number, _, behind = place.partition(" ")
+def read_scan(cursor: str) -> ScanCursor:
+    """The position of a scan. Raises ValueError."""
+    word, _, rest = _read(cursor).partition(" ")
+    number, _, behind = rest.partition(" ")
     if word != "scan" or not _SCAN_CURSOR.fullmatch(number) or int(number) >= 2**64:
-        raise ValueError("no place of a scan")
-    return ScanPlace(int(number), behind)
+        raise ValueError("no position of a scan")
+    return ScanCursor(int(number), behind)

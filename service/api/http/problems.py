@@ -23,6 +23,7 @@ from service.domain.errors import (
     ConflictError,
     CoursewireError,
     CredentialInUseError,
+    DecryptionError,
     EventExpiredError,
     EventsExpiredError,
     ForbiddenError,
@@ -35,7 +36,6 @@ from service.domain.errors import (
     PreconditionRequiredError,
     RedisRefusedError,
     RequestRunningError,
-    SealError,
     StoppingError,
     StorageUnavailableError,
     TooManyFailuresError,
@@ -246,7 +246,7 @@ SECRET_UNREADABLE = ProblemType(
     "secret-unreadable",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "A stored secret does not open",
-    "it was sealed with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer holds",
+    "it was encrypted with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer holds",
 )
 STOPPING = ProblemType(
     "stopping",
@@ -309,7 +309,7 @@ _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     InvalidRequestError: VALIDATION,
     EventExpiredError: EVENT_EXPIRED,
     TooManyListenersError: TOO_MANY_LISTENERS,
-    SealError: SECRET_UNREADABLE,
+    DecryptionError: SECRET_UNREADABLE,
     StoppingError: STOPPING,
     StorageUnavailableError: STORAGE_UNAVAILABLE,
     RedisRefusedError: STORAGE_UNAVAILABLE,

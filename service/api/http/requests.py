@@ -32,7 +32,7 @@ _CURSORS: dict[Callable[[str], Any], str] = {  # of which list
     cursors.read_index: "list",
     cursors.read_scan: "scan",
     cursors.read_log: "log",
-    cursors.read_place: "log",
+    cursors.read_start: "log",
 }
 MAX_PAGE_SIZE = 500
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})

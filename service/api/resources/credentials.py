@@ -48,8 +48,8 @@ FIELDS: Table = {
     ),
     "api_key": Field(
         parser=pasted_key(500),
-        meaning="the upstream's API key; it is sealed and never returned. White space and quotes "
-        "around it and `Bearer` before it are removed",
+        meaning="the upstream's API key; it is encrypted and never returned. White space and "
+        "quotes around it and `Bearer` before it are removed",
         required=True,
         write_only=True,
     ),

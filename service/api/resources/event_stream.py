@@ -14,7 +14,7 @@ from litestar.response import Stream
 from redis.exceptions import RedisError
 
 from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor
-from service.api.access.visible_events import Sight
+from service.api.access.visible_events import VisibleEvents
 from service.api.http import cursors
 from service.api.http.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS, expired
 from service.api.http.requests import AnyRequest, GivenServices, after, query_form
@@ -24,7 +24,7 @@ from service.api.schema.operations import problems, reads
 from service.domain.delivery.subscription import Rendering
 from service.domain.errors import EventsExpiredError
 from service.domain.events.event import StoredEvent, render
-from service.storage.events.event_log import Place
+from service.storage.events.event_log import ReadPosition
 from service.storage.events.log_follower import Tail
 
 SSE = "text/event-stream"
@@ -33,13 +33,13 @@ RETRY_MS = 3_000  # after which a client that lost the connection comes back
 LAST_EVENT_ID = "Last-Event-ID"
 _READ_AT_ONCE = 20  # events held for one slow reader
 _CHUNK_BYTES = 65_536  # sent in one piece, unless a single event is larger
-_CACHED = 64  # frames that listeners at the same place share
+_CACHED = 64  # frames that listeners at the same read_to share
 
 QUERY: Table = {
     **FILTERS,
     "payload": PAYLOAD,
     "after": Field(
-        parser=after(cursors.read_place).parser,
+        parser=after(cursors.read_start).parser,
         meaning="where to begin, as in GET /v1/events: behind a cursor or an event's id; "
         "`latest`: with what happens from now on; if left out, from the oldest event that is kept",
     ),
@@ -65,7 +65,7 @@ HEADERS: Table = {
             generate_examples=False,
             media_type=SSE,
             description="Server-sent events: `id` is the event's id, `event` its type, `data` the "
-            "body of a push. An `id` alone moves a filtered reader's place on. `error` carries a "
+            "body of a push. An `id` alone moves a filtered reader's read_to on. `error` carries a "
             "problem and ends the stream",
         ),
         **problems(
@@ -81,14 +81,14 @@ async def stream_events(request: AnyRequest, services: GivenServices, actor: Giv
     15 seconds where nothing else does. A reader that falls behind lags, and is sent nothing more
     once the log no longer holds what it has not read. It ends with the key it was opened with."""
     query = query_form(request, QUERY).accept()
-    place = _last_event_id(request) or query.get("after")
+    read_to = _last_event_id(request) or query.get("after")
     services.tail.check_room()
     filters = wanted(query, actor.grant)
     first = await services.events.read(
-        await starting_place(services, place), _READ_AT_ONCE, filters
+        await starting_place(services, read_to), _READ_AT_ONCE, filters
     )
     return Stream(
-        _frames(services.tail, first, Sight(actor, services, filters), rendering(query)),
+        _frames(services.tail, first, VisibleEvents(actor, services, filters), rendering(query)),
         media_type=SSE,
         # A proxy would gather events, for minutes, or until it has enough of them to compress.
         headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
@@ -105,34 +105,34 @@ def _last_event_id(request: AnyRequest) -> str | None:
 
 async def _frames(
     tail: Tail,
-    first: tuple[list[StoredEvent], Place],
-    sight: Sight,
+    first: tuple[list[StoredEvent], ReadPosition],
+    visible: VisibleEvents,
     rendering: Rendering,
 ) -> AsyncIterator[bytes]:
     """The stream behind a first page, until nobody listens or it cannot go on."""
     loop = asyncio.get_running_loop()
-    events, place = first
-    # The place is told at once: who loses the connection before the first event keeps it.
-    told = None if events else place.position
-    yield b"retry: %d\n%s\n" % (RETRY_MS, _id(place.position) if told else b"")
+    events, read_to = first
+    # The read_to is sent at once: who loses the connection before the first event keeps it.
+    sent = None if events else read_to.position
+    yield b"retry: %d\n%s\n" % (RETRY_MS, _id(read_to.position) if sent else b"")
     with tail.listen() as listener:
         spoken = loop.time()
         while not listener.ended:
             if events:
                 for chunk in _chunks(events, rendering):
                     yield chunk
-                told, spoken = events[-1].position, loop.time()
+                sent, spoken = events[-1].position, loop.time()
             elif loop.time() - spoken >= HEARTBEAT_SECONDS:
-                yield b":\n%s\n" % (_id(place.position) if place.position != told else b"")
-                told, spoken = place.position, loop.time()
+                yield b":\n%s\n" % (_id(read_to.position) if read_to.position != sent else b"")
+                sent, spoken = read_to.position, loop.time()
             try:
-                if not place.more:
+                if not read_to.more:
                     silence = loop.time() - spoken
-                    await listener.wait(place.position, HEARTBEAT_SECONDS - silence)
-                filters = await sight.filter()
+                    await listener.wait(read_to.position, HEARTBEAT_SECONDS - silence)
+                filters = await visible.filter()
                 if filters is None:
                     return
-                events, place = await tail.read(place.position, _READ_AT_ONCE, filters)
+                events, read_to = await tail.read(read_to.position, _READ_AT_ONCE, filters)
             except EventsExpiredError as error:
                 yield b"event: error\ndata: %s\n\n" % msgspec.json.encode(expired(error))
                 return
@@ -141,7 +141,7 @@ async def _frames(
 
 
 def _id(position: str) -> bytes:
-    return b"id: %s\n" % cursors.place(position).encode()
+    return b"id: %s\n" % cursors.write_position(position).encode()
 
 
 def _chunks(events: Iterable[StoredEvent], rendering: Rendering) -> Iterator[bytes]:

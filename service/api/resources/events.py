@@ -11,7 +11,7 @@ from litestar import Controller, MediaType, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor
-from service.api.access.visible_events import Sight
+from service.api.access.visible_events import VisibleEvents
 from service.api.http import cursors
 from service.api.http.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS
 from service.api.http.requests import (
@@ -34,7 +34,7 @@ from service.domain.access.grants import Actor, Grant
 from service.domain.delivery.subscription import EVENT_TYPES, Format, Payload, Rendering
 from service.domain.errors import NotFoundError
 from service.domain.events.event import EventFilter, StoredEvent, is_shown, render
-from service.storage.events.event_log import Place, not_there
+from service.storage.events.event_log import ReadPosition, not_there
 
 MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
 MAX_WAIT_SECONDS = 60
@@ -63,7 +63,7 @@ QUERY: Table = {
     ),
     "limit": LIMIT,
     "after": Field(
-        parser=after(cursors.read_place).parser,
+        parser=after(cursors.read_start).parser,
         meaning="`next` or `cursor` of an earlier answer, or the id of the last event seen; "
         "`latest`: the end of the log; if left out, from the oldest event that is kept. With "
         "desc the events before it follow",
@@ -139,11 +139,11 @@ class EventController(Controller):
             return _page(bodies, cut or before, None)
         if only_head(request.scope):
             query["wait"] = 0
-        events, place = await _follow(services, query, actor)
+        events, read_to = await _follow(services, query, actor)
         bodies, cut = _bodies(events, rendering(query))
         if cut is not None:
-            place = Place(cut, more=True)
-        return _page(bodies, place.position if place.more else None, place.position)
+            read_to = ReadPosition(cut, more=True)
+        return _page(bodies, read_to.position if read_to.more else None, read_to.position)
 
     @get(
         "/{event_id:str}",
@@ -174,38 +174,38 @@ class EventController(Controller):
         return Response(render(event, rendering(query)), media_type=MediaType.JSON)
 
 
-async def starting_place(services: Services, place: str | None) -> str | None:
+async def starting_place(services: Services, read_to: str | None) -> str | None:
     """The position to begin behind; None: the oldest event."""
-    if place != cursors.LATEST:
-        return place
+    if read_to != cursors.LATEST:
+        return read_to
     end, _ = await services.events.bounds()
     return end
 
 
 async def _follow(
     services: Services, query: dict[str, Any], actor: Actor
-) -> tuple[list[StoredEvent], Place]:
+) -> tuple[list[StoredEvent], ReadPosition]:
     """The page behind `after`, once there is something on it or the wait is over."""
     limit, filters = query.get("limit", PAGE_SIZE), wanted(query, actor.grant)
-    events, place = await services.events.read(
+    events, read_to = await services.events.read(
         await starting_place(services, query.get("after")), limit, filters
     )
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(query.get("wait", 0), LONGEST_WAIT_SECONDS)
-    if events or place.more or deadline <= loop.time():
-        return events, place
+    if events or read_to.more or deadline <= loop.time():
+        return events, read_to
     services.tail.check_room()
-    sight = Sight(actor, services, filters)
+    visible = VisibleEvents(actor, services, filters)
     with services.tail.listen() as listener:
         while not listener.ended and (left := deadline - loop.time()) > 0:
-            await listener.wait(place.position, left)
-            still = await sight.filter()
+            await listener.wait(read_to.position, left)
+            still = await visible.filter()
             if still is None:
                 break
-            events, place = await services.tail.read(place.position, limit, still)
-            if events or place.more:
+            events, read_to = await services.tail.read(read_to.position, limit, still)
+            if events or read_to.more:
                 break
-    return events, place
+    return events, read_to
 
 
 def _bodies(events: list[StoredEvent], rendering: Rendering) -> tuple[list[bytes], str | None]:

@@ -564,7 +564,7 @@ async def _make_credential(values: dict[str, Any], services: Services) -> str | 
 
 
 async def _opened(services: Services, credential_id: str) -> UpstreamCredential:
-    opened = await services.credentials.open(credential_id)
+    opened = await services.credentials.decrypt(credential_id)
     return UpstreamCredential(opened.base_url, opened.api_key)
 
 

@@ -32,7 +32,7 @@ from service.api.schema.operations import problems, reads
 from service.api.schema.schemas import ReviewView
 from service.bootstrap import Services
 from service.domain.errors import PreconditionRequiredError, StaleReviewError
-from service.storage.redis.scans import ScanPlace
+from service.storage.redis.scans import ScanCursor
 
 DECISION: Table = {
     "decision": Field(
@@ -121,7 +121,7 @@ class ReviewController(Controller):
 
 
 async def _shown(
-    services: Services, integration_id: str, limit: int, place: ScanPlace | None
+    services: Services, integration_id: str, limit: int, place: ScanCursor | None
 ) -> Response[ReviewView]:
     _, state = await services.integrations.get(integration_id)
     found = await services.reviews.get(integration_id, state.epoch)

@@ -162,14 +162,14 @@ FIELDS: Table = {
     ),
     "headers": Field(
         parser=headers(),
-        meaning="sent with every push; the values are sealed and never returned",
+        meaning="sent with every push; the values are encrypted and never returned",
         write_only=True,
     ),
     "client_certificate": Field(
         parser=nullable(client_certificate()),
         meaning="for receivers that demand one (mTLS), https alone: `certificate`, PEM, with its "
-        "intermediates behind it, and `private_key`, PEM without a passphrase. Both are sealed and "
-        "never returned; null removes them",
+        "intermediates behind it, and `private_key`, PEM without a passphrase. Both are "
+        "encrypted and never returned; null removes them",
         write_only=True,
     ),
     "signature": Field(

@@ -270,15 +270,15 @@ def api_key(stored: StoredKey, token: str | None = None) -> schemas.ApiKeyView:
 
 def audit(one: AuditEntry) -> schemas.AuditView:
     """An entry of the audit trail."""
-    deed = one.deed
+    record = one.record
     return schemas.AuditView(
         at=rfc3339(one.at),
-        actor=deed.actor,
-        action=deed.action,
-        object_id=deed.object_id,
-        fields=deed.fields,
-        request_id=deed.request_id,
-        address=deed.address,
+        actor=record.actor,
+        action=record.action,
+        object_id=record.object_id,
+        fields=record.fields,
+        request_id=record.request_id,
+        address=record.address,
     )
 
 

@@ -73,7 +73,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant | None = None
 
     @property
-    def sight(self) -> Grant | None:
+    def visibility(self) -> Grant | None:
         """The grant as one that knows whose it is."""
         return None if self.grant is None else msgspec.structs.replace(self.grant, holder=self.id)
 

@@ -74,7 +74,7 @@ class SubscriptionState(StrEnum):
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """A URL, a filter, a rendering and limits; secrets are kept sealed beside it.
+    """A URL, a filter, a rendering and limits; secrets are kept encrypted beside it.
 
     `public_key` is that of an ed25519 subscription's newest secret. The script that stores a
     secret stores it too, so both are always of one kind.
@@ -166,7 +166,7 @@ class Matcher:
         self.version = version
         self._subscriptions = tuple(subscriptions)
         valid = [key for key in api_keys if key.is_valid(now_ms)]
-        self._grants = {key.id: key.sight or NOTHING for key in valid}
+        self._grants = {key.id: key.visibility or NOTHING for key in valid}
         self._expires_at = min((key.expires_at for key in valid if key.expires_at), default=None)
         self._narrowed: dict[
             tuple[str, str, frozenset[tuple[str, str]]],

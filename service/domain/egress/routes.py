@@ -35,15 +35,15 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The proxy's URL without its credentials."""
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def __repr__(self) -> str:
-        return f"Proxy({self.place!r}{', credentials=…' if self.user is not None else ''})"
+        return f"Proxy({self.address!r}{', credentials=…' if self.user is not None else ''})"
 
     def __rich_repr__(self) -> list[tuple[str, str]]:
-        return [("place", self.place)]
+        return [("address", self.address)]
 
 
 def read_egress_proxy(text: str) -> Proxy:

@@ -42,7 +42,7 @@ class Baseline(StrEnum):
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
-    """A base URL and, kept sealed beside it, the API key that opens it. Times are epoch ms."""
+    """A base URL and, kept encrypted beside it, the API key that opens it. Times are epoch ms."""
 
     id: str
     name: str

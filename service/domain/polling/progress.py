@@ -50,7 +50,7 @@ class PollProgress(msgspec.Struct, frozen=True, kw_only=True):
     a cursor passed earlier, to notice paging in circles; `live` counts records without a
     tombstone and `controls` are the ids of the first and the last of them; `others` counts
     records of courses that do not count as live; `changed` counts courses by changed path,
-    and `waiting` says whether any change waits for the end; `place` is the ms at which it is
+    and `waiting` says whether any change waits for the end; `slot` is the ms at which it is
     its turn to spend from the credential's budget; `skew_ms` how far the upstream's clock is
     ahead of ours; `error` what the last attempt at going on failed with; `cached_ms` the age of
     the first answer, if a cache gave it; `nameless` counts records without an id, `unconfirmed`
@@ -79,7 +79,7 @@ class PollProgress(msgspec.Struct, frozen=True, kw_only=True):
     changed: dict[str, int] = {}
     waiting: bool = False
     verdicts: dict[str, int] = {}
-    place: int = 0
+    slot: int = 0
     skew_ms: int | None = None
     error: str | None = None
     cached_ms: int = 0
@@ -130,7 +130,7 @@ def resumable(progress: PollProgress, epoch: str, now_ms: int) -> bool:
     return progress.epoch == epoch and now_ms - progress.updated_at <= RESUMABLE_MS
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class SeenRecord(msgspec.Struct, frozen=True):
     """One record of a page: its id, whether it surely is of a course that is not deleted, its
     bytes' digest, and whether it is `broken`: no JSON."""
 
@@ -141,7 +141,7 @@ class Sighting(msgspec.Struct, frozen=True):
     broken: bool = False
 
 
-class Glimpse(msgspec.Struct, frozen=True):
+class PageDigests(msgspec.Struct, frozen=True):
     """What a page shows before anything of it is decoded: the ids that its records seem to
     have, and the digests of their bytes.
 
@@ -156,7 +156,7 @@ _ID_STARTS = b'{"id":"'
 _ID_LOOKED_AT = 100  # bytes of a record in which its id is looked for
 
 
-def glimpse(records: Sequence[msgspec.Raw]) -> Glimpse | None:
+def digest_page(records: Sequence[msgspec.Raw]) -> PageDigests | None:
     """The ids that the first bytes of all records seem to say; None if one does not begin with
     an id, or an id comes twice."""
     course_ids = []
@@ -168,25 +168,25 @@ def glimpse(records: Sequence[msgspec.Raw]) -> Glimpse | None:
         course_ids.append(head[len(_ID_STARTS) : end])
     if len(set(course_ids)) < len(course_ids):
         return None
-    return Glimpse(course_ids, [raw_digest(record) for record in records])
+    return PageDigests(course_ids, [raw_digest(record) for record in records])
 
 
-def sight(records: Iterable[msgspec.Raw], now_ms: int) -> tuple[list[Sighting], int]:
+def identify_records(records: Iterable[msgspec.Raw], now_ms: int) -> tuple[list[SeenRecord], int]:
     """The records of a page that have an id, each id once (the last wins), and how many have
     none and can only be counted."""
-    sightings: dict[str, Sighting] = {}
+    records_seen: dict[str, SeenRecord] = {}
     nameless = 0
     for record in records:
         found = _sighting(record, now_ms)
-        before = sightings.get(found.course_id)
+        before = records_seen.get(found.course_id)
         # A broken record may be more than the one whose id it shows.
         nameless += not found.course_id or (before is not None and before.broken)
         if found.course_id:
-            sightings[found.course_id] = found
-    return list(sightings.values()), nameless
+            records_seen[found.course_id] = found
+    return list(records_seen.values()), nameless
 
 
-def _sighting(record: msgspec.Raw, now_ms: int) -> Sighting:
+def _sighting(record: msgspec.Raw, now_ms: int) -> SeenRecord:
     """One record; its id is empty if it has none that is usable."""
     digest = raw_digest(record)
     try:
@@ -194,12 +194,12 @@ def _sighting(record: msgspec.Raw, now_ms: int) -> Sighting:
     except UNREADABLE:
         # It cannot be judged, but it was seen: its course is not absent.
         try:
-            return Sighting(_usable(_decode_named(record).id), False, digest, record)
+            return SeenRecord(_usable(_decode_named(record).id), False, digest, record)
         except UNREADABLE:
             named = _usable(text_of(member(bytes(record), "id")) or "")
-            return Sighting(named, False, digest, record, broken=True)
+            return SeenRecord(named, False, digest, record, broken=True)
     live = deletion(head.remote_deleted_at, now_ms) in (Deletion.NONE, Deletion.DUE)
-    return Sighting(_usable(head.id), live, digest, record)
+    return SeenRecord(_usable(head.id), live, digest, record)
 
 
 def _usable(course_id: str) -> str:
@@ -208,17 +208,19 @@ def _usable(course_id: str) -> str:
     return course_id
 
 
-def unread(sightings: Iterable[Sighting]) -> str:
+def unread(records_seen: Iterable[SeenRecord]) -> str:
     """The text of the broken records, unescaped. Each may be more than the one whose id it shows,
     because a quote too many hides where a record ends: a course that is named in here may have
     been shown."""
-    text = " ".join(bytes(one.record).decode(errors="replace") for one in sightings if one.broken)
+    text = " ".join(
+        bytes(one.record).decode(errors="replace") for one in records_seen if one.broken
+    )
     unescaped = _ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text)
     return unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def judge_page(
-    sightings: Sequence[Sighting],
+    records_seen: Sequence[SeenRecord],
     stored: Sequence[bytes | None],
     ignored: Collection[str],
     now_ms: int,
@@ -227,13 +229,13 @@ def judge_page(
     version, which go no further than a comparison; and how many those were."""
     judged: list[Judged] = []
     unchanged = 0
-    for sighting, packed in zip(sightings, stored, strict=True):
-        if packed is not None and packed[RAW] == sighting.digest:
+    for seen_record, packed in zip(records_seen, stored, strict=True):
+        if packed is not None and packed[RAW] == seen_record.digest:
             unchanged += 1
             continue
         known = unpack(packed) if packed is not None else None
         judged.append(
-            Judged(judge(sighting.course_id, sighting.record, known, ignored, now_ms), known)
+            Judged(judge(seen_record.course_id, seen_record.record, known, ignored, now_ms), known)
         )
     return judged, unchanged
 
@@ -247,7 +249,7 @@ def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str,
 
 
 def shown_live(
-    sightings: Sequence[Sighting], stored: Sequence[bytes | None], judged: Iterable[Judged]
+    records_seen: Sequence[SeenRecord], stored: Sequence[bytes | None], judged: Iterable[Judged]
 ) -> list[str]:
     """The ids of a page's records that show their courses live. What is left of a deleted one
     when its date went too carries no tombstone either, but shows nothing live."""
@@ -255,20 +257,20 @@ def shown_live(
         one.judgement.course_id for one in judged if one.judgement.verdict is Verdict.RECORDED
     }
     return [
-        sighting.course_id
-        for sighting, packed in zip(sightings, stored, strict=True)
-        if sighting.live
-        and sighting.course_id not in recorded
-        and (packed is None or not is_deleted(packed) or packed[RAW] != sighting.digest)
+        seen_record.course_id
+        for seen_record, packed in zip(records_seen, stored, strict=True)
+        if seen_record.live
+        and seen_record.course_id not in recorded
+        and (packed is None or not is_deleted(packed) or packed[RAW] != seen_record.digest)
     ]
 
 
 def count_others(
-    sightings: Sequence[Sighting], live: Sequence[str], judged: Iterable[Judged]
+    records_seen: Sequence[SeenRecord], live: Sequence[str], judged: Iterable[Judged]
 ) -> int:
     """How many records of a page are of courses that do not count as live after it: all but
     those shown `live`, of which some never decoded."""
-    others = len(sightings) - len(live)
+    others = len(records_seen) - len(live)
     shown: frozenset[str] | None = None
     for one in judged:
         match one.judgement.verdict:
@@ -300,5 +302,5 @@ def distinct(digests: array[int]) -> int:
 def was_seen(digests: array[int], course_id: str) -> bool:
     """Whether `digests`, sorted, hold that of `course_id`."""
     digest = int.from_bytes(seen_digest(course_id.encode()), sys.byteorder)
-    place = bisect_left(digests, digest)
-    return place < len(digests) and digests[place] == digest
+    slot = bisect_left(digests, digest)
+    return slot < len(digests) and digests[slot] == digest

@@ -17,7 +17,7 @@ from service.domain.courses.change import Verdict, judge
 from service.domain.courses.fingerprint import Fingerprint, unpack
 from service.domain.events.event import CourseFacts
 from service.domain.polling.integration import Integration, PollingState
-from service.domain.polling.progress import PAGE_SIZE, Sighting
+from service.domain.polling.progress import PAGE_SIZE, SeenRecord
 
 EVENT_TYPE = "course.created"  # of everything that a backfill sends
 DETECTED_BY = "backfill"
@@ -53,9 +53,9 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
 class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a backfill stands. Times are epoch ms.
 
-    `after` is the place in the index of integrations (created ms, id) up to which they have been
+    `after` is the position in the index of integrations (created ms, id) up to which they have been
     looked at, all of them once `listed`; `postponed` are those whose baseline is not complete;
-    `leg` is the one that is gone through. `place` is the place in the line for the credential's
+    `leg` is the one that is gone through. `slot` is its slot in the line for the credential's
     budget, and nothing is asked before `wait_until`. `served` and `skipped` count integrations,
     and `notes` says why; `left_out` counts courses. `step` tells each state from all others.
     """
@@ -65,7 +65,7 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
     listed: bool = False
     postponed: tuple[str, ...] = ()
     leg: Leg | None = None
-    place: int = 0
+    slot: int = 0
     wait_until: int = 0
     served: int = 0
     skipped: int = 0
@@ -122,7 +122,7 @@ def skip(progress: BackfillProgress, integration_id: str, reason: str) -> Backfi
     if len(notes) < MAX_NOTES:
         notes = (*notes, f"{integration_id} was not gone through to its end: {reason}")
     return msgspec.structs.replace(
-        progress, leg=None, place=0, wait_until=0, skipped=progress.skipped + 1, notes=notes
+        progress, leg=None, slot=0, wait_until=0, skipped=progress.skipped + 1, notes=notes
     )
 
 
@@ -136,7 +136,7 @@ def why_not(integration: Integration, state: PollingState) -> str | None:
 
 
 def confirm(
-    sightings: Sequence[Sighting],
+    records_seen: Sequence[SeenRecord],
     stored: Sequence[bytes | None],
     ignored: Collection[str],
     now_ms: int,
@@ -147,15 +147,15 @@ def confirm(
     """
     confirmed: list[Confirmed] = []
     differing: list[str] = []
-    for sighting, packed in zip(sightings, stored, strict=True):
+    for seen_record, packed in zip(records_seen, stored, strict=True):
         known = None if packed is None else unpack(packed)
-        match judge(sighting.course_id, sighting.record, known, ignored, now_ms).verdict:
+        match judge(seen_record.course_id, seen_record.record, known, ignored, now_ms).verdict:
             case Verdict.UNCHANGED | Verdict.REFRESHED if known is not None and not known.deleted:
-                confirmed.append(Confirmed(sighting.course_id, known, sighting.record))
+                confirmed.append(Confirmed(seen_record.course_id, known, seen_record.record))
             case Verdict.UNCHANGED | Verdict.REFRESHED | Verdict.RECORDED:
                 pass
             case _:
-                differing.append(sighting.course_id)
+                differing.append(seen_record.course_id)
     return confirmed, differing
 
 

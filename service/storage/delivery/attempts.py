@@ -9,14 +9,14 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from service.domain.delivery.subscription import DeliveryState
-from service.domain.errors import SealError
+from service.domain.errors import DecryptionError
 from service.domain.events.identifiers import event_position, position_ms
-from service.storage.delivery.dead_letters import DeadDeliveries
+from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.outbox_scripts import MAX_ATTEMPT_RECORDS
 from service.storage.events.lookup import OutboxEvents
 from service.storage.redis import keys
 from service.storage.redis.streams import StreamEntry, read_stream
-from service.storage.security.encryption import Sealer, owner_in_subscription
+from service.storage.security.encryption import Encryptor, owner_in_subscription
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -28,7 +28,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One HTTP POST of a delivery and what came back. Times are epoch ms.
 
     `outcome` is the outcome's class; `excerpt` the beginning of the answer as text, which on record
-    is `sealed` (base64), for whoever answers may repeat anything that it was sent;
+    is `encrypted` (base64), for whoever answers may repeat anything that it was sent;
     `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
     our own network and uses up nothing of the schedule; `replay` says that it was one of a replay.
     """
@@ -44,7 +44,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_byte_ms: int | None = None
     error: str | None = None
     excerpt: str = ""
-    sealed: str = ""
+    encrypted: str = ""
     next_attempt_at: int | None = None
     counted: bool = True
     replay: bool = False
@@ -69,10 +69,10 @@ class Attempts:
     """Reads attempt records; only the recording script writes them."""
 
     def __init__(
-        self, redis: Redis, sealer: Sealer, events: OutboxEvents, dead: DeadDeliveries
+        self, redis: Redis, encryptor: Encryptor, events: OutboxEvents, dead: DeadLetters
     ) -> None:
         self._redis = redis
-        self._sealer = sealer
+        self._encryptor = encryptor
         self._events = events
         self._dead = dead
 
@@ -80,24 +80,25 @@ class Attempts:
         """An attempt as it is recorded."""
         if attempt.excerpt:
             owner = owner_in_subscription(subscription_id, "attempts")
-            sealed = self._sealer.seal(attempt.excerpt.encode(), owner)
+            encrypted = self._encryptor.encrypt(attempt.excerpt.encode(), owner)
             attempt = msgspec.structs.replace(
-                attempt, excerpt="", sealed=base64.b64encode(sealed).decode()
+                attempt, excerpt="", encrypted=base64.b64encode(encrypted).decode()
             )
         return _encode(attempt)
 
     def _opened(self, subscription_id: str, record: bytes) -> Attempt:
-        """An attempt as it was; without its excerpt if the key that sealed it is gone."""
+        """An attempt as it was; without its excerpt if the key that encrypted it is gone."""
         attempt = _decode(record)
-        if not attempt.sealed:
+        if not attempt.encrypted:
             return attempt
         try:
-            excerpt = self._sealer.open(
-                base64.b64decode(attempt.sealed), owner_in_subscription(subscription_id, "attempts")
+            excerpt = self._encryptor.decrypt(
+                base64.b64decode(attempt.encrypted),
+                owner_in_subscription(subscription_id, "attempts"),
             ).decode()
-        except (SealError, ValueError):
+        except (DecryptionError, ValueError):
             excerpt = ""
-        return msgspec.structs.replace(attempt, excerpt=excerpt, sealed="")
+        return msgspec.structs.replace(attempt, excerpt=excerpt, encrypted="")
 
     async def deliveries(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-class DeadDelivery(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """Why a delivery was given up, and when: epoch ms. `rendering` is the letter that its outbox
     entry had."""
 
@@ -27,7 +27,7 @@ class DeadDelivery(msgspec.Struct, frozen=True):
     reason: str
 
 
-class DeadDeliveries:
+class DeadLetters:
     """Reads dead deliveries; only scripts list them."""
 
     def __init__(self, redis: Redis) -> None:
@@ -35,7 +35,7 @@ class DeadDeliveries:
 
     async def get_many(
         self, subscription_id: str, positions: Sequence[str]
-    ) -> list[DeadDelivery | None]:
+    ) -> list[DeadLetter | None]:
         """Those at the given positions of the log, None where none is listed."""
         if not positions:
             return []
@@ -45,7 +45,7 @@ class DeadDeliveries:
             for position, one in zip(positions, facts, strict=True)
         ]
 
-    async def page(self, subscription_id: str, after: str | None, count: int) -> list[DeadDelivery]:
+    async def page(self, subscription_id: str, after: str | None, count: int) -> list[DeadLetter]:
         """At most `count` behind the position `after` (None: from the oldest event)."""
         key = keys.outbox_dead(subscription_id)
         least: int | str = "-inf" if after is None else position_ms(after)
@@ -84,6 +84,6 @@ class DeadDeliveries:
         return [member.decode() for member in found]
 
 
-def _read(position: str, facts: bytes) -> DeadDelivery:
+def _read(position: str, facts: bytes) -> DeadLetter:
     died_at, attempts, rendering, order_key, reason = facts.decode().split(" ", 4)
-    return DeadDelivery(position, int(died_at), int(attempts), rendering, order_key, reason)
+    return DeadLetter(position, int(died_at), int(attempts), rendering, order_key, reason)

@@ -81,7 +81,7 @@ class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
     `resumed` tells one resume of the subscription from another, `emptied` the same of entries
     taken off unsent; `failing` counts courses.
     `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
-    `headers` and `client_certificate` (empty if it has none) are its sealed ones. `replayed` are
+    `headers` and `client_certificate` (empty if it has none) are its encrypted ones. `replayed` are
     entries being replayed, with what the same names say of these, and `unfed` the replays that
     have more to add."""
 

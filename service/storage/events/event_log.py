@@ -30,7 +30,7 @@ MAX_SCANNED = 10_000  # entries that one filtered read looks through, give or ta
 _SCAN_PAGE = 500
 
 
-class Place(msgspec.Struct, frozen=True):
+class ReadPosition(msgspec.Struct, frozen=True):
     """Where a read of the log ended: whoever goes on behind `position`, at any time, misses and
     repeats nothing. `more` is false if the log ended there."""
 
@@ -85,7 +85,7 @@ class EventLog:
 
     async def read(
         self, after: str | None, limit: int, wanted: EventFilter = EVERYTHING
-    ) -> tuple[list[StoredEvent], Place]:
+    ) -> tuple[list[StoredEvent], ReadPosition]:
         """The wanted events behind the position `after` (None: from the oldest), oldest first,
         and where that leads.
 
@@ -106,13 +106,13 @@ class EventLog:
                 if wanted.takes(event):
                     events.append(event)
                     if len(events) == limit:
-                        return events, Place(last, more=True)
+                        return events, ReadPosition(last, more=True)
             scanned += len(page)
             if len(page) < count:
                 if scanned == 0 and after is not None:
-                    return [], Place(await self._within(after), more=False)
-                return events, Place(last or trimmed, more=False)
-        return events, Place(last or START, more=True)
+                    return [], ReadPosition(await self._within(after), more=False)
+                return events, ReadPosition(last or trimmed, more=False)
+        return events, ReadPosition(last or START, more=True)
 
     async def read_back(
         self, before: str | None, limit: int, wanted: EventFilter = EVERYTHING

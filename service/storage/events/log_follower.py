@@ -16,7 +16,7 @@ from service.domain.errors import TooManyListenersError
 from service.domain.events.event import EventFilter, StoredEvent
 from service.domain.events.identifiers import position_order
 from service.logs import get_logger
-from service.storage.events.event_log import START, EventLog, Place, read_event
+from service.storage.events.event_log import START, EventLog, ReadPosition, read_event
 from service.storage.redis import keys
 from service.storage.redis.streams import await_stream
 
@@ -120,7 +120,7 @@ class Tail:
 
     async def read(
         self, after: str, limit: int, wanted: EventFilter
-    ) -> tuple[list[StoredEvent], Place]:
+    ) -> tuple[list[StoredEvent], ReadPosition]:
         """Like `EventLog.read`, from memory where that reaches back to `after`."""
         if (
             self._begins is None
@@ -139,8 +139,8 @@ class Tail:
             if wanted.takes(event):
                 found.append(event)
                 if len(found) == limit:
-                    return found, Place(event.position, more=event.position != self._ends)
-        return found, Place(self._ends, more=False)
+                    return found, ReadPosition(event.position, more=event.position != self._ends)
+        return found, ReadPosition(self._ends, more=False)
 
     def stop(self) -> None:
         """Wakes all who wait, for good."""

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 MAX_HOLD_SECONDS = 3600.0  # of a wait that an upstream asks for
-_SPENT = 1  # a place whose turn has come, and came to nothing
+_SPENT = 1  # a slot whose turn has come, and came to nothing
 
 
 class PlaceInLine(msgspec.Struct, frozen=True):
-    """A place in the line of those who wait: ms until its turn, and which moment that is (epoch
+    """A slot in the line of those who wait: ms until its turn, and which moment that is (epoch
     ms by the clock of Redis)."""
 
     wait_ms: int
@@ -27,12 +27,12 @@ class PlaceInLine(msgspec.Struct, frozen=True):
 
 
 class SpendRequest(Script[PlaceInLine]):
-    """Takes one request from a credential's budget, or a place in the line of those who wait; the
-    wait is 0 if the request may be sent. `place` is the one given before, 0 if none."""
+    """Takes one request from a credential's budget, or a slot in the line of those who wait; the
+    wait is 0 if the request may be sent. `slot` is the one given before, 0 if none."""
 
     budget: Key
     kind: PollKind
-    place: int
+    slot: int
 
 
 class NoteRateLimit(Script[None]):
@@ -51,7 +51,7 @@ class Budgets:
 
     What the upstream says of its rate limit is kept until its window ends, and the next window
     is taken for another like it until its first answer. Where nothing is left, or the upstream
-    asked us to wait, those who come are given places in a line, a request's share of the window
+    asked us to wait, those who come are given slots in a line, a request's share of the window
     apart, in the order in which they came: a waiting poll frees its worker and comes back at its
     turn. If that comes to nothing, it is among the first of the next window. Full polls leave a
     quarter of each window to deltas, and deltas pass a line of full polls.
@@ -60,10 +60,10 @@ class Budgets:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def spend(self, credential_id: str, kind: PollKind, place: int) -> PlaceInLine | None:
-        """Takes one request; None if it may be sent now. `place` is the one given before, 0
+    async def spend(self, credential_id: str, kind: PollKind, slot: int) -> PlaceInLine | None:
+        """Takes one request; None if it may be sent now. `slot` is the one given before, 0
         for a newcomer."""
-        spend = SpendRequest(budget=keys.budget(credential_id), kind=kind, place=place)
+        spend = SpendRequest(budget=keys.budget(credential_id), kind=kind, slot=slot)
         given = await run(self._redis, spend)
         return given if given.wait_ms else None
 
@@ -87,7 +87,7 @@ class Budgets:
         await run(self._redis, note)
 
     async def hold(self, credential_id: str, kind: PollKind, seconds: float) -> PlaceInLine:
-        """Nobody is to use the credential for `seconds`, at most an hour; returns the place of
+        """Nobody is to use the credential for `seconds`, at most an hour; returns the slot of
         the one who was told so."""
         hold_ms = max(1, int(min(seconds, MAX_HOLD_SECONDS) * 1000))
         await run(self._redis, NoteRateLimit(budget=keys.budget(credential_id), hold_ms=hold_ms))

@@ -12,7 +12,7 @@ from service.domain.courses.fingerprint import NO_EVENT, Fingerprint, is_deleted
 from service.domain.delivery.subscription import Outbox
 from service.domain.errors import NotFoundError
 from service.domain.events.identifiers import EVENT_PREFIX
-from service.domain.polling.progress import Glimpse
+from service.domain.polling.progress import PageDigests
 from service.domain.polling.triage import Mark
 from service.ids import event_suffixes
 from service.storage.events.operational import OutboxArgument, OutboxTable
@@ -20,7 +20,7 @@ from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
-from service.storage.redis.scans import ScanPlace, cut_page
+from service.storage.redis.scans import ScanCursor, cut_page
 from service.storage.redis.scripts import Script, run
 from service.storage.scheduling.leases import Fence, Lease
 
@@ -76,7 +76,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     `expected` are live and known by these digests.
     """
 
-    expected: Glimpse | None = None
+    expected: PageDigests | None = None
     changes: Sequence[Change] = ()
     marks: Sequence[Mark] = ()
     seen: bytes = b""
@@ -280,11 +280,11 @@ class Catalogue:
         return await run(self._redis, commit)
 
     async def rows(
-        self, integration_id: str, epoch: str, limit: int, after: ScanPlace | None
-    ) -> tuple[list[CourseRow], ScanPlace | None]:
+        self, integration_id: str, epoch: str, limit: int, after: ScanCursor | None
+    ) -> tuple[list[CourseRow], ScanCursor | None]:
         """At most `limit` courses from a place (None: the start), and the next place (None when
         done). A course that is added or removed meanwhile may be missed, none else."""
-        place = after or ScanPlace(0)
+        place = after or ScanCursor(0)
         cursor, found = cast(
             "tuple[int, dict[bytes, bytes]]",
             await self._redis.hscan(
@@ -334,7 +334,7 @@ class Catalogue:
         ]
 
 
-def _expectation(expected: Glimpse | None) -> Expected | None:
+def _expectation(expected: PageDigests | None) -> Expected | None:
     if expected is None:
         return None
     ids = expected.course_ids

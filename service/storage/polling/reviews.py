@@ -14,7 +14,7 @@ from service.domain.polling.triage import Held
 from service.domain.review.guards import Withheld, unpack_withheld
 from service.storage.redis import keys
 from service.storage.redis.keys import Key, ScheduleKeys
-from service.storage.redis.scans import ScanPlace, cut_page
+from service.storage.redis.scans import ScanCursor, cut_page
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError, Status
 
@@ -107,10 +107,10 @@ class Reviews:
         }
 
     async def page(
-        self, integration_id: str, epoch: str, limit: int, after: ScanPlace | None
-    ) -> tuple[list[HeldChange], ScanPlace | None]:
+        self, integration_id: str, epoch: str, limit: int, after: ScanCursor | None
+    ) -> tuple[list[HeldChange], ScanCursor | None]:
         """At most `limit` held changes from a place (None: the start), and the next place."""
-        place = after or ScanPlace(0)
+        place = after or ScanCursor(0)
         cursor, found = cast(
             "tuple[int, dict[bytes, bytes]]",
             await self._redis.hscan(

@@ -1,7 +1,7 @@
 -- include _clock
 -- include _budgets
 local RESERVED = 0.25 -- of a window, which full polls leave to deltas
-local PACE = 200 -- ms between places where the limit is not known
+local PACE = 200 -- ms between slots where the limit is not known
 local WINDOW = 60000 -- ms that a window is taken to last at most, before it says so itself
 
 local now = now_ms()
@@ -25,7 +25,7 @@ elseif reset > now and remaining <= (full_poll and math.floor(limit * RESERVED) 
 end
 -- Who has waited goes when it is their turn. A newcomer does not pass the line, but a delta
 -- passes one of full polls while the window has room.
-local in_turn = place > 0 and place <= now
+local in_turn = slot > 0 and slot <= now
 local passes = math.max(line, again) <= now or (not full_poll and deltas <= now and reset > now)
 if free_at == 0 and (in_turn or passes) then
   if reset > now then redis.call('HINCRBY', budget, 'remaining', -1) end
@@ -33,8 +33,8 @@ if free_at == 0 and (in_turn or passes) then
 end
 local pace = limit > 0 and math.ceil(window / limit) or PACE
 local at
-if place > now and place > free_at then
-  return place_in_line {wait_ms = place - now, at = place} -- woken early: the place is kept
+if slot > now and slot > free_at then
+  return place_in_line {wait_ms = slot - now, at = slot} -- woken early: the slot is kept
 elseif in_turn then
   -- It waited for nothing. At the end of the line that could go on for ever, where turns come
   -- round at the same point of each window: so it is among the first of the next.

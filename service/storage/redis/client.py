@@ -237,8 +237,8 @@ def _no_primary(service: str, error: Exception) -> str:
     """What redis-py says of it in a line that can be read: it repeats every client that it asked
     with, in whole."""
     reasons = sorted(set(re.findall(r" - (\w+:\w+)", str(error))))
-    told = f" ({', '.join(reasons)})" if reasons else ""
-    return f"none of the sentinels names a primary of {service!r} that is up{told}"
+    listed = f" ({', '.join(reasons)})" if reasons else ""
+    return f"none of the sentinels names a primary of {service!r} that is up{listed}"
 
 
 class _AsyncSentinels(AsyncSentinel):

@@ -20,7 +20,7 @@ API_KEYS = Key("cw:api_keys")  # zset: API key id -> created ms
 
 
 def credential(credential_id: str) -> Key:
-    """Hash: `record` (JSON), `api_key` (sealed), `uses` (integrations that refer to it)."""
+    """Hash: `record` (JSON), `api_key` (encrypted), `uses` (integrations that refer to it)."""
     return Key(f"cw:credential:{credential_id}")
 
 
@@ -35,7 +35,7 @@ def integration(integration_id: str) -> Key:
 
 
 def subscription(subscription_id: str) -> Key:
-    """Hash: `record` (JSON), `secrets` (sealed JSON), `headers` (sealed JSON)."""
+    """Hash: `record` (JSON), `secrets` (encrypted JSON), `headers` (encrypted JSON)."""
     return Key(f"cw:subscription:{subscription_id}")
 
 
@@ -48,8 +48,8 @@ def api_key(key_id: str) -> Key:
 
 
 def reply(name: str) -> Key:
-    """String: the answer to a request with an idempotency key, sealed; `name` is a digest of actor
-    and key. Expires after a day; 3 minutes while the request is running."""
+    """String: the answer to a request with an idempotency key, encrypted; `name` is a digest of
+    actor and key. Expires after a day; 3 minutes while the request is running."""
     return Key(f"cw:reply:{name}")
 
 
@@ -174,10 +174,10 @@ def outbox_dead_facts(subscription_id: str) -> Key:
     return Key(f"cw:outbox:{subscription_id}:dead:facts")
 
 
-def outbox_untold(subscription_id: str) -> Key:
+def outbox_unannounced(subscription_id: str) -> Key:
     """Hash: what has died and was not announced yet: `for:<reason>` how many deliveries, `first`
     and `last` (ms) when their events happened. Deleted with the subscription."""
-    return Key(f"cw:outbox:{subscription_id}:untold")
+    return Key(f"cw:outbox:{subscription_id}:unannounced")
 
 
 class QueueKeys(msgspec.Struct, frozen=True):
@@ -210,7 +210,7 @@ class DeadKeys(msgspec.Struct, frozen=True):
 
     listed: Key
     facts: Key
-    untold: Key
+    unannounced: Key
 
 
 def dead(subscription_id: str) -> DeadKeys:
@@ -218,7 +218,7 @@ def dead(subscription_id: str) -> DeadKeys:
     return DeadKeys(
         outbox_dead(subscription_id),
         outbox_dead_facts(subscription_id),
-        outbox_untold(subscription_id),
+        outbox_unannounced(subscription_id),
     )
 
 
@@ -275,7 +275,7 @@ OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
     outbox_retries,
     outbox_failing,
     outbox_dead_facts,
-    outbox_untold,
+    outbox_unannounced,
     attempts,
     replayed,
     replayed_retries,

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 
-class ScanPlace(msgspec.Struct, frozen=True):
+class ScanCursor(msgspec.Struct, frozen=True):
     """A place in a scan: its cursor, and the course behind which to go on among those that the
     scan finds there."""
 
@@ -25,11 +25,11 @@ Row = TypeVar("Row", bound=_Listed)
 
 
 def cut_page(
-    rows: Iterable[Row], place: ScanPlace, cursor: int, limit: int
-) -> tuple[list[Row], ScanPlace | None]:
+    rows: Iterable[Row], place: ScanCursor, cursor: int, limit: int
+) -> tuple[list[Row], ScanCursor | None]:
     """At most `limit` of the rows that a scan found at `place`, and the next place (None when
     done). A scan gives more than it is asked for; what is cut off comes when it is repeated."""
     found = sorted((row for row in rows if row.id > place.behind), key=lambda row: row.id)
     if len(found) > limit:
-        return found[:limit], ScanPlace(place.cursor, found[limit - 1].id)
-    return found, ScanPlace(cursor) if cursor else None
+        return found[:limit], ScanCursor(place.cursor, found[limit - 1].id)
+    return found, ScanCursor(cursor) if cursor else None

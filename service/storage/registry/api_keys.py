@@ -181,7 +181,7 @@ class ApiKeys:
         record = await read_field(self._redis, keys.api_key(owner), "record")
         if record is None or not (key := _decode(record)).is_valid(now_ms()):
             return NOTHING
-        return key.sight or NOTHING
+        return key.visibility or NOTHING
 
     async def _read(self, key_id: str) -> _Known | None:
         known, now = self._known.get(key_id), self._clock()

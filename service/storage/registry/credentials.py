@@ -1,4 +1,4 @@
-"""Credentials: base URLs and the sealed API keys that open them."""
+"""Credentials: base URLs and the encrypted API keys that open them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError
 from service.storage.registry.integrations import poll_id_of, upstream_identity
 from service.storage.registry.matcher_cache import Matchers
-from service.storage.security.encryption import Sealer, owner_of_api_key
+from service.storage.security.encryption import Encryptor, owner_of_api_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,7 +31,7 @@ _decode = msgspec.json.Decoder(Credential).decode
 _decode_integration = msgspec.json.Decoder(Integration).decode
 
 
-class OpenedCredential(msgspec.Struct, frozen=True):
+class DecryptedCredential(msgspec.Struct, frozen=True):
     """What requests to the upstream need."""
 
     base_url: str
@@ -39,7 +39,7 @@ class OpenedCredential(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         """Without the key, so that no log or traceback shows it."""
-        return f"OpenedCredential(base_url={self.base_url!r})"
+        return f"DecryptedCredential(base_url={self.base_url!r})"
 
 
 class _User(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +96,12 @@ class CredentialStore:
     """Stores credentials."""
 
     def __init__(
-        self, redis: Redis, sealer: Sealer, matchers: Matchers, counters: Counters
+        self, redis: Redis, encryptor: Encryptor, matchers: Matchers, counters: Counters
     ) -> None:
         self._redis = redis
         self._matchers = matchers
         self._counters = counters
-        self._sealer = sealer
+        self._encryptor = encryptor
 
     async def create(self, credential: Credential, api_key: str) -> None:
         """Stores a new credential."""
@@ -110,7 +110,7 @@ class CredentialStore:
                 keys.credential(credential.id),
                 mapping={
                     "record": msgspec.json.encode(credential),
-                    "api_key": self._seal(credential.id, api_key),
+                    "api_key": self._encrypt(credential.id, api_key),
                 },
             )
             pipeline.zadd(keys.CREDENTIALS, {credential.id: credential.created_at})
@@ -138,15 +138,15 @@ class CredentialStore:
         found = await self.get_many(ids)
         return [credential for credential in found if credential is not None], position
 
-    async def open(self, credential_id: str) -> OpenedCredential:
-        """The credential with its key. Raises NotFoundError or SealError."""
-        record, sealed = await read_fields(
+    async def decrypt(self, credential_id: str) -> DecryptedCredential:
+        """The credential with its key. Raises NotFoundError or DecryptionError."""
+        record, encrypted = await read_fields(
             self._redis, keys.credential(credential_id), ["record", "api_key"]
         )
-        if record is None or sealed is None:
+        if record is None or encrypted is None:
             raise NotFoundError(f"there is no credential {credential_id}")
-        api_key = self._sealer.open(sealed, owner_of_api_key(credential_id)).decode()
-        return OpenedCredential(base_url=_decode(record).base_url, api_key=api_key)
+        api_key = self._encryptor.decrypt(encrypted, owner_of_api_key(credential_id)).decode()
+        return DecryptedCredential(base_url=_decode(record).base_url, api_key=api_key)
 
     async def update(
         self,
@@ -169,18 +169,18 @@ class CredentialStore:
             concerned = moved or api_key is not None
             users = await self._users(credential_id) if concerned else []
             epochs = [new_id("ep") if moved else None for _ in users]
-            told = [
+            announcements = [
                 of_epoch(user.integration, begins, user.epoch, "upstream")
                 for user, begins in zip(users, epochs, strict=True)
                 if begins is not None
             ]
-            notices = Notices(await self._matchers.current(fresh=fresh), told)
+            notices = Notices(await self._matchers.current(fresh=fresh), announcements)
             edited = EditCredential(
                 credential=keys.credential(credential_id),
                 announced=await announced(notices, self._counters),
                 as_read=record,
                 record=msgspec.json.encode(after),
-                api_key=None if api_key is None else self._seal(credential_id, api_key),
+                api_key=None if api_key is None else self._encrypt(credential_id, api_key),
                 uses=len(users) if concerned else None,
                 users=[
                     _argument(user, begins, before, after)
@@ -241,8 +241,8 @@ class CredentialStore:
         ]
         return [user for user in users if user.integration.credential_id == credential_id]
 
-    def _seal(self, credential_id: str, api_key: str) -> bytes:
-        return self._sealer.seal(api_key.encode(), owner_of_api_key(credential_id))
+    def _encrypt(self, credential_id: str, api_key: str) -> bytes:
+        return self._encryptor.encrypt(api_key.encode(), owner_of_api_key(credential_id))
 
 
 def _argument(

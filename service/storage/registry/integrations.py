@@ -157,12 +157,12 @@ class IntegrationStore:
             new_upstream = upstream_identity(new_credential.base_url, after.upstream_id)
             moved = new_upstream != old_upstream
             begins = new_id("ep") if moved or after.baseline is not before.baseline else None
-            told = (
+            announcements = (
                 [of_epoch(after, begins, epoch, "upstream" if moved else "baseline")]
                 if begins
                 else []
             )
-            notices = Notices(await self._matchers.current(fresh=fresh), told)
+            notices = Notices(await self._matchers.current(fresh=fresh), announcements)
             edited = EditIntegration(
                 integration=keys.integration(integration_id),
                 credential_before=keys.credential(before.credential_id),

@@ -1,4 +1,4 @@
-"""Subscriptions: what subscribers want, and the sealed secrets and headers of their pushes."""
+"""Subscriptions: what subscribers want, and the encrypted secrets and headers of their pushes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from service.storage.redis.optimistic_edit import edit
 from service.storage.redis.paging import IndexPosition, page_of_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError, Status
-from service.storage.security.encryption import Sealer, owner_in_subscription
+from service.storage.security.encryption import Encryptor, owner_in_subscription
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -55,7 +55,7 @@ class WriteSubscription(Script[None]):
     """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
     is where the log is read on (start of an XRANGE) by one whose outbox was filled from the log.
 
-    What is None of the sealed values stays as it is.
+    What is None of the encrypted values stays as it is.
     Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
     BEHIND if the log has events that the outbox has not.
     """
@@ -149,14 +149,14 @@ class SubscriptionStore:
     def __init__(
         self,
         redis: Redis,
-        sealer: Sealer,
+        encryptor: Encryptor,
         counters: Counters,
         *,
         most: int = MAX_SUBSCRIPTIONS,
     ) -> None:
         self._redis = redis
         self._most = most
-        self._sealer = sealer
+        self._encryptor = encryptor
         self._counters = counters
 
     async def create(
@@ -176,9 +176,9 @@ class SubscriptionStore:
             await self._store(
                 subscription,
                 None,
-                secrets=self._sealed(subscription.id, "secrets", opened),
-                headers=self._sealed(subscription.id, "headers", dict(headers)),
-                client_certificate=self._sealed_certificate(subscription.id, certificate),
+                secrets=self._encrypted(subscription.id, "secrets", opened),
+                headers=self._encrypted(subscription.id, "headers", dict(headers)),
+                client_certificate=self._encrypted_certificate(subscription.id, certificate),
                 read_up_to=read_up_to or None,
             )
         except StaleRecordError:
@@ -250,15 +250,19 @@ class SubscriptionStore:
         async def attempt(_: bool) -> Subscription:
             record = await self._field(subscription_id, "record")
             after = change(_decode(record))
-            sealed = (
-                None if headers is None else self._sealed(subscription_id, "headers", dict(headers))
+            encrypted = (
+                None
+                if headers is None
+                else self._encrypted(subscription_id, "headers", dict(headers))
             )
-            sealed_certificate = (
+            encrypted_certificate = (
                 None
                 if certificate is msgspec.UNSET
-                else self._sealed_certificate(subscription_id, certificate)
+                else self._encrypted_certificate(subscription_id, certificate)
             )
-            await self._store(after, record, headers=sealed, client_certificate=sealed_certificate)
+            await self._store(
+                after, record, headers=encrypted, client_certificate=encrypted_certificate
+            )
             return after
 
         return await edit(f"others are editing subscription {subscription_id}", attempt)
@@ -273,18 +277,20 @@ class SubscriptionStore:
         """Applies `change` to the subscription and its secrets, which must not leave the
         subscription as it was: that is how a concurrent rotation is noticed.
 
-        Raises NotFoundError, SealError or whatever `change` raises.
+        Raises NotFoundError, DecryptionError or whatever `change` raises.
         """
 
         async def attempt(_: bool) -> tuple[Subscription, list[SigningSecret]]:
-            record, sealed = await read_fields(
+            record, encrypted = await read_fields(
                 self._redis, keys.subscription(subscription_id), ("record", "secrets")
             )
-            if record is None or sealed is None:
+            if record is None or encrypted is None:
                 raise _not_found(subscription_id)
-            after, secrets = change(_decode(record), self.opened_secrets(subscription_id, sealed))
-            sealed = self._sealed(subscription_id, "secrets", secrets)
-            await self._store(after, record, secrets=sealed)
+            after, secrets = change(
+                _decode(record), self.decrypted_secrets(subscription_id, encrypted)
+            )
+            encrypted = self._encrypted(subscription_id, "secrets", secrets)
+            await self._store(after, record, secrets=encrypted)
             return after, secrets
 
         return await edit(f"others are editing subscription {subscription_id}", attempt)
@@ -337,38 +343,45 @@ class SubscriptionStore:
 
     async def secrets(self, subscription_id: str) -> list[SigningSecret]:
         """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
-        NotFoundError or SealError."""
-        return self.opened_secrets(subscription_id, await self._field(subscription_id, "secrets"))
+        NotFoundError or DecryptionError."""
+        return self.decrypted_secrets(
+            subscription_id, await self._field(subscription_id, "secrets")
+        )
 
-    def opened_secrets(self, subscription_id: str, sealed: bytes) -> list[SigningSecret]:
-        """The same of what was read otherwise. Raises SealError."""
+    def decrypted_secrets(self, subscription_id: str, encrypted: bytes) -> list[SigningSecret]:
+        """The same of what was read otherwise. Raises DecryptionError."""
         return _decode_secrets(
-            self._sealer.open(sealed, owner_in_subscription(subscription_id, "secrets"))
+            self._encryptor.decrypt(encrypted, owner_in_subscription(subscription_id, "secrets"))
         )
 
     async def headers(self, subscription_id: str) -> dict[str, str]:
-        """The headers to send with each push. Raises NotFoundError or SealError."""
-        return self.opened_headers(subscription_id, await self._field(subscription_id, "headers"))
+        """The headers to send with each push. Raises NotFoundError or DecryptionError."""
+        return self.decrypted_headers(
+            subscription_id, await self._field(subscription_id, "headers")
+        )
 
-    def opened_headers(self, subscription_id: str, sealed: bytes) -> dict[str, str]:
-        """The same of what was read otherwise. Raises SealError."""
+    def decrypted_headers(self, subscription_id: str, encrypted: bytes) -> dict[str, str]:
+        """The same of what was read otherwise. Raises DecryptionError."""
         return _decode_headers(
-            self._sealer.open(sealed, owner_in_subscription(subscription_id, "headers"))
+            self._encryptor.decrypt(encrypted, owner_in_subscription(subscription_id, "headers"))
         )
 
     async def certificate(self, subscription_id: str) -> ClientCertificate | None:
-        """The client certificate to show its receiver, if it has one. Raises SealError."""
-        sealed = await read_field(
+        """The client certificate to show its receiver, if it has one. Raises DecryptionError."""
+        encrypted = await read_field(
             self._redis, keys.subscription(subscription_id), "client_certificate"
         )
-        return self.opened_certificate(subscription_id, sealed or b"")
+        return self.decrypted_certificate(subscription_id, encrypted or b"")
 
-    def opened_certificate(self, subscription_id: str, sealed: bytes) -> ClientCertificate | None:
-        """The same of what was read otherwise, empty where there is none. Raises SealError."""
-        if not sealed:
+    def decrypted_certificate(
+        self, subscription_id: str, encrypted: bytes
+    ) -> ClientCertificate | None:
+        """The same of what was read otherwise, empty where there is none. Raises
+        DecryptionError."""
+        if not encrypted:
             return None
         owner = owner_in_subscription(subscription_id, "client_certificate")
-        return _decode_certificate(self._sealer.open(sealed, owner))
+        return _decode_certificate(self._encryptor.decrypt(encrypted, owner))
 
     async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
         """Every subscription and every API key, and the version that all of them together
@@ -431,19 +444,21 @@ class SubscriptionStore:
             raise _not_found(subscription_id)
         return value
 
-    def _sealed_certificate(
+    def _encrypted_certificate(
         self, subscription_id: str, certificate: ClientCertificate | None
     ) -> bytes:
         """Empty, which removes it, where there is none."""
         if certificate is None:
             return b""
         owner = owner_in_subscription(subscription_id, "client_certificate")
-        return self._sealer.seal(_encode(certificate), owner)
+        return self._encryptor.encrypt(_encode(certificate), owner)
 
-    def _sealed(
+    def _encrypted(
         self, subscription_id: str, name: str, content: Sequence[SigningSecret] | Mapping[str, str]
     ) -> bytes:
-        return self._sealer.seal(_encode(content), owner_in_subscription(subscription_id, name))
+        return self._encryptor.encrypt(
+            _encode(content), owner_in_subscription(subscription_id, name)
+        )
 
 
 def _resumed(before: Subscription) -> list[Announcement]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES: Final = 10_000  # kept, give or take a hundred; the oldest go first
 
 
-class Deed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that was done, or tried. `fields` are the names of those that were sent."""
 
     action: str
@@ -28,14 +28,14 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A deed in its place; `at` is epoch ms by the clock of Redis."""
+    """A record in its place; `at` is epoch ms by the clock of Redis."""
 
     position: str
     at: int
-    deed: Deed
+    record: AuditRecord
 
 
-_decode = msgspec.json.Decoder(Deed).decode
+_decode = msgspec.json.Decoder(AuditRecord).decode
 
 
 class Audit:
@@ -44,10 +44,10 @@ class Audit:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def note(self, deed: Deed) -> None:
+    async def note(self, record: AuditRecord) -> None:
         """Appends an entry."""
         await self._redis.xadd(
-            keys.AUDIT, {"d": msgspec.json.encode(deed)}, maxlen=MAX_ENTRIES, approximate=True
+            keys.AUDIT, {"d": msgspec.json.encode(record)}, maxlen=MAX_ENTRIES, approximate=True
         )
 
     async def page(self, limit: int, before: str | None) -> tuple[list[AuditEntry], str | None]:
@@ -58,7 +58,7 @@ class Audit:
             AuditEntry(
                 position=position.decode(),
                 at=position_ms(position.decode()),
-                deed=_decode(fields[b"d"]),
+                record=_decode(fields[b"d"]),
             )
             for position, fields in found[:limit]
         ]

@@ -1,4 +1,4 @@
-"""Everything that is kept sealed, wherever it is kept: found, and sealed anew."""
+"""Everything that is kept encrypted, wherever it is kept: found, and encrypted anew."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from service.domain.errors import SealError
+from service.domain.errors import DecryptionError
 from service.storage.redis import keys
 from service.storage.redis.keys import Key
 from service.storage.redis.paging import IndexPosition, page_of_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.security.encryption import (
-    Sealer,
+    Encryptor,
     key_name,
     owner_in_subscription,
     owner_of_api_key,
     owner_of_reply,
 )
-from service.storage.security.idempotency import SEALED_AT, is_answer
+from service.storage.security.idempotency import ENCRYPTED_AT, is_answer
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,8 +41,8 @@ _SUBSCRIPTION_FIELDS: Final = {
 }
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a sealed value is kept: a field of a hash, or behind `head` bytes of a string."""
+class Location(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an encrypted value is kept: a field of a hash, or behind `head` bytes of a string."""
 
     kind: str
     id: str
@@ -52,102 +52,109 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     head: int = 0
 
 
-class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept at a place."""
+class EncryptedValue(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept at a location."""
 
-    place: Place
+    location: Location
     stored: bytes
 
     @property
     def value(self) -> bytes:
-        """The sealed value alone."""
-        return self.stored[self.place.head :]
+        """The encrypted value alone."""
+        return self.stored[self.location.head :]
 
     @property
     def key_name(self) -> str | None:
-        """The name of the key that sealed it, None if it is no sealed value."""
+        """The name of the key that encrypted it, None if it is no encrypted value."""
         return key_name(self.value)
 
 
-class Reseal(Script[bool]):
-    """Replaces a sealed value, unless it is no longer as read. Begins with a removal, so that
-    encryption keys can be changed at the memory limit too. `place` is a string where there is no
+class Reencrypt(Script[bool]):
+    """Replaces an encrypted value, unless it is no longer as read. Begins with a removal, so that
+    encryption keys can be changed at the memory limit too. `location` is a string where there is no
     `field`."""
 
-    place: Key
+    location: Key
     field: str | None
     as_read: bytes
     anew: bytes
 
 
-class SealedValues:
-    """Reads and replaces sealed values without regard to what they mean."""
+class EncryptedValues:
+    """Reads and replaces encrypted values without regard to what they mean."""
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(self, redis: Redis, encryptor: Encryptor) -> None:
         self._redis = redis
-        self._sealer = sealer
+        self._encryptor = encryptor
 
-    async def pages(self, kind: str) -> AsyncIterator[list[Sealed]]:
+    async def pages(self, kind: str) -> AsyncIterator[list[EncryptedValue]]:
         """All of a kind, oldest first where there is an order. What is added or removed meanwhile
         may be among them or not; nothing else is left out."""
         if kind == REPLIES:
-            places = self._replies()
+            locations = self._replies()
         elif kind == CREDENTIALS:
-            places = self._of_index(keys.CREDENTIALS, _api_key)
+            locations = self._of_index(keys.CREDENTIALS, _api_key)
         else:
-            places = self._of_index(keys.SUBSCRIPTIONS, _in_subscription(kind))
-        async for page in places:
+            locations = self._of_index(keys.SUBSCRIPTIONS, _in_subscription(kind))
+        async for page in locations:
             yield await self.read(page)
 
-    async def read(self, places: Sequence[Place]) -> list[Sealed]:
-        """What is kept at these places, without those where nothing is."""
-        if not places:
+    async def read(self, locations: Sequence[Location]) -> list[EncryptedValue]:
+        """What is kept at these locations, without those where nothing is."""
+        if not locations:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for place in places:
-                if place.field:
-                    pipeline.hget(place.key, place.field)
+            for location in locations:
+                if location.field:
+                    pipeline.hget(location.key, location.field)
                 else:
-                    pipeline.get(place.key)
+                    pipeline.get(location.key)
             found = await pipeline.execute()
         return [
-            Sealed(place=place, stored=stored)
-            for place, stored in zip(places, found, strict=True)
-            if stored is not None and (place.kind != REPLIES or is_answer(stored))
+            EncryptedValue(location=location, stored=stored)
+            for location, stored in zip(locations, found, strict=True)
+            if stored is not None and (location.kind != REPLIES or is_answer(stored))
         ]
 
-    def opens(self, sealed: Sealed) -> bool:
-        """Whether one of the keys opens it, in this place."""
+    def can_decrypt(self, encrypted: EncryptedValue) -> bool:
+        """Whether one of the keys can_decrypt it, in this location."""
         try:
-            self._sealer.open(sealed.value, sealed.place.owner)
-        except SealError:
+            self._encryptor.decrypt(encrypted.value, encrypted.location.owner)
+        except DecryptionError:
             return False
         return True
 
-    async def reseal(self, sealed: Sealed) -> bool:
-        """Sees to it that the value is sealed with the first key; false if others did.
+    async def reencrypt(self, encrypted: EncryptedValue) -> bool:
+        """Sees to it that the value is encrypted with the first key; false if others did.
 
-        Whoever edits it meanwhile is right: then what they wrote is looked at. Raises SealError.
+        Whoever edits it meanwhile is right: then what they wrote is looked at. Raises
+        DecryptionError.
         """
         for _ in range(_TRIES):
-            if sealed.key_name == self._sealer.first:
+            if encrypted.key_name == self._encryptor.first:
                 return False
-            place = sealed.place
-            plain = self._sealer.open(sealed.value, place.owner)
-            anew = sealed.stored[: place.head] + self._sealer.seal(plain, place.owner)
-            field = place.field or None
-            reseal = Reseal(place=place.key, field=field, as_read=sealed.stored, anew=anew)
-            if await run(self._redis, reseal):
+            location = encrypted.location
+            plain = self._encryptor.decrypt(encrypted.value, location.owner)
+            anew = encrypted.stored[: location.head] + self._encryptor.encrypt(
+                plain, location.owner
+            )
+            field = location.field or None
+            reencrypt = Reencrypt(
+                location=location.key, field=field, as_read=encrypted.stored, anew=anew
+            )
+            if await run(self._redis, reencrypt):
                 return True
-            found = await self.read([place])
+            found = await self.read([location])
             if not found:  # it has gone
                 return False
-            sealed = found[0]
-        raise SealError(f"others keep replacing what is kept for {sealed.place.id}: try again")
+            encrypted = found[0]
+        raise DecryptionError(
+            f"others keep replacing what is kept for {encrypted.location.id}: try again"
+        )
 
     async def _of_index(
-        self, index: str, place_of: Callable[[str], Place]
-    ) -> AsyncIterator[list[Place]]:
+        self, index: str, place_of: Callable[[str], Location]
+    ) -> AsyncIterator[list[Location]]:
         position: IndexPosition | None = None
         while True:
             ids, position = await page_of_ids(self._redis, index, AT_ONCE, position)
@@ -155,7 +162,7 @@ class SealedValues:
             if position is None:
                 return
 
-    async def _replies(self) -> AsyncIterator[list[Place]]:
+    async def _replies(self) -> AsyncIterator[list[Location]]:
         cursor = 0
         while True:
             cursor, found = cast(
@@ -167,8 +174,8 @@ class SealedValues:
                 return
 
 
-def _api_key(credential_id: str) -> Place:
-    return Place(
+def _api_key(credential_id: str) -> Location:
+    return Location(
         kind=CREDENTIALS,
         id=credential_id,
         key=keys.credential(credential_id),
@@ -177,11 +184,11 @@ def _api_key(credential_id: str) -> Place:
     )
 
 
-def _in_subscription(kind: str) -> Callable[[str], Place]:
+def _in_subscription(kind: str) -> Callable[[str], Location]:
     field = _SUBSCRIPTION_FIELDS[kind]
 
-    def place(subscription_id: str) -> Place:
-        return Place(
+    def location(subscription_id: str) -> Location:
+        return Location(
             kind=kind,
             id=subscription_id,
             key=keys.subscription(subscription_id),
@@ -189,9 +196,9 @@ def _in_subscription(kind: str) -> Callable[[str], Place]:
             owner=owner_in_subscription(subscription_id, field),
         )
 
-    return place
+    return location
 
 
-def _reply(key: Key) -> Place:
+def _reply(key: Key) -> Location:
     name = key.removeprefix(keys.reply(""))
-    return Place(kind=REPLIES, id=key, key=key, head=SEALED_AT, owner=owner_of_reply(name))
+    return Location(kind=REPLIES, id=key, key=key, head=ENCRYPTED_AT, owner=owner_of_reply(name))

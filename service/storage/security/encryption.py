@@ -1,6 +1,6 @@
-"""Seals secrets for storage: AES-256-GCM, bound to the place they are kept in.
+"""Encrypts secrets for storage: AES-256-GCM, bound to the place they are kept in.
 
-A sealed value is `1 | key id 4 | nonce 12 | ciphertext and tag`. The associated data is the
+An encrypted value is `1 | key id 4 | nonce 12 | ciphertext and tag`. The associated data is the
 owner's name, so a value that was copied to another place does not open there.
 """
 
@@ -15,17 +15,17 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.domain.errors import SealError
+from service.domain.errors import DecryptionError
 
 _VERSION: Final = b"1"
 _KEY_ID: Final = slice(1, 5)
 _NONCE: Final = slice(5, 17)
-_NONCE_BYTES: Final = 12  # the size GCM is defined for; random ones suffice for 2^32 seals
+_NONCE_BYTES: Final = 12  # the size GCM is defined for; random ones suffice for 2^32 encrypts
 _CIPHERTEXT: Final = slice(17, None)
 
 
-class Sealer:
-    """Seals with the first of its keys (32 bytes each) and opens what any of them sealed."""
+class Encryptor:
+    """Encrypts with the first of its keys (32 bytes each) and opens what any of them encrypted."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
@@ -37,11 +37,11 @@ class Sealer:
 
     @property
     def first(self) -> str:
-        """The name of the key that seals."""
+        """The name of the key that encrypts."""
         return self.key_names[0]
 
-    def seal(self, plain: bytes, owner: str) -> bytes:
-        """The sealed form of `plain`, which opens only for the same `owner`."""
+    def encrypt(self, plain: bytes, owner: str) -> bytes:
+        """The encrypted form of `plain`, which opens only for the same `owner`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         ciphertext = self._ciphers[self._key_id].encrypt(nonce, plain, owner.encode())
         return b"".join((_VERSION, self._key_id, nonce, ciphertext))
@@ -55,30 +55,30 @@ class Sealer:
         """Whether a mark is that of this content, under any of the keys."""
         return any(hmac.compare_digest(_mark(key, content), mark) for key in self._marking_keys)
 
-    def open(self, sealed: bytes, owner: str) -> bytes:
-        """What was sealed. Raises SealError if no key fits, or it was moved or altered."""
-        cipher = self._ciphers.get(sealed[_KEY_ID])
-        if sealed[:1] != _VERSION or cipher is None:
-            raise SealError
+    def decrypt(self, encrypted: bytes, owner: str) -> bytes:
+        """What was encrypted. Raises DecryptionError if no key fits, or it was moved or altered."""
+        cipher = self._ciphers.get(encrypted[_KEY_ID])
+        if encrypted[:1] != _VERSION or cipher is None:
+            raise DecryptionError
         try:
-            return cipher.decrypt(sealed[_NONCE], sealed[_CIPHERTEXT], owner.encode())
+            return cipher.decrypt(encrypted[_NONCE], encrypted[_CIPHERTEXT], owner.encode())
         except (InvalidTag, ValueError):
-            raise SealError from None
+            raise DecryptionError from None
 
 
 def _mark(key: bytes, content: bytes) -> bytes:
     return hmac.digest(key, content, "sha256")
 
 
-def key_name(sealed: bytes) -> str | None:
-    """The name of the key that sealed a value, None if it is no sealed value. A name is eight hex
-    digits, taken of a digest of the key, and gives nothing of it away."""
-    if sealed[:1] != _VERSION or len(sealed) < _CIPHERTEXT.start:
+def key_name(encrypted: bytes) -> str | None:
+    """The name of the key that encrypted a value, None if it is no encrypted value. A name is eight
+    hex digits, taken of a digest of the key, and gives nothing of it away."""
+    if encrypted[:1] != _VERSION or len(encrypted) < _CIPHERTEXT.start:
         return None
-    return sealed[_KEY_ID].hex()
+    return encrypted[_KEY_ID].hex()
 
 
-# --- who owns what is sealed: two places share an owner in nothing ----------------------------
+# --- who owns what is encrypted: two places share an owner in nothing ----------------------------
 
 
 def owner_of_api_key(credential_id: str) -> str:

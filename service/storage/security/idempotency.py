@@ -1,4 +1,5 @@
-"""Replies: answers to requests with an idempotency key, sealed, so that they can be given again."""
+"""Replies: answers to requests with an idempotency key, encrypted, so that they can be given
+again."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from service.ids import new_token
 from service.storage.redis import keys
 from service.storage.redis.keys import Key
 from service.storage.redis.scripts import Script, run
-from service.storage.security.encryption import Sealer, owner_of_reply
+from service.storage.security.encryption import Encryptor, owner_of_reply
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 KEPT_SECONDS: Final = 86_400
 RUNNING_SECONDS: Final = 180  # longer than any request takes; then its process is taken for dead
-SEALED_AT: Final = 1  # where the sealed answer begins
+ENCRYPTED_AT: Final = 1  # where the encrypted answer begins
 _RUNNING = b"r"
 _ANSWERED = b"s"
 _MARK = slice(1, 33)
@@ -51,7 +52,7 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_answer(stored: bytes) -> bool:
     """Whether there is an answer in what is stored, not a request that is still running."""
-    return stored[:SEALED_AT] == _ANSWERED
+    return stored[:ENCRYPTED_AT] == _ANSWERED
 
 
 _encode = msgspec.msgpack.encode
@@ -70,11 +71,11 @@ class SettleReply(Script[None]):
 
 class Replies:
     """What is stored begins with `r`, a mark of the request and a random one while it is running,
-    or with `s` and the sealed answer. What was asked may hold secrets, so neither shows it."""
+    or with `s` and the encrypted answer. What was asked may hold secrets, so neither shows it."""
 
-    def __init__(self, redis: Redis, sealer: Sealer) -> None:
+    def __init__(self, redis: Redis, encryptor: Encryptor) -> None:
         self._redis = redis
-        self._sealer = sealer
+        self._encryptor = encryptor
 
     async def begin(self, actor: str, idempotency_key: str, request: bytes) -> Running | Reply:
         """Takes the place of a request of this actor, or gives the answer it had before.
@@ -88,7 +89,7 @@ class Replies:
             key=keys.reply(name),
             owner=owner_of_reply(name),
             digest=digest,
-            mark=_RUNNING + self._sealer.mark(digest) + new_token().encode(),
+            mark=_RUNNING + self._encryptor.mark(digest) + new_token().encode(),
         )
         for _ in range(2):  # what was there may have gone in between
             if await self._redis.set(running.key, running.mark, nx=True, ex=RUNNING_SECONDS):
@@ -101,8 +102,8 @@ class Replies:
     async def keep(self, running: Running, reply: Reply) -> None:
         """Keeps the answer."""
         answered = _encode(_Answered(digest=running.digest, reply=reply))
-        sealed = self._sealer.seal(answered, running.owner)
-        answer = _ANSWERED + sealed
+        encrypted = self._encryptor.encrypt(answered, running.owner)
+        answer = _ANSWERED + encrypted
         await run(self._redis, SettleReply(reply=running.key, mark=running.mark, answer=answer))
 
     async def forget(self, running: Running) -> None:
@@ -111,10 +112,10 @@ class Replies:
 
     def _found(self, running: Running, found: bytes) -> Reply:
         if not is_answer(found):
-            if self._sealer.is_marked(running.digest, found[_MARK]):
+            if self._encryptor.is_marked(running.digest, found[_MARK]):
                 raise RequestRunningError
             raise IdempotencyMismatchError
-        answered = _decode(self._sealer.open(found[SEALED_AT:], running.owner))
+        answered = _decode(self._encryptor.decrypt(found[ENCRYPTED_AT:], running.owner))
         if answered.digest != running.digest:
             raise IdempotencyMismatchError
         return answered.reply

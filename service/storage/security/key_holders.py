@@ -24,7 +24,7 @@ _encode = msgspec.json.encode
 
 
 class Process(msgspec.Struct, frozen=True, order=True):
-    """A process: what it is called, and the names of its keys, the one that seals first."""
+    """A process: what it is called, and the names of its keys, the one that encrypts first."""
 
     name: str
     key_names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Announces deliveries that have died: many in one event, whatever killed them."""
+"""Announces dead letters: one event a subscription says how many there are, and why."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _REASON = "for:"
 
 
 class AnnounceDead(Script[None]):
-    """Announces deliveries that have died: takes the number `told` for each reason out of what is
-    untold and appends the event that tells it. What has died since it was read stays for the next.
-    Begins with a removal, so that it still runs when Redis is at its memory limit.
+    """Announces dead letters: takes `counts`, the number for each reason, out of the unannounced
+    ones and appends the event. What has died since it was read stays for the next event. Begins
+    with a removal, so that it still runs when Redis is at its memory limit.
 
-    Refuses with SUBSCRIPTIONS, or with STALE if another has told of them.
+    Refuses with SUBSCRIPTIONS, or with STALE if another process has announced them.
     """
 
-    untold: Key
+    unannounced: Key
     announced: Announced
-    told: Mapping[str, int]
+    counts: Mapping[str, int]
 
 
-class Deaths:
-    """The scripts that give deliveries up count them; here is told what they have counted, so
-    that a flood of deaths is one event each time, and every death is in one of them."""
+class DeadLetterNotices:
+    """The scripts that give deliveries up count them. Here the counts become events, so that many
+    dead letters are one event, and each is counted in exactly one."""
 
     def __init__(
         self,
@@ -57,22 +57,24 @@ class Deaths:
         self._matchers = matchers
 
     async def announce(self) -> int:
-        """Tells what nobody has been told of yet; returns of how many subscriptions that was."""
-        told, after = 0, None
+        """Announces the dead letters not announced yet; returns of how many subscriptions."""
+        subscriptions, after = 0, None
         while True:
             page, after = await self._subscriptions.page(_PAGE, after)
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for subscription in page:
-                    pipeline.hgetall(keys.outbox_untold(subscription.id))
+                    pipeline.hgetall(keys.outbox_unannounced(subscription.id))
                 found = cast("list[dict[bytes, bytes]]", await pipeline.execute())
-            for subscription, untold in zip(page, found, strict=True):
-                if untold:
-                    told += await self._tell(subscription, untold)
+            for subscription, unannounced in zip(page, found, strict=True):
+                if unannounced:
+                    subscriptions += await self._announce(subscription, unannounced)
             if after is None:
-                return told
+                return subscriptions
 
-    async def _tell(self, subscription: Subscription, untold: Mapping[bytes, bytes]) -> bool:
-        found = {name.decode(): int(count) for name, count in untold.items()}
+    async def _announce(
+        self, subscription: Subscription, unannounced: Mapping[bytes, bytes]
+    ) -> bool:
+        found = {name.decode(): int(count) for name, count in unannounced.items()}
         counts = {name: count for name, count in found.items() if name.startswith(_REASON)}
         if not counts:
             return False
@@ -81,9 +83,9 @@ class Deaths:
         while True:
             matcher = await self._matchers.current(fresh=fresh)
             announce = AnnounceDead(
-                untold=keys.outbox_untold(subscription.id),
+                unannounced=keys.outbox_unannounced(subscription.id),
                 announced=await announced(Notices(matcher, [announcement]), self._counters),
-                told=counts,
+                counts=counts,
             )
             try:
                 await run(self._redis, announce)
@@ -96,21 +98,21 @@ class Deaths:
 
 
 def _announcement(
-    subscription: Subscription, counts: Mapping[str, int], untold: Mapping[str, int]
+    subscription: Subscription, counts: Mapping[str, int], unannounced: Mapping[str, int]
 ) -> Announcement:
     frequent: Sequence[tuple[str, int]] = sorted(counts.items(), key=lambda one: -one[1])
-    said = {
+    data = {
         "deliveries": sum(counts.values()),
         "reasons": [
             {"reason": name.removeprefix(_REASON), "deliveries": count}
             for name, count in frequent[:MAX_REASONS]
         ],
-        "first_event_at": _time(untold, "first"),
-        "last_event_at": _time(untold, "last"),
+        "first_event_at": _time(unannounced, "first"),
+        "last_event_at": _time(unannounced, "last"),
     }
-    return of_subscription(subscription, DELIVERIES_DEAD, said)
+    return of_subscription(subscription, DELIVERIES_DEAD, data)
 
 
-def _time(untold: Mapping[str, int], name: str) -> str:
-    """When the earliest or the latest of their events happened; now, if another has just told."""
-    return rfc3339(untold.get(name) or now_ms())
+def _time(unannounced: Mapping[str, int], name: str) -> str:
+    """When the first or the last of the events happened; now, if it was announced meanwhile."""
+    return rfc3339(unannounced.get(name) or now_ms())

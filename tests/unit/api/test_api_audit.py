@@ -5,7 +5,7 @@ import json
 from redis.exceptions import OutOfMemoryError
 
 from service.api.access.auth_throttle import MAX_FAILURES
-from service.storage.security.audit import Deed
+from service.storage.security.audit import AuditRecord
 
 CREDENTIAL = {"name": "a", "base_url": "https://a.example", "api_key": "top-secret-key"}
 
@@ -68,7 +68,7 @@ async def test_a_burst_of_wrong_tokens_is_noted_once(client) -> None:
 
 async def test_the_trail_is_read_in_pages_from_its_end(client, services) -> None:
     for number in range(5):
-        await services.audit.note(Deed(action=f"a{number}"))
+        await services.audit.note(AuditRecord(action=f"a{number}"))
     page = (await client.get("/v1/audit?limit=3")).json()
     assert [one["action"] for one in page["items"]] == ["a4", "a3", "a2"]
     rest = (await client.get(f"/v1/audit?limit=3&after={page['next']}")).json()

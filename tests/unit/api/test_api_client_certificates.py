@@ -1,4 +1,4 @@
-"""`client_certificate` of subscriptions: checked at once, kept sealed, never returned."""
+"""`client_certificate` of subscriptions: checked at once, kept encrypted, never returned."""
 
 from __future__ import annotations
 

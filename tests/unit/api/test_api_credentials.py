@@ -29,7 +29,7 @@ async def test_a_credential_is_created_at_its_location_without_its_key(client) -
 
 
 async def test_the_key_is_what_the_upstream_is_asked_with(client, services, credential) -> None:
-    assert (await services.credentials.open(credential["id"])).api_key == "key-1"
+    assert (await services.credentials.decrypt(credential["id"])).api_key == "key-1"
 
 
 async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
@@ -103,9 +103,9 @@ async def test_a_patch_changes_only_what_is_sent(client, services, credential) -
     assert answer.status_code == 200
     assert answer.json()["name"] == "renamed"
     assert answer.json()["base_url"] == credential["base_url"]
-    assert (await services.credentials.open(credential["id"])).api_key == "key-1"
+    assert (await services.credentials.decrypt(credential["id"])).api_key == "key-1"
     await client.patch(path, json={"api_key": "key-2"})
-    assert (await services.credentials.open(credential["id"])).api_key == "key-2"
+    assert (await services.credentials.decrypt(credential["id"])).api_key == "key-2"
 
 
 async def test_a_patch_is_checked_like_a_creation(client, refused, credential) -> None:

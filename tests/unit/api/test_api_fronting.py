@@ -508,7 +508,7 @@ async def test_an_upstream_key_is_taken_as_it_is_pasted(client, services, path, 
     answer = await client.post(path, json=body)
     assert answer.status_code == 201, answer.text
     credential_id = answer.json().get("credential_id", answer.json()["id"])
-    assert (await services.credentials.open(credential_id)).api_key == "key-1"
+    assert (await services.credentials.decrypt(credential_id)).api_key == "key-1"
 
 
 @pytest.mark.parametrize(

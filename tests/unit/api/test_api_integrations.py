@@ -78,7 +78,7 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
 
 
 async def test_inline_values_make_a_credential(client, services, integration) -> None:
-    opened = await services.credentials.open(integration["credential_id"])
+    opened = await services.credentials.decrypt(integration["credential_id"])
     assert (opened.base_url, opened.api_key) == (INLINE["base_url"], INLINE["api_key"])
 
 

@@ -17,10 +17,10 @@ end
 -- is left out, or two that tell each other of their troubles would never come to an end.
 local function note_dead(dead, position, order_key, reason)
   if string.sub(order_key, 1, 4) == 'sub_' then return end
-  local untold = dead.untold
-  redis.call('HINCRBY', untold, 'for:' .. reason, 1)
+  local unannounced = dead.unannounced
+  redis.call('HINCRBY', unannounced, 'for:' .. reason, 1)
   local ms = tonumber(string.match(position, '^%d+'))
-  local known = redis.call('HMGET', untold, 'first', 'last')
-  if not known[1] or ms < tonumber(known[1]) then redis.call('HSET', untold, 'first', ms) end
-  if not known[2] or ms > tonumber(known[2]) then redis.call('HSET', untold, 'last', ms) end
+  local known = redis.call('HMGET', unannounced, 'first', 'last')
+  if not known[1] or ms < tonumber(known[1]) then redis.call('HSET', unannounced, 'first', ms) end
+  if not known[2] or ms > tonumber(known[2]) then redis.call('HSET', unannounced, 'last', ms) end
 end
