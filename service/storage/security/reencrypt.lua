@@ -1,15 +1,15 @@
 if field then
-  if redis.call('HGET', place, field) ~= as_read then return false end
-  redis.call('HDEL', place, field)
-  redis.call('HSET', place, field, anew)
+  if redis.call('HGET', location, field) ~= as_read then return false end
+  redis.call('HDEL', location, field)
+  redis.call('HSET', location, field, anew)
   return true
 end
-if redis.call('GET', place) ~= as_read then return false end
-local left = redis.call('PTTL', place)
-redis.call('DEL', place)
+if redis.call('GET', location) ~= as_read then return false end
+local left = redis.call('PTTL', location)
+redis.call('DEL', location)
 if left > 0 then
-  redis.call('SET', place, anew, 'PX', left)
+  redis.call('SET', location, anew, 'PX', left)
 elseif left == -1 then
-  redis.call('SET', place, anew)
+  redis.call('SET', location, anew)
 end
 return true
