@@ -70,6 +70,32 @@ async def test_a_request_after_unasked_bytes_was_written_by_one_who_could_know()
     assert seen == [Stray.KNOWN]
 
 
+@pytest.mark.parametrize(
+    ("greeting", "known"),
+    [
+        pytest.param(answers.FAILED, Stray.IN_DOUBT, id="a refusal may be read as the answer"),
+        pytest.param(answers.NO_CONTENT, Stray.KNOWN, id="nothing else may"),
+    ],
+)
+async def test_a_late_first_request_after_a_greeting(greeting, known):
+    seen: list[Stray] = []
+
+    async def serve(wire: Wire) -> None:
+        assert await wire.send_unasked(greeting)
+        assert await wire.request() is not None
+        seen.append(wire.stray)
+        await wire.send(b"!")
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(greeting))
+        await asyncio.sleep(0.1)  # longer than is left in doubt
+        writer.write(REQUEST)
+        assert await reader.readexactly(1) == b"!"
+
+    await talk(serve, client)
+    assert seen == [known]
+
+
 async def test_a_request_at_the_same_time_as_unasked_bytes_is_in_doubt():
     seen: list[Stray] = []
 

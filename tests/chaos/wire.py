@@ -9,6 +9,8 @@ only while no request waits to be read, and `Stray` says what may be concluded a
   client makes of them is right.
 - If none does, every later request on the connection was written by a client that could have
   known better.
+- A status of 400 or more that comes before the first request of a connection refuses that request.
+  A client may send the request however late, and take the status for its answer.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class Wire:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
         self._buffer = b""
+        self._requested = False
         self.stray = Stray.NONE
         self.unasked = b""  # the bytes
 
@@ -78,6 +81,7 @@ class Wire:
             if not await self._receive():
                 return None
         body, self._buffer = self._buffer[end:length], self._buffer[length:]
+        self._requested = True
         return Request(method, target, headers, body)
 
     async def _receive(self) -> bool:
@@ -107,8 +111,13 @@ class Wire:
         await self.send(stray)
         self.unasked += stray
         if self.stray is not Stray.KNOWN:
-            self.stray = Stray.KNOWN if await self.quiet(DOUBT_SECONDS) else Stray.IN_DOUBT
+            in_time = await self.quiet(DOUBT_SECONDS) and not self._refuses()
+            self.stray = Stray.KNOWN if in_time else Stray.IN_DOUBT
         return True
+
+    def _refuses(self) -> bool:
+        """Whether the unasked bytes refuse the first request of the connection."""
+        return not self._requested and (status_said(self.unasked) or 0) >= 400
 
     def _readable(self) -> bool:
         return bool(self._buffer) or bool(self._poll.poll(0))
