@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-nightly test-all-pythons bench chaos check format docs image lock clean runtime dev compared
+.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs image lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -24,8 +24,11 @@ demo: runtime ## Show it at work: everything embedded, events printed as they ar
 up: runtime ## Run the service; Valkey is embedded unless COURSEWIRE_REDIS_URL is set
 	@$(BIN)/coursewire up $(ARGS)
 
-test: dev ## Run the tests
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not nightly" $(ARGS)
+test: dev ## Run the tests, all but the slow ones
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not nightly and not slow" $(ARGS)
+
+test-slow: dev ## Run the slow tests: the whole service as real processes, browsers, chaos
+	$(BIN)/pytest -n 2 --dist loadgroup -m "slow and not nightly" $(ARGS)
 
 test-nightly: dev ## Run the tests that take too long for every change
 	$(BIN)/pytest -m nightly $(ARGS)
@@ -33,7 +36,7 @@ test-nightly: dev ## Run the tests that take too long for every change
 test-all-pythons: ## Run the tests on each supported Python that is installed
 	@for version in 3.11 3.12 3.13; do \
 	  if python$$version -c '' 2>/dev/null; then \
-	    $(MAKE) --no-print-directory test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	    $(MAKE) --no-print-directory test test-slow PYTHON=python$$version VENV=.venv-$$version || exit 1; \
 	  else \
 	    echo "python$$version is not installed: left out"; \
 	  fi; \

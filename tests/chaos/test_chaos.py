@@ -13,7 +13,7 @@ from tests.chaos.plan import HOSTILE, named, plan
 from tests.chaos.run import Options, run
 from tests.chaos.upstream import KINDS
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 # Few that hold a whole outbox, for outboxes are long.
 DELIVERY_MIX = {"ok": 92.0, "error": 3.0, "overload": 0.4, "hang": 0.6, "reset": 4.0}

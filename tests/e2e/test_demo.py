@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 

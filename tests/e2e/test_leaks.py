@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from tests.authority import Authority, Issued
 from tests.e2e.conftest import House, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 # Answers that are there to tell a secret.
 MEANT = ("/secret", "/secret/rotate", "/v1/api-keys", "/token/rotate", "POST /v1/subscriptions")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import House, Subscriber, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 MOST_RESIDENT = 200_000_000  # bytes of a worker process, whatever waits on outboxes
 

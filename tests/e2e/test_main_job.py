@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import UPSTREAM_ID, House, Subscriber, Victim, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 async def initial_load(house: House, subscriber: Subscriber, courses: int) -> None:

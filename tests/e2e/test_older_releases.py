@@ -19,7 +19,7 @@ from tests.e2e.conftest import House, until
 from tests.releases.make import lists
 from tests.releases.upstream import Subscribers, Upstream, serving, url
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 RELEASES = sorted(
     (path.parent for path in (Path(__file__).parents[1] / "releases").glob("*/dump.rdb.gz")),

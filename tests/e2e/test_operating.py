@@ -12,7 +12,7 @@ from tests.conftest import free_port
 from tests.e2e.conftest import until
 from tests.e2e.test_up import COURSEWIRE, Up
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 async def test_the_command_tells_how_a_service_is_and_pauses_it(tmp_path: Path):

@@ -35,7 +35,7 @@ from tests.e2e.hosts import NetworkPath
 from tests.programs import required_program
 from workers.dispatch import queues
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SPEED = 90

@@ -18,7 +18,7 @@ from service.storage.redis import keys
 from tests.e2e.conftest import House, Process, Subscriber, until
 from tests.e2e.test_main_job import ids, initial_load, received
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 COURSES = 600
 PARTS = ("api", "worker", "scheduler")

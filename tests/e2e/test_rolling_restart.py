@@ -21,7 +21,7 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.test_main_job import initial_load, received, states
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COURSES = 600
 DRAIN_SECONDS = 30  # what Kubernetes gives, and more than any process takes

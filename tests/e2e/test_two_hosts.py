@@ -15,7 +15,7 @@ from tests.e2e.conftest import UPSTREAM_ID, House, Subscriber, Victim, until
 from tests.e2e.hosts import TwoHosts, Watched
 from tests.e2e.test_main_job import check_changes, ids, initial_load, received, states
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import free_port
 from tests.e2e.conftest import SANDBOX_KEY, UPSTREAM_ID, Process, Subscriber, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 COURSEWIRE = [sys.executable, "-m", "service.cli"]
 

@@ -33,7 +33,7 @@ from tests.authority import Authority
 from tests.integration.clients.conftest import Exchange, Listen
 from tests.integration.clients.forward_proxy import ForwardProxy
 from tests.integration.clients.test_transport import Names, OnlyThese, ok
-from tests.unit.test_egress import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
+from tests.unit.egress.test_address_guard import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
 
 PAGE = json.dumps({"status": "success", "data": {"results": [], "next": None}}).encode()
 

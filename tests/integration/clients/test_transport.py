@@ -20,7 +20,7 @@ from service.clients.webhook_sender import Receiver
 from service.domain.delivery.retry import OutcomeClass
 from service.domain.errors import CoursewireError
 from tests.integration.clients.conftest import Exchange, Listen
-from tests.unit.test_egress import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
+from tests.unit.egress.test_address_guard import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
 
 # Ways to write this machine's address in a URL; `{port}` is where a peer listens.
 LOOPBACK_URLS = (

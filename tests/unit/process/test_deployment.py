@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from service.domain.observability.metrics import series_names
+from service.settings import SETTINGS
+from tests.programs import required_program
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy"
+PROMETHEUS = DEPLOY / "prometheus"
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+KUBERNETES = "1.32"  # the oldest that the manifests are checked against
+
+VARIABLES = {f"COURSEWIRE_{setting.name}" for setting in SETTINGS}
+
+
+def rules(name: str) -> list[dict]:
+    document = yaml.safe_load((PROMETHEUS / name).read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+ALERTS = {rule["alert"]: rule for rule in rules("alerts.yml")}
+RECORDED = {rule["record"] for rule in rules("recording.yml")}
+
+
+def unknown_series(expression: str) -> set[str]:
+    named = set(re.findall(r"\bcoursewire[_:][\w:]*", expression))
+    return named - series_names() - RECORDED
+
+
+def run(program: str, *arguments: str, cwd: Path) -> None:
+    command = [required_program(program), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- the image ---------------------------------------------------------------------------------
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_the_steps_of_the_dockerfile_lead_to_a_service_that_is_healthy_and_ends_well():
+    run(sys.executable, str(DEPLOY / "image.py"), cwd=ROOT)
+
+
+def test_every_instruction_of_the_dockerfile_is_known_to_who_carries_them_out():
+    known = set(re.findall(r"def _([a-z]+)\(self, arguments", (DEPLOY / "image.py").read_text()))
+    used = re.findall(r"^([A-Z]+) ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name.lower() for name in used} <= known
+
+
+# --- Prometheus ---------------------------------------------------------------------------------
+
+
+def test_rules_and_configuration_are_valid():
+    run("promtool", "check", "rules", "recording.yml", "alerts.yml", cwd=PROMETHEUS)
+    run("promtool", "check", "config", "--syntax-only", "prometheus.yml", cwd=PROMETHEUS)
+
+
+def test_every_alert_does_what_its_cases_say():
+    run("promtool", "test", "rules", "tests.yml", cwd=PROMETHEUS)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [*rules("recording.yml"), *ALERTS.values()],
+    ids=lambda rule: rule.get("record") or rule["alert"],
+)
+def test_rules_name_metrics_that_are_declared(rule):
+    assert unknown_series(rule["expr"]) == set()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_every_alert_has_a_runbook_that_it_leads_to(name):
+    annotations, labels = ALERTS[name]["annotations"], ALERTS[name]["labels"]
+    assert f"\n### {name}\n" in OPERATIONS
+    assert annotations["runbook"] == f"docs/operations.md#{name.lower()}"
+    assert annotations["summary"]
+    assert labels["severity"] in ("page", "ticket")
+
+
+def test_no_runbook_is_left_of_an_alert_that_is_gone():
+    assert set(re.findall(r"^### (Coursewire\w+)$", OPERATIONS, re.MULTILINE)) == set(ALERTS)
+
+
+def test_every_alert_is_tested_firing_and_silent():
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for case in yaml.safe_load((PROMETHEUS / "tests.yml").read_text())["tests"]:
+        for check in case["alert_rule_test"]:
+            (fires if check.get("exp_alerts") else silent).add(check["alertname"])
+    assert fires == set(ALERTS)
+    assert silent == set(ALERTS)
+
+
+def test_replicas_are_never_added_up():
+    """But for what each process counts of itself."""
+    for rule in [*rules("recording.yml"), *ALERTS.values()]:
+        for inner in re.findall(r"sum[^(]*\((?:rate\()?(coursewire_\w+)", rule["expr"]):
+            assert inner.startswith("coursewire_api_"), rule
+
+
+# --- Grafana ------------------------------------------------------------------------------------
+
+
+DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/coursewire.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_every_panel_asks_for_declared_metrics_and_says_what_it_shows(panel):
+    assert panel["description"]
+    assert panel["targets"]
+    for target in panel["targets"]:
+        assert unknown_series(target["expr"]) == set()
+        assert "coursewire" in target["expr"]
+
+
+def test_the_dashboard_asks_the_data_source_that_is_provisioned():
+    sources = yaml.safe_load(
+        (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"]
+    uids = {one["uid"] for one in sources}
+    assert {panel["datasource"]["uid"] for panel in PANELS} == uids
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap():
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+
+
+def test_every_declared_metric_is_shown_or_alerted_on():
+    shown = " ".join(
+        [target["expr"] for panel in PANELS for target in panel["targets"]]
+        + [rule["expr"] for rule in [*rules("recording.yml"), *ALERTS.values()]]
+    )
+    spread = re.compile(r"_(bucket|count|sum)$")
+    assert [name for name in series_names() if spread.sub("", name) not in shown] == []
+
+
+# --- Kubernetes ---------------------------------------------------------------------------------
+
+
+def manifests() -> list[dict]:
+    kustomization = yaml.safe_load((DEPLOY / "kubernetes/kustomization.yaml").read_text())
+    files = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == set(kustomization["resources"])
+    return [
+        document
+        for name in kustomization["resources"]
+        for document in yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text())
+    ]
+
+
+MANIFESTS = manifests()
+PODS = [one for one in MANIFESTS if one["kind"] in ("Deployment", "StatefulSet")]
+OURS = [one for one in PODS if one["metadata"]["name"] != "valkey"]
+
+
+def named(manifest: dict) -> str:
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=named)
+def test_manifests_are_as_kubernetes_defines_them(manifest):
+    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_the_manifests_can_be_put_together():
+    run("kubectl", "kustomize", ".", cwd=DEPLOY / "kubernetes")
+
+
+@pytest.mark.parametrize("manifest", PODS, ids=named)
+def test_pods_have_no_rights_and_no_foreign_variables(manifest):
+    spec = manifest["spec"]["template"]["spec"]
+    assert spec["enableServiceLinks"] is False
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    for container in spec["containers"]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("manifest", OURS, ids=named)
+def test_parts_get_settings_that_exist_and_survive_a_drained_node(manifest):
+    name = manifest["metadata"]["name"]
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    assert {one["name"] for one in container["env"]} <= VARIABLES
+    assert container["args"] == [name]
+    assert manifest["spec"]["replicas"] >= 2
+    budgets = [one for one in MANIFESTS if one["kind"] == "PodDisruptionBudget"]
+    assert name in {one["metadata"]["name"] for one in budgets}
+
+
+def test_what_serves_is_probed():
+    (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
+    (container,) = api["spec"]["template"]["spec"]["containers"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_the_configuration_holds_settings_and_no_secrets():
+    (config,) = (one for one in MANIFESTS if one["kind"] == "ConfigMap")
+    open_settings = {f"COURSEWIRE_{one.name}" for one in SETTINGS if not one.secret}
+    assert set(config["data"]) <= open_settings
+
+
+def test_a_worker_may_drain_before_it_is_killed():
+    from workers.rq.batch_worker import DRAIN_SECONDS
+
+    (worker,) = (one for one in OURS if one["metadata"]["name"] == "worker")
+    grace = worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace >= DRAIN_SECONDS + 10
+    compose = COMPOSE["services"]["worker"]["stop_grace_period"]
+    assert int(compose.removesuffix("s")) >= DRAIN_SECONDS + 10
+
+
+def test_an_api_is_left_alone_before_it_stops_and_has_the_time_to():
+    from service.api.http.server import GRACE_SECONDS
+
+    (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
+    spec = api["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (delay,) = (
+        int(one["value"])
+        for one in container["env"]
+        if one["name"] == "COURSEWIRE_SHUTDOWN_DELAY_SECONDS"
+    )
+    probe = container["readinessProbe"]
+    assert delay > probe["periodSeconds"] * probe["failureThreshold"]
+    assert spec["terminationGracePeriodSeconds"] >= delay + GRACE_SECONDS + 5
+    assert "preStop" not in json.dumps(container)
+    compose = COMPOSE["services"]["api"]
+    delay = int(compose["environment"]["COURSEWIRE_SHUTDOWN_DELAY_SECONDS"])
+    assert int(compose["stop_grace_period"].removesuffix("s")) >= delay + GRACE_SECONDS + 5
+
+
+def test_the_page_makes_the_secret_that_the_manifests_use():
+    used = {
+        variable["valueFrom"]["secretKeyRef"]["key"]
+        for pod in PODS
+        for container in pod["spec"]["template"]["spec"]["containers"]
+        for variable in container["env"]
+        if "valueFrom" in variable
+    }
+    assert set(re.findall(r"--from-literal=([a-z-]+)=", OPERATIONS)) == used
+
+
+def test_policies_and_services_choose_pods_that_there_are():
+    components = {pod["metadata"]["name"] for pod in PODS}
+    text = "".join(path.read_text() for path in (DEPLOY / "kubernetes").glob("*.yaml"))
+    chosen = set(re.findall(r"app\.kubernetes\.io/component: (\w+)", text))
+    assert chosen == components
+
+
+# --- Compose ------------------------------------------------------------------------------------
+
+
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "scheduler"])
+def test_compose_gives_its_parts_settings_that_exist(name):
+    service = COMPOSE["services"][name]
+    assert set(service["environment"]) <= VARIABLES
+    assert service["command"] == [name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_compose_names_versions_and_publishes_to_this_machine_alone(name):
+    service = COMPOSE["services"][name]
+    assert re.search(r":v?\d", service["image"])
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:")
+    assert "docker.sock" not in json.dumps(service)
+
+
+def test_valkey_keeps_what_it_is_given_everywhere():
+    valkey = next(one for one in PODS if one["metadata"]["name"] == "valkey")
+    (container,) = valkey["spec"]["template"]["spec"]["containers"]
+    for command in (COMPOSE["services"]["valkey"]["command"], container["args"]):
+        given = dict(pairwise(command))
+        assert given["--appendonly"] == "yes"
+        assert given["--maxmemory-policy"] == "noeviction"
+
+
+def test_what_compose_mounts_is_there():
+    for service in COMPOSE["services"].values():
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / source).is_dir()
+            else:
+                assert source in COMPOSE["volumes"]
