@@ -31,10 +31,10 @@ def coursewire() -> None:
 @coursewire.command()
 def up() -> None:
     """Run the whole service: API, worker, scheduler, and Valkey unless a Redis is named."""
-    from service.local import supervisor
+    from service.local.supervisor.up import up as run
     from service.settings import Settings
 
-    supervisor.up(Settings.from_env(os.environ))
+    run(Settings.from_env(os.environ))
 
 
 @coursewire.command()

@@ -28,7 +28,10 @@ from service.commands.demo.oracle import CLOCK_TOLERANCE, LoggedChange, Reported
 from service.commands.listen import STYLES, Event, Listener, Push, fitted, new_secret, open_console
 from service.domain.errors import CoursewireError, StartError
 from service.local.embedded_valkey import free_port
-from service.local.supervisor import Program, Supervisor, console_sink, curl_line
+from service.local.supervisor.output import console_sink
+from service.local.supervisor.programs import Program
+from service.local.supervisor.supervisor import Supervisor
+from service.local.supervisor.up import curl_line
 from service.logs import configure
 from service.secret_files import SUFFIX
 from service.settings import PREFIX, Settings
