@@ -406,11 +406,11 @@ def doctor(*, everything: bool, as_json: bool) -> None:
     """Examine settings, Redis, the parts at work and stored secrets, and say what to do; exit
     code 0 is all well, 1 warnings, 2 failures.
     """
-    from service.commands import doctor as examining
+    from service.commands.doctor.run import diagnose
     from service.settings import Settings
 
     settings = Settings.from_env(os.environ)
-    sys.exit(examining.diagnose(settings, sys.stdout, everything=everything, as_json=as_json))
+    sys.exit(diagnose(settings, sys.stdout, everything=everything, as_json=as_json))
 
 
 @coursewire.command("rotate-keys")
