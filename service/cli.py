@@ -64,7 +64,7 @@ _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
     """Run a worker, which polls and delivers. ARGUMENTS are the worker's own; try --help."""
-    _become("workers.rq.batch_worker", arguments)
+    _become("workers.worker", arguments)
 
 
 @coursewire.command(context_settings=_PASSED_ON)

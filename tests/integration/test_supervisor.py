@@ -586,7 +586,7 @@ def test_the_workers_commands_report_missing_settings_without_a_traceback(name):
 def test_the_workers_commands_take_their_arguments_before_any_settings(name):
     shown = coursewire(name, "--help")
     assert shown.returncode == 0
-    assert shown.stdout.startswith(f"usage: coursewire {name} ")
+    assert shown.stdout.startswith(f"Usage: coursewire {name} ")
     refused = coursewire(name, "--bogus")
     assert refused.returncode == 2
     assert "--bogus" in refused.stderr
@@ -653,7 +653,7 @@ def test_the_sandbox_command_reports_a_taken_port_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("worker", "workers.rq.batch_worker"), ("scheduler", "workers.scheduler")]
+    ("name", "module"), [("worker", "workers.worker"), ("scheduler", "workers.scheduler")]
 )
 def test_the_workers_commands_become_the_module_with_every_flag(name, module, monkeypatch):
     from service.cli import coursewire as command

@@ -29,7 +29,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 PROGRAMS: tuple[Program, ...] = (
     Program(
         name="worker",
-        argv=(sys.executable, "-m", "workers.rq.batch_worker"),
+        argv=(sys.executable, "-m", "workers.worker"),
         stop_order=1,
         drain_seconds=25.0,  # the worker drains for 20 itself
     ),
