@@ -192,7 +192,7 @@ def listen(
     """Receive pushes, verify each and show what it says: a subscriber for development."""
     import asyncio
 
-    from service.commands import listen as listening
+    from service.commands.listen.run import run
     from service.domain.errors import StartError
     from service.settings import listen_secret
 
@@ -200,7 +200,7 @@ def listen(
         secret = listen_secret(os.environ)
     try:
         asyncio.run(
-            listening.run(
+            run(
                 secret,
                 host=host,
                 port=port,

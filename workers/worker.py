@@ -87,8 +87,7 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
 
 
 def _allow_files() -> None:
-    """Lets the process open as many files as it may: each receiver that never answers holds
-    connections, and there should be others left."""
+    """Raises the limit of open files: each receiver that never answers holds connections."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(MAX_FILES, most)
     if files != resource.RLIM_INFINITY and files < wanted:

@@ -346,7 +346,7 @@ async def test_a_redis_that_answers_has_no_fault_and_one_that_refuses_says_why(
 async def test_a_redis_that_is_away_is_said_at_the_start_and_now_and_then(
     tmp_path, lines, monkeypatch
 ):
-    monkeypatch.setattr("service.local.supervisor.supervisor._REPORT_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr("service.local.supervisor.supervisor.REPORT_EVERY_SECONDS", 0.1)
     with capture_logs() as logs:
         async with supervisor(tmp_path, lines) as running:
             waiting = asyncio.create_task(running.ready())

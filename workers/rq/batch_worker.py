@@ -63,10 +63,10 @@ class BatchWorker(RegisteredWorker):
         return not self._dequeue_thread.is_alive() and not self._running
 
     def stop(self) -> None:
-        """Takes no more jobs; call it until `idle`, for a call may come just before a wait."""
+        """Takes no more jobs. Repeat until `idle`, because a call may come just before a wait."""
         self._stopping.set()
         self._registered.set()
-        self._free.release()  # whoever waits for a slot
+        self._free.release()  # ends a wait for a slot
         client = self._dequeuing_client
         if client is None or self._away or not self._dequeue_thread.is_alive():
             return
@@ -112,7 +112,7 @@ class BatchWorker(RegisteredWorker):
                 ).start()
 
     def _next_job(self) -> Job | None:
-        """Waits for a job, for a while. One that expired in the queue is passed over."""
+        """Waits for a job for `Pace.dequeue` seconds. Skips a job that expired in the queue."""
         if self._suspension != self._suspended:
             self._suspended = self._suspension
             self.set_state(WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.IDLE)
@@ -131,7 +131,7 @@ class BatchWorker(RegisteredWorker):
             raise
         except NoSuchJobError:
             pass
-        except Exception as error:  # noqa: BLE001 - what cannot be read now never will be
+        except Exception as error:  # noqa: BLE001 - a job that cannot be read now never will be
             _log.error("job not readable", job=job_id, exc_info=error)
         self._queue.intermediate_queue.remove(job_id)
         return None
@@ -156,7 +156,7 @@ class BatchWorker(RegisteredWorker):
                 self._running -= 1
                 if not self._running:
                     self.set_state(WorkerStatus.IDLE)
-        except RedisError as error:  # the next heartbeat says it
+        except RedisError as error:  # the next heartbeat sends it
             _log.debug("state not set", worker=self.name, error=str(error))
         finally:
             self._free.release()
@@ -166,14 +166,14 @@ class BatchWorker(RegisteredWorker):
             execution = self.prepare_execution(job)
             self.prepare_job_execution(job, remove_from_intermediate_queue=True)
         except RedisError as error:
-            # Its claim lapses and comes back; what was written of the execution expires.
+            # The claim lapses and is due again; the keys of the execution expire.
             self._recorder.forget(job)
             _log.warning("job not begun", job=job.id, error=str(error))
             return
         try:
             with process.CarriedTimeout(job.timeout or queues.JOB_TIMEOUT):
                 job.perform()
-        except Exception as error:  # noqa: BLE001 - whatever a job raises is its result
+        except Exception as error:  # noqa: BLE001 - any error of a job is its result
             self.handle_execution_ended(job, self._queue, 0)
             reason = str(redact(None, "", {"error": f"{type(error).__name__}: {error}"})["error"])
             if isinstance(error, process.WorkStoppedError):

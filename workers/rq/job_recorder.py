@@ -1,4 +1,4 @@
-"""Records in Redis how a job ended, however long Redis takes to answer."""
+"""Records in Redis how a job ended, and tries again while Redis is away."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class JobRecorder:
         self._record(job, execution, lambda: self._record_failure(job, execution, reason))
 
     def _record(self, job: Job, execution: Execution, write: Callable[[], None]) -> None:
-        """Records how a job ended, for as long as it takes Redis to answer."""
+        """Writes until Redis answers, or until `give_up`."""
         wait = 0.1
         while True:
             with self._worker.executions_lock:  # no heartbeat may bring it back
@@ -69,10 +69,10 @@ class JobRecorder:
                 wait = min(2 * wait, MAX_WAIT_SECONDS)
             except OutOfMemoryError as error:  # counting the job takes memory, erasing it none
                 _log.warning("job not counted", job=job.id, error=str(error))
-                write = lambda: self._erase(job, execution)  # noqa: E731 - like what was given
-            except Exception as error:  # noqa: BLE001 - what RQ stumbles over must still go
+                write = lambda: self._erase(job, execution)  # noqa: E731 - like the parameter
+            except Exception as error:  # noqa: BLE001 - a job that RQ cannot record must still go
                 _log.error("job not recorded", job=job.id, exc_info=error)
-                write = lambda: self._erase(job, execution)  # noqa: E731 - like what was given
+                write = lambda: self._erase(job, execution)  # noqa: E731 - like the parameter
             else:
                 return
 
@@ -99,7 +99,7 @@ class JobRecorder:
 
     def _record_failure(self, job: Job, execution: Execution, reason: str) -> None:
         """Moves the job to the failed ones. Raises RedisError if that did not succeed."""
-        self._connection.ping()  # RQ only logs what goes wrong below, so be told first
+        self._connection.ping()  # RQ only logs the errors of the next call
         self._worker.handle_job_failure(job, self._queue, exc_string=reason, execution=execution)
         if self._connection.zscore(self._queue.started_job_registry.key, execution.composite_key):
             raise ConnectionError("the failure was not recorded")

@@ -38,10 +38,10 @@ _log = get_logger("worker")
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a worker does what it does beside its jobs; all in seconds.
+    """The intervals of a worker, in seconds.
 
-    A worker or an execution that was not heard of for its `ttl` counts as lost; a job that it
-    had begun is moved to the failed ones by the next maintenance of any worker.
+    A worker or an execution that sends no heartbeat for its `ttl` counts as lost. The next
+    maintenance of any worker moves the jobs of a lost worker to the failed ones.
     """
 
     dequeue: int = 5
@@ -57,7 +57,7 @@ DEFAULT_PACE: Final = Pace()
 class RegisteredWorker(BaseWorker):
     """A worker of one queue that sends heartbeats from a thread of its own.
 
-    Nothing here needs the main thread, and Redis being away ends nothing.
+    It does not need the main thread, and goes on when Redis is away.
     """
 
     def __init__(self, queue: str, url: str, *, pace: Pace) -> None:
@@ -106,16 +106,16 @@ class RegisteredWorker(BaseWorker):
             self._away = True
             _log.warning("redis is away", worker=self.name, error=str(error))
 
-    # --- what of RQ's worker does not fit many jobs in threads --------------------------------
+    # --- methods of RQ's worker that assume one job at a time in the main thread --------------
 
     def _set_connection(self, connection: Redis) -> Redis:
         return connection  # its timeouts are chosen where it is opened
 
     def procline(self, message: str) -> None:
-        """Leaves the process's title alone: it would show one of many jobs."""
+        """Keeps the title of the process, which would show one of many jobs."""
 
     def register_birth(self) -> None:
-        """Registers the worker, or again what Redis has lost of it."""
+        """Registers the worker, also after Redis has lost it."""
         if self.birth_date is None:
             self.birth_date = datetime.now(UTC)
         try:
@@ -131,7 +131,7 @@ class RegisteredWorker(BaseWorker):
             pipeline.execute()
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Says that the worker lives, and its state; always for the whole lifetime of its key."""
+        """Writes the time and the state, and renews the lifetime of the worker's key."""
         self.last_heartbeat = datetime.now(UTC)
         connection = self.connection if pipeline is None else pipeline
         connection.hset(
@@ -150,7 +150,7 @@ class RegisteredWorker(BaseWorker):
         return self._pace.execution_ttl
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Sets the state to what is true, whatever RQ wishes: never idle while jobs run."""
+        """Writes the true state instead of RQ's: a worker is not idle while jobs run."""
         with self.connection.pipeline() as own:
             super().set_state(self._true_state(), pipeline or own)
             self._keep_lifetime(pipeline or own)
@@ -167,8 +167,8 @@ class RegisteredWorker(BaseWorker):
         self._keep_lifetime(self.connection if pipeline is None else pipeline)
 
     def _keep_lifetime(self, connection: Redis) -> None:
-        """Where Redis has lost the worker's key, what was just written brought it back without
-        a lifetime; who is killed before the next heartbeat would leave it for ever."""
+        """If Redis had lost the worker's key, the last write created it without a lifetime. A
+        worker killed before its next heartbeat would leave it there for ever."""
         connection.expire(self.key, self._pace.worker_ttl)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
@@ -178,7 +178,7 @@ class RegisteredWorker(BaseWorker):
     def clean_registries(self) -> None:
         """Moves jobs of lost workers out of `started`; once a minute among all workers.
 
-        The lock goes by itself, so that a worker that dies here holds nobody up.
+        The lock expires, so that a worker that dies here does not block others.
         """
         if self.connection.set(
             self._queue.registry_cleaning_key, self.name, nx=True, ex=self._pace.maintenance
@@ -208,7 +208,7 @@ class RegisteredWorker(BaseWorker):
                 self._registered.set()
                 if self._away:
                     self._away = False
-                    # The other workers come back now too: let them be heard of first.
+                    # The other workers come back now too: wait for their heartbeats first.
                     self._postpone_maintenance()
                     _log.info("redis is back", worker=self.name)
                 if self.should_run_maintenance_tasks and not self._stopping.is_set():
@@ -216,7 +216,7 @@ class RegisteredWorker(BaseWorker):
             except WAITED_FOR as error:
                 self.note_away(error)
                 wait = min(1.0, wait)
-            except Exception as error:  # noqa: BLE001 - the pulse goes on whatever happens
+            except Exception as error:  # noqa: BLE001 - the heartbeats go on after any error
                 _log.error("heartbeat failed", worker=self.name, exc_info=error)
 
     def _beat(self) -> bool:

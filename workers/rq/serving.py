@@ -44,7 +44,7 @@ def serve(
     pace: Pace = DEFAULT_PACE,
 ) -> int:
     """Serves the queues until SIGTERM or SIGINT; the main thread must call it. Returns the exit
-    code: 0 if all that ran has ended and is recorded.
+    code: 0 if every job has ended and is recorded.
 
     The first signal asks running jobs to hand back and cancels them after `drain_seconds`; a
     second one cancels them at once. `open_context` is entered on the process's event loop with

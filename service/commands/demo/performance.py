@@ -23,7 +23,8 @@ from service.commands.demo.participants import (
 )
 from service.commands.demo.story import Story
 from service.commands.demo.terminal import Terminal
-from service.commands.listen import Listener, Push, new_secret
+from service.commands.listen.push import Push
+from service.commands.listen.receiver import Listener, new_secret
 from service.local.embedded_valkey import free_port
 from service.local.supervisor.programs import Program
 from service.local.supervisor.supervisor import Supervisor

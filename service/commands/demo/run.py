@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from service.authorities import CERT_DIR, CERT_FILE
 from service.commands.demo.performance import Performance
 from service.commands.demo.terminal import Terminal
-from service.commands.listen import open_console
+from service.commands.listen.printing import open_console
 from service.domain.errors import StartError
 from service.local.supervisor.output import console_sink
 from service.local.supervisor.supervisor import Supervisor
@@ -61,9 +61,9 @@ async def _demo(events: int | None, seconds: float, *, keep: bool) -> int:
             terminal = Terminal(open_console(sys.stdout))
             performance = Performance(supervisor, terminal, log, seconds)
             interrupted = await _interruptible(performance.run(events), supervisor.hurry)
-    except BrokenPipeError:  # nobody watches any more
+    except BrokenPipeError:  # standard output was closed
         raise
-    except Exception:  # what the parts said last is the best explanation there is
+    except Exception:  # the last lines of the log explain it best
         _print_tail(log)
         raise
     finally:

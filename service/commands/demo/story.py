@@ -11,7 +11,7 @@ from typing import Final
 from service.commands.demo.oracle import CLOCK_TOLERANCE, LoggedChange, ReportedEvent, disagreements
 from service.commands.demo.participants import DemoFailedError, Service, Upstream, newest_title
 from service.commands.demo.terminal import Terminal
-from service.commands.listen import Event, Push
+from service.commands.listen.push import Event, Push
 
 _WAIT_SECONDS: Final = 0.1  # for the next push, in each look
 

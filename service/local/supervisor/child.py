@@ -15,7 +15,7 @@ from service.logs import get_logger
 
 RESTART_FIRST_SECONDS = 1.0
 RESTART_MAX_SECONDS = 30.0
-ORPHAN_SECONDS = 30  # what outlives the supervisor is killed after that long
+ORPHAN_SECONDS = 30  # an orphaned program is killed after that long
 STABLE_SECONDS = 60.0  # a program that ran this long starts its backoff anew
 
 _OUTPUT_END_SECONDS = 1.0

@@ -32,7 +32,7 @@ async def redis_fault(url: str) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, where it said anything; else what redis-py did."""
+    """The message of the operating system if there is one, else that of redis-py."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError):

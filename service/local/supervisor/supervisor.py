@@ -27,7 +27,7 @@ from service.storage.redis.server_info import check_server
 
 _POLL_SECONDS = 0.05
 _POLL_MAX_SECONDS = 0.5  # once the API answers, because it logs each refusal
-_REPORT_EVERY_SECONDS = 5.0  # while the service does not become ready
+REPORT_EVERY_SECONDS = 5.0  # while the service does not become ready
 _FIRST_ANSWER_SECONDS = 600.0  # a large append-only file takes its time to load
 
 _log = get_logger("supervisor")
@@ -73,7 +73,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start everything. Raises StartError if that is impossible; nothing runs then."""
-        # Before the port: where the service runs already, that is what there is to say.
+        # Before the port: a service that runs already holds both, and the directory names it.
         self._data = DataDirectory(self.settings.data_dir)
         try:
             port = self.settings.port or free_port(self.settings.host)
@@ -109,7 +109,7 @@ class Supervisor:
     async def ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the promise
         """Wait until the API says that it can serve.
 
-        Raises StartError after `timeout` seconds (None: waits on, and says so now and then).
+        Raises StartError after `timeout` seconds (None: waits on, and logs the reason).
         """
         host, port = reachable(self.settings.host), self.settings.port
         begun = reported = time.monotonic()
@@ -118,7 +118,7 @@ class Supervisor:
             now = time.monotonic()
             if timeout is not None and now - begun > timeout:
                 raise StartError(f"{self.api_url}/readyz did not say 200 within {timeout:g} s")
-            if now - reported > _REPORT_EVERY_SECONDS:
+            if now - reported > REPORT_EVERY_SECONDS:
                 reported = now
                 reason = f"{self.api_url}/readyz does not say 200; the API's own lines say why"
                 if self._outside_redis is not None:
@@ -175,7 +175,7 @@ async def _first_answer(valkey: EmbeddedValkey, child: Child) -> None:
                 f"the embedded Valkey does not start: {valkey.last_words() or 'it said nothing'} "
                 f"(log: {valkey.log})"
             )
-        if now - reported > _REPORT_EVERY_SECONDS:
+        if now - reported > REPORT_EVERY_SECONDS:
             reported = now
             _log.info("the embedded Valkey is still loading its data", log=str(valkey.log))
         await asyncio.sleep(_POLL_SECONDS)
