@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import click
 from click.core import ParameterSource
 
-if TYPE_CHECKING:
-    from service.commands.api_key_command import Keyring
+from service.commands import options
+from service.commands.api_key_command import api_key
+from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
+
+_SANDBOX = SandboxConfig()  # the defaults
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,10 +34,10 @@ def coursewire() -> None:
 @coursewire.command()
 def up() -> None:
     """Run the whole service: API, worker, scheduler, and Valkey unless a Redis is named."""
-    from service.local import supervisor
+    from service.local.supervisor.up import up as run
     from service.settings import Settings
 
-    supervisor.up(Settings.from_env(os.environ))
+    run(Settings.from_env(os.environ))
 
 
 @coursewire.command()
@@ -57,6 +60,8 @@ def api() -> None:
     serve(app, settings)
 
 
+coursewire.add_command(api_key)
+
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -64,7 +69,7 @@ _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
     """Run a worker, which polls and delivers. ARGUMENTS are the worker's own; try --help."""
-    _become("workers.rq.batch_worker", arguments)
+    _become("workers.worker", arguments)
 
 
 @coursewire.command(context_settings=_PASSED_ON)
@@ -81,36 +86,35 @@ def _become(module: str, arguments: tuple[str, ...]) -> NoReturn:
 
 
 @coursewire.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@options.HOST
+@options.port(_SANDBOX.port)
 @click.option(
-    "--port",
-    default=8990,
+    "--api-key",
+    default=_SANDBOX.api_key,
     show_default=True,
-    type=click.IntRange(0, 65535),
-    help="0 picks a free one.",
-)
-@click.option(
-    "--api-key", default="sandbox-key", show_default=True, help="The bearer token it asks for."
+    help="The bearer token it asks for.",
 )
 @click.option(
     "--integration",
     "integrations",
     multiple=True,
-    default=("sandbox:demo",),
+    default=_SANDBOX.integrations,
     show_default=True,
     help="An upstream id that has courses; may be repeated.",
 )
 @click.option(
     "--courses",
-    default=50,
+    default=_SANDBOX.courses,
     show_default=True,
     type=click.IntRange(min=0),
     help="How many each integration has.",
 )
-@click.option("--seed", default=1, show_default=True, help="The same seed, the same courses.")
+@click.option(
+    "--seed", default=_SANDBOX.seed, show_default=True, help="The same seed, the same courses."
+)
 @click.option(
     "--churn",
-    default=0.0,
+    default=_SANDBOX.churn_per_second,
     show_default=True,
     type=click.FloatRange(min=0),
     help="Changes per second.",
@@ -129,7 +133,7 @@ def sandbox(
 ) -> None:
     """Run a stand-in for the upstream, with courses that change and faults to inject."""
     from service.domain.errors import StartError
-    from service.sandbox.server import SandboxConfig, run
+    from service.sandbox.server import run
 
     config = SandboxConfig(
         host=host,
@@ -151,14 +155,8 @@ def sandbox(
 
 
 @coursewire.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option(
-    "--port",
-    default=9000,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="0 picks a free one and prints it.",
-)
+@options.HOST
+@options.port(9000)
 @click.option(
     "--secret",
     envvar="COURSEWIRE_LISTEN_SECRET",
@@ -194,7 +192,7 @@ def listen(
     """Receive pushes, verify each and show what it says: a subscriber for development."""
     import asyncio
 
-    from service.commands import listen as listening
+    from service.commands.listen.run import run
     from service.domain.errors import StartError
     from service.settings import listen_secret
 
@@ -202,7 +200,7 @@ def listen(
         secret = listen_secret(os.environ)
     try:
         asyncio.run(
-            listening.run(
+            run(
                 secret,
                 host=host,
                 port=port,
@@ -220,108 +218,6 @@ def listen(
         raise StartError(
             f"cannot listen on {host}:{port} ({reason}); give another --port, or 0 for any free one"
         ) from error
-
-
-@coursewire.group("api-key")
-@click.option(
-    "--url",
-    help="The service's address, http://127.0.0.1:8000 or as the settings say if left out.",
-)
-@click.pass_context
-def api_key(context: click.Context, url: str | None) -> None:
-    """Create, list, rotate and revoke API keys of a running service, with its admin token."""
-    from service.commands.api_client import Remote
-    from service.commands.api_key_command import Keyring
-    from service.settings import Settings
-
-    if not _helping(context):
-        context.obj = Keyring(Remote(Settings.from_env(os.environ), url))
-
-
-def _helping(context: click.Context) -> bool:
-    """Whether a subcommand is only going to explain itself."""
-    names = context.help_option_names
-    return any(argument in names for argument in sys.argv[1:])
-
-
-@api_key.command()
-@click.option("--name", required=True, help="What people call it.")
-@click.option(
-    "--scope", required=True, type=click.Choice(["admin", "subscriber", "read", "metrics"])
-)
-@click.option(
-    "--integration",
-    "integrations",
-    multiple=True,
-    metavar="ID",
-    help="Of a subscriber: an integration whose course events it may see; may be repeated.",
-)
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Of a subscriber: it may see course events that carry all labels given; may be repeated.",
-)
-@click.option("--expires-at", metavar="TIME", help="Such as 2027-01-01T00:00:00Z; else never.")
-@click.pass_obj
-def create(
-    keyring: Keyring,
-    *,
-    name: str,
-    scope: str,
-    integrations: tuple[str, ...],
-    labels: tuple[str, ...],
-    expires_at: str | None,
-) -> None:
-    """Create a key and print its token, which cannot be shown again."""
-    pairs = dict(label.partition("=")[::2] for label in labels)
-    given = {"integration_ids": integrations, "labels": pairs, "expires_at": expires_at}
-    body = {"name": name, "scope": scope} | {key: one for key, one in given.items() if one}
-    made = keyring.create(body)
-    click.echo(f"{made['id']}, whose token is shown this once:", err=True)
-    click.echo(made["token"])
-
-
-@api_key.command("list")
-@click.pass_obj
-def list_(keyring: Keyring) -> None:
-    """List the keys that have not been revoked."""
-    for one in keyring.list():
-        grants = [
-            *(one["integration_ids"] or ()),
-            *(f"{name}={value}" for name, value in (one["labels"] or {}).items()),
-        ]
-        click.echo(
-            "  ".join(
-                (
-                    one["id"],
-                    one["scope"].ljust(10),
-                    f"created {one['created_at']}",
-                    f"expires {one['expires_at'] or 'never'}",
-                    f"used {one['last_used_at'] or 'never'}",
-                    one["name"],
-                    ",".join(grants),
-                )
-            ).rstrip()
-        )
-
-
-@api_key.command()
-@click.argument("key_id")
-@click.pass_obj
-def rotate(keyring: Keyring, key_id: str) -> None:
-    """Give a key a new token and print it; the old one opens nothing any more."""
-    click.echo(keyring.rotate(key_id)["token"])
-
-
-@api_key.command()
-@click.argument("key_id")
-@click.pass_obj
-def revoke(keyring: Keyring, key_id: str) -> None:
-    """Revoke a key: its token opens nothing any more, and its subscriptions get no more events."""
-    keyring.revoke(key_id)
-    click.echo(f"revoked {key_id}", err=True)
 
 
 @coursewire.command()
@@ -346,18 +242,12 @@ def demo(*, events: int | None, timeout: float, keep: bool) -> None:
     sys.exit(perform(events=events, timeout=timeout, keep=keep))
 
 
-_URL = click.option(
-    "--url",
-    metavar="URL",
-    help="Where the API is, if not at COURSEWIRE_HOST and COURSEWIRE_PORT.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _WHAT = click.argument("what", required=False, type=click.Choice(["polling", "delivery"]))
 
 
 @coursewire.command()
-@_URL
-@_JSON
+@options.URL
+@options.JSON
 def status(*, url: str | None, as_json: bool) -> None:
     """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
     from service.commands import api_client as remote
@@ -373,8 +263,8 @@ def status(*, url: str | None, as_json: bool) -> None:
 
 @coursewire.command()
 @_WHAT
-@_URL
-@_JSON
+@options.URL
+@options.JSON
 def pause(*, what: str | None, url: str | None, as_json: bool) -> None:
     """Stop polling, delivery or both; nothing is lost meanwhile."""
     _control("pause", what, url, as_json=as_json)
@@ -382,8 +272,8 @@ def pause(*, what: str | None, url: str | None, as_json: bool) -> None:
 
 @coursewire.command()
 @_WHAT
-@_URL
-@_JSON
+@options.URL
+@options.JSON
 def resume(*, what: str | None, url: str | None, as_json: bool) -> None:
     """Start polling, delivery or both again."""
     _control("resume", what, url, as_json=as_json)
@@ -401,20 +291,20 @@ def _control(
 
 @coursewire.command()
 @click.option("--all", "everything", is_flag=True, help="Open every stored secret, not a sample.")
-@_JSON
+@options.JSON
 def doctor(*, everything: bool, as_json: bool) -> None:
     """Examine settings, Redis, the parts at work and stored secrets, and say what to do; exit
     code 0 is all well, 1 warnings, 2 failures.
     """
-    from service.commands import doctor as examining
+    from service.commands.doctor.run import diagnose
     from service.settings import Settings
 
     settings = Settings.from_env(os.environ)
-    sys.exit(examining.diagnose(settings, sys.stdout, everything=everything, as_json=as_json))
+    sys.exit(diagnose(settings, sys.stdout, everything=everything, as_json=as_json))
 
 
 @coursewire.command("rotate-keys")
-@_JSON
+@options.JSON
 def rotate_keys(*, as_json: bool) -> None:
     """Encrypt everything kept encrypted with the first of COURSEWIRE_ENCRYPTION_KEYS, while the
     service runs, and say whether the others may be removed; exit code 0 is yes, 1 not yet.

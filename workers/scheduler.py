@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
 
+import click
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import open_services
 from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger
 from service.settings import Settings
 from service.storage.redis.client import open_sync
 from service.storage.redis.server_info import check_server
-from workers import upkeep as maintenance
+from service.storage.upkeep.retention import Retention
+from workers import upkeep
 from workers.dispatch import queues
 from workers.dispatch.dispatcher import Dispatcher
 
@@ -44,10 +44,10 @@ async def run(settings: Settings) -> None:
         _log.info("scheduler started", name=name)
         failures = 0
         busy_until = 0.0
-        maintained = time.monotonic() - maintenance.INTERVAL_SECONDS
+        maintained = time.monotonic() - upkeep.INTERVAL_SECONDS
         while not stop.is_set():
             try:
-                if time.monotonic() - maintained >= maintenance.INTERVAL_SECONDS:
+                if time.monotonic() - maintained >= upkeep.INTERVAL_SECONDS:
                     await asyncio.to_thread(queues.enqueue_maintenance, connection)
                     maintained = time.monotonic()
                 claimed = await dispatcher.dispatch("polls", "outboxes", scheduler=name)
@@ -57,7 +57,7 @@ async def run(settings: Settings) -> None:
                 claimed = 0
                 _log.warning("redis cannot be used", error=str(error), failures=failures)
                 if isinstance(error, OutOfMemoryError):
-                    await _make_room(services)
+                    await _make_room(services.retention, settings)
             now = time.monotonic()
             if claimed:
                 busy_until = now + TURN_SECONDS
@@ -70,10 +70,10 @@ async def run(settings: Settings) -> None:
     _log.info("scheduler stopped", name=name)
 
 
-async def _make_room(services: Services) -> None:
+async def _make_room(retention: Retention, settings: Settings) -> None:
     """Where no job can be enqueued, the one that trims cannot be either."""
     try:
-        _log.info("trimmed", **await maintenance.trim(services))
+        _log.info("trimmed", **await upkeep.trim(retention, settings))
     except RedisError as error:
         _log.warning("nothing could be trimmed", error=str(error))
 
@@ -85,9 +85,9 @@ def pause(failures: int, *, busy: bool) -> float:
     return BUSY_TURN_SECONDS if busy else TURN_SECONDS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point of `coursewire scheduler`."""
-    _parser().parse_args(argv)
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Every second, hands out the polls and deliveries that are due, until asked to stop."""
     try:
         settings = Settings.from_env(os.environ)
         configure(settings.log_format, settings.log_level, "scheduler")
@@ -96,18 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(check_server(settings.require_redis_url()))
         asyncio.run(run(settings))
     except CoursewireError as error:
-        sys.stderr.write(f"coursewire: {error}\n")
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog="coursewire scheduler",
-        description="Every second, hands out the polls and deliveries that are due, until asked "
-        "to stop.",
-    )
+        click.echo(f"coursewire: {error}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="coursewire scheduler")

@@ -8,7 +8,8 @@ from service.clock import now_ms
 from service.logs import get_logger
 
 if TYPE_CHECKING:
-    from service.bootstrap import Services
+    from service.settings import Settings
+    from service.storage.upkeep.retention import Retention
     from workers.context import JobContext
 
 INTERVAL_SECONDS = 300
@@ -20,7 +21,7 @@ async def run(context: JobContext) -> None:
     """Trims the log, attempts, outboxes and dead deliveries to their retention, announces what
     has died, and reschedules."""
     services = context.services
-    trimmed = await trim(services)
+    trimmed = await trim(services.retention, services.settings)
     announced = await services.dead_letter_notices.announce()
     if announced:
         await context.dispatcher.dispatch("outboxes")
@@ -28,11 +29,10 @@ async def run(context: JobContext) -> None:
     _log.info("maintenance", **trimmed, announced=announced, rescheduled=rescheduled)
 
 
-async def trim(services: Services) -> dict[str, int]:
-    """The part of it that frees memory, and works where none is left; returns what went."""
-    settings = services.settings
+async def trim(retention: Retention, settings: Settings) -> dict[str, int]:
+    """Trims everything to its retention, and returns what it removed. Needs no free memory."""
     now = now_ms()
-    return await services.retention.trim(
+    return await retention.trim(
         events_before=now - settings.event_retention_seconds * 1000,
         events_max_bytes=settings.event_log_max_bytes,
         attempts_before=now - settings.attempt_retention_seconds * 1000,

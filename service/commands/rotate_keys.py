@@ -12,17 +12,22 @@ from typing import Any, Final, TextIO
 import msgspec
 from redis.exceptions import RedisError
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import open_services
 from service.domain.errors import CoursewireError, DecryptionError, StorageUnavailableError
 from service.local.data_directory import completed_by_up
 from service.settings import PREFIX, Settings
-from service.storage.security.audit import AuditRecord
-from service.storage.security.encrypted_values import KINDS, REPLIES, EncryptedValue
+from service.storage.security.audit import Audit, AuditRecord
+from service.storage.security.encrypted_values import (
+    KINDS,
+    REPLIES,
+    EncryptedValue,
+    EncryptedValues,
+)
 from service.storage.security.encryption import Encryptor
-from service.storage.security.key_holders import Process
+from service.storage.security.key_holders import Process, Processes
 
 SHOWN: Final = 20  # of the locations that no key opens
-_TOLD_EVERY: Final = 1_000  # values between two lines of progress
+_REPORTED_EVERY: Final = 1_000  # values between two lines of progress
 
 Progress = Callable[[str], None]
 
@@ -49,31 +54,36 @@ class Rotated(msgspec.Struct, frozen=True, kw_only=True):
         return not self.spoiled and not self.others_encrypting
 
 
-async def rotate(services: Services, tell: Progress) -> Rotated:
+async def rotate(
+    encrypted: EncryptedValues,
+    encryptor: Encryptor,
+    processes: Processes,
+    audit: Audit,
+    report: Progress,
+) -> Rotated:
     """Encrypts everything with the first key. It may be broken off at any location and begun again.
 
     Raises KeyMissingError, before anything is touched, where a process lacks that key.
     """
-    encryptor = services.encryptor
-    before = await services.processes.alive()
+    before = await processes.alive()
     _check(before, encryptor)
     looked_at, reencrypted = Counter(dict.fromkeys(KINDS, 0)), Counter(dict.fromkeys(KINDS, 0))
     spoiled: dict[str, list[str]] = {}
     for kind in KINDS:
-        async for page in services.encrypted.pages(kind):
-            for encrypted in page:
+        async for page in encrypted.pages(kind):
+            for value in page:
                 looked_at[kind] += 1
-                if not services.encrypted.can_decrypt(encrypted):
-                    _note(spoiled, kind, encrypted)
-                elif encrypted.key_name != encryptor.first:
+                if not encrypted.can_decrypt(value):
+                    _note(spoiled, kind, value)
+                elif value.key_name != encryptor.first:
                     try:
-                        reencrypted[kind] += await services.encrypted.reencrypt(encrypted)
+                        reencrypted[kind] += await encrypted.reencrypt(value)
                     except DecryptionError:
-                        _note(spoiled, kind, encrypted)
-                if looked_at[kind] % _TOLD_EVERY == 0:
-                    tell(_line(kind, looked_at, reencrypted))
-        tell(_line(kind, looked_at, reencrypted))
-    after = await services.processes.alive()
+                        _note(spoiled, kind, value)
+                if looked_at[kind] % _REPORTED_EVERY == 0:
+                    report(_line(kind, looked_at, reencrypted))
+        report(_line(kind, looked_at, reencrypted))
+    after = await processes.alive()
     rotated = Rotated(
         first_key=encryptor.first,
         other_keys=encryptor.key_names[1:],
@@ -85,9 +95,7 @@ async def rotate(services: Services, tell: Progress) -> Rotated:
         ),
     )
     if reencrypted.total():
-        await services.audit.note(
-            AuditRecord(action="encryption_keys.rotated", actor="rotate-keys")
-        )
+        await audit.note(AuditRecord(action="encryption_keys.rotated", actor="rotate-keys"))
     return rotated
 
 
@@ -155,7 +163,7 @@ def as_document(rotated: Rotated) -> dict[str, Any]:
 
 
 def run(settings: Settings, out: TextIO, *, as_json: bool) -> int:
-    """Rotates, tells how it goes on stderr and what came of it on `out`; the exit code is 0 where
+    """Rotates, reports progress on stderr and the result on `out`; the exit code is 0 where
     nothing is left to be done, 1 otherwise.
 
     Raises SettingsError, KeyMissingError or StorageUnavailableError.
@@ -165,7 +173,9 @@ def run(settings: Settings, out: TextIO, *, as_json: bool) -> int:
 
     async def perform() -> Rotated:
         async with open_services(settings) as services:
-            return await rotate(services, _tell)
+            return await rotate(
+                services.encrypted, services.encryptor, services.processes, services.audit, _report
+            )
 
     try:
         rotated = asyncio.run(perform())
@@ -180,5 +190,5 @@ def run(settings: Settings, out: TextIO, *, as_json: bool) -> int:
     return 0 if rotated.complete else 1
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     sys.stderr.write(f"{line}\n")

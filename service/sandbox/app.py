@@ -17,6 +17,7 @@ from litestar.di import Provide
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.churn import Churn
 from service.sandbox.clock import Clock
+from service.sandbox.config import SandboxConfig
 from service.sandbox.control import (
     ChurnControl,
     ClockControl,
@@ -35,26 +36,6 @@ if TYPE_CHECKING:
 COURSES_PATH: Final = "/v1/lms/courses"
 
 logger = logging.getLogger("coursewire.sandbox")
-
-
-class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How a sandbox starts.
-
-    Each of `integrations` (upstream ids) gets `courses` courses from `seed`. `port` 0 takes
-    any free port. `access_log` names a file that gets one JSON line per request served;
-    `quiet` leaves the address alone on standard output: no lines per request, no directions.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8990
-    api_key: str = "sandbox-key"
-    integrations: tuple[str, ...] = ("sandbox:demo",)
-    courses: int = 50
-    seed: int = 1
-    churn_per_second: float = 0.0
-    rate_limit_per_minute: int = 60_000
-    access_log: str | None = None
-    quiet: bool = False
 
 
 def wall_clock() -> int:

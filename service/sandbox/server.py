@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 
 import uvicorn
 
-from service.sandbox.app import SandboxConfig, create_sandbox, logger
+from service.sandbox.app import create_sandbox, logger
+from service.sandbox.config import SandboxConfig
 
 __all__ = ["SandboxConfig", "create_sandbox", "guide", "run"]
 

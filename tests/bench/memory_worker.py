@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import uvloop
 
-import workers.rq.batch_worker
+import workers.worker
 from service.logs import configure
 from service.settings import Settings
 from tests.bench import pages
@@ -21,7 +21,7 @@ from tests.bench.rig import rig
 Kind = Literal["baseline", "full"]
 
 # A worker process has these modules in memory too, whatever it does.
-_ = workers.rq.batch_worker
+_ = workers.worker
 
 
 class Measured(msgspec.Struct, frozen=True):

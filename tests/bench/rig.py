@@ -16,7 +16,7 @@ from service.clock import now_ms
 from service.domain.polling.integration import Credential, Integration, PollRecord
 from service.domain.review.guards import Guards
 from service.ids import new_id
-from service.local.supervisor import Supervisor
+from service.local.supervisor.supervisor import Supervisor
 from service.settings import Settings
 from service.storage.redis import keys
 from service.storage.scheduling.schedule import ClaimLimit

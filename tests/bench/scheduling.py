@@ -105,7 +105,7 @@ async def run(options: argparse.Namespace) -> None:
                 child(*command, environment=settings.to_environ())
             )
             for name, command in (
-                ("worker", ("workers.rq.batch_worker",)),
+                ("worker", ("workers.worker",)),
                 ("scheduler", ("workers.scheduler",)),
                 ("api", ("service.cli", "api")),
             )

@@ -47,7 +47,7 @@ async def workers(settings: Settings, count: int = 1) -> AsyncIterator[list[Chil
     async with AsyncExitStack() as stack:
         started = [
             await stack.enter_async_context(child(module, environment=settings.to_environ()))
-            for module in [*["workers.rq.batch_worker"] * count, "workers.scheduler"]
+            for module in [*["workers.worker"] * count, "workers.scheduler"]
         ]
         yield started[:-1]
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import uvloop
 from rq.timeouts import BaseDeathPenalty, JobTimeoutException
@@ -16,9 +16,6 @@ from rq.timeouts import BaseDeathPenalty, JobTimeoutException
 from service.domain.errors import CoursewireError, StartError
 from service.logs import get_logger
 from workers.context import JobContext
-
-if TYPE_CHECKING:
-    pass
 
 CANCEL_SECONDS: Final = 10.0  # that a cancelled coroutine gets to end
 CLOSE_SECONDS: Final = 5.0  # that the services get to close

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers import upkeep as maintenance
+from workers import upkeep
 from workers.delivery import drain as deliverer
 from workers.polling import poll as poller
 from workers.rq import event_loop as process
@@ -22,7 +22,7 @@ def deliver(claims: Sequence[tuple[str, int]]) -> None:
 
 def maintain() -> None:
     """Removes what has outlived its retention."""
-    process.perform(maintenance.run)
+    process.perform(upkeep.run)
 
 
 def _pairs(claims: Sequence[Sequence[str | int]]) -> list[tuple[str, int]]:

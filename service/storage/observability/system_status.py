@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from service.storage.redis import keys
+from service.storage.redis.paging import all_ids
 from service.storage.redis.server_fitness import Server
 from service.storage.redis.server_info import read_server
 from service.storage.scheduling.leases import Kind
@@ -122,6 +123,21 @@ class Overview:
                 (int(at) for _, at in [*oldest, *overdue] if at <= now_ms), default=None
             ),
         )
+
+    async def lapsed_claims(self, kind: Kind, *, before: int) -> int:
+        """How many claims ended before `before` (epoch ms) and were not taken back."""
+        return int(await self._redis.zcount(keys.claimed(kind), "-inf", before))
+
+    async def leases_without_end(self, kind: Kind) -> list[str]:
+        """The ids of claimed work whose lease never expires."""
+        claimed = await all_ids(self._redis, keys.claimed(kind))
+        if not claimed:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for owned_id in claimed:
+                pipeline.pttl(keys.lease(kind, owned_id))
+            left = await pipeline.execute()
+        return [owned_id for owned_id, ms in zip(claimed, left, strict=True) if ms == -1]
 
     async def sizes(self) -> dict[str, int]:
         """How many credentials, integrations, subscriptions and events there are."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+_PAGE: Final = 200
 
 
 class IndexPosition(msgspec.Struct, frozen=True):
@@ -42,6 +45,18 @@ async def all_ids(redis: Redis, key: str) -> list[str]:
     """Every id, in the order of creation."""
     members = cast("list[bytes]", await redis.zrange(key, 0, -1))
     return [member.decode() for member in members]
+
+
+async def newest_ids(redis: Redis, key: str, most: int | None) -> AsyncIterator[list[str]]:
+    """Pages of ids, the newest first: `most` ids, or all."""
+    start = 0
+    while most is None or start < most:
+        size = _PAGE if most is None else min(_PAGE, most - start)
+        page = cast("list[bytes]", await redis.zrange(key, start, start + size - 1, desc=True))
+        yield [member.decode() for member in page]
+        if len(page) < size:
+            return
+        start += size
 
 
 async def _read(

@@ -37,6 +37,14 @@ async def read_server(redis: Redis) -> Server:
     return server_of(info, snapshots=None if save is None else bool(save))
 
 
+async def is_empty(redis: Redis) -> bool:
+    """Whether the database holds no key. Raises RedisError."""
+    cursor, keys = await redis.scan(count=1_000)
+    while cursor and not keys:
+        cursor, keys = await redis.scan(cursor, count=1_000)
+    return not keys
+
+
 def server_of(info: Mapping[str, Any], *, snapshots: bool | None = None) -> Server:
     """The server that gave this reply to INFO."""
     return Server(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +17,7 @@ from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.redis.optimistic_edit import edit
-from service.storage.redis.paging import IndexPosition, all_ids, page_of_ids
+from service.storage.redis.paging import IndexPosition, all_ids, newest_ids, page_of_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError
 from service.storage.registry.integrations import poll_id_of, upstream_identity
@@ -137,6 +137,13 @@ class CredentialStore:
         ids, position = await page_of_ids(self._redis, keys.CREDENTIALS, limit, after)
         found = await self.get_many(ids)
         return [credential for credential in found if credential is not None], position
+
+    async def newest(self, most: int | None) -> AsyncIterator[Credential]:
+        """The credentials, the newest first: `most` of them, or all."""
+        async for ids in newest_ids(self._redis, keys.CREDENTIALS, most):
+            for credential in await self.get_many(ids):
+                if credential is not None:
+                    yield credential
 
     async def decrypt(self, credential_id: str) -> DecryptedCredential:
         """The credential with its key. Raises NotFoundError or DecryptionError."""

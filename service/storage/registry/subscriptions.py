@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets as randomness
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,7 +27,7 @@ from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields
 from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
 from service.storage.redis.optimistic_edit import edit
-from service.storage.redis.paging import IndexPosition, page_of_ids
+from service.storage.redis.paging import IndexPosition, newest_ids, page_of_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError, Status
 from service.storage.security.encryption import Encryptor, owner_in_subscription
@@ -218,6 +218,13 @@ class SubscriptionStore:
         ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
         found = await self.get_many(ids)
         return [subscription for subscription in found if subscription is not None], position
+
+    async def newest(self, most: int | None) -> AsyncIterator[Subscription]:
+        """The subscriptions, the newest first: `most` of them, or all."""
+        async for ids in newest_ids(self._redis, keys.SUBSCRIPTIONS, most):
+            for subscription in await self.get_many(ids):
+                if subscription is not None:
+                    yield subscription
 
     async def page_owned(
         self, owner: str, limit: int, after: IndexPosition | None = None

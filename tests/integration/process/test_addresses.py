@@ -20,7 +20,8 @@ import pytest
 from service.domain.errors import StartError
 from service.domain.hosts import in_header, in_url, reachable
 from service.local.embedded_valkey import free_port
-from service.local.supervisor import Supervisor, check_port
+from service.local.supervisor.api_address import check_port
+from service.local.supervisor.supervisor import Supervisor
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]

@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from service.clock import now_ms
-from service.commands import doctor
+from service.commands.doctor import run as doctor
+from service.commands.doctor.findings import Finding
 from service.domain.errors import StartError
 from service.settings import Settings
 from service.storage.observability.system_status import Overview
@@ -37,8 +38,8 @@ async def busy(redis: Redis):
     await redis.config_set("appendonly", before["appendonly"])
 
 
-async def examined(settings: Settings, **options) -> dict[str, list[doctor.Finding]]:
-    found: dict[str, list[doctor.Finding]] = {}
+async def examined(settings: Settings, **options) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
     for one in await doctor.examine(settings, **options):
         found.setdefault(one.check, []).append(one)
     return found

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from service.domain.errors import StartError
 from service.local import embedded_valkey as embedded
 from service.local.data_directory import DataDirectory
-from service.local.supervisor import Supervisor
+from service.local.supervisor.supervisor import Supervisor
 from service.settings import Settings
 
 
@@ -60,7 +60,7 @@ async def test_a_restart_finds_everything_again(tmp_path):
 
 
 async def test_a_kill_loses_no_acknowledged_write(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.child.RESTART_FIRST_SECONDS", 0.01)
     async with supervisor(tmp_path / "data") as running:
         before = running.pids()["valkey"]
         async with client(running) as redis:

@@ -15,7 +15,9 @@ import httpx
 import msgspec
 import pytest
 
-from service.commands.listen import Listener, Push, describe, one_line
+from service.commands.listen.printing import describe, one_line
+from service.commands.listen.push import Push
+from service.commands.listen.receiver import Listener
 from service.domain.access.signing import Signature, make_secret, read_secret, sign
 
 SECRET = make_secret(Signature.HMAC, bytes(range(32)))

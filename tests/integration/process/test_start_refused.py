@@ -14,7 +14,7 @@ from service.local.embedded_valkey import free_port
 KEYS = base64.urlsafe_b64encode(bytes(32)).decode()
 PARTS = {
     "api": ["service.cli", "api"],
-    "worker": ["workers.rq.batch_worker"],
+    "worker": ["workers.worker"],
     "scheduler": ["workers.scheduler"],
     "up": ["service.cli", "up"],
 }

@@ -20,15 +20,12 @@ from structlog.testing import capture_logs
 from service.domain.errors import StartError
 from service.local.data_directory import DataDirectory
 from service.local.embedded_valkey import free_port
-from service.local.supervisor import (
-    Program,
-    Supervisor,
-    console_sink,
-    curl_line,
-    json_sink,
-    redis_fault,
-    restart_delay,
-)
+from service.local.supervisor.child import restart_delay
+from service.local.supervisor.output import console_sink, json_sink
+from service.local.supervisor.outside_redis import redis_fault
+from service.local.supervisor.programs import Program
+from service.local.supervisor.supervisor import Supervisor
+from service.local.supervisor.up import curl_line
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -127,7 +124,7 @@ def test_the_delay_doubles_from_one_second_to_thirty():
 
 
 async def test_a_crashed_program_is_started_again(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.child.RESTART_FIRST_SECONDS", 0.01)
     source = "import os, sys; print('pid', os.getpid(), flush=True); sys.exit(3)"
     async with supervisor(tmp_path, lines, program("x", source)):
         await until(lambda: len(lines.pids("x")) >= 3)
@@ -135,7 +132,7 @@ async def test_a_crashed_program_is_started_again(tmp_path, lines, monkeypatch):
 
 
 async def test_a_killed_program_is_started_again(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.child.RESTART_FIRST_SECONDS", 0.01)
     async with supervisor(tmp_path, lines, program("x", DEAF, drain_seconds=0)) as running:
         await until(lambda: lines.pids("x"))
         first = running.pids()["x"]
@@ -146,8 +143,8 @@ async def test_a_killed_program_is_started_again(tmp_path, lines, monkeypatch):
 
 
 async def test_failures_in_a_row_are_forgotten_after_a_stable_run(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 0.01)
-    monkeypatch.setattr("service.local.supervisor.STABLE_SECONDS", 0.0)
+    monkeypatch.setattr("service.local.supervisor.child.RESTART_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr("service.local.supervisor.child.STABLE_SECONDS", 0.0)
     async with supervisor(tmp_path, lines, program("x", "print('pid 1')")) as running:
         await until(lambda: len(lines.pids("x")) >= 4)
         assert running._children[0].failures <= 1
@@ -214,8 +211,8 @@ async def test_hurrying_kills_everything_at_once(tmp_path, lines):
 
 
 async def test_stopping_does_not_wait_for_a_backoff(tmp_path, lines, monkeypatch):
-    monkeypatch.setattr("service.local.supervisor.RESTART_MAX_SECONDS", 1000.0)
-    monkeypatch.setattr("service.local.supervisor.RESTART_FIRST_SECONDS", 1000.0)
+    monkeypatch.setattr("service.local.supervisor.child.RESTART_MAX_SECONDS", 1000.0)
+    monkeypatch.setattr("service.local.supervisor.child.RESTART_FIRST_SECONDS", 1000.0)
     async with supervisor(tmp_path, lines, program("x", "print('pid 1')")) as running:
         await until(lambda: running._children[0].failures == 1)
         async with asyncio.timeout(30):
@@ -349,7 +346,7 @@ async def test_a_redis_that_answers_has_no_fault_and_one_that_refuses_says_why(
 async def test_a_redis_that_is_away_is_said_at_the_start_and_now_and_then(
     tmp_path, lines, monkeypatch
 ):
-    monkeypatch.setattr("service.local.supervisor._REPORT_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr("service.local.supervisor.supervisor.REPORT_EVERY_SECONDS", 0.1)
     with capture_logs() as logs:
         async with supervisor(tmp_path, lines) as running:
             waiting = asyncio.create_task(running.ready())
@@ -441,14 +438,15 @@ def up(tmp_path: Path, programs: str, **environment: str) -> subprocess.Popen[st
     source = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from service.local import supervisor
+from service.local.supervisor import child
+from service.local.supervisor.programs import Program
+from service.local.supervisor.up import up
 from service.settings import Settings
-supervisor.ORPHAN_SECONDS = 1
-Program = supervisor.Program
+child.ORPHAN_SECONDS = 1
 python = lambda name, source, **f: Program(
     name=name, argv=(sys.executable, "-c", source), **{{"stop_order": 1, **f}})
 API, DEAF = {API!r}, {DEAF!r}
-supervisor.up(Settings.from_env(os.environ), [{programs}])
+up(Settings.from_env(os.environ), [{programs}])
 """
     return subprocess.Popen(
         [sys.executable, "-c", source],
@@ -588,7 +586,7 @@ def test_the_workers_commands_report_missing_settings_without_a_traceback(name):
 def test_the_workers_commands_take_their_arguments_before_any_settings(name):
     shown = coursewire(name, "--help")
     assert shown.returncode == 0
-    assert shown.stdout.startswith(f"usage: coursewire {name} ")
+    assert shown.stdout.startswith(f"Usage: coursewire {name} ")
     refused = coursewire(name, "--bogus")
     assert refused.returncode == 2
     assert "--bogus" in refused.stderr
@@ -655,7 +653,7 @@ def test_the_sandbox_command_reports_a_taken_port_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("worker", "workers.rq.batch_worker"), ("scheduler", "workers.scheduler")]
+    ("name", "module"), [("worker", "workers.worker"), ("scheduler", "workers.scheduler")]
 )
 def test_the_workers_commands_become_the_module_with_every_flag(name, module, monkeypatch):
     from service.cli import coursewire as command

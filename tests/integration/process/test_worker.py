@@ -22,7 +22,9 @@ from rq.suspension import resume, suspend
 
 from service.storage.redis.client import open_sync
 from workers.dispatch import queues
-from workers.rq.batch_worker import SETTLE_SECONDS, BatchWorker, Line, Pace
+from workers.rq.batch_worker import BatchWorker
+from workers.rq.registration import Pace
+from workers.rq.serving import SETTLE_SECONDS, Line
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -523,7 +525,7 @@ def test_an_idle_worker_process_costs_next_to_nothing(system):
 def test_the_worker_of_the_service_runs_the_services_jobs(system):
     key = base64.urlsafe_b64encode(bytes(32)).decode()
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers.rq.batch_worker", "--poll-slots", "1"],
+        [sys.executable, "-m", "workers.worker", "--poll-slots", "1"],
         cwd=HERE.parent.parent,
         env=os.environ | {"COURSEWIRE_REDIS_URL": system.url, "COURSEWIRE_ENCRYPTION_KEYS": key},
     )
@@ -543,7 +545,7 @@ def test_the_worker_of_the_service_runs_the_services_jobs(system):
 
 @pytest.mark.parametrize("option", [["--poll-slots", "0"], ["--drain-seconds", "-1"]])
 def test_options_that_make_no_sense_are_refused(option, capsys):
-    from workers.rq.batch_worker import main
+    from workers.worker import main
 
     with pytest.raises(SystemExit) as refused:
         main(option)

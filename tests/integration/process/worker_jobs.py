@@ -12,7 +12,8 @@ import msgspec
 
 from service.logs import configure
 from workers.rq import event_loop as process
-from workers.rq.batch_worker import Line, Pace, leave, serve
+from workers.rq.registration import Pace
+from workers.rq.serving import Line, leave, serve
 
 
 class Orders(msgspec.Struct, kw_only=True):

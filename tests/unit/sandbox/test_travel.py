@@ -12,7 +12,8 @@ import msgspec
 import pytest
 import uvicorn
 
-from service.sandbox.app import SandboxConfig, create_sandbox
+from service.sandbox.app import create_sandbox
+from service.sandbox.config import SandboxConfig
 from service.sandbox.faults import AnyFault
 from service.sandbox.travel import gzip_bomb, pieces, travelling
 

@@ -1,0 +1,1 @@
+"""`coursewire doctor`: one function for each examination, and the command that makes them all."""

@@ -1,0 +1,1 @@
+"""`coursewire listen`: a subscriber for development."""

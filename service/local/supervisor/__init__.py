@@ -1,0 +1,1 @@
+"""`coursewire up`: the service's programs as child processes of one supervisor."""

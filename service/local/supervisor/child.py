@@ -1,0 +1,182 @@
+"""One child process: started, restarted when it ends, and stopped together with what it started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+
+from service.local.supervisor.output import Sink
+from service.local.supervisor.programs import Program
+from service.logs import get_logger
+
+RESTART_FIRST_SECONDS = 1.0
+RESTART_MAX_SECONDS = 30.0
+ORPHAN_SECONDS = 30  # an orphaned program is killed after that long
+STABLE_SECONDS = 60.0  # a program that ran this long starts its backoff anew
+
+_OUTPUT_END_SECONDS = 1.0
+_LINE_MAX_BYTES = 64 * 1024
+
+# Runs a program that cannot outlive its supervisor, whatever ends the supervisor. Standard
+# input is a pipe that only the supervisor holds open, so its end means that the supervisor is
+# gone. The watch begins before the program does, and lives in its process group, whose id
+# therefore cannot pass to another process until the watch, too, has ended. The first argument
+# is how many seconds an orphaned program has to end by itself, the rest is its command.
+_LEASHED = """
+left=$1
+shift
+exec 3<&0 </dev/null
+{
+  read -r _ <&3
+  kill -s TERM $$
+  while [ $left -gt 0 ] && kill -0 $$; do sleep 1; left=$((left - 1)); done
+  kill -s KILL -- -$$
+} >/dev/null 2>&1 &
+exec "$@" 3<&-
+"""
+
+_log = get_logger("supervisor")
+
+
+def restart_delay(failures: int) -> float:
+    """Seconds until a program is started again after it ended `failures` times in a row."""
+    return float(min(RESTART_MAX_SECONDS, RESTART_FIRST_SECONDS * 2 ** min(failures - 1, 30)))
+
+
+class Child:
+    """A program kept running until it is stopped."""
+
+    def __init__(
+        self, program: Program, environment: dict[str, str], sink: Sink, hurry: asyncio.Event
+    ) -> None:
+        self.program = program
+        self.pid: int | None = None
+        self.failures = 0  # in a row
+        self._environment = environment
+        self._sink = sink
+        self._hurry = hurry
+        self._stopping = asyncio.Event()
+        self._task = asyncio.create_task(self._keep_running(), name=f"supervise {program.name}")
+
+    async def stop(self) -> None:
+        """Have the program end, by force after its time to drain, and wait until it has."""
+        self._stopping.set()
+        await self._task
+
+    async def _keep_running(self) -> None:
+        while not self._stopping.is_set():
+            begun = time.monotonic()
+            try:
+                ending = await self._run()
+            except OSError as error:
+                ending = f"cannot be started: {error.strerror}"
+            if self._stopping.is_set():
+                break
+            ran = time.monotonic() - begun
+            self.failures = 1 if ran >= STABLE_SECONDS else self.failures + 1
+            delay = restart_delay(self.failures)
+            _log.warning(
+                "process ended",
+                process=self.program.name,
+                ending=ending,
+                ran_seconds=round(ran, 1),
+                restart_in_seconds=delay,
+            )
+            await either(self._stopping.wait(), asyncio.sleep(delay))
+
+    async def _run(self) -> str:
+        """Run the program once, to its end. Returns how it ended."""
+        lifeline, hold = os.pipe()
+        # A pipe of our own: one of asyncio's would have `wait` wait until it is closed, which
+        # a process that the program left behind can put off for ever.
+        output, written = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                "-c",
+                _LEASHED,
+                "sh",
+                str(ORPHAN_SECONDS),
+                *self.program.argv,
+                stdin=lifeline,
+                stdout=written,
+                stderr=written,
+                env=self._environment,
+                pass_fds=self.program.inherit_fds,
+                start_new_session=True,  # so that Ctrl-C reaches the supervisor alone
+            )
+        except BaseException:
+            os.close(hold)
+            os.close(output)
+            raise
+        finally:
+            os.close(lifeline)
+            os.close(written)
+        try:
+            self.pid = process.pid
+            passing_on = asyncio.create_task(self._pass_on(output))
+            exited = asyncio.create_task(process.wait())
+            await either(exited, self._stopping.wait())
+            if not exited.done():
+                await self._end(process, exited)
+            _kill_group(process.pid)  # the watch, and whatever the program left behind
+            await asyncio.wait({passing_on}, timeout=_OUTPUT_END_SECONDS)
+            passing_on.cancel()
+            return _ending(exited.result())
+        finally:
+            self.pid = None
+            os.close(hold)
+
+    async def _end(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
+        if not self._hurry.is_set():
+            process.terminate()
+            await either(exited, self._hurry.wait(), asyncio.sleep(self.program.drain_seconds))
+        if not exited.done():
+            _log.warning("process killed", process=self.program.name, pid=process.pid)
+            _kill_group(process.pid)
+            await exited
+
+    async def _pass_on(self, output: int) -> None:
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(output, "rb", buffering=0)
+        )
+        rest = b""
+        try:
+            while chunk := await stream.read(_LINE_MAX_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) >= _LINE_MAX_BYTES:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._sink(self.program.name, line.decode(errors="replace").rstrip("\r"))
+        finally:
+            transport.close()
+            if rest:
+                self._sink(self.program.name, rest.decode(errors="replace"))
+
+
+def _kill_group(pid: int) -> None:
+    # EPERM is what macOS answers for a group of which only zombies are left.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+async def either(*awaitables: Awaitable[object]) -> None:
+    """Wait until one of them is done. Coroutines are cancelled then, tasks go on."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task, awaitable in zip(tasks, awaitables, strict=True):
+            if task is not awaitable:
+                task.cancel()
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    return f"killed by {signal.Signals(-code).name}"

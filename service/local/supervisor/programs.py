@@ -1,0 +1,49 @@
+"""The programs of `coursewire up`, and the order in which they stop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from service.settings import PREFIX
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """One child process of the supervisor.
+
+    Programs of the lowest `stop_order` are told to stop first (SIGTERM), and have ended before
+    the next are told; what runs on for `drain_seconds` after that is killed. `environment` is
+    added to the supervisor's own and to the settings.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    stop_order: int
+    drain_seconds: float = 10.0
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
+    inherit_fds: tuple[int, ...] = ()
+
+
+PROGRAMS: tuple[Program, ...] = (
+    Program(
+        name="worker",
+        argv=(sys.executable, "-m", "workers.worker"),
+        stop_order=1,
+        drain_seconds=25.0,  # the worker drains for 20 itself
+    ),
+    Program(
+        name="scheduler",
+        argv=(sys.executable, "-m", "workers.scheduler"),
+        stop_order=1,
+    ),
+    Program(
+        name="api",
+        argv=(sys.executable, "-m", "service.cli", "api"),
+        stop_order=2,
+        # No other API takes over from this one, so nobody is to be given time to turn to it.
+        environment={f"{PREFIX}SHUTDOWN_DELAY_SECONDS": "0"},
+    ),
+)
+VALKEY_STOP_ORDER = 9
