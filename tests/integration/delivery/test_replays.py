@@ -504,7 +504,8 @@ async def test_what_waits_behind_a_failing_replay_is_not_read_again_with_every_l
     assert sum(reads) <= 2
     hook.answer = lambda _event: 204
     await make_replayed_retries_due(harness)
-    await harness.turn()
+    while (await progress(harness, replay)).state == "running":
+        await harness.turn()  # one is enough, unless the machine is slow
     assert (await progress(harness, replay)).state == "completed"
     assert len(hook.received) == 302
 
