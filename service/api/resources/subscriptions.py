@@ -341,7 +341,7 @@ class SubscriptionController(Controller):
         # Asked for again and again by whoever watches a backlog. Injecting the services, and having
         # the framework make the answer of a struct, would be a fifth of all the work.
         services: Services = state.services
-        subscription, depth = await services.shown.get(subscription_id)
+        subscription, depth = await services.summaries.get(subscription_id)
         return ReadyAnswer(views.subscription(subscription, depth), subscription)
 
     @patch(
