@@ -1,0 +1,10 @@
+// Starts Swagger UI. This is a file because the policy of the page permits no script within it.
+SwaggerUIBundle({
+  url: document.getElementById("reference").dataset.document,
+  dom_id: "#reference",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  filter: true,
+  validatorUrl: null, // another host
+});
