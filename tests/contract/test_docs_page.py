@@ -14,9 +14,12 @@ import pytest
 from tests.contract.browser import CHROMIUM, Tab, browser
 from tests.contract.conftest import TOKEN, Api
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
+    ),
+]
 
 PREFIX = "/behind/a/proxy"
 UNDER_A_PREFIX = pytest.mark.parametrize(
