@@ -8,3 +8,7 @@ SwaggerUIBundle({
   filter: true,
   validatorUrl: null, // another host
 });
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const shade = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", shade);
+shade();
