@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs image lock clean runtime dev compared
+.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -54,7 +54,6 @@ check: dev ## Check formatting, lint, types, the import rule, deployment and the
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/locks.py
 	$(BIN)/mypy deploy/documents.py
-	$(BIN)/mypy deploy/image.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python deploy/locks.py check
 	$(BIN)/hadolint Dockerfile
@@ -68,9 +67,6 @@ format: dev ## Format the code and mend what the linter can mend
 
 docs: dev ## Write docs/openapi.json and docs/problems.md anew, after a change of the API
 	@$(BIN)/python deploy/documents.py
-
-image: ## Carry out the Dockerfile's steps in a clean directory, without a container engine
-	@python=$$(deploy/environment.sh interpreter) && "$$python" deploy/image.py
 
 lock: ## Compile the lock files from pyproject.toml, with uv; ARGS=--upgrade for the newest versions
 	@python=$$(deploy/environment.sh interpreter) && "$$python" deploy/locks.py compile $(ARGS)

@@ -22,7 +22,7 @@ from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.initial_fill import Backlog
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Replays
-from service.storage.delivery.subscription_summary import ShownSubscriptions
+from service.storage.delivery.subscription_summary import SubscriptionSummaries
 from service.storage.events.event_log import EventLog
 from service.storage.events.log_follower import Tail
 from service.storage.events.lookup import OutboxEvents
@@ -64,7 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     credentials: CredentialStore
     integrations: IntegrationStore
     subscriptions: SubscriptionStore
-    shown: ShownSubscriptions
+    summaries: SubscriptionSummaries
     backlog: Backlog
     matchers: Matchers
     api_keys: ApiKeys
@@ -165,7 +165,7 @@ def assemble(
         credentials=CredentialStore(redis, encryptor, matchers, counters),
         integrations=integrations,
         subscriptions=subscriptions,
-        shown=ShownSubscriptions(redis),
+        summaries=SubscriptionSummaries(redis),
         backlog=Backlog(redis, events, subscriptions),
         matchers=matchers,
         api_keys=ApiKeys(redis),

@@ -13,6 +13,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from service.storage.redis.rights import acl_rules
+from tests.programs import installed_javascript
 
 with warnings.catch_warnings():
     # The wheel's own start-up helper, which tests use, is not written for warnings as errors.
@@ -24,6 +25,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def javascript_packages() -> Path:
+    """Where the locked JavaScript packages are installed."""
+    return installed_javascript()
 
 
 USER = "coursewire"  # who has the rights that docs/operations.md asks for, and no other

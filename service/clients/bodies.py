@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import json
 import zlib
+from abc import ABC, abstractmethod
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 from service.domain.errors import UpstreamPageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     import httpx
 
@@ -30,7 +31,7 @@ _ZLIB_METHOD = 8
 _EXAMINED = 4_000  # bytes of a body that are looked at in order to quote some of it
 
 
-class _Layer:
+class _Layer(ABC):
     """Undoes one coding, and gives no more than `limit` bytes in all."""
 
     def __init__(self, limit: int) -> None:
@@ -44,9 +45,9 @@ class _Layer:
         """Whether all that was packed has come."""
         return self._unpacker is not None and self._unpacker.eof
 
+    @abstractmethod
     def unpack(self, data: bytes) -> bytes:
         """What comes of the next part. Raises `UpstreamPageError`."""
-        raise NotImplementedError
 
     def _inflate(self, unpacker: zlib._Decompress, data: bytes) -> bytes:
         try:
@@ -105,7 +106,7 @@ class _Deflate(_Layer):
         return b"" if self._unpacker.eof else self._inflate(self._unpacker, data)
 
 
-_LAYERS: dict[str, type[_Layer]] = {"gzip": _Gzip, "x-gzip": _Gzip, "deflate": _Deflate}
+_LAYERS: dict[str, Callable[[int], _Layer]] = {"gzip": _Gzip, "x-gzip": _Gzip, "deflate": _Deflate}
 
 
 async def read_body(response: httpx.Response, limit: int, parts: list[bytes]) -> None:

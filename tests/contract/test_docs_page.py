@@ -1,82 +1,102 @@
-"""The documentation's page in a real browser: it renders, and asks nobody else for anything."""
+"""The reference page in a real browser: it shows all, sends requests, and asks nobody else."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
-import subprocess
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
-from tests.contract.conftest import Api
+from tests.contract.browser import CHROMIUM, Tab, browser
+from tests.contract.conftest import TOKEN, Api
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-dev-shm-usage", "--virtual-time-budget=5000", "--window-size=1400,1000"),
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
+    ),
+]
+
+PREFIX = "/behind/a/proxy"
+UNDER_A_PREFIX = pytest.mark.parametrize(
+    "api", [{"COURSEWIRE_ROOT_PATH": PREFIX}], indirect=True, ids=["prefix"]
 )
+AUTHORIZE = """
+    (await find(".btn.authorize")).click();
+    const input = await find(".auth-container input");
+    const type = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set;
+    type.call(input, "TOKEN");
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    (await find(".auth-btn-wrapper .authorize")).click();
+    (await find(".btn-done")).click();
+"""
+SEND = """
+    const operation = "#operations-System-showStatus";
+    (await find(operation + " .opblock-summary-control")).click();
+    (await find(operation + " .try-out__btn")).click();
+    (await find(operation + " .execute")).click();
+    const answer = operation + " .live-responses-table tbody ";
+    return [
+      (await find(answer + ".response-col_status")).innerText,
+      (await find(answer + ".highlight-code")).innerText,
+    ];
+"""
 
 
-def browse(directory: Path, url: str, *options: str) -> str:
-    """What the browser prints about a page. It knows no name and no address but this machine's."""
-    ran = subprocess.run(
-        [
-            *(str(CHROMIUM), *FLAGS, f"--user-data-dir={directory / 'profile'}", *options),
-            # Whatever else it asks for goes to a port on which nobody listens, and is logged.
-            *("--host-resolver-rules=MAP * 127.0.0.1:9, EXCLUDE 127.0.0.1", url),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=100,
-    )
-    return ran.stdout
+@pytest.fixture
+def tab(tmp_path: Path) -> Iterator[Tab]:
+    with browser(tmp_path) as tab:
+        yield tab
 
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
-)
-
-
-def requests(log: Path, page: str) -> set[str]:
-    """What a page had the browser ask for, by its log; the browser asks for things of its own."""
-    text = log.read_text().rstrip()
-    if not text.endswith("}"):  # it was ended while it wrote
-        text = text.rstrip(",") + "]}"
-    asked = [event.get("params", {}) for event in json.loads(text)["events"]]
-    origin = "{0.scheme}://{0.netloc}".format(urlsplit(page))
-    return {
-        one["url"]
-        for one in asked
-        if one.get("url", "").startswith(("http", "ws"))
-        and (one["url"] == page or one.get("initiator") == origin)
+@pytest.mark.parametrize("width", [1400, 420])
+def test_the_page_shows_every_operation(api: Api, tab: Tab, width: int) -> None:
+    document = httpx.get(f"{api.url}/schema/openapi.json").json()
+    items = [*document["paths"].values(), *document["webhooks"].values()]
+    expected = {
+        operation["operationId"]
+        for item in items
+        for operation in item.values()
+        if "operationId" in operation
     }
+    tab.open(f"{api.url}/schema", width=width)
+    ids = tab.run(
+        "await find('.opblock'); "
+        "return [...document.querySelectorAll('.opblock')].map((one) => one.id)"
+    )
+    shown = {one.rpartition("-")[2].replace("\\", "") for one in ids}  # "." is escaped there
+    assert shown == expected
+    overflow = "return document.documentElement.scrollWidth - window.innerWidth"
+    assert tab.run(overflow) <= 0
+    assert tab.picture().startswith(b"\x89PNG")
+    assert tab.complaints == []
 
 
-def test_the_page_renders_with_no_request_to_another_host(api: Api, tmp_path: Path) -> None:
-    log, shot = tmp_path / "net.json", tmp_path / "page.png"
-    url = f"{api.url}/schema"
-    page = browse(tmp_path, url, "--dump-dom", f"--log-net-log={log}", f"--screenshot={shot}")
-    assert "<h1>Coursewire API</h1>" in page
-    assert page.count("<details") > 50
-    assert shot.read_bytes().startswith(b"\x89PNG")
-    assert requests(log, url) == {url}
+@UNDER_A_PREFIX
+def test_a_request_is_sent_with_a_token_and_nothing_to_another_host(api: Api, tab: Tab) -> None:
+    tab.open(f"{api.url}{PREFIX}/schema")
+    assert tab.run(SEND)[0] == "401"
+    tab.open("about:blank")
+    tab.open(f"{api.url}{PREFIX}/schema")
+    status, body = tab.run(AUTHORIZE.replace("TOKEN", TOKEN) + SEND)
+    assert (status, '"redis"' in body) == ("200", True)
+    asked = {url for url in tab.requested if not url.startswith(("data:", "about:"))}
+    assert f"{api.url}{PREFIX}/v1/status" in asked
+    assert all(url.startswith(f"{api.url}{PREFIX}/") for url in asked), asked
+    assert [one for one in tab.complaints if "401" not in one] == []
 
 
-def test_a_link_opens_what_it_leads_to(api: Api, tmp_path: Path) -> None:
-    page = browse(tmp_path, f"{api.url}/schema#on-createSubscription", "--dump-dom")
-    (opened,) = re.findall(r"<details[^>]*open.*?</details>", page, re.DOTALL)
-    assert "rate_per_second" in opened
+def test_a_link_opens_the_operation_it_leads_to(api: Api, tab: Tab) -> None:
+    tab.open(f"{api.url}/schema#/Subscriptions/createSubscription")
+    body = "#operations-Subscriptions-createSubscription .opblock-section-request-body"
+    assert "Request body" in tab.run(f"return (await find('{body}')).innerText")
 
 
-def test_a_request_to_another_host_would_be_noticed(tmp_path: Path) -> None:
+def test_a_request_to_another_host_would_be_noticed(tab: Tab) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -87,10 +107,8 @@ def test_a_request_to_another_host_would_be_noticed(tmp_path: Path) -> None:
         def log_message(self, *_given) -> None:
             pass
 
-    log = tmp_path / "net.json"
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
-        url = f"http://127.0.0.1:{server.server_port}/page"
-        browse(tmp_path, url, "--dump-dom", f"--log-net-log={log}")
+        tab.open(f"http://127.0.0.1:{server.server_port}/page")
         server.shutdown()
-    assert "http://elsewhere.example/a.png" in requests(log, url)
+    assert "http://elsewhere.example/a.png" in tab.requested

@@ -119,7 +119,7 @@ async def slow(_: House, redis: Redis) -> AsyncIterator[None]:
     async def pause() -> None:
         while True:
             await redis.client_pause(300)
-            await asyncio.sleep(0.35)
+            await asyncio.sleep(0.35)  # the pace: answers come between two pauses
 
     pausing = asyncio.create_task(pause())
     yield

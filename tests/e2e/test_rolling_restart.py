@@ -101,7 +101,7 @@ async def edit_on(house: House, made: list[dict]) -> None:
             await house.attempt(
                 "POST", f"/v1/integrations/{house.integration_id}/polls", json={"kind": "delta"}
             )
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the pace of the edits
 
 
 async def replace(house: House, name: str, successor: str, **variables: str) -> None:

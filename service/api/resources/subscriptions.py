@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
-from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
 
 from service.api.access.audit_trail import ACTION
 from service.api.access.authentication import FOR_SUBSCRIBERS, SHOWS_SECRETS, GivenActor
@@ -19,7 +17,6 @@ from service.api.http import cursors
 from service.api.http.etags import HEADERS as IF_MATCH
 from service.api.http.etags import precondition, tagged
 from service.api.http.problems import CONFLICT, LIMIT_REACHED, PRECONDITION_FAILED
-from service.api.http.raw_response import ReadyAnswer
 from service.api.http.requests import (
     PAGE_SIZE,
     AnyRequest,
@@ -326,23 +323,16 @@ class SubscriptionController(Controller):
     @get(
         "/{subscription_id:str}",
         summary="Show a subscription",
+        response_description="The subscription",
         operation_class=reads(),
-        responses={
-            200: ResponseSpec(
-                data_container=SubscriptionView,
-                generate_examples=False,
-                description="The subscription",
-            ),
-            **problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
-        },
+        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
-    async def show(self, subscription_id: PathId, state: State) -> ReadyAnswer:
+    async def show(
+        self, subscription_id: PathId, services: GivenServices
+    ) -> Response[SubscriptionView]:
         """With how much it has not received."""
-        # Asked for again and again by whoever watches a backlog. Injecting the services, and having
-        # the framework make the answer of a struct, would be a fifth of all the work.
-        services: Services = state.services
-        subscription, depth = await services.shown.get(subscription_id)
-        return ReadyAnswer(views.subscription(subscription, depth), subscription)
+        subscription, depth = await services.summaries.get(subscription_id)
+        return Response(views.subscription(subscription, depth), headers=tagged(subscription))
 
     @patch(
         "/{subscription_id:str}",

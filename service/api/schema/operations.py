@@ -43,7 +43,7 @@ from service.api.http.problems import (
 )
 from service.api.schema.document import Contract
 from service.api.schema.form import Field, Table
-from service.api.schema.html_page import DocsPlugin, DocumentPlugin, schema_router
+from service.api.schema.reference_page import DocumentPlugin, ReferencePlugin, schema_router
 from service.api.schema.webhooks import webhooks
 from service.domain.access.grants import Scope
 from service.settings import Settings
@@ -234,6 +234,6 @@ def config(settings: Settings) -> OpenAPIConfig:
             }
         ),
         webhooks=dict(webhooks()),
-        render_plugins=[DocsPlugin(contract), DocumentPlugin(contract)],
+        render_plugins=[ReferencePlugin(), DocumentPlugin(contract)],
         openapi_router=schema_router(public=settings.public_docs),
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from service.storage.redis import keys
 from service.storage.redis.keys import Key
+from service.storage.redis.recent_reads import RecentReads
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_RUN_ID_LIFETIME = 1.0  # seconds a server's run id is believed without asking again
 
 
 def field(name: str, **labels: str) -> str:
@@ -24,18 +22,12 @@ class Counters:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._key = Key("")
-        self._known_until = 0.0
+        self._recent = RecentReads(self._read_key)
 
     async def key(self) -> Key:
         """The counters' key. It follows a restart of the server within a second, so that the
         counters start again from zero there, as Prometheus expects."""
-        now = time.monotonic()
-        if now >= self._known_until:
-            server = await self._redis.info("server")
-            self._key = keys.counters(str(server.get("run_id", "unknown")))
-            self._known_until = now + _RUN_ID_LIFETIME
-        return self._key
+        return await self._recent.get("server")
 
     async def read(self) -> tuple[dict[str, int], dict[str, int]]:
         """All counters of this run, and all totals."""
@@ -45,6 +37,10 @@ class Counters:
             pipeline.hgetall(keys.TOTALS)
             counters, totals = await pipeline.execute()
         return _decoded(counters), _decoded(totals)
+
+    async def _read_key(self, section: str) -> Key:
+        server = await self._redis.info(section)
+        return keys.counters(str(server.get("run_id", "unknown")))
 
 
 def _decoded(stored: dict[bytes, bytes]) -> dict[str, int]:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +21,7 @@ from service.storage.redis.hashes import read_field, read_fields
 from service.storage.redis.keys import Key
 from service.storage.redis.optimistic_edit import edit
 from service.storage.redis.paging import IndexPosition, page_of_ids
+from service.storage.redis.recent_reads import RecentReads
 from service.storage.redis.scripts import Script, run
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 ID_PREFIX: Final = "key_"
 TOKEN_PREFIX: Final = "cwk_"  # noqa: S105 - what every token begins with
-CACHE_SECONDS: Final = 1.0  # after which a key is read again: a revocation takes that long
 TOUCH_MS: Final = 60_000  # between two notes that a key is in use
-_MAX_CACHED = 1_000  # keys
 _SECRET_LENGTH = 52  # characters of 5 bits: 260 random bits
 _TOKEN = re.compile(r"cwk_([0-9a-z]{20})_[0-9a-z]{52}")
 
@@ -69,7 +67,6 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
 class _Known(msgspec.Struct, frozen=True):
     key: ApiKey
     digest: bytes
-    read_at: float
 
 
 class WriteApiKey(Script[None]):
@@ -106,10 +103,9 @@ class TouchApiKey(Script[None]):
 class ApiKeys:
     """Stores API keys, and remembers for a second those it was asked for."""
 
-    def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._clock = clock
-        self._known: dict[str, _Known] = {}
+        self.recent = RecentReads(self._read)
 
     async def create(self, key: ApiKey) -> str:
         """Stores a new key and returns its token, which nobody can tell again."""
@@ -148,14 +144,14 @@ class ApiKeys:
             await self._store(change(_decode(record)), record, token_digest)
 
         await edit(f"others are editing API key {key_id}", attempt)
-        self._known.pop(key_id, None)
+        self.recent.forget(key_id)
         return await self.get(key_id)
 
     async def revoke(self, key_id: str) -> None:
         """Forgets a key; its token opens nothing any more, in other processes within a second.
         Raises NotFoundError."""
         revoked = await run(self._redis, RevokeApiKey(api_key=keys.api_key(key_id), id=key_id))
-        self._known.pop(key_id, None)
+        self.recent.forget(key_id)
         if not revoked:
             raise _not_found(key_id)
 
@@ -164,14 +160,14 @@ class ApiKeys:
         named = _TOKEN.fullmatch(token)
         if named is None:
             return None
-        known = await self._read(ID_PREFIX + named[1])
+        known = await self.recent.get(ID_PREFIX + named[1])
         if known is None or not hmac.compare_digest(known.digest, digest(token)):
             return None
         return known.key if known.key.is_valid(now_ms()) else None
 
     async def current(self, key_id: str) -> ApiKey | None:
         """A key as it is now, give or take a second; None if it is gone or has expired."""
-        known = await self._read(key_id)
+        known = await self.recent.get(key_id)
         return known.key if known is not None and known.key.is_valid(now_ms()) else None
 
     async def grant_of(self, owner: str | None) -> Grant | None:
@@ -184,21 +180,14 @@ class ApiKeys:
         return key.visibility or NOTHING
 
     async def _read(self, key_id: str) -> _Known | None:
-        known, now = self._known.get(key_id), self._clock()
-        if known is not None and now - known.read_at < CACHE_SECONDS:
-            return known
         record, stored, used = await read_fields(
             self._redis, keys.api_key(key_id), ("record", "digest", "last_used_at")
         )
-        self._known.pop(key_id, None)
         if record is None or stored is None:
             return None
         if now_ms() - int(used or 0) >= TOUCH_MS:
             await self._note_use(key_id)
-        if len(self._known) >= _MAX_CACHED:
-            del self._known[next(iter(self._known))]  # the one read longest ago
-        known = self._known[key_id] = _Known(_decode(record), stored, now)
-        return known
+        return _Known(_decode(record), stored)
 
     async def _note_use(self, key_id: str) -> None:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from service.storage.redis import keys
+from service.storage.redis.recent_reads import RecentReads
 from service.storage.scheduling.leases import Kind
 
 if TYPE_CHECKING:
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
 Activity = Literal["polling", "delivery"]
 ACTIVITIES: Final[dict[Kind, Activity]] = {"polls": "polling", "outboxes": "delivery"}
 
-_LIFETIME = 1.0  # seconds an answer is believed without asking again
-
 
 class Control:
     """What is paused, and since when. Scripts that claim work read the same hash."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._paused: dict[Activity, int] = {}
-        self._known_until = 0.0
+        self._recent = RecentReads(self._read)
 
     async def pause(self, *activities: Activity) -> None:
         """Nothing of these is claimed from now on, and what is under way hands back at its next
@@ -34,26 +31,25 @@ class Control:
             for activity in activities:
                 pipeline.hsetnx(keys.CONTROL, activity, now)
             await pipeline.execute()
-        self._known_until = 0.0
+        self._recent.forget(keys.CONTROL)
 
     async def resume(self, *activities: Activity) -> None:
         """These go on with whatever is due by now."""
         await self._redis.hdel(keys.CONTROL, *activities)
-        self._known_until = 0.0
+        self._recent.forget(keys.CONTROL)
 
     async def paused(self) -> dict[Activity, int]:
         """What is paused, each since when, in epoch ms of the clock of Redis."""
-        found = cast("dict[bytes, bytes]", await self._redis.hgetall(keys.CONTROL))
+        return await self._read(keys.CONTROL)
+
+    async def is_paused(self, activity: Activity) -> bool:
+        """Whether it is paused; the answer is at most a second old."""
+        return activity in await self._recent.get(keys.CONTROL)
+
+    async def _read(self, key: str) -> dict[Activity, int]:
+        found = cast("dict[bytes, bytes]", await self._redis.hgetall(key))
         return {
             activity: int(found[activity.encode()])
             for activity in ACTIVITIES.values()
             if activity.encode() in found
         }
-
-    async def is_paused(self, activity: Activity) -> bool:
-        """Whether it is paused; the answer is at most a second old."""
-        now = time.monotonic()
-        if now >= self._known_until:
-            self._paused = await self.paused()
-            self._known_until = now + _LIFETIME
-        return activity in self._paused

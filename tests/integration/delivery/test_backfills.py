@@ -564,12 +564,12 @@ async def test_it_waits_while_polling_is_paused_or_memory_is_short(
     asked = len(await sandbox.served())
     limit = await services.redis.admin.config_get("maxmemory")
     await services.redis.admin.config_set("maxmemory", 1)
-    services.memory._known_until = 0
+    services.memory.recent.forget("memory")
     try:
         await harness.turn()
     finally:
         await services.redis.admin.config_set("maxmemory", limit["maxmemory"])
-    services.memory._known_until = 0
+    services.memory.recent.forget("memory")
     assert len(await sandbox.served()) == asked
     assert 5_000 < await harness.next_turn_at() - await harness.now() <= 15_000
     assert (await finish(harness, replay)).delivered == 30
@@ -598,7 +598,7 @@ async def test_at_the_memory_limit_a_page_is_fed_whole_or_not_at_all(
     finally:
         await services.redis.admin.config_set("maxmemory", limit["maxmemory"])
     services.replays.feed = feed
-    services.memory._known_until = 0
+    services.memory.recent.forget("memory")
     done = await finish(harness, replay)
     assert (done.delivered, len(hook.received)) == (30, 30)
 

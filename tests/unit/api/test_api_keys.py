@@ -21,7 +21,7 @@ INTEGRATION = {"base_url": "https://a.example", "api_key": "k"}
 def now(services, monkeypatch):
     """The clock by which verified keys are remembered."""
     at = [1_000.0]
-    monkeypatch.setattr(services.api_keys, "_clock", lambda: at[0])
+    monkeypatch.setattr(services.api_keys.recent, "clock", lambda: at[0])
     return at
 
 

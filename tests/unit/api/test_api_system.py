@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -12,12 +13,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
 from service.api.http.problems import CATALOGUE
+from service.api.schema.reference_page import ASSETS
 from service.app import create_app
 from service.domain.delivery.subscription import EVENT_TYPES, Rendering
 from service.domain.errors import SettingsError
 from service.domain.events.event import CONTENT_TYPES, CourseFacts, StoredEvent, render
 from service.settings import Settings
 from service.storage.redis import keys
+from tests.programs import JAVASCRIPT
 
 
 def broken(error: Exception):
@@ -479,22 +482,33 @@ async def test_only_the_conflicts_that_an_operation_gives_are_listed(client) -> 
     assert conflict["description"] == "Integrations still use the credential"
 
 
-async def test_the_page_shows_code_and_inner_fields(anonymous) -> None:
-    page = (await anonymous.get("/schema")).text
-    assert "`" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)  # without examples
-    assert "<code>data.course_id</code>" in page
-    assert "to the next. Default: <code>60</code>" in page
-
-
-async def test_the_page_is_self_contained_and_shows_every_operation(anonymous) -> None:
+async def test_the_page_and_its_files_come_from_here_and_run_nothing_else(anonymous) -> None:
     page = await anonymous.get("/schema")
     assert page.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "<script" not in page.text
-    assert not re.search(r'(?:src|href)=[\'"]?https?:', page.text)
-    document = (await anonymous.get("/schema/openapi.json")).json()
-    for path in document["paths"]:
-        assert f"<code class=path>{path}</code>" in page.text
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<script[^>]*>[^<]|<style|//", page.text)
+    assets = re.findall(r'(?:src|href)="(/schema/assets/[^"]+)"', page.text)
+    assert len(assets) == 3
+    for asset in assets:
+        answer = await anonymous.get(asset)
+        assert answer.headers["content-type"].startswith("text/")
+        assert answer.headers["cache-control"] == "max-age=3600, private"
+
+
+async def test_vendored_files_are_those_that_were_published(javascript_packages) -> None:
+    manifest = json.loads((ASSETS / "manifest.json").read_text())
+    lock = json.loads((JAVASCRIPT / "package-lock.json").read_text())
+    locked = lock["packages"][f"node_modules/{manifest['package']}"]
+    for name in ("version", "license", "integrity"):
+        assert manifest[name] == locked[name]
+    ours = {"manifest.json", "start.js"}
+    assert {path.name for path in ASSETS.iterdir()} == ours | set(manifest["sha256"])
+    for name, digest in manifest["sha256"].items():
+        published = javascript_packages / manifest["package"] / name
+        for path in (ASSETS / name, published):
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, path
 
 
 async def test_the_documentation_can_be_closed(settings, problem) -> None:
@@ -505,6 +519,7 @@ async def test_the_documentation_can_be_closed(settings, problem) -> None:
     ) as client:
         problem(await client.get("/schema"), "unauthorized", 401)
         problem(await client.get("/schema/openapi.json"), "unauthorized", 401)
+        problem(await client.get("/schema/assets/start.js"), "unauthorized", 401)
         client.headers["authorization"] = f"Bearer {settings.admin_token}"
         assert (await client.get("/schema")).status_code == 200
 
