@@ -8,20 +8,17 @@ from xxhash import xxh3_128_digest
 
 from service.domain.courses.change import Verdict, judge
 from service.domain.courses.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
+from service.domain.courses.received import identify_records, read_record, unread
 from service.domain.courses.record import Course
 from service.domain.errors import FingerprintVersionError
+from service.domain.polling.page import judge_page
 from service.domain.polling.progress import (
     RESUMABLE_MS,
     PollProgress,
     begin,
-    identify_records,
-    judge_page,
     resumable,
-    seen_digest,
-    sorted_digests,
-    unread,
-    was_seen,
 )
+from service.domain.polling.seen_courses import seen_digests, sorted_digests, was_seen
 
 NOW = 1_795_424_001_123
 DELETED_AT = "2026-11-20T08:00:00.000Z"
@@ -146,8 +143,8 @@ def test_a_record_whose_tombstone_cannot_be_read_was_still_seen(deleted_at):
 
     assert [(one.course_id, one.live) for one in records_seen] == [("a", False)]
     assert nameless == 0
-    (judged,), _ = judge_page(records_seen, [None], (), NOW)
-    assert judged.judgement.verdict is Verdict.QUARANTINED
+    (judged,), _ = judge_page(records_seen, [None], ())
+    assert judged.verdict is Verdict.QUARANTINED
 
 
 @pytest.mark.parametrize("mark", ["", "false", "0001-01-01T00:00:00Z", "1970-01-01", "x"])
@@ -156,8 +153,8 @@ def test_a_record_whose_mark_makes_no_sense_was_seen_and_shows_nothing_live(mark
 
     assert [(one.course_id, one.live) for one in records_seen] == [("a", False)]
     assert nameless == 0
-    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], (), NOW)
-    assert judged.judgement.verdict is Verdict.QUARANTINED
+    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], ())
+    assert judged.verdict is Verdict.QUARANTINED
 
 
 @pytest.mark.parametrize("mark", ["2026-12-24T00:00:00Z", "9999-12-31"])
@@ -184,9 +181,9 @@ def test_a_broken_record_is_seen_by_the_id_that_can_be_read_in_it(broken):
 
     assert [(one.course_id, one.live, one.broken) for one in records_seen] == [("a", False, True)]
     assert nameless == 0
-    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], (), NOW)
-    assert judged.judgement.verdict is Verdict.QUARANTINED
-    assert judged.judgement.problem
+    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], ())
+    assert judged.verdict is Verdict.QUARANTINED
+    assert judged.problem
 
 
 @pytest.mark.parametrize(
@@ -231,7 +228,7 @@ def test_what_a_broken_record_may_have_swallowed_is_told_by_its_text():
 
 
 def packed(course: msgspec.Raw, course_id: str) -> bytes:
-    return judge(course_id, course, None, (), NOW).fingerprint.pack()
+    return judge(read_record(course, NOW, raw_digest(course)), None, ()).fingerprint.pack()
 
 
 def test_a_page_is_judged_record_by_record():
@@ -246,12 +243,10 @@ def test_a_page_is_judged_record_by_record():
         record("f", revisions=7),
     ]
 
-    judged, unchanged = judge_page(identify_records(page, NOW)[0], [*stored, None, None], (), NOW)
+    judged, unchanged = judge_page(identify_records(page, NOW)[0], [*stored, None, None], ())
 
     assert unchanged == 1
-    assert [
-        (one.judgement.course_id, one.judgement.verdict, one.live_before) for one in judged
-    ] == [
+    assert [(one.course_id, one.verdict, one.live_before) for one in judged] == [
         ("b", Verdict.REFRESHED, True),
         ("c", Verdict.UPDATED, True),
         ("d", Verdict.DELETED, True),
@@ -263,9 +258,9 @@ def test_a_page_is_judged_record_by_record():
 def test_a_deleted_course_was_not_live():
     gone = packed(record("a", remote_deleted_at=DELETED_AT), "a")
 
-    (restored,), _ = judge_page(identify_records([record("a")], NOW)[0], [gone], (), NOW)
+    (restored,), _ = judge_page(identify_records([record("a")], NOW)[0], [gone], ())
 
-    assert (restored.judgement.verdict, restored.live_before) == (Verdict.RESTORED, False)
+    assert (restored.verdict, restored.live_before) == (Verdict.RESTORED, False)
 
 
 def test_known_bytes_are_not_looked_into():
@@ -273,7 +268,7 @@ def test_known_bytes_are_not_looked_into():
     known = bytearray(packed(record("a"), "a"))
     known[57:] = b""  # nothing but the raw digest is there to be compared
 
-    assert judge_page(records_seen, [bytes(known)], (), NOW) == ([], 1)
+    assert judge_page(records_seen, [bytes(known)], ()) == ([], 1)
 
 
 def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatch):
@@ -288,35 +283,35 @@ def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatc
     )
     records_seen, _ = identify_records([course], NOW)
 
-    (judged,), _ = judge_page(records_seen, [known.pack()], (), NOW)
+    (judged,), _ = judge_page(records_seen, [known.pack()], ())
 
-    assert (judged.judgement.verdict, judged.live_before) == (Verdict.REFRESHED, True)
-    assert judged.judgement.fingerprint.pack() == packed(course, "a")
-    assert judge_page(records_seen, [packed(course, "a")], (), NOW) == ([], 1)
+    assert (judged.verdict, judged.live_before) == (Verdict.REFRESHED, True)
+    assert judged.fingerprint.pack() == packed(course, "a")
+    assert judge_page(records_seen, [packed(course, "a")], ()) == ([], 1)
 
 
 def test_a_catalogue_of_a_newer_release_stops_the_poll():
     with pytest.raises(FingerprintVersionError):
         judge_page(
-            identify_records([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], (), NOW
+            identify_records([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], ()
         )
 
 
 def test_ignored_paths_are_ignored_on_a_page():
     records_seen, _ = identify_records([record("a", origin_id="7")], NOW)
 
-    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], {"origin_id"}, NOW)
+    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], {"origin_id"})
 
-    assert judged.judgement.verdict is Verdict.REFRESHED
+    assert judged.verdict is Verdict.REFRESHED
 
 
 def test_a_page_and_its_fingerprints_must_fit():
     with pytest.raises(ValueError, match="zip"):
-        judge_page(identify_records([record("a")], NOW)[0], [], (), NOW)
+        judge_page(identify_records([record("a")], NOW)[0], [], ())
 
 
 def test_an_empty_page_means_nothing():
-    assert judge_page([], [], (), NOW) == ([], 0)
+    assert judge_page([], [], ()) == ([], 0)
 
 
 # --- what a full poll has seen ---------------------------------------------------------------
@@ -325,10 +320,10 @@ def test_an_empty_page_means_nothing():
 def test_what_was_seen_is_found_again():
     course_ids = [f"course-{number}" for number in range(1_000)] + ["", "名前"]
 
-    seen = sorted_digests(b"".join(seen_digest(course_id.encode()) for course_id in course_ids))
+    seen = sorted_digests(seen_digests(course_id.encode() for course_id in course_ids))
 
     assert len(seen) == len(course_ids)
     assert all(was_seen(seen, course_id) for course_id in course_ids)
     assert not was_seen(seen, "other")
-    assert len(seen_digest(b"a")) == seen.itemsize
+    assert len(seen_digests([b"a"])) == seen.itemsize
     assert not was_seen(sorted_digests(b""), "a")
