@@ -104,7 +104,7 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_reason: str | None = None
 
 
-class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
+class AppendedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event to append; `targets` names its outboxes."""
 
     type: str
@@ -115,7 +115,7 @@ class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
     targets: str
 
 
-class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
+class WrittenChange(msgspec.Struct, frozen=True, kw_only=True):
     """A course to put: what precedes and follows its sequence and its last event in the packed
     fingerprint; or the `problem` for which its record is quarantined."""
 
@@ -126,7 +126,7 @@ class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
     last_event: str | None = None
     tail: bytes | None = None
     live: int | None = None
-    event: EventArgument | None = None
+    event: AppendedEvent | None = None
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,8 +165,8 @@ class Commit(Script[Committed]):
     progress: bytes
     seen_digests: bytes | None
     expected: Expected | None
-    opening: EventArgument | None
-    changes: Sequence[ChangeArgument]
+    opening: AppendedEvent | None
+    changes: Sequence[WrittenChange]
     marks: Sequence[Mark]
     outboxes: Sequence[OutboxArgument]
     increments: Mapping[str, int]
@@ -351,10 +351,10 @@ def _expectation(expected: PageDigests | None) -> Expected | None:
 
 def _event(
     event: NewEvent | None, table: OutboxTable, suffixes: Iterator[str]
-) -> EventArgument | None:
+) -> AppendedEvent | None:
     if event is None:
         return None
-    return EventArgument(
+    return AppendedEvent(
         type=event.type,
         suffix=next(suffixes),
         facts=event.facts,
@@ -364,11 +364,11 @@ def _event(
     )
 
 
-def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> ChangeArgument:
+def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> WrittenChange:
     fingerprint = change.fingerprint
     if fingerprint is None:
-        return ChangeArgument(course_id=change.course_id, problem=change.problem)
-    return ChangeArgument(
+        return WrittenChange(course_id=change.course_id, problem=change.problem)
+    return WrittenChange(
         course_id=change.course_id,
         head=fingerprint.head(),
         sequence=fingerprint.sequence,
