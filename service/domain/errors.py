@@ -147,12 +147,13 @@ class StaleRecordError(CoursewireError):
 class CoursesDifferError(CoursewireError):
     """Courses are not as they were expected to be; nothing was written.
 
-    `indexes` says which of those that were named.
+    `known` says which of those that were named, by index, and what is known of each: its packed
+    fingerprint, None if it is unknown.
     """
 
-    def __init__(self, indexes: list[int]) -> None:
+    def __init__(self, known: dict[int, bytes | None]) -> None:
         super().__init__()
-        self.indexes = indexes
+        self.known = known
 
 
 class FingerprintVersionError(CoursewireError):

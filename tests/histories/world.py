@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from service.bootstrap import assemble
 from service.clients.egress import AddressGuard
 from service.domain.delivery.subscription import Subscription
+from service.domain.polling import failure
 from service.domain.polling import progress as polling
 from service.domain.polling.integration import Baseline, Credential, Integration
 from service.domain.review.guards import Guards
@@ -42,11 +43,9 @@ from tests.histories.steps import (
 )
 from tests.histories.upstream import API_KEY, UPSTREAM_ID, Upstream, differing
 from workers.context import JobContext
-from workers.polling import commit as committer
-from workers.polling import course_lookup as inquiry
+from workers.polling import absences, commit, course_lookup, pages, review_decision, waiting_changes
 from workers.polling import poll as poller
-from workers.polling import review_decision as reviewer
-from workers.polling import settlement as settling
+from workers.polling.resources import PollResources
 
 BEGINNING = 1_795_424_000_000
 CLAIM = 9_000_000_000_000_000
@@ -63,12 +62,12 @@ class Killed(BaseException):
 def low_limits() -> Iterator[None]:
     """Small pages, commits and batches, so that few courses make many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(poller, "MAX_PAGES", 150)
-        patch.setattr(poller, "MIN_PAGE_SIZE", 3)
-        patch.setattr(committer, "MAX_CHANGES", 3)
-        patch.setattr(settling, "MOST_IDS", 6)
-        patch.setattr(settling, "FOUND_AT_ONCE", 4)
-        patch.setattr(reviewer, "MOST_IDS", 7)
+        patch.setattr(pages, "MAX_PAGES", 150)
+        patch.setattr(failure, "MIN_PAGE_SIZE", 3)
+        patch.setattr(commit, "MAX_CHANGES", 3)
+        patch.setattr(waiting_changes, "MOST_IDS", 6)
+        patch.setattr(absences, "FOUND_AT_ONCE", 4)
+        patch.setattr(review_decision, "MOST_IDS", 7)
         yield
 
 
@@ -191,7 +190,14 @@ class World:
 
     async def carry_out(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            for module in (poller, committer, settling, reviewer, inquiry):
+            for module in (
+                poller,
+                pages,
+                commit,
+                waiting_changes,
+                review_decision,
+                course_lookup,
+            ):
                 patch.setattr(module, "now_ms", self.now)
             patch.setattr(poller, "begin", self.begin)
             patch.setattr(poller, "_log", Mock())
@@ -348,7 +354,7 @@ class World:
         await self.redis.zadd(keys.claimed("polls"), {INTEGRATION: CLAIM})
         try:
             self._at_work = True
-            await poller._poll(self.context, INTEGRATION, CLAIM)
+            await poller.poll_one(PollResources.of(self.context), INTEGRATION, CLAIM)
         finally:
             self._at_work = False
             self.context.draining.clear()

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.courses.change import Verdict
 from service.domain.courses.deletion_mark import Deletion, deletion
+from service.domain.courses.received import identify_records, unread
 from service.domain.courses.salvage import items, members
 from service.domain.errors import UpstreamError
-from service.domain.polling.progress import digest_page, identify_records, judge_page, unread
+from service.domain.polling.page import digest_page, judge_page
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import ChangeRequest
 from service.sandbox.endpoint import Endpoint, Incoming
@@ -152,8 +153,8 @@ def is_strict(text: bytes) -> bool:
 
 def known_of(page: bytes) -> dict[str, bytes]:
     records_seen, _ = identify_records([msgspec.Raw(one) for one in records_of(page)], NOW)
-    judged, _ = judge_page(records_seen, [None] * len(records_seen), (), NOW)
-    return {one.judgement.course_id: one.judgement.fingerprint.pack() for one in judged}
+    judged, _ = judge_page(records_seen, [None] * len(records_seen), ())
+    return {one.course_id: one.fingerprint.pack() for one in judged}
 
 
 def assert_nothing_is_invented(seed: int, what: list[Edit]) -> None:
@@ -167,9 +168,9 @@ def assert_nothing_is_invented(seed: int, what: list[Edit]) -> None:
     digest_page(got.results)
     records_seen, nameless = identify_records(got.results, NOW)
     stored = [known.get(one.course_id) for one in records_seen]
-    judged, _ = judge_page(records_seen, stored, (), NOW)
+    judged, _ = judge_page(records_seen, stored, ())
     for one in judged:
-        judgement = one.judgement
+        judgement = one
         if judgement.event_type is None:
             assert judgement.verdict is not Verdict.HELD
             continue
@@ -232,14 +233,14 @@ def assert_one_record_is_one_record(seed: int, index: int, token: bytes) -> None
     records_seen, nameless = identify_records(got.results, NOW)
     assert nameless == 0
     stored = [known[one.course_id] for one in records_seen]
-    judged, unchanged = judge_page(records_seen, stored, (), NOW)
+    judged, unchanged = judge_page(records_seen, stored, ())
     assert unchanged == len(records) - 1
     expected = [Verdict.QUARANTINED]
     if is_strict(spoilt):
         expected = [Verdict.REFRESHED]
     if strict(records[index])["remote_deleted_at"] is not None:
         expected.append(Verdict.RECORDED)  # nothing of it is ever sent
-    assert judged[0].judgement.verdict in expected
+    assert judged[0].verdict in expected
 
 
 bounded = st.recursive(

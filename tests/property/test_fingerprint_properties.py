@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -22,10 +22,12 @@ from service.domain.courses.fingerprint import (
     Version,
     changed_paths,
     path_digests,
+    raw_digest,
     unpack,
 )
+from service.domain.courses.received import identify_records, read_record
 from service.domain.courses.record import Course
-from service.domain.polling.progress import identify_records, judge_page
+from service.domain.polling.page import judge_page
 
 JSONObject = dict[str, Any]
 NOW = 1_795_424_001_123
@@ -105,6 +107,14 @@ present = courses.filter(lambda course: course["remote_id"] != "")
 
 def raw(value: Any, **how: Any) -> msgspec.Raw:
     return msgspec.Raw(json.dumps(value, **how).encode())
+
+
+def verdict_on(
+    record: msgspec.Raw, known: Fingerprint | None, ignored: Collection[str] = ()
+) -> Judgement:
+    """The verdict on a record of the course `c1`, whatever id can be read in it."""
+    received = read_record(record, NOW, raw_digest(record))
+    return judge(msgspec.structs.replace(received, course_id="c1"), known, ignored)
 
 
 def digests(course: JSONObject) -> bytes:
@@ -240,9 +250,9 @@ def mutate_provider(data: st.DataObject, course: JSONObject) -> None:
 def test_another_order_or_spelling_of_the_same_record_is_no_change(course, source: random.Random):
     other = spelled(shuffled(course, source.shuffle), source)
     assert written(json.loads(spelled(course, source))) == written(course)
-    known = judge("c1", raw(course), None, (), NOW).fingerprint
+    known = verdict_on(raw(course), None).fingerprint
 
-    judgement = judge("c1", msgspec.Raw(other.encode()), known, (), NOW)
+    judgement = verdict_on(msgspec.Raw(other.encode()), known)
 
     assert judgement.verdict in {Verdict.UNCHANGED, Verdict.REFRESHED}
 
@@ -266,10 +276,10 @@ def emptied(course: JSONObject, data: st.DataObject) -> tuple[JSONObject, JSONOb
 @given(courses, st.data())
 def test_a_list_that_is_null_is_an_empty_one(course, data):
     lists, nulls = emptied(course, data)
-    known = judge("c1", raw(lists), None, (), NOW).fingerprint
+    known = verdict_on(raw(lists), None).fingerprint
 
     assert differing(lists, nulls) == ()
-    assert judge("c1", raw(nulls), known, (), NOW).event_type is None
+    assert verdict_on(raw(nulls), known).event_type is None
     # What changes beside them is seen from either.
     assert differing(course, nulls) == differing(course, lists)
 
@@ -329,7 +339,7 @@ def test_paths_that_are_ignored_or_remote_data_that_is_not_tracked_hide_just_the
     ignored = paths if track_remote_data else paths | REMOTE_DATA_PATHS
     after, changed = mutated(data, before)
 
-    judgement = judge("c1", raw(after), known_as("live", before), ignored, NOW)
+    judgement = verdict_on(raw(after), known_as("live", before), ignored)
 
     reported = tuple(path for path in TRACKED_PATHS if path in changed - ignored)
     assert judgement.changed == reported
@@ -357,7 +367,7 @@ def older() -> Iterator[Version]:
 def then(version: Version, course: JSONObject) -> Fingerprint:
     """What a release of that version kept of a live course, as it is read today."""
     known = msgspec.structs.replace(
-        judge("c1", raw(course), None, (), NOW).fingerprint,
+        verdict_on(raw(course), None).fingerprint,
         version=version.tag,
         raw=xxh3_128_digest(raw(course), version.seed),
         paths=path_digests(msgspec.json.decode(raw(course), type=Course), version),
@@ -371,33 +381,33 @@ def then(version: Version, course: JSONObject) -> Fingerprint:
 def test_another_version_alone_is_no_change(older, course, source: random.Random):
     known = then(older, course)
     for other in (course, shuffled(course, source.shuffle)):
-        judgement = judge("c1", raw(other), known, (), NOW)
+        judgement = verdict_on(raw(other), known)
 
         assert (judgement.verdict, judgement.changed) == (Verdict.REFRESHED, ())
         assert judgement.fingerprint == msgspec.structs.replace(
-            judge("c1", raw(other), None, (), NOW).fingerprint, sequence=7
+            verdict_on(raw(other), None).fingerprint, sequence=7
         )
-        assert judge("c1", raw(other), judgement.fingerprint, (), NOW).verdict is Verdict.UNCHANGED
+        assert verdict_on(raw(other), judgement.fingerprint).verdict is Verdict.UNCHANGED
 
 
 @given(courses, st.data())
 def test_a_change_while_the_version_changes_is_reported_with_its_paths(older, before, data):
     after, changed = mutated(data, before)
 
-    judgement = judge("c1", raw(after), then(older, before), (), NOW)
+    judgement = verdict_on(raw(after), then(older, before))
 
     reported = tuple(path for path in older.tracked if path in changed)
     assert judgement.changed == reported
     assert judgement.verdict is (Verdict.UPDATED if reported else Verdict.REFRESHED)
     assert judgement.fingerprint == msgspec.structs.replace(
-        judge("c1", raw(after), None, (), NOW).fingerprint, sequence=7
+        verdict_on(raw(after), None).fingerprint, sequence=7
     )
-    assert judge("c1", raw(after), judgement.fingerprint, (), NOW).verdict is Verdict.UNCHANGED
+    assert verdict_on(raw(after), judgement.fingerprint).verdict is Verdict.UNCHANGED
 
 
 @given(courses, courses, st.sets(st.sampled_from(TRACKED_PATHS)))
 def test_both_versions_find_the_same_changes_in_what_both_track(older, before, after, ignored):
-    found = judge("c1", raw(after), then(older, before), ignored, NOW)
+    found = verdict_on(raw(after), then(older, before), ignored)
 
     both = set(older.tracked) & set(TRACKED_PATHS)
     assert set(found.changed) & both == set(differing(before, after)) & both - ignored
@@ -430,16 +440,16 @@ def test_the_anonymised_record_of_a_deleted_course_is_no_event(course, data, del
     known = known_as("live", course)
     gone = judge_absence("c1", known)
     if how == "tombstone":
-        gone = judge("c1", raw({**course, "remote_deleted_at": "2026-01-01"}), known, (), NOW)
+        gone = verdict_on(raw({**course, "remote_deleted_at": "2026-01-01"}), known)
     assert gone.verdict is Verdict.DELETED
     anonymised = {**blanked(data, course), "remote_deleted_at": deleted_at}
 
-    judgement = judge("c1", raw(anonymised), gone.fingerprint, (), NOW)
+    judgement = verdict_on(raw(anonymised), gone.fingerprint)
 
     assert (judgement.verdict, judgement.event_type) == (Verdict.RECORDED, None)
     kept = judgement.fingerprint
     assert (kept.deleted, kept.remote_id) == (True, course["remote_id"])
-    assert judge("c1", raw(anonymised), kept, (), NOW).verdict is Verdict.UNCHANGED
+    assert verdict_on(raw(anonymised), kept).verdict is Verdict.UNCHANGED
 
 
 @given(
@@ -458,7 +468,7 @@ def test_a_tombstone_needs_its_id_and_date_and_nothing_else_intact(record, cours
         ("live", Verdict.DELETED),
         ("deleted", Verdict.RECORDED),
     ):
-        judgement = judge("c1", tombstone, known_as(state, course), (), NOW)
+        judgement = verdict_on(tombstone, known_as(state, course))
 
         assert judgement.verdict is verdict
         assert judgement.fingerprint.deleted
@@ -492,7 +502,7 @@ known_states = st.sampled_from(["unknown", "live", "deleted"])
 def known_as(state: str, course: JSONObject) -> Fingerprint | None:
     if state == "unknown":
         return None
-    fingerprint = judge("c1", raw(course), None, (), NOW).fingerprint
+    fingerprint = verdict_on(raw(course), None).fingerprint
     assert fingerprint is not None
     return judge_absence("c1", fingerprint).fingerprint if state == "deleted" else fingerprint
 
@@ -535,7 +545,7 @@ tombstones = st.just("2026-01-01T00:00:00.000Z")
 def test_any_object_with_an_id_gets_a_verdict(record, deleted_at, course, state):
     record = {**record, "id": "c1", "remote_deleted_at": deleted_at}
 
-    judgement = judge("c1", raw(record), known_as(state, course), (), NOW)
+    judgement = verdict_on(raw(record), known_as(state, course))
 
     assert_sound(judgement, state)
     if judgement.verdict is Verdict.DELETED:
@@ -550,7 +560,7 @@ def test_one_value_of_the_wrong_kind_gets_a_verdict(course, state, before, data)
     )
     record[field] = data.draw(anything)
 
-    assert_sound(judge("c1", raw(course), known_as(state, before), (), NOW), state)
+    assert_sound(verdict_on(raw(course), known_as(state, before)), state)
 
 
 @given(courses, known_states, st.data())
@@ -560,7 +570,7 @@ def test_bytes_that_are_not_json_or_not_utf8_get_a_verdict(course, state, data):
         record[data.draw(st.integers(0, len(record) - 1))] = data.draw(st.integers(0, 255))
     known = known_as(state, course)
 
-    judgement = judge("c1", msgspec.Raw(bytes(record)), known, (), NOW)
+    judgement = verdict_on(msgspec.Raw(bytes(record)), known)
 
     if judgement.course_id == "c1":  # otherwise the damage made another course of it
         assert_sound(judgement, state)
@@ -576,7 +586,7 @@ def test_nesting_without_end_gets_a_verdict(field, state):
     for depth in (*range(700, 1100, 4), 100_000):
         nested = msgspec.Raw(record.replace(b'"DEEP"', b"[" * depth + b"]" * depth))
 
-        assert_sound(judge("c1", nested, known, (), NOW), state)
+        assert_sound(verdict_on(nested, known), state)
         identify_records([nested], NOW)
 
 
@@ -651,7 +661,7 @@ def test_events_alone_tell_a_subscriber_how_the_course_stands(
             else:
                 record = shuffled(record, source.shuffle) if step == "reordered" else record
                 live, content = True, record
-            judgement = judge("c1", raw(record), known, (), NOW)
+            judgement = verdict_on(raw(record), known)
         subscriber.told(judgement)
         known = judgement.fingerprint or known
 
@@ -667,7 +677,7 @@ def test_events_alone_tell_a_subscriber_how_the_course_stands(
 def test_a_page_seen_twice_says_nothing_the_second_time(found):
     records = [raw({**course, "id": f"c{number}"}) for number, course in enumerate(found)]
     records_seen, _ = identify_records(records, NOW)
-    first, _ = judge_page(records_seen, [None] * len(records_seen), (), NOW)
-    stored = [one.judgement.fingerprint.pack() for one in first if one.judgement.fingerprint]
+    first, _ = judge_page(records_seen, [None] * len(records_seen), ())
+    stored = [one.fingerprint.pack() for one in first if one.fingerprint]
 
-    assert judge_page(records_seen, stored, (), NOW) == ([], len(records))
+    assert judge_page(records_seen, stored, ()) == ([], len(records))

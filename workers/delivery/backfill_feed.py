@@ -12,7 +12,8 @@ import msgspec
 from service.bootstrap import Services
 from service.clients.upstream import Page, PageQuery, UpstreamCredential
 from service.clock import now_ms
-from service.domain.courses.deletion_mark import told_time
+from service.domain.courses.deletion_mark import judging_time
+from service.domain.courses.received import identify_records
 from service.domain.delivery.outbox_window import order_key
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import (
@@ -36,7 +37,7 @@ from service.domain.polling.integration import (
     backoff_ms,
     next_try_ms,
 )
-from service.domain.polling.progress import MIN_PAGE_SIZE, PAGE_SIZE, identify_records
+from service.domain.polling.progress import MIN_PAGE_SIZE, PAGE_SIZE
 from service.domain.replay import backfill as backfills
 from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
 from service.domain.replay.replay import Replay, ReplayProgress
@@ -202,7 +203,13 @@ class Backfiller:
         credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
         # Like a full poll, so that deltas keep their part of the budget.
         fetcher = Fetcher(
-            self._services, integration, credential, "full", slot, self._increments.update
+            self._services.upstream,
+            self._services.budgets,
+            integration,
+            credential,
+            "full",
+            slot,
+            self._increments.update,
         )
         if leg.at == "deferred":
             return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
@@ -212,15 +219,13 @@ class Backfiller:
         self, progress: BackfillProgress, leg: Leg, integration: Integration, page: Page
     ) -> Step:
         """Makes of a page what is to be sent of it."""
-        judged_at = told_time(now_ms(), page.date_ms)
+        judged_at = judging_time(now_ms(), page.date_ms)
         records_seen, _ = identify_records(page.results, judged_at)
         # Read after the page: what was committed since it was made makes its courses differ.
         stored = await self._services.catalogue.read(
             integration.id, leg.epoch, [one.course_id for one in records_seen]
         )
-        confirmed, differing = backfills.confirm(
-            records_seen, stored, integration.ignored, judged_at
-        )
+        confirmed, differing = backfills.confirm(records_seen, stored, integration.ignored)
         if leg.at == "pages":
             after, left_out = _after_page(leg, page, differing)
         else:

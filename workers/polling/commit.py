@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,19 +17,25 @@ from service.domain.errors import StaleSubscriptionsError
 from service.domain.events.event import MAX_BODY_BYTES, CourseFacts
 from service.domain.events.operational import Announcement, of_integration
 from service.domain.polling.integration import Baseline, Integration, PollingState, PollRecord
-from service.domain.polling.progress import PageDigests, PollProgress
-from service.domain.polling.triage import Judged, Mark
+from service.domain.polling.page import PageDigests
+from service.domain.polling.progress import PollProgress, after_commit, after_part
+from service.domain.polling.state_change import StateChange
+from service.domain.polling.triage import Mark
 from service.storage.events.operational import Notices
-from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
+from service.storage.polling.catalogue import Batch, Catalogue, Change, NewEvent, Progress
+from service.storage.polling.poll_turns import Polls
 from service.storage.redis.counters import field
+from service.storage.registry.matcher_cache import Matchers
 from service.storage.scheduling.leases import Lease
-from workers.context import JobContext
+from workers.dispatch.dispatcher import Dispatcher
 
 MAX_CHANGES = 250  # changes in one commit
 MAX_BYTES = 1_048_576  # course bytes in one commit
 MAX_ENTRIES = 5_000  # outbox entries in one commit
 
 REVIEW_REQUIRED = "integration.review_required"
+
+T = TypeVar("T")
 
 
 class Portion(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +48,7 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     expected: PageDigests | None = None
-    judged: Sequence[Judged] = ()
+    judged: Sequence[Judgement] = ()
     marks: Sequence[Mark] = ()
     unchanged: int = 0
     nameless: int = 0
@@ -52,7 +59,7 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
 
     def verdicts(self) -> Counter[str]:
         """How many records got which verdict; those that wait get theirs later."""
-        counted = Counter(str(one.judgement.verdict) for one in self.judged)
+        counted = Counter(str(one.verdict) for one in self.judged)
         counted[Verdict.UNCHANGED.value] += self.unchanged
         counted[Verdict.QUARANTINED.value] += self.nameless
         counted[Verdict.HELD.value] += sum(
@@ -65,106 +72,131 @@ class Committer:
     """Writes for one poll under its lease, each commit building on the one before.
 
     `progress` is where the poll stands, `stored` what Redis holds of it (empty if nothing
-    yet), `events` how many were appended; `moved` whether it got on in this turn.
+    yet), `events` how many were appended; `advanced` whether this turn committed anything.
     """
 
     def __init__(
         self,
-        context: JobContext,
+        catalogue: Catalogue,
+        polls: Polls,
+        matchers: Matchers,
+        dispatcher: Dispatcher,
         lease: Lease,
         integration: Integration,
         state: PollingState,
         progress: PollProgress,
         stored: bytes,
     ) -> None:
-        self._context = context
-        self._services = context.services
+        self._catalogue = catalogue
+        self._polls = polls
+        self._matchers = matchers
+        self._dispatcher = dispatcher
         self._lease = lease
         self._integration = integration
         self._state = state
         self.progress = progress
         self.stored = stored
         self.events = 0
-        self.moved = False
+        self.advanced = False
         self._uncounted: Counter[str] = Counter()
 
     def count(self, increments: Counter[str]) -> None:
         """Adds to the counters with the next commit."""
         self._uncounted += increments
 
-    async def commit(self, portion: Portion, **moved: Any) -> None:
-        """Commits what was judged, in parts of bounded size, and moves the progress on.
+    async def commit(self, portion: Portion, planned: PollProgress) -> None:
+        """Commits what was judged, in parts of bounded size, and moves the progress to `planned`.
 
-        `moved` are fields of the progress. Only the last part sets them, so that a poll broken
-        off in between does the whole again. Raises CoursesDifferError.
+        Only the last part does that, so that a poll broken off in between does the whole again.
+        Raises CoursesDifferError.
         """
-        counted = portion.verdicts()
-        moved["verdicts"] = _sum(self.progress.verdicts, counted)
-        await self._commit(portion, {**moved, "updated_at": now_ms(), "error": None}, counted)
-        self.moved = True
-
-    async def stash(self, **moved: Any) -> None:
-        """Stores the progress with these fields of it, without counting as progress made."""
-        await self._commit(Portion(), moved, Counter())
-
-    async def _commit(
-        self, portion: Portion, moved: Mapping[str, Any], verdicts: Counter[str]
-    ) -> None:
-        matcher = await self._services.matchers.current()
-        rest = list(portion.judged)
+        rest = portion.judged
         while True:
-            before = self.progress
-            changes, taken = self._changes(matcher, portion.detected_by or before.kind, rest)
-            last = taken == len(rest)
-            after = msgspec.structs.replace(
-                before,
-                **(moved if last else {}),
-                step=before.step + 1,
-                changes=before.changes + sum(change.event is not None for change in changes),
-            )
-            batch = Batch(changes=changes)
-            increments = _increments(changes, verdicts if last else Counter())
-            if last:
-                batch = Batch(
-                    expected=portion.expected,
-                    changes=changes,
-                    marks=portion.marks,
-                    seen=portion.seen,
-                    opening=self._opening(matcher, portion.opening),
-                )
-                increments[field("pages_total")] += portion.is_page
-                increments += self._uncounted
-            encoded = msgspec.json.encode(after)
-            try:
-                committed = await self._services.catalogue.commit(
-                    self._lease,
-                    epoch=before.epoch,
-                    poll_id=before.poll_id,
-                    subscriptions_version=matcher.version,
-                    progress=Progress(self.stored, encoded),
-                    batch=batch,
-                    increments=+increments,
-                )
-            except StaleSubscriptionsError:
-                matcher = await self._services.matchers.current(fresh=True)
-                continue
-            self.progress, self.stored = after, encoded
-            self.events += committed.events
-            if committed.outboxes_woken:
-                await self._context.dispatcher.dispatch("outboxes")
-            if last:
-                self._uncounted = Counter()
-                return
+            taken = await self._with_matcher(partial(self._commit_part, portion, rest, planned))
+            if taken == len(rest):
+                break
             rest = rest[taken:]
+        self.advanced = True
+
+    async def stash(self, planned: PollProgress) -> None:
+        """Stores the progress without counting as progress made."""
+        await self._with_matcher(
+            lambda matcher: self._write(matcher, Batch(), after_part(planned, 0), Counter())
+        )
+
+    async def _with_matcher(self, attempt: Callable[[Matcher], Awaitable[T]]) -> T:
+        """Makes an attempt, again as long as the subscriptions have changed meanwhile."""
+        matcher = await self._matchers.current()
+        while True:
+            try:
+                return await attempt(matcher)
+            except StaleSubscriptionsError:
+                matcher = await self._matchers.current(fresh=True)
+
+    async def _commit_part(
+        self,
+        portion: Portion,
+        rest: Sequence[Judgement],
+        planned: PollProgress,
+        matcher: Matcher,
+    ) -> int:
+        """Commits some of the rest of a portion; returns how many of the judgements."""
+        before = self.progress
+        changes, taken = self._changes(matcher, portion.detected_by or before.kind, rest)
+        types = Counter(change.event.type for change in changes if change.event is not None)
+        increments = Counter({field("events_total", type=of): types[of] for of in types})
+        if taken < len(rest):
+            after = after_part(before, types.total())
+            await self._write(matcher, Batch(changes=changes), after, increments)
+            return taken
+        batch = Batch(
+            expected=portion.expected,
+            changes=changes,
+            marks=portion.marks,
+            seen=portion.seen,
+            opening=self._opening(matcher, portion.opening),
+        )
+        verdicts = portion.verdicts()
+        for verdict, count in verdicts.items():
+            increments[field("records_total", verdict=verdict)] = count
+        increments[field("pages_total")] += portion.is_page
+        after = after_commit(
+            before, planned, events=types.total(), verdicts=verdicts, now_ms=now_ms()
+        )
+        await self._write(matcher, batch, after, increments)
+        return taken
+
+    async def _write(
+        self,
+        matcher: Matcher,
+        batch: Batch,
+        after: PollProgress,
+        increments: Counter[str],
+    ) -> None:
+        before, encoded = self.progress, msgspec.json.encode(after)
+        committed = await self._catalogue.commit(
+            self._lease,
+            epoch=before.epoch,
+            poll_id=before.poll_id,
+            subscriptions_version=matcher.version,
+            progress=Progress(self.stored, encoded),
+            batch=batch,
+            increments=+(increments + self._uncounted),
+        )
+        self._uncounted = Counter()
+        self.progress, self.stored = after, encoded
+        self.events += committed.events
+        if committed.outboxes_woken:
+            await self._dispatcher.dispatch("outboxes")
 
     def _changes(
-        self, matcher: Matcher, detected_by: str, judged: Sequence[Judged]
+        self, matcher: Matcher, detected_by: str, judged: Sequence[Judgement]
     ) -> tuple[list[Change], int]:
         changes: list[Change] = []
         size = entries = 0
         for taken, one in enumerate(judged):
             change = self._change(matcher, detected_by, one)
-            size += len(one.judgement.record or b"")
+            size += len(one.record or b"")
             entries += len(change.event.outboxes) if change.event is not None else 0
             if changes and (
                 len(changes) >= MAX_CHANGES or size > MAX_BYTES or entries > MAX_ENTRIES
@@ -173,14 +205,13 @@ class Committer:
             changes.append(change)
         return changes, len(judged)
 
-    def _change(self, matcher: Matcher, detected_by: str, one: Judged) -> Change:
-        judgement = one.judgement
+    def _change(self, matcher: Matcher, detected_by: str, judgement: Judgement) -> Change:
         if judgement.fingerprint is None:
             return Change(course_id=judgement.course_id, problem=judgement.problem or "")
         return Change(
             course_id=judgement.course_id,
             fingerprint=judgement.fingerprint,
-            live=(not judgement.fingerprint.deleted) - one.live_before,
+            live=(not judgement.fingerprint.deleted) - judgement.live_before,
             event=self._event(matcher, detected_by, judgement),
         )
 
@@ -221,12 +252,12 @@ class Committer:
         """The event that says that a review has opened, with how much it holds."""
         if counts is None:
             return None
-        told = of_integration(self._integration, REVIEW_REQUIRED, counts)
+        announced = of_integration(self._integration, REVIEW_REQUIRED, counts)
         return NewEvent(
-            type=told.type,
-            facts=told.facts,
-            order_key=told.order_key,
-            outboxes=told.outboxes(matcher),
+            type=announced.type,
+            facts=announced.facts,
+            order_key=announced.order_key,
+            outboxes=announced.outboxes(matcher),
         )
 
     async def finish(
@@ -235,50 +266,30 @@ class Committer:
         *,
         over: bool,
         wait_ms: int,
-        fields: Mapping[str, str | int | bytes],
+        change: StateChange,
         increments: Counter[str],
         announcements: Sequence[Announcement] = (),
     ) -> None:
-        """Gives the integration back to the schedule; `storage.polls` says what is stored."""
-        while True:
-            notices = (
-                Notices(await self._services.matchers.current(), announcements)
-                if announcements
-                else None
+        """Gives the integration back to the schedule, with its state changed. `Polls.finish` says
+        what is stored."""
+
+        async def attempt(matcher: Matcher | None) -> int:
+            return await self._polls.finish(
+                self._lease,
+                epoch=self._state.epoch,
+                progress=self.stored,
+                record=record,
+                over=over,
+                wait_ms=wait_ms,
+                queued=self._state.requested_id,
+                change=change,
+                increments=increments + self._uncounted,
+                notices=None if matcher is None else Notices(matcher, announcements),
             )
-            try:
-                woken = await self._services.polls.finish(
-                    self._lease,
-                    epoch=self._state.epoch,
-                    progress=self.stored,
-                    record=record,
-                    over=over,
-                    wait_ms=wait_ms,
-                    queued=self._state.requested_id,
-                    fields=fields,
-                    increments=increments + self._uncounted,
-                    notices=notices,
-                )
-            except StaleSubscriptionsError:
-                await self._services.matchers.current(fresh=True)
-                continue
-            if woken:
-                await self._context.dispatcher.dispatch("outboxes")
-            return
 
-
-def _increments(changes: Sequence[Change], verdicts: Counter[str]) -> Counter[str]:
-    increments: Counter[str] = Counter()
-    for change in changes:
-        if change.event is not None:
-            increments[field("events_total", type=change.event.type)] += 1
-    for verdict, count in verdicts.items():
-        increments[field("records_total", verdict=verdict)] = count
-    return increments
-
-
-def _sum(verdicts: Mapping[str, int], more: Counter[str]) -> dict[str, int]:
-    return dict(Counter(verdicts) + more)
+        woken = await (self._with_matcher(attempt) if announcements else attempt(None))
+        if woken:
+            await self._dispatcher.dispatch("outboxes")
 
 
 def sendable(record: bytes | None) -> bytes:

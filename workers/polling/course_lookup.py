@@ -1,4 +1,4 @@
-"""Asks the upstream for single courses by id, and judges what it says of them."""
+"""Requests single courses from the upstream by id, and judges the answer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import msgspec
 
 from service.clients.upstream import PageQuery
 from service.clock import now_ms
-from service.domain.courses.deletion_mark import told_time
-from service.domain.courses.fingerprint import unpack
+from service.domain.courses.change import Judgement
+from service.domain.courses.deletion_mark import judging_time
+from service.domain.courses.fingerprint import is_deleted, unpack
+from service.domain.courses.received import identify_records, unread
 from service.domain.polling.id_requests import can_be_asked, fitting
 from service.domain.polling.observations import Reason
-from service.domain.polling.progress import identify_records, judge_page, unread
-from service.domain.polling.triage import Judged
+from service.domain.polling.page import judge_page
 from service.storage.polling.catalogue import Catalogue
 from workers.polling.page_fetch import Fetcher
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class LookupRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request: the courses it asks for, the `controls` beside them, which are known to be live
     and without which a missing course proves nothing, and the lists that it sends."""
 
@@ -28,18 +29,18 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     remote_ids: tuple[str, ...] = ()
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the upstream said of some courses.
+class LookupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the upstream answered about some courses.
 
-    `judged` are those it showed changed, `shown` all that it showed; `missing` those it surely
-    did not show, with what is known of them; the answer is `whole` if it says so and every record
-    of it can be told; `controls_live` is how many of the controls came back live, and `lacking`
-    says why a missing course would not be proof, if it would not; `doubtful` are courses that
-    were not shown and may be part of what cannot be read.
+    `judged` are the courses that came back changed, `returned` all that came back; `missing` those
+    that surely did not, with what is known of them; the answer is `whole` if it says so and every
+    record of it has an id; `controls_live` is how many of the controls came back live, and
+    `lacking` says why a missing course would not be proof, if it would not; `doubtful` are courses
+    that did not come back and may be part of what cannot be read.
     """
 
-    judged: list[Judged]
-    shown: frozenset[str]
+    judged: list[Judgement]
+    returned: frozenset[str]
     missing: dict[str, bytes]
     whole: bool
     controls_live: int
@@ -47,8 +48,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     doubtful: frozenset[str] = frozenset()
 
 
-class Inquiry:
-    """Asks about courses of one integration's epoch."""
+class CourseLookup:
+    """Requests courses of one integration's epoch."""
 
     def __init__(
         self,
@@ -64,7 +65,9 @@ class Inquiry:
         self._epoch = epoch
         self._ignored = ignored
 
-    async def question(self, course_ids: Sequence[str], controls: Sequence[str]) -> Question | None:
+    async def request(
+        self, course_ids: Sequence[str], controls: Sequence[str]
+    ) -> LookupRequest | None:
         """One request for some of the courses, with those of the controls that can be asked for in
         the same way; None where none of the courses can be asked for.
 
@@ -74,7 +77,7 @@ class Inquiry:
         if carried := [one for one in course_ids if can_be_asked(one)]:
             beside = tuple(one for one in controls if can_be_asked(one))
             asked = fitting(carried, beside)
-            return Question(course_ids=tuple(asked), controls=beside, ids=(*beside, *asked))
+            return LookupRequest(course_ids=tuple(asked), controls=beside, ids=(*beside, *asked))
         remote = await self._remote_ids([*course_ids, *controls])
         beside = tuple(one for one in controls if one in remote)
         others = [one for one in course_ids if one in remote]
@@ -83,39 +86,36 @@ class Inquiry:
         named = [remote[one] for one in beside]
         asked = others[: len(fitting([remote[one] for one in others], named))]
         sent = dict.fromkeys((*named, *(remote[one] for one in asked)))
-        return Question(course_ids=tuple(asked), controls=beside, remote_ids=tuple(sent))
+        return LookupRequest(course_ids=tuple(asked), controls=beside, remote_ids=tuple(sent))
 
-    async def ask(self, question: Question) -> Answer:
-        """Asks. Raises what `Fetcher.page` raises."""
+    async def ask(self, request: LookupRequest) -> LookupResult:
+        """Sends the request. Raises what `Fetcher.page` raises."""
         page = await self._fetcher.page(
-            PageQuery(ids=question.ids, remote_ids=question.remote_ids, include_deleted=True)
+            PageQuery(ids=request.ids, remote_ids=request.remote_ids, include_deleted=True)
         )
-        course_ids, controls = question.course_ids, question.controls
-        judged_at = told_time(now_ms(), page.date_ms)
-        records_seen, nameless = identify_records(page.results, judged_at)
-        shown = {seen_record.course_id: seen_record for seen_record in records_seen}
+        course_ids, controls = request.course_ids, request.controls
+        received, nameless = identify_records(page.results, judging_time(now_ms(), page.date_ms))
+        returned = {one.course_id: one for one in received}
         # Read after the answer, so that nothing older is judged.
         stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
-        pairs = list(zip(course_ids, stored, strict=True))
+        known = dict(zip(course_ids, stored, strict=True))
+        found = [one for one in course_ids if one in returned]
         judged, _ = judge_page(
-            [shown[course_id] for course_id, _ in pairs if course_id in shown],
-            [packed for course_id, packed in pairs if course_id in shown],
-            self._ignored,
-            judged_at,
+            [returned[one] for one in found], [known[one] for one in found], self._ignored
         )
-        unreadable = unread(records_seen)
-        doubtful = frozenset(one for one in course_ids if one not in shown and one in unreadable)
+        unreadable = unread(received)
+        doubtful = frozenset(one for one in course_ids if one not in returned and one in unreadable)
         whole = page.next is None and not nameless
-        controls_live = sum(control in shown and shown[control].live for control in controls)
-        return Answer(
+        controls_live = sum(one in returned and returned[one].live for one in controls)
+        return LookupResult(
             judged=judged,
-            shown=frozenset(shown),
+            returned=frozenset(returned),
             missing={
                 course_id: packed
-                for course_id, packed in pairs
-                if course_id not in shown
+                for course_id, packed in known.items()
+                if course_id not in returned
                 and packed is not None
-                and not unpack(packed).deleted
+                and not is_deleted(packed)
                 and course_id not in doubtful
             },
             whole=whole,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from service.domain.polling.integration import Problem
-from workers.context import JobContext
+from service.storage.redis.memory import Memory
+from service.storage.scheduling.pause import Control
 
 TURN_SECONDS = 20.0  # after which a poll is handed back to the schedule, to be resumed
 MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait, so that deliveries can go on
@@ -17,7 +19,7 @@ class TurnOverError(Exception):
     """The poll is to go on in another turn, in `wait_ms`.
 
     `slot` is its slot in the line for the credential's budget, 0 if it is not in one; `reason`
-    says why it waits and `problem` what keeps it, if anything does.
+    says why it waits and `problem` what keeps the poll from going on, if anything does.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class TurnOverError(Exception):
 class Turn:
     """How long a turn lasts."""
 
-    def __init__(self, context: JobContext) -> None:
-        self._context = context
+    def __init__(self, control: Control, memory: Memory, draining: asyncio.Event) -> None:
+        self._control = control
+        self._memory = memory
+        self._draining = draining
         self._ends = time.monotonic() + TURN_SECONDS
         self._steps = 0
 
@@ -50,16 +54,16 @@ class Turn:
         paused, or the server's memory nearly full. However long it has taken, a turn that is
         not kept from it makes one step."""
         late = time.monotonic() >= self._ends and self._steps > 0
-        if self._context.draining.is_set() or late:
+        if self._draining.is_set() or late:
             raise TurnOverError
-        if await self._context.services.control.is_paused("polling"):
+        if await self._control.is_paused("polling"):
             raise TurnOverError("paused", reason="polling is paused")
         self._steps += 1
         await self.check_memory(now_ms)
 
     async def check_memory(self, now_ms: int) -> None:
         """Raises TurnOverError where the server's memory is nearly full."""
-        share = await self._context.services.memory.used_share()
+        share = await self._memory.used_share()
         if share > MEMORY_SHARE:
             reason = (
                 f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "

@@ -19,7 +19,7 @@ from service.api.http import cursors
 from service.api.schema.field_types import any_text, cursor, number_in_text, once
 from service.api.schema.form import Field, Form, Table
 from service.bootstrap import Services
-from service.domain.polling.progress import LONGEST_ID_BYTES
+from service.domain.courses.received import LONGEST_ID_BYTES
 
 AnyRequest = Request[Any, Any, State]
 Document = NamedDependency[dict[str, Any]]  # the JSON object in the body

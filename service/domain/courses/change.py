@@ -1,4 +1,4 @@
-"""Compares a record with the fingerprint kept of its course and says what happened to it."""
+"""Compares a record with the fingerprint kept of its course and judges what happened to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from service.domain.courses.deletion_mark import Deletion, deletion
+from service.domain.courses.deletion_mark import Deletion
 from service.domain.courses.fingerprint import (
     CURRENT,
     NO_RAW,
@@ -17,15 +17,14 @@ from service.domain.courses.fingerprint import (
     Fingerprint,
     changed_paths,
     path_digests,
-    raw_digest,
     version_of,
 )
-from service.domain.courses.record import Course, Head, Identity
+from service.domain.courses.received import ReceivedRecord, reason_of
+from service.domain.courses.record import Course, Identity
 from service.domain.courses.salvage import UNREADABLE
 
 _NO_PATHS = bytes(PATH_DIGEST_BYTES * len(TRACKED_PATHS))
 
-_decode_head = msgspec.json.Decoder(Head).decode
 _decode_identity = msgspec.json.Decoder(Identity).decode
 _decode_course = msgspec.json.Decoder(Course).decode
 _decode_any = msgspec.json.Decoder(dict[str, Any]).decode
@@ -61,12 +60,13 @@ EVENT_TYPES: dict[Verdict, EventType] = {
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one course, with the fingerprint to keep if it is to be kept.
 
-    `fingerprint` carries the sequence and event of the one before; `record` is the bytes as
-    received (None for an absence); `problem` says why a record is quarantined.
+    `known` is the fingerprint before; `fingerprint` carries its sequence and event; `record` is
+    the bytes as received (None for an absence); `problem` says why a record is quarantined.
     """
 
     course_id: str
     verdict: Verdict
+    known: Fingerprint | None = None
     fingerprint: Fingerprint | None = None
     changed: tuple[str, ...] = ()
     reason: str | None = None
@@ -79,39 +79,32 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
         """The type of the event that this verdict calls for."""
         return EVENT_TYPES.get(self.verdict)
 
+    @property
+    def live_before(self) -> bool:
+        """Whether the course counted as live before."""
+        return self.known is not None and not self.known.deleted
+
 
 def judge(
-    course_id: str,
-    record: msgspec.Raw,
-    known: Fingerprint | None,
-    ignored: Collection[str],
-    now_ms: int,
+    received: ReceivedRecord, known: Fingerprint | None, ignored: Collection[str]
 ) -> Judgement:
-    """Judges one record against what is known of its course.
-
-    `ignored` are tracked paths whose changes count for nothing; `now_ms` (epoch ms) decides
-    whether a date of deletion has passed.
-    """
-    raw = raw_digest(record)
-    if known is not None and known.raw == raw:
-        return Judgement(course_id=course_id, verdict=Verdict.UNCHANGED)
+    """Judges one record against what is known of its course. Changes of the tracked paths in
+    `ignored` count for nothing."""
+    if known is not None and known.raw == received.digest:
+        return Judgement(course_id=received.course_id, verdict=Verdict.UNCHANGED, known=known)
+    if received.problem is not None:
+        return _judge_undecodable(received, known, received.problem)
+    if received.deletion is Deletion.DONE:
+        return _judge_tombstone(received, known)
     try:
-        deleted_at = _decode_head(record).remote_deleted_at
-        found = deletion(deleted_at, now_ms)
-        if found is Deletion.DONE:
-            return _judge_tombstone(course_id, record, raw, known)
-        if known is not None and known.deleted and _is_blank(_decode_any(record)):
-            return _still_deleted(course_id, record, raw, known)
-        if found is Deletion.UNCLEAR:
-            problem = f"remote_deleted_at is not a plausible date: {deleted_at!a:.60}"
-            return _quarantined(course_id, record, problem)
-        # The same bytes mean something else once the date has passed: they are looked at again.
-        return _judge_live(record, NO_RAW if found is Deletion.DUE else raw, known, ignored)
+        if known is not None and known.deleted and _is_blank(_decode_any(received.record)):
+            return _still_deleted(received, known)
+        if received.deletion is Deletion.UNCLEAR:
+            problem = f"remote_deleted_at is not a plausible date: {received.deleted_at!a:.60}"
+            return _quarantined(received, known, problem)
+        return _judge_live(received, known, ignored)
     except UNREADABLE as error:
-        # Of a live course it is no proof that it is gone: a person should look at it.
-        if known is None and _is_anonymised(record):
-            return _still_deleted(course_id, record, raw, known)
-        return _quarantined(course_id, record, _reason(error))
+        return _judge_undecodable(received, known, reason_of(error))
 
 
 def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
@@ -119,6 +112,7 @@ def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
     return Judgement(
         course_id=course_id,
         verdict=Verdict.DELETED,
+        known=known,
         evidence="absence",
         # No bytes led here, so whatever bytes come next are looked at.
         fingerprint=gone(known, NO_RAW),
@@ -126,19 +120,16 @@ def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
 
 
 def _judge_live(
-    record: msgspec.Raw,
-    raw: bytes,
-    known: Fingerprint | None,
-    ignored: Collection[str],
+    received: ReceivedRecord, known: Fingerprint | None, ignored: Collection[str]
 ) -> Judgement:
-    course = _decode_course(record)
-    body = bytes(record)
+    course = _decode_course(received.record)
     # Fields that decoding skips go on to subscribers too: they must be UTF-8, and no number may be
     # larger than a receiver can read.
-    _decode_any(record)
+    _decode_any(received.record)
     fingerprint = Fingerprint(
         deleted=False,
-        raw=raw,
+        # The same bytes mean something else once the date has passed: they are looked at again.
+        raw=NO_RAW if received.deletion is Deletion.DUE else received.digest,
         paths=path_digests(course),
         remote_id=course.remote_id,
         origin_id=course.origin_id,
@@ -157,10 +148,11 @@ def _judge_live(
     return Judgement(
         course_id=course.id,
         verdict=verdict,
+        known=known,
         fingerprint=fingerprint,
         changed=changed,
         reason=reason,
-        record=body,
+        record=bytes(received.record),
     )
 
 
@@ -186,39 +178,46 @@ def gone(known: Fingerprint, raw: bytes) -> Fingerprint:
     )
 
 
-def _judge_tombstone(
-    course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
+def _judge_undecodable(
+    received: ReceivedRecord, known: Fingerprint | None, problem: str
 ) -> Judgement:
-    if known is not None and not known.deleted:
-        return Judgement(
-            course_id=course_id,
-            verdict=Verdict.DELETED,
-            evidence="tombstone",
-            fingerprint=gone(known, raw),
-            record=bytes(record),
-        )
-    return _still_deleted(course_id, record, raw, known)
+    # For a live course it does not prove a deletion: a person should look at it.
+    if known is None and _is_anonymised(received.record):
+        return _still_deleted(received, known)
+    return _quarantined(received, known, problem)
 
 
-def _still_deleted(
-    course_id: str, record: msgspec.Raw, raw: bytes, known: Fingerprint | None
-) -> Judgement:
+def _judge_tombstone(received: ReceivedRecord, known: Fingerprint | None) -> Judgement:
+    if known is None or known.deleted:
+        return _still_deleted(received, known)
+    return Judgement(
+        course_id=received.course_id,
+        verdict=Verdict.DELETED,
+        known=known,
+        evidence="tombstone",
+        fingerprint=gone(known, received.digest),
+        record=bytes(received.record),
+    )
+
+
+def _still_deleted(received: ReceivedRecord, known: Fingerprint | None) -> Judgement:
     if known is not None:
-        fingerprint = gone(known, raw)
+        fingerprint = gone(known, received.digest)
     else:
-        identity = _identity(record)
+        identity = _identity(received.record)
         fingerprint = Fingerprint(
             deleted=True,
-            raw=raw,
+            raw=received.digest,
             paths=_NO_PATHS,
             remote_id=identity.remote_id,
             origin_id=identity.origin_id,
         )
     return Judgement(
-        course_id=course_id,
+        course_id=received.course_id,
         verdict=Verdict.RECORDED,
+        known=known,
         fingerprint=fingerprint,
-        record=bytes(record),
+        record=bytes(received.record),
     )
 
 
@@ -247,16 +246,11 @@ def _is_anonymised(record: msgspec.Raw) -> bool:
         return False
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "the record is nested too deeply"
-    return str(error)
-
-
-def _quarantined(course_id: str, record: msgspec.Raw, problem: str) -> Judgement:
+def _quarantined(received: ReceivedRecord, known: Fingerprint | None, problem: str) -> Judgement:
     return Judgement(
-        course_id=course_id,
+        course_id=received.course_id,
         verdict=Verdict.QUARANTINED,
-        record=bytes(record),
+        known=known,
+        record=bytes(received.record),
         problem=problem,
     )

@@ -1,4 +1,4 @@
-"""Tells what a record's `remote_deleted_at` means at a given time."""
+"""What a record's `remote_deleted_at` means at a given time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DATE: Final = re.compile(
 
 
 class Deletion(Enum):
-    """What a record says of its course's deletion.
+    """What a record states about the deletion of its course.
 
     `NONE`: the course is not deleted; `DUE`: it is to be deleted at a time to come, and is live
     until then; `DONE`: it is deleted; `UNCLEAR`: the value is no date that makes sense.
@@ -72,7 +72,7 @@ def read_date(value: str) -> int | None:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
-def told_time(ours_ms: int, upstream_ms: int | None) -> int:
+def judging_time(ours_ms: int, upstream_ms: int | None) -> int:
     """The time by which deletions are judged: ours, or the upstream's where that is ahead, for its
     dates are of its clock. It is believed to lead by an hour at most."""
     if upstream_ms is None:

@@ -117,7 +117,7 @@ _TRACKED: Final[dict[str, _Extractor]] = {
 CURRENT: Final = Version(b"1", _TRACKED)
 # What catalogues may still hold, by tag. Whatever changes the digest of any path, or the paths or
 # their order, needs a new tag for CURRENT and the version before it here, for a release at least:
-# every course that is shown meanwhile is rewritten.
+# every course that is received meanwhile is rewritten.
 OLDER: Final[dict[bytes, Version]] = {}
 
 TRACKED_PATHS: Final = tuple(CURRENT.tracked)

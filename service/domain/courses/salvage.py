@@ -1,6 +1,6 @@
 """Finds the parts of a JSON text that is broken somewhere, by its brackets and strings alone.
 
-Nothing inside a part is judged: a part may be broken, and whoever uses it decodes it strictly. For
+Nothing inside a part is judged: a part may be broken, and its user decodes it strictly. For
 valid JSON the parts are exactly the values that a decoder finds.
 """
 

@@ -34,7 +34,7 @@ class Flapping(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reported(self) -> bool:
-        """Whether a person is told."""
+        """Whether the path is reported to people."""
         return self.times >= TIMES
 
 

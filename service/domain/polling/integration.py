@@ -22,12 +22,12 @@ MAX_BACKOFF_SECONDS = 900
 FULL_RETRY_SECONDS = 3_600  # from a full poll that was given up to the next, while deltas go on
 _LEAST_WAIT_MS = 1_000  # less patience than that is none
 FULL_JITTER = 0.05  # of the interval by which a full poll may come later than its slot
-UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person is told
+UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person must act
 SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
 # Beyond this difference a `Date` of the upstream is not used. A clock set to local time is up to 14
 # hours off, one that stopped yesterday a day. The bound keeps deltas far from DELTA_HORIZON_MS.
 MAX_SKEW_MS = 25 * 3_600_000
-CACHE_REPORTED_MS = 60_000  # age of an answer of the upstream, as a cache tells it
+CACHE_REPORTED_MS = 60_000  # age of an answer of the upstream, as a cache reports it
 UNCONFIRMED_CODE = "UnconfirmedChanges"
 
 PollKind = Literal["delta", "full"]
@@ -135,7 +135,7 @@ class PollingState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntegrationState(StrEnum):
-    """Checked in this order: the first that applies is shown."""
+    """Checked in this order: the first that applies counts."""
 
     PAUSED = "paused"
     ERROR = "error"
@@ -145,7 +145,7 @@ class IntegrationState(StrEnum):
 
 
 def state_of(integration: Integration, polling: PollingState) -> IntegrationState:
-    """The one state shown to people."""
+    """The one state of an integration, as the API reports it."""
     if integration.paused:
         return IntegrationState.PAUSED
     if polling.problem is not None and polling.problem.attention:

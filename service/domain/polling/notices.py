@@ -1,4 +1,4 @@
-"""What people are told of an integration that its polls come through nevertheless."""
+"""What operators should know about an integration, though its polls succeed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def notices(integration: Integration, state: PollingState) -> list[Notice]:
-    """All that is to be said of an integration at present."""
+    """All notices about an integration at present."""
     observed = state.observed
     found = []
     if observed.unconfirmed and observed.unconfirmed_since is not None:
@@ -81,7 +81,7 @@ def notices(integration: Integration, state: PollingState) -> list[Notice]:
 
 
 def standing_problem(observed: Observed) -> Problem | None:
-    """The problem that polls come through, and that a person must act on nevertheless."""
+    """The problem that a person must act on although polls succeed."""
     if (
         observed.unconfirmed_full_polls < UNCONFIRMED_FULL_POLLS
         or observed.unconfirmed_since is None
@@ -144,15 +144,15 @@ def duration(milliseconds: int) -> str:
 
 def _skew(skew_ms: int) -> str:
     where = "ahead of" if skew_ms > 0 else "behind"
-    said = (
+    message = (
         f"The upstream's clock (the Date of its answers) is {duration(skew_ms)} {where} this "
         "service's clock. Check both clocks, and whether a cache gives old answers."
     )
     if abs(skew_ms) <= MAX_SKEW_MS:
-        return said
+        return message
     return (
-        f"{said} A difference of more than {MAX_SKEW_MS // 3_600_000} hours is not used: deltas go "
-        "by this service's clock. If the upstream dates its records by that clock, deltas miss "
+        f"{message} A difference of more than {MAX_SKEW_MS // 3_600_000} hours is not used: deltas "
+        "go by this service's clock. If the upstream dates its records by that clock, deltas miss "
         "changes until the next full poll."
     )
 

@@ -10,7 +10,7 @@ import msgspec
 from service.domain.polling.flapping_paths import Flapping
 
 UNCONFIRMED_FULL_POLLS: Final = (
-    3  # full polls in a row with unconfirmed changes until a person is told
+    3  # full polls in a row with unconfirmed changes until a person must act
 )
 
 Reason = Literal[

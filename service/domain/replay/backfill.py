@@ -15,9 +15,10 @@ import msgspec
 
 from service.domain.courses.change import Verdict, judge
 from service.domain.courses.fingerprint import Fingerprint, unpack
+from service.domain.courses.received import ReceivedRecord
 from service.domain.events.event import CourseFacts
 from service.domain.polling.integration import Integration, PollingState
-from service.domain.polling.progress import PAGE_SIZE, SeenRecord
+from service.domain.polling.progress import PAGE_SIZE
 
 EVENT_TYPE = "course.created"  # of everything that a backfill sends
 DETECTED_BY = "backfill"
@@ -136,10 +137,9 @@ def why_not(integration: Integration, state: PollingState) -> str | None:
 
 
 def confirm(
-    records_seen: Sequence[SeenRecord],
+    records_seen: Sequence[ReceivedRecord],
     stored: Sequence[bytes | None],
     ignored: Collection[str],
-    now_ms: int,
 ) -> tuple[list[Confirmed], list[str]]:
     """The live courses of a page that are as they are known, and the ids of those that are not.
 
@@ -149,7 +149,7 @@ def confirm(
     differing: list[str] = []
     for seen_record, packed in zip(records_seen, stored, strict=True):
         known = None if packed is None else unpack(packed)
-        match judge(seen_record.course_id, seen_record.record, known, ignored, now_ms).verdict:
+        match judge(seen_record, known, ignored).verdict:
             case Verdict.UNCHANGED | Verdict.REFRESHED if known is not None and not known.deleted:
                 confirmed.append(Confirmed(seen_record.course_id, known, seen_record.record))
             case Verdict.UNCHANGED | Verdict.REFRESHED | Verdict.RECORDED:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from service.domain.courses.change import Judgement, gone
+from service.domain.courses.change import Judgement, Verdict, gone
 from service.domain.courses.fingerprint import (
     CURRENT,
     NO_RAW,
@@ -18,13 +18,13 @@ from service.domain.courses.fingerprint import (
     with_path_digests,
 )
 
-_SHOWN: Final = bytes(PATH_DIGEST_BYTES)
+_SENT: Final = bytes(PATH_DIGEST_BYTES)
 """Stands for a path whose change was withheld though a record with it was sent."""
 # The stored form of an update: this, the fingerprint's version, and as many bytes for each path.
 UPDATE: Final = b"U"
 PATHS_START: Final = 2
 PATH_BYTES: Final = 1 + PATH_DIGEST_BYTES
-_PRECISION: Final = 6  # decimals: a share of a count is compared as people would reckon it
+_PRECISION: Final = 6  # decimals: a share of a count is compared as people would count it
 
 
 class Guards(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,17 +127,17 @@ def suspect_paths(
 
 
 def divide(
-    judgement: Judgement, known: Fingerprint, waiting: Collection[str]
+    judgement: Judgement, waiting: Collection[str]
 ) -> tuple[Judgement | None, Withheld | None]:
     """Splits an update into what may be committed and what must wait because it lies in one of
     the `waiting` paths; either may be nothing.
 
     The event of what is committed carries the whole record, and with it what waits: of those
-    paths nothing is known any more, or their return to what they were would be told to nobody.
+    paths nothing is known any more, or no event would report their return to what they were.
     """
-    fingerprint = judgement.fingerprint
+    fingerprint, known = judgement.fingerprint, judgement.known
     kept = tuple(path for path in judgement.changed if path not in waiting)
-    if fingerprint is None or len(kept) == len(judgement.changed):
+    if fingerprint is None or known is None or len(kept) == len(judgement.changed):
         return judgement, None
     withheld = Withheld(
         kind="update",
@@ -150,16 +150,16 @@ def divide(
     # Digests of different versions cannot be mixed: then all of it waits.
     if not kept or known.version != CURRENT.tag:
         return None, withheld
-    mixed = with_path_digests(fingerprint, dict.fromkeys(withheld.paths, _SHOWN))
+    mixed = with_path_digests(fingerprint, dict.fromkeys(withheld.paths, _SENT))
     return msgspec.structs.replace(judgement, changed=kept, fingerprint=mixed), withheld
 
 
-def sticky_paths(
-    judgement: Judgement, known: Fingerprint, held: Mapping[str, bytes]
-) -> frozenset[str]:
+def sticky_paths(judgement: Judgement, held: Mapping[str, bytes]) -> frozenset[str]:
     """The paths of an update that stay held. Once a record with a held change was sent, another
     change of its path is one that nobody holds."""
-    fingerprint = judgement.fingerprint
+    fingerprint, known = judgement.fingerprint, judgement.known
+    if known is None:
+        return frozenset()
     if fingerprint is None or known.version != CURRENT.tag:
         return frozenset(judgement.changed) & held.keys()
     return frozenset(
@@ -167,18 +167,29 @@ def sticky_paths(
         for path in judgement.changed
         if path in held
         and (
-            path_digest(known.paths, path) != _SHOWN
+            path_digest(known.paths, path) != _SENT
             or path_digest(fingerprint.paths, path) == held[path]
         )
     )
 
 
-def settled(known: Fingerprint, withheld: Withheld) -> Fingerprint:
-    """The fingerprint of a course whose withheld change is taken for known without a word."""
+def accepted(known: Fingerprint, withheld: Withheld) -> Fingerprint:
+    """The fingerprint of a course whose withheld change is taken for known without an event."""
     if withheld.kind != "update":
         return gone(known, withheld.raw)
-    # Digests of different versions cannot be mixed: then the next full poll shows it anew.
+    # Digests of different versions cannot be mixed: then the next full poll finds it anew.
     return with_path_digests(known, withheld.paths if known.version == CURRENT.tag else {})
+
+
+def stated_deletion(course_id: str, known: Fingerprint, tombstone: Withheld) -> Judgement:
+    """The verdict on a live course whose withheld tombstone is believed."""
+    return Judgement(
+        course_id=course_id,
+        verdict=Verdict.DELETED,
+        known=known,
+        evidence="tombstone",
+        fingerprint=accepted(known, tombstone),
+    )
 
 
 def _share(share: float, count: int) -> float:

@@ -49,11 +49,11 @@ class NoteRateLimit(Script[None]):
 class Budgets:
     """Spends a credential's requests as the upstream allows them.
 
-    What the upstream says of its rate limit is kept until its window ends, and the next window
+    What the upstream reports of its rate limit is kept until its window ends, and the next window
     is taken for another like it until its first answer. Where nothing is left, or the upstream
-    asked us to wait, those who come are given slots in a line, a request's share of the window
-    apart, in the order in which they came: a waiting poll frees its worker and comes back at its
-    turn. If that comes to nothing, it is among the first of the next window. Full polls leave a
+    asked for a wait, polls are given slots in a line, a request's share of the window apart, in
+    the order in which they came: a waiting poll frees its worker and comes back at its turn. If
+    nothing is left then, it is among the first of the next window. Full polls leave a
     quarter of each window to deltas, and deltas pass a line of full polls.
     """
 
@@ -75,7 +75,7 @@ class Budgets:
         remaining: int | None,
         reset_seconds: float | None,
     ) -> None:
-        """Keeps what an answer said of the rate limit, if it said enough to be believed."""
+        """Keeps what an answer reports of the rate limit, if it is complete and plausible."""
         if remaining is None or reset_seconds is None or reset_seconds > MAX_HOLD_SECONDS:
             return
         note = NoteRateLimit(
@@ -87,8 +87,7 @@ class Budgets:
         await run(self._redis, note)
 
     async def hold(self, credential_id: str, kind: PollKind, seconds: float) -> PlaceInLine:
-        """Nobody is to use the credential for `seconds`, at most an hour; returns the slot of
-        the one who was told so."""
+        """Keeps the credential unused for `seconds`, at most an hour; returns the caller's slot."""
         hold_ms = max(1, int(min(seconds, MAX_HOLD_SECONDS) * 1000))
         await run(self._redis, NoteRateLimit(budget=keys.budget(credential_id), hold_ms=hold_ms))
         return await self.spend(credential_id, kind, _SPENT) or PlaceInLine(hold_ms, _SPENT)

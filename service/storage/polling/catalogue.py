@@ -10,9 +10,9 @@ import msgspec
 
 from service.domain.courses.fingerprint import NO_EVENT, Fingerprint, is_deleted, unpack
 from service.domain.delivery.subscription import Outbox
-from service.domain.errors import NotFoundError
+from service.domain.errors import CoursesDifferError, NotFoundError
 from service.domain.events.identifiers import EVENT_PREFIX
-from service.domain.polling.progress import PageDigests
+from service.domain.polling.page import PageDigests
 from service.domain.polling.triage import Mark
 from service.ids import event_suffixes
 from service.storage.events.operational import OutboxArgument, OutboxTable
@@ -61,11 +61,20 @@ class Progress(msgspec.Struct, frozen=True):
     after: bytes
 
 
+class Differing(msgspec.Struct, frozen=True):
+    """A course that is not as expected: its index, from 1, and its packed fingerprint, None if it
+    is unknown."""
+
+    index: int
+    packed: bytes | None
+
+
 class Committed(msgspec.Struct, frozen=True):
-    """What a commit did."""
+    """What a commit did: nothing, if it was refused because of courses that are not as expected."""
 
     events: int
     outboxes_woken: int
+    refused: list[Differing] = []
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +104,7 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
     quarantine_reason: str | None = None
 
 
-class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
+class AppendedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event to append; `targets` names its outboxes."""
 
     type: str
@@ -106,7 +115,7 @@ class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
     targets: str
 
 
-class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
+class WrittenChange(msgspec.Struct, frozen=True, kw_only=True):
     """A course to put: what precedes and follows its sequence and its last event in the packed
     fingerprint; or the `problem` for which its record is quarantined."""
 
@@ -117,15 +126,7 @@ class ChangeArgument(msgspec.Struct, frozen=True, kw_only=True):
     last_event: str | None = None
     tail: bytes | None = None
     live: int | None = None
-    event: EventArgument | None = None
-
-
-class MarkArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """A mark, with the packed change that is withheld."""
-
-    course_id: str
-    operation: str
-    withheld: bytes | None = None
+    event: AppendedEvent | None = None
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,11 +143,11 @@ class Commit(Script[Committed]):
     poll's progress, all or nothing. Everything is validated before the first write.
 
     `progress_as_stored` is what this commit builds on, so that neither a repeated call nor a server
-    that lost its last second goes unnoticed; `sighted` are digests to add to what the full poll has
+    that lost its last second goes unnoticed; `seen_digests` are added to what the full poll has
     seen. `opening` is appended if the marks open a review.
 
-    Refuses with LEASE, EPOCH, PROGRESS, SUBSCRIPTIONS, or DIFFER with the indexes of the expected
-    courses that are not so.
+    Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Where courses are not as expected, it
+    writes nothing either and returns those courses as they are known.
     """
 
     lease: Fence
@@ -162,11 +163,11 @@ class Commit(Script[Committed]):
     version: int
     progress_as_stored: bytes
     progress: bytes
-    sighted: bytes | None
+    seen_digests: bytes | None
     expected: Expected | None
-    opening: EventArgument | None
-    changes: Sequence[ChangeArgument]
-    marks: Sequence[MarkArgument]
+    opening: AppendedEvent | None
+    changes: Sequence[WrittenChange]
+    marks: Sequence[Mark]
     outboxes: Sequence[OutboxArgument]
     increments: Mapping[str, int]
     kept_seconds: int = SEEN_LIFETIME_SECONDS
@@ -252,7 +253,7 @@ class Catalogue:
         """Writes changes, their events, outboxes, marks and counters, all or nothing.
 
         Raises LeaseLostError, EpochEndedError, StaleSubscriptionsError or CoursesDifferError,
-        and then nothing was written. A repeated call finds the progress moved on and counts as
+        and then nothing was written. A repeated call finds a later progress and counts as
         a lost lease.
         """
         integration_id = lease.owned_id
@@ -269,15 +270,18 @@ class Catalogue:
             version=subscriptions_version,
             progress_as_stored=progress.before,
             progress=progress.after,
-            sighted=batch.seen or None,
+            seen_digests=batch.seen or None,
             expected=_expectation(batch.expected),
             opening=_event(batch.opening, table, suffixes),
             changes=[_change(change, table, suffixes) for change in batch.changes],
-            marks=[_mark(mark) for mark in batch.marks],
+            marks=batch.marks,
             outboxes=table.outboxes,
             increments=increments,
         )
-        return await run(self._redis, commit)
+        committed = await run(self._redis, commit)
+        if committed.refused:
+            raise CoursesDifferError({one.index - 1: one.packed for one in committed.refused})
+        return committed
 
     async def rows(
         self, integration_id: str, epoch: str, limit: int, after: ScanCursor | None
@@ -347,10 +351,10 @@ def _expectation(expected: PageDigests | None) -> Expected | None:
 
 def _event(
     event: NewEvent | None, table: OutboxTable, suffixes: Iterator[str]
-) -> EventArgument | None:
+) -> AppendedEvent | None:
     if event is None:
         return None
-    return EventArgument(
+    return AppendedEvent(
         type=event.type,
         suffix=next(suffixes),
         facts=event.facts,
@@ -360,11 +364,11 @@ def _event(
     )
 
 
-def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> ChangeArgument:
+def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> WrittenChange:
     fingerprint = change.fingerprint
     if fingerprint is None:
-        return ChangeArgument(course_id=change.course_id, problem=change.problem)
-    return ChangeArgument(
+        return WrittenChange(course_id=change.course_id, problem=change.problem)
+    return WrittenChange(
         course_id=change.course_id,
         head=fingerprint.head(),
         sequence=fingerprint.sequence,
@@ -373,11 +377,6 @@ def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> Chan
         live=change.live,
         event=_event(change.event, table, suffixes),
     )
-
-
-def _mark(mark: Mark) -> MarkArgument:
-    withheld = None if mark.withheld is None else mark.withheld.pack()
-    return MarkArgument(course_id=mark.course_id, operation=mark.operation, withheld=withheld)
 
 
 class _Note(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ if tonumber(redis.call('GET', subscriptions_version) or '0') ~= version then
   return SUBSCRIPTIONS
 end
 
--- The indexes of expected courses that are not live, or not known by their digests.
-local function differing()
+-- The expected courses that are not live, or not known by their digests, as they are known.
+local function find_differing()
   local ids, at, found = {}, 1, {}
   for index, length in ipairs(expected.lengths) do
     ids[index] = string.sub(expected.course_ids, at, at + length - 1)
@@ -27,7 +27,7 @@ local function differing()
       local one, last = known[index - start + 1], RAW_BYTES * index
       if not one or string.sub(one, FLAG, FLAG) ~= LIVE or string.sub(one, RAW_FIRST, RAW_LAST)
         ~= string.sub(expected.digests, last - RAW_BYTES + 1, last) then
-        found[#found + 1] = index
+        found[#found + 1] = differing {index = index, packed = one}
       end
     end
   end
@@ -35,8 +35,8 @@ local function differing()
 end
 
 if expected then
-  local indexes = differing()
-  if #indexes > 0 then return DIFFER .. ' ' .. table.concat(indexes, ' ') end
+  local found = find_differing()
+  if #found > 0 then return committed {events = 0, outboxes_woken = 0, refused = found} end
 end
 
 -- A write that may grow comes first: at the memory limit Redis then refuses the whole commit.
@@ -89,7 +89,7 @@ local function tally(withheld, by)
   end
 end
 
-local held, review_moved = 0, false
+local held, review_changed = 0, false
 for _, mark in ipairs(marks) do
   local course, operation, withheld = mark.course_id, mark.operation, mark.withheld
   if operation == 'wait' then
@@ -106,7 +106,7 @@ for _, mark in ipairs(marks) do
       if known then
         redis.call('HDEL', kept.held, course)
         tally(known, -1)
-        held, review_moved = held - 1, true
+        held, review_changed = held - 1, true
       end
     elseif withheld ~= known and (known or operation == 'hold') then
       if redis.call('HSETNX', kept.review, 'since', now) == 1 and opening then
@@ -116,12 +116,12 @@ for _, mark in ipairs(marks) do
       if known then tally(known, -1) else held = held + 1 end
       redis.call('HSET', kept.held, course, withheld)
       tally(withheld, 1)
-      review_moved = true
+      review_changed = true
     end
     if operation == 'hold' then redis.call('HDEL', kept.waiting, course) end
   end
 end
-if review_moved then
+if review_changed then
   if redis.call('EXISTS', kept.held) == 0 then
     redis.call('DEL', kept.review)
   else
@@ -145,7 +145,7 @@ if quarantined ~= 0 then
   redis.call('HINCRBY', integration, 'quarantined', quarantined)
   redis.call('HINCRBY', totals, 'quarantined', quarantined)
 end
-if sighted then redis.call('APPEND', kept.seen, sighted) end
+if seen_digests then redis.call('APPEND', kept.seen, seen_digests) end
 -- With every commit, for a poll may be kept waiting time and again.
 redis.call('EXPIRE', kept.seen, kept_seconds)
 redis.call('EXPIRE', kept.waiting, kept_seconds)
@@ -154,4 +154,6 @@ for counter, increment in pairs(increments) do
   redis.call('HINCRBY', counters, counter, increment)
 end
 if next(increments) then redis.call('EXPIRE', counters, COUNTERS_SECONDS) end
-return committed {events = appended, outboxes_woken = wake_outboxes(schedule, outboxes, now)}
+return committed {
+  events = appended, outboxes_woken = wake_outboxes(schedule, outboxes, now), refused = {},
+}

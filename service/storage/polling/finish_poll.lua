@@ -52,7 +52,7 @@ for of, index in pairs({delta = completed_deltas, full = completed_full_polls}) 
   if state == 'paused' or state == 'error' then
     redis.call('ZREM', index, id)
   elseif completed and (of == kind or of == 'delta') then
-    redis.call('ZADD', index, now, id) -- a full poll shows what a delta does
+    redis.call('ZADD', index, now, id) -- a full poll covers what a delta does
   else
     redis.call('ZADD', index, 'NX', now, id)
   end

@@ -1,6 +1,6 @@
 -- include _clock
 -- include _budgets
-local SAME_WINDOW = 1500 -- ms by which its end may seem to differ, as it is told in seconds
+local SAME_WINDOW = 1500 -- ms by which its end may seem to differ, because it is given in seconds
 local AFTERWARDS = 60000 -- ms for which a budget is kept when nothing of it is in force
 
 local now = now_ms()

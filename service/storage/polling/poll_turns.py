@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+from msgspec import UNSET
 
 from service.domain.polling.integration import PollKind, PollRecord, Problem
+from service.domain.polling.observations import Observed
+from service.domain.polling.state_change import StateChange
 from service.storage.events.operational import Announced, Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
@@ -18,8 +21,6 @@ from service.storage.scheduling.leases import Fence, Lease
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-_decode_problem = msgspec.json.Decoder(Problem).decode
 
 
 class FinishPoll(Script[int]):
@@ -79,12 +80,12 @@ class Polls:
         over: bool,
         wait_ms: int,
         queued: str | None,
-        fields: Mapping[str, str | int | bytes],
+        change: StateChange,
         increments: Counter[str],
         notices: Notices | None = None,
     ) -> int:
-        """Gives the integration back, due in `wait_ms`, with `fields` set in it; returns how
-        many outboxes were woken by what was announced.
+        """Gives the integration back, due in `wait_ms`, with its state changed; returns how many
+        outboxes were woken by what was announced.
 
         `queued` is the id of the poll that was queued when the turn began.
 
@@ -93,7 +94,6 @@ class Polls:
         LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
         """
         integration_id = lease.owned_id
-        set_anew = {**fields, **_attention(fields)}
         finish = FinishPoll(
             lease=lease.fence,
             integration=keys.integration(integration_id),
@@ -111,19 +111,27 @@ class Polls:
             completed=record.state == "completed",
             wait_ms=wait_ms,
             queued=queued,
-            fields={
-                name: value.decode() if isinstance(value, bytes) else value
-                for name, value in set_anew.items()
-            },
+            fields=_fields(change),
             increments=increments,
         )
         return await run(self._redis, finish)
 
 
-def _attention(fields: Mapping[str, str | int | bytes]) -> dict[str, str]:
-    """Whether a person must act, where the problem is set: scripts count by it and read no JSON."""
-    if "problem" not in fields:
-        return {}
-    problem = fields["problem"]
-    needed = bool(problem) and _decode_problem(cast("bytes", problem)).attention
-    return {"attention": "1" if needed else ""}
+def _fields(change: StateChange) -> dict[str, str | int]:
+    """The fields of the integration's hash that a change sets."""
+    fields: dict[str, str | int] = {
+        name: _stored(value)
+        for name in change.__struct_fields__
+        if (value := getattr(change, name)) is not UNSET
+    }
+    if change.problem is not UNSET:
+        # Whether a person must act: scripts count by it and read no JSON.
+        needed = change.problem is not None and change.problem.attention
+        fields["attention"] = "1" if needed else ""
+    return fields
+
+
+def _stored(value: bool | int | Problem | Observed | None) -> str | int:
+    if value is None or value == Observed():
+        return ""
+    return int(value) if isinstance(value, int) else msgspec.json.encode(value).decode()

@@ -125,7 +125,7 @@ class Reviews:
     async def decide(
         self, integration_id: str, epoch: str, version: int, decision: Decision
     ) -> None:
-        """Takes the decision on exactly the set whose version was shown.
+        """Takes the decision on exactly the set whose version is given.
 
         Raises ConflictError if nothing is held or the last decision is still being carried
         out, StaleReviewError if the set has changed since, EpochEndedError.
@@ -146,12 +146,12 @@ class Reviews:
             raise StaleReviewError from None
         except RefusedError as refused:
             if refused.status is Status.NONE:
-                said = f"nothing of integration {integration_id} is held for review"
+                message = f"nothing of integration {integration_id} is held for review"
             else:
-                said = (
+                message = (
                     f"the last decision on integration {integration_id} is still being carried out"
                 )
-            raise ConflictError(said) from None
+            raise ConflictError(message) from None
 
     # --- what waits, what is decided -----------------------------------------------------
 

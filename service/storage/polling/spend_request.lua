@@ -2,7 +2,7 @@
 -- include _budgets
 local RESERVED = 0.25 -- of a window, which full polls leave to deltas
 local PACE = 200 -- ms between slots where the limit is not known
-local WINDOW = 60000 -- ms that a window is taken to last at most, before it says so itself
+local WINDOW = 60000 -- ms that a window is taken to last at most, before the upstream names its end
 
 local now = now_ms()
 local known = budget_of(budget)

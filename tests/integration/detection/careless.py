@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,9 +19,11 @@ import pytest
 from service.clients.upstream import Page, RateLimit
 from service.domain.courses import change as diff
 from service.domain.courses.fingerprint import CURRENT
-from service.domain.errors import UpstreamError, UpstreamInputError
+from service.domain.errors import CoursesDifferError, UpstreamError, UpstreamInputError
+from service.domain.polling import failure
 from service.domain.polling.integration import DELTA_OVERLAP_MS
-from service.domain.polling.progress import sorted_digests
+from service.domain.polling.progress import after_absences, after_page
+from service.domain.polling.seen_courses import sorted_digests
 from service.domain.review.guards import Guards
 from service.sandbox.content import parse_time
 from service.storage.polling.catalogue import Batch, Catalogue, Progress
@@ -28,12 +31,11 @@ from service.storage.redis import keys, scripts
 from service.storage.registry import integrations
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
-from workers.polling import poll as poller
-from workers.polling import settlement as settling
+from workers.polling import pages, waiting_changes
+from workers.polling.absences import AbsenceSearch
 from workers.polling.commit import Committer
-from workers.polling.course_lookup import Answer, Inquiry
+from workers.polling.course_lookup import CourseLookup, LookupResult
 from workers.polling.page_fetch import Fetcher
-from workers.polling.settlement import Settling
 
 Patch = pytest.MonkeyPatch
 LIMITLESS = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
@@ -45,38 +47,38 @@ LIMITLESS = Guards(deleted_share=1.0, deleted_share_max=1.0, changed_share=1.0)
 def _believe_absences(patch: Patch) -> None:
     """What a full poll did not show is gone; nobody is asked."""
 
-    async def ask(self, question):
-        course_ids, controls = question.course_ids, question.controls
+    async def ask(self, request):
+        course_ids, controls = request.course_ids, request.controls
         stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
-        return Answer(
+        return LookupResult(
             judged=[],
-            shown=frozenset(),
+            returned=frozenset(),
             missing=dict(zip(course_ids, stored, strict=True)),
             whole=True,
             controls_live=len(controls),
             lacking=None if controls else "no_control",
         )
 
-    patch.setattr(Inquiry, "ask", ask)
+    patch.setattr(CourseLookup, "ask", ask)
 
 
 def _look_without_controls(patch: Patch) -> None:
-    """A full poll that showed nothing live says as much as any other."""
+    """A full poll that saw nothing live proves as much as any other."""
 
-    async def find_absences(self):
+    async def carry_out(self):
         progress = self._committer.progress
-        seen = await self._services.catalogue.seen(self._integration.id, progress.poll_id)
-        await self._look_for_absences(sorted_digests(seen))
-        await self._committer.stash(phase="settling")
+        seen = await self._catalogue.seen(self._integration_id, progress.poll_id)
+        await self.write_down(sorted_digests(seen))
+        await self._committer.stash(after_absences(self._committer.progress))
 
-    sort = settling._sort
+    divide_found = waiting_changes.divide_found
 
-    def believe(answer, batch, ruling):
-        lacking = None if answer.whole else answer.lacking
-        return sort(msgspec.structs.replace(answer, lacking=lacking), batch, ruling)
+    def believe(found, changes, limits):
+        lacking = None if found.whole else found.lacking
+        return divide_found(msgspec.structs.replace(found, lacking=lacking), changes, limits)
 
-    patch.setattr(Settling, "find_absences", find_absences)
-    patch.setattr(settling, "_sort", believe)
+    patch.setattr(AbsenceSearch, "carry_out", carry_out)
+    patch.setattr(waiting_changes, "divide_found", believe)
 
 
 def _hold_nothing(patch: Patch) -> None:
@@ -110,34 +112,50 @@ def _begin_at_the_watermark(patch: Patch) -> None:
     patch.setattr("service.domain.polling.progress.DELTA_OVERLAP_MS", 0)
 
 
+def _replace_watermark(patch: Patch, choose: Callable[[Any, Any], int]) -> None:
+    """`choose` names the watermark after a page, given the progress before it and the page."""
+
+    def after(progress, page, now):
+        watermark = choose(progress, page)
+        return msgspec.structs.replace(after_page(progress, page, now), watermark=watermark)
+
+    patch.setattr(pages, "after_page", after)
+
+
 def _keep_the_end(patch: Patch) -> None:
     """The watermark is the time at which the poll ended."""
-    patch.setattr(poller, "_watermark", lambda _progress, _page: poller.now_ms())
+    _replace_watermark(patch, lambda _progress, _page: pages.now_ms())
 
 
 def _keep_the_newest_row(patch: Patch) -> None:
     """The watermark is the latest time that any record carries."""
+    received: list[bytes] = []
+    page = Fetcher.page
 
-    def newest(progress, page):
-        records = b"".join(map(bytes, page.results)).decode()
+    async def page_and_keep(self, query):
+        found = await page(self, query)
+        received[:] = map(bytes, found.results)
+        return found
+
+    def newest(progress, _page):
+        records = b"".join(received).decode()
         stamps = [parse_time(found) for found in re.findall(r'"changed_at":"([^"]+)"', records)]
         before = progress.watermark
         if progress.pages == 0:
             before = (progress.updated_after or 0) + DELTA_OVERLAP_MS
         return max([before, *stamps])
 
-    patch.setattr(poller, "_watermark", newest)
+    patch.setattr(Fetcher, "page", page_and_keep)
+    _replace_watermark(patch, newest)
 
 
 def _keep_our_time(patch: Patch) -> None:
-    patch.setattr(poller, "_watermark", lambda progress, _page: progress.watermark)
+    _replace_watermark(patch, lambda progress, _page: progress.watermark)
 
 
 def _keep_their_time(patch: Patch) -> None:
-    patch.setattr(
-        poller,
-        "_watermark",
-        lambda progress, page: progress.watermark if progress.pages else page.date_ms,
+    _replace_watermark(
+        patch, lambda progress, page: progress.watermark if progress.pages else page.date_ms
     )
 
 
@@ -145,9 +163,9 @@ def _keep_it_after_a_failure(patch: Patch) -> None:
     """The watermark moves on whether the poll went well or not."""
     finish = Committer.finish
 
-    async def finish_with_it(self, record, *, fields, **others):
-        fields = {"watermark": self.progress.watermark, **fields}
-        await finish(self, record, fields=fields, **others)
+    async def finish_with_it(self, record, *, change, **others):
+        change = msgspec.structs.replace(change, watermark=self.progress.watermark)
+        await finish(self, record, change=change, **others)
 
     patch.setattr(Committer, "finish", finish_with_it)
 
@@ -159,10 +177,10 @@ def _move_the_cursor_first(patch: Patch) -> None:
     """The poll's place is stored before what was found on the page."""
     commit = Committer.commit
 
-    async def stash_then_commit(self, portion, **moved):
+    async def stash_then_commit(self, portion, planned):
         if portion.is_page:
-            await self.stash(**moved)
-        await commit(self, portion, **moved)
+            await self.stash(planned)
+        await commit(self, portion, planned)
 
     patch.setattr(Committer, "commit", stash_then_commit)
 
@@ -197,13 +215,23 @@ def _store_state_first(patch: Patch) -> None:
 def _compare_with_a_snapshot(patch: Patch) -> None:
     """The catalogue is read once, and its records are compared with what it held then."""
     snapshots = {}
+    commit = Catalogue.commit
 
     async def read(self, integration_id, epoch, course_ids):
         if epoch not in snapshots:
             snapshots[epoch] = await self._redis.hgetall(keys.catalogue(integration_id, epoch))
         return [snapshots[epoch].get(course_id.encode()) for course_id in course_ids]
 
+    async def commit_by_it(self, lease, *, epoch, batch, **others):
+        try:
+            return await commit(self, lease, epoch=epoch, batch=batch, **others)
+        except CoursesDifferError as error:
+            names = [batch.expected.course_ids[index].decode() for index in error.known]
+            found = await read(self, lease.owned_id, epoch, names)
+            raise CoursesDifferError(dict(zip(error.known, found, strict=True))) from None
+
     patch.setattr(Catalogue, "read", read)
+    patch.setattr(Catalogue, "commit", commit_by_it)
 
 
 # --- what outlives an edit, a restart, another worker -----------------------------------------
@@ -292,12 +320,12 @@ def _compare_only_the_same_version(patch: Patch) -> None:
 
 
 def _keep_the_refused_cursor(patch: Patch) -> None:
-    adapted = poller._adapted
+    adapted = failure.adapted
 
     def keep(progress, error):
-        return {} if isinstance(error, UpstreamInputError) else adapted(progress, error)
+        return progress if isinstance(error, UpstreamInputError) else adapted(progress, error)
 
-    patch.setattr(poller, "_adapted", keep)
+    patch.setattr(failure, "adapted", keep)
 
 
 def _trust_any_watermark(patch: Patch) -> None:
@@ -312,9 +340,9 @@ def _know_no_baseline(patch: Patch) -> None:
     """The first poll is a poll like any other."""
     begin = Committer.__init__
 
-    def begin_baselined(self, context, lease, integration, state, progress, stored):
-        state = msgspec.structs.replace(state, baselined=True)
-        begin(self, context, lease, integration, state, progress, stored)
+    def begin_baselined(self, *arguments):
+        *others, state, progress, stored = arguments
+        begin(self, *others, msgspec.structs.replace(state, baselined=True), progress, stored)
 
     patch.setattr(Committer, "__init__", begin_baselined)
 

@@ -7,8 +7,14 @@ import pytest
 
 from service.domain.courses.fingerprint import Fingerprint, unpack
 from service.domain.delivery.subscription import Outbox, Rendering
-from service.domain.errors import EpochEndedError, LeaseLostError, StaleSubscriptionsError
+from service.domain.errors import (
+    CoursesDifferError,
+    EpochEndedError,
+    LeaseLostError,
+    StaleSubscriptionsError,
+)
 from service.domain.events.identifiers import encode, event_position
+from service.domain.polling.page import PageDigests
 from service.storage.delivery.outboxes import OutboxChange, Outboxes, Recorded
 from service.storage.events.event_log import EventLog
 from service.storage.observability.system_status import Overview
@@ -117,6 +123,30 @@ async def test_a_refused_commit_writes_nothing(redis, lease, overrides, error):
     with pytest.raises(error):
         await commit(redis, lease, change(), **overrides)
     assert await everything(redis) == before
+
+
+async def test_a_commit_refused_because_of_courses_returns_them_as_they_are_known(redis, lease):
+    await commit(redis, lease, change("live"), change("other"), change("gone", deleted=True))
+    before = await everything(redis)
+    expected = PageDigests([b"live", b"other", b"gone", b"new"], [b"r" * 16, b"x" * 16] * 2)
+    batch = Batch(expected=expected, changes=[change("new")])
+
+    with pytest.raises(CoursesDifferError) as refused:
+        await commit(redis, lease, progress=Progress(b"p1", b"p2"), batch=batch)
+
+    assert await everything(redis) == before
+    known = refused.value.known
+    assert list(known) == [1, 2, 3]
+    assert (unpack(known[1]).raw, unpack(known[1]).deleted) == (b"r" * 16, False)
+    assert unpack(known[2]).deleted
+    assert known[3] is None
+
+
+async def test_a_commit_with_courses_as_expected_is_carried_out(redis, lease):
+    await commit(redis, lease, change("live"), change("gone", deleted=True))
+    batch = Batch(expected=PageDigests([b"live"], [b"r" * 16]), changes=[change("new")])
+    committed = await commit(redis, lease, progress=Progress(b"p1", b"p2"), batch=batch)
+    assert (committed.events, committed.refused) == (1, [])
 
 
 async def test_a_worker_whose_lease_passed_to_another_writes_nothing(redis, lease):

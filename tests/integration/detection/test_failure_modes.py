@@ -22,6 +22,7 @@ import pytest
 from service.bootstrap import open_services
 from service.clock import now_ms
 from service.domain.courses.fingerprint import CURRENT, OLDER, PATH_DIGEST_BYTES, RAW, Version
+from service.domain.errors import CoursesDifferError
 from service.domain.polling.integration import Baseline
 from service.domain.review.guards import Guards
 from service.sandbox.content import format_time
@@ -86,7 +87,8 @@ class Polled:
 
         async def run_then_die(redis, commit):
             committed = await run(redis, commit)
-            if msgspec.json.decode(commit.progress)["pages"] == pages:
+            done = msgspec.json.decode(commit.progress)["pages"]
+            if done == pages and not committed.refused:
                 raise asyncio.CancelledError
             return committed
 
@@ -131,8 +133,9 @@ def clock(monkeypatch):
     clock = Clock()
     for module in (
         "polling.poll",
+        "polling.pages",
         "polling.commit",
-        "polling.settlement",
+        "polling.waiting_changes",
         "polling.review_decision",
         "polling.course_lookup",
     ):
@@ -570,14 +573,16 @@ async def test_11_two_workers_report_each_change_once(
     services, context = integration.services, integration.integration.context
     changes = await sandbox.change(edits(20))
     await services.integrations.request_poll(integration.id, "delta", now_ms())
-    read, finish = services.catalogue.read, services.polls.finish
+    commit, finish = services.catalogue.commit, services.polls.finish
     before_commits, before_the_end = Meeting(), Meeting()
 
-    async def read_then_meet(*arguments):
+    async def compare_then_meet(*arguments, **others):
         """Both compare with what was there before either has committed."""
-        found = await read(*arguments)
-        await before_commits.attend()
-        return found
+        try:
+            return await commit(*arguments, **others)
+        except CoursesDifferError:
+            await before_commits.attend()
+            raise
 
     async def meet_then_finish(*arguments, **others):
         """Both have committed before either gives the integration back."""
@@ -590,7 +595,7 @@ async def test_11_two_workers_report_each_change_once(
         return worker
 
     with monkeypatch.context() as together:
-        together.setattr(services.catalogue, "read", read_then_meet)
+        together.setattr(services.catalogue, "commit", compare_then_meet)
         together.setattr(services.polls, "finish", meet_then_finish)
         token = await integration.integration.claim()
         first = begin(token)

@@ -517,7 +517,7 @@ async def test_a_poll_broken_off_while_it_settles_goes_on_where_it_was(
 ):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 80}, {"op": "vanish", "count": 5})
-    monkeypatch.setattr("workers.polling.settlement.MOST_IDS", 11)
+    monkeypatch.setattr("workers.polling.waiting_changes.MOST_IDS", 11)
     commit = held.services.catalogue.commit
     calls = 0
 

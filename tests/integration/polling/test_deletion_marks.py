@@ -119,7 +119,12 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.ahead = 0
-        for module in ("polling.poll", "polling.course_lookup", "delivery.backfill_feed"):
+        for module in (
+            "polling.poll",
+            "polling.pages",
+            "polling.course_lookup",
+            "delivery.backfill_feed",
+        ):
             monkeypatch.setattr(f"workers.{module}.now_ms", lambda: now_ms() + self.ahead)
 
 

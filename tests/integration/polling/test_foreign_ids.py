@@ -14,9 +14,9 @@ import uvicorn
 
 from service.api.http.slow_clients import BoundedProtocol
 from service.app import create_app
+from service.domain.courses.received import LONGEST_ID_BYTES
 from service.domain.polling.id_requests import MAX_LIST_BYTES
 from service.domain.polling.integration import Baseline
-from service.domain.polling.progress import LONGEST_ID_BYTES
 from service.domain.review.guards import Guards
 from tests.conftest import free_port
 from tests.integration.conftest import new_integration

@@ -26,8 +26,9 @@ def clock(monkeypatch):
     clock = Clock()
     for module in (
         "polling.poll",
+        "polling.pages",
         "polling.commit",
-        "polling.settlement",
+        "polling.waiting_changes",
         "polling.review_decision",
         "polling.course_lookup",
     ):

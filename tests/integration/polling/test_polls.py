@@ -365,7 +365,7 @@ async def test_a_broken_off_poll_that_is_too_old_is_listed_as_failed(
 async def test_absences_that_prove_nothing_do_not_keep_a_full_poll_from_ending(
     register, context, sandbox, monkeypatch
 ):
-    monkeypatch.setattr("workers.polling.settlement.MOST_IDS", 12)
+    monkeypatch.setattr("workers.polling.waiting_changes.MOST_IDS", 12)
     integration = await baselined(register)
     live = [one["course_id"] for one in await sandbox.change({"op": "edit", "count": 80})]
     await integration.poll("delta")

@@ -605,7 +605,7 @@ async def test_a_long_poll_that_began_anew_is_not_taken_for_one_in_laps(baseline
 
 async def test_pages_without_end_end_at_a_bound(baselined, sandbox, monkeypatch):
     before = await baselined.state()
-    monkeypatch.setattr("workers.polling.poll.MAX_PAGES", 12)
+    monkeypatch.setattr("workers.polling.pages.MAX_PAGES", 12)
     await sandbox.fault("endless")
     poll = await baselined.poll("full")
     assert (poll.state, poll.pages) == ("failed", 12)

@@ -86,7 +86,7 @@ async def mark(services, integration):
 
 
 async def hold(mark, *withheld: Withheld) -> None:
-    await mark(*(Mark(f"c{number}", "hold", one) for number, one in enumerate(withheld)))
+    await mark(*(Mark(f"c{number}", "hold", one.pack()) for number, one in enumerate(withheld)))
 
 
 async def decided(services, integration, decision: Decision) -> None:
@@ -156,12 +156,12 @@ async def test_the_etag_names_the_whole_set(client, path, mark) -> None:
     await hold(mark, ABSENCE)
     first = (await client.get(path)).headers["etag"]
     assert (await client.get(path)).headers["etag"] == first
-    await mark(Mark("other", "hold", ABSENCE))
+    await mark(Mark("other", "hold", ABSENCE.pack()))
     second = (await client.get(path)).headers["etag"]
     assert second != first
-    await mark(Mark("other", "hold", ABSENCE))  # the same once more
+    await mark(Mark("other", "hold", ABSENCE.pack()))  # the same once more
     assert (await client.get(path)).headers["etag"] == second
-    await mark(Mark("other", "keep", TOMBSTONE))
+    await mark(Mark("other", "keep", TOMBSTONE.pack()))
     assert (await client.get(path)).headers["etag"] != second
 
 
@@ -246,7 +246,7 @@ async def test_what_is_no_etag_of_a_review_is_refused(client, path, mark, proble
 async def test_a_decision_on_what_has_changed_since_is_refused(client, path, mark, problem) -> None:
     await hold(mark, TOMBSTONE)
     etag = (await client.get(path)).headers["etag"]
-    await mark(Mark("another", "hold", ABSENCE))
+    await mark(Mark("another", "hold", ABSENCE.pack()))
 
     answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
 
@@ -283,7 +283,7 @@ async def test_while_a_decision_is_carried_out_there_is_no_other(
     answer = await client.post(path, json={"decision": "discard"}, headers={"if-match": etag})
     assert "carried out" in problem(answer, "conflict", 409)["detail"]
 
-    await mark(Mark("later", "hold", ABSENCE))  # something new is held meanwhile
+    await mark(Mark("later", "hold", ABSENCE.pack()))  # something new is held meanwhile
     shown = await client.get(path)
     assert shown.json()["state"] == "open"
     answer = await client.post(

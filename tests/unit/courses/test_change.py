@@ -17,6 +17,7 @@ from service.domain.courses.fingerprint import (
     path_digests,
     raw_digest,
 )
+from service.domain.courses.received import read_record
 from service.domain.courses.record import Course
 
 NOW = 1_795_424_001_123
@@ -61,8 +62,8 @@ def record(course: dict, **fields) -> msgspec.Raw:
     return msgspec.Raw(json.dumps({**course, **fields}).encode())
 
 
-def verdict_on(course: msgspec.Raw, known: Fingerprint | None, ignored=()):
-    return judge("c1", course, known, ignored, NOW)
+def verdict_on(course: msgspec.Raw, known: Fingerprint | None, ignored=(), now=NOW):
+    return judge(read_record(course, now, raw_digest(course)), known, ignored)
 
 
 @pytest.fixture
@@ -377,12 +378,12 @@ def test_a_date_to_come_is_no_deletion_until_it_has_passed(live, deleted):
     found = verdict_on(marked, live)
     assert (found.verdict, found.changed) == (Verdict.REFRESHED, ())
     assert found.fingerprint.raw == NO_RAW, "or the same bytes would never be looked at again"
-    again = judge("c1", marked, found.fingerprint, (), NOW)
+    again = verdict_on(marked, found.fingerprint)
     assert (again.verdict, again.fingerprint) == (Verdict.REFRESHED, found.fingerprint)
 
-    gone = judge("c1", marked, found.fingerprint, (), later)
+    gone = verdict_on(marked, found.fingerprint, now=later)
     assert (gone.verdict, gone.evidence) == (Verdict.DELETED, "tombstone")
-    assert judge("c1", marked, gone.fingerprint, (), later).verdict is Verdict.UNCHANGED
+    assert verdict_on(marked, gone.fingerprint, now=later).verdict is Verdict.UNCHANGED
 
 
 def test_a_change_beside_a_date_to_come_is_reported(live):

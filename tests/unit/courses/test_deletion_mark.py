@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.courses.deletion_mark import Deletion, deletion, read_date, told_time
+from service.domain.courses.deletion_mark import Deletion, deletion, judging_time, read_date
 
 NOW = 1_795_424_001_123  # 2026-11-23T08:53:21.123Z
 HOUR = 3_600_000
@@ -103,7 +103,7 @@ def test_a_date_to_come_deletes_nothing_yet(value, found):
 
 
 def test_the_time_is_ours_or_the_upstreams_where_that_leads_within_reason():
-    assert told_time(NOW, None) == NOW
-    assert told_time(NOW, NOW - 90 * HOUR) == NOW
-    assert told_time(NOW, NOW + 1000) == NOW + 1000
-    assert told_time(NOW, NOW + 90 * HOUR) == NOW + HOUR
+    assert judging_time(NOW, None) == NOW
+    assert judging_time(NOW, NOW - 90 * HOUR) == NOW
+    assert judging_time(NOW, NOW + 1000) == NOW + 1000
+    assert judging_time(NOW, NOW + 90 * HOUR) == NOW + HOUR

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +16,9 @@ from service.domain.courses.fingerprint import (
 from service.domain.review.guards import (
     Guards,
     Withheld,
+    accepted,
     distrusted_paths,
     divide,
-    settled,
     suspect_paths,
     too_many_deleted,
     unpack_withheld,
@@ -152,6 +153,7 @@ def updated(*paths: str) -> tuple[Judgement, Fingerprint]:
     judgement = Judgement(
         course_id="c",
         verdict=Verdict.UPDATED,
+        known=known,
         changed=paths,
         fingerprint=fingerprint(b"k", paths=bytes(after), raw=b"n" * 16),
         record=b"{}",
@@ -166,7 +168,7 @@ def updated(*paths: str) -> tuple[Judgement, Fingerprint]:
 def test_an_update_is_split_into_what_goes_on_and_what_waits(changed, waiting):
     judgement, known = updated(*sorted(changed))
 
-    kept, withheld = divide(judgement, known, waiting)
+    kept, withheld = divide(judgement, waiting)
 
     assert set(kept.changed if kept else ()) == changed - waiting
     assert set(withheld.paths if withheld else ()) == changed & waiting
@@ -183,7 +185,7 @@ def test_an_update_is_split_into_what_goes_on_and_what_waits(changed, waiting):
         assert kept.fingerprint.raw == raw
     if withheld is not None:
         base = kept.fingerprint if kept is not None else known
-        whole = settled(base, withheld)
+        whole = accepted(base, withheld)
         assert whole.paths == judgement.fingerprint.paths
         assert whole.raw == NO_RAW
 
@@ -192,18 +194,18 @@ def test_digests_of_another_version_are_not_mixed():
     judgement, known = updated("provider", "origin_id")
     older = fingerprint(b"k", version=b"0", paths=b"k" * PATH_DIGEST_BYTES)
 
-    kept, withheld = divide(judgement, older, {"provider"})
+    kept, withheld = divide(msgspec.structs.replace(judgement, known=older), {"provider"})
 
     assert kept is None
     assert withheld.paths == {"provider": path_digest(judgement.fingerprint.paths, "provider")}
-    assert settled(older, withheld).paths == older.paths
+    assert accepted(older, withheld).paths == older.paths
     assert known.paths != judgement.fingerprint.paths
 
 
-def test_a_settled_deletion_leaves_a_deleted_course():
+def test_an_accepted_deletion_leaves_a_deleted_course():
     for withheld, raw in (
         (Withheld(kind="tombstone", raw=b"t" * 16), b"t" * 16),
         (Withheld(kind="absence"), NO_RAW),
     ):
-        gone = settled(fingerprint(b"k"), withheld)
+        gone = accepted(fingerprint(b"k"), withheld)
         assert (gone.deleted, gone.raw, gone.sequence) == (True, raw, 7)

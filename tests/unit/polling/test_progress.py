@@ -1,46 +1,61 @@
+"""Each step of a poll from one state of its progress to the next."""
+
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 import msgspec
 import pytest
-from xxhash import xxh3_128_digest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.domain.courses.change import Verdict, judge
-from service.domain.courses.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
-from service.domain.courses.record import Course
-from service.domain.errors import FingerprintVersionError
+from service.domain.courses.change import Judgement, Verdict
+from service.domain.polling.integration import MAX_SKEW_MS, PollRecord
 from service.domain.polling.progress import (
+    MIN_PAGE_SIZE,
+    PAGE_SIZE,
+    PAGES_BEFORE_LARGER,
     RESUMABLE_MS,
+    PageSummary,
     PollProgress,
+    after_absences,
+    after_changes,
+    after_commit,
+    after_confirmation,
+    after_error,
+    after_page,
+    after_part,
+    after_wait,
     begin,
-    identify_records,
-    judge_page,
+    for_request,
+    in_turn,
+    restarted,
     resumable,
-    seen_digest,
-    sorted_digests,
-    unread,
-    was_seen,
+    with_smaller_pages,
+    with_unconfirmed,
+    with_waiting,
 )
 
 NOW = 1_795_424_001_123
-DELETED_AT = "2026-11-20T08:00:00.000Z"
-COURSE = {
-    "remote_id": "32",
-    "provider_id": None,
-    "origin_id": None,
-    "remote_created_at": None,
-    "remote_deleted_at": None,
-    "provider": None,
-    "revisions": [],
-}
+KINDS = st.sampled_from(["delta", "full"])
 
 
-def record(course_id: object, **fields) -> msgspec.Raw:
-    return msgspec.Raw(json.dumps({"id": course_id, **COURSE, **fields}).encode())
+def poll(kind="full", **fields) -> PollProgress:
+    return msgspec.structs.replace(begin("poll_1", kind, "ep_1", NOW, NOW), **fields)
 
 
-# --- progress ----------------------------------------------------------------------------
+def a_page(**fields) -> PageSummary:
+    summary = {"next": "c", "date_ms": NOW, "age_ms": 0, "records": 3, "live": ["a", "b"]}
+    return PageSummary(**summary | fields)
+
+
+def changed_fields(before: PollProgress, after: PollProgress) -> set[str]:
+    return {
+        name for name in before.__struct_fields__ if getattr(before, name) != getattr(after, name)
+    }
+
+
+# --- the beginning ---------------------------------------------------------------------------
 
 
 def test_a_delta_looks_ten_minutes_behind_the_watermark():
@@ -96,239 +111,165 @@ def test_a_poll_is_listed_with_what_it_did():
     assert listed.verdicts == {"created": 4, "unchanged": 296}
 
 
-# --- records of a page -------------------------------------------------------------------
+# --- pages ---------------------------------------------------------------------------------------
 
 
-def test_records_are_seen_with_their_id_life_and_digest():
-    live, dead = record("a"), record("b", remote_deleted_at=DELETED_AT)
+def test_a_page_adds_its_records_and_moves_the_cursor():
+    after = after_page(poll(), a_page(not_live=1, nameless=2), NOW)
 
-    records_seen, nameless = identify_records([live, dead], NOW)
-
-    assert [(one.course_id, one.live, one.digest) for one in records_seen] == [
-        ("a", True, raw_digest(live)),
-        ("b", False, raw_digest(dead)),
-    ]
-    assert nameless == 0
+    assert (after.cursor, after.pages, after.records) == ("c", 1, 3)
+    assert (after.not_live, after.nameless, after.controls) == (1, 2, ("a", "b"))
+    assert after.phase == "pages"
 
 
-def test_a_record_that_comes_twice_on_a_page_counts_once_as_it_was_last():
-    last = record("a", remote_deleted_at=DELETED_AT)
-
-    records_seen, _ = identify_records([record("a"), record("b"), last], NOW)
-
-    assert [(one.course_id, one.live) for one in records_seen] == [("a", False), ("b", True)]
-    assert records_seen[0].record is last
-
-
-@pytest.mark.parametrize(
-    "nameless",
-    [
-        record(""),
-        record(7),
-        record(None),
-        msgspec.Raw(b"{}"),
-        msgspec.Raw(b"null"),
-        msgspec.Raw(b'["a"]'),
-        msgspec.Raw(b'{"id":"\xff"}'),
-    ],
+@given(
+    KINDS,
+    st.lists(
+        st.tuples(st.integers(0, 250), st.integers(0, 20), st.integers(0, 5)),
+        min_size=1,
+        max_size=40,
+    ),
 )
-def test_a_record_without_an_id_can_only_be_counted(nameless):
-    records_seen, count = identify_records([record("a"), nameless], NOW)
-
-    assert [one.course_id for one in records_seen] == ["a"]
-    assert count == 1
-
-
-@pytest.mark.parametrize("deleted_at", [0, False, {}, [DELETED_AT]])
-def test_a_record_whose_tombstone_cannot_be_read_was_still_seen(deleted_at):
-    """Otherwise its course would be taken for absent, and reported as deleted."""
-    records_seen, nameless = identify_records([record("a", remote_deleted_at=deleted_at)], NOW)
-
-    assert [(one.course_id, one.live) for one in records_seen] == [("a", False)]
-    assert nameless == 0
-    (judged,), _ = judge_page(records_seen, [None], (), NOW)
-    assert judged.judgement.verdict is Verdict.QUARANTINED
-
-
-@pytest.mark.parametrize("mark", ["", "false", "0001-01-01T00:00:00Z", "1970-01-01", "x"])
-def test_a_record_whose_mark_makes_no_sense_was_seen_and_shows_nothing_live(mark):
-    records_seen, nameless = identify_records([record("a", remote_deleted_at=mark)], NOW)
-
-    assert [(one.course_id, one.live) for one in records_seen] == [("a", False)]
-    assert nameless == 0
-    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], (), NOW)
-    assert judged.judgement.verdict is Verdict.QUARANTINED
-
-
-@pytest.mark.parametrize("mark", ["2026-12-24T00:00:00Z", "9999-12-31"])
-def test_a_record_whose_deletion_is_to_come_shows_its_course_live(mark):
-    records_seen, _ = identify_records([record("a", remote_deleted_at=mark)], NOW)
-
-    assert [one.live for one in records_seen] == [True]
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        b'{"id":"a","x":NaN}',
-        b'{"x":"\\x41","id":"a"}',
-        b'{"x":[{"id":"other"}],"id":"\\u0061","y":"\t"}',
-        b'{"id":"a","x":"\\ud83d"}',
-        b'{"id":"a","x":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
-        b'{"\\ud83d":1,"id":"a"}',
-        b'{"id":"a",}',
-    ],
-)
-def test_a_broken_record_is_seen_by_the_id_that_can_be_read_in_it(broken):
-    records_seen, nameless = identify_records([msgspec.Raw(broken)], NOW)
-
-    assert [(one.course_id, one.live, one.broken) for one in records_seen] == [("a", False, True)]
-    assert nameless == 0
-    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], (), NOW)
-    assert judged.judgement.verdict is Verdict.QUARANTINED
-    assert judged.judgement.problem
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        b"",
-        b"NaN",
-        b'{"id":"\\x41"}',
-        b'{"id":"\\ud83d"}',
-        b'{"id":NaN}',
-        b'{"id":"a","id":"b","x":NaN}',
-        b'{"x":{"id":"a"},"y":NaN}',
-        b'{"id":7,"x":NaN}',
-    ],
-)
-def test_a_broken_record_whose_id_cannot_be_told_is_only_counted(broken):
-    assert identify_records([msgspec.Raw(broken)], NOW) == ([], 1)
-
-
-def test_a_broken_record_that_shares_its_id_is_not_forgotten():
-    broken = msgspec.Raw(b'{"id":"a","x":NaN}')
-
-    records_seen, nameless = identify_records([broken, record("a")], NOW)
-
-    assert [(one.course_id, one.broken) for one in records_seen] == [("a", False)]
-    assert nameless == 1
-
-
-def test_what_a_broken_record_may_have_swallowed_is_told_by_its_text():
-    swallowing = msgspec.Raw(
-        b'{"id":"a","x":"12" wide"},{"id":"b\\/c\\u00e9\\ud83d\\ude00\xff","x":"7" wide"}'
-    )
-
-    records_seen, _ = identify_records([swallowing, record("z")], NOW)
-
-    assert [one.course_id for one in records_seen] == ["a", "z"]
-    assert "b/cé😀" in unread(records_seen)
-    assert "z" not in unread(records_seen)
-
-
-# --- judging a page ----------------------------------------------------------------------
-
-
-def packed(course: msgspec.Raw, course_id: str) -> bytes:
-    return judge(course_id, course, None, (), NOW).fingerprint.pack()
-
-
-def test_a_page_is_judged_record_by_record():
-    old = [record(course_id) for course_id in "abcd"]
-    stored = [packed(course, course_id) for course, course_id in zip(old, "abcd", strict=True)]
-    page = [
-        old[0],
-        record("b", changed_at="now"),
-        record("c", origin_id="7"),
-        record("d", remote_deleted_at=DELETED_AT),
-        record("e"),
-        record("f", revisions=7),
-    ]
-
-    judged, unchanged = judge_page(identify_records(page, NOW)[0], [*stored, None, None], (), NOW)
-
-    assert unchanged == 1
-    assert [
-        (one.judgement.course_id, one.judgement.verdict, one.live_before) for one in judged
-    ] == [
-        ("b", Verdict.REFRESHED, True),
-        ("c", Verdict.UPDATED, True),
-        ("d", Verdict.DELETED, True),
-        ("e", Verdict.CREATED, False),
-        ("f", Verdict.QUARANTINED, False),
-    ]
-
-
-def test_a_deleted_course_was_not_live():
-    gone = packed(record("a", remote_deleted_at=DELETED_AT), "a")
-
-    (restored,), _ = judge_page(identify_records([record("a")], NOW)[0], [gone], (), NOW)
-
-    assert (restored.judgement.verdict, restored.live_before) == (Verdict.RESTORED, False)
-
-
-def test_known_bytes_are_not_looked_into():
-    records_seen, _ = identify_records([record("a")], NOW)
-    known = bytearray(packed(record("a"), "a"))
-    known[57:] = b""  # nothing but the raw digest is there to be compared
-
-    assert judge_page(records_seen, [bytes(known)], (), NOW) == ([], 1)
-
-
-def test_bytes_known_under_an_older_version_are_judged_and_then_known(monkeypatch):
-    older = Version(b"0", {"remote_id": lambda course: [course.remote_id]})
-    monkeypatch.setitem(OLDER, older.tag, older)
-    course = record("a")
-    known = msgspec.structs.replace(
-        unpack(packed(course, "a")),
-        version=older.tag,
-        raw=xxh3_128_digest(course, older.seed),
-        paths=path_digests(msgspec.json.decode(course, type=Course), older),
-    )
-    records_seen, _ = identify_records([course], NOW)
-
-    (judged,), _ = judge_page(records_seen, [known.pack()], (), NOW)
-
-    assert (judged.judgement.verdict, judged.live_before) == (Verdict.REFRESHED, True)
-    assert judged.judgement.fingerprint.pack() == packed(course, "a")
-    assert judge_page(records_seen, [packed(course, "a")], (), NOW) == ([], 1)
-
-
-def test_a_catalogue_of_a_newer_release_stops_the_poll():
-    with pytest.raises(FingerprintVersionError):
-        judge_page(
-            identify_records([record("a")], NOW)[0], [b"2" + packed(record("b"), "b")[1:]], (), NOW
+def test_pages_add_up(kind, pages):
+    progress = poll(kind)
+    for number, (records, not_live, nameless) in enumerate(pages):
+        last = number == len(pages) - 1
+        summary = a_page(
+            next=None if last else f"c{number}",
+            records=records,
+            not_live=not_live,
+            nameless=nameless,
         )
+        before, progress = progress, after_page(progress, summary, NOW + number)
+        assert changed_fields(before, progress) <= {
+            "cursor", "landmark", "phase", "pages", "page_size", "records", "not_live",
+            "nameless", "controls", "watermark", "skew_ms", "cached_ms",
+        }  # fmt: skip
+        assert progress.page_size <= PAGE_SIZE
+    assert progress.pages == len(pages)
+    assert (progress.records, progress.not_live, progress.nameless) == tuple(
+        map(sum, zip(*pages, strict=True))
+    )
+    assert progress.phase == ("absences" if kind == "full" else "confirmation")
 
 
-def test_ignored_paths_are_ignored_on_a_page():
-    records_seen, _ = identify_records([record("a", origin_id="7")], NOW)
-
-    (judged,), _ = judge_page(records_seen, [packed(record("a"), "a")], {"origin_id"}, NOW)
-
-    assert judged.judgement.verdict is Verdict.REFRESHED
-
-
-def test_a_page_and_its_fingerprints_must_fit():
-    with pytest.raises(ValueError, match="zip"):
-        judge_page(identify_records([record("a")], NOW)[0], [], (), NOW)
-
-
-def test_an_empty_page_means_nothing():
-    assert judge_page([], [], (), NOW) == ([], 0)
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_pages_in_circles_meet_the_landmark(lead, length):
+    """Brent's algorithm, with cursors that come round after `lead` pages."""
+    progress = poll()
+    for number in range(4 * (lead + length)):
+        cursor = number if number < lead else lead + (number - lead) % length
+        if f"c{cursor}" in (progress.cursor, progress.landmark):
+            return
+        progress = after_page(progress, a_page(next=f"c{cursor}"), NOW)
+    pytest.fail("the circle was not noticed")
 
 
-# --- what a full poll has seen ---------------------------------------------------------------
+def test_smaller_pages_grow_again():
+    progress = poll(page_size=MIN_PAGE_SIZE)
+    sizes = []
+    for _ in range(6 * PAGES_BEFORE_LARGER):
+        progress = after_page(progress, a_page(), NOW)
+        sizes.append(progress.page_size)
+    assert sizes[PAGES_BEFORE_LARGER - 2 : PAGES_BEFORE_LARGER] == [10, 20]
+    assert sizes[-1] == PAGE_SIZE
 
 
-def test_what_was_seen_is_found_again():
-    course_ids = [f"course-{number}" for number in range(1_000)] + ["", "名前"]
+@given(st.integers(-2 * MAX_SKEW_MS, 2 * MAX_SKEW_MS) | st.none(), st.integers(0, 60_000))
+def test_the_watermark_is_the_earlier_of_two_plausible_clocks(skew, age):
+    date = None if skew is None else NOW + skew - age
+    after = after_page(poll(), a_page(date_ms=date, age_ms=age), NOW)
 
-    seen = sorted_digests(b"".join(seen_digest(course_id.encode()) for course_id in course_ids))
+    assert after.watermark <= NOW
+    assert NOW - after.watermark <= MAX_SKEW_MS
+    assert after.skew_ms == skew
+    assert after.cached_ms == age
+    later = after_page(after, a_page(date_ms=NOW - 1, age_ms=7), NOW + 1)
+    assert (later.watermark, later.skew_ms, later.cached_ms) == (after.watermark, skew, age)
 
-    assert len(seen) == len(course_ids)
-    assert all(was_seen(seen, course_id) for course_id in course_ids)
-    assert not was_seen(seen, "other")
-    assert len(seen_digest(b"a")) == seen.itemsize
-    assert not was_seen(sorted_digests(b""), "a")
+
+def test_changes_are_sampled_by_path():
+    judged = [
+        Judgement(course_id="a", verdict=Verdict.UPDATED, changed=("origin_id",)),
+        Judgement(course_id="b", verdict=Verdict.CREATED),
+    ]
+    after = after_changes(poll(), judged, changed={"origin_id": 1}, waiting=True)
+
+    assert (after.changed, after.waiting) == ({"origin_id": 1}, True)
+    assert {path: len(sample) for path, sample in after.samples.items()} == {"origin_id": 1}
+
+
+# --- the other steps -----------------------------------------------------------------------------
+
+
+def test_a_request_gives_the_poll_its_id():
+    request = PollRecord(id="poll_2", kind="delta", state="queued", requested_at=NOW - 5)
+    after = for_request(poll(), request)
+    assert (after.poll_id, after.requested_at, after.kind) == ("poll_2", NOW - 5, "full")
+
+
+@pytest.mark.parametrize(
+    ("step", "fields"),
+    [
+        (after_absences, {"phase"}),
+        (with_waiting, {"waiting"}),
+        (after_confirmation, set()),
+        (in_turn, set()),
+        (lambda progress: after_error(progress, "why"), {"error"}),
+        (lambda progress: with_unconfirmed(progress, None, 3), set()),
+        (lambda progress: with_unconfirmed(progress, "empty", 0), set()),
+        (lambda progress: with_unconfirmed(progress, "empty", 2), {"unconfirmed"}),
+        (lambda progress: with_smaller_pages(progress, MIN_PAGE_SIZE), {"page_size"}),
+        (lambda progress: after_part(progress, 4), {"step", "changes"}),
+    ],
+)
+def test_a_step_changes_only_its_own_fields(step, fields):
+    before = poll()
+    assert changed_fields(before, step(before)) == fields
+
+
+def test_unconfirmed_changes_add_up_by_reason():
+    progress = with_unconfirmed(poll(unconfirmed={"empty": 1}), "empty", 2)
+    assert with_unconfirmed(progress, "refused", 1).unconfirmed == {"empty": 3, "refused": 1}
+
+
+@given(st.lists(st.integers(0, 9), max_size=5), st.integers(0, 9))
+def test_a_step_in_parts_ends_where_it_was_planned_to(parts, last):
+    before = progress = poll(verdicts={"created": 1}, error="earlier", changes=2)
+    planned = after_page(before, a_page(), NOW)
+    for events in parts:
+        progress = after_part(progress, events)
+        assert changed_fields(before, progress) <= {"step", "changes"}
+    after = after_commit(
+        progress, planned, events=last, verdicts=Counter(created=2, updated=1), now_ms=NOW + 9
+    )
+
+    assert after.step == len(parts) + 1
+    assert after.changes == 2 + sum(parts) + last
+    assert after.verdicts == {"created": 3, "updated": 1}
+    assert (after.updated_at, after.error) == (NOW + 9, None)
+    assert changed_fields(planned, after) <= {"step", "changes", "verdicts", "updated_at", "error"}
+
+
+@pytest.mark.parametrize(
+    ("slot", "updated_at"), [(0, NOW), (NOW + 5_000, NOW + 60_000)], ids=["not in line", "in line"]
+)
+def test_only_a_wait_in_the_line_does_not_make_a_poll_older(slot, updated_at):
+    after = after_wait(poll(), slot=slot, reason="why", until_ms=NOW + 60_000)
+    assert (after.slot, after.error, after.updated_at) == (slot, "why", updated_at)
+
+
+def test_a_restarted_poll_keeps_what_it_has_counted():
+    progress = poll(cursor="c", landmark="b", changed={"provider": 3}, records=7, waiting=True)
+    after = restarted(progress)
+    assert (after.cursor, after.landmark, after.changed, after.restarts) == (None, None, {}, 1)
+    assert (after.records, after.waiting) == (7, True)
+
+
+def test_pages_are_halved_down_to_a_bound():
+    sizes = []
+    progress = poll()
+    for _ in range(6):
+        progress = with_smaller_pages(progress, MIN_PAGE_SIZE)
+        sizes.append(progress.page_size)
+    assert sizes == [125, 62, 31, 15, 10, 10]

@@ -16,7 +16,6 @@ from lupa.lua51 import LuaRuntime
 
 import service.storage
 from service.domain.errors import (
-    CoursesDifferError,
     CoursewireError,
     EpochEndedError,
     IntegrationExistsError,
@@ -265,7 +264,6 @@ class Refuse(Script[None]):
         (Status.EPOCH, EpochEndedError),
         (Status.SUBSCRIPTIONS, StaleSubscriptionsError),
         (Status.STALE, StaleRecordError),
-        (f"{Status.DIFFER} 1 7", CoursesDifferError),
         (f"{Status.EXISTS} int_a", IntegrationExistsError),
         (Status.FULL, RefusedError),
     ],
@@ -274,7 +272,6 @@ async def test_a_refusal_is_an_error(answer, error):
     async with FakeRedis() as redis:
         with pytest.raises(error) as raised:
             await run(redis, Refuse(answer=answer))
-        assert getattr(raised.value, "indexes", [0, 6]) == [0, 6]
         assert getattr(raised.value, "existing_id", "int_a") == "int_a"
         assert isinstance(raised.value, CoursewireError)
         assert await run(redis, Refuse(answer="")) is None

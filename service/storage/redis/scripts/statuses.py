@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import NoReturn
 
 from service.domain.errors import (
-    CoursesDifferError,
     CoursewireError,
     EpochEndedError,
     IntegrationExistsError,
@@ -18,14 +17,13 @@ from service.domain.errors import (
 
 
 class Status(StrEnum):
-    """Why a script refused. What `DIFFER` and `EXISTS` concern follows them, after a space."""
+    """Why a script refused. What `EXISTS` concerns follows it, after a space."""
 
     LEASE = "LEASE"  # the lease is not ours
     PROGRESS = "PROGRESS"  # the poll's progress is not as last stored: another commit came before
     EPOCH = "EPOCH"  # the epoch ended
     SUBSCRIPTIONS = "SUBSCRIPTIONS"  # they changed since the snapshot
     STALE = "STALE"  # a record changed since it was read
-    DIFFER = "DIFFER"  # courses are not as expected; their indexes from 1
     EXISTS = "EXISTS"  # the upstream integration is registered; its id
     GONE = "GONE"  # there is no such object
     FULL = "FULL"  # the limit is reached
@@ -52,7 +50,6 @@ _ERRORS: dict[Status, Callable[[str], CoursewireError]] = {
     Status.EPOCH: lambda _: EpochEndedError(),
     Status.SUBSCRIPTIONS: lambda _: StaleSubscriptionsError(),
     Status.STALE: lambda _: StaleRecordError(),
-    Status.DIFFER: lambda said: CoursesDifferError([int(one) - 1 for one in said.split()]),
     Status.EXISTS: IntegrationExistsError,
 }
 

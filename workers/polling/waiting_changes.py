@@ -1,0 +1,219 @@
+"""Confirms the changes that waited for the end of a poll, and commits or holds them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from service.clock import now_ms
+from service.domain.courses.change import Judgement, Verdict, judge_absence
+from service.domain.courses.fingerprint import unpack
+from service.domain.errors import UpstreamInputError
+from service.domain.polling.id_requests import MOST_IDS
+from service.domain.polling.integration import Integration
+from service.domain.polling.progress import PollProgress, after_confirmation, with_unconfirmed
+from service.domain.polling.triage import Mark
+from service.domain.review.guards import (
+    Withheld,
+    distrusted_paths,
+    divide,
+    stated_deletion,
+    too_many_deleted,
+)
+from service.logs import get_logger
+from service.storage.polling.catalogue import Catalogue
+from service.storage.polling.reviews import Review, Reviews
+from service.storage.registry.integrations import IntegrationStore
+from workers.polling.commit import Committer, Portion
+from workers.polling.course_lookup import CourseLookup, LookupRequest, LookupResult
+from workers.polling.turn_budget import Turn
+
+_log = get_logger("poll")
+
+
+class _Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the changes that wait are not believed, and what the event reports if a review is
+    opened because of them."""
+
+    hold_deleted: bool
+    distrusted: frozenset[str]
+    review: Review
+    opening: Mapping[str, Any]
+
+
+class _Confirmed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request for some courses led to: what is committed and held of them, those for which
+    the request had no room, and the poll's progress with what could not be confirmed."""
+
+    judged: Sequence[Judgement] = ()
+    marks: Sequence[Mark] = ()
+    later: frozenset[str] = frozenset()
+    planned: PollProgress
+
+
+class _Batch:
+    """Some of the changes that wait, by what is done about them."""
+
+    def __init__(self, changes: Mapping[str, Withheld], limits: _Limits) -> None:
+        self.changes = changes
+        self.held: list[Mark] = []
+        self.to_request: list[str] = []
+        self.tombstones: dict[str, Withheld] = {}
+        for course_id, withheld in changes.items():
+            distrusted = (
+                withheld.paths.keys() <= limits.distrusted
+                if withheld.kind == "update"
+                else limits.hold_deleted
+            )
+            if distrusted:
+                self.held.append(Mark(course_id, "hold", withheld.pack()))
+            elif withheld.kind == "tombstone":
+                self.tombstones[course_id] = withheld
+            else:
+                self.to_request.append(course_id)
+
+
+class WaitingChanges:
+    """The changes of one poll that wait for its end."""
+
+    def __init__(
+        self,
+        integrations: IntegrationStore,
+        catalogue: Catalogue,
+        reviews: Reviews,
+        integration: Integration,
+        committer: Committer,
+        lookup: CourseLookup,
+        turn: Turn,
+    ) -> None:
+        self._integrations = integrations
+        self._catalogue = catalogue
+        self._reviews = reviews
+        self._integration = integration
+        self._committer = committer
+        self._lookup = lookup
+        self._turn = turn
+
+    async def confirm(self) -> None:
+        """Commits or holds everything that waits, in batches, so that it can be broken off."""
+        progress = self._committer.progress
+        if not progress.waiting:
+            return
+        limits = await self._limits(progress)
+        while changes := await self._reviews.some_waiting(
+            self._integration.id, progress.poll_id, MOST_IDS - len(progress.controls)
+        ):
+            await self._turn.check(now_ms())
+            await self._confirm_batch(_Batch(changes, limits), limits)
+        await self._committer.stash(after_confirmation(self._committer.progress))
+
+    async def _limits(self, progress: PollProgress) -> _Limits:
+        guards, integration_id = self._integration.guards, self._integration.id
+        waiting = await self._reviews.waiting_deletions(integration_id, progress.poll_id)
+        review = await self._reviews.get(integration_id, progress.epoch)
+        _, state = await self._integrations.get(integration_id)
+        # Some changes of this poll may not have looked suspicious and are committed already.
+        changed = Counter(progress.changed) + Counter(review.held.changed)
+        deleted = waiting + review.held.deleted
+        distrusted = distrusted_paths(guards, changed, state.course_count)
+        # Nobody knows of the courses of a baseline yet: they need no guard.
+        hold_deleted = state.baselined and too_many_deleted(guards, deleted, state.course_count)
+        return _Limits(
+            hold_deleted=hold_deleted,
+            distrusted=distrusted if state.baselined else frozenset(),
+            review=review,
+            opening={
+                "deleted": deleted if hold_deleted else 0,
+                "changed": {path: changed[path] for path in sorted(distrusted)},
+            },
+        )
+
+    async def _confirm_batch(self, batch: _Batch, limits: _Limits) -> None:
+        stated = await self._stated_deletions(batch.tombstones)
+        confirmed = await self._request(batch, limits)
+        judged = [*stated, *confirmed.judged]
+        marks = [*batch.held, *confirmed.marks]
+        kept = confirmed.later | {mark.course_id for mark in marks}
+        marks += [Mark(one, "absolve") for one in batch.changes if one not in kept]
+        if limits.review.since is not None:
+            # A course that is gone has no other change left to decide on.
+            marks += [
+                Mark(one.course_id, "release") for one in judged if one.verdict is Verdict.DELETED
+            ]
+        portion = Portion(judged=judged, marks=marks, opening=limits.opening)
+        await self._committer.commit(portion, confirmed.planned)
+
+    async def _stated_deletions(self, tombstones: Mapping[str, Withheld]) -> list[Judgement]:
+        live = await self._catalogue.live_among(
+            self._integration.id, self._committer.progress.epoch, list(tombstones)
+        )
+        return [
+            stated_deletion(course_id, known, tombstones[course_id])
+            for course_id, known in live.items()
+        ]
+
+    async def _request(self, batch: _Batch, limits: _Limits) -> _Confirmed:
+        """Requests as many of the courses as one request carries. A full poll goes on without an
+        answer where the upstream refuses the request as such: the next full poll finds all of the
+        changes again."""
+        progress = self._committer.progress
+        if not batch.to_request:
+            return _Confirmed(planned=progress)
+        request = await self._lookup.request(batch.to_request, progress.controls)
+        if request is None:
+            count = len(batch.to_request)
+            return _Confirmed(planned=with_unconfirmed(progress, "cannot_be_asked", count))
+        later = frozenset(batch.to_request) - frozenset(request.course_ids)
+        try:
+            found = await self._lookup.ask(request)
+        except UpstreamInputError as error:
+            if progress.kind == "delta":
+                raise
+            _log.warning(
+                "request by ids refused", integration=self._integration.id, reason=str(error)
+            )
+            planned = with_unconfirmed(progress, "refused", len(request.course_ids))
+            return _Confirmed(later=later, planned=planned)
+        judged, marks = divide_found(found, batch.changes, limits)
+        planned = _after_lookup(progress, request, found)
+        return _Confirmed(judged=judged, marks=marks, later=later, planned=planned)
+
+
+def _after_lookup(
+    progress: PollProgress, request: LookupRequest, found: LookupResult
+) -> PollProgress:
+    if found.lacking is not None:
+        lost = sum(one not in found.returned for one in request.course_ids)
+        return with_unconfirmed(progress, found.lacking, lost)
+    return with_unconfirmed(progress, "unreadable", len(found.doubtful))
+
+
+def divide_found(
+    found: LookupResult, changes: Mapping[str, Withheld], limits: _Limits
+) -> tuple[list[Judgement], list[Mark]]:
+    """What of an answer is committed, and what is held after all."""
+    judged: list[Judgement] = []
+    marks: list[Mark] = []
+    for one in found.judged:
+        if one.verdict is Verdict.UPDATED:
+            kept, withheld = divide(one, limits.distrusted)
+            if kept is not None:
+                judged.append(kept)
+            if withheld is not None:
+                marks.append(Mark(one.course_id, "hold", withheld.pack()))
+        elif one.verdict is Verdict.DELETED and limits.hold_deleted:
+            raw = one.fingerprint.raw if one.fingerprint is not None else b""
+            tombstone = Withheld(kind="tombstone", raw=raw)
+            marks.append(Mark(one.course_id, "hold", tombstone.pack()))
+        else:
+            judged.append(one)
+    if found.lacking is None:
+        judged += [
+            judge_absence(course_id, unpack(packed))
+            for course_id, packed in found.missing.items()
+            if changes[course_id].kind == "absence"
+        ]
+    return judged, marks
