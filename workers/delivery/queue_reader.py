@@ -11,10 +11,11 @@ import msgspec
 
 from service.bootstrap import Services
 from service.domain.access.grants import Grant
-from service.domain.delivery.outbox_window import Entry, Window, place
+from service.domain.delivery.outbox_window import Entry, Window
 from service.domain.delivery.retry import may_go_early
 from service.domain.delivery.subscription import Subscription
 from service.domain.events.event import is_shown, render
+from service.domain.events.identifiers import position_order
 from service.storage.delivery.outboxes import EXPIRED, NOT_GRANTED, Failing, Queue, Recorded
 from workers.delivery.attempt_verdict import Prepared
 
@@ -249,5 +250,5 @@ def _place(start: str) -> tuple[int, int]:
     """What starts of reading are compared by; one that leaves its entry out comes after it."""
     if start == "-":
         return (0, 0)
-    milliseconds, counter = place(start.removeprefix("("))
+    milliseconds, counter = position_order(start.removeprefix("("))
     return (milliseconds, counter + start.startswith("("))

@@ -8,6 +8,7 @@ import msgspec
 from xxhash import xxh3_64_hexdigest
 
 from service.domain.delivery.subscription import Rendering
+from service.domain.events.identifiers import position_order
 
 MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again when it is its turn
 MAX_WAITING = 20_000  # the same over all courses: bounds memory however long the outbox is
@@ -38,12 +39,6 @@ def order_key(integration_id: str, course_id: str) -> str:
     if not course_id:
         return integration_id
     return xxh3_64_hexdigest(f"{integration_id} {course_id}".encode())
-
-
-def place(position: str) -> tuple[int, int]:
-    """What positions are compared by."""
-    milliseconds, _, counter = position.partition("-")
-    return int(milliseconds), int(counter)
 
 
 class Window:
@@ -102,7 +97,7 @@ class Window:
         elif key not in self._passed_over:
             behind = self._behind.setdefault(key, deque())
             last = behind[-1] if behind else head
-            if place(entry.position) <= place(last.position):
+            if position_order(entry.position) <= position_order(last.position):
                 return
             if len(behind) >= MAX_WAITING_PER_COURSE or self._waiting >= MAX_WAITING:
                 self._passed_over[key] = entry.position
@@ -146,7 +141,7 @@ class Window:
         if passed_over is None:
             return
         self._to_reread.add(key)
-        if self.rewind is None or place(passed_over) < place(self.rewind):
+        if self.rewind is None or position_order(passed_over) < position_order(self.rewind):
             self.rewind = passed_over
 
     def fail(self, entry: Entry) -> None:
@@ -167,4 +162,4 @@ class Window:
         ]
         if self.rewind is not None:
             places.append(self.rewind)
-        return min(places, key=place, default=None)
+        return min(places, key=position_order, default=None)

@@ -46,8 +46,8 @@ def encode_random(source: bytes, length: int) -> str:
 
 def event_id(position: str, suffix: str) -> str:
     """The id of the event at `position` ("ms-n") whose random part is `suffix`."""
-    milliseconds, _, counter = position.partition("-")
-    return f"{EVENT_PREFIX}{encode(int(milliseconds), 10)}{encode(int(counter), 4)}{suffix}"
+    milliseconds, counter = position_order(position)
+    return f"{EVENT_PREFIX}{encode(milliseconds, 10)}{encode(counter, 4)}{suffix}"
 
 
 def event_position(identifier: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from service.domain.delivery.subscription import DeliveryState
 from service.domain.errors import DecryptionError
-from service.domain.events.identifiers import event_position, position_ms
+from service.domain.events.identifiers import event_position, position_ms, position_order
 from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.outbox_scripts import MAX_ATTEMPT_RECORDS
 from service.storage.events.lookup import OutboxEvents
@@ -139,9 +139,9 @@ class Attempts:
                 for position, (current, _) in states.items()
                 if (state is None or current == state)
                 and (only is None or position == only)
-                and (after is None or _order(position) > _order(after))
+                and (after is None or position_order(position) > position_order(after))
             ),
-            key=_order,
+            key=position_order,
         )
         page = chosen[:limit]
         found = await self._events.get_many(subscription_id, page)
@@ -237,8 +237,3 @@ class Successes:
                 self._subscription_id, self._read_up_to, _READ_AT_ONCE
             )
             self.positions |= positions
-
-
-def _order(position: str) -> tuple[int, int]:
-    milliseconds, _, counter = position.partition("-")
-    return int(milliseconds), int(counter)
