@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from service.bootstrap import Services
-from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.clock import now_ms
 from service.domain.courses.deletion_mark import told_time
 from service.domain.delivery.outbox_window import order_key
@@ -41,10 +40,16 @@ from service.domain.replay import backfill as backfills
 from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
 from service.domain.replay.replay import Replay, ReplayProgress
 from service.logs import get_logger
-from service.storage.delivery.replays import Backfilled, Part
+from service.storage.delivery.replays import Backfilled, Part, Replays
 from service.storage.events.operational import RENDERINGS
+from service.storage.polling.budgets import Budgets
+from service.storage.polling.catalogue import Catalogue
 from service.storage.redis.counters import field
+from service.storage.redis.memory import Memory
 from service.storage.redis.paging import IndexPosition
+from service.storage.registry.credentials import CredentialStore
+from service.storage.registry.integrations import IntegrationStore
+from service.storage.scheduling.pause import Control
 from workers.polling.commit import sendable
 from workers.polling.page_fetch import Fetcher
 from workers.polling.turn_budget import MEMORY_SHARE, MEMORY_WAIT_MS, TurnOverError
@@ -62,6 +67,19 @@ MAX_PAGES = 100_000  # of one integration: more is an upstream that pages withou
 _log = get_logger("replay")
 
 
+class BackfillStores(msgspec.Struct, frozen=True, kw_only=True):
+    """What backfills read, and the upstream that they ask."""
+
+    replays: Replays
+    integrations: IntegrationStore
+    credentials: CredentialStore
+    catalogue: Catalogue
+    budgets: Budgets
+    upstream: UpstreamClient
+    control: Control
+    memory: Memory
+
+
 class Step(msgspec.Struct, frozen=True):
     """What is to be fed, None if nothing is yet, and how long the step after it has to wait."""
 
@@ -76,8 +94,8 @@ class Backfiller:
     twice, does no harm.
     """
 
-    def __init__(self, services: Services, subscription: Subscription) -> None:
-        self._services = services
+    def __init__(self, stores: BackfillStores, subscription: Subscription) -> None:
+        self._stores = stores
         self._subscription = subscription
         self._increments: Counter[str] = Counter()
 
@@ -92,14 +110,14 @@ class Backfiller:
 
     async def _must_wait(self, replay: Replay, progress: BackfillProgress) -> int:
         """How many ms nothing may be asked of the upstream yet."""
-        services = self._services
+        stores = self._stores
         if (wait_ms := progress.wait_until - now_ms()) > 0:
             return wait_ms
-        if await services.control.is_paused("polling"):
+        if await stores.control.is_paused("polling"):
             return PAUSED_WAIT_MS
-        if await services.memory.used_share() > MEMORY_SHARE:
+        if await stores.memory.used_share() > MEMORY_SHARE:
             return MEMORY_WAIT_MS
-        entries, size = await services.replays.ahead(replay.subscription_id)
+        entries, size = await stores.replays.ahead(replay.subscription_id)
         return AHEAD_WAIT_MS if entries >= MOST_AHEAD or size >= MOST_BYTES_AHEAD else 0
 
     # --- which integration is next ---------------------------------------------------------
@@ -110,7 +128,7 @@ class Backfiller:
         if progress.listed:
             return await self._choose_postponed(progress, created_at, selection)
         after = None if progress.after is None else IndexPosition(*progress.after)
-        found, further = await self._services.integrations.page(LISTED_AT_ONCE, after)
+        found, further = await self._stores.integrations.page(LISTED_AT_ONCE, after)
         for integration, state in found:
             if integration.created_at > created_at:
                 further = None  # its baseline comes after this was asked for
@@ -131,7 +149,7 @@ class Backfiller:
     ) -> Step:
         """Takes up an integration whose baseline has become complete."""
         before = progress
-        stored = await self._services.integrations.get_many(progress.postponed)
+        stored = await self._stores.integrations.get_many(progress.postponed)
         for integration_id, found in zip(progress.postponed, stored, strict=True):
             rest = tuple(one for one in progress.postponed if one != integration_id)
             without = msgspec.structs.replace(progress, postponed=rest)
@@ -165,8 +183,8 @@ class Backfiller:
     # --- one integration --------------------------------------------------------------------
 
     async def _go_on(self, progress: BackfillProgress, leg: Leg, selection: Selection) -> Step:
-        services, integration_id = self._services, leg.integration_id
-        (stored,) = await services.integrations.get_many([integration_id])
+        integration_id = leg.integration_id
+        (stored,) = await self._stores.integrations.get_many([integration_id])
         if stored is None:
             return self._skipped(progress, leg, "it was deleted")
         integration, state = stored
@@ -194,7 +212,7 @@ class Backfiller:
 
     async def _fetch(self, integration: Integration, leg: Leg, slot: int) -> Page:
         try:
-            opened = await self._services.credentials.decrypt(integration.credential_id)
+            opened = await self._stores.credentials.decrypt(integration.credential_id)
         except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {integration.credential_id} cannot be read: {error}"
@@ -202,7 +220,13 @@ class Backfiller:
         credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
         # Like a full poll, so that deltas keep their part of the budget.
         fetcher = Fetcher(
-            self._services, integration, credential, "full", slot, self._increments.update
+            self._stores.upstream,
+            self._stores.budgets,
+            integration,
+            credential,
+            "full",
+            slot,
+            self._increments.update,
         )
         if leg.at == "deferred":
             return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
@@ -215,7 +239,7 @@ class Backfiller:
         judged_at = told_time(now_ms(), page.date_ms)
         records_seen, _ = identify_records(page.results, judged_at)
         # Read after the page: what was committed since it was made makes its courses differ.
-        stored = await self._services.catalogue.read(
+        stored = await self._stores.catalogue.read(
             integration.id, leg.epoch, [one.course_id for one in records_seen]
         )
         confirmed, differing = backfills.confirm(
@@ -229,7 +253,7 @@ class Backfiller:
         after = msgspec.structs.replace(after, failures=0, got_on_at=now_ms())
         wait_ms = 0
         if after.at != leg.at:
-            wait_ms = backfills.settle_ms(integration)
+            wait_ms = backfills.recheck_ms(integration)
         through = after.at == "deferred" and not after.deferred
         moved = msgspec.structs.replace(
             progress,

@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from service.bootstrap import Services
-from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
 from service.domain.observability.metrics import RATE_LIMIT_REMAINING, UPSTREAM_REQUEST, observe
 from service.domain.polling.integration import Integration, PollKind
+from service.storage.polling.budgets import Budgets
 from service.storage.redis.counters import field
 from workers.polling.turn_budget import TurnOverError
 
@@ -19,19 +19,21 @@ DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for h
 
 class Fetcher:
     """One integration's way to the upstream, for one turn. `slot` is the poll's slot in the
-    line for the budget, 0 if it is not in one; `count` is told what each request adds to the
+    line for the budget, 0 if it is not in one; `count` receives what each request adds to the
     counters."""
 
     def __init__(
         self,
-        services: Services,
+        upstream: UpstreamClient,
+        budgets: Budgets,
         integration: Integration,
         credential: UpstreamCredential,
         kind: PollKind,
         slot: int,
         count: Callable[[Counter[str]], None],
     ) -> None:
-        self._services = services
+        self._upstream = upstream
+        self._budgets = budgets
         self._integration = integration
         self._credential = credential
         self._kind: PollKind = kind
@@ -41,8 +43,8 @@ class Fetcher:
     async def page(self, query: PageQuery) -> Page:
         """One page. Raises the `UpstreamError` that its failure amounts to, or TurnOverError
         where the budget makes us wait."""
-        budgets, credential_id = self._services.budgets, self._integration.credential_id
-        line = await budgets.spend(credential_id, self._kind, self._slot)
+        credential_id = self._integration.credential_id
+        line = await self._budgets.spend(credential_id, self._kind, self._slot)
         if line is not None:
             self._count_wait()
             raise TurnOverError(
@@ -54,11 +56,11 @@ class Fetcher:
         self._slot = 0
         began = time.monotonic()
         try:
-            page = await self._services.upstream.fetch_page(
+            page = await self._upstream.fetch_page(
                 self._credential, self._integration.upstream_id, query
             )
         except UpstreamRateLimitedError as error:
-            line = await budgets.hold(
+            line = await self._budgets.hold(
                 credential_id, self._kind, error.retry_after or DEFAULT_HOLD_SECONDS
             )
             self._count_wait()
@@ -70,7 +72,7 @@ class Fetcher:
         limit, remaining = page.rate.limit, page.rate.remaining
         if limit and remaining is not None:
             self._count(observe(RATE_LIMIT_REMAINING, min(1, remaining / limit)))
-        await budgets.note(
+        await self._budgets.note(
             credential_id,
             limit=limit,
             remaining=remaining,

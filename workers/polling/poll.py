@@ -254,7 +254,8 @@ class Poll:
         services, integration, committer = self._services, self._integration, self._committer
         progress = committer.progress
         fetcher = Fetcher(
-            services,
+            services.upstream,
+            services.budgets,
             integration,
             await self._credential(),
             progress.kind,

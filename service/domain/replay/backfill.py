@@ -25,8 +25,8 @@ MAX_DEFERRED = 1_000  # courses of one integration that are asked for once more
 MAX_NOTES = 5  # integrations that could not be gone through and are spoken of by name
 PATIENCE_MS = 30 * 60_000  # with an upstream that fails, from its last page on
 BASELINE_PATIENCE_MS = 24 * 3_600_000  # with an integration whose baseline is not complete
-SETTLE_MARGIN_SECONDS = 15  # beyond the interval of the deltas
-MAX_SETTLE_SECONDS = 300  # until courses that differ are asked for once more
+RECHECK_MARGIN_SECONDS = 15  # beyond the interval of the deltas
+MAX_RECHECK_SECONDS = 300  # until courses that differ are asked for once more
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,15 +84,15 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     def note(self) -> str:
         """What people should know of it."""
-        said = list(self.notes)
+        notes = list(self.notes)
         if self.skipped > len(self.notes):
-            said.append(f"{self.skipped - len(self.notes)} more integrations were left out")
+            notes.append(f"{self.skipped - len(self.notes)} more integrations were left out")
         if self.left_out:
-            said.append(
+            notes.append(
                 f"{self.left_out} courses were left out: what the upstream shows of them is not "
                 "what the polls have found so far, or is held for review; polls report it"
             )
-        return "; ".join(said)
+        return "; ".join(notes)
 
 
 class Confirmed(msgspec.Struct, frozen=True):
@@ -184,10 +184,10 @@ def sequence(known: Fingerprint) -> int:
     return max(known.sequence, 1)
 
 
-def settle_ms(integration: Integration) -> int:
+def recheck_ms(integration: Integration) -> int:
     """How long until a delta has shown what differs, in ms."""
-    seconds = integration.delta_interval_seconds + SETTLE_MARGIN_SECONDS
-    return min(seconds, MAX_SETTLE_SECONDS) * 1000
+    seconds = integration.delta_interval_seconds + RECHECK_MARGIN_SECONDS
+    return min(seconds, MAX_RECHECK_SECONDS) * 1000
 
 
 def defer(leg: Leg, differing: Sequence[str]) -> tuple[tuple[str, ...], int]:

@@ -606,7 +606,7 @@ async def test_at_the_memory_limit_a_page_is_fed_whole_or_not_at_all(
 async def test_a_slow_upstream_holds_up_no_live_event(
     scripted, context, subscribe, hook, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.delivery.drain.TURN_SECONDS", 0.2)
+    monkeypatch.setattr("workers.delivery.outbox_turn.TURN_SECONDS", 0.2)
     monkeypatch.setattr("workers.delivery.drain.FEEDING_LOOK_SECONDS", 0.05)
     integration = await new_integration(context, scripted.base_url)
     scripted.answer = says(200, page(["a"]))
