@@ -78,7 +78,7 @@ class QueueReader:
     def unsent(self) -> str:
         """Where the next turn has to start reading."""
         unsent = self._window.unsent()
-        if unsent is not None and _comparable(unsent) < _comparable(self._start):
+        if unsent is not None and _start_order(unsent) < _start_order(self._start):
             return unsent
         return self._start
 
@@ -88,8 +88,8 @@ class QueueReader:
 
     async def prepare(self, *, recording: bool) -> list[Recorded]:
         """Fetches the events that may be sent next, reading on where needed; no further than to
-        have something to do, for most of an outbox may wait behind failures. `recording` says
-        that attempts are being recorded, so that stored retries may be out of date."""
+        have something to do, for most of an outbox may wait behind failures. `recording`
+        means that attempts are being recorded, so that stored retries may be out of date."""
         looked = False
         while len(self.prepared) <= self._ahead() // 2 and not self._turn.must_stop():
             await self._read_retries(recording=recording)
@@ -218,13 +218,13 @@ class QueueReader:
         """Reads on; False if there is nothing more that could be sent."""
         window = self._window
         if window.rewind is not None and not recording and (self._exhausted or not self._busy()):
-            if _comparable(window.rewind) < _comparable(self._start):
+            if _start_order(window.rewind) < _start_order(self._start):
                 self._start = window.rewind
             window.restart()
             self._exhausted = False
         if self._exhausted:
             return False
-        if _comparable(self._start) < _comparable(self._furthest) and recording:
+        if _start_order(self._start) < _start_order(self._furthest) and recording:
             return False  # it may finish what would be read: look again afterwards
         found = await self._outboxes.read(self._subscription_id, self._start, READ, self._queue)
         failing: set[str] = set()
@@ -235,12 +235,12 @@ class QueueReader:
             window.offer(entry, failing=entry.order_key in failing)
         if found:
             self._start = f"({found[-1].position}"
-            self._furthest = max(self._furthest, self._start, key=_comparable)
+            self._furthest = max(self._furthest, self._start, key=_start_order)
         self._exhausted = len(found) < READ
         return bool(found)
 
 
-def _comparable(start: str) -> tuple[int, int]:
+def _start_order(start: str) -> tuple[int, int]:
     """What starts of reading are compared by; one that leaves its entry out comes after it."""
     if start == "-":
         return (0, 0)
