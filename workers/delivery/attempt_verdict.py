@@ -50,8 +50,8 @@ class CompletedAttempt(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` says why
-    the subscription is to be disabled, if it is."""
+    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` is why
+    the subscription is to be disabled, None if it is not."""
 
     recorded: list[Recorded]
     breaker: Breaker
@@ -68,10 +68,10 @@ def judge(
     own_fault: bool,
     encode: Callable[[str, Attempt], bytes],
 ) -> Judgement:
-    """Judges attempts in the order in which they ended; `now` is epoch ms of Redis, and
-    `own_fault` says that failures to connect are our own network's. A shortage of this machine is
-    never counted, however long it lasts. `encode` makes a record of an
-    attempt of the subscription with that id."""
+    """Judges attempts in the order in which they ended. `now` is epoch ms of Redis. With
+    `own_fault`, failures to connect are those of our own network. A shortage of this machine is
+    never counted, however long it lasts. `encode` makes a record of an attempt of the subscription
+    with that id."""
     parked = breaker.parked
     reason = subscription.disabled_reason
     counted = []

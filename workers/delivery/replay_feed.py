@@ -200,7 +200,7 @@ class Feeder:
         )
 
     async def _overtaken(self, replay: Replay, progress: ReplayProgress) -> str:
-        """What is to be said if events were trimmed that the replay had not reached."""
+        """The note of a replay if events were trimmed that it had not reached."""
         reached = progress.position or (f"{replay.since}-0" if replay.since is not None else "")
         _, trimmed = await self._stores.events.bounds()
         if not reached or position_order(trimmed) <= position_order(reached):

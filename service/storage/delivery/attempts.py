@@ -28,9 +28,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One HTTP POST of a delivery and what came back. Times are epoch ms.
 
     `outcome` is the outcome's class; `excerpt` the beginning of the answer as text, which on record
-    is `encrypted` (base64), for whoever answers may repeat anything that it was sent;
+    is `encrypted` (base64), because an answer may repeat anything that was sent;
     `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
-    our own network and uses up nothing of the schedule; `replay` says that it was one of a replay.
+    our own network and uses up nothing of the schedule; `replay` means that it was one of a replay.
     """
 
     event_id: str
@@ -51,7 +51,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on one outbox; `reason` says why a dead one was given up."""
+    """One event on one outbox; `reason` is why a dead one was given up."""
 
     subscription_id: str
     event_id: str
@@ -113,10 +113,10 @@ class Attempts:
         go on from. Delivered ones are known for as long as their attempts are retained."""
         only = None
         if event_id is not None:
-            place = event_position(event_id)
-            if place is None:
+            found_at = event_position(event_id)
+            if found_at is None:
                 return [], None
-            only = place[0]
+            only = found_at[0]
         attempts = await self._attempts(subscription_id, only)
         states: dict[str, tuple[DeliveryState, str | None]] = {
             position: ("delivered", None)
