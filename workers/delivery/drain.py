@@ -1,4 +1,4 @@
-"""Sends what is on an outbox: prepare, send, judge, record."""
+"""Drains outboxes: prepare, send, judge, record."""
 
 from __future__ import annotations
 
@@ -259,12 +259,12 @@ class Drain:
         """Fetches the events that may be sent next; a parked outbox's probe is a replayed one only
         if there is no other."""
         parked, recording = self._turn.breaker.parked, self._recording is not None
-        under_way = self._in_flight.tasks or self._completed or recording
+        idle = not (self._in_flight.tasks or self._completed or recording)
         for queue in self._queues:
             if not parked:
                 while unsendable := await queue.prepare(recording=recording):
                     await self._give_up(queue, unsendable)
-            elif not under_way and not self._queues.any_prepared:
+            elif idle and not self._queues.any_prepared:
                 while unsendable := await queue.prepare_probe(recording=recording):
                     await self._give_up(queue, unsendable)
         if await self._turn.permissions.refresh():
@@ -273,7 +273,7 @@ class Drain:
 
     async def _give_up(self, queue: QueueReader, unsendable: Sequence[Recorded]) -> None:
         """Records deliveries that must not be sent, which makes them dead."""
-        for reason in {one.reason for one in unsendable}:
+        for reason in dict.fromkeys(one.reason for one in unsendable):
             await self._recorder.give_up([one for one in unsendable if one.reason == reason])
         for one in unsendable:
             queue.recorded(one)
@@ -347,12 +347,11 @@ class Drain:
     def _pause(self) -> float | None:
         """Seconds after which the outbox is looked at again, for the subscription's rate or while
         a replay waits for the upstream; None: when something has ended."""
-        seconds: float | None = self._rate_wait_ms / 1000
-        if not 0 < self._rate_wait_ms / 1000 <= MAX_PAUSE_SECONDS or self._turn.must_stop():
-            seconds = None
+        seconds = self._rate_wait_ms / 1000
+        waits_for_rate = 0 < seconds <= MAX_PAUSE_SECONDS and not self._turn.must_stop()
         if self._feeding is not None:
-            return min(FEEDING_LOOK_SECONDS, seconds or FEEDING_LOOK_SECONDS)
-        return seconds
+            return min(FEEDING_LOOK_SECONDS, seconds) if waits_for_rate else FEEDING_LOOK_SECONDS
+        return seconds if waits_for_rate else None
 
     async def _look_at_feeding(self) -> None:
         """Reads what was added to be replayed. As long as that takes, the outbox is read for new
