@@ -181,7 +181,7 @@ def assemble(
         outboxes=outboxes,
         dead=dead,
         dead_letter_notices=DeadLetterNotices(redis, counters, subscriptions, matchers),
-        bodies=EventBodies(outbox_events, counters),
+        bodies=EventBodies(events, outbox_events, counters),
         attempts=Attempts(redis, encryptor, outbox_events, dead),
         schedule=schedule,
         control=Control(redis),

@@ -109,6 +109,22 @@ async def test_nothing_is_shared_beyond_a_restart_of_the_server(
     assert len(reads) == 2
 
 
+async def test_an_event_that_the_log_has_trimmed_is_not_sent_from_memory(subscribe, services):
+    harness = await subscribe()
+    await harness.emit("c1", "c2")
+    entries = await services.outboxes.read(harness.id, "-", 10)
+    assert None not in await services.bodies.get_many(harness.id, entries)
+    await services.retention.trim(
+        events_before=int(entries[0].position.partition("-")[0]) + 1,
+        events_max_bytes=1 << 30,
+        attempts_before=0,
+        dead_before=0,
+    )
+    first, second = await services.bodies.get_many(harness.id, entries)
+    log = await services.events.get_many([one.position for one in entries])
+    assert (first, second is None) == (None, log[1] is None)
+
+
 async def test_a_turn_that_dies_while_it_reads_fails_none_that_waits_for_the_same(
     subscribe, services, counted
 ):

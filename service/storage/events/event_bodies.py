@@ -12,8 +12,9 @@ import msgspec
 from service.domain.delivery.outbox_window import Entry
 from service.domain.delivery.subscription import Rendering
 from service.domain.events.event import EventHead, StoredEvent, render
-from service.domain.events.identifiers import is_backfilled
+from service.domain.events.identifiers import is_backfilled, position_order
 from service.storage.events.body_cache import BodyCache
+from service.storage.events.event_log import EventLog
 from service.storage.events.lookup import OutboxEvents
 from service.storage.redis.counters import Counters
 
@@ -46,10 +47,12 @@ class EventBodies:
 
     A reader that needs a body which is just being read waits for that read. A body is kept for 5
     seconds at most (see `BodyCache`), and no longer than the run of the Redis server that it came
-    from. Events of backfills are made for one outbox and never kept.
+    from. It is not used once the log has been trimmed up to its event. Events of backfills are made
+    for one outbox and never kept.
     """
 
-    def __init__(self, events: OutboxEvents, counters: Counters) -> None:
+    def __init__(self, log: EventLog, events: OutboxEvents, counters: Counters) -> None:
+        self._log = log
         self._events = events
         self._counters = counters
         self._cache: BodyCache[RenderedEvent] = BodyCache()
@@ -80,6 +83,12 @@ class EventBodies:
             read = asyncio.create_task(self._read_shared(missing), context=Context())
             self._reads.update(dict.fromkeys(missing, read))
             reads.add(read)
+        if found:
+            trimmed = position_order(await self._log.trimmed())
+            found = {
+                key: None if position_order(key.position) <= trimmed else event
+                for key, event in found.items()
+            }
         for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
             found |= bodies
         if own:
