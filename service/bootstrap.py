@@ -23,6 +23,7 @@ from service.storage.delivery.initial_fill import Backlog
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Replays
 from service.storage.delivery.subscription_summary import SubscriptionSummaries
+from service.storage.events.event_bodies import EventBodies
 from service.storage.events.event_log import EventLog
 from service.storage.events.log_follower import Tail
 from service.storage.events.lookup import OutboxEvents
@@ -79,7 +80,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     outboxes: Outboxes
     dead: DeadLetters
     dead_letter_notices: DeadLetterNotices
-    outbox_events: OutboxEvents
+    bodies: EventBodies
     attempts: Attempts
     schedule: Schedule
     control: Control
@@ -180,7 +181,7 @@ def assemble(
         outboxes=outboxes,
         dead=dead,
         dead_letter_notices=DeadLetterNotices(redis, counters, subscriptions, matchers),
-        outbox_events=outbox_events,
+        bodies=EventBodies(events, outbox_events, counters),
         attempts=Attempts(redis, encryptor, outbox_events, dead),
         schedule=schedule,
         control=Control(redis),

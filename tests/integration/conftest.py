@@ -7,7 +7,7 @@ import base64
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -323,7 +323,12 @@ class Harness:
         self.services = context.services
         self.id = subscription.id
 
-    async def emit(self, *course_ids: str, rendering: Rendering = Rendering.FULL) -> None:
+    async def emit(
+        self,
+        *course_ids: str,
+        rendering: Rendering = Rendering.FULL,
+        others: Sequence[Outbox] = (),
+    ) -> None:
         """Commits one `course.updated` for each of the courses, in order."""
         services = self.services
         redis = services.redis
@@ -357,7 +362,7 @@ class Harness:
                                 facts=msgspec.json.encode({**FACTS, "course_id": course_id}),
                                 body=b'{"id":"%s","n":%d}' % (course_id.encode(), number),
                                 order_key=course_id,
-                                outboxes=(Outbox(self.id, rendering, active),),
+                                outboxes=(Outbox(self.id, rendering, active), *others),
                             ),
                         )
                     ]

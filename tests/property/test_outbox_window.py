@@ -1,5 +1,5 @@
 """The window over an outbox, driven by a model of its sender: the outbox is a list of entries that
-vanish when they are settled, read in small parts, with the limits lowered so that they bite."""
+vanish when they are finished, read in small parts, with the limits lowered so that they bite."""
 
 from __future__ import annotations
 
@@ -134,11 +134,11 @@ class Sender:
         while self.prepared and len(self.in_flight) < self.concurrency:
             self.in_flight.append(self.prepared.pop(0))
 
-    def settle(self, entry: Entry) -> None:
+    def finish(self, entry: Entry) -> None:
         self.in_flight.remove(entry)
         del self.store.outbox[entry.position]
         self.store.failing.pop(entry.order_key, None)
-        self.window.settle(entry)
+        self.window.finish(entry)
         self.recorded()
 
     def fail(self, entry: Entry, due_at: int) -> None:
@@ -163,7 +163,7 @@ class Sender:
             if entry.order_key in broken:
                 self.fail(entry, now + RETRY_MS)
             else:
-                self.settle(entry)
+                self.finish(entry)
                 delivered.append(entry)
 
 
@@ -190,7 +190,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sender.in_flight)
     @rule(data=st.data())
     def an_attempt_ends_for_good(self, data: st.DataObject) -> None:
-        self.sender.settle(data.draw(st.sampled_from(self.sender.in_flight)))
+        self.sender.finish(data.draw(st.sampled_from(self.sender.in_flight)))
 
     @precondition(lambda self: self.sender.in_flight)
     @rule(data=st.data(), delay=st.integers(0, RETRY_MS))
@@ -221,7 +221,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.sender.send()
         for entry in list(self.sender.in_flight):
             if succeeds:
-                self.sender.settle(entry)
+                self.sender.finish(entry)
                 self.store.failing = {
                     course: (waiting, 0) for course, (waiting, _) in self.store.failing.items()
                 }
@@ -353,5 +353,5 @@ def test_positions_of_one_millisecond_are_ordered_by_their_counter():
     window.offer(Entry("1795424000000-9", "a", Rendering.FULL), failing=False)
     window.offer(Entry("1795424000000-10", "a", Rendering.FULL), failing=False)
     first = window.take()
-    window.settle(first)
+    window.finish(first)
     assert window.take().position == "1795424000000-10"

@@ -19,39 +19,39 @@ from service.domain.delivery.connectivity import failed_to_connect, is_ours
 from service.domain.delivery.outbox_window import Entry
 from service.domain.delivery.retry import Outcome, OutcomeClass, next_delay
 from service.domain.delivery.subscription import Subscription
-from service.domain.events.event import StoredEvent
 from service.storage.delivery.attempts import Attempt
 from service.storage.delivery.outboxes import Recorded
+from service.storage.events.event_bodies import RenderedEvent
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """An entry with everything that one attempt needs, but for the time and the signature.
+class PendingAttempt(msgspec.Struct, frozen=True):
+    """An outbox entry and its event as it is pushed: all that an attempt needs, except the time
+    and the signature.
 
-    `attempts` that count and all that were `sent` before; `due_at` is when this one was due,
-    epoch ms of Redis, or 0 for a first attempt.
+    `attempts` is how many attempts before this one count, `sent` how many there were; `due_at` is
+    when this one was due, epoch ms of Redis, or 0 for a first attempt.
     """
 
     entry: Entry
-    event: StoredEvent
-    body: bytes
+    event: RenderedEvent
     attempts: int = 0
     sent: int = 0
     due_at: int = 0
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """What was sent, what came of it, and when it was sent: epoch ms of this machine and of
+class CompletedAttempt(msgspec.Struct, frozen=True):
+    """An attempt that has ended, its outcome, and when it began: epoch ms of this machine and of
     Redis."""
 
-    prepared: Prepared
+    attempt: PendingAttempt
     outcome: Outcome
     at: int
     sent_at: int
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` says why
-    the subscription is to be disabled, if it is."""
+    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` is why
+    the subscription is to be disabled, None if it is not."""
 
     recorded: list[Recorded]
     breaker: Breaker
@@ -62,20 +62,20 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     subscription: Subscription,
     breaker: Breaker,
-    ended: Sequence[Ended],
+    completed: Sequence[CompletedAttempt],
     *,
     now: int,
     own_fault: bool,
     encode: Callable[[str, Attempt], bytes],
 ) -> Judgement:
-    """Judges attempts in the order in which they ended; `now` is epoch ms of Redis, and
-    `own_fault` says that failures to connect are our own network's. A shortage of this machine is
-    never counted, however long it lasts. `encode` makes a record of an
-    attempt of the subscription with that id."""
+    """Judges attempts in the order in which they ended. `now` is epoch ms of Redis. With
+    `own_fault`, failures to connect are those of our own network. A shortage of this machine is
+    never counted, however long it lasts. `encode` makes a record of an attempt of the subscription
+    with that id."""
     parked = breaker.parked
     reason = subscription.disabled_reason
     counted = []
-    for one in ended:
+    for one in completed:
         outcome, chance = one.outcome, random.random()
         ours = is_ours(outcome) or (
             own_fault and failed_to_connect(outcome) and may_go_uncounted(breaker, now)
@@ -86,14 +86,14 @@ def judge(
         elif ours:
             breaker = after_own_failure(breaker, one.sent_at, now, chance)
         else:
-            key = one.prepared.entry.order_key
+            key = one.attempt.entry.order_key
             breaker = after_failure(breaker, outcome, key, one.sent_at, now, chance)
             reason = reason or disabling_reason(breaker, outcome, now)
     held_ms = max(0, breaker.held_until - now)
     return Judgement(
         recorded=[
             _recorded(subscription, one, held_ms, encode, counted=counts)
-            for one, counts in zip(ended, counted, strict=True)
+            for one, counts in zip(completed, counted, strict=True)
         ],
         breaker=breaker,
         recovered=parked and not breaker.parked,
@@ -103,24 +103,24 @@ def judge(
 
 def _recorded(
     subscription: Subscription,
-    ended: Ended,
+    completed: CompletedAttempt,
     held_ms: int,
     encode: Callable[[str, Attempt], bytes],
     *,
     counted: bool,
 ) -> Recorded:
-    prepared, outcome = ended.prepared, ended.outcome
-    attempts = prepared.attempts + counted
+    pending, outcome = completed.attempt, completed.outcome
+    attempts = pending.attempts + counted
     if outcome.delivered:
         wait_ms: int | None = None
     elif counted:
-        wait_ms = _wait_ms(subscription, ended, attempts, held_ms)
+        wait_ms = _wait_ms(subscription, completed, attempts, held_ms)
     else:
         wait_ms = held_ms
     attempt = Attempt(
-        event_id=prepared.event.id,
-        number=prepared.sent + 1,
-        at=ended.at,
+        event_id=pending.event.id,
+        number=pending.sent + 1,
+        at=completed.at,
         outcome=outcome.kind.value,
         duration_ms=outcome.duration_ms,
         status=outcome.status,
@@ -129,15 +129,15 @@ def _recorded(
         first_byte_ms=outcome.first_byte_ms,
         error=outcome.error,
         excerpt=outcome.excerpt.decode("utf-8", "replace"),
-        next_attempt_at=None if wait_ms is None else ended.at + outcome.duration_ms + wait_ms,
+        next_attempt_at=None if wait_ms is None else completed.at + outcome.duration_ms + wait_ms,
         counted=counted,
-        replay=bool(prepared.entry.replay),
+        replay=bool(pending.entry.replay),
     )
     given_up = wait_ms is None and not outcome.delivered
     return Recorded(
-        entry=prepared.entry,
+        entry=pending.entry,
         attempts=attempts,
-        sent=prepared.sent + 1,
+        sent=pending.sent + 1,
         result="S" if outcome.delivered else "D" if given_up else "R",
         wait_ms=wait_ms or 0,
         reason=_reason(outcome, attempts) if given_up else "",
@@ -145,14 +145,16 @@ def _recorded(
     )
 
 
-def _wait_ms(subscription: Subscription, ended: Ended, attempts: int, held_ms: int) -> int | None:
-    due_at = ended.prepared.due_at
+def _wait_ms(
+    subscription: Subscription, completed: CompletedAttempt, attempts: int, held_ms: int
+) -> int | None:
+    due_at = completed.attempt.due_at
     delay = next_delay(
-        ended.outcome,
+        completed.outcome,
         attempts,
         subscription.retry_schedule_seconds,
         random.random(),
-        early=max(0, due_at - ended.sent_at) / 1000 if due_at else 0.0,
+        early=max(0, due_at - completed.sent_at) / 1000 if due_at else 0.0,
     )
     return None if delay is None else max(int(delay * 1000), held_ms)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from service.bootstrap import Services
-from service.clients.upstream import Page, PageQuery, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.clock import now_ms
 from service.domain.courses.deletion_mark import judging_time
 from service.domain.courses.received import identify_records
@@ -28,12 +27,11 @@ from service.domain.errors import (
     UpstreamPagingError,
     UpstreamUnavailableError,
 )
-from service.domain.events.event import EventHead, Selection
+from service.domain.events.event import Selection
 from service.domain.polling.id_requests import can_be_asked, fitting
 from service.domain.polling.integration import (
     MAX_BACKOFF_SECONDS,
     Integration,
-    PollingState,
     backoff_ms,
     next_try_ms,
 )
@@ -42,25 +40,42 @@ from service.domain.replay import backfill as backfills
 from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
 from service.domain.replay.replay import Replay, ReplayProgress
 from service.logs import get_logger
-from service.storage.delivery.replays import Backfilled, Part
+from service.storage.delivery.replays import Backfilled, Part, Replays
 from service.storage.events.operational import RENDERINGS
+from service.storage.polling.budgets import Budgets
+from service.storage.polling.catalogue import Catalogue
 from service.storage.redis.counters import field
-from service.storage.redis.paging import IndexPosition
+from service.storage.redis.memory import Memory
+from service.storage.registry.credentials import CredentialStore
+from service.storage.registry.integrations import IntegrationStore
+from service.storage.scheduling.pause import Control
+from workers.delivery.backfill_choice import choose_integration, take_up, wants
 from workers.polling.commit import sendable
 from workers.polling.page_fetch import Fetcher
 from workers.polling.turn_budget import MEMORY_SHARE, MEMORY_WAIT_MS, TurnOverError
 
 MOST_AHEAD = 1_000  # entries being replayed from which no further page is asked for ...
 MOST_BYTES_AHEAD = 33_554_432  # ... or bytes of events that wait, whatever they wait for
-FIRST_PAGE_SIZE = PAGE_SIZE
 LARGE_PAGE_BYTES = 4_194_304  # from which pages are asked for in half the size
 AHEAD_WAIT_MS = 300_000  # until the next turn where so much waits; its retries come before
 PAUSED_WAIT_MS = 15_000  # while polling is paused, or a baseline is not complete
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
-LISTED_AT_ONCE = 100  # integrations looked at in one step
 MAX_PAGES = 100_000  # of one integration: more is an upstream that pages without end
 
 _log = get_logger("replay")
+
+
+class BackfillStores(msgspec.Struct, frozen=True, kw_only=True):
+    """What backfills read, and the upstream that they ask."""
+
+    replays: Replays
+    integrations: IntegrationStore
+    credentials: CredentialStore
+    catalogue: Catalogue
+    budgets: Budgets
+    upstream: UpstreamClient
+    control: Control
+    memory: Memory
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -77,8 +92,8 @@ class Backfiller:
     twice, does no harm.
     """
 
-    def __init__(self, services: Services, subscription: Subscription) -> None:
-        self._services = services
+    def __init__(self, stores: BackfillStores, subscription: Subscription) -> None:
+        self._stores = stores
         self._subscription = subscription
         self._increments: Counter[str] = Counter()
 
@@ -88,97 +103,40 @@ class Backfiller:
         if (wait_ms := await self._must_wait(replay, progress)) > 0:
             return Step(None, wait_ms)
         if progress.leg is None:
-            return await self._choose(progress, stands.created_at, selection)
+            chosen = await choose_integration(
+                self._stores.integrations, progress, stands.created_at, selection
+            )
+            return Step(None, PAUSED_WAIT_MS) if chosen is None else self._moved(chosen)
         return await self._go_on(progress, progress.leg, selection)
 
     async def _must_wait(self, replay: Replay, progress: BackfillProgress) -> int:
         """How many ms nothing may be asked of the upstream yet."""
-        services = self._services
+        stores = self._stores
         if (wait_ms := progress.wait_until - now_ms()) > 0:
             return wait_ms
-        if await services.control.is_paused("polling"):
+        if await stores.control.is_paused("polling"):
             return PAUSED_WAIT_MS
-        if await services.memory.used_share() > MEMORY_SHARE:
+        if await stores.memory.used_share() > MEMORY_SHARE:
             return MEMORY_WAIT_MS
-        entries, size = await services.replays.ahead(replay.subscription_id)
+        entries, size = await stores.replays.ahead(replay.subscription_id)
         return AHEAD_WAIT_MS if entries >= MOST_AHEAD or size >= MOST_BYTES_AHEAD else 0
-
-    # --- which integration is next ---------------------------------------------------------
-
-    async def _choose(
-        self, progress: BackfillProgress, created_at: int, selection: Selection
-    ) -> Step:
-        if progress.listed:
-            return await self._choose_postponed(progress, created_at, selection)
-        after = None if progress.after is None else IndexPosition(*progress.after)
-        found, further = await self._services.integrations.page(LISTED_AT_ONCE, after)
-        for integration, state in found:
-            if integration.created_at > created_at:
-                further = None  # its baseline comes after this was asked for
-                break
-            if not _wants(selection, integration):
-                continue
-            progress = self._take_up(progress, integration, state)
-            if progress.leg is not None:
-                position = (integration.created_at, integration.id)
-                return self._moved(msgspec.structs.replace(progress, after=position))
-        if further is None:
-            return self._moved(msgspec.structs.replace(progress, listed=True))
-        position = (further.created_at, further.id)
-        return self._moved(msgspec.structs.replace(progress, after=position))
-
-    async def _choose_postponed(
-        self, progress: BackfillProgress, created_at: int, selection: Selection
-    ) -> Step:
-        """Takes up an integration whose baseline has become complete."""
-        before = progress
-        stored = await self._services.integrations.get_many(progress.postponed)
-        for integration_id, found in zip(progress.postponed, stored, strict=True):
-            rest = tuple(one for one in progress.postponed if one != integration_id)
-            without = msgspec.structs.replace(progress, postponed=rest)
-            if found is None:
-                progress = backfills.skip(without, integration_id, "it was deleted")
-            elif not _wants(selection, found[0]):
-                progress = backfills.skip(without, integration_id, "it matches no more")
-            elif now_ms() - created_at > backfills.BASELINE_PATIENCE_MS:
-                reason = "its baseline was not complete in time"
-                progress = backfills.skip(without, integration_id, reason)
-            else:
-                taken = self._take_up(without, *found)
-                if taken.leg is not None:
-                    return self._moved(taken)
-                progress = taken
-        if progress.postponed == before.postponed:
-            return Step(None, PAUSED_WAIT_MS)
-        return self._moved(progress)
-
-    def _take_up(
-        self, progress: BackfillProgress, integration: Integration, state: PollingState
-    ) -> BackfillProgress:
-        if reason := backfills.why_not(integration, state):
-            return backfills.skip(progress, integration.id, reason)
-        if not state.baselined:
-            return msgspec.structs.replace(
-                progress, postponed=(*progress.postponed, integration.id)
-            )
-        return msgspec.structs.replace(progress, leg=_first_leg(integration, state))
 
     # --- one integration --------------------------------------------------------------------
 
     async def _go_on(self, progress: BackfillProgress, leg: Leg, selection: Selection) -> Step:
-        services, integration_id = self._services, leg.integration_id
-        (stored,) = await services.integrations.get_many([integration_id])
+        integration_id = leg.integration_id
+        (stored,) = await self._stores.integrations.get_many([integration_id])
         if stored is None:
             return self._skipped(progress, leg, "it was deleted")
         integration, state = stored
         if reason := backfills.why_not(integration, state):
             return self._skipped(progress, leg, reason)
-        if not _wants(selection, integration):
+        if not wants(selection, integration):
             return self._skipped(progress, leg, "it matches no more")
         if state.epoch != leg.epoch:
             # What its cursor leads through is not there any more, and neither are its courses.
             anew = msgspec.structs.replace(progress, leg=None, slot=0, wait_until=0)
-            return self._moved(self._take_up(anew, integration, state))
+            return self._moved(take_up(anew, integration, state))
         try:
             page = await self._fetch(integration, leg, progress.slot)
             _check_page(leg, page)
@@ -195,7 +153,7 @@ class Backfiller:
 
     async def _fetch(self, integration: Integration, leg: Leg, slot: int) -> Page:
         try:
-            opened = await self._services.credentials.decrypt(integration.credential_id)
+            opened = await self._stores.credentials.decrypt(integration.credential_id)
         except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {integration.credential_id} cannot be read: {error}"
@@ -203,8 +161,8 @@ class Backfiller:
         credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
         # Like a full poll, so that deltas keep their part of the budget.
         fetcher = Fetcher(
-            self._services.upstream,
-            self._services.budgets,
+            self._stores.upstream,
+            self._stores.budgets,
             integration,
             credential,
             "full",
@@ -222,7 +180,7 @@ class Backfiller:
         judged_at = judging_time(now_ms(), page.date_ms)
         records_seen, _ = identify_records(page.results, judged_at)
         # Read after the page: what was committed since it was made makes its courses differ.
-        stored = await self._services.catalogue.read(
+        stored = await self._stores.catalogue.read(
             integration.id, leg.epoch, [one.course_id for one in records_seen]
         )
         confirmed, differing = backfills.confirm(records_seen, stored, integration.ignored)
@@ -234,7 +192,7 @@ class Backfiller:
         after = msgspec.structs.replace(after, failures=0, got_on_at=now_ms())
         wait_ms = 0
         if after.at != leg.at:
-            wait_ms = backfills.settle_ms(integration)
+            wait_ms = backfills.recheck_ms(integration)
         through = after.at == "deferred" and not after.deferred
         moved = msgspec.structs.replace(
             progress,
@@ -332,21 +290,6 @@ class Backfiller:
             increments=+increments,
         )
         return Step(part, wait_ms)
-
-
-def _wants(selection: Selection, integration: Integration) -> bool:
-    """Whether the subscription is sent that integration's courses as they are backfilled."""
-    labels = msgspec.json.encode({"labels": integration.labels})
-    return selection.takes(EventHead("", backfills.EVENT_TYPE, integration.id, "", labels))
-
-
-def _first_leg(integration: Integration, state: PollingState) -> Leg:
-    return Leg(
-        integration_id=integration.id,
-        epoch=state.epoch,
-        got_on_at=now_ms(),
-        page_size=FIRST_PAGE_SIZE,
-    )
 
 
 def _check_page(leg: Leg, page: Page) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from redis.exceptions import OutOfMemoryError
 
-from service.bootstrap import Services
 from service.domain.delivery.subscription import Subscription
 from service.domain.events.event import EventHead, Selection, order_key_of, rfc3339
 from service.domain.events.identifiers import is_backfilled, position_ms, position_order
 from service.domain.replay.replay import Replay, ReplayProgress
 from service.logs import get_logger
-from service.storage.delivery.attempts import Successes
-from service.storage.delivery.replays import Part, Replayed
+from service.storage.delivery.attempts import Attempts, Successes
+from service.storage.delivery.dead_letters import DeadLetters
+from service.storage.delivery.outboxes import Outboxes
+from service.storage.delivery.replays import Part, Replayed, Replays
+from service.storage.events.event_log import EventLog
 from service.storage.events.operational import RENDERINGS
+from service.storage.registry.api_keys import ApiKeys
 from service.storage.scheduling.leases import Lease
 from workers.delivery.backfill_feed import Backfiller
 
@@ -31,16 +35,29 @@ BACKFILLED_DEAD = (
 _log = get_logger("replay")
 
 
+class FeedStores(msgspec.Struct, frozen=True, kw_only=True):
+    """What replays read and write."""
+
+    replays: Replays
+    events: EventLog
+    outboxes: Outboxes
+    attempts: Attempts
+    dead: DeadLetters
+    api_keys: ApiKeys
+
+
 class Feeder:
     """Feeds the replays of one outbox during one turn, one after the other."""
 
-    def __init__(self, services: Services, lease: Lease, subscription: Subscription) -> None:
-        self._services = services
+    def __init__(
+        self, stores: FeedStores, backfiller: Backfiller, lease: Lease, subscription: Subscription
+    ) -> None:
+        self._stores = stores
         self._lease = lease
         self._subscription = subscription
         self._selection: Selection | None = None
         self._successes: Successes | None = None
-        self._backfiller = Backfiller(services, subscription)
+        self._backfiller = backfiller
         self._idle = False
         self._blocked_until = 0.0
         self._wait_ms = 0
@@ -58,13 +75,13 @@ class Feeder:
     async def step(self) -> bool:
         """Lets the replay at work go on by one part; returns whether that added anything to be
         sent."""
-        found = await self._services.replays.next(self._subscription.id)
+        found = await self._stores.replays.next(self._subscription.id)
         if found is None:
             self._idle = True
             return False
         replay, progress = found
         if self._selection is None:
-            grant = await self._services.api_keys.grant_of(self._subscription.owner)
+            grant = await self._stores.api_keys.grant_of(self._subscription.owner)
             self._selection = Selection(self._subscription, grant)
         wait_ms = 0
         if replay.which == "backfill":
@@ -77,7 +94,7 @@ class Feeder:
         else:
             part = await self._part(replay, progress, self._selection)
         try:
-            status = await self._services.replays.feed(self._lease, replay, progress, part)
+            status = await self._stores.replays.feed(self._lease, replay, progress, part)
         except OutOfMemoryError:
             # Deliveries go on: they make room.
             self._block(PAUSE_SECONDS * 1000, MEMORY_WAIT_MS)
@@ -99,7 +116,7 @@ class Feeder:
         if replay.which == "dead":
             return await self._dead(replay, progress)
         start = f"({progress.position}" if progress.position else replay.start
-        found = await self._services.events.scan(start, replay.end, SCANNED)
+        found = await self._stores.events.scan(start, replay.end, SCANNED)
         chosen = [
             event
             for event in found
@@ -130,16 +147,16 @@ class Feeder:
     ) -> tuple[list[EventHead], str]:
         """Of the chosen events those that were neither delivered nor are going to be, or why that
         cannot be known."""
-        services, subscription_id = self._services, self._subscription.id
+        stores, subscription_id = self._stores, self._subscription.id
         # In this order: what leaves the outbox meanwhile is on record by the time that is read.
-        pending = await services.outboxes.pending(
+        pending = await stores.outboxes.pending(
             subscription_id, found[0].position, found[-1].position
         )
-        pending |= await services.replays.being_replayed(subscription_id)
+        pending |= await stores.replays.being_replayed(subscription_id)
         if self._successes is None:
-            self._successes = Successes(services.attempts, subscription_id)
+            self._successes = Successes(stores.attempts, subscription_id)
         await self._successes.read_on()
-        reach = await services.attempts.reach(subscription_id)
+        reach = await stores.attempts.reach(subscription_id)
         if reach is not None and position_ms(found[0].position) < reach:
             return [], (
                 f"attempts before {rfc3339(reach)} are no longer on record, so what was not "
@@ -149,18 +166,18 @@ class Feeder:
         return [event for event in chosen if event.position not in known], ""
 
     async def _dead(self, replay: Replay, progress: ReplayProgress) -> Part:
-        services = self._services
+        stores = self._stores
         after = progress.position
         if not after:
-            _, trimmed = await services.events.bounds()
+            _, trimmed = await stores.events.bounds()
             since = "0-0" if replay.since is None else f"{replay.since - 1}-{2**64 - 1}"
             after = max(trimmed, since, key=position_order)
-        page = await services.dead.page(self._subscription.id, after, SCANNED)
+        page = await stores.dead.page(self._subscription.id, after, SCANNED)
         end = position_order(replay.end)
         found = [one for one in page if position_order(one.position) <= end]
         chosen = found
         if replay.event_types is not None:
-            events = await services.events.get_many([one.position for one in found])
+            events = await stores.events.get_many([one.position for one in found])
             chosen = [
                 one
                 for one, event in zip(found, events, strict=True)
@@ -183,9 +200,9 @@ class Feeder:
         )
 
     async def _overtaken(self, replay: Replay, progress: ReplayProgress) -> str:
-        """What is to be said if events were trimmed that the replay had not reached."""
+        """The note of a replay if events were trimmed that it had not reached."""
         reached = progress.position or (f"{replay.since}-0" if replay.since is not None else "")
-        _, trimmed = await self._services.events.bounds()
+        _, trimmed = await self._stores.events.bounds()
         if not reached or position_order(trimmed) <= position_order(reached):
             return ""
         return (

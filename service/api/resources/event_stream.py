@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
@@ -24,6 +23,7 @@ from service.api.schema.operations import problems, reads
 from service.domain.delivery.subscription import Rendering
 from service.domain.errors import EventsExpiredError
 from service.domain.events.event import StoredEvent, render
+from service.storage.events.body_cache import BodyCache
 from service.storage.events.event_log import ReadPosition
 from service.storage.events.log_follower import Tail
 
@@ -33,7 +33,8 @@ RETRY_MS = 3_000  # after which a client that lost the connection comes back
 LAST_EVENT_ID = "Last-Event-ID"
 _READ_AT_ONCE = 20  # events held for one slow reader
 _CHUNK_BYTES = 65_536  # sent in one piece, unless a single event is larger
-_CACHED = 64  # frames that listeners at the same read_to share
+
+_recent_frames: BodyCache[bytes] = BodyCache()  # which listeners at the same position share
 
 QUERY: Table = {
     **FILTERS,
@@ -158,8 +159,15 @@ def _chunks(events: Iterable[StoredEvent], rendering: Rendering) -> Iterator[byt
     yield b"".join(chunk)
 
 
-@lru_cache(maxsize=_CACHED)
 def _frame(event: StoredEvent, rendering: Rendering) -> bytes:
+    frame = _recent_frames.get((event.id, rendering))
+    if frame is None:
+        frame = _make_frame(event, rendering)
+        _recent_frames.put((event.id, rendering), frame, len(frame))
+    return frame
+
+
+def _make_frame(event: StoredEvent, rendering: Rendering) -> bytes:
     # A line break can only stand between the tokens of the course's JSON; as the beginning of
     # another data line it arrives as a line break.
     data = b"\ndata: ".join(render(event, rendering).splitlines())

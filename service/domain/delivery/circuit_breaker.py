@@ -53,7 +53,7 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def failing(self) -> bool:
-        """Whether the last attempt failed, whoever's fault it was."""
+        """Whether the last attempt failed, even through a fault of our own network."""
         return self.failures > 0 or self.offline > 0
 
     @property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from service.domain.delivery.retry import Outcome, OutcomeClass
 
-WINDOW_MS = 30_000  # how long an outcome says something about the network
-MIN_ACTIVE = 3  # receivers that tried at once, below which nothing can be told
+WINDOW_MS = 30_000  # how long an outcome counts as evidence about the network
+MIN_ACTIVE = 3  # receivers that tried at once, below which there is too little evidence
 
 # A failed handshake counts: a wrong clock, a stale list of authorities or a proxy in between
 # are ours, and one receiver's bad certificate is outvoted.

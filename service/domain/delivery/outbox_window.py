@@ -18,7 +18,7 @@ class Entry(msgspec.Struct, frozen=True):
     """One event on an outbox: its position in the log, what it is ordered by, its rendering.
 
     Two courses whose order keys collide wait for each other; nothing else follows from that.
-    Of an entry that belongs to a `replay`, `position` is its place among what is replayed and
+    Of an entry that belongs to a `replay`, `position` is its position among what is replayed and
     `replayed` its event's position in the log.
     """
 
@@ -47,7 +47,7 @@ class Window:
     A course's head is its earliest entry. Entries are offered in the outbox's order, and a head
     that has never failed is a first attempt; those behind it wait here. A head that has failed
     is kept in the store and comes back from there when its retry is due; meanwhile its course
-    takes nothing up here, and once it is settled the outbox is read again from its place
+    takes nothing up here, and once it is finished the outbox is read again from its position
     (`rewind`). So what is held depends on how far the sender reads ahead, and neither on the
     length of the outbox nor on how many of its courses fail.
     """
@@ -126,7 +126,7 @@ class Window:
             return self._first.popleft()
         return None
 
-    def settle(self, entry: Entry) -> None:
+    def finish(self, entry: Entry) -> None:
         """The entry is delivered or dead: the next of its course becomes the head."""
         key = entry.order_key
         behind = self._behind.get(key)
@@ -153,13 +153,13 @@ class Window:
         self._failed.add(key)
 
     def unsent(self) -> str | None:
-        """The earliest place from which the outbox must be read again by whoever sends next,
-        if it is before where reading stopped. Retries come back from the store."""
-        places = [
+        """The earliest position from which the next turn must read the outbox again, if that is
+        before where reading stopped. Retries come back from the store."""
+        positions = [
             entry.position
             for key, entry in self._heads.items()
             if self._passed_over.get(key) != entry.position
         ]
         if self.rewind is not None:
-            places.append(self.rewind)
-        return min(places, key=position_order, default=None)
+            positions.append(self.rewind)
+        return min(positions, key=position_order, default=None)

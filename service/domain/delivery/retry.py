@@ -24,7 +24,7 @@ class OutcomeClass(StrEnum):
     RESET = "reset"  # the connection broke before a complete answer
     PROTOCOL = "protocol"  # the answer was not valid HTTP
     PROXY = "proxy"  # our own forward proxy was not reached, or refuses us; never counted
-    REFUSED_TARGET = "refused_target"  # the address guard said no; nothing was sent
+    REFUSED_TARGET = "refused_target"  # the address guard refused it; nothing was sent
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +33,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `status` is None unless an answer came; durations are milliseconds from the start of the
     attempt (`dns_ms`/`connect_ms`/`first_byte_ms` None if not reached; `dns_ms` None as well
     where nothing had to be looked up, `connect_ms` 0 when the connection was reused); `excerpt`
-    is at most the first 1024 bytes of the answer; `retry_after` is seconds; `error` says in
-    words what went wrong. `shortage` tells that it failed because this machine ran out of
+    is at most the first 1024 bytes of the answer; `retry_after` is seconds; `error` describes
+    in words what went wrong. `shortage` means that it failed because this machine ran out of
     something, such as file descriptors; the receiver has no part in that.
     """
 

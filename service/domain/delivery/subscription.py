@@ -120,7 +120,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def state_of(subscription: Subscription, *, parked: bool = False) -> SubscriptionState:
-    """The one state shown to people; `parked` is what its outbox's breaker says.
+    """The one state shown to people; `parked` is whether its outbox is.
 
     A parked outbox is in the schedule like an active one.
     """
@@ -134,7 +134,7 @@ def state_of(subscription: Subscription, *, parked: bool = False) -> Subscriptio
 class Outbox(msgspec.Struct, frozen=True):
     """Where matching events go: a subscription's outbox and the rendering fixed on entry.
 
-    `active` says whether the outbox is sent to at present; it collects in any case.
+    `active` is whether the outbox is sent to at present; it keeps queueing events in any case.
     """
 
     subscription_id: str

@@ -1,9 +1,9 @@
 """Backfills: how far one has come on its way through the integrations, and what it makes of a page.
 
-A backfill says nothing that the catalogue does not know: it sends the courses whose tracked
-content is what their fingerprints say, under the sequence kept there. Whatever the upstream shows
-otherwise is news, which is for the polls and their guards to judge; it is asked for once more
-after the next poll, and else left out.
+A backfill reports nothing that the catalogue does not know: it sends the courses whose tracked
+content matches their fingerprints, under the sequence kept there. A course that differs has
+changed, which the polls and their guards judge. A backfill requests such a course once more after
+the next poll, and leaves it out if it still differs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAX_DEFERRED = 1_000  # courses of one integration that are asked for once more
 MAX_NOTES = 5  # integrations that could not be gone through and are spoken of by name
 PATIENCE_MS = 30 * 60_000  # with an upstream that fails, from its last page on
 BASELINE_PATIENCE_MS = 24 * 3_600_000  # with an integration whose baseline is not complete
-SETTLE_MARGIN_SECONDS = 15  # beyond the interval of the deltas
-MAX_SETTLE_SECONDS = 300  # until courses that differ are asked for once more
+RECHECK_MARGIN_SECONDS = 15  # beyond the interval of the deltas
+MAX_RECHECK_SECONDS = 300  # until courses that differ are asked for once more
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
     looked at, all of them once `listed`; `postponed` are those whose baseline is not complete;
     `leg` is the one that is gone through. `slot` is its slot in the line for the credential's
     budget, and nothing is asked before `wait_until`. `served` and `skipped` count integrations,
-    and `notes` says why; `left_out` counts courses. `step` tells each state from all others.
+    and `notes` has the reasons; `left_out` counts courses. `step` differs in each state.
     """
 
     step: int = 0
@@ -85,15 +85,15 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     def note(self) -> str:
         """What people should know of it."""
-        said = list(self.notes)
+        notes = list(self.notes)
         if self.skipped > len(self.notes):
-            said.append(f"{self.skipped - len(self.notes)} more integrations were left out")
+            notes.append(f"{self.skipped - len(self.notes)} more integrations were left out")
         if self.left_out:
-            said.append(
+            notes.append(
                 f"{self.left_out} courses were left out: what the upstream shows of them is not "
                 "what the polls have found so far, or is held for review; polls report it"
             )
-        return "; ".join(said)
+        return "; ".join(notes)
 
 
 class Confirmed(msgspec.Struct, frozen=True):
@@ -160,7 +160,7 @@ def confirm(
 
 
 def facts(integration: Integration, course: Confirmed) -> CourseFacts:
-    """What a backfill says of a course besides its content."""
+    """The facts of a backfilled course event besides the course."""
     return CourseFacts(
         integration_id=integration.id,
         upstream_id=integration.upstream_id,
@@ -178,16 +178,16 @@ def facts(integration: Integration, course: Confirmed) -> CourseFacts:
 
 
 def sequence(known: Fingerprint) -> int:
-    """The sequence under which a course is sent: that of its last event, so that whoever has
-    applied that, or a later one, skips it. One without any event gets 1, which is above nothing
-    at all and below every sequence that an event can have."""
+    """The sequence under which a course is sent: that of its last event, so that a receiver
+    that has applied that event, or a later one, skips it. One without any event gets 1, which is
+    above nothing at all and below every sequence that an event can have."""
     return max(known.sequence, 1)
 
 
-def settle_ms(integration: Integration) -> int:
-    """How long until a delta has shown what differs, in ms."""
-    seconds = integration.delta_interval_seconds + SETTLE_MARGIN_SECONDS
-    return min(seconds, MAX_SETTLE_SECONDS) * 1000
+def recheck_ms(integration: Integration) -> int:
+    """How long until a delta has reported the courses that differ, in ms."""
+    seconds = integration.delta_interval_seconds + RECHECK_MARGIN_SECONDS
+    return min(seconds, MAX_RECHECK_SECONDS) * 1000
 
 
 def defer(leg: Leg, differing: Sequence[str]) -> tuple[tuple[str, ...], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -28,9 +29,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One HTTP POST of a delivery and what came back. Times are epoch ms.
 
     `outcome` is the outcome's class; `excerpt` the beginning of the answer as text, which on record
-    is `encrypted` (base64), for whoever answers may repeat anything that it was sent;
+    is `encrypted` (base64), because an answer may repeat anything that was sent;
     `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
-    our own network and uses up nothing of the schedule; `replay` says that it was one of a replay.
+    our own network and uses up nothing of the schedule; `replay` means that it was one of a replay.
     """
 
     event_id: str
@@ -51,7 +52,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on one outbox; `reason` says why a dead one was given up."""
+    """One event on one outbox; `reason` is why a dead one was given up."""
 
     subscription_id: str
     event_id: str
@@ -86,9 +87,8 @@ class Attempts:
             )
         return _encode(attempt)
 
-    def _opened(self, subscription_id: str, record: bytes) -> Attempt:
-        """An attempt as it was; without its excerpt if the key that encrypted it is gone."""
-        attempt = _decode(record)
+    def _decrypted(self, subscription_id: str, attempt: Attempt) -> Attempt:
+        """An attempt with its excerpt, if the key that encrypted the excerpt is still there."""
         if not attempt.encrypted:
             return attempt
         try:
@@ -113,11 +113,50 @@ class Attempts:
         go on from. Delivered ones are known for as long as their attempts are retained."""
         only = None
         if event_id is not None:
-            place = event_position(event_id)
-            if place is None:
+            found_at = event_position(event_id)
+            if found_at is None:
                 return [], None
-            only = place[0]
+            only = found_at[0]
         attempts = await self._attempts(subscription_id, only)
+        states = await self._states(subscription_id, attempts, only, after, limit)
+        chosen = sorted(
+            (
+                position
+                for position, (current, _) in states.items()
+                if (state is None or current == state)
+                and (only is None or position == only)
+                and (after is None or position_order(position) > position_order(after))
+            ),
+            key=position_order,
+        )
+        page = chosen[:limit]
+        events = await self._events.get_many(subscription_id, page)
+        deliveries = []
+        for position, event in zip(page, events, strict=True):
+            made = [self._decrypted(subscription_id, one) for one in attempts.get(position, ())]
+            if event is not None or made:
+                current, reason = states[position]
+                delivery = Delivery(
+                    subscription_id=subscription_id,
+                    event_id=made[-1].event_id if event is None else event.id,
+                    position=position,
+                    state=current,
+                    attempts=made,
+                    reason=reason,
+                )
+                deliveries.append(delivery)
+        return deliveries, page[-1] if len(chosen) > limit else None
+
+    async def _states(
+        self,
+        subscription_id: str,
+        attempts: Mapping[str, list[Attempt]],
+        only: str | None,
+        after: str | None,
+        limit: int,
+    ) -> dict[str, tuple[DeliveryState, str | None]]:
+        """The state of each delivery by log position, and why the dead ones were given up. Of dead
+        and pending ones, those that the page behind `after` may need."""
         states: dict[str, tuple[DeliveryState, str | None]] = {
             position: ("delivered", None)
             for position, made in attempts.items()
@@ -133,39 +172,7 @@ class Attempts:
             states[position] = ("pending", None)
         for position in await self._being_replayed(subscription_id):
             states.setdefault(position, ("pending", None))
-        chosen = sorted(
-            (
-                position
-                for position, (current, _) in states.items()
-                if (state is None or current == state)
-                and (only is None or position == only)
-                and (after is None or position_order(position) > position_order(after))
-            ),
-            key=position_order,
-        )
-        page = chosen[:limit]
-        found = await self._events.get_many(subscription_id, page)
-        deliveries = []
-        for position, event in zip(page, found, strict=True):
-            made = attempts.get(position, [])
-            if event is not None:
-                identifier = event.id
-            elif made:
-                identifier = made[-1].event_id
-            else:
-                continue
-            current, reason = states[position]
-            deliveries.append(
-                Delivery(
-                    subscription_id=subscription_id,
-                    event_id=identifier,
-                    position=position,
-                    state=current,
-                    attempts=made,
-                    reason=reason,
-                )
-            )
-        return deliveries, page[-1] if len(chosen) > limit else None
+        return states
 
     async def reach(self, subscription_id: str) -> int | None:
         """From when on all attempts are on record, epoch ms; None: all that ever were."""
@@ -195,6 +202,7 @@ class Attempts:
         return positions, last, len(found) == count
 
     async def _attempts(self, subscription_id: str, only: str | None) -> dict[str, list[Attempt]]:
+        """All attempts on record by log position, their excerpts encrypted."""
         found = await read_stream(
             self._redis, keys.attempts(subscription_id), None, 2 * MAX_ATTEMPT_RECORDS
         )
@@ -202,8 +210,7 @@ class Attempts:
         for _, fields in found:
             position = fields[b"p"].decode()
             if only is None or position == only:
-                attempt = self._opened(subscription_id, fields[b"d"])
-                attempts.setdefault(position, []).append(attempt)
+                attempts.setdefault(position, []).append(_decode(fields[b"d"]))
         return attempts
 
     async def _pending(

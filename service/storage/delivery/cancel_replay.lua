@@ -8,11 +8,11 @@ if state ~= 'queued' and state ~= 'running' then return OVER end
 redis.call('LREM', replay_queue, 1, id)
 redis.call('HDEL', outbox_state, 'replayed_cursor')
 for _, entry in ipairs(redis.call('XRANGE', replayed.stream, '-', '+')) do
-  local place, fields = entry[1], fields_of(entry)
+  local queue_position, fields = entry[1], fields_of(entry)
   if fields.i == id then
-    redis.call('XDEL', replayed.stream, place)
+    redis.call('XDEL', replayed.stream, queue_position)
     forget_backfilled(backfilled, fields.p)
-    forget_failing(replayed, fields.k, place)
+    forget_failing(replayed, fields.k, queue_position)
   end
 end
 redis.call('HSET', replay, 'state', 'cancelled', 'finished_at', now_ms())

@@ -21,7 +21,7 @@ if surplus > 0 then
     end
   end
 end
--- Whoever has claimed the outbox finds the replay when it gives the outbox back.
+-- A sender at work finds the replay when it gives the outbox back.
 if not redis.call('ZSCORE', schedule.claimed, subscription_id) then
   redis.call('ZADD', schedule.due, 'LT', now, subscription_id)
 end

@@ -65,11 +65,11 @@ class OpenOutbox(Script[OutboxAsFound]):
 
 
 class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended. `place` is that of the entry on its queue, `position` that of its
-    event in the log; `head` is what `failing` keeps of the entry."""
+    """An attempt that has ended. `queue_position` is that of the entry on its queue,
+    `position` that of its event in the log; `head` is what `failing` keeps of the entry."""
 
     order_key: str
-    place: str
+    queue_position: str
     position: str
     replay: str | None
     result: Result
@@ -83,7 +83,7 @@ class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
 
 class RecordAttempts(Script[Standing]):
     """Records attempts that have ended, before their courses move on, and what follows from them
-    for the outbox: its breaker, and the one place where a subscription is disabled. Begins with a
+    for the outbox: its breaker, and the disabling of a subscription. Begins with a
     removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
     counts nothing.
 
@@ -176,7 +176,7 @@ class Reachability(msgspec.Struct, frozen=True):
 
 
 class NoteUnreachable(Script[Reachability]):
-    """Notes that a receiver could not be connected to, and tells how the others are doing."""
+    """Notes that a receiver could not be connected to, and returns how the others are doing."""
 
     unreachable: Key = keys.NETWORK_UNREACHABLE
     reached: Key = keys.NETWORK_REACHED

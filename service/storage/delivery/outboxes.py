@@ -78,11 +78,11 @@ class OutboxDepth(msgspec.Struct, frozen=True):
 class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
     the outbox having been read from its beginning at `scanned_at` and from there on since;
-    `resumed` tells one resume of the subscription from another, `emptied` the same of entries
-    taken off unsent; `failing` counts courses.
+    `resumed` differs after each resume of the subscription, `emptied` after each removal of
+    unsent entries; `failing` counts courses.
     `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
     `headers` and `client_certificate` (empty if it has none) are its encrypted ones. `replayed` are
-    entries being replayed, with what the same names say of these, and `unfed` the replays that
+    entries being replayed, with the same facts about these, and `unfed` the replays that
     have more to add."""
 
     now: int
@@ -406,7 +406,7 @@ def _argument(recorded: Recorded) -> AttemptArgument:
     head = f"{entry.position} {recorded.attempts} {recorded.sent} {rendering}"
     return AttemptArgument(
         order_key=entry.order_key,
-        place=entry.position,
+        queue_position=entry.position,
         position=entry.event_position,
         replay=entry.replay or None,
         result=recorded.result,

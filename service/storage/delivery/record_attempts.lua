@@ -13,15 +13,16 @@ if is_outdated(announced) then return SUBSCRIPTIONS end
 local now = now_ms()
 redis.call('ZREM', unreachable, receiver)
 local totals = announced.totals
-local settled, died, moved, replays = 0, 0, 0, {}
+local finished, died, moved, replays = 0, 0, 0, {}
 local any_dead = redis.call('ZCARD', dead.listed) > 0
 for _, one in ipairs(attempts) do
-  local key, place, position, replay = one.order_key, one.place, one.position, one.replay
+  local key, queue_position, position, replay =
+    one.order_key, one.queue_position, one.position, one.replay
   local queue = replay and replayed or live
   local news = false
   if one.result == 'R' then
     news = redis.call('HGET', queue.failing, key) ~= one.head
-      and #redis.call('XRANGE', queue.stream, place, place) == 1
+      and #redis.call('XRANGE', queue.stream, queue_position, queue_position) == 1
     if news then
       -- To the second, so that retries of one moment share a turn of the sender.
       local due = math.ceil((now + one.wait_ms) / 1000) * 1000
@@ -29,9 +30,9 @@ for _, one in ipairs(attempts) do
       redis.call('HSET', queue.failing, key, one.head)
     end
   else
-    forget_failing(queue, key, place)
-    news = redis.call('XDEL', queue.stream, place) == 1
-    if news and not replay then settled = settled + 1 end
+    forget_failing(queue, key, queue_position)
+    news = redis.call('XDEL', queue.stream, queue_position) == 1
+    if news and not replay then finished = finished + 1 end
     if news and replay then
       forget_backfilled(backfilled, position)
       local outcome = one.result == 'S' and 'delivered' or 'dead'
@@ -86,7 +87,7 @@ if receiver ~= '' then
   redis.call('ZADD', reached, now, receiver)
   redis.call('EXPIRE', reached, NETWORK_SECONDS)
 end
-if settled ~= 0 then redis.call('HINCRBY', totals, 'pending', -settled) end
+if finished ~= 0 then redis.call('HINCRBY', totals, 'pending', -finished) end
 if died ~= 0 then redis.call('HINCRBY', totals, 'dead', died) end
 if moved > 0 then
   for counter, increment in pairs(increments) do

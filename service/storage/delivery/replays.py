@@ -53,9 +53,9 @@ class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """The next part of a replay: `scanned` events up to `position`, of which `entries` are sent and
-    `left_out` are not because of what they are. `last` if there is nothing behind it; `note` is to
-    be said of the replay, and with `error` it has failed. No more than `most` are to be replayed
-    at once, and `increments` is what it counts."""
+    `left_out` are not because of what they are. `last` if there is nothing behind it; `note` is
+    for people who look at the replay, and with `error` it has failed. No more than `most` are to
+    be replayed at once, and `increments` is what it counts."""
 
     position: str
     scanned: int
@@ -113,9 +113,9 @@ class FeedReplay(Script[None]):
     """Puts the next part of a replay behind what is being replayed, together with how far it has
     come, so that it goes on from there after any crash.
 
-    `left_out` counts what is not sent because of what it is; `note` is to be said of the replay,
-    and it fails if there is a `failure`. Refuses with LEASE, with STALE if the replay is not at
-    `position_as_read`, and with FULL if `most` are being replayed.
+    `left_out` counts what is not sent because of what it is; `note` is for people who look
+    at the replay, and it fails if there is a `failure`. Refuses with LEASE, with STALE if the
+    replay is not at `position_as_read`, and with FULL if `most` are being replayed.
     """
 
     lease: Fence

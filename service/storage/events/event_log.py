@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 from redis.exceptions import ResponseError
@@ -157,6 +157,11 @@ class EventLog:
         if isinstance(about, ResponseError):  # there is no log
             return lost, lost
         return about["last-generated-id"].decode(), lost
+
+    async def trimmed(self) -> str:
+        """The position of the last event ever trimmed."""
+        found = cast("bytes | None", await self._redis.get(keys.EVENTS_TRIMMED))
+        return START if found is None else found.decode()
 
     async def _page(self, after: str | None, count: int) -> tuple[list[StreamEntry], str]:
         """Entries behind `after`, and the position of the last one trimmed."""

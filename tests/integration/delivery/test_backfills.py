@@ -216,7 +216,7 @@ async def test_the_bytes_are_fixed_when_the_event_enters(register, subscribe, ho
 async def test_a_backfill_survives_a_sender_that_dies_anywhere(
     register, subscribe, hook, monkeypatch, at_call
 ):
-    monkeypatch.setattr("workers.delivery.backfill_feed.FIRST_PAGE_SIZE", 10)
+    monkeypatch.setattr("workers.delivery.backfill_choice.FIRST_PAGE_SIZE", 10)
     await baselined(register)
     harness = await subscribe(max_concurrency=4)
     replay = await ask(harness)
@@ -256,7 +256,7 @@ async def test_a_backfill_survives_a_sender_that_dies_anywhere(
 async def test_little_waits_however_many_courses_there_are(
     register, subscribe, hook, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.delivery.backfill_feed.FIRST_PAGE_SIZE", 10)
+    monkeypatch.setattr("workers.delivery.backfill_choice.FIRST_PAGE_SIZE", 10)
     monkeypatch.setattr("workers.delivery.backfill_feed.MOST_AHEAD", 25)
     await baselined(register)
     harness = await subscribe(max_concurrency=1, rate_per_second=1000)
@@ -606,7 +606,7 @@ async def test_at_the_memory_limit_a_page_is_fed_whole_or_not_at_all(
 async def test_a_slow_upstream_holds_up_no_live_event(
     scripted, context, subscribe, hook, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.delivery.drain.TURN_SECONDS", 0.2)
+    monkeypatch.setattr("workers.delivery.outbox_turn.TURN_SECONDS", 0.2)
     monkeypatch.setattr("workers.delivery.drain.FEEDING_LOOK_SECONDS", 0.05)
     integration = await new_integration(context, scripted.base_url)
     scripted.answer = says(200, page(["a"]))

@@ -230,7 +230,7 @@ async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypa
     harness = await subscribe()
     hook.answer = lambda _event: 500
     await harness.emit("c1")
-    monkeypatch.setattr("workers.delivery.drain.now_ms", lambda: now_ms() - 120_000)
+    monkeypatch.setattr("workers.delivery.outbox_turn.now_ms", lambda: now_ms() - 120_000)
     await harness.turn()
     await harness.turn()
     redis = harness.services.redis.admin
@@ -339,7 +339,7 @@ async def replace_secret(harness, secret: str, overlap_ms: int = 0) -> None:
 async def test_a_secret_revoked_during_a_turn_signs_no_further_attempt_of_it(
     subscribe, hook, monkeypatch
 ):
-    monkeypatch.setattr("workers.delivery.drain.SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.send_permissions.REFRESH_SECONDS", 0.0)
     harness = await subscribe(max_concurrency=1)
     await harness.emit(*(f"c{number}" for number in range(5)))
     hook.gate.clear()
@@ -370,7 +370,7 @@ async def test_while_secrets_overlap_every_push_carries_both_signatures(subscrib
 
 
 async def test_a_subscription_deleted_during_a_turn_ends_it_quietly(subscribe, hook, monkeypatch):
-    monkeypatch.setattr("workers.delivery.drain.SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.send_permissions.REFRESH_SECONDS", 0.0)
     harness = await subscribe(max_concurrency=1)
     await harness.emit("c1", "c2")
     hook.gate.clear()
@@ -434,7 +434,7 @@ async def test_what_is_pending_dies_with_its_grant(subscribe, hook, owner, servi
 async def test_a_grant_that_goes_during_a_turn_stops_it(
     subscribe, hook, owner, services, monkeypatch
 ):
-    monkeypatch.setattr("workers.delivery.drain.SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr("workers.delivery.send_permissions.REFRESH_SECONDS", 0.0)
     harness = await subscribe(owner=owner, max_concurrency=1)
     await harness.emit("c1", "c2", "c3")
     hook.gate.clear()
@@ -467,6 +467,7 @@ async def test_an_answer_that_repeats_our_secrets_is_recorded_without_them_and_s
         assert told.encode() not in stored[0][1][b"d"]
     assert b"and more" not in stored[0][1][b"d"]
     # Nor does it open anywhere else.
-    await services.redis.rename(keys.attempts(harness.id), keys.attempts("sub_other"))
-    moved = await services.attempts._attempts("sub_other", None)
-    assert [one.excerpt for made in moved.values() for one in made] == [""]
+    for key in (keys.attempts, keys.outbox):
+        await services.redis.rename(key(harness.id), key("sub_other"))
+    (moved,), _ = await services.attempts.deliveries("sub_other", limit=10)
+    assert [one.excerpt for one in moved.attempts] == [""]

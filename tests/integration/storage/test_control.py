@@ -87,9 +87,9 @@ async def test_a_poll_enqueued_before_the_pause_asks_the_upstream_for_nothing(
 async def test_an_outbox_under_way_sends_nothing_more_and_keeps_what_it_holds(
     subscribe, hook, services, monkeypatch
 ):
-    from workers.delivery import drain as deliverer
+    from workers.delivery import send_permissions
 
-    monkeypatch.setattr(deliverer, "SECRETS_SECONDS", 0.0)
+    monkeypatch.setattr(send_permissions, "REFRESH_SECONDS", 0.0)
     harness = await subscribe(max_concurrency=1)
     await harness.emit(*(f"c{number}" for number in range(10)))
     hook.gate.clear()

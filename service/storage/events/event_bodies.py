@@ -1,0 +1,130 @@
+"""Reads the events of outbox entries as the bodies that are pushed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
+from typing import NamedTuple
+
+import msgspec
+
+from service.domain.delivery.outbox_window import Entry
+from service.domain.delivery.subscription import Rendering
+from service.domain.events.event import EventHead, StoredEvent, render
+from service.domain.events.identifiers import is_backfilled, position_order
+from service.storage.events.body_cache import BodyCache
+from service.storage.events.event_log import EventLog
+from service.storage.events.lookup import OutboxEvents
+from service.storage.redis.counters import Counters
+
+_OVERHEAD = 512  # bytes of a kept body beside its content and its facts
+
+
+class RenderedEvent(msgspec.Struct, frozen=True):
+    """An event as it is pushed. The stored course is not part of it, only the body is."""
+
+    id: str
+    head: EventHead
+    body: bytes
+
+
+class _BodyKey(NamedTuple):
+    """What the bytes of a body depend on. The order key stands for the event's course: a server
+    that lost its last second, and whose clock steps back, could use a position again."""
+
+    position: str
+    order_key: str
+    rendering: Rendering
+
+
+_Found = dict[_BodyKey, RenderedEvent | None]
+
+
+class EventBodies:
+    """Reads and renders each event once for all subscriptions of this process that are sent it in
+    the same rendering at about the same time.
+
+    A reader that needs a body which is just being read waits for that read. A body is kept for 5
+    seconds at most (see `BodyCache`), and no longer than the run of the Redis server that it came
+    from. It is not used once the log has been trimmed up to its event. Events of backfills are made
+    for one outbox and never kept.
+    """
+
+    def __init__(self, log: EventLog, events: OutboxEvents, counters: Counters) -> None:
+        self._log = log
+        self._events = events
+        self._counters = counters
+        self._cache: BodyCache[RenderedEvent] = BodyCache()
+        self._reads: dict[_BodyKey, asyncio.Task[_Found]] = {}
+        self._run = ""
+
+    async def get_many(
+        self, subscription_id: str, entries: Sequence[Entry]
+    ) -> list[RenderedEvent | None]:
+        """The events of a subscription's outbox entries, None where one is no longer kept."""
+        await self._follow_server()
+        wanted = [_BodyKey(one.event_position, one.order_key, one.rendering) for one in entries]
+        found: _Found = {}
+        reads: set[asyncio.Task[_Found]] = set()
+        missing: list[_BodyKey] = []
+        own: list[_BodyKey] = []
+        for key in wanted:
+            if is_backfilled(key.position):
+                own.append(key)
+            elif (kept := self._cache.get(key)) is not None:
+                found[key] = kept
+            elif (read := self._reads.get(key)) is not None:
+                reads.add(read)
+            else:
+                missing.append(key)
+        if missing:
+            # In a task of its own: a turn that is cancelled fails none that waits for the same.
+            read = asyncio.create_task(self._read_shared(missing), context=Context())
+            self._reads.update(dict.fromkeys(missing, read))
+            reads.add(read)
+        if found:
+            trimmed = position_order(await self._log.trimmed())
+            found = {
+                key: None if position_order(key.position) <= trimmed else event
+                for key, event in found.items()
+            }
+        for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
+            found |= bodies
+        if own:
+            found |= await self._read(subscription_id, own)
+        return [found[key] for key in wanted]
+
+    async def _follow_server(self) -> None:
+        """Forgets everything when the server has been started anew, as it may have lost events."""
+        run = await self._counters.key()
+        if run != self._run:
+            self._run = run
+            self._cache.clear()
+
+    async def _read_shared(self, wanted: Sequence[_BodyKey]) -> _Found:
+        run = self._run
+        try:
+            found = await self._read("", wanted)
+        finally:
+            for key in wanted:
+                self._reads.pop(key, None)
+        if run == self._run:
+            for key, event in found.items():
+                if event is not None:
+                    size = len(event.body) + len(event.head.facts) + _OVERHEAD
+                    self._cache.put(key, event, size)
+        return found
+
+    async def _read(self, subscription_id: str, wanted: Sequence[_BodyKey]) -> _Found:
+        positions = list(dict.fromkeys(key.position for key in wanted))
+        events = await self._events.get_many(subscription_id, positions)
+        stored = dict(zip(positions, events, strict=True))
+        return {key: _rendered(stored[key.position], key.rendering) for key in wanted}
+
+
+def _rendered(event: StoredEvent | None, rendering: Rendering) -> RenderedEvent | None:
+    if event is None:
+        return None
+    head = EventHead(event.position, event.type, event.integration_id, event.course_id, event.facts)
+    return RenderedEvent(event.id, head, render(event, rendering))

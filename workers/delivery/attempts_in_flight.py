@@ -1,0 +1,55 @@
+"""The attempts of a turn that have begun and not ended: each is signed and posted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.clients.webhook_sender import Receiver
+from service.domain.errors import LeaseLostError
+from service.domain.events.event import CONTENT_TYPES
+from workers.delivery.attempt_verdict import CompletedAttempt, PendingAttempt
+from workers.delivery.outbox_turn import OutboxTurn
+
+REPLAY_HEADERS = {"coursewire-replay": "true"}
+
+
+class AttemptsInFlight:
+    """Posts events to one subscriber, several at a time."""
+
+    def __init__(self, receiver: Receiver, turn: OutboxTurn) -> None:
+        self.tasks: set[asyncio.Task[CompletedAttempt]] = set()
+        self._receiver = receiver
+        self._turn = turn
+
+    def begin(self, attempt: PendingAttempt) -> None:
+        """Begins an attempt."""
+        self.tasks.add(asyncio.create_task(self._post(attempt)))
+
+    def collect(self) -> list[CompletedAttempt]:
+        """The attempts that have ended since the last call. Raises LeaseLostError where one could
+        not begin for that reason."""
+        ended = {task for task in self.tasks if task.done()}
+        self.tasks -= ended
+        return [task.result() for task in ended]
+
+    async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
+        turn, permissions = self._turn, self._turn.permissions
+        if turn.lease_is_short():
+            raise LeaseLostError
+        at = turn.local_ms()
+        entry, event = attempt.entry, attempt.event
+        headers = {
+            **permissions.headers,
+            "content-type": CONTENT_TYPES[entry.rendering.format],
+            **(REPLAY_HEADERS if entry.replay else {}),
+            **permissions.signer.headers(event.id, at, event.body),
+        }
+        outcome = await self._receiver.post(
+            turn.subscription.url,
+            headers,
+            event.body,
+            timeout=turn.subscription.timeout_seconds,
+            redactor=permissions.redactor,
+            certificate=permissions.certificate,
+        )
+        return CompletedAttempt(attempt, outcome, at, turn.redis_ms(at))

@@ -1,0 +1,94 @@
+"""The state of one turn at an outbox: its clock, its end, and what its parts have found out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from urllib.parse import urlsplit
+
+from service.clock import now_ms
+from service.domain.delivery.subscription import Subscription, SubscriptionState, state_of
+from service.domain.polling import token_bucket as rate
+from service.storage.delivery.outboxes import OpenedOutbox
+from service.storage.scheduling.leases import Lease
+from workers.delivery.send_permissions import SendPermissions
+
+TURN_SECONDS = 10.0  # after which an outbox is handed back to the schedule
+
+
+class OutboxTurn:
+    """What the parts of a turn share. `outdated` means that the subscription was edited, resumed
+    or emptied, so that the next turn has to begin anew; `feeding` that a replay is being fed."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        subscription: Subscription,
+        opened: OpenedOutbox,
+        permissions: SendPermissions,
+        draining: asyncio.Event,
+    ) -> None:
+        self.lease = lease
+        self.subscription = subscription
+        self.permissions = permissions
+        self.receiver = urlsplit(subscription.url).netloc.lower()
+        self.breaker = opened.breaker
+        self.bucket = opened.bucket
+        self.resumed = opened.resumed
+        self.emptied = opened.emptied
+        self.version = opened.version
+        self.outdated = opened.subscription != subscription
+        self.feeding = False
+        self._draining = draining
+        self._clock_offset = opened.now - now_ms()
+        self._ends = time.monotonic() + TURN_SECONDS
+
+    @property
+    def active(self) -> bool:
+        """Whether the subscription is sent to."""
+        return state_of(self.subscription) is SubscriptionState.ACTIVE
+
+    @property
+    def slots(self) -> int:
+        """How many attempts may be under way at once."""
+        return self.breaker.concurrency(self.subscription.max_concurrency)
+
+    def local_ms(self) -> int:
+        """The present by the clock of this machine."""
+        return now_ms()
+
+    def redis_ms(self, local_ms: int | None = None) -> int:
+        """The present by the clock of Redis, as far as it is known here, or what that clock
+        showed at `local_ms`."""
+        return (self.local_ms() if local_ms is None else local_ms) + self._clock_offset
+
+    def is_over(self) -> bool:
+        """Whether the turn's time is up."""
+        return time.monotonic() >= self._ends
+
+    def lease_is_short(self) -> bool:
+        """Whether the lease could end before an attempt that begins now."""
+        return self.lease.remaining() <= self.subscription.timeout_seconds
+
+    def must_stop(self) -> bool:
+        """Whether no more attempts may begin in this turn."""
+        return (
+            self._draining.is_set()
+            or self.outdated
+            or self.permissions.paused
+            or not self.active
+            # Nobody else can send while the turn waits for what a replay has asked the upstream.
+            or (self.is_over() and not self.feeding)
+            or self.breaker.ready_at > self.redis_ms()
+            or self.lease_is_short()
+        )
+
+    def take_token(self) -> int:
+        """Takes what one attempt uses up of the subscription's rate, or returns the ms to wait."""
+        per_second = self.subscription.rate_per_second
+        if per_second is None:
+            return 0
+        now = self.redis_ms()
+        bucket = rate.full(per_second, now) if self.bucket is None else self.bucket
+        self.bucket, wait_ms = rate.take(bucket, per_second, now)
+        return wait_ms

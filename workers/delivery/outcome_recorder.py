@@ -1,0 +1,278 @@
+"""Records what attempts came to, and what follows from that for the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    TimeoutError,  # noqa: A004 - redis's own name
+)
+
+from service.domain.delivery.connectivity import failed_to_connect, fault_is_ours, proves_connection
+from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
+from service.domain.events.event import rfc3339
+from service.domain.events.identifiers import position_ms
+from service.domain.events.operational import Announcement, When, of_subscription
+from service.domain.observability.metrics import ATTEMPT_DURATION, count, count_delivery
+from service.logs import get_logger
+from service.storage.delivery.attempts import Attempts
+from service.storage.delivery.outboxes import OutboxChange, Outboxes, Recorded
+from service.storage.events.operational import Notices
+from service.storage.redis.counters import field
+from service.storage.registry.matcher_cache import Matchers
+from service.storage.registry.subscriptions import SubscriptionStore
+from workers.delivery.attempt_verdict import CompletedAttempt, Judgement, judge
+from workers.delivery.outbox_turn import OutboxTurn
+from workers.dispatch.dispatcher import Dispatcher
+
+RETRY_SECONDS = 0.2  # between tries while Redis is away
+
+_log = get_logger("delivery")
+
+Answer = TypeVar("Answer")
+
+
+class RecordingStores(msgspec.Struct, frozen=True):
+    """What a recorder writes to, and whom it informs of outboxes that became due."""
+
+    outboxes: Outboxes
+    subscriptions: SubscriptionStore
+    matchers: Matchers
+    attempts: Attempts
+    dispatcher: Dispatcher
+
+
+class OutcomeRecorder:
+    """Judges and records the attempts of one turn. While Redis is away it tries again for as long
+    as the lease lasts. Raises LeaseLostError."""
+
+    def __init__(self, stores: RecordingStores, turn: OutboxTurn) -> None:
+        self.outcomes: Counter[str] = Counter()  # attempts by what they came to
+        self.judging = False  # failures of which it is not known yet what follows from them
+        self._stores = stores
+        self._turn = turn
+
+    def begin(self, completed: Sequence[CompletedAttempt]) -> asyncio.Task[Judgement]:
+        """Judges attempts that have ended, and stores the judgement."""
+        self.judging = not all(one.outcome.delivered for one in completed)
+        return asyncio.create_task(self._record(completed))
+
+    async def give_up(self, recorded: Sequence[Recorded]) -> None:
+        """Records deliveries that are dead without an attempt, all for one reason."""
+        _log.warning(
+            "deliveries dead",
+            subscription=self._turn.subscription.id,
+            count=len(recorded),
+            reason=recorded[0].reason,
+        )
+        increments = Counter(_ending(one) for one in recorded)
+        await self._store(recorded, increments, OutboxChange(resumed=self._turn.resumed))
+
+    async def _record(self, completed: Sequence[CompletedAttempt]) -> Judgement:
+        turn = self._turn
+        own_fault = await self._is_own_fault(completed)
+        judgement = judge(
+            turn.subscription,
+            turn.breaker,
+            completed,
+            now=turn.redis_ms(),
+            own_fault=own_fault,
+            encode=self._stores.attempts.encode,
+        )
+        parked_now = judgement.breaker.parked and not turn.breaker.parked
+        was_disabled = turn.subscription.disabled_reason is not None
+        turn.breaker = judgement.breaker
+        self.judging = False
+        self.outcomes.update(one.outcome.kind.value for one in completed)
+        announcements = self._announcements(judgement, completed[-1], parked_now=parked_now)
+        stands = await self._store_judgement(judgement, completed, announcements)
+        self._log_dead(judgement, completed)
+        if stands and not was_disabled:
+            self._log_state(judgement, parked_now=parked_now)
+        return judgement
+
+    async def _is_own_fault(self, completed: Sequence[CompletedAttempt]) -> bool:
+        """Whether failures to connect are to be put down to our own network."""
+        outcomes = [one.outcome for one in completed]
+        if any(map(proves_connection, outcomes)) or not any(map(failed_to_connect, outcomes)):
+            return False
+        unreachable, active = await self._until_answered(
+            lambda: self._stores.outboxes.note_unreachable(self._turn.receiver)
+        )
+        return fault_is_ours(unreachable, active)
+
+    async def _store_judgement(
+        self,
+        judgement: Judgement,
+        completed: Sequence[CompletedAttempt],
+        announcements: Sequence[Announcement],
+    ) -> bool:
+        """Stores a judgement; False if it does not hold for the outbox as a whole, because the
+        subscription was resumed meanwhile."""
+        turn = self._turn
+        increments = _increments(turn, judgement, completed)
+        reached = any(proves_connection(one.outcome) for one in completed)
+        disabled = turn.subscription.disabled_reason is not None
+        change = OutboxChange(
+            resumed=turn.resumed,
+            breaker=None if disabled else judgement.breaker,
+            bucket=turn.bucket,
+            forward=judgement.recovered,
+            reached=turn.receiver if reached else "",
+        )
+        reason = None if disabled else judgement.disabled_reason
+        while True:
+            try:
+                if reason is not None:
+                    return await self._disable(
+                        reason, judgement.recorded, increments, change, announcements
+                    )
+                return await self._store(judgement.recorded, increments, change, announcements)
+            except StaleSubscriptionsError:
+                await self._until_answered(lambda: self._stores.matchers.current(fresh=True))
+
+    async def _disable(
+        self,
+        reason: str,
+        recorded: Sequence[Recorded],
+        increments: Counter[str],
+        change: OutboxChange,
+        announcements: Sequence[Announcement],
+    ) -> bool:
+        """Records attempts by which the subscription becomes disabled."""
+        turn = self._turn
+        try:
+            stored, as_read = await self._until_answered(
+                lambda: self._stores.subscriptions.get_with_record(turn.subscription.id)
+            )
+        except NotFoundError:
+            raise LeaseLostError from None
+        disabled = msgspec.structs.replace(
+            stored, disabled_reason=reason, updated_at=turn.redis_ms()
+        )
+        change = msgspec.structs.replace(
+            change, as_read=as_read, disabled=msgspec.json.encode(disabled)
+        )
+        stands = await self._store(recorded, increments, change, announcements)
+        if stands:
+            turn.subscription = disabled
+        return stands
+
+    async def _store(
+        self,
+        recorded: Sequence[Recorded],
+        increments: Counter[str],
+        change: OutboxChange,
+        announcements: Sequence[Announcement] = (),
+    ) -> bool:
+        """Records attempts; False if the subscription was resumed meanwhile. Raises
+        StaleSubscriptionsError if subscriptions are not as they are known here."""
+        turn, stores = self._turn, self._stores
+        notices = None
+        if announcements:
+            matcher = await self._until_answered(stores.matchers.current)
+            notices = Notices(matcher, announcements)
+        standing = await self._until_answered(
+            lambda: stores.outboxes.record(turn.lease, recorded, increments, change, notices)
+        )
+        if announcements:
+            await stores.dispatcher.dispatch_soon("outboxes")
+        if standing.resumed != turn.resumed:
+            turn.outdated = True
+            return False
+        turn.outdated = turn.outdated or standing.emptied != turn.emptied
+        if standing.version != turn.version and not change.disabled:
+            turn.version = standing.version
+            (stored,) = await self._until_answered(
+                lambda: stores.subscriptions.get_many([turn.subscription.id])
+            )
+            turn.outdated = turn.outdated or stored != turn.subscription
+        return True
+
+    async def _until_answered(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What Redis answers; while it is away, asks again for as long as the lease lasts."""
+        while True:
+            try:
+                return await call()
+            except (ConnectionError, TimeoutError):
+                if self._turn.lease.remaining() <= 0:
+                    raise LeaseLostError from None
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _announcements(
+        self, judgement: Judgement, last: CompletedAttempt, *, parked_now: bool
+    ) -> list[Announcement]:
+        """The operational events to send if this changes the state of the outbox."""
+        breaker = judgement.breaker
+        announcements: list[tuple[str, dict[str, Any], When]] = []
+        if judgement.disabled_reason is not None:
+            facts: dict[str, Any] = {"reason": judgement.disabled_reason}
+            announcements.append(("subscription.disabled", facts, When.DISABLED))
+        if parked_now:
+            facts = {
+                "failures": breaker.failures,
+                "failing_since": rfc3339(breaker.failing_since),
+                "last_outcome": last.outcome.kind.value,
+                "last_status": last.outcome.status,
+            }
+            announcements.append(("subscription.parked", facts, When.PARKED))
+        if judgement.recovered:
+            facts = {"was": "parked", "by": "delivery"}
+            announcements.append(("subscription.recovered", facts, When.UNPARKED))
+        return [of_subscription(self._turn.subscription, *one) for one in announcements]
+
+    def _log_dead(self, judgement: Judgement, completed: Sequence[CompletedAttempt]) -> None:
+        for one, recorded in zip(completed, judgement.recorded, strict=True):
+            if recorded.result == "D":
+                _log.warning(
+                    "delivery dead",
+                    subscription=self._turn.subscription.id,
+                    delivered_event=one.attempt.event.id,
+                    reason=recorded.reason,
+                )
+
+    def _log_state(self, judgement: Judgement, *, parked_now: bool) -> None:
+        """Logs that the state of the outbox has changed, once it is stored."""
+        log = _log.bind(subscription=self._turn.subscription.id)
+        if judgement.disabled_reason is not None:
+            log.warning("subscription disabled", reason=judgement.disabled_reason)
+        elif parked_now:
+            log.warning("outbox parked", failures=judgement.breaker.failures)
+        elif judgement.recovered:
+            log.info("outbox recovered")
+
+
+def _increments(
+    turn: OutboxTurn, judgement: Judgement, completed: Sequence[CompletedAttempt]
+) -> Counter[str]:
+    """What the attempts add to the counters."""
+    increments: Counter[str] = Counter()
+    for one, recorded in zip(completed, judgement.recorded, strict=True):
+        outcome = one.outcome
+        increments[field("attempts_total", outcome=outcome.kind)] += 1
+        count(increments, ATTEMPT_DURATION, outcome.duration_ms / 1000)
+        detected_at = position_ms(one.attempt.event.head.position)
+        # What is sent again was not late, nor is what a new subscription gets of the past.
+        if not recorded.entry.replay and detected_at >= turn.subscription.created_at:
+            count_delivery(
+                increments,
+                detected_at=detected_at,
+                attempted_at=one.sent_at,
+                ended_at=one.sent_at + outcome.duration_ms,
+                attempts=one.attempt.sent + 1,
+                delivered=outcome.delivered,
+            )
+        if recorded.result != "R":
+            increments[_ending(recorded)] += 1
+    return increments
+
+
+def _ending(recorded: Recorded) -> str:
+    """The counter of deliveries that ended like this one."""
+    name = "replayed_total" if recorded.entry.replay else "deliveries_total"
+    return field(name, state="delivered" if recorded.result == "S" else "dead")
