@@ -28,7 +28,7 @@ def documents() -> dict[str, str]:
     """Their paths in the repository, and what they say."""
     # Nothing is opened or served: a token and a key are there because an API needs them.
     app = create_app(Settings(admin_token="x" * 16, encryption_keys=(bytes(32),)))
-    document = msgspec.json.encode(published(app.openapi_schema.to_schema()))
+    document = msgspec.json.encode(published(app, app.openapi_schema.to_schema()))
     return {
         "docs/openapi.json": msgspec.json.format(document, indent=1).decode() + "\n",
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",

@@ -25,26 +25,41 @@ from service import bootstrap
 from service.api.access.audit_trail import AuditTrail
 from service.api.access.auth_throttle import Failures
 from service.api.access.authentication import PROTECTED, provide_actor
+from service.api.access.guards import guard_of
+from service.api.access.idempotency import Idempotency
 from service.api.http.access_log import AccessLog
 from service.api.http.cors import Cors
-from service.api.http.idempotency import Idempotency
 from service.api.http.path_prefix import Prefix
 from service.api.http.problems import EXCEPTION_HANDLERS
 from service.api.http.request_metrics import Traffic
-from service.api.http.requests import MAX_BODY_BYTES, provide_document, provide_services
+from service.api.http.requests import (
+    MAX_BODY_BYTES,
+    JsonBodies,
+    check_json,
+    provide_params,
+    provide_refusals,
+    provide_sent_headers,
+    provide_services,
+)
 from service.api.http.size_limits import Gate
 from service.api.http.trusted_proxies import Proxies
 from service.api.resources.api_keys import ApiKeyController
-from service.api.resources.audit import AuditController
+from service.api.resources.audit import list_audit_entries
 from service.api.resources.credentials import CredentialController
-from service.api.resources.deliveries import DeliveryController
+from service.api.resources.deliveries import list_deliveries
 from service.api.resources.event_stream import stream_events
 from service.api.resources.events import EventController
-from service.api.resources.integrations import IntegrationController
-from service.api.resources.replays import ReplayController, redeliver
+from service.api.resources.integrations.controller import IntegrationController
+from service.api.resources.integrations.courses import CourseController
+from service.api.resources.integrations.polls import PollController
+from service.api.resources.redelivery import redeliver
+from service.api.resources.replays import ReplayController
 from service.api.resources.reviews import ReviewController
-from service.api.resources.subscriptions import SubscriptionController
-from service.api.schema import operations as openapi
+from service.api.resources.subscriptions.controller import SubscriptionController
+from service.api.resources.subscriptions.secrets import SecretController
+from service.api.resources.subscriptions.test_event import send_test
+from service.api.schema import config as openapi
+from service.api.schema.document import SECURITY, Contract, handlers
 from service.api.system.health import healthz, readyz, root
 from service.api.system.metrics import metrics
 from service.api.system.status import ControlController, StatusController
@@ -103,36 +118,48 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
     v1 = Router(
         path="/v1",
         middleware=(*PROTECTED, Idempotency(), AuditTrail()),
-        security=openapi.SECURITY,
+        security=SECURITY,
+        before_request=check_json,
         route_handlers=[
             CredentialController,
             IntegrationController,
+            PollController,
+            CourseController,
             ReviewController,
             SubscriptionController,
+            SecretController,
+            send_test,
             ReplayController,
-            DeliveryController,
+            list_deliveries,
             EventController,
             redeliver,
             stream_events,
             StatusController,
             ControlController,
             ApiKeyController,
-            AuditController,
+            list_audit_entries,
         ],
     )
+    contract = Contract()
     app = Application(
         route_handlers=[v1, root, healthz, readyz, metrics],
         dependencies={
             "services": Provide(provide_services),
-            "document": Provide(provide_document),
+            "params": Provide(provide_params),
+            "sent_headers": Provide(provide_sent_headers),
+            "refusals": Provide(provide_refusals),
             "actor": Provide(provide_actor),
         },
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=[lifespan],
         logging_config=None,
-        openapi_config=openapi.config(settings),
+        openapi_config=openapi.config(settings, contract),
+        plugins=[JsonBodies()],
         request_max_body_size=MAX_BODY_BYTES,
         state=State({"settings": settings, "traffic": Traffic(), "stopping": False}),
     )
-    openapi.complete(app)
+    contract.app = app
+    for _, _, handler in handlers(app):
+        if handler.resolve_security() == SECURITY:
+            guard_of(handler)
     return app

@@ -17,7 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from deploy.documents import ROOT, documents
-from service.api.schema.examples import EVENTS
+from service.api.schema.event_examples import EVENTS
 from service.domain.access.signing import (
     HmacKey,
     Signature,

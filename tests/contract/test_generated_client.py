@@ -87,12 +87,12 @@ def test_a_generated_client_registers_subscribes_and_reads(
     with client("").AuthenticatedClient(base_url=api.url, token=TOKEN) as connection:
         integration = client(".api.integrations.register_integration").sync(
             client=connection,
-            body=models.RegisterIntegrationBody(
+            body=models.IntegrationCreate(
                 name="Workday of Acme",
                 upstream_id="workday:a",
                 base_url="https://127.0.0.1:9/v1",
                 api_key="key",
-                labels=models.RegisterIntegrationBodyLabels.from_dict({"region": "eu"}),
+                labels=models.IntegrationCreateLabels.from_dict({"region": "eu"}),
             ),
         )
         assert isinstance(integration, models.IntegrationView)
@@ -100,7 +100,7 @@ def test_a_generated_client_registers_subscribes_and_reads(
 
         subscription = client(".api.subscriptions.create_subscription").sync(
             client=connection,
-            body=models.CreateSubscriptionBody(
+            body=models.SubscriptionCreate(
                 url="https://127.0.0.1:9/hook", integration_ids=[integration.id]
             ),
         )

@@ -18,7 +18,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
-from service.api.schema import views
+from service.api.resources.integrations.views import IntegrationView
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.access.signing import read_secret
@@ -184,7 +184,7 @@ class Registered:
         """As the API shows it."""
         integration, state = await self.services.integrations.get(self.id)
         (last,) = await self.services.integrations.latest_polls([self.id])
-        return views.integration(integration, state, last, None)
+        return IntegrationView.of(integration, state, last, None)
 
     async def polls(self) -> list[Any]:
         return await self.services.integrations.list_polls(self.id)

@@ -1,33 +1,27 @@
-"""Decides on access: whose bearer token a request carries, and what that opens."""
+"""Says whose bearer token a request carries."""
 
 from __future__ import annotations
 
 import hmac
 import re
 from contextlib import suppress
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 from redis.exceptions import RedisError
 
 from service.api.access.auth_throttle import Failures
+from service.api.fields.kinds import KEY_PREFIXES
 from service.api.http.middleware import Layer
 from service.api.http.problems import ErrorAnswers
-from service.api.schema.field_types import KEY_PREFIXES
 from service.bootstrap import Services
-from service.domain.access.grants import Actor, may
+from service.domain.access.grants import Actor
 from service.domain.access.grants import Scope as Opened
 from service.domain.access.pasted_secrets import is_visible, trimmed
-from service.domain.errors import (
-    ForbiddenError,
-    NotAuthenticatedError,
-    NotFoundError,
-)
+from service.domain.errors import NotAuthenticatedError, NotFoundError
 from service.logs import get_logger
 from service.settings import Settings
 from service.storage.security.audit import AuditRecord
@@ -35,15 +29,11 @@ from service.storage.security.audit import AuditRecord
 AnyRequest = Request[Any, Any, State]
 GivenActor = NamedDependency[Actor]
 
-FOR_SUBSCRIBERS = "for_subscribers"  # `opt` of what is there for the scope `subscriber` too
-SHOWS_SECRETS = "shows_secrets"  # of reading that the scope `read` does not cover
-FOR_METRICS = "for_metrics"  # of what is there for the scope `metrics`
 
 _ACTOR = "actor"
 _ADMIN = Actor(name="admin token", scope=Opened.ADMIN)
 _METRICS = Actor(name="metrics token", scope=Opened.METRICS)
 _log = get_logger("api")
-_READING = frozenset({"GET", "HEAD"})
 _SCHEME = re.compile(r"bearer[\s:]", re.IGNORECASE)
 _WHERE = (
     "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
@@ -51,43 +41,16 @@ _WHERE = (
 )
 
 
-class Access(Layer):
-    """Lets requests through whose token opens what they ask for, and says whose they are.
-
-    A handler's `opt` says for whom it is besides the admin: reading is for `read` unless it
-    shows secrets, everything else for nobody unless it says so. A subscriber's requests about
-    one subscription go through only if it is their own, whatever the handler does with it.
-    """
+class Authentication(Layer):
+    """Lets requests through whose token is valid, and says whose they are."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Passes the request on. Raises what problems tell of."""
-        actor = await _identify(scope)
-        handler = cast("HTTPRouteHandler", scope["route_handler"])
-        method = cast("HTTPScope", scope)["method"]
-        if not allowed(actor.scope, handler, method):
-            raise ForbiddenError(
-                f"the scope `{actor.scope}` does not cover {method} {scope['path_template']}"
-            )
-        subscription_id = scope["path_params"].get("subscription_id")
-        if subscription_id is not None:
-            await require_own(actor, scope["litestar_app"].state.services, subscription_id)
-        scope["state"][_ACTOR] = actor
+        """Passes the request on. Raises NotAuthenticatedError or TooManyFailuresError."""
+        scope["state"][_ACTOR] = await _identify(scope)
         await next_app(scope, receive, send)
 
 
-PROTECTED = (ErrorAnswers(), Access())  # the middleware of everything that is not for everybody
-
-
-@lru_cache(maxsize=1_000)
-def allowed(opened: Opened, handler: HTTPRouteHandler, method: str) -> bool:
-    """Whether a scope may ever do what a handler does."""
-    return may(
-        opened,
-        reading=method in _READING,
-        secret=bool(handler.opt.get(SHOWS_SECRETS)),
-        subscriber=bool(handler.opt.get(FOR_SUBSCRIBERS)),
-        metrics=bool(handler.opt.get(FOR_METRICS)),
-    )
+PROTECTED = (ErrorAnswers(), Authentication())  # the middleware of what is not for everybody
 
 
 async def provide_actor(request: AnyRequest) -> Actor:
@@ -96,8 +59,13 @@ async def provide_actor(request: AnyRequest) -> Actor:
 
 
 def actor_of(request: AnyRequest) -> Actor:
-    """Who is asking, as `Access` found."""
-    actor: Actor = request.scope["state"][_ACTOR]
+    """Who is asking."""
+    return who_asks(request.scope)
+
+
+def who_asks(scope: Scope) -> Actor:
+    """Who is asking, as `Authentication` found."""
+    actor: Actor = scope["state"][_ACTOR]
     return actor
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
+from litestar.di import NamedDependency
+from msgspec import UNSET, Meta, UnsetType
 
-from service.api.http.requests import AnyRequest
-from service.api.schema.field_types import text
-from service.api.schema.form import Field, Table
+from service.api.fields.kinds import means, text
+from service.api.fields.readers import Fields
 from service.domain.errors import PreconditionFailedError
 
 IF_MATCH = "If-Match"
@@ -23,14 +25,27 @@ _TAG = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-HEADERS: Table = {
-    IF_MATCH: Field(
-        parser=text(1_000),
-        meaning="the ETag with which it was shown: if it has changed since, nothing is done; left "
-        "out, or *, it is done however it is now. `W/` before it and the name of a coding behind "
-        'it, such as `"...-gzip"`, which proxies add, are ignored',
-    )
-}
+
+def read_tags(sent: str) -> str:
+    """What `If-Match` names, without quotes and what proxies add, separated by commas."""
+    found = (_TAG.fullmatch(one.strip()) for one in sent.split(","))
+    return ",".join(one["tag"] for one in found if one is not None)
+
+
+class IfMatch(Fields, kw_only=True, frozen=True):
+    """The condition of a change."""
+
+    tags: Annotated[
+        Annotated[str, text(1_000), Meta(extra={"read": read_tags})] | UnsetType,
+        means(
+            "the ETag with which it was shown: if it has changed since, nothing is done; left "
+            "out, or *, it is done however it is now. `W/` before it and the name of a coding "
+            'behind it, such as `"...-gzip"`, which proxies add, are ignored'
+        ),
+    ] = msgspec.field(default=UNSET, name=IF_MATCH)
+
+
+GivenIfMatch = NamedDependency[IfMatch]
 
 
 def etag(record: msgspec.Struct) -> str:
@@ -43,22 +58,13 @@ def tagged(record: msgspec.Struct) -> dict[str, str]:
     return {"etag": etag(record)}
 
 
-def given_tags(request: AnyRequest) -> list[str] | None:
-    """What `If-Match` names, without quotes and what proxies add; None if it is not sent."""
-    sent = request.headers.getall(IF_MATCH, None)
-    if sent is None:
-        return None
-    found = (_TAG.fullmatch(one.strip()) for value in sent for one in value.split(","))
-    return [one["tag"] for one in found if one is not None]
-
-
-def precondition(request: AnyRequest) -> Callable[[msgspec.Struct], None]:
+def precondition(condition: IfMatch) -> Callable[[msgspec.Struct], None]:
     """What a request asks of the record that it changes.
 
     It raises PreconditionFailedError. The stores call it with the record that their script then
     finds unchanged, so nothing comes in between.
     """
-    wanted = given_tags(request)
+    wanted = None if condition.tags is UNSET else condition.tags.split(",")
 
     def check(record: msgspec.Struct) -> None:
         if wanted is not None and ANY not in wanted and _digest(record) not in wanted:

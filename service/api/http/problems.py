@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 from litestar import Request, Response
@@ -15,10 +15,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemory
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.api.fields.kinds import means
+from service.api.fields.refusals import FieldError, InvalidRequestError
+from service.api.fields.views import View
 from service.api.http import cursors
 from service.api.http.access_log import answer_of
 from service.api.http.middleware import Layer
-from service.api.schema.form import FieldError, InvalidRequestError
 from service.domain.errors import (
     ConflictError,
     CoursewireError,
@@ -47,6 +49,7 @@ from service.storage.redis.client import NotServingError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:coursewire:problem:"
+PROBLEMS = "problems"  # `opt` of a route: what it answers with that its signature does not say
 MAX_PATH_LENGTH = 200  # characters of an unknown path that are repeated
 
 _CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
@@ -327,24 +330,22 @@ _BY_STATUS = {
 }
 
 
-def _means(text: str) -> msgspec.Meta:
-    return msgspec.Meta(description=text)
-
-
-class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProblemDocument(View, frozen=True, kw_only=True, omit_defaults=True):
     """What every error answers with."""
 
-    type: Annotated[str, _means("a URI that names the kind of problem")]
-    title: Annotated[str, _means("the kind of problem, in words")]
-    status: Annotated[int, _means("the HTTP status")]
-    detail: Annotated[str, _means("what is wrong this time, and what to do")]
-    errors: Annotated[tuple[FieldError, ...], _means("the fields of a `validation` problem")] = ()
+    example: ClassVar = VALIDATION.example()
+
+    type: Annotated[str, means("a URI that names the kind of problem")]
+    title: Annotated[str, means("the kind of problem, in words")]
+    status: Annotated[int, means("the HTTP status")]
+    detail: Annotated[str, means("what is wrong this time, and what to do")]
+    errors: Annotated[tuple[FieldError, ...], means("the fields of a `validation` problem")] = ()
     existing_id: Annotated[
-        str | None, _means("the registration that an `integration-exists` problem speaks of")
+        str | None, means("the registration that an `integration-exists` problem speaks of")
     ] = None
     oldest_cursor: Annotated[
         str | None,
-        _means("where a `cursor-expired` problem lets you go on: behind it nothing is lost"),
+        means("where a `cursor-expired` problem lets you go on: behind it nothing is lost"),
     ] = None
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import Metric
 
 from service.api.http.access_log import Answer
-from service.api.schema.operations import version
+from service.api.http.version import version
 from service.domain.observability.metrics import BUILD, PREFIX, REQUEST_DURATION, REQUESTS
 
 _WAITING = frozenset({"/v1/events/stream"})  # answers that last as long as somebody listens

@@ -1,65 +1,210 @@
-"""Takes requests apart: JSON bodies, queries, and what handlers are given with them."""
+"""Takes requests apart: JSON bodies, queries and headers, as the structs that handlers name."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
+from litestar.dto import AbstractDTO
 from litestar.exceptions import ClientException, HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.spec import Reference
 from litestar.params import FromPath
+from litestar.plugins import SerializationPlugin
 from litestar.status_codes import HTTP_415_UNSUPPORTED_MEDIA_TYPE
+from litestar.typing import FieldDefinition
+from msgspec import UNSET, Meta, UnsetType
 
+from service.api.fields import samples
+from service.api.fields.kinds import any_text, cursor, means, number_in_text
+from service.api.fields.readers import Fields, fields_of, read_fields, read_query
+from service.api.fields.refusals import FieldError, InvalidRequestError, Refusal, Refusals
 from service.api.http import cursors
-from service.api.schema.field_types import any_text, cursor, number_in_text, once
-from service.api.schema.form import Field, Form, Table
 from service.bootstrap import Services
 from service.domain.courses.received import LONGEST_ID_BYTES
+from service.storage.redis.paging import IndexPosition
+from service.storage.redis.scans import ScanCursor
 
 AnyRequest = Request[Any, Any, State]
-Document = NamedDependency[dict[str, Any]]  # the JSON object in the body
 GivenServices = NamedDependency[Services]
+GivenRefusals = NamedDependency[Refusals]
 PathId = FromPath[str]
 
 MAX_BODY_BYTES = 1_048_576
 PAGE_SIZE = 50
-_CURSORS: dict[Callable[[str], Any], str] = {  # of which list
-    cursors.read_index: "list",
-    cursors.read_scan: "scan",
-    cursors.read_log: "log",
-    cursors.read_start: "log",
-}
 MAX_PAGE_SIZE = 500
+# The dependencies that hold what a request sends beside its body, as the struct that a handler
+# names in its signature.
+PARAMS = "params"  # of the query
+SENT_HEADERS = "sent_headers"
+_REFUSALS = "refusals"
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _IDENTITY = "identity"
 _UNENCODED = frozenset({"", _IDENTITY})
 
+_BEFORE = means("`next` of the answer before")
+IndexCursor = Annotated[IndexPosition, cursor(cursors.read_index, "list")]
+LogCursor = Annotated[str, cursor(cursors.read_log, "log")]
+StartCursor = Annotated[str, cursor(cursors.read_start, "log")]
+ScanPlace = Annotated[ScanCursor, cursor(cursors.read_scan, "scan")]
+CourseId = Annotated[str, any_text(LONGEST_ID_BYTES), Meta(examples=[samples.COURSE])]
 
-def page_table(**filters: Field) -> Table:
+
+Limit = Annotated[
+    int, number_in_text(1, MAX_PAGE_SIZE), means(f"how many items at most, {PAGE_SIZE} if left out")
+]
+
+
+class IndexQuery(Fields, kw_only=True, frozen=True):
     """The query of a list whose cursors are places in an index."""
-    return {**filters, "limit": LIMIT, "after": after(cursors.read_index)}
+
+    limit: Limit = PAGE_SIZE
+    after: Annotated[IndexCursor | UnsetType, _BEFORE] = UNSET
 
 
-LIMIT = Field(
-    parser=once(number_in_text(1, MAX_PAGE_SIZE)),
-    meaning=f"how many items at most, {PAGE_SIZE} if left out",
-)
+class LogQuery(Fields, kw_only=True, frozen=True):
+    """The query of a list whose cursors are positions in a log."""
+
+    limit: Limit = PAGE_SIZE
+    after: Annotated[LogCursor | UnsetType, _BEFORE] = UNSET
 
 
-COURSE_ID = Field(
-    parser=once(any_text(LONGEST_ID_BYTES, "26vafvWSRmbhNcxJYqjCzuJg")),
-    meaning="only this course, whatever characters its id has",
-)
+class ScanQuery(Fields, kw_only=True, frozen=True):
+    """The query of a list whose cursors are places of a scan."""
+
+    limit: Limit = PAGE_SIZE
+    after: Annotated[ScanPlace | UnsetType, _BEFORE] = UNSET
 
 
-def after(read: Callable[[str], Any]) -> Field:
-    """The query parameter that a list goes on from."""
-    return Field(parser=once(cursor(read, _CURSORS[read])), meaning="`next` of the answer before")
+class FieldByField(AbstractDTO[Fields]):
+    """Reads the JSON object in a body as the struct of a handler's `data`."""
+
+    def decode_bytes(self, value: bytes) -> Fields:
+        """The struct. Raises HTTPException or what `_refusals` raises."""
+        try:
+            document = msgspec.json.decode(without_mark(value))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ClientException(f"the body is not valid JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise ClientException("the body must be a JSON object")
+        request = cast("AnyRequest", self.asgi_connection)
+        data, errors = read_fields(body_of(_handler(request)), document)
+        _note(request, document, errors)
+        return data
+
+    @classmethod
+    def create_for_field_definition(cls, *_given: Any, **_more: Any) -> None:
+        """Nothing is made for a handler: the struct says all."""
+
+    @classmethod
+    def create_openapi_schema(
+        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
+    ) -> Reference:
+        """The document adds the struct's schema under its name."""
+        return Reference(ref=f"#/components/schemas/{field_definition.annotation.__name__}")
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Any:
+        """Of the framework's own reading of bodies."""
+        raise NotImplementedError
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
+        """Of the framework's own reading of bodies."""
+        raise NotImplementedError
+
+
+class JsonBodies(SerializationPlugin):
+    """Has every `data` that is a struct of fields read by `FieldByField`."""
+
+    def supports_type(self, field_definition: FieldDefinition) -> bool:
+        """Whether it is one."""
+        return field_definition.is_subclass_of(Fields)
+
+    def create_dto_for_type(self, field_definition: FieldDefinition) -> type[AbstractDTO[Any]]:
+        """What reads it."""
+        return FieldByField
+
+
+def body_of(handler: HTTPRouteHandler) -> type[Fields]:
+    """The struct of a handler's body."""
+    field = handler.parsed_data_field
+    assert field is not None  # noqa: S101 - asked of handlers that take one
+    return cast("type[Fields]", field.annotation)
+
+
+def struct_of(handler: HTTPRouteHandler, dependency: str) -> type[Fields]:
+    """The struct that a handler names for a dependency."""
+    return cast("type[Fields]", handler.parsed_fn_signature.parameters[dependency].annotation)
+
+
+async def check_json(request: AnyRequest) -> None:
+    """Raises HTTPException unless a body that a handler takes is said to be JSON in UTF-8."""
+    field = _handler(request).parsed_data_field
+    if field is None:
+        return
+    body = await request.body()
+    if body or not field.has_default:
+        _check_encoding(request)
+    if not body and not field.has_default:
+        raise ClientException("the body is not valid JSON: Input data was truncated")
+
+
+# These ask for `services` to be provided after them: what could be provided beside each other the
+# framework provides in tasks, which take longer than all the reading.
+
+
+async def provide_params(request: AnyRequest, services: GivenServices) -> Fields:
+    """The query, as the struct that the handler names."""
+    sent = request.query_params.dict()
+    params, errors = read_query(struct_of(_handler(request), PARAMS), sent)
+    _note(request, sent, errors)
+    return params
+
+
+async def provide_sent_headers(request: AnyRequest, services: GivenServices) -> Fields:
+    """Headers, as the struct that the handler names. Those that are not sent are UNSET, required
+    ones too."""
+    of = struct_of(_handler(request), SENT_HEADERS)
+    values: dict[str, Any] = {}
+    for name, field in fields_of(of).items():
+        sent = request.headers.getall(name, None)
+        try:
+            values[field.attribute] = UNSET if sent is None else field.reader.read(", ".join(sent))
+        except Refusal as refusal:
+            raise InvalidRequestError(refusal.below(name)) from None
+    return of(**values)
+
+
+async def provide_refusals(request: AnyRequest, services: GivenServices) -> Refusals:
+    """What is wrong with the fields so far."""
+    refusals: Refusals = request.scope["state"].setdefault(_REFUSALS, Refusals())
+    return refusals
+
+
+async def provide_services(state: State) -> Services:
+    """The services of this process."""
+    services: Services = state.services
+    return services
+
+
+def _handler(request: AnyRequest) -> HTTPRouteHandler:
+    return cast("HTTPRouteHandler", request.scope["route_handler"])
+
+
+def _note(request: AnyRequest, sent: Mapping[str, Any], errors: list[FieldError]) -> None:
+    """Keeps what is wrong for a handler that wants to add to it; raises it otherwise."""
+    refusals = Refusals(sent, errors)
+    if _REFUSALS in _handler(request).parsed_fn_signature.parameters:
+        request.scope["state"][_REFUSALS] = refusals
+    else:
+        refusals.settle()
 
 
 def rest_of_path(request: AnyRequest, before: str, decoded: str) -> str:
@@ -76,24 +221,6 @@ def rest_of_path(request: AnyRequest, before: str, decoded: str) -> str:
         return unquote_to_bytes(rest).decode()
     except UnicodeDecodeError:
         return decoded.removeprefix("/")
-
-
-async def provide_services(state: State) -> Services:
-    """The services of this process."""
-    services: Services = state.services
-    return services
-
-
-async def provide_document(request: AnyRequest) -> dict[str, Any]:
-    """The JSON object in a request's body. Raises HTTPException."""
-    _check_encoding(request)
-    try:
-        document = msgspec.json.decode(without_mark(await request.body()))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ClientException(f"the body is not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ClientException("the body must be a JSON object")
-    return document
 
 
 def without_mark(body: bytes) -> bytes:
@@ -123,17 +250,3 @@ def _check_encoding(request: AnyRequest) -> None:
 
 def _unsupported(detail: str, headers: dict[str, str] | None = None) -> HTTPException:
     return HTTPException(detail, status_code=HTTP_415_UNSUPPORTED_MEDIA_TYPE, headers=headers)
-
-
-async def document_or_empty(request: AnyRequest) -> dict[str, Any]:
-    """The JSON object in a request's body; no body is an empty one. Raises HTTPException."""
-    return await provide_document(request) if await request.body() else {}
-
-
-def query_form(request: AnyRequest, table: Table) -> Form:
-    """The query of a request, read by `table`."""
-    sent: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
-        sent.setdefault(name, []).append(value)
-    required = [name for name, field in table.items() if field.required]
-    return Form(sent, table, required=required)

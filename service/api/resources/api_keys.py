@@ -3,67 +3,134 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated, ClassVar
 
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET, UnsetType
 
 from service.api.access.audit_trail import ACTION
+from service.api.access.guards import ADMINS, READERS
+from service.api.fields import samples
+from service.api.fields.kinds import IntegrationIds, Labels, Moment, means, text
+from service.api.fields.readers import Fields, given
+from service.api.fields.refusals import Refusals
+from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.problems import CONFLICT
-from service.api.http.requests import (
-    PAGE_SIZE,
-    AnyRequest,
-    Document,
-    GivenServices,
-    PathId,
-    page_table,
-    query_form,
-)
-from service.api.schema import views
-from service.api.schema.field_types import (
-    identifier,
-    labels,
-    list_of,
-    nullable,
-    one_of,
-    text,
-    timestamp,
-)
-from service.api.schema.form import Field, Form, Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import ApiKeyList, ApiKeyView
+from service.api.http.problems import CONFLICT, PROBLEMS
+from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import NOTHING, ApiKey, Grant, Scope
 from service.ids import new_id
-from service.storage.registry.api_keys import StoredKey, new_token
+from service.storage.registry.api_keys import StoredKey, new_token, token_prefix
 
 GRANTS = ("integration_ids", "labels")
-FIELDS: Table = {
-    "name": Field(parser=text(200), meaning="what people call it", required=True),
-    "scope": Field(
-        parser=one_of(Scope),
-        meaning="admin: everything; subscriber: its own subscriptions, their deliveries, and the "
-        "course events granted to it; read: reads everything but secrets; metrics: /metrics alone",
-        required=True,
-        fixed="create another key",
-    ),
-    "integration_ids": Field(
-        parser=nullable(list_of(identifier("int"), least=1, most=1_000)),
-        meaning="of a subscriber: the integrations whose course events it may see",
-    ),
-    "labels": Field(
-        parser=nullable(labels()),
-        meaning="of a subscriber: it may see course events that carry all of these labels, "
-        "besides those of integration_ids",
-    ),
-    "expires_at": Field(
-        parser=nullable(timestamp()), meaning="when it opens nothing any more; null: never"
-    ),
-}
-REQUIRED = ("name", "scope")
-READ_ONLY = ("id", "prefix", "created_at", "updated_at", "last_used_at", "token")
-PAGE = page_table()
+_Name = Annotated[str, text(200), means("what people call it")]
+
+
+class ApiKeyView(View, frozen=True, kw_only=True):
+    """An API key. `token` is there only in the answer that makes it: nobody can tell it
+    again."""
+
+    example: ClassVar = {
+        "id": samples.KEY,
+        "name": "search team",
+        "prefix": "cw_2z1y7h3k",
+        "scope": "subscriber",
+        "integration_ids": None,
+        "labels": {"region": "eu"},
+        "created_at": samples.EARLIER,
+        "updated_at": samples.EARLIER,
+        "expires_at": None,
+        "last_used_at": samples.AT,
+    }
+    id: Annotated[str, means("its id")]
+    name: Annotated[str, means("what people call it")]
+    prefix: Annotated[str, means("what its token begins with, to know a token found somewhere")]
+    scope: Annotated[str, means("admin, subscriber, read or metrics")]
+    integration_ids: Annotated[
+        tuple[str, ...] | None,
+        means("integrations whose events a subscriber may see; null: none by id"),
+    ]
+    labels: Annotated[
+        dict[str, str] | None,
+        means("a subscriber may see events that carry all of these labels; null: none by labels"),
+    ]
+    created_at: Annotated[Timestamp, means("when it was created")]
+    updated_at: Annotated[Timestamp, means("when it was last changed")]
+    expires_at: Annotated[Timestamp | None, means("when it opens nothing any more; null: never")]
+    last_used_at: Annotated[
+        Timestamp | None, means("when it was last used, to the minute; null: never")
+    ]
+    token: Annotated[
+        str | UnsetType, means("the bearer token; only in the answer that makes it")
+    ] = UNSET
+
+    @classmethod
+    def of(cls, stored: StoredKey, token: str | UnsetType = UNSET) -> ApiKeyView:
+        """An API key; with its `token` only in the answer that makes it."""
+        grant = stored.key.grant or NOTHING
+        return cls.show(
+            stored.key,
+            stored,
+            prefix=token_prefix(stored.key.id),
+            integration_ids=grant.integration_ids or None,
+            labels=grant.labels,
+            token=token,
+        )
+
+
+class ApiKeyList(Page, frozen=True, kw_only=True):
+    """A page of API keys in the order of creation; `next` leads on."""
+
+    items: Annotated[list[ApiKeyView], means("the page")]
+
+
+class ApiKeyChange(Fields, frozen=True, kw_only=True):
+    """What changes of an API key."""
+
+    shown: ClassVar = ApiKeyView
+    fixed: ClassVar = {"scope": "create another key"}
+    examples: ClassVar = {"name": ("Another name", {"name": "search and catalogue team"})}
+    name: _Name | UnsetType = UNSET
+    integration_ids: Annotated[
+        IntegrationIds | UnsetType | None,
+        means("of a subscriber: the integrations whose course events it may see"),
+    ] = UNSET
+    labels: Annotated[
+        Labels | UnsetType | None,
+        means(
+            "of a subscriber: it may see course events that carry all of these labels, besides "
+            "those of integration_ids"
+        ),
+    ] = UNSET
+    expires_at: Annotated[
+        Moment | UnsetType | None, means("when it opens nothing any more; null: never")
+    ] = UNSET
+
+
+class ApiKeyCreate(ApiKeyChange, frozen=True, kw_only=True):
+    """A new API key."""
+
+    fixed: ClassVar = {}
+    examples: ClassVar = {
+        "subscriber": (
+            "For a team",
+            {"name": "search team", "scope": "subscriber", "labels": {"region": "eu"}},
+        )
+    }
+    name: _Name
+    scope: Annotated[
+        Scope,
+        means(
+            "admin: everything; subscriber: its own subscriptions, their deliveries, and the "
+            "course events granted to it; read: reads everything but secrets; metrics: /metrics "
+            "alone"
+        ),
+    ]
 
 
 class ApiKeyController(Controller):
@@ -73,117 +140,114 @@ class ApiKeyController(Controller):
     tags = ["Access"]  # noqa: RUF012 - Litestar reads it as it is
 
     @post(
+        operation_id="createAPIKey",
         summary="Create an API key",
-        opt={ACTION: "api_key.created"},
         response_description="The new key, with its token",
-        operation_class=reads(body=FIELDS, required=REQUIRED),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
-        ),
+        guards=[ADMINS],
+        opt={ACTION: "api_key.created"},
     )
-    async def create(self, document: Document, services: GivenServices) -> Response[ApiKeyView]:
+    async def create(
+        self, data: JSONBody[ApiKeyCreate], refusals: GivenRefusals, services: GivenServices
+    ) -> Response[ApiKeyView]:
         """The answer alone carries the token: only a hash of it is kept."""
-        form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
-        await _check(form, services)
-        scope = form.values.get("scope")
-        given = [name for name in GRANTS if form.values.get(name)]
-        if scope == Scope.SUBSCRIBER and not given:
-            form.refuse("integration_ids", "is required", "send it, or labels, or both")
-        if scope not in (None, Scope.SUBSCRIBER):
-            for name in given:
-                form.refuse(name, f"goes with scope {Scope.SUBSCRIBER} only", "leave it out")
-        values = form.accept()
+        await _check(data, refusals, services)
+        grants = [name for name in GRANTS if getattr(data, name)]
+        if data.scope == Scope.SUBSCRIBER and not grants:
+            refusals.refuse("integration_ids", "is required", "send it, or labels, or both")
+        if data.scope and data.scope != Scope.SUBSCRIBER:
+            _refuse_grants(refusals, grants)
+        refusals.settle()
         now = now_ms()
         key = ApiKey(
             id=new_id("key"),
-            name=values["name"],
-            scope=Scope(values["scope"]),
+            name=data.name,
+            scope=data.scope,
             created_at=now,
             updated_at=now,
-            expires_at=values.get("expires_at"),
-            grant=_grant(NOTHING, values) if given else None,
+            expires_at=data.expires_at or None,
+            grant=_grant(NOTHING, data) if grants else None,
         )
         token = await services.api_keys.create(key)
         return Response(
-            views.api_key(StoredKey(key=key, last_used_at=None), token),
+            ApiKeyView.of(StoredKey(key=key, last_used_at=None), token),
             headers={"location": f"/v1/api-keys/{key.id}"},
         )
 
     @get(
+        operation_id="listAPIKeys",
         summary="List API keys",
         response_description="A page of API keys",
-        operation_class=reads(query=PAGE),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+        guards=[READERS],
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> ApiKeyList:
+    async def index(
+        self, params: NamedDependency[IndexQuery], services: GivenServices
+    ) -> ApiKeyList:
         """In the order of creation, without those that were revoked."""
-        query = query_form(request, PAGE).accept()
-        found, position = await services.api_keys.page(
-            query.get("limit", PAGE_SIZE), query.get("after")
+        found, position = await services.api_keys.page(params.limit, params.after or None)
+        return ApiKeyList(
+            items=[ApiKeyView.of(one) for one in found], next=cursors.write_index(position)
         )
-        return ApiKeyList([views.api_key(one) for one in found], cursors.write_index(position))
 
     @get(
         "/{key_id:str}",
+        operation_id="showAPIKey",
         summary="Show an API key",
         response_description="The API key",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+        guards=[READERS],
     )
     async def show(self, key_id: PathId, services: GivenServices) -> ApiKeyView:
         """Without its token."""
-        return views.api_key(await services.api_keys.get(key_id))
+        return ApiKeyView.of(await services.api_keys.get(key_id))
 
     @patch(
         "/{key_id:str}",
+        operation_id="changeAPIKey",
         summary="Change an API key",
-        opt={ACTION: "api_key.updated"},
         response_description="The changed API key",
-        operation_class=reads(body=FIELDS, editing=True),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.NOT_FOUND,
-            CONFLICT,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        guards=[ADMINS],
+        opt={ACTION: "api_key.updated", PROBLEMS: (CONFLICT,)},
     )
-    async def edit(self, key_id: PathId, document: Document, services: GivenServices) -> ApiKeyView:
+    async def edit(
+        self,
+        key_id: PathId,
+        data: JSONBody[ApiKeyChange],
+        refusals: GivenRefusals,
+        services: GivenServices,
+    ) -> ApiKeyView:
         """Changes what is sent. What a narrower grant no longer covers is not sent any more, even
         where it is pending."""
-        form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
-        await _check(form, services)
-        values = form.accept()
-        given = [name for name in GRANTS if name in values]
+        await _check(data, refusals, services)
+        refusals.settle()
+        values = given(data)
+        grants = [name for name in GRANTS if name in values]
 
         def change(before: ApiKey) -> ApiKey:
             grant = before.grant
-            if given and before.scope is not Scope.SUBSCRIBER:
-                for name in given:
-                    form.refuse(name, f"goes with scope {Scope.SUBSCRIBER} only", "leave it out")
-            elif given:
-                grant = _grant(before.grant or NOTHING, values)
+            if grants and before.scope is not Scope.SUBSCRIBER:
+                _refuse_grants(refusals, grants)
+            elif grants:
+                grant = _grant(before.grant or NOTHING, data)
                 if grant == NOTHING:
-                    form.refuse(given[0], "would leave nothing", "revoke the key instead")
-            form.accept()
+                    refusals.refuse(grants[0], "would leave nothing", "revoke the key instead")
+            refusals.settle()
             return msgspec.structs.replace(
                 before,
-                name=values.get("name", before.name),
+                name=data.name or before.name,
                 expires_at=values.get("expires_at", before.expires_at),
                 grant=grant,
                 updated_at=max(now_ms(), before.updated_at + 1),
             )
 
-        return views.api_key(await services.api_keys.update(key_id, change))
+        return ApiKeyView.of(await services.api_keys.update(key_id, change))
 
     @post(
         "/{key_id:str}/token/rotate",
         status_code=HTTPStatus.OK,
+        operation_id="rotateAPIKeyToken",
         summary="Rotate an API key's token",
-        opt={ACTION: "api_key.token_rotated"},
         response_description="The API key, with its new token",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
+        guards=[ADMINS],
+        opt={ACTION: "api_key.token_rotated", PROBLEMS: (CONFLICT,)},
     )
     async def rotate(self, key_id: PathId, services: GivenServices) -> ApiKeyView:
         """For a token that others may know: the key keeps what it owns and what it may, and the
@@ -194,15 +258,15 @@ class ApiKeyController(Controller):
             return msgspec.structs.replace(before, updated_at=at)
 
         token = new_token(key_id)
-        return views.api_key(await services.api_keys.update(key_id, change, token), token)
+        return ApiKeyView.of(await services.api_keys.update(key_id, change, token), token)
 
     @delete(
         "/{key_id:str}",
+        operation_id="revokeAPIKey",
         summary="Revoke an API key",
-        opt={ACTION: "api_key.revoked"},
         response_description="It is revoked",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+        guards=[ADMINS],
+        opt={ACTION: "api_key.revoked"},
     )
     async def revoke(self, key_id: PathId, services: GivenServices) -> None:
         """Its token opens nothing any more, within a second. Subscriptions that it created stay
@@ -210,25 +274,30 @@ class ApiKeyController(Controller):
         await services.api_keys.revoke(key_id)
 
 
-def _grant(before: Grant, values: dict[str, object]) -> Grant:
+def _grant(before: Grant, data: ApiKeyChange) -> Grant:
     """The grant with what was sent of it."""
-    sent = {name: values[name] for name in GRANTS if name in values}
-    if "integration_ids" in sent:
-        sent["integration_ids"] = sent["integration_ids"] or ()
-    if "labels" in sent:
-        sent["labels"] = sent["labels"] or None
-    return msgspec.structs.replace(before, **sent)
+    return msgspec.structs.replace(
+        before,
+        integration_ids=before.integration_ids
+        if data.integration_ids is UNSET
+        else data.integration_ids or (),
+        labels=before.labels if data.labels is UNSET else data.labels or None,
+    )
 
 
-async def _check(form: Form, services: Services) -> None:
-    expires_at = form.values.get("expires_at")
-    if expires_at is not None and expires_at <= now_ms():
-        form.refuse("expires_at", "has passed", "send a time to come, or null for never")
-    ids = form.values.get("integration_ids") or ()
+def _refuse_grants(refusals: Refusals, names: list[str]) -> None:
+    for name in names:
+        refusals.refuse(name, f"goes with scope {Scope.SUBSCRIBER} only", "leave it out")
+
+
+async def _check(data: ApiKeyChange, refusals: Refusals, services: Services) -> None:
+    if data.expires_at not in (None, UNSET) and data.expires_at <= now_ms():
+        refusals.refuse("expires_at", "has passed", "send a time to come, or null for never")
+    ids = data.integration_ids or ()
     found = await services.integrations.get_many(ids)
     for index, (integration_id, integration) in enumerate(zip(ids, found, strict=True)):
         if integration is None:
-            form.refuse(
+            refusals.refuse(
                 f"integration_ids[{index}]",
                 f"there is no integration {integration_id}",
                 "register it first, or leave it out",

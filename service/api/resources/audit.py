@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from typing import Annotated, ClassVar
 
-from litestar import Controller, get
+from litestar import get
+from litestar.di import NamedDependency
 
-from service.api.access.authentication import SHOWS_SECRETS
+from service.api.access.guards import ADMINS
+from service.api.fields import samples
+from service.api.fields.kinds import means
+from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.requests import LIMIT, PAGE_SIZE, AnyRequest, GivenServices, after, query_form
-from service.api.schema import views
-from service.api.schema.form import Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import AuditList
-
-PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_log)}
+from service.api.http.requests import GivenServices, LogQuery
 
 
-class AuditController(Controller):
-    """Thin over the trail."""
+class AuditView(View, frozen=True, kw_only=True):
+    """Something that was done."""
 
-    path = "/audit"
-    tags = ["Access"]  # noqa: RUF012 - Litestar reads it as it is
+    example: ClassVar = {
+        "at": samples.AT,
+        "actor": samples.KEY,
+        "action": "subscription.updated",
+        "object_id": samples.SUBSCRIPTION,
+        "fields": ["paused"],
+        "request_id": "req_fgf4xy2sd4zj8pf5nw4m",
+        "address": "192.0.2.7",
+    }
+    at: Annotated[Timestamp, means("when")]
+    actor: Annotated[
+        str | None, means("the API key's id, or `admin token`; null: nobody that is known")
+    ]
+    action: Annotated[str, means("what was done, such as subscription.updated")]
+    object_id: Annotated[str | None, means("what it was done to")]
+    fields: Annotated[tuple[str, ...], means("the names of the fields that were sent")]
+    request_id: Annotated[
+        str | None, means("the `X-Request-ID` of the answer, which the log's lines carry too")
+    ]
+    address: Annotated[
+        str | None, means("where the request came from: the client, or the last proxy before us")
+    ]
 
-    @get(
-        summary="List who changed what",
-        response_description="A page of the audit trail",
-        opt={SHOWS_SECRETS: True},
-        operation_class=reads(query=PAGE),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+
+class AuditList(Page, frozen=True, kw_only=True):
+    """A page of the audit trail, the newest entry first; `next` leads on."""
+
+    items: Annotated[list[AuditView], means("the page")]
+
+
+@get(
+    "/audit",
+    operation_id="listAuditEntries",
+    summary="List who changed what",
+    response_description="A page of the audit trail",
+    tags=["Access"],
+    guards=[ADMINS],
+)
+async def list_audit_entries(
+    params: NamedDependency[LogQuery], services: GivenServices
+) -> AuditList:
+    """The newest first, the last 10,000. Names of fields, never values."""
+    found, position = await services.audit.page(params.limit, params.after or None)
+    return AuditList(
+        items=[AuditView.show(one, one.record) for one in found], next=cursors.write_log(position)
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> AuditList:
-        """The newest first, the last 10,000. Names of fields, never values."""
-        query = query_form(request, PAGE).accept()
-        found, position = await services.audit.page(
-            query.get("limit", PAGE_SIZE), query.get("after")
-        )
-        return AuditList([views.audit(one) for one in found], cursors.write_log(position))

@@ -3,67 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from http import HTTPStatus
+from typing import Annotated, ClassVar
 
 import httpx
 import msgspec
 from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET, UnsetType
 
 from service.api.access.audit_trail import ACTION
+from service.api.access.guards import ADMINS, READERS
+from service.api.fields import samples
+from service.api.fields.kinds import means, pasted_key, text
+from service.api.fields.readers import Fields, given
+from service.api.fields.urls import read_base_url, url
+from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.etags import HEADERS as IF_MATCH
-from service.api.http.etags import precondition, tagged
-from service.api.http.problems import (
-    CONFLICT,
-    CREDENTIAL_IN_USE,
-    INTEGRATION_EXISTS,
-    PRECONDITION_FAILED,
-)
-from service.api.http.requests import (
-    PAGE_SIZE,
-    AnyRequest,
-    Document,
-    GivenServices,
-    PathId,
-    page_table,
-    query_form,
-)
-from service.api.schema import views
-from service.api.schema.field_types import base_url, pasted_key, text
-from service.api.schema.form import Field, Form, Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import CredentialList, CredentialView
+from service.api.http.etags import GivenIfMatch, precondition, tagged
+from service.api.http.problems import CONFLICT, CREDENTIAL_IN_USE, INTEGRATION_EXISTS, PROBLEMS
+from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.clients.egress import SETTING, AddressGuard
 from service.clock import now_ms
 from service.domain.errors import TargetRefusedError
 from service.domain.polling.integration import Credential
 from service.ids import new_id
 
-FIELDS: Table = {
-    "name": Field(parser=text(200), meaning="what people call it", required=True),
-    "base_url": Field(
-        parser=base_url("https://api.kombo.dev/v1"),
-        meaning="the upstream's base URL, the part before /lms/courses",
-        required=True,
+Name = Annotated[str, text(200), means("what people call it")]
+UpstreamUrl = Annotated[str, url(read_base_url, "https://api.kombo.dev/v1")]
+UpstreamKey = Annotated[str, pasted_key(500)]
+_BaseUrl = Annotated[UpstreamUrl, means("the upstream's base URL, the part before /lms/courses")]
+_ApiKey = Annotated[
+    UpstreamKey,
+    means(
+        "the upstream's API key; it is encrypted and never returned. White space and quotes around "
+        "it and `Bearer` before it are removed"
     ),
-    "api_key": Field(
-        parser=pasted_key(500),
-        meaning="the upstream's API key; it is encrypted and never returned. White space and "
-        "quotes around it and `Bearer` before it are removed",
-        required=True,
-        write_only=True,
-    ),
-}
-REQUIRED = tuple(name for name, field in FIELDS.items() if field.required)
-READ_ONLY = ("id", "created_at", "updated_at")
-PAGE = page_table()
+]
+
+
+class CredentialView(View, frozen=True, kw_only=True):
+    """A credential; its API key is never returned."""
+
+    tagged: ClassVar = True
+    example: ClassVar = {
+        "id": samples.CREDENTIAL,
+        "name": "Acme",
+        "base_url": "https://api.kombo.dev/v1",
+        "created_at": samples.EARLIER,
+        "updated_at": samples.EARLIER,
+    }
+    id: Annotated[str, means("its id")]
+    name: Annotated[str, means("what people call it")]
+    base_url: Annotated[str, means("the upstream's base URL")]
+    created_at: Annotated[Timestamp, means("when it was created")]
+    updated_at: Annotated[Timestamp, means("when it was last changed")]
+
+
+class CredentialList(Page, frozen=True, kw_only=True):
+    """A page of credentials in the order of creation; `next` leads on."""
+
+    items: Annotated[list[CredentialView], means("the page")]
+
+
+class CredentialCreate(Fields, frozen=True, kw_only=True):
+    """A new credential."""
+
+    shown: ClassVar = CredentialView
+    examples: ClassVar = {
+        "kombo": (
+            "An account of Kombo",
+            {"name": "Acme", "base_url": "https://api.kombo.dev/v1", "api_key": "KEY"},
+        )
+    }
+    name: Name
+    base_url: _BaseUrl
+    api_key: _ApiKey
+
+
+class CredentialChange(Fields, frozen=True, kw_only=True):
+    """What changes of a credential."""
+
+    shown: ClassVar = CredentialView
+    examples: ClassVar = {"key": ("A new API key", {"api_key": "ANOTHER_KEY"})}
+    name: Name | UnsetType = UNSET
+    base_url: _BaseUrl | UnsetType = UNSET
+    api_key: _ApiKey | UnsetType = UNSET
+
 
 _PUBLIC_ONLY = AddressGuard()
 
 
 def upstream_check(guard: AddressGuard) -> Callable[[str], None]:
-    """What `Form.check_target` asks of a base URL: the guard may allow it, and the API key does
-    not cross other people's networks in clear."""
+    """What is asked of a base URL: the guard may allow it, and the API key does not cross other
+    people's networks in clear."""
 
     def check(url: str) -> None:
         guard.check_url(url)
@@ -89,50 +122,52 @@ class CredentialController(Controller):
     tags = ["Credentials"]  # noqa: RUF012 - Litestar reads it as it is
 
     @post(
+        operation_id="createCredential",
         summary="Create a credential",
-        opt={ACTION: "credential.created"},
         response_description="The new credential",
-        operation_class=reads(body=FIELDS, required=REQUIRED),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
-        ),
+        guards=[ADMINS],
+        opt={ACTION: "credential.created"},
     )
-    async def create(self, document: Document, services: GivenServices) -> Response[CredentialView]:
+    async def create(
+        self, data: JSONBody[CredentialCreate], refusals: GivenRefusals, services: GivenServices
+    ) -> Response[CredentialView]:
         """Several integrations may share one credential."""
-        form = Form(document, FIELDS, required=REQUIRED, read_only=READ_ONLY)
-        form.check_target("base_url", upstream_check(services.guard))
-        values = form.accept()
-        api_key = values.pop("api_key")
+        refusals.check_target("base_url", data.base_url, upstream_check(services.guard))
+        refusals.settle()
         now = now_ms()
-        credential = Credential(id=new_id("cred"), created_at=now, updated_at=now, **values)
-        await services.credentials.create(credential, api_key)
-        return Response(
-            views.credential(credential),
-            headers={"location": f"/v1/credentials/{credential.id}", **tagged(credential)},
+        credential = Credential(
+            id=new_id("cred"),
+            name=data.name,
+            base_url=data.base_url,
+            created_at=now,
+            updated_at=now,
         )
+        await services.credentials.create(credential, data.api_key)
+        shown = _shown(credential)
+        shown.set_header("location", f"/v1/credentials/{credential.id}")
+        return shown
 
     @get(
+        operation_id="listCredentials",
         summary="List credentials",
         response_description="A page of credentials",
-        operation_class=reads(query=PAGE),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
+        guards=[READERS],
     )
-    async def index(self, request: AnyRequest, services: GivenServices) -> CredentialList:
+    async def index(
+        self, params: NamedDependency[IndexQuery], services: GivenServices
+    ) -> CredentialList:
         """In the order of creation."""
-        query = query_form(request, PAGE).accept()
-        found, position = await services.credentials.page(
-            query.get("limit", PAGE_SIZE), query.get("after")
-        )
+        found, position = await services.credentials.page(params.limit, params.after or None)
         return CredentialList(
-            [views.credential(one) for one in found], cursors.write_index(position)
+            items=[CredentialView.show(one) for one in found], next=cursors.write_index(position)
         )
 
     @get(
         "/{credential_id:str}",
+        operation_id="showCredential",
         summary="Show a credential",
         response_description="The credential",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+        guards=[READERS],
     )
     async def show(
         self, credential_id: PathId, services: GivenServices
@@ -142,35 +177,27 @@ class CredentialController(Controller):
 
     @patch(
         "/{credential_id:str}",
+        operation_id="changeCredential",
         summary="Change a credential",
-        opt={ACTION: "credential.updated"},
         response_description="The changed credential",
-        operation_class=reads(body=FIELDS, editing=True, headers=IF_MATCH),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.NOT_FOUND,
-            CONFLICT,
-            INTEGRATION_EXISTS,
-            PRECONDITION_FAILED,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        guards=[ADMINS],
+        opt={ACTION: "credential.updated", PROBLEMS: (CONFLICT, INTEGRATION_EXISTS)},
     )
     async def edit(
         self,
         credential_id: PathId,
-        document: Document,
-        request: AnyRequest,
+        data: JSONBody[CredentialChange],
+        refusals: GivenRefusals,
+        sent_headers: GivenIfMatch,
         services: GivenServices,
     ) -> Response[CredentialView]:
         """Changes what is sent. Another `base_url` begins a new epoch of every integration that
         uses the credential; another `api_key` makes each of them be polled at once."""
-        form = Form(document, FIELDS, editing=True, read_only=READ_ONLY)
-        form.check_target("base_url", upstream_check(services.guard))
-        values = form.accept()
+        refusals.check_target("base_url", data.base_url, upstream_check(services.guard))
+        refusals.settle()
+        values = given(data)
         api_key = values.pop("api_key", None)
-
-        check = precondition(request)
+        check = precondition(sent_headers)
 
         def change(before: Credential) -> Credential:
             check(before)
@@ -181,20 +208,18 @@ class CredentialController(Controller):
 
     @delete(
         "/{credential_id:str}",
+        operation_id="deleteCredential",
         summary="Delete a credential",
-        opt={ACTION: "credential.deleted"},
         response_description="It is deleted",
-        operation_class=reads(headers=IF_MATCH),
-        responses=problems(
-            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CREDENTIAL_IN_USE, PRECONDITION_FAILED
-        ),
+        guards=[ADMINS],
+        opt={ACTION: "credential.deleted", PROBLEMS: (CREDENTIAL_IN_USE,)},
     )
     async def remove(
-        self, credential_id: PathId, request: AnyRequest, services: GivenServices
+        self, credential_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
         """Refused while integrations use it."""
-        await services.credentials.delete(credential_id, precondition(request))
+        await services.credentials.delete(credential_id, precondition(sent_headers))
 
 
 def _shown(credential: Credential) -> Response[CredentialView]:
-    return Response(views.credential(credential), headers=tagged(credential))
+    return Response(CredentialView.show(credential), headers=tagged(credential))

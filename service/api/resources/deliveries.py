@@ -2,62 +2,129 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import get_args
+from typing import Annotated, ClassVar
 
-from litestar import Controller, get
+from litestar import get
+from litestar.di import NamedDependency
+from msgspec import UNSET, UnsetType
 
-from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor, require_own
+from service.api.access.authentication import GivenActor, require_own
+from service.api.access.guards import READERS_AND_SUBSCRIBERS
+from service.api.fields import samples
+from service.api.fields.kinds import identifier, means
+from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.requests import LIMIT, PAGE_SIZE, AnyRequest, GivenServices, after, query_form
-from service.api.schema import views
-from service.api.schema.field_types import identifier, once, one_of
-from service.api.schema.form import Field, Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import DeliveryList
+from service.api.http.problems import NOT_FOUND, PROBLEMS
+from service.api.http.requests import GivenServices, LogQuery
 from service.domain.delivery.subscription import DeliveryState
-
-QUERY: Table = {
-    "subscription_id": Field(
-        parser=once(identifier("sub")), meaning="whose deliveries", required=True
-    ),
-    "event_id": Field(parser=once(identifier("evt")), meaning="only this event"),
-    "state": Field(
-        parser=once(one_of(get_args(DeliveryState))), meaning="only deliveries in this state"
-    ),
-    "limit": LIMIT,
-    "after": after(cursors.read_log),
-}
+from service.storage.delivery.attempts import Delivery
 
 
-class DeliveryController(Controller):
-    """Thin over the attempt records."""
+class AttemptView(View, frozen=True, kw_only=True):
+    """One HTTP POST and what came back. `excerpt` is the beginning of the answer."""
 
-    path = "/deliveries"
-    tags = ["Deliveries"]  # noqa: RUF012 - Litestar reads it as it is
-    opt = {FOR_SUBSCRIBERS: True}  # noqa: RUF012 - likewise
-
-    @get(
-        summary="List deliveries with their attempts",
-        response_description="A page of deliveries",
-        operation_class=reads(query=QUERY),
-        responses=problems(
-            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
+    example: ClassVar = {
+        "event_id": samples.EVENT,
+        "number": 1,
+        "at": samples.AT,
+        "outcome": "delivered",
+        "duration_ms": 48,
+        "status": 204,
+        "dns_ms": 3,
+        "connect_ms": 12,
+        "first_byte_ms": 47,
+        "error": None,
+        "excerpt": "",
+        "next_attempt_at": None,
+        "counted": True,
+        "replay": False,
+    }
+    event_id: Annotated[str, means("the event that was posted")]
+    number: Annotated[int, means("the first attempt is 1")]
+    at: Annotated[Timestamp, means("when it began")]
+    outcome: Annotated[str, means("what it came to; `delivered` is the only success")]
+    duration_ms: Annotated[int, means("until the answer was read, or given up")]
+    status: Annotated[int | None, means("the receiver's HTTP status; null: it did not answer")]
+    dns_ms: Annotated[
+        int | None, means("until the host's address was known; null: it was known before")
+    ]
+    connect_ms: Annotated[int | None, means("until the connection stood")]
+    first_byte_ms: Annotated[int | None, means("until the answer began")]
+    error: Annotated[str | None, means("what went wrong, in words")]
+    excerpt: Annotated[str, means("the beginning of the answer")]
+    next_attempt_at: Annotated[
+        Timestamp | None, means("when the next one is due; null: there is none")
+    ]
+    counted: Annotated[
+        bool,
+        means(
+            "false: the service's own network failed, or its machine was short of something; the "
+            "attempt used up no retry"
         ),
+    ]
+    replay: Annotated[bool, means("whether it was made for a replay")]
+
+
+class DeliveryView(View, frozen=True, kw_only=True):
+    """One event for one subscription, with its attempts; `reason` says why a dead one is."""
+
+    example: ClassVar = {
+        "subscription_id": samples.SUBSCRIPTION,
+        "event_id": samples.EVENT,
+        "state": "delivered",
+        "reason": None,
+        "attempts": [AttemptView.example],
+    }
+    subscription_id: Annotated[str, means("who it is for")]
+    event_id: Annotated[str, means("the event")]
+    state: Annotated[DeliveryState, means("pending, delivered or dead")]
+    reason: Annotated[str | None, means("why a dead one is dead")]
+    attempts: Annotated[list[AttemptView], means("its attempts, the first one first")]
+
+    @classmethod
+    def of(cls, one: Delivery) -> DeliveryView:
+        """A delivery."""
+        return cls.show(one, attempts=[AttemptView.show(made) for made in one.attempts])
+
+
+class DeliveryList(Page, frozen=True, kw_only=True):
+    """A page of deliveries in the order of their events; `next` leads on."""
+
+    items: Annotated[list[DeliveryView], means("the page")]
+
+
+class DeliveryQuery(LogQuery, frozen=True, kw_only=True):
+    """Which deliveries are listed."""
+
+    subscription_id: Annotated[str, identifier("sub"), means("whose deliveries")]
+    event_id: Annotated[Annotated[str, identifier("evt")] | UnsetType, means("only this event")] = (
+        UNSET
     )
-    async def index(
-        self, request: AnyRequest, services: GivenServices, actor: GivenActor
-    ) -> DeliveryList:
-        """The oldest event first. Delivered ones are listed for as long as their attempts are
-        kept."""
-        query = query_form(request, QUERY).accept()
-        await require_own(actor, services, query["subscription_id"])
-        subscription = await services.subscriptions.get(query["subscription_id"])
-        found, position = await services.attempts.deliveries(
-            subscription.id,
-            event_id=query.get("event_id"),
-            state=query.get("state"),
-            limit=query.get("limit", PAGE_SIZE),
-            after=query.get("after"),
-        )
-        return DeliveryList([views.delivery(one) for one in found], cursors.write_log(position))
+    state: Annotated[DeliveryState | UnsetType, means("only deliveries in this state")] = UNSET
+
+
+@get(
+    "/deliveries",
+    operation_id="listDeliveries",
+    summary="List deliveries with their attempts",
+    response_description="A page of deliveries",
+    tags=["Deliveries"],
+    guards=[READERS_AND_SUBSCRIBERS],
+    opt={PROBLEMS: (NOT_FOUND,)},
+)
+async def list_deliveries(
+    params: NamedDependency[DeliveryQuery], services: GivenServices, actor: GivenActor
+) -> DeliveryList:
+    """The oldest event first. Delivered ones are listed for as long as their attempts are kept."""
+    await require_own(actor, services, params.subscription_id)
+    subscription = await services.subscriptions.get(params.subscription_id)
+    found, position = await services.attempts.deliveries(
+        subscription.id,
+        event_id=params.event_id or None,
+        state=params.state or None,
+        limit=params.limit,
+        after=params.after or None,
+    )
+    return DeliveryList(
+        items=[DeliveryView.of(one) for one in found], next=cursors.write_log(position)
+    )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from http import HTTPStatus
+from typing import Annotated
 
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
+from msgspec import UNSET, UnsetType
 from redis.exceptions import RedisError
 
-from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor
+from service.api.access.authentication import GivenActor
+from service.api.access.guards import READERS_AND_SUBSCRIBERS
 from service.api.access.visible_events import VisibleEvents
+from service.api.fields.kinds import cursor, means
+from service.api.fields.readers import Fields
 from service.api.http import cursors
-from service.api.http.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS, expired
-from service.api.http.requests import AnyRequest, GivenServices, after, query_form
-from service.api.resources.events import FILTERS, PAYLOAD, rendering, starting_place, wanted
-from service.api.schema.form import Field, Form, Table
-from service.api.schema.operations import problems, reads
+from service.api.http.problems import CURSOR_EXPIRED, PROBLEMS, TOO_MANY_LISTENERS, expired
+from service.api.http.requests import GivenServices, StartCursor
+from service.api.resources.events import FilterQuery, starting_place
 from service.domain.delivery.subscription import Rendering
 from service.domain.errors import EventsExpiredError
 from service.domain.events.event import StoredEvent, render
@@ -36,30 +39,41 @@ _CHUNK_BYTES = 65_536  # sent in one piece, unless a single event is larger
 
 _recent_frames: BodyCache[bytes] = BodyCache()  # which listeners at the same position share
 
-QUERY: Table = {
-    **FILTERS,
-    "payload": PAYLOAD,
-    "after": Field(
-        parser=after(cursors.read_start).parser,
-        meaning="where to begin, as in GET /v1/events: behind a cursor or an event's id; "
-        "`latest`: with what happens from now on; if left out, from the oldest event that is kept",
-    ),
-}
-HEADERS: Table = {
-    LAST_EVENT_ID: Field(
-        parser=after(cursors.read_log).parser,
-        meaning="the last `id` received, which browsers send by themselves when they reconnect; "
-        "it goes before `after`",
-    )
-}
+
+class StreamQuery(FilterQuery, frozen=True, kw_only=True):
+    """Which events are followed, and from where."""
+
+    after: Annotated[
+        StartCursor | UnsetType,
+        means(
+            "where to begin, as in GET /v1/events: behind a cursor or an event's id; `latest`: "
+            "with what happens from now on; if left out, from the oldest event that is kept"
+        ),
+    ] = UNSET
+
+
+def _read_last(sent: str) -> str:
+    return cursors.read_log(sent) if sent else ""
+
+
+class LastEvent(Fields, frozen=True, kw_only=True):
+    """Where a client left off."""
+
+    position: Annotated[
+        Annotated[str, cursor(_read_last, "log")] | UnsetType,
+        means(
+            "the last `id` received, which browsers send by themselves when they reconnect; it "
+            "goes before `after`"
+        ),
+    ] = msgspec.field(default=UNSET, name=LAST_EVENT_ID)
 
 
 @get(
     "/events/stream",
     tags=["Events"],
+    guards=[READERS_AND_SUBSCRIBERS],
+    operation_id="streamEvents",
     summary="Follow the event log",
-    opt={FOR_SUBSCRIBERS: True},
-    operation_class=reads(query=QUERY, headers=HEADERS),
     responses={
         200: ResponseSpec(
             data_container=str,
@@ -68,40 +82,31 @@ HEADERS: Table = {
             description="Server-sent events: `id` is the event's id, `event` its type, `data` the "
             "body of a push. An `id` alone moves a filtered reader's read_to on. `error` carries a "
             "problem and ends the stream",
-        ),
-        **problems(
-            HTTPStatus.UNAUTHORIZED,
-            CURSOR_EXPIRED,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            TOO_MANY_LISTENERS,
-        ),
+        )
     },
+    opt={PROBLEMS: (CURSOR_EXPIRED, TOO_MANY_LISTENERS)},
 )
-async def stream_events(request: AnyRequest, services: GivenServices, actor: GivenActor) -> Stream:
+async def stream_events(
+    params: NamedDependency[StreamQuery],
+    sent_headers: NamedDependency[LastEvent],
+    services: GivenServices,
+    actor: GivenActor,
+) -> Stream:
     """Every event in the order of the log, then each new one as it happens. A comment comes every
     15 seconds where nothing else does. A reader that falls behind lags, and is sent nothing more
     once the log no longer holds what it has not read. It ends with the key it was opened with."""
-    query = query_form(request, QUERY).accept()
-    read_to = _last_event_id(request) or query.get("after")
+    read_to = sent_headers.position or params.after or None
     services.tail.check_room()
-    filters = wanted(query, actor.grant)
+    filters = params.wanted(actor.grant)
     first = await services.events.read(
         await starting_place(services, read_to), _READ_AT_ONCE, filters
     )
     return Stream(
-        _frames(services.tail, first, VisibleEvents(actor, services, filters), rendering(query)),
+        _frames(services.tail, first, VisibleEvents(actor, services, filters), params.rendering),
         media_type=SSE,
         # A proxy would gather events, for minutes, or until it has enough of them to compress.
         headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
     )
-
-
-def _last_event_id(request: AnyRequest) -> str | None:
-    sent = request.headers.get(LAST_EVENT_ID)
-    if not sent:
-        return None
-    found: str = Form({LAST_EVENT_ID: [sent]}, HEADERS).accept()[LAST_EVENT_ID]
-    return found
 
 
 async def _frames(

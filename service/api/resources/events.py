@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from litestar import Controller, MediaType, Response, get
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
+from msgspec import UNSET, UnsetType
 
-from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor
+from service.api.access.authentication import GivenActor
+from service.api.access.guards import READERS_AND_SUBSCRIBERS
 from service.api.access.visible_events import VisibleEvents
+from service.api.fields import samples
+from service.api.fields.kinds import Several, identifier, means, number_in_text, one_of
+from service.api.fields.readers import Fields
+from service.api.fields.refusals import FieldError
+from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.problems import CURSOR_EXPIRED, TOO_MANY_LISTENERS
+from service.api.http.problems import CURSOR_EXPIRED, PROBLEMS, TOO_MANY_LISTENERS
 from service.api.http.requests import (
-    COURSE_ID,
-    LIMIT,
     PAGE_SIZE,
     AnyRequest,
+    CourseId,
     GivenServices,
+    Limit,
     PathId,
-    after,
-    query_form,
+    StartCursor,
 )
 from service.api.http.size_limits import only_head
-from service.api.schema.field_types import identifier, number_in_text, once, one_of, repeated
-from service.api.schema.form import Field, Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import EventList, EventView
 from service.bootstrap import Services
 from service.domain.access.grants import Actor, Grant
 from service.domain.delivery.subscription import EVENT_TYPES, Format, Payload, Rendering
@@ -40,58 +43,115 @@ MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
 MAX_WAIT_SECONDS = 60
 LONGEST_WAIT_SECONDS = 50  # proxies give up on an answer after 60
 
-FILTERS: Table = {
-    "type": Field(
-        parser=repeated(one_of(EVENT_TYPES)),
-        meaning="only events of these types, separated by commas or given repeatedly",
-    ),
-    "integration_id": Field(
-        parser=once(identifier("int")), meaning="only events of this integration"
-    ),
-    "course_id": msgspec.structs.replace(COURSE_ID, meaning="only events of this course"),
-}
-PAYLOAD = Field(
-    parser=once(one_of(Payload)),
-    meaning="full: with the course, if left out; thin: without it, as subscriptions may ask for",
-)
-QUERY: Table = {
-    **FILTERS,
-    "payload": PAYLOAD,
-    "order": Field(
-        parser=once(one_of(("asc", "desc"))),
-        meaning="asc: the oldest first; desc: the newest first; asc if left out",
-    ),
-    "limit": LIMIT,
-    "after": Field(
-        parser=after(cursors.read_start).parser,
-        meaning="`next` or `cursor` of an earlier answer, or the id of the last event seen; "
-        "`latest`: the end of the log; if left out, from the oldest event that is kept. With "
-        "desc the events before it follow",
-    ),
-    "wait": Field(
-        parser=once(number_in_text(0, MAX_WAIT_SECONDS)),
-        meaning="with asc: how many seconds to wait for an event where there is none yet, 0 if "
-        f"left out. The answer comes after at most {LONGEST_WAIT_SECONDS} seconds, since many "
-        "proxies give up after 60",
-    ),
-}
-SHOW_QUERY: Table = {"payload": PAYLOAD}
+
+class EventView(View, frozen=True, kw_only=True):
+    """An event, byte for byte as it is pushed."""
+
+    example: ClassVar = {
+        "type": "course.updated",
+        "timestamp": samples.AT,
+        "data": {
+            "schema_version": 1,
+            "event_id": samples.EVENT,
+            "integration_id": samples.INTEGRATION,
+            "upstream_id": samples.UPSTREAM,
+            "external_id": "tenant-42",
+            "labels": {"region": "eu"},
+            "course_id": samples.COURSE,
+            "remote_id": "32",
+            "origin_id": None,
+            "sequence": 1795424001123,
+            "previous_sequence": 1795300000007,
+            "changed": ["provider", "revisions.title"],
+            "reason": None,
+            "evidence": None,
+            "initial": False,
+            "detected_by": "delta",
+            "course_omitted": "thin",
+        },
+    }
+    type: Annotated[str, means("the event type")]
+    timestamp: Annotated[Timestamp, means("when the change was found")]
+    data: Annotated[dict[str, Any], means("what happened; see the webhook of this type")]
 
 
-def wanted(query: dict[str, Any], grant: Grant | None) -> EventFilter:
-    """What the filters of a query ask for, as far as the grant goes."""
-    types = query.get("type")
-    return EventFilter(
-        types=None if types is None else frozenset(types),
-        integration_id=query.get("integration_id"),
-        course_id=query.get("course_id"),
-        grant=grant,
-    )
+class EventList(Page, frozen=True, kw_only=True):
+    """A page of the event log. `next` leads on and is null at the end of the log. `cursor` is the
+    bookmark to store: it is there on every page, the last one and an empty one included."""
+
+    items: Annotated[list[EventView], means("the page")]
+    cursor: Annotated[
+        str | None,
+        means("pass it as `after` at any later time for what came since; null with order=desc"),
+    ]
+    example: ClassVar = {"items": [EventView.example], "next": None, "cursor": samples.CURSOR}
 
 
-def rendering(query: dict[str, Any]) -> Rendering:
-    """The rendering that a query asks for."""
-    return Rendering((Payload(query.get("payload", Payload.FULL)), Format.STANDARD))
+class RenderingQuery(Fields, frozen=True, kw_only=True):
+    """How events are rendered."""
+
+    payload: Annotated[
+        Payload,
+        means("full: with the course, if left out; thin: without it, as subscriptions may ask for"),
+    ] = Payload.FULL
+
+    @property
+    def rendering(self) -> Rendering:
+        """The rendering that is asked for."""
+        return Rendering((self.payload, Format.STANDARD))
+
+
+class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
+    """Which events are read."""
+
+    type: Annotated[
+        Several[Annotated[str, one_of(EVENT_TYPES)]] | UnsetType,
+        means("only events of these types, separated by commas or given repeatedly"),
+    ] = UNSET
+    integration_id: Annotated[
+        Annotated[str, identifier("int")] | UnsetType, means("only events of this integration")
+    ] = UNSET
+    course_id: Annotated[CourseId | UnsetType, means("only events of this course")] = UNSET
+
+    def wanted(self, grant: Grant | None) -> EventFilter:
+        """The events that are asked for, as far as the grant goes."""
+        return EventFilter(
+            types=None if self.type is UNSET else frozenset(self.type),
+            integration_id=self.integration_id or None,
+            course_id=self.course_id or None,
+            grant=grant,
+        )
+
+
+class EventQuery(FilterQuery, frozen=True, kw_only=True):
+    """Where in the log, and which way."""
+
+    order: Annotated[
+        Literal["asc", "desc"],
+        means("asc: the oldest first; desc: the newest first; asc if left out"),
+    ] = "asc"
+    limit: Limit = PAGE_SIZE
+    after: Annotated[
+        StartCursor | UnsetType,
+        means(
+            "`next` or `cursor` of an earlier answer, or the id of the last event seen; `latest`: "
+            "the end of the log; if left out, from the oldest event that is kept. With desc the "
+            "events before it follow"
+        ),
+    ] = UNSET
+    wait: Annotated[
+        Annotated[int, number_in_text(0, MAX_WAIT_SECONDS)] | UnsetType,
+        means(
+            "with asc: how many seconds to wait for an event where there is none yet, 0 if left "
+            f"out. The answer comes after at most {LONGEST_WAIT_SECONDS} seconds, since many "
+            "proxies give up after 60"
+        ),
+    ] = UNSET
+
+    def check(self) -> Iterable[FieldError]:
+        """Only what is to come can be waited for."""
+        if self.order == "desc" and self.wait is not UNSET:
+            yield FieldError("wait", "goes with order=asc only", "leave out one of them")
 
 
 class EventController(Controller):
@@ -101,77 +161,67 @@ class EventController(Controller):
     tags = ["Events"]  # noqa: RUF012 - Litestar reads it as it is
 
     @get(
+        guards=[READERS_AND_SUBSCRIBERS],
+        operation_id="listEvents",
         summary="Read the event log",
-        opt={FOR_SUBSCRIBERS: True},
-        operation_class=reads(query=QUERY),
         responses={
             200: ResponseSpec(
                 data_container=EventList,
                 generate_examples=False,
                 description="A page of the event log",
-            ),
-            **problems(
-                HTTPStatus.UNAUTHORIZED,
-                CURSOR_EXPIRED,
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                TOO_MANY_LISTENERS,
-            ),
+            )
         },
+        opt={PROBLEMS: (CURSOR_EXPIRED, TOO_MANY_LISTENERS)},
     )
     async def index(
-        self, request: AnyRequest, services: GivenServices, actor: GivenActor
+        self,
+        params: NamedDependency[EventQuery],
+        request: AnyRequest,
+        services: GivenServices,
+        actor: GivenActor,
     ) -> Response[bytes]:
         """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
         Whoever stores `cursor` after each page and passes it as `after` misses and repeats
         nothing. A filtered page may hold few events, or none, and still lead on."""
-        form = query_form(request, QUERY)
-        backwards = form.values.get("order") == "desc"
-        if backwards and "wait" in form.values:
-            form.refuse("wait", "goes with order=asc only", "leave out one of them")
-        query = form.accept()
-        if backwards:
+        filters = params.wanted(actor.grant)
+        if params.order == "desc":
             events, before = await services.events.read_back(
-                None if query.get("after") == cursors.LATEST else query.get("after"),
-                query.get("limit", PAGE_SIZE),
-                wanted(query, actor.grant),
+                None if params.after == cursors.LATEST else params.after or None,
+                params.limit,
+                filters,
             )
-            bodies, cut = _bodies(events, rendering(query))
+            bodies, cut = _bodies(events, params.rendering)
             return _page(bodies, cut or before, None)
-        if only_head(request.scope):
-            query["wait"] = 0
-        events, read_to = await _follow(services, query, actor)
-        bodies, cut = _bodies(events, rendering(query))
+        wait = 0 if only_head(request.scope) else params.wait or 0
+        events, read_to = await _follow(services, params, actor, wait)
+        bodies, cut = _bodies(events, params.rendering)
         if cut is not None:
             read_to = ReadPosition(cut, more=True)
         return _page(bodies, read_to.position if read_to.more else None, read_to.position)
 
     @get(
         "/{event_id:str}",
+        guards=[READERS_AND_SUBSCRIBERS],
+        operation_id="showEvent",
         summary="Show an event",
-        opt={FOR_SUBSCRIBERS: True},
-        operation_class=reads(query=SHOW_QUERY),
         responses={
             200: ResponseSpec(
                 data_container=EventView, generate_examples=False, description="The event"
-            ),
-            **problems(
-                HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
-            ),
+            )
         },
     )
     async def show(
         self,
-        request: AnyRequest,
         event_id: PathId,
+        params: NamedDependency[RenderingQuery],
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[bytes]:
         """Byte for byte as it is pushed."""
-        query = query_form(request, SHOW_QUERY).accept()
         event = await services.events.get(event_id)
         if not is_shown(event, actor.grant):
             raise NotFoundError(not_there(event_id))
-        return Response(render(event, rendering(query)), media_type=MediaType.JSON)
+        return Response(render(event, params.rendering), media_type=MediaType.JSON)
 
 
 async def starting_place(services: Services, read_to: str | None) -> str | None:
@@ -183,15 +233,15 @@ async def starting_place(services: Services, read_to: str | None) -> str | None:
 
 
 async def _follow(
-    services: Services, query: dict[str, Any], actor: Actor
+    services: Services, params: EventQuery, actor: Actor, wait: int
 ) -> tuple[list[StoredEvent], ReadPosition]:
     """The page behind `after`, once there is something on it or the wait is over."""
-    limit, filters = query.get("limit", PAGE_SIZE), wanted(query, actor.grant)
+    limit, filters = params.limit, params.wanted(actor.grant)
     events, read_to = await services.events.read(
-        await starting_place(services, query.get("after")), limit, filters
+        await starting_place(services, params.after or None), limit, filters
     )
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + min(query.get("wait", 0), LONGEST_WAIT_SECONDS)
+    deadline = loop.time() + min(wait, LONGEST_WAIT_SECONDS)
     if events or read_to.more or deadline <= loop.time():
         return events, read_to
     services.tail.check_room()

@@ -3,77 +3,151 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated, ClassVar
 
 from litestar import Controller, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET, Meta, UnsetType
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.authentication import FOR_SUBSCRIBERS, GivenActor, require_own
+from service.api.access.guards import READERS_AND_SUBSCRIBERS, SUBSCRIBERS
+from service.api.fields import samples
+from service.api.fields.kinds import Moment, means, one_of
+from service.api.fields.readers import Fields, given, or_none
+from service.api.fields.refusals import Refusals
+from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.problems import CONFLICT, EVENT_EXPIRED
-from service.api.http.requests import (
-    PAGE_SIZE,
-    AnyRequest,
-    Document,
-    GivenServices,
-    PathId,
-    page_table,
-    query_form,
-)
-from service.api.schema import views
-from service.api.schema.field_types import identifier, list_of, nullable, one_of, timestamp
-from service.api.schema.form import Field, Form, Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import ReplayList, ReplayView
+from service.api.http.problems import CONFLICT, PROBLEMS
+from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.bootstrap import Services
 from service.clock import now_ms
-from service.domain.access.grants import Actor
 from service.domain.delivery.subscription import EVENT_TYPES, Subscription
-from service.domain.errors import ConflictError, EventExpiredError, NotFoundError
-from service.domain.events.event import StoredEvent, is_shown, order_key_of, rfc3339, subject_of
-from service.domain.events.identifiers import (
-    event_position,
-    is_backfilled,
-    position_ms,
-    position_order,
-)
+from service.domain.errors import ConflictError
+from service.domain.events.event import rfc3339
+from service.domain.events.identifiers import position_ms, position_order
 from service.domain.replay.backfill import EVENT_TYPE as BACKFILL_TYPE
-from service.domain.replay.replay import REQUESTED, Replay
+from service.domain.replay.replay import REQUESTED, Replay, ReplayProgress, Which
 from service.ids import new_id
-from service.storage.delivery.replays import Replayed
-from service.storage.events.event_log import START, not_there
-from service.storage.events.operational import RENDERINGS
+from service.storage.events.event_log import START
 
-REQUEST: Table = {
-    "which": Field(
-        parser=one_of(REQUESTED),
-        meaning="all: every event that matches the subscription now; dead: deliveries that were "
-        "given up; missing: events that match and were neither delivered, as far as attempts are "
-        "on record, nor are pending; backfill: every live course of the integrations that match, "
-        "fetched anew and sent as course.created with initial true",
-        required=True,
-    ),
-    "since": Field(
-        parser=nullable(timestamp()),
-        meaning="events that happened at this time or later; null, or left out: all that are kept. "
-        "Not for a backfill, which is of the present",
-    ),
-    "until": Field(
-        parser=nullable(timestamp()),
-        meaning="events that happened before this time; null, or left out: up to now. Not for a "
-        "backfill",
-    ),
-    "event_types": Field(
-        parser=nullable(list_of(one_of(EVENT_TYPES), least=1, most=len(EVENT_TYPES))),
-        meaning="null: whatever the subscription's filter says; else only these. A backfill "
-        "sends course.created alone",
-    ),
-}
-REDELIVERY: Table = {
-    "subscription_id": Field(
-        parser=identifier("sub"), meaning="who is sent the event again", required=True
-    ),
-}
-PAGE = page_table()
+_EventTypes = Annotated[
+    tuple[Annotated[str, one_of(EVENT_TYPES)], ...], Meta(min_length=1, max_length=len(EVENT_TYPES))
+]
+
+
+class ReplayView(View, frozen=True, kw_only=True):
+    """Events that a subscription is sent once more. Each event that was `queued` ends as
+    `delivered` or, after the ordinary retries, as `dead`."""
+
+    example: ClassVar = {
+        "id": samples.REPLAY,
+        "subscription_id": samples.SUBSCRIPTION,
+        "which": "missing",
+        "since": samples.EARLIER,
+        "until": None,
+        "event_types": None,
+        "event_id": None,
+        "state": "running",
+        "scanned": 400,
+        "queued": 12,
+        "left_out": 0,
+        "delivered": 9,
+        "dead": 0,
+        "reached_at": samples.AT,
+        "created_at": samples.AT,
+        "started_at": samples.LATER,
+        "finished_at": None,
+        "error": None,
+    }
+    id: Annotated[str, means("its id")]
+    subscription_id: Annotated[str, means("who is sent them")]
+    which: Annotated[str, means("all, dead, missing or backfill; event: one was redelivered")]
+    since: Annotated[Timestamp | None, means("events from this time on; null: all there were")]
+    until: Annotated[Timestamp | None, means("events before this time; null: all there were")]
+    event_types: Annotated[tuple[str, ...] | None, means("only these; null: any that match")]
+    event_id: Annotated[str | None, means("the event that is redelivered")]
+    state: Annotated[
+        str,
+        means(
+            "queued: others come first; running; completed: everything has been delivered or is "
+            "dead; cancelled; failed"
+        ),
+    ]
+    scanned: Annotated[int, means("events looked at so far; of a backfill, the upstream's records")]
+    queued: Annotated[int, means("of these, those to be sent")]
+    delivered: Annotated[int, means("of these, those delivered")]
+    dead: Annotated[int, means("of these, those given up")]
+    left_out: Annotated[
+        int,
+        means(
+            "courses that a backfill did not send, because what the upstream shows of them is not "
+            "what the polls have found so far, or is held for review"
+        ),
+    ]
+    reached_at: Annotated[
+        Timestamp | None,
+        means("when the last event happened that was looked at; null for a backfill"),
+    ]
+    created_at: Annotated[Timestamp, means("when it was asked for")]
+    started_at: Annotated[Timestamp | None, means("when its first event was looked at")]
+    finished_at: Annotated[Timestamp | None, means("when it ended")]
+    error: Annotated[str | None, means("why it failed, or what it could not do")]
+
+    @classmethod
+    def of(cls, one: Replay, progress: ReplayProgress) -> ReplayView:
+        """A replay."""
+        in_log = progress.position and one.which != "backfill"
+        return cls.show(
+            one, progress, reached_at=position_ms(progress.position) if in_log else None
+        )
+
+
+class ReplayList(Page, frozen=True, kw_only=True):
+    """A page of replays in the order in which they were asked for; `next` leads on."""
+
+    items: Annotated[list[ReplayView], means("the page")]
+
+
+class ReplayCreate(Fields, frozen=True, kw_only=True):
+    """Which events are sent once more."""
+
+    examples: ClassVar = {
+        "missing": (
+            "What was missed since Friday",
+            {"which": "missing", "since": "2026-11-20T00:00:00Z"},
+        )
+    }
+    which: Annotated[
+        Annotated[Which, one_of(REQUESTED)],
+        means(
+            "all: every event that matches the subscription now; dead: deliveries that were given "
+            "up; missing: events that match and were neither delivered, as far as attempts are on "
+            "record, nor are pending; backfill: every live course of the integrations that match, "
+            "fetched anew and sent as course.created with initial true"
+        ),
+    ]
+    since: Annotated[
+        Moment | UnsetType | None,
+        means(
+            "events that happened at this time or later; null, or left out: all that are kept. "
+            "Not for a backfill, which is of the present"
+        ),
+    ] = UNSET
+    until: Annotated[
+        Moment | UnsetType | None,
+        means(
+            "events that happened before this time; null, or left out: up to now. Not for a "
+            "backfill"
+        ),
+    ] = UNSET
+    event_types: Annotated[
+        _EventTypes | UnsetType | None,
+        means(
+            "null: whatever the subscription's filter says; else only these. A backfill sends "
+            "course.created alone"
+        ),
+    ] = UNSET
 
 
 class ReplayController(Controller):
@@ -81,24 +155,21 @@ class ReplayController(Controller):
 
     path = "/subscriptions/{subscription_id:str}/replays"
     tags = ["Replays"]  # noqa: RUF012 - Litestar reads it as it is
-    opt = {FOR_SUBSCRIBERS: True}  # noqa: RUF012 - likewise; one's own are seen to by `Access`
 
     @post(
         status_code=HTTPStatus.ACCEPTED,
+        guards=[SUBSCRIBERS],
+        operation_id="replayEvents",
         summary="Replay events",
-        opt={ACTION: "subscription.replay_requested"},
+        opt={ACTION: "subscription.replay_requested", PROBLEMS: (CONFLICT,)},
         response_description="The replay, queued",
-        operation_class=reads(body=REQUEST, required=("which",)),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.NOT_FOUND,
-            CONFLICT,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
     )
     async def create(
-        self, subscription_id: PathId, document: Document, services: GivenServices
+        self,
+        subscription_id: PathId,
+        data: JSONBody[ReplayCreate],
+        refusals: GivenRefusals,
+        services: GivenServices,
     ) -> Response[ReplayView]:
         """Sends events of the past once more, under their ids and marked with
         `coursewire-replay: true`. Those of a course keep their order among themselves, new events
@@ -109,19 +180,17 @@ class ReplayController(Controller):
         subscription alone: it is in no log, and kept until it is delivered or dead. It has the
         course's present `sequence`, or 1 if nothing has been reported of it yet, so it never hides
         a later change."""
-        form = Form(document, REQUEST, required=("which",))
-        values = form.values
         subscription = await services.subscriptions.get(subscription_id)
         end, trimmed = await services.events.bounds()
-        backfill = values.get("which") == "backfill"
+        backfill = data.which == "backfill"
         if backfill:
-            _check_backfill(form, subscription)
+            _check_backfill(data, refusals, subscription)
         else:
-            await _check_since(form, services, subscription, trimmed)
-        since, until = values.get("since"), values.get("until")
+            await _check_since(data, refusals, services, subscription, trimmed)
+        since, until = or_none(data.since), or_none(data.until)
         if not backfill and since is not None and until is not None and until <= since:
-            form.refuse("until", "is not after since", "send a later time, or leave it out")
-        form.accept()
+            refusals.refuse("until", "is not after since", "send a later time, or leave it out")
+        refusals.settle()
         if backfill and (other := await services.replays.unfinished(subscription.id, "backfill")):
             raise ConflictError(
                 f"backfill {other} of this subscription has not ended: wait for it, or cancel it"
@@ -133,54 +202,50 @@ class ReplayController(Controller):
             subscription_id=subscription.id,
             start="-" if since is None else str(since),
             end=end,
-            **values,
+            **given(data),
         )
         await services.replays.create(replay)
-        return await _accepted(services, replay)
+        return await accepted(services, replay)
 
     @get(
+        guards=[READERS_AND_SUBSCRIBERS],
+        operation_id="listReplays",
         summary="List replays",
         response_description="A page of replays",
-        operation_class=reads(query=PAGE),
-        responses=problems(
-            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
-        ),
     )
     async def index(
-        self, subscription_id: PathId, request: AnyRequest, services: GivenServices
+        self, subscription_id: PathId, params: NamedDependency[IndexQuery], services: GivenServices
     ) -> ReplayList:
         """In the order in which they were asked for: all that have not ended, and the latest that
         have."""
-        query = query_form(request, PAGE).accept()
         subscription = await services.subscriptions.get(subscription_id)
         found, position = await services.replays.page(
-            subscription.id, query.get("limit", PAGE_SIZE), query.get("after")
+            subscription.id, params.limit, params.after or None
         )
         return ReplayList(
-            [views.replay(replay, progress) for replay, progress in found],
-            cursors.write_index(position),
+            items=[ReplayView.of(*one) for one in found], next=cursors.write_index(position)
         )
 
     @get(
         "/{replay_id:str}",
+        guards=[READERS_AND_SUBSCRIBERS],
+        operation_id="showReplay",
         summary="Show a replay",
         response_description="The replay",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
     )
     async def show(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
     ) -> ReplayView:
         """With how far it has come."""
-        return views.replay(*await services.replays.get(subscription_id, replay_id))
+        return ReplayView.of(*await services.replays.get(subscription_id, replay_id))
 
     @delete(
         "/{replay_id:str}",
+        guards=[SUBSCRIBERS],
+        operation_id="cancelReplay",
         summary="Cancel a replay",
-        opt={ACTION: "subscription.replay_cancelled"},
+        opt={ACTION: "subscription.replay_cancelled", PROBLEMS: (CONFLICT,)},
         response_description="It is cancelled",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, CONFLICT),
     )
     async def cancel(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
@@ -189,98 +254,31 @@ class ReplayController(Controller):
         await services.replays.cancel(subscription_id, replay_id)
 
 
-@post(
-    "/events/{event_id:str}/redeliver",
-    status_code=HTTPStatus.ACCEPTED,
-    summary="Redeliver an event",
-    opt={FOR_SUBSCRIBERS: True, ACTION: "event.redelivered"},
-    response_description="The replay that this is",
-    tags=["Replays"],
-    operation_class=reads(body=REDELIVERY, required=("subscription_id",)),
-    responses=problems(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.NOT_FOUND,
-        EVENT_EXPIRED,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-    ),
-)
-async def redeliver(
-    event_id: PathId, document: Document, services: GivenServices, actor: GivenActor
-) -> Response[ReplayView]:
-    """Sends a subscription one event once more, whether or not it matches the filter. It is a
-    replay of one, and does not wait for others to be read."""
-    form = Form(document, REDELIVERY, required=("subscription_id",))
-    values = form.accept()
-    await require_own(actor, services, values["subscription_id"])
-    subscription = await services.subscriptions.get(values["subscription_id"])
-    event = await _event(services, actor, event_id)
-    subject = subject_of(event)
-    if subject is not None and subject.subscription_id == subscription.id:
-        form.refuse(
-            "subscription_id", "is what the event is about", "send it to another subscription"
-        )
-        form.accept()
-    (dead,) = await services.dead.get_many(subscription.id, [event.position])
-    replay = Replay(
-        id=new_id("rpl"),
-        subscription_id=subscription.id,
-        which="event",
-        event_id=event.id,
-        start=event.position,
-        end=event.position,
-    )
-    only = Replayed(
-        order_key_of(event),
-        RENDERINGS[subscription.rendering] if dead is None else dead.rendering,
-        event.position,
-    )
-    await services.replays.create(replay, only)
-    return await _accepted(services, replay)
-
-
-async def _event(services: Services, actor: Actor, event_id: str) -> StoredEvent:
-    """An event that this one may see. Raises NotFoundError or EventExpiredError."""
-    try:
-        event = await services.events.get(event_id)
-    except NotFoundError:
-        place, (_, trimmed) = event_position(event_id), await services.events.bounds()
-        if (
-            place is None
-            or is_backfilled(place[0])
-            or position_order(place[0]) > position_order(trimmed)
-        ):
-            raise
-        raise EventExpiredError(
-            f"the log no longer holds event {event_id}; it holds what happened after "
-            f"{rfc3339(position_ms(trimmed))}"
-        ) from None
-    if not is_shown(event, actor.grant):
-        raise NotFoundError(not_there(event_id))
-    return event
-
-
 async def _check_since(
-    form: Form, services: Services, subscription: Subscription, trimmed: str
+    data: ReplayCreate,
+    refusals: Refusals,
+    services: Services,
+    subscription: Subscription,
+    trimmed: str,
 ) -> None:
     """Nothing is left out silently: what is no longer known is refused."""
-    since: int | None = form.values.get("since")
+    since = or_none(data.since)
     kept_from = 0 if trimmed == START else position_ms(trimmed) + 1
     if since is not None and since < kept_from:
-        form.refuse(
+        refusals.refuse(
             "since",
             f"is before what the log holds: events are kept from {rfc3339(kept_from)} on",
             "send that time or a later one, or leave it out for all that are kept",
         )
         return
     if since is not None and since > now_ms():
-        form.refuse("since", "is in the future", "send a time in the past")
+        refusals.refuse("since", "is in the future", "send a time in the past")
         return
-    if form.values.get("which") != "missing":
+    if data.which != "missing":
         return
     reach = await services.attempts.reach(subscription.id)
     if reach is not None and (since or kept_from) < reach:
-        form.refuse(
+        refusals.refuse(
             "since",
             f"is before what is on record: attempts are from {rfc3339(reach)} on, so it is not "
             "known what was delivered of earlier events",
@@ -288,31 +286,32 @@ async def _check_since(
         )
 
 
-def _check_backfill(form: Form, subscription: Subscription) -> None:
+def _check_backfill(data: ReplayCreate, refusals: Refusals, subscription: Subscription) -> None:
     """A backfill is of the present, and of one type of event."""
     for name in ("since", "until"):
-        if form.values.get(name) is not None:
-            form.refuse(
+        if getattr(data, name) not in (None, UNSET):
+            refusals.refuse(
                 name,
                 "means nothing to a backfill, which sends every live course as it is now",
                 "leave it out, or replay all events of that time",
             )
-    wanted = form.values.get("event_types")
-    if wanted is not None and BACKFILL_TYPE not in wanted:
-        form.refuse(
+    wanted = data.event_types
+    if wanted and BACKFILL_TYPE not in wanted:
+        refusals.refuse(
             "event_types",
             f"leaves out {BACKFILL_TYPE}, which is all that a backfill sends",
             f"leave it out, or name {BACKFILL_TYPE}",
         )
     if subscription.event_types is not None and BACKFILL_TYPE not in subscription.event_types:
-        form.refuse(
+        refusals.refuse(
             "which",
             f"is backfill, which sends {BACKFILL_TYPE}, and the subscription does not take that",
             f"add {BACKFILL_TYPE} to the event_types of the subscription",
         )
 
 
-async def _accepted(services: Services, replay: Replay) -> Response[ReplayView]:
-    shown = views.replay(*await services.replays.get(replay.subscription_id, replay.id))
+async def accepted(services: Services, replay: Replay) -> Response[ReplayView]:
+    """The answer to a request for a replay."""
+    shown = ReplayView.of(*await services.replays.get(replay.subscription_id, replay.id))
     location = f"/v1/subscriptions/{replay.subscription_id}/replays/{replay.id}"
     return Response(shown, status_code=HTTPStatus.ACCEPTED, headers={"location": location})

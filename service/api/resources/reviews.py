@@ -4,51 +4,111 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from typing import Annotated, ClassVar
 
+import msgspec
 from litestar import Controller, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET, Meta, UnsetType
 
 from service.api.access.audit_trail import ACTION
+from service.api.access.guards import ADMINS, READERS
+from service.api.fields import samples
+from service.api.fields.kinds import means, text
+from service.api.fields.readers import Fields
+from service.api.fields.views import Page, Timestamp, View, moment
 from service.api.http import cursors
-from service.api.http.etags import given_tags
-from service.api.http.problems import (
-    CONFLICT,
-    PRECONDITION_FAILED,
-    PRECONDITION_REQUIRED,
-)
-from service.api.http.requests import (
-    LIMIT,
-    PAGE_SIZE,
-    AnyRequest,
-    Document,
-    GivenServices,
-    PathId,
-    after,
-    query_form,
-)
-from service.api.schema import views
-from service.api.schema.field_types import one_of, text
-from service.api.schema.form import Field, Form, Table
-from service.api.schema.operations import problems, reads
-from service.api.schema.schemas import ReviewView
+from service.api.http.etags import IF_MATCH, read_tags
+from service.api.http.problems import CONFLICT, PRECONDITION_REQUIRED, PROBLEMS
+from service.api.http.requests import PAGE_SIZE, GivenServices, PathId, ScanQuery
 from service.bootstrap import Services
 from service.domain.errors import PreconditionRequiredError, StaleReviewError
+from service.domain.polling.integration import Decision
+from service.storage.polling.reviews import HeldChange
 from service.storage.redis.scans import ScanCursor
 
-DECISION: Table = {
-    "decision": Field(
-        parser=one_of(("apply", "discard")),
-        meaning="apply: ask for the courses again and report what they show; discard: take what "
-        "was shown for known and report nothing",
-        required=True,
-    )
-}
-PAGE: Table = {"limit": LIMIT, "after": after(cursors.read_scan)}
-PRECONDITION: Table = {
-    "If-Match": Field(
-        parser=text(100), meaning="the ETag of the review as it was shown", required=True
-    )
-}
 _VERSION = re.compile(r"[0-9]{1,16}")
+_UNDER_WAY = {"apply": "applying", "discard": "discarding"}
+
+
+class HeldChangeView(View, frozen=True, kw_only=True):
+    """A change that is held. Its course's last event and what is kept of it stay as they were."""
+
+    example: ClassVar = {
+        "course_id": samples.COURSE,
+        "kind": "deleted",
+        "evidence": "tombstone",
+        "changed": [],
+    }
+    course_id: Annotated[str, means("the course's id at the upstream")]
+    kind: Annotated[str, means("deleted or updated")]
+    evidence: Annotated[
+        str | None,
+        means("of a deletion: tombstone, or absence, which is verified when it is applied"),
+    ]
+    changed: Annotated[tuple[str, ...], means("of an update: the paths that are held")]
+
+    @classmethod
+    def of(cls, one: HeldChange) -> HeldChangeView:
+        """A change that is held."""
+        is_update = one.withheld.kind == "update"
+        return cls(
+            course_id=one.id,
+            kind="updated" if is_update else "deleted",
+            evidence=None if is_update else one.withheld.kind,
+            changed=tuple(one.withheld.paths),
+        )
+
+
+class ReviewView(Page, frozen=True, kw_only=True):
+    """Changes of an integration that are held because they are too many to be believed. `deleted`
+    and `changed` count all of them, `items` is a page of them in no order."""
+
+    tagged: ClassVar = True
+    example: ClassVar = {
+        "integration_id": samples.INTEGRATION,
+        "state": "open",
+        "since": samples.AT,
+        "deleted": 1,
+        "changed": {},
+        "items": [HeldChangeView.example],
+        "next": None,
+    }
+    integration_id: Annotated[str, means("the integration")]
+    state: Annotated[
+        str,
+        means(
+            "open: a decision is needed; applying or discarding: the last one is being carried "
+            "out; none"
+        ),
+    ]
+    since: Annotated[Timestamp | None, means("when the first of them was held")]
+    deleted: Annotated[int, means("how many courses seem to be deleted")]
+    changed: Annotated[dict[str, int], means("how many courses changed, by path")]
+    items: Annotated[list[HeldChangeView], means("the page")]
+
+
+class ReviewDecision(Fields, frozen=True, kw_only=True):
+    """What becomes of the changes that are held."""
+
+    examples: ClassVar = {"apply": ("It is right", {"decision": "apply"})}
+    decision: Annotated[
+        Decision,
+        means(
+            "apply: ask for the courses again and report what they show; discard: take what was "
+            "shown for known and report nothing"
+        ),
+    ]
+
+
+class ReviewCondition(Fields, frozen=True, kw_only=True):
+    """The set that a decision is on."""
+
+    tags: Annotated[
+        Annotated[str, text(100), Meta(extra={"read": read_tags})] | UnsetType,
+        means("the ETag of the review as it was shown"),
+    ] = msgspec.field(name=IF_MATCH)
 
 
 class ReviewController(Controller):
@@ -58,63 +118,50 @@ class ReviewController(Controller):
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
 
     @get(
+        guards=[READERS],
+        operation_id="showReview",
         summary="Show what is held for review",
         response_description="A page of the review, with its ETag",
-        operation_class=reads(query=PAGE),
-        responses=problems(
-            HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY
-        ),
     )
     async def show(
-        self, integration_id: PathId, request: AnyRequest, services: GivenServices
+        self, integration_id: PathId, params: NamedDependency[ScanQuery], services: GivenServices
     ) -> Response[ReviewView]:
         """More deletions than the guards allow, or changes of one path in most courses, are held
         with everything as it was. The ETag names the whole set, whatever the page."""
-        query = query_form(request, PAGE).accept()
-        return await _shown(
-            services, integration_id, query.get("limit", PAGE_SIZE), query.get("after")
-        )
+        return await _shown(services, integration_id, params.limit, params.after or None)
 
     @post(
         status_code=HTTPStatus.ACCEPTED,
+        guards=[ADMINS],
+        operation_id="decideReview",
         summary="Decide on what is held",
-        opt={ACTION: "integration.review_decided"},
+        opt={ACTION: "integration.review_decided", PROBLEMS: (CONFLICT, PRECONDITION_REQUIRED)},
         response_description="The decision is taken and will be carried out",
-        operation_class=reads(body=DECISION, required=("decision",), headers=PRECONDITION),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.NOT_FOUND,
-            CONFLICT,
-            PRECONDITION_FAILED,
-            PRECONDITION_REQUIRED,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
     )
     async def decide(
         self,
         integration_id: PathId,
-        document: Document,
-        request: AnyRequest,
+        data: JSONBody[ReviewDecision],
+        sent_headers: NamedDependency[ReviewCondition],
         services: GivenServices,
     ) -> Response[ReviewView]:
         """On exactly the set that was shown, which `If-Match` names. It is carried out by the
         integration's next turn, which is due at once; a deletion by absence that cannot be
         confirmed then is held again."""
-        decision = Form(document, DECISION, required=("decision",)).accept()["decision"]
         _, state = await services.integrations.get(integration_id)
-        tags = given_tags(request)
-        if tags is None:
+        if sent_headers.tags is UNSET:
             raise PreconditionRequiredError(
                 f"send the ETag of GET /v1/integrations/{integration_id}/review as If-Match, so "
                 "that the decision is on what was shown"
             )
-        shown_versions = [int(tag) for tag in tags if _VERSION.fullmatch(tag)]
+        shown_versions = [
+            int(tag) for tag in sent_headers.tags.split(",") if _VERSION.fullmatch(tag)
+        ]
         if not shown_versions:
             raise StaleReviewError("If-Match holds no ETag of this review")
         current = (await services.reviews.get(integration_id, state.epoch)).version
         version = current if current in shown_versions else shown_versions[0]
-        await services.reviews.decide(integration_id, state.epoch, version, decision)
+        await services.reviews.decide(integration_id, state.epoch, version, data.decision)
         shown = await _shown(services, integration_id, PAGE_SIZE, None)
         shown.status_code = HTTPStatus.ACCEPTED
         return shown
@@ -126,7 +173,16 @@ async def _shown(
     _, state = await services.integrations.get(integration_id)
     found = await services.reviews.get(integration_id, state.epoch)
     changes, following = await services.reviews.page(integration_id, state.epoch, limit, place)
+    being_done = _UNDER_WAY.get(state.decision or "", "none")
     return Response(
-        views.review(integration_id, state, found, changes, cursors.write_scan(following)),
+        ReviewView(
+            integration_id=integration_id,
+            state=being_done if found.since is None else "open",
+            since=moment(found.since),
+            deleted=found.held.deleted,
+            changed=dict(found.held.changed),
+            items=[HeldChangeView.of(one) for one in changes],
+            next=cursors.write_scan(following),
+        ),
         headers={"etag": f'"{found.version}"'},
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated, ClassVar
 
-from service.api.schema.schemas import CheckResult
+from service.api.fields.kinds import means
+from service.api.fields.views import View
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
 from service.domain.errors import UpstreamError
 from service.domain.polling.integration import UNCONFIRMED_CODE
@@ -64,10 +66,7 @@ _BY_CODE = {
     "UpstreamAuth": _KEY,
 }
 # Where the answer may be that of something else than the API.
-_ELSEWHERE = {
-    "UpstreamInput": _BASE_URL,
-    "UpstreamPage": _BASE_URL,
-}
+_ELSEWHERE = {"UpstreamInput": _BASE_URL, "UpstreamPage": _BASE_URL}
 _BY_STATUS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: _KEY,
     HTTPStatus.FORBIDDEN: _KEY,
@@ -77,6 +76,21 @@ _BY_STATUS: dict[int, str] = {
     HTTPStatus.TOO_EARLY: _FAILS,
     HTTPStatus.TOO_MANY_REQUESTS: _WAIT,
 }
+
+
+class CheckResult(View, frozen=True, kw_only=True, omit_defaults=True):
+    """What one small request to the upstream led to: `records_seen` (0 or 1) if it is ok, else
+    what went wrong and what to do."""
+
+    example: ClassVar = {"ok": True, "records_seen": 1}
+    ok: Annotated[bool, means("whether the upstream answered with a page")]
+    records_seen: Annotated[int | None, means("courses on it, 0 or 1")] = None
+    code: Annotated[
+        str | None, means("the upstream's error code, or the name of what went wrong")
+    ] = None
+    status: Annotated[int | None, means("the upstream's HTTP status")] = None
+    message: Annotated[str | None, means("what went wrong, in words")] = None
+    remedy: Annotated[str | None, means("what to do about it")] = None
 
 
 def code_of(error: UpstreamError) -> str:

@@ -1,1 +1,1 @@
-"""Request and response schemas, and the published document."""
+"""The published document."""

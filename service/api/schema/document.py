@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from inspect import getdoc
+from typing import Any, Final, cast
 
 import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
 
+from service.api.access.guards import guard_of
+from service.api.access.idempotency import HEADER as IDEMPOTENCY_KEY
+from service.api.access.idempotency import MAX_LENGTH
+from service.api.fields.readers import object_schema
+from service.api.fields.refusals import FieldError
+from service.api.fields.views import Page, View
 from service.api.http.problems import (
     CATALOGUE,
+    FORBIDDEN,
     HEADERS_TOO_LARGE,
+    IDEMPOTENCY_MISMATCH,
     INTERNAL,
     MALFORMED,
     MEDIA_TYPE,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    PROBLEMS,
+    REQUEST_RUNNING,
     REQUEST_TIMEOUT,
     STORAGE_UNAVAILABLE,
     TOO_LARGE,
+    TOO_MANY_FAILURES,
     TYPE_PREFIX,
+    UNAUTHORIZED,
     UNSUPPORTED_MEDIA_TYPE,
     URI_TOO_LONG,
+    VALIDATION,
+    ProblemDocument,
     ProblemType,
 )
-from service.api.schema.examples import BODIES, EVENTS, SCHEMAS
+from service.api.http.requests import PARAMS, SENT_HEADERS, body_of, struct_of
+from service.api.schema.event_examples import EVENTS
 from service.domain.delivery.subscription import Format
 from service.domain.events.event import CONTENT_TYPES
 
@@ -32,40 +53,40 @@ Json = dict[str, Any]
 class Contract:
     """The document of one application, made when it is first asked for."""
 
+    app: Litestar
+
     def __init__(self) -> None:
         self._made: Json | None = None
 
     def of(self, generated: Json) -> Json:
         """The published form of what Litestar generated."""
         if self._made is None:
-            self._made = published(generated)
+            self._made = published(self.app, generated)
         return self._made
 
 
-METHODS: Final = ("get", "post", "put", "patch", "delete")
-_BY_TITLE = {problem.title: problem for problem in CATALOGUE}
-_LITTLE_WORDS = frozenset({"a", "an", "the"})
-_OPERATION_IDS: Final[dict[str, str]] = {  # where the summary makes no name
-    "List the courses of an integration": "listCourses",
-    "Try values before registering them": "tryValues",
-    "Try an integration's values": "tryIntegration",
-    "Poll an integration now": "requestPoll",
-    "List recent polls": "listPolls",
-    "Show what is held for review": "showReview",
-    "Decide on what is held": "decideReview",
-    "List deliveries with their attempts": "listDeliveries",
-    "Read the event log": "listEvents",
-    "Follow the event log": "streamEvents",
-    "Show the state of the system": "showStatus",
-    "Stop polling or delivery": "pause",
-    "Start polling or delivery again": "resume",
-    "List who changed what": "listAuditEntries",
-    "Whether this process lives": "healthz",
-    "Whether this process can serve": "readyz",
-    "Metrics for Prometheus": "metrics",
+SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}]
+_PUBLIC: Final[list[Json]] = [{}]  # the security of what needs no token
+_REPEATABLE = (
+    "a text of your own, such as a UUID, that is new for each request: for a day, repeating the "
+    "request with it gives the same answer again, with `Idempotency-Replayed: true`, and does "
+    "nothing. It is yours alone. Answers of 500 and more are not kept"
+)
+_IDEMPOTENCY: Final[Json] = {
+    "name": IDEMPOTENCY_KEY,
+    "in": "header",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_LENGTH,
+        "pattern": "^[\\x21-\\x7e]+$",
+    },
+    "description": _REPEATABLE,
+    "required": False,
 }
+_REFERENCE: Final = "#/components/schemas/{name}"
+METHODS: Final = ("get", "post", "put", "patch", "delete")
 _NOISE = ("deprecated", "allowEmptyValue", "allowReserved")  # false wherever Litestar writes them
-_TAGGED = frozenset({"CredentialView", "IntegrationView", "SubscriptionView", "ReviewView"})
 _PARAMETERS: Final[dict[str, tuple[str, str]]] = {  # of paths: what they are, and their form
     "credential_id": ("the credential's id", "cred_[0-9a-z]{1,64}"),
     "integration_id": ("the integration's id", "int_[0-9a-z]{1,64}"),
@@ -85,24 +106,27 @@ _HEADERS: Final[dict[str, str]] = {
 }
 
 
-def published(generated: Json) -> Json:
-    """The document as it is published, made of what Litestar generated."""
+def published(app: Litestar, generated: Json) -> Json:
+    """The document as it is published, made of what Litestar generated of an application."""
     document: Json = msgspec.json.decode(msgspec.json.encode(generated))
-    schemas = document["components"]["schemas"]
-    for name, example in SCHEMAS.items():
-        if name in schemas:
-            schemas[name]["examples"] = [example]
+    components = document["components"]
+    schemas = components["schemas"]
+    schemas |= msgspec.json.schema_components([ProblemDocument], ref_template=_REFERENCE)[1]
+    _add_examples(schemas)
     schemas["ProblemDocument"]["properties"]["type"]["enum"] = [
         TYPE_PREFIX + problem.name for problem in CATALOGUE
     ]
-    components = document["components"]
     components["headers"] = {
         name: {"description": text, "schema": {"type": "string"}, "required": True}
         for name, text in _HEADERS.items()
     }
     components["responses"] = {}
-    for path, _, operation in _operations(document):
-        _complete(operation, components["responses"], of_service=path.startswith("/v1"))
+    known = {(path, method): handler for path, method, handler in handlers(app)}
+    for path, method, operation in _operations(document):
+        handler = known[path, method]
+        _add_requests(operation, handler, schemas)
+        _add_access(operation, handler, method)
+        _complete(operation, handler, components["responses"], of_service=path.startswith("/v1"))
     _link(document)
     for name, item in document["webhooks"].items():
         content = item["post"]["requestBody"]["content"][CONTENT_TYPES[Format.STANDARD]]
@@ -130,36 +154,89 @@ def _operations(document: Json) -> Iterator[tuple[str, str, Json]]:
                 yield path, method, item[method]
 
 
-def _complete(operation: Json, shared: Json, *, of_service: bool) -> None:
-    operation["operationId"] = _operation_id(operation["summary"])
+def handlers(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
+    """The operations that are documented."""
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            if handler.resolve_include_in_schema():
+                (method,) = handler.http_methods
+                yield route.path_format, method.lower(), handler
+
+
+def _subclasses(of: type[View]) -> Iterator[type[View]]:
+    for one in of.__subclasses__():
+        yield one
+        yield from _subclasses(one)
+
+
+def _add_examples(schemas: Json) -> None:
+    """To each object of answers its example; that of a page is one of its items."""
+    for view in _subclasses(View):
+        if view.__name__ in schemas:
+            of_page = issubclass(view, Page) and "example" not in vars(view)
+            example = cast("type[Page]", view).of_one() if of_page else view.example
+            schemas[view.__name__]["examples"] = [example]
+    schemas[FieldError.__name__]["examples"] = [FieldError.example]
+
+
+def _add_requests(operation: Json, handler: HTTPRouteHandler, schemas: Json) -> None:
+    """The body, the query and the headers that a handler reads as structs."""
+    if handler.parsed_data_field is not None:
+        body = body_of(handler)
+        examples = {
+            name: {"summary": summary, "value": value}
+            for name, (summary, value) in body.examples.items()
+        }
+        schemas[body.__name__] = {
+            "description": getdoc(body),
+            **object_schema(body),
+            "examples": [example["value"] for example in examples.values()],
+        }
+        operation["requestBody"]["required"] = not handler.parsed_data_field.has_default
+        operation["requestBody"]["content"]["application/json"]["examples"] = examples
+    for dependency, place in ((PARAMS, "query"), (SENT_HEADERS, "header")):
+        if dependency in handler.parsed_fn_signature.parameters:
+            fields = object_schema(struct_of(handler, dependency))
+            operation.setdefault("parameters", []).extend(
+                {
+                    "name": name,
+                    "in": place,
+                    "schema": {key: one for key, one in schema.items() if key != "description"},
+                    "description": schema["description"],
+                    "required": name in fields.get("required", ()),
+                }
+                for name, schema in fields["properties"].items()
+            )
+
+
+def _add_access(operation: Json, handler: HTTPRouteHandler, method: str) -> None:
+    """The scopes of which one suffices, and that a `POST` may be repeated."""
+    if handler.resolve_security() == SECURITY:
+        operation["security"] = [{"bearer": [str(one)]} for one in guard_of(handler).scopes]
+        if method == "post":
+            operation.setdefault("parameters", []).append(_IDEMPOTENCY)
+
+
+def _complete(
+    operation: Json, handler: HTTPRouteHandler, shared: Json, *, of_service: bool
+) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path":
             text, form = _PARAMETERS[parameter["name"]]
             parameter["description"] = text
             if form:
                 parameter["schema"]["pattern"] = f"^{form}$"
-    takes_body = "requestBody" in operation
-    if takes_body and (example := BODIES.get(operation["operationId"])):
-        operation["requestBody"]["content"]["application/json"]["examples"] = example
-    kinds = {problem.name for problem in _problems(operation)}
+    kinds = {*handler.opt.get(PROBLEMS, ()), *_problems_of(operation)}
     if of_service:
-        kinds |= {INTERNAL.name, STORAGE_UNAVAILABLE.name}
-    if takes_body:
-        kinds |= {MALFORMED.name, TOO_LARGE.name, UNSUPPORTED_MEDIA_TYPE.name}
-        kinds |= {REQUEST_TIMEOUT.name}
-    places = {parameter["in"] for parameter in operation.get("parameters", ())}
-    if places & {"path", "query"}:
-        kinds |= {URI_TOO_LONG.name}
-    if "header" in places:
-        kinds |= {HEADERS_TOO_LARGE.name}
+        kinds |= {INTERNAL, STORAGE_UNAVAILABLE}
     responses: Json = {
         status: response
         for status, response in operation["responses"].items()
-        if MEDIA_TYPE not in response.get("content", {})
+        if status.startswith("2")
     }
     for response in responses.values():
         _add_headers(response)
-    found = [problem for problem in CATALOGUE if problem.name in kinds]
+    found = [problem for problem in CATALOGUE if problem in kinds]
     for status in sorted({problem.status.value for problem in found}):
         of_status = [problem for problem in found if problem.status == status]
         name = "-or-".join(problem.name for problem in of_status)
@@ -168,12 +245,25 @@ def _complete(operation: Json, shared: Json, *, of_service: bool) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
-def _problems(operation: Json) -> Iterator[ProblemType]:
-    """The problems that an operation is documented with, told by their titles."""
-    for response in operation["responses"].values():
-        if MEDIA_TYPE in response.get("content", {}):
-            for title in response["description"].split("; "):
-                yield _BY_TITLE[title]
+def _problems_of(operation: Json) -> Iterator[ProblemType]:
+    """The problems that follow from what an operation takes."""
+    parameters = operation.get("parameters", ())
+    places = {parameter["in"] for parameter in parameters}
+    names = {parameter["name"] for parameter in parameters}
+    if "requestBody" in operation:
+        yield from (MALFORMED, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, REQUEST_TIMEOUT, VALIDATION)
+    if "path" in places:
+        yield from (NOT_FOUND, URI_TOO_LONG)
+    if "query" in places:
+        yield from (VALIDATION, URI_TOO_LONG)
+    if "header" in places:
+        yield HEADERS_TOO_LARGE
+    if "If-Match" in names:
+        yield PRECONDITION_FAILED
+    if IDEMPOTENCY_KEY in names:
+        yield from (REQUEST_RUNNING, IDEMPOTENCY_MISMATCH, VALIDATION)
+    if operation.get("security", _PUBLIC) != _PUBLIC:
+        yield from (UNAUTHORIZED, FORBIDDEN, TOO_MANY_FAILURES)
 
 
 def _response(problems: list[ProblemType]) -> Json:
@@ -201,7 +291,8 @@ def _add_headers(response: Json) -> None:
     """What every answer has, and what those of this kind have."""
     contents = response.get("content", {}).values()
     view = next((_name(content["schema"]) for content in contents if content["schema"]), "")
-    names = ["x-request-id", *(["etag"] if view in _TAGGED else [])]
+    tagged = view in {one.__name__ for one in _subclasses(View) if one.tagged}
+    names = ["x-request-id", *(["etag"] if tagged else [])]
     headers = response.setdefault("headers", {})
     headers.update({name: {"$ref": f"#/components/headers/{name}"} for name in names})
 
@@ -234,19 +325,6 @@ def _links(document: Json, collection: str) -> Iterator[tuple[str, Json]]:
                 operation["operationId"],
                 {"operationId": operation["operationId"], "parameters": parameters},
             )
-
-
-def _operation_id(summary: str) -> str:
-    """`Show a subscription's secret` as `showSubscriptionSecret`, a name for generated clients."""
-    if summary in _OPERATION_IDS:
-        return _OPERATION_IDS[summary]
-    words: list[str] = [
-        word
-        for word in re.findall(r"[A-Za-z]+", summary.replace("'s", ""))
-        if word.lower() not in _LITTLE_WORDS
-    ]
-    first, *others = words
-    return first.lower() + "".join(word[0].upper() + word[1:] for word in others)
 
 
 def _quieten(found: Any) -> None:

@@ -12,7 +12,8 @@ from litestar.datastructures import CacheControlHeader, ResponseHeader
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
-from service.api.access.authentication import FOR_SUBSCRIBERS, PROTECTED
+from service.api.access.authentication import PROTECTED
+from service.api.access.guards import READERS_AND_SUBSCRIBERS
 from service.api.schema.document import Contract
 
 ASSETS: Final = Path(__file__).parent / "reference"
@@ -51,7 +52,7 @@ def schema_router(*, public: bool) -> Router:
         route_handlers=[],
         include_in_schema=False,
         middleware=() if public else PROTECTED,
-        opt={FOR_SUBSCRIBERS: True},
+        guards=[] if public else [READERS_AND_SUBSCRIBERS],
         response_headers=[ResponseHeader(name="content-security-policy", value=_POLICY)],
     )
 

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
+from typing import Annotated, ClassVar
 
+import msgspec
 from litestar import get
 from litestar.datastructures import State
 
+from service.api.fields.kinds import means
+from service.api.fields.views import View
+from service.api.http.problems import (
+    OVERLOADED,
+    PROBLEMS,
+    STOPPING,
+    STORAGE_UNAVAILABLE,
+    TOO_MANY_LISTENERS,
+)
 from service.api.http.requests import GivenServices
-from service.api.schema.operations import problems, reads, version
-from service.api.schema.schemas import Health, Root
+from service.api.http.version import version
 from service.domain.errors import StoppingError, StorageUnavailableError
 
 READY_SECONDS = 3.0  # within which Redis must answer, some five times in a row
+
+
+class Health(View, frozen=True, kw_only=True):
+    """The answer of a process that is well."""
+
+    example: ClassVar = {"status": "ok"}
+    status: Annotated[str, means("ok")]
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to read on."""
+
+    name: str
+    version: str
+    documentation: str
+    api: str
 
 
 @get("/", include_in_schema=False)
@@ -21,34 +46,31 @@ async def root(state: State) -> Root:
     """For who comes without knowing a path."""
     prefix = state.settings.root_path
     return Root(
-        name="Coursewire",
-        version=version(),
-        documentation=f"{prefix}/schema",
-        api=f"{prefix}/v1",
+        name="Coursewire", version=version(), documentation=f"{prefix}/schema", api=f"{prefix}/v1"
     )
 
 
 @get(
     "/healthz",
+    operation_id="healthz",
     summary="Whether this process lives",
     response_description="It lives",
     tags=["System"],
     security=[{}],
-    operation_class=reads(),
 )
 async def healthz() -> Health:
     """Asks nothing of anybody else."""
-    return Health("ok")
+    return Health(status="ok")
 
 
 @get(
     "/readyz",
+    operation_id="readyz",
     summary="Whether this process can serve",
     response_description="It can serve",
     tags=["System"],
     security=[{}],
-    operation_class=reads(),
-    responses=problems(HTTPStatus.SERVICE_UNAVAILABLE),
+    opt={PROBLEMS: (TOO_MANY_LISTENERS, OVERLOADED, STOPPING, STORAGE_UNAVAILABLE)},
 )
 async def readyz(services: GivenServices, state: State) -> Health:
     """Redis answers and grants what the service needs, and the process was not told to stop; if
@@ -61,4 +83,4 @@ async def readyz(services: GivenServices, state: State) -> Health:
             await services.redis.ping()
     except TimeoutError:
         raise StorageUnavailableError from None
-    return Health("ok")
+    return Health(status="ok")

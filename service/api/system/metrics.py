@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from typing import Annotated
 
 from litestar import Response, get
+from litestar.di import NamedDependency
+from msgspec import UNSET, UnsetType
 
-from service.api.access.authentication import FOR_METRICS, PROTECTED
+from service.api.access.authentication import PROTECTED
+from service.api.access.guards import METRICS_READERS
+from service.api.fields.kinds import Several, means
+from service.api.fields.readers import Fields
 from service.api.http.request_metrics import Traffic
-from service.api.http.requests import AnyRequest, GivenServices, query_form
-from service.api.schema.field_types import one_of, repeated
-from service.api.schema.form import Field, Table
-from service.api.schema.operations import SECURITY, problems, reads
-from service.domain.observability.metrics import DETAIL_MOST, DETAILS
+from service.api.http.requests import AnyRequest, GivenServices
+from service.api.schema.document import SECURITY
+from service.domain.observability.metrics import DETAIL_MOST, Detail
 
-QUERY: Table = {
-    "detail": Field(
-        parser=repeated(one_of(DETAILS)),
-        meaning=f"also tells of each of these, of at most {DETAIL_MOST:,} that were registered "
-        "first; separated by commas or given repeatedly",
-    )
-}
+
+class MetricsQuery(Fields, frozen=True, kw_only=True):
+    """Which details the exposition includes."""
+
+    detail: Annotated[
+        Several[Detail] | UnsetType,
+        means(
+            f"also tells of each of these, of at most {DETAIL_MOST:,} that were registered first; "
+            "separated by commas or given repeatedly"
+        ),
+    ] = UNSET
 
 
 @get(
     "/metrics",
+    guards=[METRICS_READERS],
+    operation_id="metrics",
     summary="Metrics for Prometheus",
     response_description="The exposition",
     tags=["System"],
     middleware=PROTECTED,
-    opt={FOR_METRICS: True},
     security=SECURITY,
-    operation_class=reads(query=QUERY),
     media_type="text/plain",
-    responses=problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
-async def metrics(request: AnyRequest, services: GivenServices) -> Response[bytes]:
+async def metrics(
+    params: NamedDependency[MetricsQuery], request: AnyRequest, services: GivenServices
+) -> Response[bytes]:
     """Of the whole system, whichever process answers, but for `coursewire_api_*` and `process_*`,
     which are its own. The metrics token opens it too, and keys of any scope but `subscriber`."""
-    query = query_form(request, QUERY).accept()
     traffic: Traffic = request.app.state.traffic
     exposition, content_type = await services.metrics.render(
-        request.headers.get("accept", ""), traffic.collect(), query.get("detail", ())
+        request.headers.get("accept", ""), traffic.collect(), params.detail or ()
     )
     # As a header, because a media type would get its charset twice.
     return Response(exposition, headers={"content-type": content_type})

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Annotated, ClassVar
 
 from litestar import Controller, get, post
+from litestar.params import JSONBody
+from msgspec import UNSET, UnsetType
 from redis.exceptions import BusyLoadingError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.api.access.audit_trail import ACTION
-from service.api.http.requests import AnyRequest, GivenServices, document_or_empty
-from service.api.schema.field_types import one_of
-from service.api.schema.form import Field, Form, Table
-from service.api.schema.operations import problems, reads, version
-from service.api.schema.schemas import (
+from service.api.access.guards import ADMINS, READERS
+from service.api.fields.kinds import means, one_of
+from service.api.fields.readers import Fields
+from service.api.fields.views import moment
+from service.api.http.requests import GivenServices
+from service.api.http.version import version
+from service.api.system.status_views import (
     IntegrationStates,
     Paused,
     QueueStatus,
@@ -27,7 +32,6 @@ from service.api.schema.schemas import (
     WorkerStatus,
     WorkStatus,
 )
-from service.api.schema.views import moment
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.events.event import rfc3339
@@ -47,12 +51,24 @@ OVERDUE_MS = 60_000  # work that has been due for longer than this is not being 
 MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait
 _TOTALS = ("courses", "quarantined", "held", "pending", "dead")
 
-WHAT: Table = {
-    "what": Field(
-        parser=one_of(ACTIVITIES.values()),
-        meaning="`polling` the upstreams or `delivery` to subscribers; both if left out",
-    )
-}
+
+class PauseRequest(Fields, frozen=True, kw_only=True):
+    """What is stopped."""
+
+    examples: ClassVar = {"polling": ("Leave the upstream alone", {"what": "polling"})}
+    what: Annotated[
+        Annotated[Activity, one_of(ACTIVITIES.values())] | UnsetType,
+        means("`polling` the upstreams or `delivery` to subscribers; both if left out"),
+    ] = UNSET
+
+
+class ResumeRequest(PauseRequest, frozen=True, kw_only=True):
+    """What goes on."""
+
+    examples: ClassVar = {"polling": ("Go on", {"what": "polling"})}
+
+
+_BOTH, _BOTH_AGAIN = PauseRequest(), ResumeRequest()  # where there is no body
 
 
 class StatusController(Controller):
@@ -62,10 +78,10 @@ class StatusController(Controller):
     tags = ["System"]  # noqa: RUF012 - Litestar reads it as it is
 
     @get(
+        guards=[READERS],
+        operation_id="showStatus",
         summary="Show the state of the system",
         response_description="The state of the system",
-        operation_class=reads(),
-        responses=problems(HTTPStatus.UNAUTHORIZED),
     )
     async def show(self, services: GivenServices) -> SystemStatus:
         """`ok`, `degraded` with the reasons, or `down` when Redis does not answer."""
@@ -100,24 +116,25 @@ class StatusController(Controller):
             reasons=reasons,
             version=version(),
             time=rfc3339(now_ms()),
-            redis=RedisStatus(
+            redis=RedisStatus.show(
+                server,
                 up=True,
                 server=server.name,
-                version=server.version,
-                uptime_seconds=server.uptime_seconds,
                 memory_used_bytes=server.memory_used,
                 memory_limit_bytes=server.memory_limit or None,
-                memory_share=server.memory_share,
                 eviction_policy=server.eviction_policy or None,
-                persistence=server.persistence,
-                aof_enabled=server.aof_enabled,
                 aof_ok=server.aof_ok if server.aof_enabled else None,
             ),
-            schedulers=[SchedulerStatus(name, rfc3339(turn)) for name, turn in schedulers],
-            workers=[_worker(worker) for worker in workers],
-            queues=[QueueStatus(one.name, one.queued, one.started, one.failed) for one in queues],
-            polls=_work(polls),
-            outboxes=_work(outboxes),
+            schedulers=[
+                SchedulerStatus(name=name, last_turn_at=rfc3339(turn)) for name, turn in schedulers
+            ],
+            workers=[
+                WorkerStatus.show(one, last_heartbeat_at=_heartbeat(one.last_heartbeat))
+                for one in workers
+            ],
+            queues=[QueueStatus.show(one) for one in queues],
+            polls=WorkStatus.show(polls),
+            outboxes=WorkStatus.show(outboxes),
             paused=_paused(paused),
             integrations=IntegrationStates(
                 **{state.value: totals.get(f"state:{state}", 0) for state in IntegrationState}
@@ -134,41 +151,38 @@ class ControlController(Controller):
     @post(
         "/pause",
         status_code=HTTPStatus.OK,
+        guards=[ADMINS],
+        operation_id="pause",
         summary="Stop polling or delivery",
         opt={ACTION: "service.paused"},
         response_description="What is paused now",
-        operation_class=reads(body=WHAT),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
-        ),
     )
-    async def pause(self, request: AnyRequest, services: GivenServices) -> Paused:
+    async def pause(self, services: GivenServices, data: JSONBody[PauseRequest] = _BOTH) -> Paused:
         """Nothing more is begun, and what is under way stops at its next step, within seconds:
         a poll after its page, an outbox after the attempts on the wire. Nothing is lost: polls are
         resumed, outboxes go on collecting until the events' retention."""
-        await services.control.pause(*await _activities(request))
+        await services.control.pause(*_activities(data))
         return await _now_paused(services)
 
     @post(
         "/resume",
         status_code=HTTPStatus.OK,
+        guards=[ADMINS],
+        operation_id="resume",
         summary="Start polling or delivery again",
         opt={ACTION: "service.resumed"},
         response_description="What is paused now",
-        operation_class=reads(body=WHAT),
-        responses=problems(
-            HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY
-        ),
     )
-    async def resume(self, request: AnyRequest, services: GivenServices) -> Paused:
+    async def resume(
+        self, services: GivenServices, data: JSONBody[ResumeRequest] = _BOTH_AGAIN
+    ) -> Paused:
         """What has become due meanwhile is begun within a second."""
-        await services.control.resume(*await _activities(request))
+        await services.control.resume(*_activities(data))
         return await _now_paused(services)
 
 
-async def _activities(request: AnyRequest) -> Sequence[Activity]:
-    values = Form(await document_or_empty(request), WHAT).accept()
-    return [values["what"]] if "what" in values else list(ACTIVITIES.values())
+def _activities(data: PauseRequest) -> Sequence[Activity]:
+    return [data.what] if data.what else list(ACTIVITIES.values())
 
 
 async def _now_paused(services: Services) -> Paused:
@@ -176,7 +190,7 @@ async def _now_paused(services: Services) -> Paused:
 
 
 def _paused(paused: Mapping[Activity, int]) -> Paused:
-    return Paused(moment(paused.get("polling")), moment(paused.get("delivery")))
+    return Paused(polling=moment(paused.get("polling")), delivery=moment(paused.get("delivery")))
 
 
 def _server_reasons(server: Server) -> Iterator[str]:
@@ -218,34 +232,14 @@ def _work_reasons(
             yield f"{names[activity]} has been due since {rfc3339(work.oldest_due_at)}"
 
 
-def _worker(worker: Worker) -> WorkerStatus:
-    return WorkerStatus(
-        name=worker.name,
-        state=worker.state,
-        queues=worker.queues,
-        host=worker.host,
-        pid=worker.pid,
-        last_heartbeat_at=_heartbeat(worker.last_heartbeat),
-    )
-
-
-def _heartbeat(text: str | None) -> str | None:
-    """RQ's time in ISO 8601, as the API shows times."""
+def _heartbeat(text: str | None) -> int | None:
+    """RQ's time in ISO 8601, as epoch ms."""
     if text is None:
         return None
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    return rfc3339(int(at.timestamp() * 1000))
-
-
-def _work(work: Work) -> WorkStatus:
-    return WorkStatus(
-        due=work.due,
-        claimed=work.claimed,
-        leased=work.leased,
-        oldest_due_at=moment(work.oldest_due_at),
-    )
+    return int(at.timestamp() * 1000)
 
 
 def _down(reason: str) -> SystemStatus:

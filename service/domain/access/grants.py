@@ -101,20 +101,3 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     def owns(self, owner: str | None) -> bool:
         """Whether a subscription of `owner` exists as far as this one may know."""
         return self.scope is not Scope.SUBSCRIBER or owner == self.key_id
-
-
-def may(scope: Scope, *, reading: bool, secret: bool, subscriber: bool, metrics: bool) -> bool:
-    """Whether a scope may ever do what an operation does.
-
-    `reading` operations change nothing, `secret` ones show secrets or who may do what,
-    `subscriber` ones are there for subscribers too, `metrics` ones for who reads the metrics.
-    """
-    match scope:
-        case Scope.ADMIN:
-            return True
-        case Scope.READ:
-            return reading and not secret
-        case Scope.SUBSCRIBER:
-            return subscriber
-        case Scope.METRICS:
-            return metrics

@@ -6,8 +6,8 @@ import string
 
 import pytest
 
-from service.api.schema.field_types import base_url, url
-from service.api.schema.form import Refusal
+from service.api.fields.refusals import Refusal
+from service.api.fields.urls import read_base_url, read_url
 from service.clients.egress import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
@@ -39,8 +39,7 @@ PLACES = (
     "/hook?" + "".join(one for one in string.punctuation if one not in "#\\"),
     "/" + "x" * 1900,
 )
-parse = url("https://example.com/").parse
-parse_base = base_url("https://example.com/").parse
+parse, parse_base = read_url, read_base_url
 
 
 async def ok(exchange: Exchange) -> None:

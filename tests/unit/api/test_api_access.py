@@ -3,8 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from litestar import get
 from litestar.routes import HTTPRoute
 
+from service.api.access import guards
 from service.api.access.audit_trail import ACTION
 
 A, S, R, M = "admin", "subscriber", "read", "metrics"
@@ -152,6 +154,18 @@ def test_every_change_has_a_name_in_the_audit_trail(app) -> None:
     assert [str(handler) for handler in handlers if ACTION not in handler.opt] == []
 
 
+def test_a_route_that_names_no_scopes_is_refused_at_start() -> None:
+    @get("/open")
+    async def unguarded() -> None: ...
+
+    @get("/open", guards=[guards.READERS, guards.ADMINS])
+    async def guarded_twice() -> None: ...
+
+    for handler in (unguarded, guarded_twice):
+        with pytest.raises(TypeError, match="one guard"):
+            guards.guard_of(handler)
+
+
 async def test_no_route_tells_a_subscriber_of_another_ones_subscription(
     anonymous, client, open_key, problem
 ) -> None:
@@ -165,7 +179,7 @@ async def test_no_route_tells_a_subscriber_of_another_ones_subscription(
     ]
     assert of_one
     for method, path in of_one:
-        # By this name `Access` knows it, whatever the handler is.
+        # By this name the guard knows it, whatever the handler is.
         assert path.startswith("/v1/subscriptions/{subscription_id}")
         asked = filled_in(path.replace("{subscription_id}", subscription_id))
         document = problem(

@@ -163,3 +163,11 @@ async def test_who_comes_late_does_not_overwrite_the_place_of_another(services) 
     assert await services.redis.get(second.key) == second.mark
     await services.replies.forget(second)
     assert await services.redis.keys(keys.reply("*")) == []
+
+
+async def test_the_refusal_of_a_scope_is_not_kept(client, open_key, services, problem) -> None:
+    headers = {**(await open_key("read"))["headers"], **KEY}
+    for _ in range(2):
+        answer = await client.post(PATH, json=BODY, headers=headers)
+        problem(answer, "forbidden", 403)
+        assert "idempotency-replayed" not in answer.headers

@@ -116,7 +116,7 @@ async def test_pages_stay_right_while_things_come_and_go(client, register) -> No
 
 
 async def test_a_filter_looks_through_more_than_a_page(client, register, monkeypatch) -> None:
-    monkeypatch.setattr("service.api.schema.filtering._READ_AT_ONCE", 2)
+    monkeypatch.setattr("service.api.resources.filtering._READ_AT_ONCE", 2)
     wanted = []
     for number in range(7):
         name = "rare" if number % 3 == 0 else "common"

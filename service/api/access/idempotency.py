@@ -7,21 +7,13 @@ from contextlib import suppress
 from typing import cast
 
 from litestar import Request
-from litestar.types import (
-    ASGIApp,
-    HTTPResponseStartEvent,
-    HTTPScope,
-    Message,
-    Receive,
-    Scope,
-    Send,
-)
+from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
 from redis.exceptions import RedisError
 
 from service.api.access.authentication import actor_of
+from service.api.fields.refusals import FieldError, InvalidRequestError
 from service.api.http.middleware import Layer
 from service.api.http.requests import AnyRequest
-from service.api.schema.form import FieldError, InvalidRequestError
 from service.bootstrap import Services
 from service.logs import get_logger
 from service.storage.security.idempotency import Replies, Reply, Running
@@ -30,6 +22,7 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 MAX_LENGTH = 255
 _FORM = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
+_FORBIDDEN = 403
 _OUR_FAULT = 500  # the least status of answers that are not kept
 _KEPT_HEADERS = (b"content-type", b"location", b"etag", b"cache-control")
 
@@ -40,7 +33,7 @@ class Idempotency(Layer):
     """Keeps the answers of `POST` requests that carry a key, per actor and for a day.
 
     The answer goes out once it is kept: whoever has it can rely on the repetition. One of 500 or
-    more is not kept, so that the request can be made again.
+    more is not kept, so that the request can be made again; nor is the refusal of a scope.
     """
 
     for_changes = True
@@ -82,7 +75,7 @@ async def _run(
     try:
         await app(scope, receive, hold)
         reply = _reply(held)
-        if reply.status < _OUR_FAULT:
+        if reply.status < _OUR_FAULT and reply.status != _FORBIDDEN:
             try:
                 await replies.keep(running, reply)
                 kept = True

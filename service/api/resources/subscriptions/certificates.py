@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Annotated, Any
 
-from litestar.openapi.spec import OpenAPIType, Schema
+from msgspec import Meta
 
-from service.api.schema.form import Parser, Refusal
+from service.api.fields.refusals import Refusal
 from service.clients.tls import load_certificate
 from service.clock import now_ms
 from service.domain.egress.certificates import (
@@ -24,21 +24,7 @@ CERTIFICATE, KEY = "certificate", "private_key"
 _SEND_BOTH = "send an object with certificate and private_key, both PEM, or null to remove it"
 
 
-def client_certificate() -> Parser:
-    """A certificate with its chain, and its private key."""
-    pem = Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_PEM_LENGTH)
-    return Parser(
-        _parse,
-        Schema(
-            type=OpenAPIType.OBJECT,
-            properties={CERTIFICATE: pem, KEY: pem},
-            required=[CERTIFICATE, KEY],
-            additional_properties=False,
-        ),
-    )
-
-
-def _parse(value: Any) -> tuple[ClientCertificate, CertificateFacts]:
+def _read(value: Any) -> tuple[ClientCertificate, CertificateFacts]:
     if not isinstance(value, dict):
         raise Refusal("must be an object", _SEND_BOTH)
     found = []
@@ -86,3 +72,16 @@ def _text(value: dict[str, Any], name: str) -> str:
     if len(content) > MAX_PEM_LENGTH:
         raise Refusal(f"has {len(content)} characters", f"send at most {MAX_PEM_LENGTH}")
     return content
+
+
+_PEM = {"type": "string", "minLength": 1, "maxLength": MAX_PEM_LENGTH}
+_SCHEMA = {
+    "type": "object",
+    "properties": {CERTIFICATE: _PEM, KEY: _PEM},
+    "required": [CERTIFICATE, KEY],
+    "additionalProperties": False,
+}
+GivenCertificate = Annotated[
+    tuple[ClientCertificate, CertificateFacts],
+    Meta(extra_json_schema=_SCHEMA, extra={"read": _read}),
+]  # a certificate with its chain and its private key, and what it says

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
-from litestar.openapi.spec import OpenAPIType, Schema
+from msgspec import UNSET, Meta, UnsetType
 
-from service.api.schema.field_types import MAX_LABELS, once, one_of, repeated, text
-from service.api.schema.form import Field, Parser, Refusal
+from service.api.fields.kinds import MAX_LABELS, means, text
+from service.api.fields.refusals import Refusal
+from service.api.http.requests import IndexQuery
 from service.storage.redis.paging import IndexPosition
 
 _READ_AT_ONCE = 500
@@ -24,23 +25,6 @@ class ReadPage(Protocol[Item]):
     def __call__(self, limit: int, after: Place, /) -> Awaitable[tuple[list[Item], Place]]:
         """The items, and None behind the last one."""
         ...
-
-
-def filters(states: Sequence[str], named: str) -> dict[str, Field]:
-    """The query parameters of a list that can be filtered."""
-    return {
-        "state": Field(
-            parser=repeated(one_of(states)),
-            meaning="only those in one of these states, separated by commas or given repeatedly",
-        ),
-        "name": Field(
-            parser=once(text(200)), meaning=f"only those with this in {named}, in any case"
-        ),
-        "label": Field(
-            parser=_labels(),
-            meaning="NAME=VALUE: only those with this label; given repeatedly, with all of them",
-        ),
-    }
 
 
 async def page_through(
@@ -72,20 +56,46 @@ def is_named(name: str | None, *texts: str | None) -> bool:
     return name is None or any(name.casefold() in (one or "").casefold() for one in texts)
 
 
-def _labels() -> Parser:
-    def parse(values: list[str]) -> tuple[tuple[str, str], ...]:
-        if len(values) > MAX_LABELS:
-            raise Refusal(f"is given {len(values)} times", f"give it at most {MAX_LABELS} times")
-        return tuple(_label(value) for value in values)
-
-    one = Schema(type=OpenAPIType.STRING, pattern="^[^=]+=", max_length=_MAX_LABEL)
-    return Parser(
-        parse, Schema(type=OpenAPIType.ARRAY, items=one, min_items=1, max_items=MAX_LABELS)
-    )
+def _read_labels(values: list[str]) -> tuple[tuple[str, str], ...]:
+    if len(values) > MAX_LABELS:
+        raise Refusal(f"is given {len(values)} times", f"give it at most {MAX_LABELS} times")
+    return tuple(_read_label(value) for value in values)
 
 
-def _label(value: str) -> tuple[str, str]:
+def _read_label(value: str) -> tuple[str, str]:
     name, sign, content = value.partition("=")
     if not name or not sign or len(value) > _MAX_LABEL:
         raise Refusal("is not a label", "send it as NAME=VALUE, for example region=eu")
     return name, content
+
+
+_LABELS = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[^=]+=", "maxLength": _MAX_LABEL},
+    "minItems": 1,
+    "maxItems": MAX_LABELS,
+}
+
+
+class ListQuery(IndexQuery, frozen=True, kw_only=True):
+    """The query of a list that is filtered by labels, besides what its own query adds."""
+
+    label: Annotated[
+        Annotated[
+            tuple[tuple[str, str], ...],
+            Meta(extra={"read": _read_labels}, extra_json_schema=_LABELS),
+        ]
+        | UnsetType,
+        means("NAME=VALUE: only those with this label; given repeatedly, with all of them"),
+    ] = UNSET
+
+
+STATES = means("only those in one of these states, separated by commas or given repeatedly")
+
+
+def named(in_what: str) -> Meta:
+    """What a filter by name means."""
+    return means(f"only those with this in {in_what}, in any case")
+
+
+NamePart = Annotated[str, text(200)]

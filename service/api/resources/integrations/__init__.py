@@ -1,0 +1,1 @@
+"""`/v1/integrations`: connected learning systems, their polls and their courses."""

@@ -1,0 +1,291 @@
+"""`/v1/integrations`: registering, changing and trying them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET
+
+from service.api.access.audit_trail import ACTION
+from service.api.access.guards import ADMINS, READERS
+from service.api.fields.readers import given
+from service.api.fields.refusals import Refusals
+from service.api.http import cursors
+from service.api.http.etags import GivenIfMatch, precondition, tagged
+from service.api.http.problems import CONFLICT, INTEGRATION_EXISTS, LIMIT_REACHED, PROBLEMS
+from service.api.http.requests import GivenRefusals, GivenServices, PathId
+from service.api.resources.credentials import upstream_check
+from service.api.resources.filtering import has_labels, is_named, page_through
+from service.api.resources.integrations.requests import (
+    GuardLimits,
+    IntegrationChange,
+    IntegrationCheck,
+    IntegrationCreate,
+    IntegrationQuery,
+)
+from service.api.resources.integrations.views import IntegrationList, IntegrationView
+from service.api.resources.upstream_check import CheckResult
+from service.api.resources.upstream_check import check as check_upstream
+from service.bootstrap import Services
+from service.clients.upstream import UpstreamCredential
+from service.clock import now_ms
+from service.domain.errors import ConflictError, NotFoundError
+from service.domain.polling.integration import Credential, Integration, PollingState, state_of
+from service.domain.review.guards import Guards
+from service.ids import new_id
+from service.storage.redis.paging import IndexPosition
+from service.storage.registry.integrations import Stored
+
+INLINE = ("base_url", "api_key")  # a credential's values
+
+
+class IntegrationController(Controller):
+    """Thin over the integration store."""
+
+    path = "/integrations"
+    tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @post(
+        guards=[ADMINS],
+        operation_id="registerIntegration",
+        summary="Register an integration",
+        opt={
+            ACTION: "integration.created",
+            PROBLEMS: (CONFLICT, INTEGRATION_EXISTS, LIMIT_REACHED),
+        },
+        response_description="The new integration",
+    )
+    async def create(
+        self, data: JSONBody[IntegrationCreate], refusals: GivenRefusals, services: GivenServices
+    ) -> Response[IntegrationView]:
+        """Its first poll begins at once. The same upstream integration twice is a conflict that
+        names the existing one."""
+        await _check_credential(data, refusals, services)
+        refusals.settle()
+        values = given(data)
+        made = await _make_credential(values, services)
+        now = now_ms()
+        values["guards"] = Guards(**given(data.guards or GuardLimits()))
+        integration = Integration(id=new_id("int"), created_at=now, updated_at=now, **values)
+        try:
+            await services.integrations.create(integration)
+        except (ConflictError, NotFoundError):
+            if made is not None:
+                await services.credentials.delete(made)
+            raise
+        shown = await _shown(services, integration.id)
+        shown.set_header("location", f"/v1/integrations/{integration.id}")
+        return shown
+
+    @get(
+        guards=[READERS],
+        operation_id="listIntegrations",
+        summary="List integrations",
+        response_description="A page of integrations",
+    )
+    async def index(
+        self, params: NamedDependency[IntegrationQuery], services: GivenServices
+    ) -> IntegrationList:
+        """In the order of creation, which neither additions nor deletions disturb."""
+        read, place = services.integrations.page, params.after or None
+        if params.state or params.name or params.label:
+            found, position = await page_through(
+                read, partial(_takes, params), _place_of, params.limit, place
+            )
+        else:
+            found, position = await read(params.limit, place)
+        return IntegrationList(
+            items=await _views(services, found), next=cursors.write_index(position)
+        )
+
+    @get(
+        "/{integration_id:str}",
+        guards=[READERS],
+        operation_id="showIntegration",
+        summary="Show an integration",
+        response_description="The integration",
+    )
+    async def show(
+        self, integration_id: PathId, services: GivenServices
+    ) -> Response[IntegrationView]:
+        """As registered and as it goes."""
+        return await _shown(services, integration_id)
+
+    @patch(
+        "/{integration_id:str}",
+        guards=[ADMINS],
+        operation_id="changeIntegration",
+        summary="Change an integration",
+        opt={ACTION: "integration.updated", PROBLEMS: (CONFLICT, INTEGRATION_EXISTS)},
+        response_description="The changed integration",
+    )
+    async def edit(
+        self,
+        integration_id: PathId,
+        data: JSONBody[IntegrationChange],
+        refusals: GivenRefusals,
+        sent_headers: GivenIfMatch,
+        services: GivenServices,
+    ) -> Response[IntegrationView]:
+        """Changes what is sent. Another `upstream_id`, or a credential with another base URL,
+        begins a new epoch with a new baseline, and so does another `baseline` while the first
+        is not complete; nothing else resets anything."""
+        if not refusals.sent.isdisjoint(INLINE):
+            integration, _ = await services.integrations.get(integration_id)
+            refusals.fill_in(credential_id=integration.credential_id)
+        await _check_known(data, refusals, services)
+        refusals.settle()
+        values = given(data)
+        guards = given(values.pop("guards", GuardLimits()))
+        check = precondition(sent_headers)
+
+        def change(integration: Integration) -> Integration:
+            check(integration)
+            return msgspec.structs.replace(
+                integration,
+                updated_at=max(now_ms(), integration.updated_at + 1),
+                guards=msgspec.structs.replace(integration.guards, **guards),
+                **values,
+            )
+
+        await services.integrations.update(integration_id, change)
+        return await _shown(services, integration_id)
+
+    @delete(
+        "/{integration_id:str}",
+        guards=[ADMINS],
+        operation_id="deleteIntegration",
+        summary="Delete an integration",
+        opt={ACTION: "integration.deleted", PROBLEMS: (CONFLICT,)},
+        response_description="It is deleted",
+    )
+    async def remove(
+        self, integration_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
+    ) -> None:
+        """Reports nothing; events that are pending still go out. Its credential stays."""
+        await services.integrations.delete(integration_id, precondition(sent_headers))
+
+    @post(
+        "/check",
+        status_code=HTTPStatus.OK,
+        guards=[ADMINS],
+        operation_id="tryValues",
+        summary="Try values before registering them",
+        opt={ACTION: None},
+        response_description="What came of it",
+    )
+    async def check_values(
+        self, data: JSONBody[IntegrationCheck], refusals: GivenRefusals, services: GivenServices
+    ) -> CheckResult:
+        """One small request to the upstream with these values; nothing is saved."""
+        await _check_credential(data, refusals, services)
+        refusals.settle()
+        if data.credential_id:
+            credential = await _opened(services, data.credential_id)
+        else:
+            credential = UpstreamCredential(data.base_url or "", data.api_key or "")
+        return await check_upstream(services.upstream, credential, data.upstream_id)
+
+    @post(
+        "/{integration_id:str}/check",
+        status_code=HTTPStatus.OK,
+        guards=[ADMINS],
+        operation_id="tryIntegration",
+        summary="Try an integration's values",
+        opt={ACTION: None},
+        response_description="What came of it",
+    )
+    async def check_stored(self, integration_id: PathId, services: GivenServices) -> CheckResult:
+        """One small request to the upstream with the stored values; nothing is saved."""
+        integration, _ = await services.integrations.get(integration_id)
+        credential = await _opened(services, integration.credential_id)
+        return await check_upstream(services.upstream, credential, integration.upstream_id)
+
+
+async def _takes(params: IntegrationQuery, found: list[Stored]) -> list[bool]:
+    """What the filters of a query let through."""
+    return [
+        (not params.state or state_of(integration, state) in params.state)
+        and is_named(params.name or None, integration.name, integration.external_id)
+        and has_labels(integration.labels, params.label or ())
+        for integration, state in found
+    ]
+
+
+def _place_of(stored: Stored) -> IndexPosition:
+    return IndexPosition(stored[0].created_at, stored[0].id)
+
+
+async def _check_credential(data: IntegrationCheck, refusals: Refusals, services: Services) -> None:
+    """A registration names a credential or brings the values of one."""
+    inline = [name for name in INLINE if name in refusals.sent]
+    if "credential_id" in refusals.sent:
+        for name in inline:
+            refusals.refuse(name, "contradicts credential_id", "send one or the other")
+    elif not inline:
+        refusals.refuse("credential_id", "is required", "send it, or base_url and api_key")
+    elif len(inline) == 1:
+        missing = "api_key" if inline == ["base_url"] else "base_url"
+        refusals.refuse(missing, f"is required with {inline[0]}", "send both, or credential_id")
+    refusals.check_target("base_url", data.base_url, upstream_check(services.guard))
+    await _check_known(data, refusals, services)
+
+
+async def _check_known(
+    data: IntegrationCheck | IntegrationChange, refusals: Refusals, services: Services
+) -> None:
+    credential_id = data.credential_id
+    if credential_id is UNSET:
+        return
+    (known,) = await services.credentials.get_many([credential_id])
+    if known is None:
+        refusals.refuse(
+            "credential_id", f"there is no credential {credential_id}", "create it, or correct it"
+        )
+
+
+async def _make_credential(values: dict[str, Any], services: Services) -> str | None:
+    """Replaces inline values by the id of a new credential, which is returned too."""
+    if "api_key" not in values:
+        return None
+    now = now_ms()
+    credential = Credential(
+        id=new_id("cred"),
+        name=values["name"],
+        base_url=values.pop("base_url"),
+        created_at=now,
+        updated_at=now,
+    )
+    await services.credentials.create(credential, values.pop("api_key"))
+    values["credential_id"] = credential.id
+    return credential.id
+
+
+async def _opened(services: Services, credential_id: str) -> UpstreamCredential:
+    opened = await services.credentials.decrypt(credential_id)
+    return UpstreamCredential(opened.base_url, opened.api_key)
+
+
+async def _shown(services: Services, integration_id: str) -> Response[IntegrationView]:
+    stored = await services.integrations.get(integration_id)
+    (view,) = await _views(services, [stored])
+    return Response(view, headers=tagged(stored[0]))
+
+
+async def _views(
+    services: Services, found: Sequence[tuple[Integration, PollingState]]
+) -> list[IntegrationView]:
+    ids = [integration.id for integration, _ in found]
+    polls = await services.integrations.latest_polls(ids)
+    due = await services.schedule.next_at("polls", ids)
+    return [
+        IntegrationView.of(integration, state, poll, at)
+        for (integration, state), poll, at in zip(found, polls, due, strict=True)
+    ]

@@ -1,0 +1,122 @@
+"""`/v1/integrations/{id}/courses`: what is kept of each course."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from litestar import Controller, get
+from litestar.di import NamedDependency
+from msgspec import UNSET, UnsetType
+
+from service.api.access.guards import READERS
+from service.api.fields import samples
+from service.api.fields.kinds import means
+from service.api.fields.views import Page, View
+from service.api.http import cursors
+from service.api.http.requests import (
+    AnyRequest,
+    CourseId,
+    GivenServices,
+    PathId,
+    ScanQuery,
+    rest_of_path,
+)
+from service.domain.errors import NotFoundError
+from service.storage.polling.catalogue import CourseRow
+
+
+class CourseView(View, frozen=True, kw_only=True):
+    """What is kept of a course. `state` is live, deleted, held (a change of it waits for a
+    decision) or quarantined (with the reason that its record does not decode); `sequence` and
+    `last_event_id` are null before its first event."""
+
+    example: ClassVar = {
+        "course_id": samples.COURSE,
+        "remote_id": "32",
+        "origin_id": None,
+        "state": "live",
+        "reason": None,
+        "sequence": 1795424001123,
+        "last_event_id": samples.EVENT,
+    }
+    course_id: Annotated[str, means("its id at the upstream")]
+    remote_id: Annotated[str | None, means("its id in the learning system")]
+    origin_id: Annotated[
+        str | None, means("its id where it came from, if the learning system says so")
+    ]
+    state: Annotated[str, means("live, deleted, held or quarantined")]
+    reason: Annotated[str | None, means("why its record does not decode")]
+    sequence: Annotated[int | None, means("the number of its last event")]
+    last_event_id: Annotated[str | None, means("the id of its last event")]
+
+    @classmethod
+    def of(cls, row: CourseRow) -> CourseView:
+        """A course."""
+        return cls.show(row, course_id=row.id, reason=row.quarantine_reason)
+
+
+class CourseList(Page, frozen=True, kw_only=True):
+    """At most `limit` courses in no order; `next` leads on."""
+
+    items: Annotated[list[CourseView], means("the page")]
+
+
+class CourseQuery(ScanQuery, frozen=True, kw_only=True):
+    """Which courses are listed."""
+
+    course_id: Annotated[
+        CourseId | UnsetType, means("only this course, whatever characters its id has")
+    ] = UNSET
+
+
+class CourseController(Controller):
+    """Thin over the catalogue."""
+
+    path = "/integrations/{integration_id:str}/courses"
+    tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @get(
+        guards=[READERS],
+        operation_id="listCourses",
+        summary="List the courses of an integration",
+        response_description="A page of courses",
+    )
+    async def courses(
+        self, integration_id: PathId, params: NamedDependency[CourseQuery], services: GivenServices
+    ) -> CourseList:
+        """What is kept of each, in no order. A page may hold few courses, or none, and still lead
+        on. Deleted courses stay listed for the epoch."""
+        _, state = await services.integrations.get(integration_id)
+        if params.course_id is not UNSET:
+            try:
+                row = await services.catalogue.row(integration_id, state.epoch, params.course_id)
+            except NotFoundError:
+                return CourseList(items=[], next=None)
+            return CourseList(items=[CourseView.of(row)], next=None)
+        rows, place = await services.catalogue.rows(
+            integration_id, state.epoch, params.limit, params.after or None
+        )
+        return CourseList(
+            items=[CourseView.of(row) for row in rows], next=cursors.write_scan(place)
+        )
+
+    @get(
+        "/{course_id:path}",
+        guards=[READERS],
+        operation_id="showCourse",
+        summary="Show a course",
+        response_description="The course",
+    )
+    async def course(
+        self,
+        integration_id: PathId,
+        course_id: PathId,
+        request: AnyRequest,
+        services: GivenServices,
+    ) -> CourseView:
+        """What is kept of it; its content is not. Percent-encode the id. An id that clients or
+        proxies rewrite in a path, such as one that is or contains `..` or `//`, is found by the
+        `course_id` of the list instead."""
+        _, state = await services.integrations.get(integration_id)
+        course_id = rest_of_path(request, f"/{integration_id}/courses/", course_id)
+        return CourseView.of(await services.catalogue.row(integration_id, state.epoch, course_id))

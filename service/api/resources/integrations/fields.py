@@ -1,0 +1,49 @@
+"""The fields of integrations: what each takes and means, in requests and in answers alike."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from service.api.fields import samples
+from service.api.fields.kinds import Labels, identifier, means, one_of, text, visible
+from service.domain.courses.fingerprint import TRACKED_PATHS
+from service.domain.polling.integration import Baseline
+
+MAX_DELTA_INTERVAL = 86_400
+MAX_FULL_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
+_SECONDS = {"unit": "seconds"}
+
+Name = Annotated[str, text(200), means("what people call it")]
+UpstreamId = Annotated[
+    str, visible(200, samples.UPSTREAM), means("its X-Integration-Id at the upstream")
+]
+ExternalId = Annotated[
+    Annotated[str, text(200)] | None, means("your own name for it, repeated in every event")
+]
+OwnLabels = Annotated[Labels, means("your own labels, repeated in every event, to filter by")]
+DeltaInterval = Annotated[
+    int,
+    Meta(ge=1, le=MAX_DELTA_INTERVAL, extra=_SECONDS),
+    means("from one look for changed courses to the next"),
+]
+FullInterval = Annotated[
+    int,
+    Meta(ge=1, le=MAX_FULL_INTERVAL, extra=_SECONDS),
+    means("from one look at all courses to the next"),
+]
+FIRST_REPORT = means(
+    "whether the courses of the first complete full poll are reported as created: emit: they "
+    "are; silent: they are not"
+)
+FirstReport = Annotated[Baseline, FIRST_REPORT]
+IGNORED_PATHS = means("paths whose changes are not reported")
+IgnoredPaths = Annotated[
+    tuple[Annotated[str, one_of(TRACKED_PATHS)], ...],
+    Meta(min_length=0, max_length=len(TRACKED_PATHS)),
+    IGNORED_PATHS,
+]
+TrackRemoteData = Annotated[bool, means("whether changes of remote_data count as changes")]
+Paused = Annotated[bool, means("whether it is not polled")]
+CredentialId = Annotated[str, identifier("cred")]

@@ -1,0 +1,150 @@
+"""The fields of integrations that requests send."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import UNSET, Meta, UnsetType
+
+from service.api.fields import samples
+from service.api.fields.kinds import Several, means
+from service.api.fields.readers import Fields
+from service.api.resources.credentials import UpstreamKey, UpstreamUrl
+from service.api.resources.filtering import STATES, ListQuery, NamePart, named
+from service.api.resources.integrations.fields import (
+    CredentialId,
+    DeltaInterval,
+    ExternalId,
+    FirstReport,
+    FullInterval,
+    IgnoredPaths,
+    Name,
+    OwnLabels,
+    Paused,
+    TrackRemoteData,
+    UpstreamId,
+)
+from service.api.resources.integrations.views import IntegrationView
+from service.domain.polling.integration import Integration, IntegrationState
+from service.domain.review.guards import Guards
+
+_CREDENTIAL_REMEDY = "change its credential: PATCH /v1/credentials/{credential_id}"
+
+_Share = Annotated[float, Meta(ge=0, le=1, extra={"unit": "1 switches it off"})]
+
+
+class GuardLimits(Fields, frozen=True, kw_only=True):
+    """How much change is held."""
+
+    defaults: ClassVar = Guards
+    deleted_count: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000_000)] | UnsetType,
+        means("so many deletions of one poll are never held"),
+    ] = UNSET
+    deleted_share: Annotated[
+        _Share | UnsetType, means("more deletions than this share of the live courses are held")
+    ] = UNSET
+    deleted_share_max: Annotated[
+        _Share | UnsetType, means("more than this share are held however few they are")
+    ] = UNSET
+    changed_count: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000)] | UnsetType,
+        means("fewer courses that changed in one path are never held"),
+    ] = UNSET
+    changed_share: Annotated[
+        _Share | UnsetType, means("more than this share of the live courses are held")
+    ] = UNSET
+
+
+class _Settings(Fields, frozen=True, kw_only=True):
+    """What a registration and a change may send."""
+
+    shown: ClassVar = IntegrationView
+    name: Name | UnsetType = UNSET
+    upstream_id: UpstreamId | UnsetType = UNSET
+    credential_id: Annotated[
+        CredentialId | UnsetType,
+        means("the credential to use; or send base_url and api_key to make one"),
+    ] = UNSET
+    external_id: ExternalId | UnsetType = UNSET
+    labels: OwnLabels | UnsetType = UNSET
+    delta_interval_seconds: DeltaInterval | UnsetType = UNSET
+    full_interval_seconds: FullInterval | UnsetType = UNSET
+    baseline: FirstReport | UnsetType = UNSET
+    ignore_paths: IgnoredPaths | UnsetType = UNSET
+    track_remote_data: TrackRemoteData | UnsetType = UNSET
+    guards: Annotated[
+        GuardLimits | UnsetType,
+        means("how much change in one poll is held for review; what is left out stays"),
+    ] = UNSET
+    paused: Paused | UnsetType = UNSET
+
+
+class IntegrationChange(_Settings, frozen=True, kw_only=True):
+    """What changes of an integration."""
+
+    fixed: ClassVar = {"base_url": _CREDENTIAL_REMEDY, "api_key": _CREDENTIAL_REMEDY}
+    examples: ClassVar = {
+        "guards": ("Another limit for deletions", {"guards": {"deleted_share": 0.3}}),
+        "pause": ("Stop polling it", {"paused": True}),
+    }
+
+
+class IntegrationCheck(_Settings, frozen=True, kw_only=True):
+    """Values to try."""
+
+    defaults: ClassVar = Integration
+    examples: ClassVar = {
+        "inline": (
+            "Before there is a credential",
+            {
+                "base_url": "https://api.kombo.dev/v1",
+                "api_key": "KEY",
+                "upstream_id": samples.UPSTREAM,
+            },
+        )
+    }
+    upstream_id: UpstreamId
+    base_url: Annotated[
+        UpstreamUrl | UnsetType,
+        means("instead of credential_id: the base URL of a credential of its own", writeOnly=True),
+    ] = UNSET
+    api_key: Annotated[
+        UpstreamKey | UnsetType,
+        means("instead of credential_id: the API key of a credential of its own", writeOnly=True),
+    ] = UNSET
+
+
+class IntegrationCreate(IntegrationCheck, frozen=True, kw_only=True):
+    """A new integration."""
+
+    examples: ClassVar = {
+        "inline": (
+            "With a credential of its own",
+            {
+                "name": "Workday of Acme",
+                "base_url": "https://api.kombo.dev/v1",
+                "api_key": "KEY",
+                "upstream_id": samples.UPSTREAM,
+                "external_id": "tenant-42",
+                "labels": {"region": "eu"},
+            },
+        ),
+        "shared": (
+            "With a credential that others share",
+            {
+                "name": "Moodle of Acme",
+                "credential_id": samples.CREDENTIAL,
+                "upstream_id": "moodle:3xQv7WmXk2Yc8RtLbN5pZsHd",
+                "baseline": "emit",
+            },
+        ),
+    }
+    name: Name
+
+
+class IntegrationQuery(ListQuery, frozen=True, kw_only=True):
+    """Which integrations are listed."""
+
+    state: Annotated[Several[IntegrationState] | UnsetType, STATES] = UNSET
+    name: Annotated[NamePart | UnsetType, named("their name or external_id")] = UNSET

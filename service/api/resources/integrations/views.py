@@ -1,0 +1,187 @@
+"""An integration, as it is shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from service.api.fields import samples
+from service.api.fields.kinds import means
+from service.api.fields.views import Page, Timestamp, View
+from service.api.resources import upstream_check
+from service.api.resources.integrations.fields import (
+    FIRST_REPORT,
+    IGNORED_PATHS,
+    DeltaInterval,
+    ExternalId,
+    FullInterval,
+    Name,
+    OwnLabels,
+    Paused,
+    TrackRemoteData,
+    UpstreamId,
+)
+from service.api.resources.integrations.polls import PollView
+from service.domain.polling.integration import (
+    Integration,
+    PollingState,
+    PollRecord,
+    Problem,
+    state_of,
+)
+from service.domain.polling.notices import notices
+
+
+class IntegrationProblem(View, frozen=True, kw_only=True):
+    """What polls of an integration fail with. If `attention` is set a person must act;
+    otherwise the next attempts may succeed by themselves."""
+
+    example: ClassVar = {
+        "code": "PLATFORM.INTEGRATION_NOT_FOUND",
+        "message": "the upstream does not know the integration",
+        "remedy": "correct upstream_id, or connect the learning system again",
+        "since": samples.AT,
+        "attention": True,
+        "status": 404,
+        "log_url": None,
+    }
+    code: Annotated[str, means("the upstream's error code, or the name of what went wrong")]
+    message: Annotated[str, means("what went wrong, in words")]
+    remedy: Annotated[str, means("what to do about it")]
+    since: Annotated[Timestamp, means("when the first failure in a row was")]
+    attention: Annotated[bool, means("whether a person must act")]
+    status: Annotated[int | None, means("the upstream's HTTP status; null: it did not answer")]
+    log_url: Annotated[str | None, means("the upstream's own page about the request")]
+
+    @classmethod
+    def of(cls, problem: Problem) -> IntegrationProblem:
+        """What polls fail with."""
+        code, status, elsewhere = problem.code, problem.status, problem.elsewhere
+        return cls.show(problem, remedy=upstream_check.remedy(code, status, elsewhere=elsewhere))
+
+
+class IntegrationNotice(View, frozen=True, kw_only=True):
+    """Something that polls of an integration come through, and that a person should know."""
+
+    example: ClassVar = {
+        "code": "flapping_path",
+        "message": "`revisions.remote_url` changed again and again in mostly the same courses: in "
+        "3 polls in a row, the last of which changed it in 50 courses. If the change carries no "
+        "meaning, for example a signed URL, add the path to ignore_paths.",
+        "since": samples.EARLIER,
+    }
+    code: Annotated[
+        str,
+        means(
+            "unconfirmed_changes, clock_skew, cached_answers, flapping_path or records_without_id"
+        ),
+    ]
+    message: Annotated[str, means("what was noticed and what to do about it, in words")]
+    since: Annotated[Timestamp, means("since when it has been so")]
+
+
+class IntegrationView(View, frozen=True, kw_only=True):
+    """An integration, as registered and as it goes."""
+
+    tagged: ClassVar = True
+    example: ClassVar = {
+        "id": samples.INTEGRATION,
+        "name": "Workday of Acme",
+        "upstream_id": samples.UPSTREAM,
+        "credential_id": samples.CREDENTIAL,
+        "external_id": "tenant-42",
+        "labels": {"region": "eu"},
+        "delta_interval_seconds": 60,
+        "full_interval_seconds": 21600,
+        "baseline": "silent",
+        "ignore_paths": [],
+        "track_remote_data": False,
+        "guards": {
+            "deleted_count": 10,
+            "deleted_share": 0.15,
+            "deleted_share_max": 0.5,
+            "changed_count": 200,
+            "changed_share": 0.5,
+        },
+        "paused": False,
+        "created_at": samples.EARLIER,
+        "updated_at": samples.EARLIER,
+        "state": "active",
+        "epoch": "ep_3t5z6w1y2h8k2m4x7q9v",
+        "held": 0,
+        "course_count": 600,
+        "quarantined": 0,
+        "clock_skew_seconds": None,
+        "last_poll": PollView.example,
+        "next_poll_at": "2026-11-23T09:31:00.000Z",
+        "error": None,
+        "notices": [],
+    }
+    id: Annotated[str, means("its id")]
+    name: Name
+    upstream_id: UpstreamId
+    credential_id: Annotated[str, means("the credential it uses")]
+    external_id: ExternalId
+    labels: OwnLabels
+    delta_interval_seconds: DeltaInterval
+    full_interval_seconds: FullInterval
+    baseline: Annotated[str, FIRST_REPORT]
+    ignore_paths: Annotated[tuple[str, ...], IGNORED_PATHS]
+    track_remote_data: TrackRemoteData
+    guards: Annotated[dict[str, float], means("how much change in one poll is held for review")]
+    paused: Paused
+    created_at: Annotated[Timestamp, means("when it was registered")]
+    updated_at: Annotated[Timestamp, means("when it was last changed")]
+    state: Annotated[
+        str,
+        means(
+            "the first that applies: paused; error: a person must act, see `error`; review: "
+            "changes are held for a decision; pending: its first full poll is not complete; active"
+        ),
+    ]
+    epoch: Annotated[str, means("names its catalogue; another one begins with another upstream")]
+    held: Annotated[int, means("changes held for a decision, or until it is carried out")]
+    course_count: Annotated[int, means("live courses")]
+    quarantined: Annotated[int, means("courses whose records do not decode")]
+    clock_skew_seconds: Annotated[
+        float | None,
+        means("how far the upstream's clock is ahead of ours; null: within 30 seconds"),
+    ]
+    last_poll: Annotated[PollView | None, means("the latest poll")]
+    next_poll_at: Annotated[
+        Timestamp | None, means("when it is due; null: it is under way or paused")
+    ]
+    error: Annotated[
+        IntegrationProblem | None, means("what polls fail with; null: the last one did not")
+    ]
+    notices: Annotated[
+        list[IntegrationNotice], means("what polls come through, and a person should know")
+    ]
+
+    @classmethod
+    def of(
+        cls,
+        one: Integration,
+        state: PollingState,
+        last_poll: PollRecord | None,
+        next_poll_at: int | None,
+    ) -> IntegrationView:
+        """An integration."""
+        return cls.show(
+            one,
+            state,
+            guards=msgspec.structs.asdict(one.guards),
+            state=state_of(one, state),
+            clock_skew_seconds=None if state.clock_skew_ms is None else state.clock_skew_ms / 1000,
+            last_poll=None if last_poll is None else PollView.of(last_poll),
+            next_poll_at=next_poll_at,
+            error=None if state.problem is None else IntegrationProblem.of(state.problem),
+            notices=[IntegrationNotice.show(found) for found in notices(one, state)],
+        )
+
+
+class IntegrationList(Page, frozen=True, kw_only=True):
+    """A page of integrations in the order of creation; `next` leads on."""
+
+    items: Annotated[list[IntegrationView], means("the page")]

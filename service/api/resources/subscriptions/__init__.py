@@ -1,0 +1,1 @@
+"""`/v1/subscriptions`: who is told of changes, of which, and how."""

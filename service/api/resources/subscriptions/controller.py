@@ -1,0 +1,333 @@
+"""`/v1/subscriptions`: who is told of changes, of which, and how."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated, ClassVar
+
+import msgspec
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from service.api.access.audit_trail import ACTION
+from service.api.access.authentication import GivenActor
+from service.api.access.guards import READERS_AND_SUBSCRIBERS, SUBSCRIBERS
+from service.api.fields.kinds import means
+from service.api.fields.readers import given, or_none
+from service.api.fields.refusals import FieldError, InvalidRequestError, Refusals
+from service.api.fields.views import View
+from service.api.http import cursors
+from service.api.http.etags import GivenIfMatch, precondition, tagged
+from service.api.http.problems import CONFLICT, LIMIT_REACHED, PROBLEMS
+from service.api.http.requests import GivenRefusals, GivenServices, PathId
+from service.api.resources.filtering import has_labels, is_named, page_through
+from service.api.resources.subscriptions.fields import NOW, OLDEST, SPARE_SECONDS
+from service.api.resources.subscriptions.requests import (
+    Skipping,
+    SubscriptionChange,
+    SubscriptionCreate,
+    SubscriptionQuery,
+)
+from service.api.resources.subscriptions.secrets import check_secret, take_secret
+from service.api.resources.subscriptions.views import SubscriptionList, SubscriptionView
+from service.bootstrap import Services
+from service.clock import now_ms
+from service.domain.access.grants import Actor
+from service.domain.access.signing import Signature, read_secret
+from service.domain.delivery.retry import JITTER
+from service.domain.delivery.subscription import OWNERS_EVENT_TYPES, Subscription, state_of
+from service.domain.egress.certificates import CertificateFacts, ClientCertificate
+from service.domain.polling.integration import Integration
+from service.ids import new_id
+from service.storage.redis.paging import IndexPosition
+
+
+class SkippedView(View, frozen=True, kw_only=True):
+    """What became of pending deliveries."""
+
+    example: ClassVar = {"skipped": 12, "pending": 0}
+    skipped: Annotated[int, means("how many were taken off the outbox")]
+    pending: Annotated[int, means("how many are on it now")]
+
+
+_ALL = Skipping()  # where there is no body
+
+
+class SubscriptionController(Controller):
+    """Thin over the subscription store."""
+
+    path = "/subscriptions"
+    tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @post(
+        guards=[SUBSCRIBERS],
+        operation_id="createSubscription",
+        summary="Create a subscription",
+        opt={ACTION: "subscription.created", PROBLEMS: (LIMIT_REACHED,)},
+        response_description="The new subscription, with its secret",
+    )
+    async def create(
+        self,
+        data: JSONBody[SubscriptionCreate],
+        refusals: GivenRefusals,
+        services: GivenServices,
+        actor: GivenActor,
+    ) -> Response[SubscriptionView]:
+        """Events from now on reach it, or from where `from` says. The answer carries its secret,
+        or for ed25519 the public key; the private one is never returned."""
+        if isinstance(data.begins, int) and data.begins > now_ms():
+            refusals.refuse("from", "is in the future", "leave it out to begin now")
+        await _check(data, refusals, services, actor)
+        check_secret(data.secret, data.signature, refusals)
+        refusals.settle()
+        secret = take_secret(data.secret, data.signature or Signature.HMAC)
+        values = given(data)
+        for name in ("begins", "secret", "signature"):
+            values.pop(name, None)
+        extra = values.pop("headers", {})
+        certificate, facts = values.pop("client_certificate", None) or (None, None)
+        _check_scheme(data.url, facts)
+        now = now_ms()
+        subscription = Subscription(
+            id=new_id("sub"),
+            created_at=now,
+            updated_at=now,
+            public_key=read_secret(secret).public_key,
+            header_names=tuple(extra),
+            client_certificate=facts,
+            owner=actor.owner,
+            **values,
+        )
+        if data.begins == NOW:
+            await services.subscriptions.create(subscription, [secret], extra, certificate)
+        else:
+            since = None if data.begins == OLDEST else int(data.begins)
+            await services.backlog.create(
+                subscription, [secret], extra, since, actor.grant, certificate
+            )
+        shown = await _shown(services, subscription, secret)
+        shown.set_header("location", f"/v1/subscriptions/{subscription.id}")
+        return shown
+
+    @get(
+        guards=[READERS_AND_SUBSCRIBERS],
+        operation_id="listSubscriptions",
+        summary="List subscriptions",
+        response_description="A page of subscriptions",
+    )
+    async def index(
+        self, params: NamedDependency[SubscriptionQuery], services: GivenServices, actor: GivenActor
+    ) -> SubscriptionList:
+        """In the order of creation, which neither additions nor deletions disturb; to a
+        subscriber, its own. `label` asks for those that ask for these labels."""
+        limit, place = params.limit, params.after or None
+        read = services.subscriptions.page
+        if actor.owner is not None:
+            read = partial(services.subscriptions.page_owned, actor.owner)
+        if params.state or params.name or params.label:
+            found, position = await page_through(
+                read, partial(_takes, params, services), _place_of, limit, place
+            )
+        else:
+            found, position = await read(limit, place)
+        depths = await services.outboxes.depth_many([one.id for one in found])
+        return SubscriptionList(
+            items=[
+                SubscriptionView.of(one, depth) for one, depth in zip(found, depths, strict=True)
+            ],
+            next=cursors.write_index(position),
+        )
+
+    @get(
+        "/{subscription_id:str}",
+        guards=[READERS_AND_SUBSCRIBERS],
+        operation_id="showSubscription",
+        summary="Show a subscription",
+        response_description="The subscription",
+    )
+    async def show(
+        self, subscription_id: PathId, services: GivenServices
+    ) -> Response[SubscriptionView]:
+        """With how much it has not received."""
+        subscription, depth = await services.summaries.get(subscription_id)
+        return Response(SubscriptionView.of(subscription, depth), headers=tagged(subscription))
+
+    @patch(
+        "/{subscription_id:str}",
+        guards=[SUBSCRIBERS],
+        operation_id="changeSubscription",
+        summary="Change a subscription",
+        opt={ACTION: "subscription.updated", PROBLEMS: (CONFLICT,)},
+        response_description="The changed subscription",
+    )
+    async def edit(
+        self,
+        subscription_id: PathId,
+        data: JSONBody[SubscriptionChange],
+        refusals: GivenRefusals,
+        sent_headers: GivenIfMatch,
+        services: GivenServices,
+        actor: GivenActor,
+    ) -> Response[SubscriptionView]:
+        """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
+        and how they are posted changes for pending ones too."""
+        await _check(data, refusals, services, actor)
+        refusals.settle()
+        values = given(data)
+        extra = values.pop("headers", None)
+        if extra is not None:
+            values["header_names"] = tuple(extra)
+        certificate: ClientCertificate | msgspec.UnsetType | None = msgspec.UNSET
+        if "client_certificate" in values:
+            certificate, facts = values["client_certificate"] or (None, None)
+            values["client_certificate"] = facts
+        check = precondition(sent_headers)
+
+        def change(before: Subscription) -> Subscription:
+            check(before)
+            at = max(now_ms(), before.updated_at + 1)
+            after = msgspec.structs.replace(before, updated_at=at, **values)
+            _check_scheme(after.url, after.client_certificate)
+            return after
+
+        subscription = await services.subscriptions.update(
+            subscription_id, change, extra, certificate
+        )
+        return await _shown(services, subscription)
+
+    @delete(
+        "/{subscription_id:str}",
+        guards=[SUBSCRIBERS],
+        operation_id="deleteSubscription",
+        summary="Delete a subscription",
+        opt={ACTION: "subscription.deleted"},
+        response_description="It is deleted",
+    )
+    async def remove(
+        self, subscription_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
+    ) -> None:
+        """With everything that it has not received."""
+        await services.subscriptions.delete(subscription_id, precondition(sent_headers))
+
+    @post(
+        "/{subscription_id:str}/resume",
+        status_code=HTTPStatus.OK,
+        guards=[SUBSCRIBERS],
+        operation_id="resumeSubscription",
+        summary="Resume a subscription",
+        opt={ACTION: "subscription.resumed", PROBLEMS: (CONFLICT,)},
+        response_description="The subscription, active again",
+    )
+    async def resume(
+        self, subscription_id: PathId, services: GivenServices
+    ) -> Response[SubscriptionView]:
+        """Brings one that is paused, parked or disabled back to active. Whatever it has not
+        received is due now, retries included; how often each was tried stays counted."""
+        subscription = await services.subscriptions.resume(subscription_id, now_ms())
+        return await _shown(services, subscription)
+
+    @post(
+        "/{subscription_id:str}/skip",
+        status_code=HTTPStatus.OK,
+        guards=[SUBSCRIBERS],
+        operation_id="skipPendingDeliveries",
+        summary="Skip pending deliveries",
+        opt={ACTION: "subscription.skipped"},
+        response_description="How many were skipped",
+    )
+    async def skip(
+        self, subscription_id: PathId, services: GivenServices, data: JSONBody[Skipping] = _ALL
+    ) -> SkippedView:
+        """Takes what has not been delivered off the outbox: all of it, or what happened up to
+        `until`. It is not listed as dead; what an answer to an attempt under way says is no longer
+        recorded. Replays are not touched. The body may be left out."""
+        subscription = await services.subscriptions.get(subscription_id)
+        skipped = await services.outboxes.skip(subscription.id, or_none(data.until))
+        (depth,) = await services.outboxes.depth_many([subscription.id])
+        return SkippedView(skipped=skipped, pending=depth.pending)
+
+
+async def _takes(
+    params: SubscriptionQuery, services: Services, found: list[Subscription]
+) -> list[bool]:
+    """What the filters of a query let through."""
+    parked = [False] * len(found)
+    if params.state:
+        depths = await services.outboxes.depth_many([one.id for one in found])
+        parked = [depth.parked for depth in depths]
+    return [
+        (not params.state or state_of(one, parked=held) in params.state)
+        and is_named(params.name or None, one.description, one.url)
+        and has_labels(one.labels, params.label or ())
+        for one, held in zip(found, parked, strict=True)
+    ]
+
+
+def _place_of(subscription: Subscription) -> IndexPosition:
+    return IndexPosition(subscription.created_at, subscription.id)
+
+
+async def _check(
+    data: SubscriptionChange, refusals: Refusals, services: Services, actor: Actor
+) -> None:
+    refusals.check_target("url", data.url, services.guard.check_url)
+    _check_retries(data, refusals, services)
+    ids = data.integration_ids or ()
+    found = await services.integrations.get_many(ids)
+    for index, (integration_id, stored) in enumerate(zip(ids, found, strict=True)):
+        if stored is None or not _is_known(actor, stored[0]):
+            refusals.refuse(
+                f"integration_ids[{index}]",
+                f"there is no integration {integration_id}",
+                "register it first, or leave it out",
+            )
+    if actor.owner is not None:
+        for index, event_type in enumerate(data.event_types or ()):
+            if event_type not in OWNERS_EVENT_TYPES:
+                refusals.refuse(
+                    f"event_types[{index}]",
+                    f"{event_type} is about the service, which is its operator's to know",
+                    f"leave it out; yours are {', '.join(OWNERS_EVENT_TYPES)}",
+                )
+
+
+def _is_known(actor: Actor, integration: Integration) -> bool:
+    """Whether someone may know that an integration is there."""
+    return actor.grant is None or actor.grant.covers(integration.id, integration.labels)
+
+
+def _check_scheme(url: str, certificate: CertificateFacts | None) -> None:
+    """A client certificate is shown in handshakes, which http has none of."""
+    if certificate is not None and not url.lower().startswith("https:"):
+        raise InvalidRequestError(
+            [
+                FieldError(
+                    "client_certificate",
+                    "cannot be shown to an http URL",
+                    "send a url that begins with https://, or client_certificate null",
+                )
+            ]
+        )
+
+
+def _check_retries(data: SubscriptionChange, refusals: Refusals, services: Services) -> None:
+    """Retries must end before the event's body is gone."""
+    schedule = data.retry_schedule_seconds or ()
+    span = math.ceil(sum(schedule) * (1 + JITTER)) + SPARE_SECONDS
+    retention = services.settings.event_retention_seconds
+    if schedule and span > retention:
+        refusals.refuse(
+            "retry_schedule_seconds",
+            f"takes up to {span} seconds, longer than events are kept ({retention})",
+            "shorten it, or raise COURSEWIRE_EVENT_RETENTION_SECONDS",
+        )
+
+
+async def _shown(
+    services: Services, subscription: Subscription, secret: str | None = None
+) -> Response[SubscriptionView]:
+    (depth,) = await services.outboxes.depth_many([subscription.id])
+    return Response(SubscriptionView.of(subscription, depth, secret), headers=tagged(subscription))

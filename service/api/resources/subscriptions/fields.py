@@ -1,0 +1,143 @@
+"""The fields of subscriptions: what each takes and means, in requests and in answers alike."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from service.api.fields.kinds import (
+    MOMENT,
+    IntegrationIds,
+    Labels,
+    means,
+    one_of,
+    read_moment,
+    read_signing_secret,
+    text,
+)
+from service.api.fields.refusals import Refusal
+from service.api.fields.urls import read_url, url
+from service.domain.access.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
+from service.domain.courses.fingerprint import TRACKED_PATHS
+from service.domain.delivery.subscription import EVENT_TYPES, Format, Payload
+
+MAX_RETRIES = 20
+MAX_RETRY_DELAY = 86_400
+MAX_CONCURRENCY = 100
+MIN_RATE = 0.001  # pushes per second: one in a quarter of an hour
+MAX_RATE = 10_000
+MAX_TIMEOUT_SECONDS = 60
+SPARE_SECONDS = 3_600  # beyond all delays, for the attempts themselves and for queueing
+
+MAX_OVERLAP_SECONDS = 604_800
+OVERLAP_SECONDS = 86_400
+NOW: Final = "now"
+OLDEST: Final = "oldest"
+_SECONDS = {"unit": "seconds"}
+
+Url = Annotated[
+    str, url(read_url, "https://example.com/webhooks"), means("where events are posted to")
+]
+Description = Annotated[Annotated[str, text(1_000, lines=True)] | None, means("what it is for")]
+WantedTypes = Annotated[
+    Annotated[
+        tuple[Annotated[str, one_of(EVENT_TYPES)], ...],
+        Meta(min_length=1, max_length=len(EVENT_TYPES)),
+    ]
+    | None,
+    means(
+        "only these; null: every course.* event; operational events come only when named, and "
+        "those about subscriptions whatever integrations are asked for"
+    ),
+]
+WantedIntegrations = Annotated[
+    IntegrationIds | None, means("only events of these; null: events of all integrations")
+]
+WantedLabels = Annotated[
+    Labels | None,
+    means("null: any; else only events of integrations that carry all of these labels"),
+]
+WantedChanges = Annotated[
+    Annotated[
+        tuple[Annotated[str, one_of(TRACKED_PATHS)], ...],
+        Meta(min_length=1, max_length=len(TRACKED_PATHS)),
+    ]
+    | None,
+    means(
+        "null: any; else only course.updated events that name one of these paths, and all other "
+        "events"
+    ),
+]
+PAYLOAD = means("full: with the course; thin: without it")
+WantedPayload = Annotated[Payload, PAYLOAD]
+FORMAT = means(
+    "standard: as documented under Webhooks; cloudevents: a structured CloudEvent 1.0 with "
+    "the same data"
+)
+WantedFormat = Annotated[Format, FORMAT]
+Concurrency = Annotated[
+    int,
+    Meta(ge=1, le=MAX_CONCURRENCY),
+    means("how many pushes may be under way at once"),
+]
+Rate = Annotated[
+    Annotated[float, Meta(ge=MIN_RATE, le=MAX_RATE, extra={"unit": "per second"})] | None,
+    means("null: as fast as it takes them; else how many pushes may begin per second"),
+]
+Timeout = Annotated[
+    float,
+    Meta(ge=1, le=MAX_TIMEOUT_SECONDS, extra=_SECONDS),
+    means("how long one attempt may take, the answer's body included"),
+]
+RETRY_SCHEDULE = means(
+    "from each failure to the next attempt, ±20 %; after the last the delivery is dead"
+)
+RetrySchedule = Annotated[
+    tuple[Annotated[int, Meta(ge=1, le=MAX_RETRY_DELAY, extra=_SECONDS)], ...],
+    Meta(min_length=0, max_length=MAX_RETRIES, extra={"repeats": True}),
+    RETRY_SCHEDULE,
+]
+Paused = Annotated[bool, means("whether nothing is sent; events are collected meanwhile")]
+Overlap = Annotated[
+    int,
+    Meta(ge=0, le=MAX_OVERLAP_SECONDS, extra=_SECONDS),
+    means(
+        "how long the secrets in force until now go on signing beside the new one; 0 revokes them "
+        "at once"
+    ),
+]
+Secret = Annotated[
+    str,
+    Meta(extra={"read": read_signing_secret}),
+    means(
+        "what pushes are signed with; one is made if it is left out. whsec_ and base64 of "
+        f"{MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes for hmac; whsk_ and base64 of a private "
+        "key's 32-byte seed, or of seed and public half, for ed25519",
+        format="signing-secret",
+        writeOnly=True,
+    ),
+]
+
+
+def _read_beginning(value: Any) -> str | int:
+    if value in (NOW, OLDEST):
+        return str(value)
+    try:
+        return read_moment(value)
+    except Refusal:
+        raise Refusal(
+            "is neither now nor oldest nor an RFC 3339 time",
+            "send for example 2026-11-23T09:30:00Z",
+        ) from None
+
+
+_BEGINNING = {"oneOf": [{"type": "string", "enum": [NOW, OLDEST]}, MOMENT]}
+Beginning = Annotated[
+    str | int,
+    Meta(extra_json_schema=_BEGINNING, extra={"read": _read_beginning}),
+    means(
+        "where its outbox begins: now, if left out; oldest: with every event that is still kept "
+        "and matches; or with those since a time. They come first, in their order"
+    ),
+]

@@ -1,0 +1,154 @@
+"""The fields of subscriptions that requests send."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from service.api.fields.kinds import (
+    Moment,
+    Several,
+    means,
+)
+from service.api.fields.readers import Fields
+from service.api.resources.filtering import STATES, ListQuery, NamePart, named
+from service.api.resources.subscriptions.certificates import GivenCertificate
+from service.api.resources.subscriptions.fields import (
+    NOW,
+    OVERLAP_SECONDS,
+    Beginning,
+    Concurrency,
+    Description,
+    Overlap,
+    Paused,
+    Rate,
+    RetrySchedule,
+    Secret,
+    Timeout,
+    Url,
+    WantedChanges,
+    WantedFormat,
+    WantedIntegrations,
+    WantedLabels,
+    WantedPayload,
+    WantedTypes,
+)
+from service.api.resources.subscriptions.push_headers import PushHeaders
+from service.api.resources.subscriptions.views import SubscriptionView
+from service.domain.access.signing import Signature
+from service.domain.delivery.subscription import (
+    Subscription,
+    SubscriptionState,
+)
+
+_ROTATE = "POST it to /v1/subscriptions/{id}/secret/rotate"
+
+
+class SubscriptionChange(Fields, frozen=True, kw_only=True):
+    """What changes of a subscription."""
+
+    shown: ClassVar = SubscriptionView
+    fixed: ClassVar = {
+        "from": "POST to /v1/subscriptions/{id}/replays for events of the past",
+        "signature": _ROTATE,
+        "secret": _ROTATE,
+    }
+    examples: ClassVar = {
+        "pause": ("Collect, and send nothing", {"paused": True}),
+        "slow": ("At most two pushes per second", {"rate_per_second": 2}),
+    }
+    url: Url | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    event_types: WantedTypes | UnsetType = UNSET
+    integration_ids: WantedIntegrations | UnsetType = UNSET
+    labels: WantedLabels | UnsetType = UNSET
+    changed: WantedChanges | UnsetType = UNSET
+    payload: WantedPayload | UnsetType = UNSET
+    format: WantedFormat | UnsetType = UNSET
+    headers: Annotated[
+        PushHeaders | UnsetType,
+        means("sent with every push; the values are encrypted and never returned", writeOnly=True),
+    ] = UNSET
+    client_certificate: Annotated[
+        GivenCertificate | UnsetType | None,
+        means(
+            "for receivers that demand one (mTLS), https alone: `certificate`, PEM, with its "
+            "intermediates behind it, and `private_key`, PEM without a passphrase. Both are "
+            "encrypted and never returned; null removes them",
+            writeOnly=True,
+        ),
+    ] = UNSET
+    max_concurrency: Concurrency | UnsetType = UNSET
+    rate_per_second: Rate | UnsetType = UNSET
+    timeout_seconds: Timeout | UnsetType = UNSET
+    retry_schedule_seconds: RetrySchedule | UnsetType = UNSET
+    paused: Paused | UnsetType = UNSET
+
+
+class SubscriptionCreate(SubscriptionChange, frozen=True, kw_only=True):
+    """A new subscription."""
+
+    fixed: ClassVar = {}
+    defaults: ClassVar = Subscription
+    examples: ClassVar = {
+        "simple": ("Every course event", {"url": "https://example.com/webhooks"}),
+        "narrow": (
+            "Titles of European courses, from the past on",
+            {
+                "url": "https://example.com/webhooks",
+                "description": "search index",
+                "event_types": ["course.created", "course.updated", "course.deleted"],
+                "labels": {"region": "eu"},
+                "changed": ["revisions.title"],
+                "payload": "thin",
+                "headers": {"authorization": "Bearer ..."},
+                "from": "oldest",
+            },
+        ),
+    }
+    url: Url
+    begins: Beginning = msgspec.field(default=NOW, name="from")
+    signature: Annotated[
+        Signature | UnsetType,
+        means(
+            "hmac: v1, with a secret that both sides know; ed25519: v1a, with a private key that "
+            "never leaves the service and a public one for the receiver. Left out, it is what "
+            "`secret` is for",
+            default=str(Signature.HMAC),
+        ),
+    ] = UNSET
+    secret: Secret | UnsetType = UNSET
+
+
+class SecretRotation(Fields, frozen=True, kw_only=True):
+    """How a secret is replaced."""
+
+    examples: ClassVar = {"hour": ("The old one signs for another hour", {"overlap_seconds": 3600})}
+    overlap_seconds: Overlap = OVERLAP_SECONDS
+    secret: Secret | UnsetType = UNSET
+    signature: Annotated[
+        Signature | UnsetType,
+        means(
+            "hmac or ed25519, for a change from one to the other; left out, it is what `secret` "
+            "is for, or stays"
+        ),
+    ] = UNSET
+
+
+class Skipping(Fields, frozen=True, kw_only=True):
+    """What is skipped."""
+
+    examples: ClassVar = {"until": ("What is older", {"until": "2026-11-23T09:30:00Z"})}
+    until: Annotated[
+        Moment | UnsetType | None,
+        means("skip events that happened up to this time; null, or left out: all there are"),
+    ] = UNSET
+
+
+class SubscriptionQuery(ListQuery, frozen=True, kw_only=True):
+    """Which subscriptions are listed."""
+
+    state: Annotated[Several[SubscriptionState] | UnsetType, STATES] = UNSET
+    name: Annotated[NamePart | UnsetType, named("their description or url")] = UNSET

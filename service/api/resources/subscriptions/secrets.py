@@ -1,0 +1,177 @@
+"""`/v1/subscriptions/{id}/secret`: what pushes are signed with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from litestar import Controller, Response, get, post
+from litestar.params import JSONBody
+from msgspec import UnsetType
+
+from service.api.access.audit_trail import ACTION
+from service.api.access.guards import SUBSCRIBERS
+from service.api.fields.kinds import means
+from service.api.fields.refusals import Refusals
+from service.api.fields.views import Timestamp, View
+from service.api.http.etags import tagged
+from service.api.http.problems import CONFLICT, PROBLEMS
+from service.api.http.requests import GivenRefusals, GivenServices, PathId
+from service.api.resources.subscriptions.requests import SecretRotation
+from service.api.resources.subscriptions.views import secret_to_show
+from service.clock import now_ms
+from service.domain.access.signing import (
+    MAX_IN_FORCE,
+    Signature,
+    SigningSecret,
+    in_force,
+    read_secret,
+    rotated,
+    signature_of,
+)
+from service.domain.delivery.subscription import Subscription
+from service.domain.errors import ConflictError
+from service.domain.events.event import rfc3339
+from service.storage.registry.subscriptions import new_secret
+
+_NO_BODY = SecretRotation()
+
+
+class KeyView(View, frozen=True, kw_only=True):
+    """What one signature is verified with."""
+
+    signature: Annotated[str, means("hmac or ed25519")]
+    secret: Annotated[str | None, means("whsec_ and base64; null: an ed25519 key")]
+    public_key: Annotated[str | None, means("whpk_ and base64; null: an hmac secret")]
+
+
+class EndingSecretView(KeyView, frozen=True, kw_only=True):
+    """A rotated secret that still signs beside the new one."""
+
+    example: ClassVar = {
+        "signature": "hmac",
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "public_key": None,
+        "expires_at": "2026-11-24T09:30:00.000Z",
+    }
+    expires_at: Annotated[Timestamp, means("when it signs no more")]
+
+
+class SecretView(KeyView, frozen=True, kw_only=True):
+    """What receivers verify pushes with: the secret of hmac, or the public key of ed25519."""
+
+    example: ClassVar = {
+        "signature": "hmac",
+        "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+        "public_key": None,
+        "previous": [EndingSecretView.example],
+    }
+    previous: Annotated[
+        list[EndingSecretView], means("rotated secrets that still sign, the newest first")
+    ]
+
+    @classmethod
+    def of(cls, secrets: Sequence[SigningSecret]) -> SecretView:
+        """The secrets in force, the newest first."""
+        newest, *ending = secrets
+        return cls(
+            **_shown(newest.secret),
+            previous=[
+                EndingSecretView(**_shown(one.secret), expires_at=rfc3339(one.expires_at))
+                for one in ending
+                if one.expires_at is not None
+            ],
+        )
+
+
+class SecretController(Controller):
+    """Thin over the secrets of a subscription."""
+
+    path = "/subscriptions/{subscription_id:str}/secret"
+    tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
+
+    @get(
+        guards=[SUBSCRIBERS],
+        operation_id="showSubscriptionSecret",
+        summary="Show a subscription's secret",
+        response_description="The secret, or the public key",
+    )
+    async def secret(self, subscription_id: PathId, services: GivenServices) -> SecretView:
+        """What the receiver verifies signatures with, those of rotated secrets included as long
+        as they overlap. The private keys of ed25519 are never returned."""
+        secrets = await services.subscriptions.secrets(subscription_id)
+        return SecretView.of(in_force(secrets, now_ms()))
+
+    @post(
+        "/rotate",
+        status_code=HTTPStatus.OK,
+        guards=[SUBSCRIBERS],
+        operation_id="rotateSubscriptionSecret",
+        summary="Rotate a subscription's secret",
+        opt={ACTION: "subscription.secret_rotated", PROBLEMS: (CONFLICT,)},
+        response_description="The new secret, or its public key",
+    )
+    async def rotate(
+        self,
+        subscription_id: PathId,
+        refusals: GivenRefusals,
+        services: GivenServices,
+        data: JSONBody[SecretRotation] = _NO_BODY,
+    ) -> Response[SecretView]:
+        """While the old secret overlaps, every push carries a signature of each, the newest
+        first. The body may be left out."""
+        check_secret(data.secret, data.signature, refusals)
+        refusals.settle()
+        overlap_ms = data.overlap_seconds * 1000
+
+        def change(
+            before: Subscription, secrets: list[SigningSecret]
+        ) -> tuple[Subscription, list[SigningSecret]]:
+            now = now_ms()
+            new = take_secret(data.secret, data.signature or before.signature)
+            if any(one.secret == new for one in in_force(secrets, now)):
+                refusals.refuse("secret", "is in force already", "leave it out and another is made")
+                refusals.settle()
+            after = rotated(secrets, new, overlap_ms, now)
+            if len(after) > MAX_IN_FORCE:
+                raise ConflictError(
+                    f"{MAX_IN_FORCE} secrets are in force; wait until one has ended, or send "
+                    "overlap_seconds 0 to end them all"
+                )
+            subscription = msgspec.structs.replace(
+                before,
+                public_key=read_secret(new).public_key,
+                updated_at=max(now, before.updated_at + 1),
+            )
+            return subscription, after
+
+        subscription, secrets = await services.subscriptions.rotate(subscription_id, change)
+        return Response(SecretView.of(secrets), headers=tagged(subscription))
+
+
+def check_secret(
+    secret: str | UnsetType, signature: Signature | UnsetType, refusals: Refusals
+) -> None:
+    """A secret must be one for the signature that is asked for beside it."""
+    if secret and signature and signature_of(secret) != signature:
+        refusals.refuse(
+            "secret",
+            f"is one for {signature_of(secret)}",
+            f"leave it out and one for {signature} is made, or leave out signature",
+        )
+
+
+def take_secret(given: str | UnsetType, signature: Signature) -> str:
+    """The secret given, or a new one for a signature."""
+    return given or new_secret(signature)
+
+
+def _shown(secret: str) -> dict[str, Any]:
+    key = read_secret(secret)
+    return {
+        "signature": key.signature,
+        "secret": secret_to_show(secret),
+        "public_key": key.public_key,
+    }

@@ -1,0 +1,178 @@
+"""How the whole system is doing, as it is shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from service.api.fields import samples
+from service.api.fields.kinds import means
+from service.api.fields.views import Timestamp, View
+
+
+class RedisStatus(View, frozen=True, kw_only=True):
+    """The Redis or Valkey server. `memory_limit_bytes` is null where it has none; `aof_ok` is
+    null where the append-only file is off."""
+
+    example: ClassVar = {
+        "up": True,
+        "server": "valkey",
+        "version": "9.1.0",
+        "uptime_seconds": 86400,
+        "memory_used_bytes": 268435456,
+        "memory_limit_bytes": 1073741824,
+        "memory_share": 0.25,
+        "eviction_policy": "noeviction",
+        "persistence": "aof",
+        "aof_enabled": True,
+        "aof_ok": True,
+    }
+    up: Annotated[bool, means("whether it answers")]
+    server: Annotated[str | None, means("redis or valkey")] = None
+    version: Annotated[str | None, means("its version")] = None
+    uptime_seconds: Annotated[int | None, means("how long it has been running")] = None
+    memory_used_bytes: Annotated[int | None, means("memory in use")] = None
+    memory_limit_bytes: Annotated[int | None, means("its limit; null: none")] = None
+    memory_share: Annotated[
+        float | None, means("the part of the limit in use, 0 to 1; null: no limit")
+    ] = None
+    eviction_policy: Annotated[
+        str | None, means("what it drops when its memory is full; must be noeviction")
+    ] = None
+    persistence: Annotated[
+        str | None,
+        means(
+            "aof, snapshots, none, or unknown where it does not tell whether it writes snapshots"
+        ),
+    ] = None
+    aof_enabled: Annotated[bool | None, means("whether it keeps an append-only file")] = None
+    aof_ok: Annotated[
+        bool | None, means("whether the last write to it succeeded; null: there is none")
+    ] = None
+
+
+class SchedulerStatus(View, frozen=True, kw_only=True):
+    """A scheduler and when it last looked for work."""
+
+    example: ClassVar = {"name": "scheduler-1", "last_turn_at": samples.AT}
+    name: Annotated[str, means("its name")]
+    last_turn_at: Annotated[Timestamp, means("when it last looked for work")]
+
+
+class WorkerStatus(View, frozen=True, kw_only=True):
+    """A worker process as RQ knows it."""
+
+    example: ClassVar = {
+        "name": "worker-1",
+        "state": "busy",
+        "queues": ["coursewire-poll", "coursewire-deliver"],
+        "host": "host-1",
+        "pid": 4711,
+        "last_heartbeat_at": samples.AT,
+    }
+    name: Annotated[str, means("its name")]
+    state: Annotated[str, means("busy, idle, suspended or started")]
+    queues: Annotated[tuple[str, ...], means("the queues it serves, the most urgent first")]
+    host: Annotated[str | None, means("where it runs")]
+    pid: Annotated[int | None, means("its process id there")]
+    last_heartbeat_at: Annotated[Timestamp | None, means("when it last said that it lives")]
+
+
+class QueueStatus(View, frozen=True, kw_only=True):
+    """An RQ queue: jobs that wait, jobs under way, jobs that failed in the last day."""
+
+    example: ClassVar = {"name": "coursewire-poll", "queued": 1, "started": 2, "failed": 0}
+    name: Annotated[str, means("its name")]
+    queued: Annotated[int, means("jobs that wait")]
+    started: Annotated[int, means("jobs under way")]
+    failed: Annotated[int, means("jobs that failed in the last day")]
+
+
+class WorkStatus(View, frozen=True, kw_only=True):
+    """Polls or outboxes: due and not claimed, claimed, and of those under a worker's lease.
+    Outboxes that are held back, as parked ones are between probes, count as claimed."""
+
+    example: ClassVar = {"due": 0, "claimed": 3, "leased": 2, "oldest_due_at": None}
+    due: Annotated[int, means("due and not claimed")]
+    claimed: Annotated[int, means("claimed for a worker, or held back for a while")]
+    leased: Annotated[int, means("of the claimed, those under a worker's lease")]
+    oldest_due_at: Annotated[Timestamp | None, means("since when the oldest has been due")]
+
+
+class Paused(View, frozen=True, kw_only=True):
+    """What was stopped over the API, and since when."""
+
+    example: ClassVar = {"polling": samples.AT, "delivery": None}
+    polling: Annotated[Timestamp | None, means("since when nothing is polled; null: it goes on")]
+    delivery: Annotated[Timestamp | None, means("since when nothing is pushed; null: it goes on")]
+
+
+class IntegrationStates(View, frozen=True, kw_only=True):
+    """How many integrations are in which state. Those in `error` and `review` need attention."""
+
+    example: ClassVar = {"active": 12, "pending": 1, "paused": 0, "error": 1, "review": 0}
+    active: Annotated[int, means("polled, their baselines complete")]
+    pending: Annotated[int, means("polled for the first time")]
+    paused: Annotated[int, means("not polled, as somebody wished")]
+    error: Annotated[int, means("cannot be polled until a person acts")]
+    review: Annotated[int, means("polled, with changes held for a decision")]
+
+
+class Totals(View, frozen=True, kw_only=True):
+    """What there is in all."""
+
+    example: ClassVar = {
+        "credentials": 2,
+        "integrations": 14,
+        "subscriptions": 5,
+        "courses": 8400,
+        "quarantined": 1,
+        "held": 0,
+        "events": 1250,
+        "pending": 3,
+        "dead": 0,
+    }
+    credentials: Annotated[int, means("credentials")]
+    integrations: Annotated[int, means("integrations")]
+    subscriptions: Annotated[int, means("subscriptions")]
+    courses: Annotated[int, means("live courses")]
+    quarantined: Annotated[int, means("courses whose records do not decode")]
+    held: Annotated[int, means("changes that wait for a decision on them")]
+    events: Annotated[int, means("events in the log")]
+    pending: Annotated[int, means("events not yet delivered, over all subscriptions")]
+    dead: Annotated[int, means("events whose delivery was given up, over all subscriptions")]
+
+
+class SystemStatus(View, frozen=True, kw_only=True):
+    """How the whole system is doing; `reasons` says why it is not `ok`. With Redis down nothing
+    else is known."""
+
+    example: ClassVar = {
+        "status": "ok",
+        "reasons": [],
+        "version": "0.1.0",
+        "time": samples.AT,
+        "redis": RedisStatus.example,
+        "schedulers": [SchedulerStatus.example],
+        "workers": [WorkerStatus.example],
+        "queues": [QueueStatus.example],
+        "polls": WorkStatus.example,
+        "outboxes": WorkStatus.example,
+        "paused": {"polling": None, "delivery": None},
+        "integrations": IntegrationStates.example,
+        "totals": Totals.example,
+    }
+    status: Annotated[str, means("ok, degraded or down")]
+    reasons: Annotated[tuple[str, ...], means("why it is not ok")]
+    version: Annotated[str, means("of this service")]
+    time: Annotated[Timestamp, means("of this answer")]
+    redis: Annotated[RedisStatus, means("the Redis or Valkey server")]
+    schedulers: Annotated[list[SchedulerStatus], means("the schedulers at work")]
+    workers: Annotated[list[WorkerStatus], means("the worker processes")]
+    queues: Annotated[list[QueueStatus], means("the job queues")]
+    polls: Annotated[WorkStatus | None, means("where polls stand")]
+    outboxes: Annotated[WorkStatus | None, means("where pushes stand")]
+    paused: Annotated[Paused | None, means("what is stopped, and since when")]
+    integrations: Annotated[
+        IntegrationStates | None, means("how many integrations are in which state")
+    ]
+    totals: Annotated[Totals | None, means("what there is in all")]
