@@ -14,6 +14,8 @@ from litestar import Litestar, Request, Response, get, post
 from service.api.http.size_limits import Gate
 from service.api.http.slow_clients import BoundedProtocol
 
+pytestmark = pytest.mark.slow
+
 SOON = 0.3  # seconds, instead of the true bounds
 PATIENCE = 30  # seconds in which what is to be seen must be seen
 

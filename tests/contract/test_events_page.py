@@ -29,6 +29,8 @@ from service.domain.access.signing import (
 from service.domain.delivery.subscription import EVENT_TYPES, Format
 from service.domain.events.event import CONTENT_TYPES, MAX_BODY_BYTES
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs/events.md").read_text()
 SECRET = make_secret(Signature.HMAC, bytes(range(32)))
 OTHER = make_secret(Signature.HMAC, bytes(32))

@@ -12,6 +12,8 @@ import pytest
 
 from tests.contract.conftest import TOKEN, Api
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 

@@ -18,6 +18,8 @@ from deploy.documents import documents
 from service.storage.redis import keys
 from tests.contract.conftest import TOKEN, Api
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = "coursewire_client"
 BIN = Path(sys.executable).parent
 

@@ -15,6 +15,8 @@ from service.settings import Settings
 from tests.histories.steps import Change, History, Turn, histories
 from tests.histories.world import World, low_limits
 
+pytestmark = pytest.mark.slow
+
 # Seldom drawn: a held change is shown by the record of another, and undone.
 SHOWN_AND_UNDONE = History(
     courses=9,

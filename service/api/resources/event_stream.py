@@ -80,8 +80,8 @@ class LastEvent(Fields, frozen=True, kw_only=True):
             generate_examples=False,
             media_type=SSE,
             description="Server-sent events: `id` is the event's id, `event` its type, `data` the "
-            "body of a push. An `id` alone moves a filtered reader's read_to on. `error` carries a "
-            "problem and ends the stream",
+            "body of a push. An `id` alone is the position up to which a filtered reader has read. "
+            "`error` carries a problem and ends the stream",
         )
     },
     opt={PROBLEMS: (CURSOR_EXPIRED, TOO_MANY_LISTENERS)},
@@ -118,7 +118,7 @@ async def _frames(
     """The stream behind a first page, until nobody listens or it cannot go on."""
     loop = asyncio.get_running_loop()
     events, read_to = first
-    # The read_to is sent at once: who loses the connection before the first event keeps it.
+    # The position is sent at once, so that a client whose connection breaks first keeps it.
     sent = None if events else read_to.position
     yield b"retry: %d\n%s\n" % (RETRY_MS, _id(read_to.position) if sent else b"")
     with tail.listen() as listener:

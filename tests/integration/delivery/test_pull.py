@@ -31,6 +31,8 @@ from service.storage.redis.client import open_async
 from tests.conftest import free_port
 from tests.integration.conftest import FACTS
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "admin-token-of-this-test"
 HEADERS = {"authorization": f"Bearer {TOKEN}"}
 SUFFIX = "abcdefghjkmn"

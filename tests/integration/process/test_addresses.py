@@ -24,6 +24,8 @@ from service.local.supervisor.api_address import check_port
 from service.local.supervisor.supervisor import Supervisor
 from service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 TOKEN = "t" * 32
 

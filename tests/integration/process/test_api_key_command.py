@@ -11,6 +11,8 @@ import pytest
 
 from tests.integration.delivery.test_pull import TOKEN, start_api
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url(valkey_url):

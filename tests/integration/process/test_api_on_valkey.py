@@ -12,6 +12,8 @@ from service.domain.courses.fingerprint import Fingerprint
 from service.settings import Settings
 from service.storage.redis import keys
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "admin-token-of-this-test"
 
 

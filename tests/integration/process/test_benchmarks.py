@@ -9,6 +9,8 @@ import pytest
 
 from tests.bench.sweepers import _followed
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -19,6 +19,8 @@ from tests.integration.clients.forward_proxy import ForwardProxy
 from tests.integration.conftest import new_credential, until_alive
 from workers.dispatch import queues
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(services) -> Settings:

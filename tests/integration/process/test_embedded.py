@@ -17,6 +17,8 @@ from service.local.data_directory import DataDirectory
 from service.local.supervisor.supervisor import Supervisor
 from service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 
 def supervisor(data_dir: Path) -> Supervisor:
     """One that runs the embedded Valkey and nothing else."""

@@ -20,6 +20,8 @@ from service.commands.listen.push import Push
 from service.commands.listen.receiver import Listener
 from service.domain.access.signing import Signature, make_secret, read_secret, sign
 
+pytestmark = pytest.mark.slow
+
 SECRET = make_secret(Signature.HMAC, bytes(range(32)))
 PRIVATE = make_secret(Signature.ED25519, bytes(range(32)))
 

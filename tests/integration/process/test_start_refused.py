@@ -11,6 +11,8 @@ from redis import Redis
 
 from service.local.embedded_valkey import free_port
 
+pytestmark = pytest.mark.slow
+
 KEYS = base64.urlsafe_b64encode(bytes(32)).decode()
 PARTS = {
     "api": ["service.cli", "api"],

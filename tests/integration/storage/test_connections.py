@@ -24,6 +24,8 @@ from service.storage.redis.scripts import Script, run
 from tests.authority import Authority
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sentinel_url(tmp_path: Path) -> Iterator[str]:

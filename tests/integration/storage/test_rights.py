@@ -31,6 +31,8 @@ from service.storage.redis.rights import COMMANDS, WELCOME, Rights, acl_rules
 from service.storage.redis.server_info import check_server
 from tests.conftest import free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 PASSWORD = "hush"
