@@ -94,25 +94,25 @@ class Sandbox:
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/control", timeout=60)
 
-    async def _call(self, method: str, path: str, content: Any = None) -> Any:
+    async def call(self, method: str, path: str, content: Any = None) -> Any:
         answer = await self.client.request(method, path, json=content)
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
     async def change(self, *changes: dict[str, Any]) -> list[dict[str, Any]]:
-        return await self._call("POST", f"/integrations/{UPSTREAM_ID}/changes", list(changes))
+        return await self.call("POST", f"/integrations/{UPSTREAM_ID}/changes", list(changes))
 
     async def fault(self, kind: str, **fields: Any) -> None:
-        await self._call("POST", "/faults", {"kind": kind, **fields})
+        await self.call("POST", "/faults", {"kind": kind, **fields})
 
     async def heal(self) -> None:
-        await self._call("DELETE", "/faults")
+        await self.call("DELETE", "/faults")
 
     async def courses(self) -> list[dict[str, Any]]:
-        return await self._call("GET", f"/integrations/{UPSTREAM_ID}/courses")
+        return await self.call("GET", f"/integrations/{UPSTREAM_ID}/courses")
 
     async def served(self) -> list[dict[str, Any]]:
-        return await self._call("GET", "/served")
+        return await self.call("GET", "/served")
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ async def scripted() -> AsyncIterator[ScriptedUpstream]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    upstream.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+    upstream.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     yield upstream
     await runner.cleanup()
 
@@ -310,7 +310,7 @@ async def hook():
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    hook.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/hook"
+    hook.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
     yield hook
     await runner.cleanup()
 

@@ -102,14 +102,14 @@ async def stream_events(
         await starting_place(services, read_to), _READ_AT_ONCE, filters
     )
     return Stream(
-        _frames(services.tail, first, VisibleEvents(actor, services, filters), params.rendering),
+        frames(services.tail, first, VisibleEvents(actor, services, filters), params.rendering),
         media_type=SSE,
         # A proxy would gather events, for minutes, or until it has enough of them to compress.
         headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
     )
 
 
-async def _frames(
+async def frames(
     tail: Tail,
     first: tuple[list[StoredEvent], ReadPosition],
     visible: VisibleEvents,

@@ -12,7 +12,7 @@ from service.api.fields.refusals import Refusal
 from service.api.http.requests import IndexQuery
 from service.storage.redis.paging import IndexPosition
 
-_READ_AT_ONCE = 500
+READ_AT_ONCE = 500
 _MAX_LABEL = 64 + 1 + 256  # characters of a name, the sign and a value
 
 Item = TypeVar("Item")
@@ -38,7 +38,7 @@ async def page_through(
     through as much of the list as that needs."""
     found: list[Item] = []
     while True:
-        page, after = await read(_READ_AT_ONCE, after)
+        page, after = await read(READ_AT_ONCE, after)
         found += [item for item, taken in zip(page, await takes(page), strict=True) if taken]
         if len(found) > limit:
             return found[:limit], place_of(found[limit - 1])

@@ -46,7 +46,7 @@ NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not 
 Released = Literal["lost", "idle", "due"]
 
 _SKIPPED_AT_ONCE = 1_000  # entries of an outbox taken off in one script
-_CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
+CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode
 _decode_bucket = msgspec.json.Decoder(Bucket).decode
@@ -422,7 +422,7 @@ def _argument(recorded: Recorded) -> AttemptArgument:
 def _read_cursor(cursor: str, now: int) -> tuple[str, int]:
     """Where reading starts, and since when everything before that is known."""
     stored_at, _, start = cursor.partition(" ")
-    if start and 0 <= now - int(stored_at) < _CURSOR_LIFETIME_MS:
+    if start and 0 <= now - int(stored_at) < CURSOR_LIFETIME_MS:
         return start, int(stored_at)
     return "-", now
 

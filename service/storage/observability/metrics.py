@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _KINDS: tuple[Kind, ...] = ("polls", "outboxes")
 _POLL_KINDS = ("delta", "full")
-_PATIENCE_SECONDS = 8.0  # below Prometheus's own, which is 10 s unless set otherwise
+PATIENCE_SECONDS = 8.0  # below Prometheus's own, which is 10 s unless set otherwise
 
 
 class _Snapshot:
@@ -78,7 +78,7 @@ class Metrics:
         With Redis away, or silent for too long, it says just that, and the `local` ones.
         """
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 metrics = await self._read(details)
         except (RedisError, OSError):
             metrics = [_gauge(declared.REDIS_UP, {(): 0})]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Values = Mapping[tuple[str, ...], float]
 
-_AT_ONCE: Final = 200  # registrations read in one round of commands
+AT_ONCE: Final = 200  # registrations read in one round of commands
 _INTEGRATION: Final = ("state", "clock_skew_ms", *(one.total for one in declared.OF_INTEGRATION))
 _POLL_KINDS: Final[tuple[PollKind, ...]] = get_args(PollKind)
 
@@ -41,8 +41,8 @@ class Details:
             ids = await self._ids(index)
             omitted = await self._redis.zcard(index) - len(ids)
             found.add(declared.DETAIL_OMITTED, max(0, omitted), detail)
-            for start in range(0, len(ids), _AT_ONCE):
-                await read(ids[start : start + _AT_ONCE], found)
+            for start in range(0, len(ids), AT_ONCE):
+                await read(ids[start : start + AT_ONCE], found)
         return found.values
 
     async def _ids(self, index: str) -> list[str]:

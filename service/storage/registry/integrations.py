@@ -80,7 +80,7 @@ class IntegrationStore:
         self._redis = redis
         self._matchers = matchers
         self._counters = counters
-        self._most = most
+        self.most = most
 
     async def create(self, integration: Integration) -> None:
         """Registers an integration; its first poll is due at once unless it is paused.
@@ -101,7 +101,7 @@ class IntegrationStore:
                 upstream=upstream_identity(credential.base_url, integration.upstream_id),
                 credential_as_read=record,
                 paused=integration.paused,
-                most=self._most,
+                most=self.most,
             )
             await run(self._redis, register)
 
@@ -109,7 +109,7 @@ class IntegrationStore:
             await edit(f"others are editing credential {integration.credential_id}", attempt)
         except RefusedError:
             raise LimitReachedError(
-                f"there are {self._most} integrations already; delete one, or raise "
+                f"there are {self.most} integrations already; delete one, or raise "
                 "COURSEWIRE_MAX_INTEGRATIONS"
             ) from None
 

@@ -155,7 +155,7 @@ class SubscriptionStore:
         most: int = MAX_SUBSCRIPTIONS,
     ) -> None:
         self._redis = redis
-        self._most = most
+        self.most = most
         self._encryptor = encryptor
         self._counters = counters
 
@@ -187,7 +187,7 @@ class SubscriptionStore:
             if refused.status is Status.BEHIND:
                 return False
             raise LimitReachedError(
-                f"there are {self._most} subscriptions already; delete one, or raise "
+                f"there are {self.most} subscriptions already; delete one, or raise "
                 "COURSEWIRE_MAX_SUBSCRIPTIONS"
             ) from None
         return True
@@ -441,7 +441,7 @@ class SubscriptionStore:
             without_certificate=client_certificate == b"",
             state=state_of(subscription),
             read_up_to=read_up_to,
-            most=self._most,
+            most=self.most,
         )
         await run(self._redis, write)
 

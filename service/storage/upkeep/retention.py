@@ -17,7 +17,7 @@ from service.storage.redis.streams import read_stream, read_stream_back
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_TRIMMED_AT_ONCE = 1_000  # entries of an outbox given up in one script
+TRIMMED_AT_ONCE = 1_000  # entries of an outbox given up in one script
 _READ_AT_ONCE = 100  # events whose places are looked up in one command, with their bodies
 
 
@@ -142,12 +142,12 @@ class Retention:
                 dead=keys.dead(subscription_id),
                 before=before,
                 passed_over=kept,
-                most=_TRIMMED_AT_ONCE,
+                most=TRIMMED_AT_ONCE,
             )
             trimmed = await run(self._redis, trim)
             forgotten += trimmed.gone
             kept += trimmed.looked_at - trimmed.gone
-            if trimmed.looked_at < _TRIMMED_AT_ONCE:
+            if trimmed.looked_at < TRIMMED_AT_ONCE:
                 return forgotten
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
@@ -160,9 +160,9 @@ class Retention:
                 outbox_state=keys.outbox_state(subscription_id),
                 counters=await self._counters.key(),
                 before=log_begins,
-                most=_TRIMMED_AT_ONCE,
+                most=TRIMMED_AT_ONCE,
             )
             gone = await run(self._redis, trim)
             expired += gone
-            if gone < _TRIMMED_AT_ONCE:
+            if gone < TRIMMED_AT_ONCE:
                 return expired

@@ -565,7 +565,7 @@ async def test_what_an_accident_left_behind_the_readers_place_is_found_again(
     for _ in range(2):
         await harness.turn()
     assert hook.received == []
-    monkeypatch.setattr("service.storage.delivery.outboxes._CURSOR_LIFETIME_MS", 0)
+    monkeypatch.setattr("service.storage.delivery.outboxes.CURSOR_LIFETIME_MS", 0)
     await harness.turn()
     assert hook.courses() == ["lost"]
 

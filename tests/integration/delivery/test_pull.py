@@ -378,13 +378,13 @@ async def test_a_stream_is_filtered(api, redis) -> None:
 async def test_a_reader_that_lagged_beyond_the_retention_is_told_and_let_go(
     redis, services
 ) -> None:
-    from service.api.resources.event_stream import _frames
+    from service.api.resources.event_stream import frames as stream_frames
 
     tail = Tail(redis, services.events)
     for number in range(1, 31):
         await append(redis, f"c{number}", f"{number}-0")
     first = await services.events.read(None, 1, EVERY)
-    stream = _frames(tail, first, VisibleEvents(ADMIN, services, EVERY), Rendering.FULL)
+    stream = stream_frames(tail, first, VisibleEvents(ADMIN, services, EVERY), Rendering.FULL)
     await anext(stream)
     assert b'"course_id":"c1"' in await anext(stream)
     await trim(services, events_before=20)
@@ -426,7 +426,7 @@ async def test_a_quiet_stream_is_kept_alive_and_its_place_moves_on(
     tail = Tail(redis, services.events)
     wanted = EventFilter(course_id="none")
     first = await services.events.read(None, 1, wanted)
-    stream = module._frames(tail, first, VisibleEvents(ADMIN, services, wanted), Rendering.FULL)
+    stream = module.frames(tail, first, VisibleEvents(ADMIN, services, wanted), Rendering.FULL)
     await anext(stream)
     assert await anext(stream) == b":\n\n"
     position = await append(redis, "c1")

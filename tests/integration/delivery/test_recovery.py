@@ -196,7 +196,7 @@ async def test_dead_deliveries_are_paged_in_the_order_of_their_events(subscribe,
 async def test_dead_deliveries_are_forgotten_by_the_time_of_their_death(
     subscribe, services, monkeypatch
 ):
-    monkeypatch.setattr("service.storage.upkeep.retention._TRIMMED_AT_ONCE", 2)
+    monkeypatch.setattr("service.storage.upkeep.retention.TRIMMED_AT_ONCE", 2)
     harness = await subscribe()
     await list_dead(harness, {"1-0": 90, "2-0": 30, "3-0": 40, "4-0": 95, "5-0": 45, "99-0": 99})
     trimmed = await services.retention.trim(

@@ -69,7 +69,7 @@ async def kept(integration, epoch: str | None = None) -> set[str]:
 
 @pytest.fixture
 async def other_upstream(sandbox) -> str:
-    await sandbox._call("POST", "/integrations", {"upstream_id": OTHER, "courses": 40, "seed": 2})
+    await sandbox.call("POST", "/integrations", {"upstream_id": OTHER, "courses": 40, "seed": 2})
     return OTHER
 
 

@@ -350,7 +350,7 @@ async def another(sandbox, changes) -> str:
 
 
 async def skew(sandbox, milliseconds: int) -> None:
-    await sandbox._call("POST", "/clock", {"skew_seconds": milliseconds / 1000})
+    await sandbox.call("POST", "/clock", {"skew_seconds": milliseconds / 1000})
 
 
 @protected_by("watermark heeds their clock")
@@ -838,7 +838,7 @@ async def test_15_the_baseline_of_another_upstream_is_silent_too(
 ):
     integration = await polled()
     before = len(await integration.events())
-    await sandbox._call("POST", "/integrations", {"upstream_id": "workday:other", "courses": 50})
+    await sandbox.call("POST", "/integrations", {"upstream_id": "workday:other", "courses": 50})
     await edit(integration, upstream_id="workday:other")
     await complete(integration)
     observed = len(await integration.events()) > before

@@ -274,12 +274,12 @@ async def test_everybody_gets_through_within_a_bounded_number_of_windows(
 
 
 async def second_upstream(sandbox, courses: int = 600) -> str:
-    await sandbox._call("POST", "/integrations", {"upstream_id": "workday:2", "courses": courses})
+    await sandbox.call("POST", "/integrations", {"upstream_id": "workday:2", "courses": courses})
     return "workday:2"
 
 
 async def limit_rate(sandbox, per_minute: int) -> None:
-    await sandbox._call("POST", "/rate-limit", {"per_minute": per_minute})
+    await sandbox.call("POST", "/rate-limit", {"per_minute": per_minute})
 
 
 async def statuses(sandbox) -> list[int]:

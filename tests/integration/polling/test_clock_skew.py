@@ -19,7 +19,7 @@ DAY = 86_400
 
 
 async def skew(sandbox, seconds: float) -> None:
-    await sandbox._call("POST", "/clock", {"skew_seconds": seconds})
+    await sandbox.call("POST", "/clock", {"skew_seconds": seconds})
 
 
 @pytest.mark.parametrize("seconds", [45, -45, 3_600, -3_600, -86_400])

@@ -360,7 +360,7 @@ async def test_so_many_are_told_of_and_no_more(services, monkeypatch):
     for number in range(5):
         await services.redis.hset(keys.outbox_state(f"sub_{number:05}"), "state", "active")
     monkeypatch.setattr("service.domain.observability.metrics.DETAIL_MOST", 3)
-    monkeypatch.setattr("service.storage.observability.per_resource_gauges._AT_ONCE", 2)
+    monkeypatch.setattr("service.storage.observability.per_resource_gauges.AT_ONCE", 2)
     found = await samples(services, details=("subscriptions", "integrations"))
     told = [labels[0] for name, labels in found if name == "subscription_pending"]
     assert told == ["sub_00000", "sub_00001", "sub_00002"]
@@ -374,7 +374,7 @@ async def test_a_redis_that_is_silent_for_too_long_counts_as_away(services, monk
         await asyncio.Event().wait()
 
     monkeypatch.setattr(services.redis, "info", silent)
-    monkeypatch.setattr("service.storage.observability.metrics._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("service.storage.observability.metrics.PATIENCE_SECONDS", 0.05)
     assert await samples(services) == {("redis_up", ()): 0}
 
 

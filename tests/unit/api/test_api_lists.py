@@ -116,7 +116,7 @@ async def test_pages_stay_right_while_things_come_and_go(client, register) -> No
 
 
 async def test_a_filter_looks_through_more_than_a_page(client, register, monkeypatch) -> None:
-    monkeypatch.setattr("service.api.resources.filtering._READ_AT_ONCE", 2)
+    monkeypatch.setattr("service.api.resources.filtering.READ_AT_ONCE", 2)
     wanted = []
     for number in range(7):
         name = "rare" if number % 3 == 0 else "common"
@@ -129,7 +129,7 @@ async def test_a_filter_looks_through_more_than_a_page(client, register, monkeyp
 async def test_there_are_no_more_integrations_than_allowed(
     client, services, problem, register, monkeypatch
 ) -> None:
-    monkeypatch.setattr(services.integrations, "_most", 2)
+    monkeypatch.setattr(services.integrations, "most", 2)
     first, _ = [await register(f"number {number}") for number in range(2)]
     before = (await client.get("/v1/credentials")).json()["items"]
     content = {**INTEGRATION, "name": "c", "upstream_id": "w:c"}
@@ -146,7 +146,7 @@ async def test_there_are_no_more_integrations_than_allowed(
 async def test_there_are_no_more_subscriptions_than_allowed(
     client, services, problem, subscribe, monkeypatch
 ) -> None:
-    monkeypatch.setattr(services.subscriptions, "_most", 1)
+    monkeypatch.setattr(services.subscriptions, "most", 1)
     first = await subscribe("first")
     for more in ({}, {"from": "oldest"}):
         content = {"url": "https://r.example", **more}
@@ -160,5 +160,5 @@ async def test_there_are_no_more_subscriptions_than_allowed(
 
 
 def test_the_numbers_are_those_of_the_settings(services, settings) -> None:
-    assert services.integrations._most == settings.max_integrations
-    assert services.subscriptions._most == settings.max_subscriptions
+    assert services.integrations.most == settings.max_integrations
+    assert services.subscriptions.most == settings.max_subscriptions
