@@ -49,15 +49,15 @@ from service.api.resources.credentials import CredentialController
 from service.api.resources.deliveries import list_deliveries
 from service.api.resources.event_stream import stream_events
 from service.api.resources.events import EventController
-from service.api.resources.integrations.controller import IntegrationController
 from service.api.resources.integrations.courses import CourseController
+from service.api.resources.integrations.integration_routes import IntegrationController
 from service.api.resources.integrations.polls import PollController
 from service.api.resources.redelivery import redeliver
 from service.api.resources.replays import ReplayController
 from service.api.resources.reviews import ReviewController
-from service.api.resources.subscriptions.controller import SubscriptionController
 from service.api.resources.subscriptions.secrets import SecretController
-from service.api.resources.subscriptions.test_event import send_test
+from service.api.resources.subscriptions.send_test_event import send_test
+from service.api.resources.subscriptions.subscription_routes import SubscriptionController
 from service.api.schema import config as openapi
 from service.api.schema.document import SECURITY, Contract, handlers
 from service.api.system.health import healthz, readyz, root

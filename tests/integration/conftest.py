@@ -18,7 +18,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
-from service.api.resources.integrations.views import IntegrationView
+from service.api.resources.integrations.integration_views import IntegrationView
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.access.signing import read_secret

@@ -13,7 +13,6 @@ from service.domain.events.event import rfc3339
 
 # RFC 3339 in UTC with milliseconds and Z, of epoch ms
 Timestamp = Annotated[str, msgspec.Meta(extra={"moment": True})]
-_NOT_THERE = object()
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,16 +26,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         """The view whose fields are `given` or else what the first record that has it holds under
         the same name."""
         values = given
-        moments = _moments(cls)
-        for name in cls.__struct_fields__:
+        for name, index in _sources(cls, tuple(map(type, records))):
             if name not in given:
-                values[name] = next(
-                    value
-                    for record in records
-                    if (value := getattr(record, name, _NOT_THERE)) is not _NOT_THERE
-                )
-            if name in moments:
-                values[name] = moment(values[name])
+                values[name] = getattr(records[index], name)
+        for name in _moments(cls):
+            values[name] = moment(values[name])
         return cls(**values)
 
 
@@ -56,6 +50,16 @@ class Page(View, frozen=True, kw_only=True):
 def moment(milliseconds: int | None) -> str | None:
     """Epoch ms as it is shown."""
     return None if milliseconds is None else rfc3339(milliseconds)
+
+
+@cache
+def _sources(view: type[View], records: tuple[type, ...]) -> tuple[tuple[str, int], ...]:
+    """The fields that records hold, and the first record that holds each."""
+    return tuple(
+        (name, next(index for index, record in enumerate(records) if hasattr(record, name)))
+        for name in view.__struct_fields__
+        if any(hasattr(record, name) for record in records)
+    )
 
 
 @cache

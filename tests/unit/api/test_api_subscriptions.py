@@ -408,7 +408,7 @@ async def test_a_rotation_without_overlap_revokes_every_other_secret(
 async def test_an_overlap_ends_by_time_alone(client, receiver, path, monkeypatch) -> None:
     rotated = (await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 60})).json()
     assert len(rotated["previous"]) == 1
-    for module in ("secrets", "test_event"):
+    for module in ("secrets", "send_test_event"):
         name = f"service.api.resources.subscriptions.{module}.now_ms"
         monkeypatch.setattr(name, lambda: now_ms() + 61_000)
     assert (await client.get(f"{path}/secret")).json() == {**rotated, "previous": []}
@@ -420,7 +420,7 @@ async def test_a_rotation_removes_what_has_expired(
 ) -> None:
     await client.post(f"{path}/secret/rotate", json={"overlap_seconds": 60})
     assert len(await services.subscriptions.secrets(subscription["id"])) == 2
-    for module in ("secrets", "test_event"):
+    for module in ("secrets", "send_test_event"):
         name = f"service.api.resources.subscriptions.{module}.now_ms"
         monkeypatch.setattr(name, lambda: now_ms() + 61_000)
     await client.post(f"{path}/secret/rotate")

@@ -19,8 +19,8 @@ from service.api.fields.views import Timestamp, View
 from service.api.http.etags import tagged
 from service.api.http.problems import CONFLICT, PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
-from service.api.resources.subscriptions.requests import SecretRotation
-from service.api.resources.subscriptions.views import secret_to_show
+from service.api.resources.subscriptions.subscription_bodies import SecretRotation
+from service.api.resources.subscriptions.subscription_views import secret_to_show
 from service.clock import now_ms
 from service.domain.access.signing import (
     MAX_IN_FORCE,

@@ -9,7 +9,7 @@ import msgspec
 from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.views import Page, Timestamp, View
-from service.api.resources.subscriptions.fields import (
+from service.api.resources.subscriptions.subscription_fields import (
     FORMAT,
     PAYLOAD,
     RETRY_SCHEDULE,

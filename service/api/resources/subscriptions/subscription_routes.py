@@ -24,15 +24,18 @@ from service.api.http.etags import GivenIfMatch, precondition, tagged
 from service.api.http.problems import CONFLICT, LIMIT_REACHED, PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.filtering import has_labels, is_named, page_through
-from service.api.resources.subscriptions.fields import NOW, OLDEST, SPARE_SECONDS
-from service.api.resources.subscriptions.requests import (
+from service.api.resources.subscriptions.secrets import check_secret, take_secret
+from service.api.resources.subscriptions.subscription_bodies import (
     Skipping,
     SubscriptionChange,
     SubscriptionCreate,
     SubscriptionQuery,
 )
-from service.api.resources.subscriptions.secrets import check_secret, take_secret
-from service.api.resources.subscriptions.views import SubscriptionList, SubscriptionView
+from service.api.resources.subscriptions.subscription_fields import NOW, OLDEST, SPARE_SECONDS
+from service.api.resources.subscriptions.subscription_views import (
+    SubscriptionList,
+    SubscriptionView,
+)
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import Actor

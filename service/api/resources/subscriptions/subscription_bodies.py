@@ -15,7 +15,8 @@ from service.api.fields.kinds import (
 from service.api.fields.readers import Fields
 from service.api.resources.filtering import STATES, ListQuery, NamePart, named
 from service.api.resources.subscriptions.certificates import GivenCertificate
-from service.api.resources.subscriptions.fields import (
+from service.api.resources.subscriptions.push_headers import PushHeaders
+from service.api.resources.subscriptions.subscription_fields import (
     NOW,
     OVERLAP_SECONDS,
     Beginning,
@@ -35,8 +36,7 @@ from service.api.resources.subscriptions.fields import (
     WantedPayload,
     WantedTypes,
 )
-from service.api.resources.subscriptions.push_headers import PushHeaders
-from service.api.resources.subscriptions.views import SubscriptionView
+from service.api.resources.subscriptions.subscription_views import SubscriptionView
 from service.domain.access.signing import Signature
 from service.domain.delivery.subscription import (
     Subscription,

@@ -23,14 +23,14 @@ from service.api.http.problems import CONFLICT, INTEGRATION_EXISTS, LIMIT_REACHE
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.credentials import upstream_check
 from service.api.resources.filtering import has_labels, is_named, page_through
-from service.api.resources.integrations.requests import (
+from service.api.resources.integrations.integration_bodies import (
     GuardLimits,
     IntegrationChange,
     IntegrationCheck,
     IntegrationCreate,
     IntegrationQuery,
 )
-from service.api.resources.integrations.views import IntegrationList, IntegrationView
+from service.api.resources.integrations.integration_views import IntegrationList, IntegrationView
 from service.api.resources.upstream_check import CheckResult
 from service.api.resources.upstream_check import check as check_upstream
 from service.bootstrap import Services

@@ -11,7 +11,7 @@ from service.api.fields.kinds import Several, means
 from service.api.fields.readers import Fields
 from service.api.resources.credentials import UpstreamKey, UpstreamUrl
 from service.api.resources.filtering import STATES, ListQuery, NamePart, named
-from service.api.resources.integrations.fields import (
+from service.api.resources.integrations.integration_fields import (
     CredentialId,
     DeltaInterval,
     ExternalId,
@@ -24,7 +24,7 @@ from service.api.resources.integrations.fields import (
     TrackRemoteData,
     UpstreamId,
 )
-from service.api.resources.integrations.views import IntegrationView
+from service.api.resources.integrations.integration_views import IntegrationView
 from service.domain.polling.integration import Integration, IntegrationState
 from service.domain.review.guards import Guards
 
