@@ -27,7 +27,7 @@ from service.storage.events.event_bodies import EventBodies
 from service.storage.events.event_log import EventLog
 from service.storage.events.log_follower import Tail
 from service.storage.events.lookup import OutboxEvents
-from service.storage.observability.metrics import Metrics
+from service.storage.observability.exposition import Metrics
 from service.storage.polling.budgets import Budgets
 from service.storage.polling.catalogue import Catalogue
 from service.storage.polling.poll_turns import Polls

@@ -21,7 +21,7 @@ import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 
 from service.clients.egress import RefusedAddressError
-from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import CoursewireError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from yarl import URL
 
 from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES
 from service.clients.exchange import FOREIGN, ExchangeError, Timeline, present, translate
-from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.egress.certificates import Unusable
 
 if TYPE_CHECKING:

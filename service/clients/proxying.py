@@ -25,7 +25,7 @@ from service.clients.exchange import (
     present,
     translate,
 )
-from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.egress.routes import BYPASS_SETTING, PROXY_SETTING
 from service.domain.errors import TargetRefusedError
 

@@ -18,7 +18,7 @@ from service.clients.exchange import ExchangeError
 from service.clients.headers import http_date, retry_after, seconds
 from service.domain.access.redaction import Redactor
 from service.domain.courses.salvage import UNREADABLE, items, members, text_of
-from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamBusyError,

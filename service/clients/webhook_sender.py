@@ -10,7 +10,7 @@ from service.clients.exchange import ExchangeError, Stage, Timeline
 from service.clients.headers import retry_after
 from service.clients.posting import BODY_LIMIT, Answer
 from service.domain.access.redaction import Redactor
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.egress.routes import PROXY_SETTING
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from service.domain.access.signing import (
     make_secret,
     read_secret,
 )
-from service.domain.delivery.subscription import EVENT_TYPES, Format
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.subscription import Format
 from service.domain.events.event import CONTENT_TYPES, MAX_BODY_BYTES
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.delivery import push_rate as rate
 from service.domain.delivery.circuit_breaker import (
     HOLD_MAX_MS,
     OFFLINE_FOR_MS,
@@ -19,11 +20,10 @@ from service.domain.delivery.circuit_breaker import (
     after_failure,
     after_own_failure,
     after_success,
-    disabling_reason,
     may_go_uncounted,
 )
-from service.domain.delivery.retry import Outcome, OutcomeClass
-from service.domain.polling import token_bucket as rate
+from service.domain.delivery.disabling import disabling_reason
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 
 DAY = 86_400_000
 START = 1_795_424_000_000

@@ -11,12 +11,8 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.delivery.subscription import (
-    COURSE_EVENT_TYPES,
-    OPERATIONAL_EVENT_TYPES,
-    Format,
-    Rendering,
-)
+from service.domain.delivery.event_types import COURSE_EVENT_TYPES, OPERATIONAL_EVENT_TYPES
+from service.domain.delivery.subscription import Format, Rendering
 from service.domain.events.event import CONTENT_TYPES, CourseFacts, StoredEvent, render
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)

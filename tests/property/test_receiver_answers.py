@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service.clients.egress import AddressGuard
 from service.clients.transport import open_client
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import Outcome
+from service.domain.delivery.outcome import Outcome
 from tests.chaos.answers import FAILED, NO_CONTENT, OK, TIMED_OUT, answer
 from tests.chaos.wire import Server, Wire, accepts
 

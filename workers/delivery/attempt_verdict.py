@@ -12,12 +12,13 @@ from service.domain.delivery.circuit_breaker import (
     after_failure,
     after_own_failure,
     after_success,
-    disabling_reason,
     may_go_uncounted,
 )
 from service.domain.delivery.connectivity import failed_to_connect, is_ours
+from service.domain.delivery.disabling import disabling_reason
 from service.domain.delivery.outbox_window import Entry
-from service.domain.delivery.retry import Outcome, OutcomeClass, next_delay
+from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.delivery.retry import next_delay
 from service.domain.delivery.subscription import Subscription
 from service.storage.delivery.attempts import Attempt
 from service.storage.delivery.outboxes import Recorded

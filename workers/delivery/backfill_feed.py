@@ -41,7 +41,7 @@ from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
 from service.domain.replay.replay import Replay, ReplayProgress
 from service.logs import get_logger
 from service.storage.delivery.replays import Backfilled, Part, Replays
-from service.storage.events.operational import RENDERINGS
+from service.storage.events.announcing import RENDERINGS
 from service.storage.polling.budgets import Budgets
 from service.storage.polling.catalogue import Catalogue
 from service.storage.redis.counters import field

@@ -7,8 +7,8 @@ import time
 from urllib.parse import urlsplit
 
 from service.clock import now_ms
+from service.domain.delivery import push_rate as rate
 from service.domain.delivery.subscription import Subscription, SubscriptionState, state_of
-from service.domain.polling import token_bucket as rate
 from service.storage.delivery.outboxes import OpenedOutbox
 from service.storage.scheduling.leases import Lease
 from workers.delivery.send_permissions import SendPermissions

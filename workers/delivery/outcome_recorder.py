@@ -22,7 +22,7 @@ from service.domain.observability.metrics import ATTEMPT_DURATION, count, count_
 from service.logs import get_logger
 from service.storage.delivery.attempts import Attempts
 from service.storage.delivery.outboxes import OutboxChange, Outboxes, Recorded
-from service.storage.events.operational import Notices
+from service.storage.events.announcing import Notices
 from service.storage.redis.counters import field
 from service.storage.registry.matcher_cache import Matchers
 from service.storage.registry.subscriptions import SubscriptionStore

@@ -16,8 +16,8 @@ from service.storage.delivery.attempts import Attempts, Successes
 from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Part, Replayed, Replays
+from service.storage.events.announcing import RENDERINGS
 from service.storage.events.event_log import EventLog
-from service.storage.events.operational import RENDERINGS
 from service.storage.registry.api_keys import ApiKeys
 from service.storage.scheduling.leases import Lease
 from workers.delivery.backfill_feed import Backfiller

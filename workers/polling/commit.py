@@ -21,7 +21,7 @@ from service.domain.polling.page import PageDigests
 from service.domain.polling.progress import PollProgress, after_commit, after_part
 from service.domain.polling.state_change import StateChange
 from service.domain.polling.triage import Mark
-from service.storage.events.operational import Notices
+from service.storage.events.announcing import Notices
 from service.storage.polling.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.polling.poll_turns import Polls
 from service.storage.redis.counters import field

@@ -34,7 +34,8 @@ from service.api.http.requests import (
 from service.api.http.size_limits import only_head
 from service.bootstrap import Services
 from service.domain.access.grants import Actor, Grant
-from service.domain.delivery.subscription import EVENT_TYPES, Format, Payload, Rendering
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.subscription import Format, Payload, Rendering
 from service.domain.errors import NotFoundError
 from service.domain.events.event import EventFilter, StoredEvent, is_shown, render
 from service.storage.events.event_log import ReadPosition, not_there

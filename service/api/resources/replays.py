@@ -22,7 +22,8 @@ from service.api.http.problems import CONFLICT, PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.bootstrap import Services
 from service.clock import now_ms
-from service.domain.delivery.subscription import EVENT_TYPES, Subscription
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.subscription import Subscription
 from service.domain.errors import ConflictError
 from service.domain.events.event import rfc3339
 from service.domain.events.identifiers import position_ms, position_order

@@ -5,16 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from service.domain.delivery.connectivity import failed_to_connect
-from service.domain.delivery.retry import RETRY_AFTER_MAX, Outcome
+from service.domain.delivery.outcome import Outcome
+from service.domain.delivery.retry import RETRY_AFTER_MAX
 
 # Times are epoch ms by the clock of Redis; durations end in their unit.
 PARK_FAILURES = 10  # in a row, from which an outbox is parked ...
 PARK_AFTER_MS = 60_000  # ... once the row is this long
 PROBE_FIRST_MS = 5_000
 PROBE_MAX_MS = 300_000
-DISABLE_FAILURES = 20  # in a row, from which a subscription is disabled ...
-DISABLE_AFTER_MS = 5 * 86_400_000  # ... once the row is this long
-GONE = 410  # the receiver wants nothing any more (RFC 9110, 15.5.11)
 SLOWING = frozenset({429, 502, 503, 504})  # what overload and its gateways answer
 HOLD_FIRST_MS = 1_000  # of a slowing answer without Retry-After, and of a row not yet parked
 HOLD_MAX_MS = 60_000
@@ -128,16 +126,6 @@ def may_go_uncounted(breaker: Breaker, now: int) -> bool:
     """Whether a failure of our own network is still believed to be that; otherwise several dead
     subscribers could keep each other's attempts from ever being counted."""
     return not breaker.offline or now - breaker.offline_since < OFFLINE_FOR_MS
-
-
-def disabling_reason(breaker: Breaker, outcome: Outcome, now: int) -> str | None:
-    """Why the subscription is to be disabled after this failure, or None."""
-    if outcome.status == GONE:
-        return "the receiver answered 410 Gone"
-    age = now - breaker.failing_since
-    if breaker.failures >= DISABLE_FAILURES and age >= DISABLE_AFTER_MS:
-        return f"no attempt succeeded for 5 days, {breaker.failures} failed"
-    return None
 
 
 def _held(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 
 WINDOW_MS = 30_000  # how long an outcome counts as evidence about the network
 MIN_ACTIVE = 3  # receivers that tried at once, below which there is too little evidence

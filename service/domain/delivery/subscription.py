@@ -8,27 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from service.domain.access.grants import NOTHING, SUBSCRIPTION_EVENT_PREFIX, ApiKey
+from service.domain.access.grants import NOTHING, ApiKey
 from service.domain.access.signing import Signature
+from service.domain.delivery.event_types import COURSE_EVENT_TYPES
 from service.domain.delivery.retry import DEFAULT_SCHEDULE
 from service.domain.egress.certificates import CertificateFacts
-
-COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
-OPERATIONAL_EVENT_TYPES = (
-    "integration.baseline_completed",
-    "integration.epoch_started",
-    "integration.error",
-    "integration.recovered",
-    "integration.review_required",
-    "subscription.deliveries_dead",
-    "subscription.disabled",
-    "subscription.parked",
-    "subscription.recovered",
-)
-EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
-OWNERS_EVENT_TYPES = COURSE_EVENT_TYPES + tuple(  # what the subscriptions of an API key may name
-    name for name in OPERATIONAL_EVENT_TYPES if name.startswith(SUBSCRIPTION_EVENT_PREFIX)
-)
 
 
 class Payload(StrEnum):

@@ -11,8 +11,9 @@ from typing import Literal, get_args
 import msgspec
 
 from service.domain.courses.change import Verdict
-from service.domain.delivery.retry import OutcomeClass
-from service.domain.delivery.subscription import EVENT_TYPES, SubscriptionState
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.outcome import OutcomeClass
+from service.domain.delivery.subscription import SubscriptionState
 from service.domain.polling.integration import PollKind
 
 PREFIX = "coursewire_"

@@ -12,8 +12,8 @@ from service.domain.delivery.subscription import Subscription
 from service.domain.egress.certificates import ClientCertificate
 from service.domain.errors import ConflictError
 from service.domain.events.event import Selection, order_key_of
+from service.storage.events.announcing import RENDERINGS
 from service.storage.events.event_log import EventLog
-from service.storage.events.operational import RENDERINGS
 from service.storage.redis import keys
 from service.storage.redis.keys import Key
 from service.storage.redis.scripts import Script, run

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from service.domain.delivery.connectivity import WINDOW_MS
-from service.storage.events.operational import Announced
+from service.storage.events.announcing import Announced
 from service.storage.redis import keys
 from service.storage.redis.counters import field
 from service.storage.redis.keys import DeadKeys, Key, QueueKeys, ScheduleKeys

@@ -11,10 +11,10 @@ import msgspec
 
 from service.domain.delivery.circuit_breaker import Breaker
 from service.domain.delivery.outbox_window import Entry
+from service.domain.delivery.push_rate import Bucket
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import LeaseLostError
 from service.domain.events.identifiers import position_ms
-from service.domain.polling.token_bucket import Bucket
 from service.ids import new_token
 from service.storage.delivery.outbox_scripts import (
     AttemptArgument,
@@ -27,7 +27,7 @@ from service.storage.delivery.outbox_scripts import (
     SkipOutbox,
     Standing,
 )
-from service.storage.events.operational import RENDERINGS, Notices, announced
+from service.storage.events.announcing import RENDERINGS, Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_fields

@@ -15,7 +15,7 @@ from service.domain.events.identifiers import EVENT_PREFIX
 from service.domain.polling.page import PageDigests
 from service.domain.polling.triage import Mark
 from service.ids import event_suffixes
-from service.storage.events.operational import OutboxArgument, OutboxTable
+from service.storage.events.announcing import OutboxArgument, OutboxTable
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from service.domain.polling.integration import PollKind, PollRecord, Problem
 from service.domain.polling.observations import Observed
 from service.domain.polling.state_change import StateChange
-from service.storage.events.operational import Announced, Notices, announced
+from service.storage.events.announcing import Announced, Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.keys import Key, ScheduleKeys

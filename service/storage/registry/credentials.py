@@ -11,7 +11,7 @@ from service.domain.errors import CredentialInUseError, NotFoundError
 from service.domain.events.operational import of_epoch
 from service.domain.polling.integration import Credential, Integration
 from service.ids import new_id
-from service.storage.events.operational import Announced, Notices, announced
+from service.storage.events.announcing import Announced, Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields

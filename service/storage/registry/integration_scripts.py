@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from service.domain.polling.integration import PollKind
-from service.storage.events.operational import Announced
+from service.storage.events.announcing import Announced
 from service.storage.redis import keys
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.redis.scripts import Script

@@ -26,7 +26,7 @@ from service.domain.polling.observations import Observed
 from service.domain.polling.progress import PollProgress
 from service.ids import new_id
 from service.settings import MAX_INTEGRATIONS
-from service.storage.events.operational import Notices, announced
+from service.storage.events.announcing import Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields

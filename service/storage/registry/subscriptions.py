@@ -21,7 +21,7 @@ from service.domain.errors import (
 from service.domain.events.operational import Announcement, When, of_subscription
 from service.ids import new_token
 from service.settings import MAX_SUBSCRIPTIONS
-from service.storage.events.operational import Announced, Notices, announced
+from service.storage.events.announcing import Announced, Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields

@@ -33,7 +33,7 @@ class Process(msgspec.Struct, frozen=True, order=True):
 _decode = msgspec.json.Decoder(Process).decode
 
 
-class Announce(Script[None]):
+class RegisterProcess(Script[None]):
     """Notes that a process lives and with which encryption keys. It counts as gone after
     `lives_ms`, at once if that is 0."""
 
@@ -79,4 +79,4 @@ class Processes:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _say(self, process: Process, milliseconds: int) -> None:
-        await run(self._redis, Announce(process=_encode(process), lives_ms=milliseconds))
+        await run(self._redis, RegisterProcess(process=_encode(process), lives_ms=milliseconds))

@@ -10,7 +10,7 @@ from service.domain.delivery.subscription import Subscription
 from service.domain.errors import StaleRecordError, StaleSubscriptionsError
 from service.domain.events.event import rfc3339
 from service.domain.events.operational import Announcement, of_subscription
-from service.storage.events.operational import Announced, Notices, announced
+from service.storage.events.announcing import Announced, Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.keys import Key

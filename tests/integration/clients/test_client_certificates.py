@@ -19,7 +19,7 @@ from service.clients.egress import AddressGuard
 from service.clients.tls import ClientContexts, make_context
 from service.clients.transport import OutboundClient, open_client
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.egress.certificates import ClientCertificate, Unusable
 from service.domain.errors import SettingsError
 from tests.authority import Authority

@@ -11,7 +11,7 @@ import pytest
 from service.clients.transport import OutboundClient
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import Outcome
+from service.domain.delivery.outcome import Outcome
 from service.domain.errors import UpstreamError
 from tests.integration.clients.conftest import Exchange, Listen
 

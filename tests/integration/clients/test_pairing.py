@@ -25,7 +25,7 @@ from service.clients.exchange import ExchangeError
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import UpstreamUnavailableError
 from tests.integration.clients.conftest import Exchange, Listen
 

@@ -22,7 +22,7 @@ from service.clients.exchange import ExchangeError
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.egress.routes import Routes, read_egress_proxy
 from service.domain.errors import (
     UpstreamProxyError,

@@ -16,7 +16,7 @@ import pytest
 from service.clients.egress import AddressGuard, SystemResolver
 from service.clients.transport import OutboundClient, open_client
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from tests.integration.clients.conftest import Exchange, Listen
 
 

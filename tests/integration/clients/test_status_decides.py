@@ -10,7 +10,7 @@ import pytest
 from service.clients.transport import OutboundClient
 from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamError,

@@ -17,7 +17,7 @@ from service.clients.exchange import ExchangeError, Timeline
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
 from service.clients.webhook_sender import Receiver
-from service.domain.delivery.retry import OutcomeClass
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import CoursewireError
 from tests.integration.clients.conftest import Exchange, Listen
 from tests.unit.egress.test_address_guard import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS

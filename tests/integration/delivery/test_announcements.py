@@ -15,14 +15,9 @@ from redis.exceptions import ConnectionError  # noqa: A004 - redis's own name
 from service.api.schema.webhooks import webhooks
 from service.app import create_app
 from service.domain.access.grants import ApiKey, Grant, Scope
-from service.domain.delivery.retry import Outcome, OutcomeClass
-from service.domain.delivery.subscription import (
-    EVENT_TYPES,
-    OPERATIONAL_EVENT_TYPES,
-    Rendering,
-    SubscriptionState,
-    state_of,
-)
+from service.domain.delivery.event_types import EVENT_TYPES, OPERATIONAL_EVENT_TYPES
+from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.delivery.subscription import Rendering, SubscriptionState, state_of
 from service.domain.events.event import EventFilter, render
 from service.domain.events.identifiers import position_ms
 from service.ids import new_id

@@ -9,7 +9,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.delivery.subscription import SubscriptionState, state_of
 from service.storage.redis import keys
 from workers.delivery.drain import deliver_batch

@@ -374,7 +374,7 @@ async def test_a_redis_that_is_silent_for_too_long_counts_as_away(services, monk
         await asyncio.Event().wait()
 
     monkeypatch.setattr(services.redis, "info", silent)
-    monkeypatch.setattr("service.storage.observability.metrics.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("service.storage.observability.exposition.PATIENCE_SECONDS", 0.05)
     assert await samples(services) == {("redis_up", ()): 0}
 
 

@@ -14,7 +14,7 @@ from service.app import create_app
 from service.bootstrap import Services, assemble
 from service.clients.egress import AddressGuard
 from service.clients.upstream import Page, RateLimit
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.settings import Settings
 from service.storage.redis.rights import Rights
 from tests.fake_redis import FakeRedis

@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError
 
 from service.api.access.auth_throttle import MAX_FAILURES
 from service.domain.access.grants import Scope
-from service.domain.delivery.subscription import EVENT_TYPES
+from service.domain.delivery.event_types import EVENT_TYPES
 from service.domain.events.event import CourseFacts
 from service.storage.redis import keys
 from service.storage.registry import api_keys

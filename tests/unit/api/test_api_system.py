@@ -15,7 +15,8 @@ from redis.exceptions import OutOfMemoryError
 from service.api.http.problems import CATALOGUE
 from service.api.schema.reference_page import ASSETS
 from service.app import create_app
-from service.domain.delivery.subscription import EVENT_TYPES, Rendering
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.subscription import Rendering
 from service.domain.errors import SettingsError
 from service.domain.events.event import CONTENT_TYPES, CourseFacts, StoredEvent, render
 from service.settings import Settings

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.domain.delivery.connectivity import failed_to_connect, fault_is_ours, proves_connection
-from service.domain.delivery.retry import Outcome, OutcomeClass
+from service.domain.delivery.outcome import Outcome, OutcomeClass
 
 
 def outcome(kind: OutcomeClass, **fields) -> Outcome:

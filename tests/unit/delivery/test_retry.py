@@ -2,13 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.delivery.retry import (
-    DEFAULT_SCHEDULE,
-    Outcome,
-    OutcomeClass,
-    may_go_early,
-    next_delay,
-)
+from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.delivery.retry import DEFAULT_SCHEDULE, may_go_early, next_delay
 
 MIDDLE = 0.5  # the random number that leaves a delay as scheduled
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from service.domain.delivery.subscription import (
+from service.domain.delivery.event_types import (
     COURSE_EVENT_TYPES,
     EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,
+)
+from service.domain.delivery.subscription import (
     Format,
     Matcher,
     Outbox,

@@ -40,8 +40,9 @@ from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import Actor
 from service.domain.access.signing import Signature, read_secret
+from service.domain.delivery.event_types import OWNERS_EVENT_TYPES
 from service.domain.delivery.retry import JITTER
-from service.domain.delivery.subscription import OWNERS_EVENT_TYPES, Subscription, state_of
+from service.domain.delivery.subscription import Subscription, state_of
 from service.domain.egress.certificates import CertificateFacts, ClientCertificate
 from service.domain.polling.integration import Integration
 from service.ids import new_id
