@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from deploy.documents import ROOT, documents
-from service.api.http.problems import CATALOGUE, TYPE_PREFIX, ProblemDocument
+from service.api.http.problem_types import CATALOGUE, TYPE_PREFIX
+from service.api.http.problems import ProblemDocument
 from service.api.schema.document import METHODS
 from service.domain.events.event import CONTENT_TYPES
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar, cast
 
-import msgspec
 from litestar import Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
@@ -21,6 +20,34 @@ from service.api.fields.views import View
 from service.api.http import cursors
 from service.api.http.access_log import answer_of
 from service.api.http.middleware import Layer
+from service.api.http.problem_types import (
+    CONFLICT,
+    CREDENTIAL_IN_USE,
+    CURSOR_EXPIRED,
+    EVENT_EXPIRED,
+    FORBIDDEN,
+    IDEMPOTENCY_MISMATCH,
+    INTEGRATION_EXISTS,
+    INTERNAL,
+    LIMIT_REACHED,
+    MALFORMED,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    PRECONDITION_FAILED,
+    PRECONDITION_REQUIRED,
+    REQUEST_RUNNING,
+    SECRET_UNREADABLE,
+    STOPPING,
+    STORAGE_UNAVAILABLE,
+    TOO_LARGE,
+    TOO_MANY_FAILURES,
+    TOO_MANY_LISTENERS,
+    TYPE_PREFIX,
+    UNAUTHORIZED,
+    UNSUPPORTED_MEDIA_TYPE,
+    VALIDATION,
+    ProblemType,
+)
 from service.domain.errors import (
     ConflictError,
     CoursewireError,
@@ -48,253 +75,15 @@ from service.settings import PREFIX, Settings
 from service.storage.redis.client import NotServingError
 
 MEDIA_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:coursewire:problem:"
 PROBLEMS = "problems"  # `opt` of a route: what it answers with that its signature does not say
 MAX_PATH_LENGTH = 200  # characters of an unknown path that are repeated
 
 _CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
+
 _log = get_logger("api")
 
 AnyRequest = Request[Any, Any, State]
 
-
-class ProblemType(msgspec.Struct, frozen=True):
-    """One kind of problem: the last part of its type URI, its status, its title, and when it is
-    answered and what to do then."""
-
-    name: str
-    status: HTTPStatus
-    title: str
-    meaning: str
-
-    def example(self) -> dict[str, Any]:
-        """A document of this type."""
-        shown = {"detail": self.meaning, **_EXAMPLES.get(self.name, {})}
-        return {
-            "type": TYPE_PREFIX + self.name,
-            "title": self.title,
-            "status": self.status.value,
-            **shown,
-        }
-
-
-_EXAMPLES: dict[str, dict[str, Any]] = {
-    "validation": {
-        "detail": "these fields cannot be accepted: max_concurrency, colour",
-        "errors": [
-            {
-                "field": "max_concurrency",
-                "message": "0 is out of range",
-                "remedy": "send a whole number from 1 to 100",
-            },
-            {"field": "colour", "message": "is not known", "remedy": "known are url, description"},
-        ],
-    },
-    "integration-exists": {"existing_id": "int_8k2m4x7q9v3t5z"},
-    "cursor-expired": {"oldest_cursor": "MTc5NTQyNDAwMTEyMy0w"},
-}
-
-MALFORMED = ProblemType(
-    "malformed",
-    HTTPStatus.BAD_REQUEST,
-    "The request cannot be read",
-    "the request is no HTTP, or its body is not a JSON object in UTF-8; `detail` says where",
-)
-UNAUTHORIZED = ProblemType(
-    "unauthorized",
-    HTTPStatus.UNAUTHORIZED,
-    "A bearer token is needed",
-    "there is no token, or it is unknown, expired or revoked; send `Authorization: Bearer TOKEN`",
-)
-FORBIDDEN = ProblemType(
-    "forbidden",
-    HTTPStatus.FORBIDDEN,
-    "The token does not open that",
-    "the scope of the token never covers the operation; use another token",
-)
-TOO_MANY_FAILURES = ProblemType(
-    "too-many-failures",
-    HTTPStatus.TOO_MANY_REQUESTS,
-    "Too many wrong tokens came from there",
-    "more than 20 came within a minute; wait for `Retry-After`. A right token goes through",
-)
-NOT_FOUND = ProblemType(
-    "not-found",
-    HTTPStatus.NOT_FOUND,
-    "There is no such thing",
-    "the path is unknown, or what it names is not there, or is not yours",
-)
-METHOD_NOT_ALLOWED = ProblemType(
-    "method-not-allowed",
-    HTTPStatus.METHOD_NOT_ALLOWED,
-    "This path does not take that method",
-    "`Allow` lists the methods that it takes",
-)
-CONFLICT = ProblemType(
-    "conflict",
-    HTTPStatus.CONFLICT,
-    "The request contradicts what is stored",
-    "others are editing the same thing, or its state does not allow it; look at it again",
-)
-INTEGRATION_EXISTS = ProblemType(
-    "integration-exists",
-    HTTPStatus.CONFLICT,
-    "The upstream integration is registered already",
-    "a second one would report every change twice; change that which `existing_id` names",
-)
-CREDENTIAL_IN_USE = ProblemType(
-    "credential-in-use",
-    HTTPStatus.CONFLICT,
-    "Integrations still use the credential",
-    "delete them first, or give them another credential",
-)
-LIMIT_REACHED = ProblemType(
-    "limit-reached",
-    HTTPStatus.CONFLICT,
-    "There are as many as may be",
-    "the operator bounds their number by a setting; delete one, or have the setting raised",
-)
-REQUEST_RUNNING = ProblemType(
-    "request-running",
-    HTTPStatus.CONFLICT,
-    "The same request is still being answered",
-    "a request with this `Idempotency-Key` is under way; ask again after `Retry-After`",
-)
-IDEMPOTENCY_MISMATCH = ProblemType(
-    "idempotency-mismatch",
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    "The Idempotency-Key belongs to another request",
-    "another path or body came with this `Idempotency-Key` within a day; use a new one",
-)
-PRECONDITION_FAILED = ProblemType(
-    "precondition-failed",
-    HTTPStatus.PRECONDITION_FAILED,
-    "It has changed since it was shown",
-    "the ETag in `If-Match` is no longer that of the thing; get it again and decide anew",
-)
-PRECONDITION_REQUIRED = ProblemType(
-    "precondition-required",
-    HTTPStatus.PRECONDITION_REQUIRED,
-    "The request must say what it builds on",
-    "send the ETag of what was shown as `If-Match`",
-)
-REQUEST_TIMEOUT = ProblemType(
-    "request-timeout",
-    HTTPStatus.REQUEST_TIMEOUT,
-    "The request took too long to arrive",
-    "the head or the body of the request did not arrive in time; the connection is closed",
-)
-TOO_LARGE = ProblemType(
-    "too-large",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "The request is too large",
-    "a body may have 1 MiB",
-)
-URI_TOO_LONG = ProblemType(
-    "uri-too-long",
-    HTTPStatus.REQUEST_URI_TOO_LONG,
-    "The URL is too long",
-    "path and query may have 8 KiB",
-)
-UNSUPPORTED_MEDIA_TYPE = ProblemType(
-    "unsupported-media-type",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "Unsupported media type",
-    "send a JSON object in UTF-8 with `Content-Type: application/json`, and without a "
-    "`Content-Encoding`",
-)
-VALIDATION = ProblemType(
-    "validation",
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    "Some fields cannot be accepted",
-    "`errors` lists every one of them: its path, what is wrong, and what is allowed",
-)
-HEADERS_TOO_LARGE = ProblemType(
-    "headers-too-large",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "The headers are too large",
-    "they may have 16 KiB in all",
-)
-CURSOR_EXPIRED = ProblemType(
-    "cursor-expired",
-    HTTPStatus.GONE,
-    "Events behind the cursor are no longer kept",
-    "go on behind `oldest_cursor`, and look up what was missed: some events were trimmed unread",
-)
-EVENT_EXPIRED = ProblemType(
-    "event-expired",
-    HTTPStatus.GONE,
-    "The event is no longer kept",
-    "the retention is over; only newer events can be sent again",
-)
-TOO_MANY_LISTENERS = ProblemType(
-    "too-many-listeners",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Too many requests wait for events",
-    "this process holds as many streams and long polls as it can; ask again after `Retry-After`",
-)
-OVERLOADED = ProblemType(
-    "overloaded",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Too many connections are open",
-    "this process has as many connections as it can; ask again after `Retry-After`",
-)
-INTERNAL = ProblemType(
-    "internal",
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    "Something went wrong in Coursewire",
-    "a defect; the log speaks of it under the `X-Request-ID` of the answer",
-)
-SECRET_UNREADABLE = ProblemType(
-    "secret-unreadable",
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    "A stored secret does not open",
-    "it was encrypted with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer holds",
-)
-STOPPING = ProblemType(
-    "stopping",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "This process is stopping",
-    "only `/readyz` answers with this: the process was told to stop and still serves requests; "
-    "send new ones to another process",
-)
-STORAGE_UNAVAILABLE = ProblemType(
-    "storage-unavailable",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Redis cannot be used at present",
-    "it does not answer, is full, or takes no writes; ask again after `Retry-After`",
-)
-
-CATALOGUE = (
-    MALFORMED,
-    UNAUTHORIZED,
-    FORBIDDEN,
-    TOO_MANY_FAILURES,
-    NOT_FOUND,
-    METHOD_NOT_ALLOWED,
-    CONFLICT,
-    INTEGRATION_EXISTS,
-    CREDENTIAL_IN_USE,
-    LIMIT_REACHED,
-    REQUEST_RUNNING,
-    IDEMPOTENCY_MISMATCH,
-    PRECONDITION_FAILED,
-    PRECONDITION_REQUIRED,
-    REQUEST_TIMEOUT,
-    TOO_LARGE,
-    URI_TOO_LONG,
-    UNSUPPORTED_MEDIA_TYPE,
-    VALIDATION,
-    HEADERS_TOO_LARGE,
-    CURSOR_EXPIRED,
-    EVENT_EXPIRED,
-    TOO_MANY_LISTENERS,
-    OVERLOADED,
-    INTERNAL,
-    SECRET_UNREADABLE,
-    STOPPING,
-    STORAGE_UNAVAILABLE,
-)
 
 _BY_ERROR: dict[type[CoursewireError], ProblemType] = {
     NotAuthenticatedError: UNAUTHORIZED,

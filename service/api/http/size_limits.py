@@ -17,7 +17,8 @@ from litestar.types import (
 )
 
 from service.api.http.middleware import READING
-from service.api.http.problems import HEADERS_TOO_LARGE, URI_TOO_LONG, ProblemType, answer
+from service.api.http.problem_types import HEADERS_TOO_LARGE, URI_TOO_LONG, ProblemType
+from service.api.http.problems import answer
 
 MAX_URL_BYTES = 8_192  # path and query
 MAX_HEADER_BYTES = 16_384  # names and values together

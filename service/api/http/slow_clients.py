@@ -13,15 +13,14 @@ from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.api.http.access_log import NO_STORE
-from service.api.http.problems import (
+from service.api.http.problem_types import (
     HEADERS_TOO_LARGE,
     MALFORMED,
-    MEDIA_TYPE,
     OVERLOADED,
     REQUEST_TIMEOUT,
     ProblemType,
-    document,
 )
+from service.api.http.problems import MEDIA_TYPE, document
 from service.logs import get_logger
 
 HEAD_SECONDS: Final = 10.0  # from a request's first byte, or the connection, to the end of its head

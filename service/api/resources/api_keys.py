@@ -19,7 +19,8 @@ from service.api.fields.readers import Fields, given
 from service.api.fields.refusals import Refusals
 from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.problems import CONFLICT, PROBLEMS
+from service.api.http.problem_types import CONFLICT
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.bootstrap import Services
 from service.clock import now_ms

@@ -21,7 +21,8 @@ from service.api.fields.urls import read_base_url, url
 from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
 from service.api.http.etags import GivenIfMatch, precondition, tagged
-from service.api.http.problems import CONFLICT, CREDENTIAL_IN_USE, INTEGRATION_EXISTS, PROBLEMS
+from service.api.http.problem_types import CONFLICT, CREDENTIAL_IN_USE, INTEGRATION_EXISTS
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.clients.egress import SETTING, AddressGuard
 from service.clock import now_ms

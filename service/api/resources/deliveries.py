@@ -14,7 +14,8 @@ from service.api.fields import samples
 from service.api.fields.kinds import identifier, means
 from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.problems import NOT_FOUND, PROBLEMS
+from service.api.http.problem_types import NOT_FOUND
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenServices, LogQuery
 from service.domain.delivery.subscription import DeliveryState
 from service.storage.delivery.attempts import Delivery

@@ -20,7 +20,8 @@ from service.api.access.visible_events import VisibleEvents
 from service.api.fields.kinds import cursor, means
 from service.api.fields.readers import Fields
 from service.api.http import cursors
-from service.api.http.problems import CURSOR_EXPIRED, PROBLEMS, TOO_MANY_LISTENERS, expired
+from service.api.http.problem_types import CURSOR_EXPIRED, TOO_MANY_LISTENERS
+from service.api.http.problems import PROBLEMS, expired
 from service.api.http.requests import GivenServices, StartCursor
 from service.api.resources.events import FilterQuery, starting_place
 from service.domain.delivery.subscription import Rendering

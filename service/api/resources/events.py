@@ -21,7 +21,8 @@ from service.api.fields.readers import Fields
 from service.api.fields.refusals import FieldError
 from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
-from service.api.http.problems import CURSOR_EXPIRED, PROBLEMS, TOO_MANY_LISTENERS
+from service.api.http.problem_types import CURSOR_EXPIRED, TOO_MANY_LISTENERS
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import (
     PAGE_SIZE,
     AnyRequest,

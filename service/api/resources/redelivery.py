@@ -14,7 +14,8 @@ from service.api.access.guards import SUBSCRIBERS
 from service.api.fields import samples
 from service.api.fields.kinds import identifier, means
 from service.api.fields.readers import Fields
-from service.api.http.problems import EVENT_EXPIRED, PROBLEMS
+from service.api.http.problem_types import EVENT_EXPIRED
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.replays import ReplayView, accepted
 from service.bootstrap import Services

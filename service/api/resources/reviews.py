@@ -20,7 +20,8 @@ from service.api.fields.readers import Fields
 from service.api.fields.views import Page, Timestamp, View, moment
 from service.api.http import cursors
 from service.api.http.etags import IF_MATCH, read_tags
-from service.api.http.problems import CONFLICT, PRECONDITION_REQUIRED, PROBLEMS
+from service.api.http.problem_types import CONFLICT, PRECONDITION_REQUIRED
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import PAGE_SIZE, GivenServices, PathId, ScanQuery
 from service.bootstrap import Services
 from service.domain.errors import PreconditionRequiredError, StaleReviewError

@@ -18,17 +18,15 @@ from service.api.access.idempotency import MAX_LENGTH
 from service.api.fields.readers import object_schema
 from service.api.fields.refusals import FieldError
 from service.api.fields.views import Page, View
-from service.api.http.problems import (
+from service.api.http.problem_types import (
     CATALOGUE,
     FORBIDDEN,
     HEADERS_TOO_LARGE,
     IDEMPOTENCY_MISMATCH,
     INTERNAL,
     MALFORMED,
-    MEDIA_TYPE,
     NOT_FOUND,
     PRECONDITION_FAILED,
-    PROBLEMS,
     REQUEST_RUNNING,
     REQUEST_TIMEOUT,
     STORAGE_UNAVAILABLE,
@@ -39,9 +37,9 @@ from service.api.http.problems import (
     UNSUPPORTED_MEDIA_TYPE,
     URI_TOO_LONG,
     VALIDATION,
-    ProblemDocument,
     ProblemType,
 )
+from service.api.http.problems import MEDIA_TYPE, PROBLEMS, ProblemDocument
 from service.api.http.requests import PARAMS, SENT_HEADERS, body_of, struct_of
 from service.api.schema.event_examples import EVENTS
 from service.domain.delivery.subscription import Format

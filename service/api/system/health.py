@@ -11,13 +11,13 @@ from litestar.datastructures import State
 
 from service.api.fields.kinds import means
 from service.api.fields.views import View
-from service.api.http.problems import (
+from service.api.http.problem_types import (
     OVERLOADED,
-    PROBLEMS,
     STOPPING,
     STORAGE_UNAVAILABLE,
     TOO_MANY_LISTENERS,
 )
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenServices
 from service.api.http.version import version
 from service.domain.errors import StoppingError, StorageUnavailableError

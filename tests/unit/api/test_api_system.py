@@ -12,7 +12,7 @@ from litestar.testing import AsyncTestClient
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
-from service.api.http.problems import CATALOGUE
+from service.api.http.problem_types import CATALOGUE
 from service.api.schema.reference_page import ASSETS
 from service.app import create_app
 from service.domain.delivery.event_types import EVENT_TYPES
@@ -482,7 +482,7 @@ async def test_only_the_conflicts_that_an_operation_gives_are_listed(client) -> 
     document = (await client.get("/schema/openapi.json")).json()
     deletion = document["paths"]["/v1/credentials/{credential_id}"]["delete"]
     conflict = answers(document, deletion)["409"]
-    assert conflict["description"] == "Integrations still use the credential"
+    assert conflict["description"] == "The credential is in use by integrations"
 
 
 async def test_the_page_and_its_files_come_from_here_and_run_nothing_else(anonymous) -> None:

@@ -19,7 +19,8 @@ from service.api.fields.readers import given
 from service.api.fields.refusals import Refusals
 from service.api.http import cursors
 from service.api.http.etags import GivenIfMatch, precondition, tagged
-from service.api.http.problems import CONFLICT, INTEGRATION_EXISTS, LIMIT_REACHED, PROBLEMS
+from service.api.http.problem_types import CONFLICT, INTEGRATION_EXISTS, LIMIT_REACHED
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.credentials import upstream_check
 from service.api.resources.filtering import has_labels, is_named, page_through

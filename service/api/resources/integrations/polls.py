@@ -14,7 +14,8 @@ from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.readers import Fields
 from service.api.fields.views import Page, Timestamp, View
-from service.api.http.problems import CONFLICT, PROBLEMS
+from service.api.http.problem_types import CONFLICT
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenServices, PathId
 from service.clock import now_ms
 from service.domain.polling.integration import PollKind, PollRecord

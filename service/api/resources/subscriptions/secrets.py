@@ -17,7 +17,8 @@ from service.api.fields.kinds import means
 from service.api.fields.refusals import Refusals
 from service.api.fields.views import Timestamp, View
 from service.api.http.etags import tagged
-from service.api.http.problems import CONFLICT, PROBLEMS
+from service.api.http.problem_types import CONFLICT
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.subscriptions.subscription_bodies import SecretRotation
 from service.api.resources.subscriptions.subscription_views import secret_to_show

@@ -21,7 +21,8 @@ from service.api.fields.refusals import FieldError, InvalidRequestError, Refusal
 from service.api.fields.views import View
 from service.api.http import cursors
 from service.api.http.etags import GivenIfMatch, precondition, tagged
-from service.api.http.problems import CONFLICT, LIMIT_REACHED, PROBLEMS
+from service.api.http.problem_types import CONFLICT, LIMIT_REACHED
+from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.filtering import has_labels, is_named, page_through
 from service.api.resources.subscriptions.secrets import check_secret, take_secret

@@ -1,0 +1,254 @@
+"""The kinds of problems: what each is called, when it is answered, and what to do then."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+TYPE_PREFIX = "urn:coursewire:problem:"
+
+
+class ProblemType(msgspec.Struct, frozen=True):
+    """One kind of problem: the last part of its type URI, its status, its title, and when it is
+    answered and what to do then."""
+
+    name: str
+    status: HTTPStatus
+    title: str
+    meaning: str
+
+    def example(self) -> dict[str, Any]:
+        """A document of this type."""
+        shown = {"detail": self.meaning, **_EXAMPLES.get(self.name, {})}
+        return {
+            "type": TYPE_PREFIX + self.name,
+            "title": self.title,
+            "status": self.status.value,
+            **shown,
+        }
+
+
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "validation": {
+        "detail": "these fields cannot be accepted: max_concurrency, colour",
+        "errors": [
+            {
+                "field": "max_concurrency",
+                "message": "0 is out of range",
+                "remedy": "send a whole number from 1 to 100",
+            },
+            {"field": "colour", "message": "is not known", "remedy": "known are url, description"},
+        ],
+    },
+    "integration-exists": {"existing_id": "int_8k2m4x7q9v3t5z"},
+    "cursor-expired": {"oldest_cursor": "MTc5NTQyNDAwMTEyMy0w"},
+}
+
+MALFORMED = ProblemType(
+    "malformed",
+    HTTPStatus.BAD_REQUEST,
+    "The request cannot be read",
+    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` says "
+    "where.",
+)
+UNAUTHORIZED = ProblemType(
+    "unauthorized",
+    HTTPStatus.UNAUTHORIZED,
+    "Authentication required",
+    "The token is missing, unknown, expired or revoked. Send `Authorization: Bearer TOKEN`.",
+)
+FORBIDDEN = ProblemType(
+    "forbidden",
+    HTTPStatus.FORBIDDEN,
+    "Insufficient scope",
+    "The scope of the token does not include this operation. Use another token.",
+)
+TOO_MANY_FAILURES = ProblemType(
+    "too-many-failures",
+    HTTPStatus.TOO_MANY_REQUESTS,
+    "Too many failed authentication attempts",
+    "More than 20 wrong tokens came from this address within a minute. Wait for `Retry-After`. A "
+    "valid token is still accepted.",
+)
+NOT_FOUND = ProblemType(
+    "not-found",
+    HTTPStatus.NOT_FOUND,
+    "Not found",
+    "The path is unknown, the resource does not exist, or it is not yours.",
+)
+METHOD_NOT_ALLOWED = ProblemType(
+    "method-not-allowed",
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    "Method not allowed",
+    "`Allow` lists the methods of this path.",
+)
+CONFLICT = ProblemType(
+    "conflict",
+    HTTPStatus.CONFLICT,
+    "The request conflicts with the stored state",
+    "Another request is editing the same resource, or its state does not allow the operation. "
+    "Get it again.",
+)
+INTEGRATION_EXISTS = ProblemType(
+    "integration-exists",
+    HTTPStatus.CONFLICT,
+    "The upstream integration is already registered",
+    "A second registration would report every change twice. Change the one that `existing_id` "
+    "names.",
+)
+CREDENTIAL_IN_USE = ProblemType(
+    "credential-in-use",
+    HTTPStatus.CONFLICT,
+    "The credential is in use by integrations",
+    "Delete the integrations first, or give them another credential.",
+)
+LIMIT_REACHED = ProblemType(
+    "limit-reached",
+    HTTPStatus.CONFLICT,
+    "Limit reached",
+    "A setting limits how many there may be. Delete one, or ask the operator to raise the setting.",
+)
+REQUEST_RUNNING = ProblemType(
+    "request-running",
+    HTTPStatus.CONFLICT,
+    "The same request is still running",
+    "A request with this `Idempotency-Key` is running. Send it again after `Retry-After`.",
+)
+IDEMPOTENCY_MISMATCH = ProblemType(
+    "idempotency-mismatch",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The Idempotency-Key belongs to another request",
+    "This `Idempotency-Key` was used with another path or body within a day. Use a new one.",
+)
+PRECONDITION_FAILED = ProblemType(
+    "precondition-failed",
+    HTTPStatus.PRECONDITION_FAILED,
+    "Precondition failed: the resource has changed",
+    "The ETag in `If-Match` is not the current one. Get the resource again and decide anew.",
+)
+PRECONDITION_REQUIRED = ProblemType(
+    "precondition-required",
+    HTTPStatus.PRECONDITION_REQUIRED,
+    "Precondition required",
+    "Send the ETag of the resource as `If-Match`.",
+)
+REQUEST_TIMEOUT = ProblemType(
+    "request-timeout",
+    HTTPStatus.REQUEST_TIMEOUT,
+    "The request took too long to arrive",
+    "The head or the body of the request did not arrive in time. The connection is closed.",
+)
+TOO_LARGE = ProblemType(
+    "too-large",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "The request is too large",
+    "The maximum body size is 1 MiB.",
+)
+URI_TOO_LONG = ProblemType(
+    "uri-too-long",
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    "The URL is too long",
+    "The maximum size of path and query is 8 KiB.",
+)
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "Unsupported media type",
+    "Send a JSON object in UTF-8 with `Content-Type: application/json` and without "
+    "`Content-Encoding`.",
+)
+VALIDATION = ProblemType(
+    "validation",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "Invalid fields",
+    "`errors` lists each invalid field: its path, what is wrong, and what is allowed.",
+)
+HEADERS_TOO_LARGE = ProblemType(
+    "headers-too-large",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "The headers are too large",
+    "The maximum size of all headers is 16 KiB.",
+)
+CURSOR_EXPIRED = ProblemType(
+    "cursor-expired",
+    HTTPStatus.GONE,
+    "Cursor expired: events after it are no longer retained",
+    "Continue from `oldest_cursor`, and look up what you missed: some events were trimmed before "
+    "they were read.",
+)
+EVENT_EXPIRED = ProblemType(
+    "event-expired",
+    HTTPStatus.GONE,
+    "Event expired",
+    "The retention of the event has ended. Only newer events can be sent again.",
+)
+TOO_MANY_LISTENERS = ProblemType(
+    "too-many-listeners",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Too many requests are waiting for events",
+    "This process has reached its limit of streams and long polls. Try again after `Retry-After`.",
+)
+OVERLOADED = ProblemType(
+    "overloaded",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Too many connections are open",
+    "This process has reached its limit of connections. Try again after `Retry-After`.",
+)
+INTERNAL = ProblemType(
+    "internal",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "Internal error",
+    "This is a defect. The log has it under the `X-Request-ID` of the answer.",
+)
+SECRET_UNREADABLE = ProblemType(
+    "secret-unreadable",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "A stored secret cannot be decrypted",
+    "It was encrypted with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer contains.",
+)
+STOPPING = ProblemType(
+    "stopping",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "This process is stopping",
+    "Only `/readyz` returns this. The process received a signal to stop and still serves requests. "
+    "Send new requests to another process.",
+)
+STORAGE_UNAVAILABLE = ProblemType(
+    "storage-unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Redis is unavailable",
+    "Redis does not answer, is full, or refuses writes. Try again after `Retry-After`.",
+)
+
+CATALOGUE = (
+    MALFORMED,
+    UNAUTHORIZED,
+    FORBIDDEN,
+    TOO_MANY_FAILURES,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    CONFLICT,
+    INTEGRATION_EXISTS,
+    CREDENTIAL_IN_USE,
+    LIMIT_REACHED,
+    REQUEST_RUNNING,
+    IDEMPOTENCY_MISMATCH,
+    PRECONDITION_FAILED,
+    PRECONDITION_REQUIRED,
+    REQUEST_TIMEOUT,
+    TOO_LARGE,
+    URI_TOO_LONG,
+    UNSUPPORTED_MEDIA_TYPE,
+    VALIDATION,
+    HEADERS_TOO_LARGE,
+    CURSOR_EXPIRED,
+    EVENT_EXPIRED,
+    TOO_MANY_LISTENERS,
+    OVERLOADED,
+    INTERNAL,
+    SECRET_UNREADABLE,
+    STOPPING,
+    STORAGE_UNAVAILABLE,
+)
