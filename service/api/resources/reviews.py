@@ -63,7 +63,7 @@ class HeldChangeView(View, frozen=True, kw_only=True):
 
 
 class ReviewView(Page, frozen=True, kw_only=True):
-    """Changes of an integration that are held because they are too many to be believed. `deleted`
+    """Changes of an integration that exceed its limits and are held. `deleted`
     and `changed` count all of them, `items` is a page of them in no order."""
 
     tagged: ClassVar = True

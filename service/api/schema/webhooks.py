@@ -24,25 +24,24 @@ TEST_EVENT = "coursewire.test"
 
 _MEANINGS = {
     "course.created": "A course is new, or live again (`reason`: restored).",
-    "course.updated": "Something tracked changed in a course; `changed` names the paths.",
-    "course.deleted": "A course is gone; `evidence` says how that is known.",
+    "course.updated": "A tracked field of a course changed; `changed` lists the paths.",
+    "course.deleted": "A course is gone; `evidence` says how this is known.",
     "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
-    "integration.epoch_started": "An integration begins anew with a baseline of its own: it is "
-    "connected to something else, or its unfinished baseline was edited. An error told before is "
-    "of the past.",
-    "integration.error": "Polls of an integration have come to fail with what a person must see "
-    "to; told once, until it is over.",
-    "integration.recovered": "The error that was told of the integration is over.",
-    "integration.review_required": "Changes are held because they are too many to be believed; "
-    "somebody must decide on them.",
-    "subscription.deliveries_dead": "Deliveries were given up, because their attempts were used "
-    "up or their events outlived the retention. Told at most once in five minutes for each "
-    "subscription, with how many there were since the last time. Not counted are events about "
-    "subscriptions.",
-    "subscription.disabled": "Nothing is sent to a subscription any more until it is resumed.",
-    "subscription.parked": "A subscriber fails so steadily that only probes are sent to it.",
-    "subscription.recovered": "A subscription that was parked or disabled is sent to again.",
-    TEST_EVENT: "Somebody asked for a test of the subscription.",
+    "integration.epoch_started": "An integration starts again with a new baseline, because it is "
+    "connected to something else or its unfinished baseline was edited. An earlier error of the "
+    "integration is no longer current.",
+    "integration.error": "Polls of an integration started failing in a way that needs an operator. "
+    "Sent once until the failure clears.",
+    "integration.recovered": "The failure that `integration.error` announced has cleared.",
+    "integration.review_required": "Changes exceed the configured limits and are held for review.",
+    "subscription.deliveries_dead": "Deliveries became dead letters, because their attempts were "
+    "used up or their events outlived the retention. Sent at most once in five minutes for each "
+    "subscription, with the number since the last event. Events about subscriptions are not "
+    "counted.",
+    "subscription.disabled": "Nothing is sent to the subscription until it is resumed.",
+    "subscription.parked": "A subscriber keeps failing, so only probes are sent to it.",
+    "subscription.recovered": "Deliveries to a parked or disabled subscription have resumed.",
+    TEST_EVENT: "A test of the subscription was requested.",
 }
 _HEADERS = {
     "webhook-id": "the event's id, the same on every attempt",
