@@ -11,6 +11,8 @@ from service.redis_url import read_redis_url
 from service.settings import PREFIX
 from service.storage.redis.client import NotServingError, open_async
 from service.storage.redis.rights import Rights
+from service.storage.redis.server_fitness import replication_fault
+from service.storage.redis.server_info import read_server
 
 
 async def redis_fault(url: str) -> str | None:
@@ -20,7 +22,7 @@ async def redis_fault(url: str) -> str | None:
     redis = open_async(url)
     try:
         await redis.ping()
-        return await Rights(redis).fault()
+        return await Rights(redis).fault() or replication_fault(await read_server(redis))
     except (RedisError, OSError) as error:
         away = not isinstance(error, (AuthenticationError, ResponseError, NotServingError))
         return (

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import (
@@ -21,6 +22,7 @@ from redis.exceptions import (
 from service.domain.errors import RedisRefusedError
 from service.settings import PREFIX
 from service.storage.redis import keys
+from service.storage.redis.client import NotServingError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -174,11 +176,13 @@ class Rights:
         """Why the service cannot work with the server, with what to do, in one line; None if it
         can. Looks anew after a while, sooner where something was wrong.
 
-        Raises ConnectionError or TimeoutError where the server does not answer, or does not serve.
+        Raises ConnectionError or TimeoutError where the server does not answer.
         """
         async with self._lock:
             if time.monotonic() >= self._look_again_at:
-                self._fault = await self._find_fault()
+                # While the server takes no writes nothing can be tried: what was found stands.
+                with suppress(NotServingError):
+                    self._fault = await self._find_fault()
                 wait = RECHECK_SECONDS if self._fault is None else RECHECK_REFUSED_SECONDS
                 self._look_again_at = time.monotonic() + wait
             return self._fault

@@ -15,6 +15,7 @@ from service.storage.redis.server_fitness import (
     Server,
     eviction_fault,
     persistence_fault,
+    replication_fault,
     version_fault,
 )
 
@@ -84,6 +85,8 @@ async def check_server(url: str) -> None:
         return
     finally:
         await redis.aclose()
+    if (refusal := replication_fault(server)) is not None:
+        _log.warning("redis takes no writes at present", reason=refusal)
     fault = version_fault(server) or eviction_fault(server)
     if fault is not None:
         raise StartError(fault)

@@ -26,7 +26,7 @@ from service.domain.errors import RedisRefusedError
 from service.local.supervisor.outside_redis import redis_fault
 from service.settings import Settings
 from service.storage.redis import rights
-from service.storage.redis.client import NotServingError, open_async, open_sync
+from service.storage.redis.client import open_async, open_sync
 from service.storage.redis.rights import COMMANDS, WELCOME, Rights, acl_rules
 from service.storage.redis.server_info import check_server
 from tests.conftest import free_port
@@ -208,12 +208,31 @@ async def test_a_server_whose_scripts_lack_a_library_is_refused(grant, monkeypat
 
 async def test_a_replica_is_waited_for_and_said(tmp_path):
     with server(tmp_path, "--replicaof", "127.0.0.1", "1") as url:
-        with pytest.raises(NotServingError):
-            await fault(url)
+        assert await fault(url) is None
         with capture_logs() as logs:
             await check_server(url)
-        assert [one["event"] for one in logs] == ["redis takes no writes at present"]
-        assert "read only replica" in str(await redis_fault(url))
+        assert logs[0]["event"] == "redis takes no writes at present"
+        assert "read-only replica" in str(await redis_fault(url))
+
+
+@pytest.mark.parametrize(
+    ("option", "trouble", "well", "reason"),
+    [
+        ("min-replicas-to-write", 1, 0, "no replica keeps up"),
+        ("maxmemory", 1, 0, "of its memory limit"),
+    ],
+)
+async def test_readiness_and_status_do_not_take_trouble_for_a_refusal(
+    client, admin, option, trouble, well, reason
+):
+    admin.config_set(option, trouble)
+    try:
+        assert (await client.get("/readyz")).status_code == 200
+        status = (await client.get("/v1/status")).json()
+        assert status["status"] == "degraded"
+        assert any(reason in one for one in status["reasons"])
+    finally:
+        admin.config_set(option, well)
 
 
 async def test_a_full_server_is_not_mistaken_for_one_that_refuses(grant, admin):
