@@ -18,7 +18,7 @@ from service.domain.access.signing import read_secret
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_CONTROLS = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f"  # but for tabs and line feeds
+_CONTROLS = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f"  # all except tab and line feed
 _LINE_BREAKS = r"\u000a\u2028\u2029"  # beyond those among the controls
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _LINE_BREAK = re.compile(f"[{_LINE_BREAKS}]")

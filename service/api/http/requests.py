@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Annotated, Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -12,6 +12,7 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.dto import AbstractDTO
+from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.exceptions import ClientException, HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.spec import Reference
@@ -110,14 +111,16 @@ class FieldByField(AbstractDTO[Fields]):
         return Reference(ref=f"#/components/schemas/{field_definition.annotation.__name__}")
 
     @classmethod
-    def generate_field_definitions(cls, model_type: type[Any]) -> Any:
-        """Of the framework's own reading of bodies."""
-        raise NotImplementedError
+    def generate_field_definitions(
+        cls, model_type: type[Any]
+    ) -> Generator[DTOFieldDefinition, None, None]:
+        """None: the framework's own reading of bodies, which asks for them, is not used."""
+        yield from ()
 
     @classmethod
     def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
-        """Of the framework's own reading of bodies."""
-        raise NotImplementedError
+        """No field is nested in the framework's own reading, which is not used."""
+        return False
 
 
 class JsonBodies(SerializationPlugin):

@@ -183,8 +183,8 @@ class EventController(Controller):
         actor: GivenActor,
     ) -> Response[bytes]:
         """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
-        Whoever stores `cursor` after each page and passes it as `after` misses and repeats
-        nothing. A filtered page may hold few events, or none, and still lead on."""
+        Store `cursor` after each page and pass it as `after`: then no event is missed or repeated.
+        A filtered page may hold few events, or none, and more may still follow."""
         filters = params.wanted(actor.grant)
         if params.order == "desc":
             events, before = await services.events.read_back(

@@ -15,6 +15,7 @@ from service.ids import new_id
 from service.storage.delivery.outboxes import EXPIRED, NOT_GRANTED
 from service.storage.redis import keys
 from tests.integration.conftest import new_credential, new_integration
+from tests.integration.delivery.test_replays import dying
 from tests.integration.scripted import page, refuses, says
 
 SMALL = pytest.mark.parametrize("sandbox", [30], indirect=True)
@@ -220,27 +221,9 @@ async def test_a_backfill_survives_a_sender_that_dies_anywhere(
     await baselined(register)
     harness = await subscribe(max_concurrency=4)
     replay = await ask(harness)
-    services = harness.services
-    calls = 0
-
-    def deadly(script):
-        async def run(*arguments, **fields):
-            nonlocal calls
-            number, calls = calls, calls + 1
-            if number == at_call and at_call % 2:
-                raise RuntimeError("dead before it")
-            result = await script(*arguments, **fields)
-            if number == at_call:
-                raise RuntimeError("dead after it")
-            return result
-
-        return run
-
-    feed, record = services.replays.feed, services.outboxes.record
-    services.replays.feed, services.outboxes.record = deadly(feed), deadly(record)
-    with pytest.raises(RuntimeError, match="dead"):
+    with dying(harness, at_call), pytest.raises(RuntimeError, match="dead"):
         await finish(harness, replay)
-    services.replays.feed, services.outboxes.record = feed, record
+    services = harness.services
     await services.redis.delete(keys.lease("outboxes", harness.id))
     done = await finish(harness, replay)
     assert (done.state, done.scanned, done.queued, done.delivered) == ("completed", 60, 60, 60)

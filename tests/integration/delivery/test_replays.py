@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -28,6 +30,33 @@ async def ask(harness, which="all", **fields) -> Replay:
     )
     await harness.services.replays.create(replay)
     return replay
+
+
+@contextmanager
+def dying(harness, at_call: int) -> Iterator[None]:
+    """The sender dies at one of the scripts that move a replay on: before it where the number of
+    the call is odd, else after it."""
+    services, calls = harness.services, 0
+
+    def deadly(script):
+        async def run(*arguments, **fields):
+            nonlocal calls
+            number, calls = calls, calls + 1
+            if number == at_call and at_call % 2:
+                raise RuntimeError("dead before it")
+            result = await script(*arguments, **fields)
+            if number == at_call:
+                raise RuntimeError("dead after it")
+            return result
+
+        return run
+
+    feed, record = services.replays.feed, services.outboxes.record
+    services.replays.feed, services.outboxes.record = deadly(feed), deadly(record)
+    try:
+        yield
+    finally:
+        services.replays.feed, services.outboxes.record = feed, record
 
 
 async def redeliver(harness, event) -> Replay:
@@ -359,27 +388,9 @@ async def test_a_replay_survives_a_sender_that_dies_anywhere(subscribe, hook, mo
     await harness.emit(*(f"c{number % 3}" for number in range(20)))
     await harness.services.outboxes.skip(harness.id, None)
     replay = await ask(harness)
-    services = harness.services
-    calls = 0
-
-    def deadly(script):
-        async def run(*arguments, **fields):
-            nonlocal calls
-            number, calls = calls, calls + 1
-            if number == at_call and at_call % 2:
-                raise RuntimeError("dead before it")
-            result = await script(*arguments, **fields)
-            if number == at_call:
-                raise RuntimeError("dead after it")
-            return result
-
-        return run
-
-    feed, record = services.replays.feed, services.outboxes.record
-    services.replays.feed, services.outboxes.record = deadly(feed), deadly(record)
-    with pytest.raises(RuntimeError, match="dead"):
+    with dying(harness, at_call), pytest.raises(RuntimeError, match="dead"):
         await harness.turn()
-    services.replays.feed, services.outboxes.record = feed, record
+    services = harness.services
     await services.redis.delete(keys.lease("outboxes", harness.id))
     await harness.turn()
     done = await progress(harness, replay)

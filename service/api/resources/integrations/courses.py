@@ -1,4 +1,4 @@
-"""`/v1/integrations/{id}/courses`: what is kept of each course."""
+"""`/v1/integrations/{id}/courses`: the stored state of each course."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class GuardLimits(Fields, frozen=True, kw_only=True):
     defaults: ClassVar = Guards
     deleted_count: Annotated[
         Annotated[int, Meta(ge=0, le=10_000_000)] | UnsetType,
-        means("so many deletions of one poll are never held"),
+        means("up to this number of deletions in one poll are never held"),
     ] = UNSET
     deleted_share: Annotated[
         _Share | UnsetType, means("more deletions than this share of the live courses are held")
@@ -75,7 +75,7 @@ class _Settings(Fields, frozen=True, kw_only=True):
     track_remote_data: TrackRemoteData | UnsetType = UNSET
     guards: Annotated[
         GuardLimits | UnsetType,
-        means("how much change in one poll is held for review; what is left out stays"),
+        means("how much change in one poll is held for review; omitted limits keep their values"),
     ] = UNSET
     paused: Paused | UnsetType = UNSET
 
