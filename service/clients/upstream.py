@@ -17,6 +17,7 @@ from service.clients.bodies import describe, foreign_charset, printable, read_bo
 from service.clients.exchange import ExchangeError
 from service.clients.headers import http_date, retry_after, seconds
 from service.domain.access.redaction import Redactor
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.courses.salvage import UNREADABLE, items, members, text_of
 from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import (
@@ -46,19 +47,6 @@ MESSAGE_LENGTH = 300  # of its message
 LOG_URL_LENGTH = 500  # of the address of its log
 LOCATION_LENGTH = 200  # of the address that it redirects to
 LONGEST_WINDOW_SECONDS = 86_400.0  # of a rate limit: what claims more is taken for a date
-
-
-class UpstreamCredential(msgspec.Struct, frozen=True):
-    """Where the upstream is and the key it opens to; the key is left out when shown."""
-
-    base_url: str
-    api_key: str
-
-    def __repr__(self) -> str:
-        return f"UpstreamCredential(base_url={self.base_url!r}, api_key=…)"
-
-    def __rich_repr__(self) -> list[tuple[str, str]]:
-        return [("base_url", self.base_url), ("api_key", "…")]
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):

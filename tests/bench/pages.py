@@ -8,8 +8,9 @@ from hashlib import blake2b
 import httpx
 from msgspec.structs import replace
 
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
 from service.clock import now_ms
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.sandbox.answers import date_header, page_body
 from service.sandbox.content import ContentSource, Course, encode_course
 

@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 import httpx
 import msgspec
 
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import UpstreamUnavailableError
 from service.sandbox.catalogue import Catalogue
 from service.sandbox.changes import (

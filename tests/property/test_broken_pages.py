@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.courses.change import Verdict
 from service.domain.courses.deletion_mark import Deletion, deletion
 from service.domain.courses.received import identify_records, unread

@@ -118,18 +118,11 @@ def _recorded(
         wait_ms = _wait_ms(subscription, completed, attempts, held_ms)
     else:
         wait_ms = held_ms
-    attempt = Attempt(
+    attempt = Attempt.of(
+        outcome,
         event_id=pending.event.id,
-        number=pending.sent + 1,
         at=completed.at,
-        outcome=outcome.kind.value,
-        duration_ms=outcome.duration_ms,
-        status=outcome.status,
-        dns_ms=outcome.dns_ms,
-        connect_ms=outcome.connect_ms,
-        first_byte_ms=outcome.first_byte_ms,
-        error=outcome.error,
-        excerpt=outcome.excerpt.decode("utf-8", "replace"),
+        number=pending.sent + 1,
         next_attempt_at=None if wait_ms is None else completed.at + outcome.duration_ms + wait_ms,
         counted=counted,
         replay=bool(pending.entry.replay),

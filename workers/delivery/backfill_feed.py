@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
 from service.clock import now_ms
 from service.domain.courses.deletion_mark import judging_time
 from service.domain.courses.received import identify_records
@@ -153,12 +153,11 @@ class Backfiller:
 
     async def _fetch(self, integration: Integration, leg: Leg, slot: int) -> Page:
         try:
-            opened = await self._stores.credentials.decrypt(integration.credential_id)
+            credential = await self._stores.credentials.decrypt(integration.credential_id)
         except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {integration.credential_id} cannot be read: {error}"
             ) from error
-        credential = UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
         # Like a full poll, so that deltas keep their part of the budget.
         fetcher = Fetcher(
             self._stores.upstream,

@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
 from service.domain.observability.metrics import RATE_LIMIT_REMAINING, UPSTREAM_REQUEST, observe
 from service.domain.polling.integration import Integration, PollKind

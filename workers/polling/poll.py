@@ -15,8 +15,9 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 - redis's own name
 )
 
-from service.clients.upstream import KNOWN_CODES, UpstreamCredential
+from service.clients.upstream import KNOWN_CODES
 from service.clock import now_ms
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import (
     DecryptionError,
     EpochEndedError,
@@ -254,13 +255,12 @@ class Poll:
     async def _credential(self) -> UpstreamCredential:
         credential_id = self._integration.credential_id
         try:
-            opened = await self._resources.credentials.decrypt(credential_id)
+            return await self._resources.credentials.decrypt(credential_id)
         except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {credential_id} cannot be read: {error}; "
                 "store it again with PATCH /v1/credentials, or give back the encryption key"
             ) from error
-        return UpstreamCredential(base_url=opened.base_url, api_key=opened.api_key)
 
     # --- end -----------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 from service.api.fields.kinds import means
 from service.api.fields.views import View
-from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import PageQuery, UpstreamClient
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import UpstreamError
 from service.domain.polling.integration import UNCONFIRMED_CODE
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 from redis.exceptions import ResponseError
 
+from service.domain.delivery.outcome import Outcome
 from service.domain.delivery.subscription import DeliveryState
 from service.domain.errors import DecryptionError
 from service.domain.events.identifiers import event_position, position_ms, position_order
@@ -49,6 +50,36 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_attempt_at: int | None = None
     counted: bool = True
     replay: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        outcome: Outcome,
+        *,
+        event_id: str,
+        at: int,
+        number: int = 1,
+        next_attempt_at: int | None = None,
+        counted: bool = True,
+        replay: bool = False,
+    ) -> Attempt:
+        """What is kept of an attempt that came to `outcome`."""
+        return cls(
+            event_id=event_id,
+            number=number,
+            at=at,
+            outcome=outcome.kind,
+            duration_ms=outcome.duration_ms,
+            status=outcome.status,
+            dns_ms=outcome.dns_ms,
+            connect_ms=outcome.connect_ms,
+            first_byte_ms=outcome.first_byte_ms,
+            error=outcome.error,
+            excerpt=outcome.excerpt.decode("utf-8", "replace"),
+            next_attempt_at=next_attempt_at,
+            counted=counted,
+            replay=replay,
+        )
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

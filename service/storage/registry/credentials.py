@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import CredentialInUseError, NotFoundError
 from service.domain.events.operational import of_epoch
 from service.domain.polling.integration import Credential, Integration
@@ -29,17 +30,6 @@ if TYPE_CHECKING:
 
 _decode = msgspec.json.Decoder(Credential).decode
 _decode_integration = msgspec.json.Decoder(Integration).decode
-
-
-class DecryptedCredential(msgspec.Struct, frozen=True):
-    """What requests to the upstream need."""
-
-    base_url: str
-    api_key: str
-
-    def __repr__(self) -> str:
-        """Without the key, so that no log or traceback shows it."""
-        return f"DecryptedCredential(base_url={self.base_url!r})"
 
 
 class _User(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +135,7 @@ class CredentialStore:
                 if credential is not None:
                     yield credential
 
-    async def decrypt(self, credential_id: str) -> DecryptedCredential:
+    async def decrypt(self, credential_id: str) -> UpstreamCredential:
         """The credential with its key. Raises NotFoundError or DecryptionError."""
         record, encrypted = await read_fields(
             self._redis, keys.credential(credential_id), ["record", "api_key"]
@@ -153,7 +143,7 @@ class CredentialStore:
         if record is None or encrypted is None:
             raise NotFoundError(f"there is no credential {credential_id}")
         api_key = self._encryptor.decrypt(encrypted, owner_of_api_key(credential_id)).decode()
-        return DecryptedCredential(base_url=_decode(record).base_url, api_key=api_key)
+        return UpstreamCredential(base_url=_decode(record).base_url, api_key=api_key)
 
     async def update(
         self,

@@ -10,7 +10,7 @@ import msgspec
 
 from service.domain.access.grants import ApiKey
 from service.domain.access.signing import Signature, SigningSecret, make_secret
-from service.domain.delivery.subscription import Matcher, Subscription, SubscriptionState, state_of
+from service.domain.delivery.subscription import Matcher, Subscription, state_of
 from service.domain.egress.certificates import ClientCertificate
 from service.domain.errors import (
     ConflictError,
@@ -21,15 +21,20 @@ from service.domain.errors import (
 from service.domain.events.operational import Announcement, When, of_subscription
 from service.ids import new_token
 from service.settings import MAX_SUBSCRIPTIONS
-from service.storage.events.announcing import Announced, Notices, announced
+from service.storage.events.announcing import Notices, announced
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields
-from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
 from service.storage.redis.optimistic_edit import edit
 from service.storage.redis.paging import IndexPosition, newest_ids, page_of_ids
-from service.storage.redis.scripts import Script, run
+from service.storage.redis.scripts import run
 from service.storage.redis.scripts.statuses import RefusedError, Status
+from service.storage.registry.subscription_scripts import (
+    DeleteSubscription,
+    ReadSubscriptions,
+    ResumeSubscription,
+    WriteSubscription,
+)
 from service.storage.security.encryption import Encryptor, owner_in_subscription
 
 if TYPE_CHECKING:
@@ -49,98 +54,6 @@ _encode = msgspec.json.encode
 def new_secret(signature: Signature = Signature.HMAC) -> str:
     """A new signing secret."""
     return make_secret(signature, randomness.token_bytes(_SECRET_BYTES))
-
-
-class WriteSubscription(Script[None]):
-    """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
-    is where the log is read on (start of an XRANGE) by one whose outbox was filled from the log.
-
-    What is None of the encrypted values stays as it is.
-    Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
-    BEHIND if the log has events that the outbox has not.
-    """
-
-    subscription: Key
-    outbox: Key
-    outbox_state: Key
-    replayed: Key
-    replay_queue: Key
-    subscriptions: Key = keys.SUBSCRIPTIONS
-    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
-    log: Key = keys.EVENTS
-    totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("outboxes")
-    id: str
-    created_at: int
-    as_read: bytes | None
-    record: bytes
-    secrets: bytes | None = None
-    headers: bytes | None = None
-    client_certificate: bytes | None = None
-    without_certificate: bool = False
-    state: SubscriptionState
-    read_up_to: str | None
-    most: int
-
-
-class ResumeSubscription(Script[None]):
-    """Brings a subscription back to active: its record, its outbox's memory of failures and holds,
-    and all its retries, which are due now. A sender at work finds out from `resumed`, which is
-    random.
-
-    Refuses with STALE or SUBSCRIPTIONS. Announces `unparked` and `enabled`.
-    """
-
-    subscription: Key
-    outbox_state: Key
-    lease: Key
-    live: QueueKeys
-    replayed: QueueKeys
-    replay_queue: Key
-    announced: Announced
-    id: str
-    as_read: bytes
-    record: bytes
-    resumed: str
-
-
-class DeleteSubscription(Script[None]):
-    """Deletes a subscription with its outbox and all that is kept of it. Work under way loses its
-    lease. Refuses with GONE, or with STALE unless `as_read` is None."""
-
-    subscription: Key
-    outbox: Key
-    outbox_state: Key
-    outbox_dead: Key
-    replays: Key
-    lease: Key
-    others: Sequence[Key]
-    subscriptions: Key = keys.SUBSCRIPTIONS
-    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
-    totals: Key = keys.TOTALS
-    schedule: ScheduleKeys = keys.schedule("outboxes")
-    id: str
-    as_read: bytes | None
-    replay_prefix: str
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The records of all subscriptions and all API keys, at one moment."""
-
-    version: int
-    subscriptions: list[bytes]
-    api_keys: list[bytes]
-
-
-class ReadSubscriptions(Script[Snapshot]):
-    """Reads all subscriptions, the API keys that may own them, and their version. The prefixes are
-    what precedes an id in a key."""
-
-    subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
-    subscriptions: Key = keys.SUBSCRIPTIONS
-    api_keys: Key = keys.API_KEYS
-    subscription_prefix: str = keys.subscription("")
-    api_key_prefix: str = keys.api_key("")
 
 
 class SubscriptionStore:

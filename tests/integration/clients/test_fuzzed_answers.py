@@ -9,8 +9,9 @@ import re
 import pytest
 
 from service.clients.transport import OutboundClient
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.delivery.outcome import Outcome
 from service.domain.errors import UpstreamError
 from tests.integration.clients.conftest import Exchange, Listen

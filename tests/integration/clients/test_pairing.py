@@ -23,8 +23,9 @@ from aiohttp.connector import Connection
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError
 from service.clients.transport import OutboundClient, open_client
-from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import UpstreamUnavailableError
 from tests.integration.clients.conftest import Exchange, Listen

@@ -20,8 +20,9 @@ from service.clients import proxying
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError
 from service.clients.transport import OutboundClient, open_client
-from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.egress.routes import Routes, read_egress_proxy
 from service.domain.errors import (

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from service.clients.transport import OutboundClient
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.errors import (
     UpstreamAuthError,

@@ -10,8 +10,9 @@ from service.api.fields.refusals import Refusal
 from service.api.fields.urls import read_base_url, read_url
 from service.clients.egress import AddressGuard
 from service.clients.transport import OutboundClient, open_client
-from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
+from service.domain.access.upstream_credential import UpstreamCredential
 from tests.integration.clients.conftest import Exchange, Listen
 
 SIGNED = "/a%28b%29/%40x%3Ay?sp=%2Ftriggers%2Fmanual%2Frun&sig=a%2Bb%2Fc%3D&t=%7Eq%2c"

@@ -15,8 +15,9 @@ from service.clients import egress
 from service.clients.egress import AddressGuard
 from service.clients.exchange import ExchangeError, Timeline
 from service.clients.transport import OutboundClient, open_client
-from service.clients.upstream import PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import CoursewireError
 from tests.integration.clients.conftest import Exchange, Listen

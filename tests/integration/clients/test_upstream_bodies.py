@@ -14,7 +14,8 @@ import pytest
 
 from service.api.resources.upstream_check import code_of, remedy
 from service.clients.transport import OutboundClient
-from service.clients.upstream import Page, PageQuery, UpstreamClient, UpstreamCredential
+from service.clients.upstream import Page, PageQuery, UpstreamClient
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import UpstreamAuthError, UpstreamError, UpstreamPageError
 from tests.integration.clients.conftest import Exchange, Listen
 

@@ -15,7 +15,8 @@ import pytest
 
 from service.clients.egress import AddressGuard
 from service.clients.transport import OutboundClient, open_client
-from service.clients.upstream import PageQuery, RateLimit, UpstreamClient, UpstreamCredential
+from service.clients.upstream import PageQuery, RateLimit, UpstreamClient
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import (
     UpstreamAuthError,
     UpstreamBusyError,

@@ -291,6 +291,7 @@ async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined,
 TRUNCATED = {"kind": "vanish", "on": "walk"}  # and says that this was all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandbox", [1, 8, 10], indirect=True)
 @pytest.mark.parametrize(
     "faults",

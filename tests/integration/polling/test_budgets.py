@@ -240,6 +240,7 @@ class Simulation:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "deltas", "full_polls", "windows_of_a_delta", "windows_of_a_full"),
     [

@@ -66,7 +66,7 @@ async def fail_until_over(integration, clock, kind: str) -> tuple[int, list[floa
         assert len(waits) < 1_000
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("chance", [pytest.param(0.0, marks=pytest.mark.slow), 0.3, 0.999])
 async def test_a_failing_full_poll_is_given_up_after_ten_minutes_and_a_delta_goes_at_once(
     integration, shelf, clock, monkeypatch, chance
 ):

@@ -98,6 +98,7 @@ def test_rules_and_configuration_are_valid():
     run("promtool", "check", "config", "--syntax-only", "prometheus.yml", cwd=PROMETHEUS)
 
 
+@pytest.mark.slow
 def test_every_alert_does_what_its_cases_say():
     run("promtool", "test", "rules", "tests.yml", cwd=PROMETHEUS)
 

@@ -35,8 +35,8 @@ from service.api.resources.integrations.integration_views import IntegrationList
 from service.api.resources.upstream_check import CheckResult
 from service.api.resources.upstream_check import check as check_upstream
 from service.bootstrap import Services
-from service.clients.upstream import UpstreamCredential
 from service.clock import now_ms
+from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.polling.integration import Credential, Integration, PollingState, state_of
 from service.domain.review.guards import Guards
@@ -189,7 +189,7 @@ class IntegrationController(Controller):
         await _check_credential(data, refusals, services)
         refusals.settle()
         if data.credential_id:
-            credential = await _opened(services, data.credential_id)
+            credential = await services.credentials.decrypt(data.credential_id)
         else:
             credential = UpstreamCredential(data.base_url or "", data.api_key or "")
         return await check_upstream(services.upstream, credential, data.upstream_id)
@@ -206,7 +206,7 @@ class IntegrationController(Controller):
     async def check_stored(self, integration_id: PathId, services: GivenServices) -> CheckResult:
         """One small request to the upstream with the stored values; nothing is saved."""
         integration, _ = await services.integrations.get(integration_id)
-        credential = await _opened(services, integration.credential_id)
+        credential = await services.credentials.decrypt(integration.credential_id)
         return await check_upstream(services.upstream, credential, integration.upstream_id)
 
 
@@ -267,11 +267,6 @@ async def _make_credential(values: dict[str, Any], services: Services) -> str | 
     await services.credentials.create(credential, values.pop("api_key"))
     values["credential_id"] = credential.id
     return credential.id
-
-
-async def _opened(services: Services, credential_id: str) -> UpstreamCredential:
-    opened = await services.credentials.decrypt(credential_id)
-    return UpstreamCredential(opened.base_url, opened.api_key)
 
 
 async def _shown(services: Services, integration_id: str) -> Response[IntegrationView]:

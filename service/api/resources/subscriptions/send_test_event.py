@@ -75,16 +75,4 @@ async def _send_test(
         redactor=Redactor([*(one.secret for one in secrets), *extra.values()]),
         certificate=certificate,
     )
-    return Attempt(
-        event_id=event.id,
-        number=1,
-        at=now,
-        outcome=outcome.kind,
-        duration_ms=outcome.duration_ms,
-        status=outcome.status,
-        dns_ms=outcome.dns_ms,
-        connect_ms=outcome.connect_ms,
-        first_byte_ms=outcome.first_byte_ms,
-        error=outcome.error,
-        excerpt=outcome.excerpt.decode(errors="replace"),
-    )
+    return Attempt.of(outcome, event_id=event.id, at=now)

@@ -1,0 +1,18 @@
+"""What requests to the upstream carry."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class UpstreamCredential(msgspec.Struct, frozen=True):
+    """Where the upstream is and the key it opens to; the key is left out when shown."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"UpstreamCredential(base_url={self.base_url!r}, api_key=…)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("base_url", self.base_url), ("api_key", "…")]
