@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 
-from service.domain.access.reverse_proxies import read_origin, read_prefix, read_proxy
+from service.domain.access.fronting import read_origin, read_prefix, read_proxy
 from service.settings import parsers
 
 PREFIX = "COURSEWIRE_"

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from service.domain.access.reverse_proxies import client_address, is_among, read_address
+from service.domain.access.fronting import client_address, is_among, read_address
 
 _FOR: Final = b"x-forwarded-for"
 _PROTO: Final = b"x-forwarded-proto"
