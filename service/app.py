@@ -25,8 +25,8 @@ from service import bootstrap
 from service.api.access.audit_trail import AuditTrail
 from service.api.access.auth_throttle import Failures
 from service.api.access.authentication import PROTECTED, provide_actor
-from service.api.access.guards import guard_of
 from service.api.access.idempotency import Idempotency
+from service.api.access.route_guards import guard_of
 from service.api.http.access_log import AccessLog
 from service.api.http.cors import Cors
 from service.api.http.path_prefix import Prefix

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from redis.asyncio import Redis
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import UpstreamClient
 from service.clients.webhook_sender import Receiver

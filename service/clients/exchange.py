@@ -20,7 +20,7 @@ import aiohttp
 import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 
-from service.clients.egress import RefusedAddressError
+from service.clients.address_guard import RefusedAddressError
 from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import CoursewireError
 

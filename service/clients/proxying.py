@@ -15,8 +15,8 @@ from aiohttp import hdrs
 from aiohttp.client_reqrep import ClientRequest
 from yarl import URL
 
+from service.clients.address_guard import RefusedAddressError, VouchedAddress
 from service.clients.aiohttp_private import CheckedConnector
-from service.clients.egress import RefusedAddressError, VouchedAddress
 from service.clients.exchange import (
     FOREIGN,
     ProxyFaultError,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-    from service.clients.egress import AddressGuard
+    from service.clients.address_guard import AddressGuard
     from service.domain.egress.routes import Proxy, Routes
 
 REACH_SECONDS: Final = 10.0  # for a connection to the proxy, its TLS included

@@ -18,8 +18,8 @@ import httpx_aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from service.clients.address_guard import GuardedResolver, SystemResolver
 from service.clients.aiohttp_private import MAX_FIELDS, MAX_HEAD_BYTES
-from service.clients.egress import GuardedResolver, SystemResolver
 from service.clients.exchange import FOREIGN, Timeline, present, translate
 from service.clients.posting import Poster
 from service.clients.proxying import EgressProxy, ProxyingConnector
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from aiohttp.client_middlewares import ClientHandlerType
 
-    from service.clients.egress import AddressGuard
+    from service.clients.address_guard import AddressGuard
     from service.domain.egress.routes import Routes
 
 try:

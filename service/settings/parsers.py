@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from service.authorities import certificates_fault, client_certificate_fault
+from service.certificate_authorities import certificates_fault, client_certificate_fault
 from service.domain.egress.certificates import Unusable, read_authorities
 from service.domain.egress.routes import read_egress_proxy, read_pattern
 from service.redis_url import read_redis_url

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
-from service.authorities import authority_faults
-from service.domain.delivery.retry import DEFAULT_SCHEDULE, JITTER
+from service.certificate_authorities import authority_faults
+from service.domain.delivery.retry_schedule import DEFAULT_SCHEDULE, JITTER
 from service.domain.errors import SettingsError
 from service.secret_files import SUFFIX, read_secret_file
 from service.settings.declarations import PREFIX, SETTINGS, Values, as_text

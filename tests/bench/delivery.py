@@ -25,9 +25,9 @@ from rq import Queue
 
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.access.signing import Signer, SigningSecret
 from service.domain.delivery.subscription import Format
 from service.domain.events.event import CONTENT_TYPES, render
+from service.domain.signatures.signing import Signer, SigningSecret
 from service.settings import Settings
 from service.storage.redis import keys
 from service.storage.redis.client import open_sync

@@ -18,7 +18,10 @@ from jsonschema import Draft202012Validator
 
 from deploy.documents import ROOT, documents
 from service.api.schema.event_examples import EVENTS
-from service.domain.access.signing import (
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.subscription import Format
+from service.domain.events.event import CONTENT_TYPES, MAX_BODY_BYTES
+from service.domain.signatures.signing import (
     HmacKey,
     Signature,
     Signer,
@@ -26,9 +29,6 @@ from service.domain.access.signing import (
     make_secret,
     read_secret,
 )
-from service.domain.delivery.event_types import EVENT_TYPES
-from service.domain.delivery.subscription import Format
-from service.domain.events.event import CONTENT_TYPES, MAX_BODY_BYTES
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import socket
 
 from service.api.access import auth_throttle as failures
 from service.cli import coursewire
-from service.clients import egress
+from service.clients import address_guard as egress
 from service.storage.events import log_follower as tail
 from service.storage.security import idempotency as replies
 

@@ -13,8 +13,8 @@ import msgspec
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
-from service.domain.access.signing import rotated
 from service.domain.replay.replay import Replay
+from service.domain.signatures.signing import rotated
 from service.ids import new_id
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret

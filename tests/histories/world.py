@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.bootstrap import assemble
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.domain.delivery.subscription import Subscription
 from service.domain.polling import failure
 from service.domain.polling import progress as polling
@@ -45,7 +45,7 @@ from tests.histories.upstream import API_KEY, UPSTREAM_ID, Upstream, differing
 from workers.context import JobContext
 from workers.polling import absences, commit, course_lookup, pages, review_decision, waiting_changes
 from workers.polling import poll as poller
-from workers.polling.resources import PollResources
+from workers.polling.poll_dependencies import PollResources
 
 BEGINNING = 1_795_424_000_000
 CLAIM = 9_000_000_000_000_000

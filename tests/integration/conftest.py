@@ -21,7 +21,6 @@ from standardwebhooks import Webhook
 from service.api.resources.integrations.integration_views import IntegrationView
 from service.bootstrap import Services, open_services
 from service.clock import now_ms
-from service.domain.access.signing import read_secret
 from service.domain.courses.fingerprint import Fingerprint
 from service.domain.delivery.circuit_breaker import Breaker
 from service.domain.delivery.subscription import (
@@ -32,6 +31,7 @@ from service.domain.delivery.subscription import (
     state_of,
 )
 from service.domain.polling.integration import Credential, Integration
+from service.domain.signatures.signing import read_secret
 from service.ids import new_id
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings

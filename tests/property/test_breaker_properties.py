@@ -22,8 +22,8 @@ from service.domain.delivery.circuit_breaker import (
     after_success,
     may_go_uncounted,
 )
-from service.domain.delivery.disabling import disabling_reason
 from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.delivery.subscription_disabling import disabling_reason
 
 DAY = 86_400_000
 START = 1_795_424_000_000

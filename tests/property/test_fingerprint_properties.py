@@ -13,20 +13,17 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_digest
 
 from service.domain.courses.change import Judgement, Verdict, judge, judge_absence
-from service.domain.courses.fingerprint import (
+from service.domain.courses.fingerprint import Fingerprint, changed_paths, raw_digest, unpack
+from service.domain.courses.received import identify_records, read_record
+from service.domain.courses.record import Course
+from service.domain.courses.tracked_paths import (
     CURRENT,
     OLDER,
     REMOTE_DATA_PATHS,
     TRACKED_PATHS,
-    Fingerprint,
     Version,
-    changed_paths,
     path_digests,
-    raw_digest,
-    unpack,
 )
-from service.domain.courses.received import identify_records, read_record
-from service.domain.courses.record import Course
 from service.domain.polling.page import judge_page
 
 JSONObject = dict[str, Any]

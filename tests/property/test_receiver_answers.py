@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.transport import open_client
 from service.clients.webhook_sender import Receiver
 from service.domain.delivery.outcome import Outcome

@@ -15,11 +15,11 @@ from service.domain.delivery.circuit_breaker import (
     may_go_uncounted,
 )
 from service.domain.delivery.connectivity import failed_to_connect, is_ours
-from service.domain.delivery.disabling import disabling_reason
 from service.domain.delivery.outbox_window import Entry
 from service.domain.delivery.outcome import Outcome, OutcomeClass
-from service.domain.delivery.retry import next_delay
+from service.domain.delivery.retry_schedule import next_delay
 from service.domain.delivery.subscription import Subscription
+from service.domain.delivery.subscription_disabling import disabling_reason
 from service.storage.delivery.attempts import Attempt
 from service.storage.delivery.outboxes import Recorded
 from service.storage.events.event_bodies import RenderedEvent

@@ -29,12 +29,8 @@ from service.domain.errors import (
 )
 from service.domain.events.event import Selection
 from service.domain.polling.id_requests import can_be_asked, fitting
-from service.domain.polling.integration import (
-    MAX_BACKOFF_SECONDS,
-    Integration,
-    backoff_ms,
-    next_try_ms,
-)
+from service.domain.polling.integration import Integration, backoff_ms, next_try_ms
+from service.domain.polling.intervals import MAX_BACKOFF_SECONDS
 from service.domain.polling.progress import MIN_PAGE_SIZE, PAGE_SIZE
 from service.domain.replay import backfill as backfills
 from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
@@ -45,14 +41,14 @@ from service.storage.events.announcing import RENDERINGS
 from service.storage.polling.budgets import Budgets
 from service.storage.polling.catalogue import Catalogue
 from service.storage.redis.counters import field
-from service.storage.redis.memory import Memory
+from service.storage.redis.memory import MEMORY_SHARE, MEMORY_WAIT_MS, Memory
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
 from service.storage.scheduling.pause import Control
 from workers.delivery.backfill_choice import choose_integration, take_up, wants
 from workers.polling.commit import sendable
 from workers.polling.page_fetch import Fetcher
-from workers.polling.turn_budget import MEMORY_SHARE, MEMORY_WAIT_MS, TurnOverError
+from workers.polling.turn_budget import TurnOverError
 
 MOST_AHEAD = 1_000  # entries being replayed from which no further page is asked for ...
 MOST_BYTES_AHEAD = 33_554_432  # ... or bytes of events that wait, whatever they wait for

@@ -19,7 +19,7 @@ from service.domain.errors import LeaseLostError
 from service.logs import get_logger
 from service.storage.delivery.outbox_scripts import Due
 from service.storage.delivery.outboxes import Outboxes, Recorded, Released
-from service.storage.scheduling.leases import Lease
+from service.storage.scheduling.leases import OUTBOX_LEASE_MARGIN_MS, Lease
 from workers.context import JobContext
 from workers.delivery.attempt_verdict import CompletedAttempt, Judgement
 from workers.delivery.attempts_in_flight import AttemptsInFlight
@@ -35,7 +35,6 @@ from workers.isolated_batch import run_isolated
 STAY_SECONDS = 0.1  # that a job waits for its slowest outbox
 MAX_LINGERING = 100  # batches that go on without their jobs
 AWAY_WAIT_MS = 1_000  # until an outbox that Redis has failed goes on, once Redis is back
-LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the outbox is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
@@ -81,7 +80,7 @@ async def _deliver(
 ) -> None:
     services = context.services
     timeout = subscription.timeout_seconds if subscription is not None else 0
-    lease_ms = int(timeout * 1000) + LEASE_MARGIN_MS
+    lease_ms = int(timeout * 1000) + OUTBOX_LEASE_MARGIN_MS
     lease = await services.leases.take("outboxes", subscription_id, claim, lease_ms)
     if lease is None:
         return

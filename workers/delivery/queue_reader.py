@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from service.domain.delivery.outbox_window import Entry, Window
-from service.domain.delivery.retry import may_go_early
+from service.domain.delivery.retry_schedule import may_go_early
 from service.domain.events.event import is_shown
 from service.domain.events.identifiers import position_order
 from service.storage.delivery.outboxes import (

@@ -18,14 +18,14 @@ from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Part, Replayed, Replays
 from service.storage.events.announcing import RENDERINGS
 from service.storage.events.event_log import EventLog
+from service.storage.redis.memory import MEMORY_WAIT_MS
 from service.storage.registry.api_keys import ApiKeys
 from service.storage.scheduling.leases import Lease
 from workers.delivery.backfill_feed import Backfiller
 
 SCANNED = 200  # events looked at in one step
 PAUSE_SECONDS = 1.0  # until a step is tried again that could not be made
-FULL_WAIT_MS = 300_000  # until the next turn where much waits for its retries ...
-MEMORY_WAIT_MS = 15_000  # ... or Redis is at its memory limit, and nothing else is left to do
+FULL_WAIT_MS = 300_000  # until the next turn where much waits for its retries
 
 BACKFILLED_DEAD = (
     "dead deliveries of backfills were left out: their events are kept no longer than they are "

@@ -12,9 +12,9 @@ from redis.exceptions import (
 
 from service.domain.access.grants import NOTHING, Grant
 from service.domain.access.redaction import Redactor
-from service.domain.access.signing import Signer, SigningSecret
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import LeaseLostError, NotFoundError
+from service.domain.signatures.signing import Signer, SigningSecret
 from service.storage.delivery.outboxes import OpenedOutbox
 from service.storage.registry.api_keys import ApiKeys
 from service.storage.registry.subscriptions import SubscriptionStore

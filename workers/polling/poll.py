@@ -45,7 +45,7 @@ from service.domain.polling.turn_end import after_completion, after_interruption
 from service.ids import new_id
 from service.logs import get_logger
 from service.storage.redis.counters import field
-from service.storage.scheduling.leases import Lease
+from service.storage.scheduling.leases import POLL_LEASE_MS, Lease
 from workers.context import JobContext
 from workers.isolated_batch import run_isolated
 from workers.polling.absences import AbsenceSearch
@@ -54,12 +54,11 @@ from workers.polling.commit import Committer
 from workers.polling.course_lookup import CourseLookup
 from workers.polling.page_fetch import Fetcher
 from workers.polling.pages import Pages
-from workers.polling.resources import PollResources
+from workers.polling.poll_dependencies import PollResources
 from workers.polling.review_decision import Reviewer
 from workers.polling.turn_budget import Turn, TurnOverError
 from workers.polling.waiting_changes import WaitingChanges
 
-LEASE_MS = 15_000
 AWAY_WAIT_MS = 1_000  # until a poll that Redis has failed goes on, once Redis is back
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
 
@@ -77,7 +76,7 @@ async def poll_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> 
 async def poll_one(resources: PollResources, integration_id: str, claim: int) -> None:
     """Takes one turn at an integration, unless its claim is stale or another worker has it."""
     leases = resources.leases
-    lease = await leases.take("polls", integration_id, claim, LEASE_MS)
+    lease = await leases.take("polls", integration_id, claim, POLL_LEASE_MS)
     if lease is None:
         return
     async with leases.kept(lease):

@@ -6,12 +6,10 @@ import asyncio
 import time
 
 from service.domain.polling.integration import Problem
-from service.storage.redis.memory import Memory
+from service.storage.redis.memory import MEMORY_SHARE, MEMORY_WAIT_MS, Memory
 from service.storage.scheduling.pause import Control
 
 TURN_SECONDS = 20.0  # after which a poll is handed back to the schedule, to be resumed
-MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait, so that deliveries can go on
-MEMORY_WAIT_MS = 15_000
 MEMORY_PROBLEM = "RedisMemory"
 
 

@@ -14,7 +14,7 @@ from service.api.fields import readers
 from service.api.fields.readers import expect
 from service.api.fields.refusals import FieldError, Refusal
 from service.domain.access.pasted_secrets import is_visible, trimmed
-from service.domain.access.signing import read_secret
+from service.domain.signatures.signing import read_secret
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

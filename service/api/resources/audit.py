@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from litestar import get
 from litestar.di import NamedDependency
 
-from service.api.access.guards import ADMINS
+from service.api.access.route_guards import ADMINS
 from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.views import Page, Timestamp, View

@@ -13,7 +13,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET, UnsetType
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import ADMINS, READERS
+from service.api.access.route_guards import ADMINS, READERS
 from service.api.fields import samples
 from service.api.fields.kinds import means, pasted_key, text
 from service.api.fields.readers import Fields, given
@@ -24,7 +24,7 @@ from service.api.http.etags import GivenIfMatch, precondition, tagged
 from service.api.http.problem_types import CONFLICT, CREDENTIAL_IN_USE, INTEGRATION_EXISTS
 from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
-from service.clients.egress import SETTING, AddressGuard
+from service.clients.address_guard import SETTING, AddressGuard
 from service.clock import now_ms
 from service.domain.errors import TargetRefusedError
 from service.domain.polling.integration import Credential

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from msgspec import UNSET, UnsetType
 
 from service.api.access.authentication import GivenActor, require_own
-from service.api.access.guards import READERS_AND_SUBSCRIBERS
+from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.fields import samples
 from service.api.fields.kinds import identifier, means
 from service.api.fields.views import Page, Timestamp, View

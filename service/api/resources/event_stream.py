@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from redis.exceptions import RedisError
 
 from service.api.access.authentication import GivenActor
-from service.api.access.guards import READERS_AND_SUBSCRIBERS
+from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.access.visible_events import VisibleEvents
 from service.api.fields.kinds import cursor, means
 from service.api.fields.readers import Fields

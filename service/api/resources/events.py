@@ -13,7 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import UNSET, UnsetType
 
 from service.api.access.authentication import GivenActor
-from service.api.access.guards import READERS_AND_SUBSCRIBERS
+from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.access.visible_events import VisibleEvents
 from service.api.fields import samples
 from service.api.fields.kinds import Several, identifier, means, number_in_text, one_of

@@ -10,7 +10,7 @@ from litestar.params import JSONBody
 
 from service.api.access.audit_trail import ACTION
 from service.api.access.authentication import GivenActor, require_own
-from service.api.access.guards import SUBSCRIBERS
+from service.api.access.route_guards import SUBSCRIBERS
 from service.api.fields import samples
 from service.api.fields.kinds import identifier, means
 from service.api.fields.readers import Fields

@@ -11,7 +11,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import READERS_AND_SUBSCRIBERS, SUBSCRIBERS
+from service.api.access.route_guards import READERS_AND_SUBSCRIBERS, SUBSCRIBERS
 from service.api.fields import samples
 from service.api.fields.kinds import Moment, means, one_of
 from service.api.fields.readers import Fields, given, or_none

@@ -13,7 +13,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import ADMINS, READERS
+from service.api.access.route_guards import ADMINS, READERS
 from service.api.fields import samples
 from service.api.fields.kinds import means, text
 from service.api.fields.readers import Fields

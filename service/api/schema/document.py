@@ -12,9 +12,9 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from service.api.access.guards import guard_of
 from service.api.access.idempotency import HEADER as IDEMPOTENCY_KEY
 from service.api.access.idempotency import MAX_LENGTH
+from service.api.access.route_guards import guard_of
 from service.api.fields.readers import object_schema
 from service.api.fields.refusals import FieldError
 from service.api.fields.views import Page, View

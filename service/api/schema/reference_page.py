@@ -13,7 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
 from service.api.access.authentication import PROTECTED
-from service.api.access.guards import READERS_AND_SUBSCRIBERS
+from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.schema.document import Contract
 
 ASSETS: Final = Path(__file__).parent / "reference"

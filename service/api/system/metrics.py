@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from msgspec import UNSET, UnsetType
 
 from service.api.access.authentication import PROTECTED
-from service.api.access.guards import METRICS_READERS
+from service.api.access.route_guards import METRICS_READERS
 from service.api.fields.kinds import Several, means
 from service.api.fields.readers import Fields
 from service.api.http.request_metrics import Traffic

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import ADMINS, READERS
+from service.api.access.route_guards import ADMINS, READERS
 from service.api.fields.kinds import means, one_of
 from service.api.fields.readers import Fields
 from service.api.fields.views import moment
@@ -38,6 +38,7 @@ from service.domain.events.event import rfc3339
 from service.domain.polling.integration import IntegrationState
 from service.storage.observability.system_status import Overview, Work, Worker
 from service.storage.redis.client import NotServingError
+from service.storage.redis.memory import MEMORY_SHARE
 from service.storage.redis.server_fitness import (
     Server,
     eviction_fault,
@@ -48,7 +49,6 @@ from service.storage.scheduling.pause import ACTIVITIES, Activity
 
 SCHEDULER_SILENCE_MS = 10_000  # a scheduler looks for work every second
 OVERDUE_MS = 60_000  # work that has been due for longer than this is not being done
-MEMORY_SHARE = 0.8  # of Redis's limit: above it polls wait
 _TOTALS = ("courses", "quarantined", "held", "pending", "dead")
 
 

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from service.domain.courses.fingerprint import REMOTE_DATA_PATHS
+from service.domain.courses.tracked_paths import REMOTE_DATA_PATHS
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=1)
 """How far an event's detection may lie before the change it reports: the sandbox gives each

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import RedisError
 
-from service.authorities import CERT_DIR, CERT_FILE
+from service.certificate_authorities import CERT_DIR, CERT_FILE
 from service.commands.demo.performance import Performance
 from service.commands.demo.terminal import Terminal
 from service.commands.listen.printing import open_console

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from service.bootstrap import open_outbound
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.exchange import ExchangeError
 from service.commands.doctor.findings import Found, Level
 from service.domain.egress.routes import read_egress_proxy

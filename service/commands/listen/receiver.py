@@ -16,7 +16,8 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from service.commands.listen.push import CloudEvent, Event, Push
-from service.domain.access.signing import (
+from service.domain.hosts import in_url
+from service.domain.signatures.signing import (
     HMAC_PREFIX,
     PUBLIC_PREFIX,
     Signature,
@@ -25,8 +26,7 @@ from service.domain.access.signing import (
     read_public_key,
     read_secret,
 )
-from service.domain.access.verification import fault
-from service.domain.hosts import in_url
+from service.domain.signatures.verification import fault
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy

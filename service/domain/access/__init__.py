@@ -1,1 +1,1 @@
-"""Access: grants, signatures and redaction."""
+"""Access: who may do what, what may be shown, and what stands before the API."""

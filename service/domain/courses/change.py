@@ -9,19 +9,17 @@ from typing import Any, Final, Literal
 import msgspec
 
 from service.domain.courses.deletion_mark import Deletion
-from service.domain.courses.fingerprint import (
-    CURRENT,
-    NO_RAW,
-    PATH_DIGEST_BYTES,
-    TRACKED_PATHS,
-    Fingerprint,
-    changed_paths,
-    path_digests,
-    version_of,
-)
+from service.domain.courses.fingerprint import NO_RAW, Fingerprint, changed_paths
 from service.domain.courses.received import ReceivedRecord, reason_of
 from service.domain.courses.record import Course, Identity
 from service.domain.courses.salvage import UNREADABLE
+from service.domain.courses.tracked_paths import (
+    CURRENT,
+    PATH_DIGEST_BYTES,
+    TRACKED_PATHS,
+    path_digests,
+    version_of,
+)
 
 _NO_PATHS = bytes(PATH_DIGEST_BYTES * len(TRACKED_PATHS))
 

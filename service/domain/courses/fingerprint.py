@@ -9,27 +9,29 @@ The raw digest is that of the record's bytes as last received. It alone is compa
 fast path: equal bytes lead to equal conclusions. The path digests are taken over a canonical
 form and decide whether anything tracked changed.
 
-A version says which paths have a digest and what each is taken of, and nothing else: all up to
-the path digests is laid out alike in every version.
+All up to the path digests is laid out alike in every version of the tracked paths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import msgspec
-from xxhash import xxh3_64_digest, xxh3_128_digest
+from xxhash import xxh3_128_digest
 
-from service.domain.courses.record import Course, IntegrationField, Revision
-from service.domain.errors import FingerprintVersionError
+from service.domain.courses.tracked_paths import (
+    CURRENT,
+    PATH_DIGEST_BYTES,
+    TRACKED_PATHS,
+    Version,
+    version_of,
+)
 
 LIVE: Final = b"L"
 DELETED: Final = b"D"
 NO_EVENT: Final = b"-" * 26
 NO_RAW: Final = bytes(16)
-# 40 bits: a change of one path goes unseen once in 10^12.
-PATH_DIGEST_BYTES: Final = 5
 
 # Scripts read and write these places.
 FLAG: Final = slice(1, 2)
@@ -38,90 +40,7 @@ _EVENT = slice(15, 41)
 RAW: Final = slice(41, 57)
 _PATHS_START: Final = RAW.stop
 
-_Extractor = Callable[[Course], Any]
 
-_encode = msgspec.json.Encoder(order="sorted").encode
-
-
-class Version(msgspec.Struct, frozen=True):
-    """One way to take fingerprints: its one byte, and what each tracked path covers.
-
-    The order of the paths is part of it.
-    """
-
-    tag: bytes
-    tracked: Mapping[str, _Extractor]
-
-    @property
-    def seed(self) -> int:
-        """The seed of the raw digests, another for each version: a raw digest that equals one of
-        the current version was taken by it, so the fast path need not look at the version."""
-        return self.tag[0] ^ ord("1")  # version 1 has always had none
-
-    @property
-    def names_start(self) -> int:
-        """Where the names begin in the packed form."""
-        return _PATHS_START + PATH_DIGEST_BYTES * len(self.tracked)
-
-
-def _fields(
-    fields: list[IntegrationField] | None,
-) -> list[tuple[str, str | None, Any, str | None]]:
-    return sorted(
-        ((field.key, field.type, field.value, field.label) for field in fields or ()), key=_encode
-    )
-
-
-def _by_revision(value: Callable[[Revision], Any]) -> _Extractor:
-    """What `value` gives for each revision, by revision id; nothing for null and empty."""
-
-    def collect(course: Course) -> Any:
-        found = [
-            (revision.id, extracted)
-            for revision in course.revisions or ()
-            if (extracted := value(revision)) not in (None, [])
-        ]
-        return sorted(found, key=_encode) if len(found) > 1 else found
-
-    return collect
-
-
-_TRACKED: Final[dict[str, _Extractor]] = {
-    "remote_id": lambda course: course.remote_id,
-    "origin_id": lambda course: course.origin_id,
-    "remote_created_at": lambda course: course.remote_created_at,
-    "remote_data": lambda course: course.remote_data,
-    "custom_fields": lambda course: course.custom_fields,
-    "integration_fields": lambda course: _fields(course.integration_fields),
-    "provider": lambda course: (course.provider_id, course.provider),
-    "revisions": lambda course: sorted(revision.id for revision in course.revisions or ()),
-    "revisions.remote_id": _by_revision(lambda revision: revision.remote_id),
-    "revisions.remote_created_at": _by_revision(lambda revision: revision.remote_created_at),
-    "revisions.remote_deleted_at": _by_revision(lambda revision: revision.remote_deleted_at),
-    "revisions.remote_data": _by_revision(lambda revision: revision.remote_data),
-    "revisions.title": _by_revision(lambda revision: revision.title),
-    "revisions.description": _by_revision(lambda revision: revision.description),
-    "revisions.remote_url": _by_revision(lambda revision: revision.remote_url),
-    "revisions.status": _by_revision(lambda revision: revision.status),
-    "revisions.custom_fields": _by_revision(lambda revision: revision.custom_fields),
-    "revisions.integration_fields": _by_revision(
-        lambda revision: _fields(revision.integration_fields)
-    ),
-    "revisions.skill_assignments": _by_revision(
-        lambda revision: sorted(
-            (link.skill for link in revision.skill_assignments or ()), key=_encode
-        )
-    ),
-}
-
-CURRENT: Final = Version(b"1", _TRACKED)
-# What catalogues may still hold, by tag. Whatever changes the digest of any path, or the paths or
-# their order, needs a new tag for CURRENT and the version before it here, for a release at least:
-# every course that is received meanwhile is rewritten.
-OLDER: Final[dict[bytes, Version]] = {}
-
-TRACKED_PATHS: Final = tuple(CURRENT.tracked)
-REMOTE_DATA_PATHS: Final = frozenset({"remote_data", "revisions.remote_data"})
 _SEED: Final = CURRENT.seed
 _BETWEEN_NAMES: Final = b"\xff"  # a byte that UTF-8 never uses, so no name contains it
 
@@ -129,25 +48,6 @@ _BETWEEN_NAMES: Final = b"\xff"  # a byte that UTF-8 never uses, so no name cont
 def raw_digest(record: bytes | msgspec.Raw) -> bytes:
     """The 128-bit digest of a record's bytes as received, under the current version."""
     return xxh3_128_digest(record, _SEED)
-
-
-def version_of(tag: bytes) -> Version:
-    """The version of that tag. Raises FingerprintVersionError."""
-    if tag == CURRENT.tag:
-        return CURRENT
-    if (version := OLDER.get(tag)) is None:
-        raise FingerprintVersionError(tag)
-    return version
-
-
-def path_digests(course: Course, version: Version = CURRENT) -> bytes:
-    """The digests of all paths that a version tracks, in its order."""
-    return b"".join(
-        [
-            xxh3_64_digest(_encode(extract(course)))[:PATH_DIGEST_BYTES]
-            for extract in version.tracked.values()
-        ]
-    )
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +82,11 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
         return b"".join((self.head(), sequence, event, self.tail()))
 
 
+def _names_start(version: Version) -> int:
+    """Where the names begin in the packed form."""
+    return _PATHS_START + PATH_DIGEST_BYTES * len(version.tracked)
+
+
 def is_deleted(packed: bytes) -> bool:
     """Whether a stored fingerprint is of a deleted course."""
     return packed[FLAG] == DELETED
@@ -190,7 +95,7 @@ def is_deleted(packed: bytes) -> bool:
 def unpack(packed: bytes) -> Fingerprint:
     """Reads the stored form, of whatever version. Raises FingerprintVersionError."""
     version = version_of(packed[:1])
-    names_start = version.names_start
+    names_start = _names_start(version)
     remote_id, _, origin_id = packed[names_start:].partition(_BETWEEN_NAMES)
     event = packed[_EVENT]
     return Fingerprint(

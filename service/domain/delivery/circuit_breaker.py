@@ -6,7 +6,7 @@ import msgspec
 
 from service.domain.delivery.connectivity import failed_to_connect
 from service.domain.delivery.outcome import Outcome
-from service.domain.delivery.retry import RETRY_AFTER_MAX
+from service.domain.delivery.retry_schedule import RETRY_AFTER_MAX
 
 # Times are epoch ms by the clock of Redis; durations end in their unit.
 PARK_FAILURES = 10  # in a row, from which an outbox is parked ...

@@ -9,10 +9,10 @@ from typing import Literal
 import msgspec
 
 from service.domain.access.grants import NOTHING, ApiKey
-from service.domain.access.signing import Signature
 from service.domain.delivery.event_types import COURSE_EVENT_TYPES
-from service.domain.delivery.retry import DEFAULT_SCHEDULE
+from service.domain.delivery.retry_schedule import DEFAULT_SCHEDULE
 from service.domain.egress.certificates import CertificateFacts
+from service.domain.signatures.signing import Signature
 
 
 class Payload(StrEnum):

@@ -20,16 +20,18 @@ from service.domain.errors import (
     UpstreamUnavailableError,
 )
 from service.domain.polling.integration import (
-    FULL_RETRY_SECONDS,
-    MAX_BACKOFF_SECONDS,
-    MODEL_PROBE_SECONDS,
-    PROBE_SECONDS,
-    UNREADABLE_MS,
     Integration,
     PollingState,
     Problem,
     backoff_ms,
     next_try_ms,
+)
+from service.domain.polling.intervals import (
+    FULL_RETRY_SECONDS,
+    MAX_BACKOFF_SECONDS,
+    MODEL_PROBE_SECONDS,
+    PROBE_SECONDS,
+    UNREADABLE_MS,
 )
 from service.domain.polling.notices import duration, standing_problem
 from service.domain.polling.progress import (

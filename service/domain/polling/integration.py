@@ -8,26 +8,19 @@ from typing import Literal
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from service.domain.courses.fingerprint import REMOTE_DATA_PATHS
+from service.domain.courses.tracked_paths import REMOTE_DATA_PATHS
+from service.domain.polling.intervals import (
+    DELTA_HORIZON_MS,
+    DELTA_INTERVAL_SECONDS,
+    FULL_INTERVAL_SECONDS,
+    FULL_JITTER,
+    LEAST_WAIT_MS,
+    MAX_BACKOFF_SECONDS,
+    MAX_SKEW_MS,
+)
 from service.domain.polling.observations import Observed
 from service.domain.review.guards import Guards
 
-DELTA_INTERVAL_SECONDS = 60
-FULL_INTERVAL_SECONDS = 21_600
-DELTA_OVERLAP_MS = 600_000  # a delta looks this far behind the watermark for late-visible rows
-DELTA_HORIZON_MS = 13 * 86_400_000  # tombstones are anonymised after 14 days: full poll instead
-PROBE_SECONDS = 1_800  # between probes of an integration that needs attention
-MODEL_PROBE_SECONDS = 86_400  # between probes of an integration that has no courses at all
-MAX_BACKOFF_SECONDS = 900
-FULL_RETRY_SECONDS = 3_600  # from a full poll that was given up to the next, while deltas go on
-_LEAST_WAIT_MS = 1_000  # less patience than that is none
-FULL_JITTER = 0.05  # of the interval by which a full poll may come later than its slot
-UNREADABLE_MS = 600_000  # of pages that cannot be read, until a person must act
-SKEW_REPORTED_MS = 30_000  # between our clock and the upstream's
-# Beyond this difference a `Date` of the upstream is not used. A clock set to local time is up to 14
-# hours off, one that stopped yesterday a day. The bound keeps deltas far from DELTA_HORIZON_MS.
-MAX_SKEW_MS = 25 * 3_600_000
-CACHE_REPORTED_MS = 60_000  # age of an answer of the upstream, as a cache reports it
 UNCONFIRMED_CODE = "UnconfirmedChanges"
 
 PollKind = Literal["delta", "full"]
@@ -207,7 +200,7 @@ def next_try_ms(wait_ms: int, asked_ms: int, left_ms: int) -> int | None:
     just then. A wait that was asked for is not cut short: where it is longer than what is left,
     the poll is given up at once.
     """
-    if left_ms < _LEAST_WAIT_MS or asked_ms > left_ms:
+    if left_ms < LEAST_WAIT_MS or asked_ms > left_ms:
         return None
     return min(max(wait_ms, asked_ms), left_ms)
 

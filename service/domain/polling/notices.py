@@ -7,14 +7,8 @@ from typing import Literal
 import msgspec
 
 from service.domain.polling.flapping_paths import Flapping, observe
-from service.domain.polling.integration import (
-    CACHE_REPORTED_MS,
-    MAX_SKEW_MS,
-    UNCONFIRMED_CODE,
-    Integration,
-    PollingState,
-    Problem,
-)
+from service.domain.polling.integration import UNCONFIRMED_CODE, Integration, PollingState, Problem
+from service.domain.polling.intervals import CACHE_REPORTED_MS, MAX_SKEW_MS
 from service.domain.polling.observations import UNCONFIRMED_FULL_POLLS, Observed, reasons
 from service.domain.polling.progress import PollProgress
 

@@ -11,12 +11,8 @@ import msgspec
 from service.domain.courses.change import Judgement, Verdict
 from service.domain.polling.flapping_paths import sampled
 from service.domain.polling.id_requests import can_be_asked
-from service.domain.polling.integration import (
-    DELTA_OVERLAP_MS,
-    PollKind,
-    PollRecord,
-    believed_date,
-)
+from service.domain.polling.integration import PollKind, PollRecord, believed_date
+from service.domain.polling.intervals import DELTA_OVERLAP_MS
 from service.domain.polling.observations import Reason
 
 PAGE_SIZE = 250

@@ -5,13 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from service.domain.polling.integration import (
-    SKEW_REPORTED_MS,
-    Integration,
-    PollingState,
-    Problem,
-    next_poll_at,
-)
+from service.domain.polling.integration import Integration, PollingState, Problem, next_poll_at
+from service.domain.polling.intervals import SKEW_REPORTED_MS
 from service.domain.polling.notices import observed_after, standing_problem
 from service.domain.polling.observations import reasons
 from service.domain.polling.progress import PollProgress

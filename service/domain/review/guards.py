@@ -8,15 +8,8 @@ from typing import Final, Literal
 import msgspec
 
 from service.domain.courses.change import Judgement, Verdict, gone
-from service.domain.courses.fingerprint import (
-    CURRENT,
-    NO_RAW,
-    PATH_DIGEST_BYTES,
-    TRACKED_PATHS,
-    Fingerprint,
-    path_digest,
-    with_path_digests,
-)
+from service.domain.courses.fingerprint import NO_RAW, Fingerprint, path_digest, with_path_digests
+from service.domain.courses.tracked_paths import CURRENT, PATH_DIGEST_BYTES, TRACKED_PATHS
 
 _SENT: Final = bytes(PATH_DIGEST_BYTES)
 """Stands for a path whose change was withheld though a record with it was sent."""

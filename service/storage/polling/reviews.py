@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from service.domain.courses.fingerprint import TRACKED_PATHS
+from service.domain.courses.tracked_paths import TRACKED_PATHS
 from service.domain.errors import ConflictError, StaleRecordError, StaleReviewError
 from service.domain.polling.integration import Decision
 from service.domain.polling.triage import Held

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
+MEMORY_SHARE = 0.8  # of the limit: above it polls wait, so that deliveries can go on
+MEMORY_WAIT_MS = 15_000
+
+
 class Memory:
     """The server's memory against its limit."""
 

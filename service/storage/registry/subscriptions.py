@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.domain.access.grants import ApiKey
-from service.domain.access.signing import Signature, SigningSecret, make_secret
 from service.domain.delivery.subscription import Matcher, Subscription, state_of
 from service.domain.egress.certificates import ClientCertificate
 from service.domain.errors import (
@@ -19,6 +18,7 @@ from service.domain.errors import (
     StaleRecordError,
 )
 from service.domain.events.operational import Announcement, When, of_subscription
+from service.domain.signatures.signing import Signature, SigningSecret, make_secret
 from service.ids import new_token
 from service.settings import MAX_SUBSCRIPTIONS
 from service.storage.events.announcing import Notices, announced

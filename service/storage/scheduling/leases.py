@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
 
 Kind = Literal["polls", "outboxes"]
+POLL_LEASE_MS = 15_000
+OUTBOX_LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
 _RENEWALS = 5  # renewals within the duration of a lease
 _GIVE_BACK_SECONDS = 0.5  # between attempts while Redis is away
 

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 
 

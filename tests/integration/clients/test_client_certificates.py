@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.tls import ClientContexts, make_context
 from service.clients.transport import OutboundClient, open_client
 from service.clients.webhook_sender import Receiver

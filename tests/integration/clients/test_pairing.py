@@ -20,7 +20,7 @@ from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.connector import Connection
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.exchange import ExchangeError
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient

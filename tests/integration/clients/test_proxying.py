@@ -17,7 +17,7 @@ import uvloop
 from aiohttp.abc import ResolveResult
 
 from service.clients import proxying
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.exchange import ExchangeError
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 from service.clients.webhook_sender import Receiver
 from service.domain.delivery.outcome import Outcome, OutcomeClass

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from service.clients.egress import AddressGuard, SystemResolver
+from service.clients.address_guard import AddressGuard, SystemResolver
 from service.clients.transport import OutboundClient, open_client
 from service.clients.webhook_sender import Receiver
 from service.domain.delivery.outcome import Outcome, OutcomeClass

@@ -8,7 +8,7 @@ import pytest
 
 from service.api.fields.refusals import Refusal
 from service.api.fields.urls import read_base_url, read_url
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver

@@ -11,8 +11,8 @@ import pytest
 import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from service.clients import egress
-from service.clients.egress import AddressGuard
+from service.clients import address_guard as egress
+from service.clients.address_guard import AddressGuard
 from service.clients.exchange import ExchangeError, Timeline
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient

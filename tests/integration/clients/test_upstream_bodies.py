@@ -12,7 +12,7 @@ import zlib
 
 import pytest
 
-from service.api.resources.upstream_check import code_of, remedy
+from service.api.resources.integrations.upstream_check import code_of, remedy
 from service.clients.transport import OutboundClient
 from service.clients.upstream import Page, PageQuery, UpstreamClient
 from service.domain.access.upstream_credential import UpstreamCredential

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, RateLimit, UpstreamClient
 from service.domain.access.upstream_credential import UpstreamCredential

@@ -9,11 +9,11 @@ from standardwebhooks import Webhook
 
 from service.clock import now_ms
 from service.domain.access.grants import ApiKey, Grant, Scope
-from service.domain.access.signing import Signature, read_public_key, read_secret, rotated
-from service.domain.access.verification import fault
 from service.domain.delivery.subscription import Format, Payload, Rendering
 from service.domain.errors import DecryptionError
 from service.domain.events.event import CONTENT_TYPES, render
+from service.domain.signatures.signing import Signature, read_public_key, read_secret, rotated
+from service.domain.signatures.verification import fault
 from service.ids import new_id
 from service.storage.delivery.outboxes import NOT_GRANTED
 from service.storage.redis import keys

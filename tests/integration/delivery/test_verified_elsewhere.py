@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from service.clock import now_ms
-from service.domain.access.signing import Signature, make_secret, read_secret, rotated
 from service.domain.delivery.subscription import Rendering
+from service.domain.signatures.signing import Signature, make_secret, read_secret, rotated
 from tests.programs import JAVASCRIPT
 
 SCRIPT = JAVASCRIPT / "verify.cjs"

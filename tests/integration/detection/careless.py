@@ -18,10 +18,10 @@ import pytest
 
 from service.clients.upstream import Page, RateLimit
 from service.domain.courses import change as diff
-from service.domain.courses.fingerprint import CURRENT
+from service.domain.courses.tracked_paths import CURRENT
 from service.domain.errors import CoursesDifferError, UpstreamError, UpstreamInputError
 from service.domain.polling import failure
-from service.domain.polling.integration import DELTA_OVERLAP_MS
+from service.domain.polling.intervals import DELTA_OVERLAP_MS
 from service.domain.polling.progress import after_absences, after_page
 from service.domain.polling.seen_courses import sorted_digests
 from service.domain.review.guards import Guards
@@ -329,7 +329,7 @@ def _keep_the_refused_cursor(patch: Patch) -> None:
 
 
 def _trust_any_watermark(patch: Patch) -> None:
-    patch.setattr("service.domain.polling.integration.DELTA_HORIZON_MS", 10**15)
+    patch.setattr("service.domain.polling.intervals.DELTA_HORIZON_MS", 10**15)
 
 
 def _full_never(patch: Patch) -> None:

@@ -21,7 +21,8 @@ import pytest
 
 from service.bootstrap import open_services
 from service.clock import now_ms
-from service.domain.courses.fingerprint import CURRENT, OLDER, PATH_DIGEST_BYTES, RAW, Version
+from service.domain.courses.fingerprint import RAW
+from service.domain.courses.tracked_paths import CURRENT, OLDER, PATH_DIGEST_BYTES, Version
 from service.domain.errors import CoursesDifferError
 from service.domain.polling.integration import Baseline
 from service.domain.review.guards import Guards

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from service.clock import now_ms
-from service.domain.polling.integration import DELTA_OVERLAP_MS, MAX_SKEW_MS
+from service.domain.polling.intervals import DELTA_OVERLAP_MS, MAX_SKEW_MS
 from tests.integration.conftest import new_integration
 from tests.integration.polling.shelf import Shelf
 from tests.integration.scripted import refuses

@@ -18,7 +18,7 @@ import pytest
 from service.commands.listen.printing import describe, one_line
 from service.commands.listen.push import Push
 from service.commands.listen.receiver import Listener
-from service.domain.access.signing import Signature, make_secret, read_secret, sign
+from service.domain.signatures.signing import Signature, make_secret, read_secret, sign
 
 pytestmark = pytest.mark.slow
 

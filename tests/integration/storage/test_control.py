@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ResponseError
 
-from service.api.system import status
 from service.domain.errors import StartError
 from service.domain.polling.integration import Integration, IntegrationState, state_of
 from service.storage.observability.system_status import Overview
@@ -15,7 +14,6 @@ from service.storage.redis import server_info as server_module
 from service.storage.redis.server_info import check_server, read_server
 from service.storage.scheduling.schedule import ClaimLimit
 from tests.integration.conftest import new_credential
-from workers.polling import turn_budget as turn
 
 LIMITS = [ClaimLimit("polls", "rq:queue:q1", 10, 10), ClaimLimit("outboxes", "rq:queue:q2", 10, 10)]
 
@@ -181,10 +179,6 @@ async def test_a_silent_scheduler_is_forgotten_once_another_has_its_turn(service
     assert await overview.schedulers() == [("gone", 1)]
     await services.schedule.claim(LIMITS, 30_000, "alive")
     assert [name for name, _ in await overview.schedulers()] == ["alive"]
-
-
-def test_polls_wait_from_where_the_status_says_so():
-    assert status.MEMORY_SHARE == turn.MEMORY_SHARE
 
 
 # --- the server at start ------------------------------------------------------------------------

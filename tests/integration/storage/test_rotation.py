@@ -12,13 +12,13 @@ import pytest
 
 from service.bootstrap import open_services
 from service.commands import rotate_keys as rotation
-from service.domain.access.signing import Signature
 from service.domain.errors import (
     DecryptionError,
     NotFoundError,
     SettingsError,
     StorageUnavailableError,
 )
+from service.domain.signatures.signing import Signature
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret
 from service.storage.security.encrypted_values import AT_ONCE, HEADERS, KINDS, REPLIES, SECRETS

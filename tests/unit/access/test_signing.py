@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.domain.access.signing import (
+from service.domain.signatures.signing import (
     Signature,
     Signer,
     SigningSecret,

@@ -4,8 +4,14 @@ import base64
 
 import pytest
 
-from service.domain.access.signing import Signature, make_secret, read_public_key, read_secret, sign
-from service.domain.access.verification import fault
+from service.domain.signatures.signing import (
+    Signature,
+    make_secret,
+    read_public_key,
+    read_secret,
+    sign,
+)
+from service.domain.signatures.verification import fault
 
 PRIVATE, OTHER = (make_secret(Signature.ED25519, bytes([byte]) * 32) for byte in (1, 2))
 SHARED = make_secret(Signature.HMAC, bytes(32))

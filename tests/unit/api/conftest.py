@@ -12,7 +12,7 @@ from litestar.testing import AsyncTestClient
 
 from service.app import create_app
 from service.bootstrap import Services, assemble
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.clients.upstream import Page, RateLimit
 from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 from litestar import get
 from litestar.routes import HTTPRoute
 
-from service.api.access import guards
+from service.api.access import route_guards as guards
 from service.api.access.audit_trail import ACTION
 
 A, S, R, M = "admin", "subscriber", "read", "metrics"

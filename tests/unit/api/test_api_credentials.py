@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.api.resources.credentials import upstream_check
-from service.clients.egress import AddressGuard
+from service.clients.address_guard import AddressGuard
 from service.domain.errors import TargetRefusedError
 
 VALUES = {"name": "EU", "base_url": "https://api.kombo.dev/v1", "api_key": "key-1"}

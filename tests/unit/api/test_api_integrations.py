@@ -5,7 +5,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from service.api.resources.upstream_check import code_of, remedy
+from service.api.resources.integrations.upstream_check import code_of, remedy
 from service.domain.courses.fingerprint import Fingerprint
 from service.domain.errors import (
     UpstreamAuthError,

@@ -10,9 +10,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
-from service.domain.access.signing import Signature, make_secret, read_public_key, read_secret
-from service.domain.access.verification import fault
 from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.signatures.signing import Signature, make_secret, read_public_key, read_secret
+from service.domain.signatures.verification import fault
 from service.storage.redis import keys
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()

@@ -7,18 +7,18 @@ import pytest
 from xxhash import xxh3_128_digest
 
 from service.domain.courses.change import EVENT_TYPES, Verdict, judge, judge_absence
-from service.domain.courses.fingerprint import (
-    CURRENT,
-    NO_RAW,
-    OLDER,
-    REMOTE_DATA_PATHS,
-    Fingerprint,
-    Version,
-    path_digests,
-    raw_digest,
-)
+from service.domain.courses.fingerprint import NO_RAW, Fingerprint, raw_digest
 from service.domain.courses.received import read_record
 from service.domain.courses.record import Course
+from service.domain.courses.tracked_paths import (
+    CURRENT,
+    OLDER,
+    PATH_DIGEST_BYTES,
+    REMOTE_DATA_PATHS,
+    TRACKED_PATHS,
+    Version,
+    path_digests,
+)
 
 NOW = 1_795_424_001_123
 DELETED_AT = "2026-11-20T08:00:00.000Z"
@@ -492,7 +492,7 @@ def test_a_deletion_needs_no_content_to_leave_the_older_version(gone, live_then)
     found = judge_absence("c1", live_then) if gone is None else verdict_on(record(gone), live_then)
 
     assert (found.verdict, found.fingerprint.version) == (Verdict.DELETED, CURRENT.tag)
-    assert len(found.fingerprint.paths) == CURRENT.names_start - 57
+    assert len(found.fingerprint.paths) == PATH_DIGEST_BYTES * len(TRACKED_PATHS)
     assert (found.fingerprint.sequence, found.fingerprint.remote_id) == (7, "32")
 
 

@@ -7,21 +7,23 @@ import msgspec
 import pytest
 
 from service.domain.courses.fingerprint import (
-    CURRENT,
     NO_EVENT,
     NO_RAW,
-    OLDER,
-    PATH_DIGEST_BYTES,
     RAW,
-    TRACKED_PATHS,
     Fingerprint,
-    Version,
     changed_paths,
-    path_digests,
     raw_digest,
     unpack,
 )
 from service.domain.courses.record import Course
+from service.domain.courses.tracked_paths import (
+    CURRENT,
+    OLDER,
+    PATH_DIGEST_BYTES,
+    TRACKED_PATHS,
+    Version,
+    path_digests,
+)
 from service.domain.errors import CoursewireError, FingerprintVersionError
 
 EVENT = "01krd8x3m3000026vafvwsrmbh"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.domain.delivery.outcome import Outcome, OutcomeClass
-from service.domain.delivery.retry import DEFAULT_SCHEDULE, may_go_early, next_delay
+from service.domain.delivery.retry_schedule import DEFAULT_SCHEDULE, may_go_early, next_delay
 
 MIDDLE = 0.5  # the random number that leaves a delay as scheduled
 

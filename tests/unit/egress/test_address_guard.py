@@ -7,7 +7,7 @@ import socket
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from service.clients.egress import (
+from service.clients.address_guard import (
     AddressGuard,
     GuardedResolver,
     RefusedAddressError,

@@ -9,7 +9,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from service.authorities import authority_faults
+from service.certificate_authorities import authority_faults
 from service.domain.errors import SettingsError
 from service.settings import Settings
 
@@ -90,7 +90,9 @@ def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    monkeypatch.setattr("service.authorities.ssl.SSLContext.load_verify_locations", refuse)
+    monkeypatch.setattr(
+        "service.certificate_authorities.ssl.SSLContext.load_verify_locations", refuse
+    )
     assert "may not read" in refusal(SSL_CERT_FILE=str(path))
     assert "may not read" in refusal(SSL_CERT_DIR=str(tmp_path))
 

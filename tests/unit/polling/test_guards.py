@@ -6,13 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.courses.change import Judgement, Verdict
-from service.domain.courses.fingerprint import (
-    NO_RAW,
-    PATH_DIGEST_BYTES,
-    TRACKED_PATHS,
-    Fingerprint,
-    path_digest,
-)
+from service.domain.courses.fingerprint import NO_RAW, Fingerprint, path_digest
+from service.domain.courses.tracked_paths import PATH_DIGEST_BYTES, TRACKED_PATHS
 from service.domain.review.guards import (
     Guards,
     Withheld,

@@ -5,9 +5,6 @@ import itertools
 import pytest
 
 from service.domain.polling.integration import (
-    DELTA_HORIZON_MS,
-    FULL_JITTER,
-    MAX_BACKOFF_SECONDS,
     Integration,
     IntegrationState,
     PollingState,
@@ -18,6 +15,7 @@ from service.domain.polling.integration import (
     next_poll_at,
     state_of,
 )
+from service.domain.polling.intervals import DELTA_HORIZON_MS, FULL_JITTER, MAX_BACKOFF_SECONDS
 
 NOW = 1_795_424_001_123
 HOUR, DAY = 3_600_000, 86_400_000

@@ -7,9 +7,10 @@ import pytest
 from xxhash import xxh3_128_digest
 
 from service.domain.courses.change import Verdict, judge
-from service.domain.courses.fingerprint import OLDER, Version, path_digests, raw_digest, unpack
+from service.domain.courses.fingerprint import raw_digest, unpack
 from service.domain.courses.received import identify_records, read_record, unread
 from service.domain.courses.record import Course
+from service.domain.courses.tracked_paths import OLDER, Version, path_digests
 from service.domain.errors import FingerprintVersionError
 from service.domain.polling.page import judge_page
 from service.domain.polling.seen_courses import seen_digests, sorted_digests, was_seen

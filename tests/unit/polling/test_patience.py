@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.polling.id_requests import MAX_LIST_BYTES, MOST_IDS, can_be_asked, ends, fitting
-from service.domain.polling.integration import (
-    MAX_BACKOFF_SECONDS,
-    MAX_SKEW_MS,
-    backoff_ms,
-    believed_date,
-    next_try_ms,
-)
+from service.domain.polling.integration import backoff_ms, believed_date, next_try_ms
+from service.domain.polling.intervals import MAX_BACKOFF_SECONDS, MAX_SKEW_MS
 from service.domain.polling.progress import FULL_PATIENCE_MS, RESUMABLE_MS, controls_after
 
 MINUTE = 60_000

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.courses.change import Judgement, Verdict
-from service.domain.polling.integration import MAX_SKEW_MS, PollRecord
+from service.domain.polling.integration import PollRecord
+from service.domain.polling.intervals import MAX_SKEW_MS
 from service.domain.polling.progress import (
     MIN_PAGE_SIZE,
     PAGE_SIZE,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.courses.change import Judgement, Verdict, gone
-from service.domain.courses.fingerprint import NO_RAW, PATH_DIGEST_BYTES, TRACKED_PATHS, Fingerprint
+from service.domain.courses.fingerprint import NO_RAW, Fingerprint
+from service.domain.courses.tracked_paths import PATH_DIGEST_BYTES, TRACKED_PATHS
 from service.domain.polling.triage import Held, Triage
 from service.domain.review.guards import Guards, Withheld, unpack_withheld
 

@@ -22,15 +22,8 @@ from service.domain.errors import (
     UpstreamUnavailableError,
 )
 from service.domain.polling.failure import after_failure
-from service.domain.polling.integration import (
-    FULL_RETRY_SECONDS,
-    SKEW_REPORTED_MS,
-    UNCONFIRMED_CODE,
-    UNREADABLE_MS,
-    Integration,
-    PollingState,
-    Problem,
-)
+from service.domain.polling.integration import UNCONFIRMED_CODE, Integration, PollingState, Problem
+from service.domain.polling.intervals import FULL_RETRY_SECONDS, SKEW_REPORTED_MS, UNREADABLE_MS
 from service.domain.polling.observations import UNCONFIRMED_FULL_POLLS, Observed
 from service.domain.polling.progress import FULL_PATIENCE_MS, RESUMABLE_MS, PollProgress, begin
 from service.domain.polling.turn_end import after_completion, after_interruption

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from service.commands.demo.oracle import LoggedChange, ReportedEvent, disagreements
-from service.domain.courses.fingerprint import REMOTE_DATA_PATHS, changed_paths, path_digests
+from service.domain.courses.fingerprint import changed_paths
 from service.domain.courses.record import Course
+from service.domain.courses.tracked_paths import REMOTE_DATA_PATHS, path_digests
 from service.sandbox.catalogue import Catalogue, ChangeRequest
 from service.sandbox.churn import next_change
 

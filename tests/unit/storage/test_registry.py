@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from service.domain.access.signing import SigningSecret
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import (
     ConflictError,
@@ -17,6 +16,7 @@ from service.domain.errors import (
 )
 from service.domain.polling.integration import Credential, Integration, Problem
 from service.domain.polling.progress import begin
+from service.domain.signatures.signing import SigningSecret
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.scripts import run

@@ -8,7 +8,7 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from msgspec import UNSET, UnsetType
 
-from service.api.access.guards import READERS
+from service.api.access.route_guards import READERS
 from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.views import Page, View

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from service.api.fields import samples
 from service.api.fields.kinds import Labels, identifier, means, one_of, text, visible
-from service.domain.courses.fingerprint import TRACKED_PATHS
+from service.domain.courses.tracked_paths import TRACKED_PATHS
 from service.domain.polling.integration import Baseline
 
 MAX_DELTA_INTERVAL = 86_400

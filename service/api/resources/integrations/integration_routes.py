@@ -14,7 +14,7 @@ from litestar.params import JSONBody
 from msgspec import UNSET
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import ADMINS, READERS
+from service.api.access.route_guards import ADMINS, READERS
 from service.api.fields.readers import given
 from service.api.fields.refusals import Refusals
 from service.api.http import cursors
@@ -32,8 +32,8 @@ from service.api.resources.integrations.integration_bodies import (
     IntegrationQuery,
 )
 from service.api.resources.integrations.integration_views import IntegrationList, IntegrationView
-from service.api.resources.upstream_check import CheckResult
-from service.api.resources.upstream_check import check as check_upstream
+from service.api.resources.integrations.upstream_check import CheckResult
+from service.api.resources.integrations.upstream_check import check as check_upstream
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.upstream_credential import UpstreamCredential

@@ -9,7 +9,7 @@ import msgspec
 from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.views import Page, Timestamp, View
-from service.api.resources import upstream_check
+from service.api.resources.integrations import upstream_check
 from service.api.resources.integrations.integration_fields import (
     FIRST_REPORT,
     IGNORED_PATHS,

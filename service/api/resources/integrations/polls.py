@@ -9,7 +9,7 @@ from litestar import Controller, Response, get, post
 from litestar.params import JSONBody
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import ADMINS, READERS
+from service.api.access.route_guards import ADMINS, READERS
 from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.readers import Fields

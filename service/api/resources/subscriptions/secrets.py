@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from msgspec import UnsetType
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import SUBSCRIBERS
+from service.api.access.route_guards import SUBSCRIBERS
 from service.api.fields.kinds import means
 from service.api.fields.refusals import Refusals
 from service.api.fields.views import Timestamp, View
@@ -23,7 +23,10 @@ from service.api.http.requests import GivenRefusals, GivenServices, PathId
 from service.api.resources.subscriptions.subscription_bodies import SecretRotation
 from service.api.resources.subscriptions.subscription_views import secret_to_show
 from service.clock import now_ms
-from service.domain.access.signing import (
+from service.domain.delivery.subscription import Subscription
+from service.domain.errors import ConflictError
+from service.domain.events.event import rfc3339
+from service.domain.signatures.signing import (
     MAX_IN_FORCE,
     Signature,
     SigningSecret,
@@ -32,9 +35,6 @@ from service.domain.access.signing import (
     rotated,
     signature_of,
 )
-from service.domain.delivery.subscription import Subscription
-from service.domain.errors import ConflictError
-from service.domain.events.event import rfc3339
 from service.storage.registry.subscriptions import new_secret
 
 _NO_BODY = SecretRotation()

@@ -8,18 +8,18 @@ import msgspec
 from litestar import post
 
 from service.api.access.audit_trail import ACTION
-from service.api.access.guards import SUBSCRIBERS
+from service.api.access.route_guards import SUBSCRIBERS
 from service.api.http.requests import GivenServices, PathId
 from service.api.resources.deliveries import AttemptView
 from service.api.schema.webhooks import TEST_EVENT
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.redaction import Redactor
-from service.domain.access.signing import Signer, SigningSecret
 from service.domain.delivery.subscription import Subscription
 from service.domain.egress.certificates import ClientCertificate
 from service.domain.events.event import CONTENT_TYPES, StoredEvent, render
 from service.domain.events.identifiers import event_id
+from service.domain.signatures.signing import Signer, SigningSecret
 from service.ids import event_suffixes
 from service.storage.delivery.attempts import Attempt
 

@@ -37,11 +37,11 @@ from service.api.resources.subscriptions.subscription_fields import (
     WantedTypes,
 )
 from service.api.resources.subscriptions.subscription_views import SubscriptionView
-from service.domain.access.signing import Signature
 from service.domain.delivery.subscription import (
     Subscription,
     SubscriptionState,
 )
+from service.domain.signatures.signing import Signature
 
 _ROTATE = "POST it to /v1/subscriptions/{id}/secret/rotate"
 

@@ -18,10 +18,10 @@ from service.api.fields.kinds import (
 )
 from service.api.fields.refusals import Refusal
 from service.api.fields.urls import read_url, url
-from service.domain.access.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
-from service.domain.courses.fingerprint import TRACKED_PATHS
+from service.domain.courses.tracked_paths import TRACKED_PATHS
 from service.domain.delivery.event_types import EVENT_TYPES
 from service.domain.delivery.subscription import Format, Payload
+from service.domain.signatures.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
 MAX_RETRIES = 20
 MAX_RETRY_DELAY = 86_400

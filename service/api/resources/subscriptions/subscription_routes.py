@@ -14,7 +14,7 @@ from litestar.params import JSONBody
 
 from service.api.access.audit_trail import ACTION
 from service.api.access.authentication import GivenActor
-from service.api.access.guards import READERS_AND_SUBSCRIBERS, SUBSCRIBERS
+from service.api.access.route_guards import READERS_AND_SUBSCRIBERS, SUBSCRIBERS
 from service.api.fields.kinds import means
 from service.api.fields.readers import given, or_none
 from service.api.fields.refusals import FieldError, InvalidRequestError, Refusals
@@ -40,12 +40,12 @@ from service.api.resources.subscriptions.subscription_views import (
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import Actor
-from service.domain.access.signing import Signature, read_secret
 from service.domain.delivery.event_types import OWNERS_EVENT_TYPES
-from service.domain.delivery.retry import JITTER
+from service.domain.delivery.retry_schedule import JITTER
 from service.domain.delivery.subscription import Subscription, state_of
 from service.domain.egress.certificates import CertificateFacts, ClientCertificate
 from service.domain.polling.integration import Integration
+from service.domain.signatures.signing import Signature, read_secret
 from service.ids import new_id
 from service.storage.redis.paging import IndexPosition
 

@@ -24,8 +24,8 @@ from service.api.resources.subscriptions.subscription_fields import (
     WantedLabels,
     WantedTypes,
 )
-from service.domain.access.signing import Signature, signature_of
 from service.domain.delivery.subscription import Subscription, state_of
+from service.domain.signatures.signing import Signature, signature_of
 from service.storage.delivery.outboxes import OutboxDepth
 
 

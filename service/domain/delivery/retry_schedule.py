@@ -1,4 +1,4 @@
-"""What an attempt's outcome means for its delivery: delivered, again later, or dead."""
+"""When a failed attempt is retried: the schedule, its jitter and the receiver's Retry-After."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Signatures of pushes: made with secrets and keys, and verified."""
