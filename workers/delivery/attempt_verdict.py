@@ -111,8 +111,8 @@ def _recorded(
     counted: bool,
 ) -> Recorded:
     pending, outcome = completed.attempt, completed.outcome
-    attempts = pending.attempts + counted
-    if outcome.delivered:
+    attempts, delivered = pending.attempts + counted, outcome.delivered
+    if delivered:
         wait_ms: int | None = None
     elif counted:
         wait_ms = _wait_ms(subscription, completed, attempts, held_ms)
@@ -127,12 +127,12 @@ def _recorded(
         counted=counted,
         replay=bool(pending.entry.replay),
     )
-    given_up = wait_ms is None and not outcome.delivered
+    given_up = wait_ms is None and not delivered
     return Recorded(
         entry=pending.entry,
         attempts=attempts,
         sent=pending.sent + 1,
-        result="S" if outcome.delivered else "D" if given_up else "R",
+        result="S" if delivered else "D" if given_up else "R",
         wait_ms=wait_ms or 0,
         reason=_reason(outcome, attempts) if given_up else "",
         record=encode(subscription.id, attempt),

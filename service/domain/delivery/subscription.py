@@ -37,6 +37,8 @@ class Rendering(Enum):
     FULL_CLOUDEVENT = (Payload.FULL, Format.CLOUDEVENTS)
     THIN_CLOUDEVENT = (Payload.THIN, Format.CLOUDEVENTS)
 
+    __hash__ = object.__hash__  # Enum hashes the name in Python, for each of an event's lookups
+
     @property
     def payload(self) -> Payload:
         """Whether the body carries the course."""

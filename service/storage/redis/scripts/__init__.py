@@ -297,7 +297,7 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         return lambda found: None if found is None else read(found)
     if get_origin(hint) is list:
         (read,) = map(_reader, get_args(hint))
-        return lambda found: [read(one) for one in found]
+        return read if read is _as_found else lambda found: [read(one) for one in found]
     if not _is_struct(hint):
         raise TypeError(f"no script can return {hint}")
     fields = [(name, _reader(of)) for name, of in _fields(hint)]
@@ -306,12 +306,16 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     )
 
 
+def _as_found(found: Any) -> Any:
+    return found
+
+
 _READERS: dict[Any, Callable[[Any], Any]] = {
     NoneType: lambda _: None,
     bool: bool,
     int: int,
     str: bytes.decode,
-    bytes: lambda found: found,
+    bytes: _as_found,
 }
 
 
