@@ -25,12 +25,13 @@ from service.api.http.problems import PROBLEMS
 from service.api.http.requests import PAGE_SIZE, GivenServices, PathId, ScanQuery
 from service.bootstrap import Services
 from service.domain.errors import PreconditionRequiredError, StaleReviewError
-from service.domain.polling.integration import Decision
+from service.domain.polling.integration import Decision, Integration
+from service.domain.polling.triage import Held
 from service.storage.polling.reviews import HeldChange
 from service.storage.redis.scans import ScanCursor
 
 _VERSION = re.compile(r"[0-9]{1,16}")
-_UNDER_WAY = {"apply": "applying", "discard": "discarding"}
+_UNDER_WAY = {"publish": "publishing", "accept_silently": "accepting_silently"}
 
 
 class HeldChangeView(View, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ class HeldChangeView(View, frozen=True, kw_only=True):
     kind: Annotated[str, means("deleted or updated")]
     evidence: Annotated[
         str | None,
-        means("of a deletion: tombstone, or absence, which is verified when it is applied"),
+        means("of a deletion: tombstone, or absence, which is verified when it is published"),
     ]
     changed: Annotated[tuple[str, ...], means("of an update: the paths that are held")]
 
@@ -71,6 +72,8 @@ class ReviewView(Page, frozen=True, kw_only=True):
         "integration_id": samples.INTEGRATION,
         "state": "open",
         "since": samples.AT,
+        "decision": None,
+        "subscriptions_not_informed": None,
         "deleted": 1,
         "changed": {},
         "items": [HeldChangeView.example],
@@ -80,11 +83,21 @@ class ReviewView(Page, frozen=True, kw_only=True):
     state: Annotated[
         str,
         means(
-            "open: a decision is needed; applying or discarding: the last one is being carried "
-            "out; none"
+            "open: a decision is needed; publishing or accepting_silently: the last decision is "
+            "being carried out; none"
         ),
     ]
     since: Annotated[Timestamp | None, means("when the first of them was held")]
+    decision: Annotated[
+        Decision | None, means("the decision that was just taken or is being carried out")
+    ]
+    subscriptions_not_informed: Annotated[
+        int | None,
+        means(
+            "in the answer to accept_silently: how many subscriptions match the accepted changes "
+            "and get no event of them"
+        ),
+    ]
     deleted: Annotated[int, means("how many courses seem to be deleted")]
     changed: Annotated[dict[str, int], means("how many courses changed, by path")]
     items: Annotated[list[HeldChangeView], means("the page")]
@@ -93,12 +106,15 @@ class ReviewView(Page, frozen=True, kw_only=True):
 class ReviewDecision(Fields, frozen=True, kw_only=True):
     """What becomes of the changes that are held."""
 
-    examples: ClassVar = {"apply": ("It is right", {"decision": "apply"})}
+    examples: ClassVar = {
+        "publish": ("Send the events", {"decision": "publish"}),
+        "accept_silently": ("Send no event", {"decision": "accept_silently"}),
+    }
     decision: Annotated[
         Decision,
         means(
-            "apply: ask for the courses again and report what they show; discard: take what was "
-            "shown for known and report nothing"
+            "publish: request the courses again and send events of what they show; "
+            "accept_silently: record what was shown and send no event"
         ),
     ]
 
@@ -137,7 +153,7 @@ class ReviewController(Controller):
         operation_id="decideReview",
         summary="Decide on what is held",
         opt={ACTION: "integration.review_decided", PROBLEMS: (CONFLICT, PRECONDITION_REQUIRED)},
-        response_description="The decision is taken and will be carried out",
+        response_description="The decision, which will be carried out",
     )
     async def decide(
         self,
@@ -149,7 +165,7 @@ class ReviewController(Controller):
         """On exactly the set that was shown, which `If-Match` names. It is carried out by the
         integration's next turn, which is due at once; a deletion by absence that cannot be
         confirmed then is held again."""
-        _, state = await services.integrations.get(integration_id)
+        integration, state = await services.integrations.get(integration_id)
         if sent_headers.tags is UNSET:
             raise PreconditionRequiredError(
                 f"send the ETag of GET /v1/integrations/{integration_id}/review as If-Match, so "
@@ -160,16 +176,48 @@ class ReviewController(Controller):
         ]
         if not shown_versions:
             raise StaleReviewError("If-Match holds no ETag of this review")
-        current = (await services.reviews.get(integration_id, state.epoch)).version
-        version = current if current in shown_versions else shown_versions[0]
+        current = await services.reviews.get(integration_id, state.epoch)
+        version = current.version if current.version in shown_versions else shown_versions[0]
+        matching = await _matching_subscriptions(services, integration, current.held)
         await services.reviews.decide(integration_id, state.epoch, version, data.decision)
-        shown = await _shown(services, integration_id, PAGE_SIZE, None)
+        shown = await _shown(
+            services,
+            integration_id,
+            PAGE_SIZE,
+            None,
+            decision=data.decision,
+            not_informed=matching if data.decision == "accept_silently" else None,
+        )
         shown.status_code = HTTPStatus.ACCEPTED
         return shown
 
 
+async def _matching_subscriptions(services: Services, integration: Integration, held: Held) -> int:
+    matcher = await services.matchers.current(fresh=True)
+    found = (
+        matcher.outboxes(
+            event_type=event_type,
+            integration_id=integration.id,
+            labels=integration.labels,
+            changed=held.changed,
+        )
+        for event_type, count in (
+            ("course.deleted", held.deleted),
+            ("course.updated", len(held.changed)),
+        )
+        if count
+    )
+    return len({outbox.subscription_id for outboxes in found for outbox in outboxes})
+
+
 async def _shown(
-    services: Services, integration_id: str, limit: int, place: ScanCursor | None
+    services: Services,
+    integration_id: str,
+    limit: int,
+    place: ScanCursor | None,
+    *,
+    decision: Decision | None = None,
+    not_informed: int | None = None,
 ) -> Response[ReviewView]:
     _, state = await services.integrations.get(integration_id)
     found = await services.reviews.get(integration_id, state.epoch)
@@ -180,6 +228,8 @@ async def _shown(
             integration_id=integration_id,
             state=being_done if found.since is None else "open",
             since=moment(found.since),
+            decision=decision or state.decision,
+            subscriptions_not_informed=not_informed,
             deleted=found.held.deleted,
             changed=dict(found.held.changed),
             items=[HeldChangeView.of(one) for one in changes],

@@ -24,7 +24,7 @@ from service.domain.review.guards import Guards
 UNCONFIRMED_CODE = "UnconfirmedChanges"
 
 PollKind = Literal["delta", "full"]
-Decision = Literal["apply", "discard"]
+Decision = Literal["publish", "accept_silently"]
 
 
 class Baseline(StrEnum):

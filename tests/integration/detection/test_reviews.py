@@ -144,12 +144,12 @@ async def test_a_few_more_deletions_while_many_are_held_are_held_too(baselined, 
     assert (await held.state()).held == 105
 
 
-async def test_applied_deletions_are_reported_with_their_evidence(baselined, sandbox):
+async def test_published_deletions_are_reported_with_their_evidence(baselined, sandbox):
     held = await baselined()
     gone = await sandbox.change({"op": "delete", "count": 150}, {"op": "vanish", "count": 100})
     await held.poll("full")
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     deleted = [event for event in await held.events() if event.type == "course.deleted"]
     assert {event.course_id for event in deleted} == {change["course_id"] for change in gone}
@@ -168,12 +168,12 @@ async def test_applied_deletions_are_reported_with_their_evidence(baselined, san
     assert (await held.types())["course.deleted"] == 250
 
 
-async def test_discarded_deletions_are_taken_for_known_without_an_event(baselined, sandbox):
+async def test_accepted_deletions_are_taken_for_known_without_an_event(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 150}, {"op": "vanish", "count": 100})
     await held.poll("full")
 
-    await held.decide("discard")
+    await held.decide("accept_silently")
     await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
@@ -189,7 +189,7 @@ async def test_courses_that_came_back_before_the_decision_are_not_deleted(baseli
         *({"op": "restore", "course_id": change["course_id"]} for change in gone[:60])
     )
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.types())["course.deleted"] == 40
 
@@ -229,7 +229,7 @@ async def test_an_absence_that_cannot_be_confirmed_when_applied_is_held_again(ba
     await held.poll("full")
     await sandbox.fault("empty", on="ids")
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.state()).held == 200
     assert await held.types() == {REVIEW_REQUIRED: 2}
@@ -253,7 +253,7 @@ async def test_an_answer_cut_short_confirms_no_absence_when_applied(
     # Whichever courses are picked as controls, the one record that is shown is among them.
     monkeypatch.setattr(held.services.catalogue, "any_live", first_live(sandbox))
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert await held.types() == {REVIEW_REQUIRED: 2}
     assert (await held.state()).held == 200
@@ -271,7 +271,7 @@ async def test_absences_are_confirmed_though_hardly_any_course_is_left(baselined
     await sandbox.change({"op": "vanish", "count": 598})
     await held.poll("full")
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.types())["course.deleted"] == 598
     assert (await held.state()).held == 0
@@ -283,7 +283,7 @@ async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined,
     await held.poll("delta")
     assert (await held.state()).held == 600
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.types())["course.deleted"] == 600
 
@@ -403,17 +403,17 @@ async def test_changes_that_come_with_the_flood_flow_without_it(baselined, sandb
 
     assert await changed_paths(held) == {"revisions.title": 7}
     held_before = (await held.state()).held
-    await held.decide("apply")
+    await held.decide("publish")
     assert (await held.state()).held == 0
     assert await changed_paths(held) == {"revisions.title": 7, "custom_fields": held_before}
 
 
-async def test_discarded_updates_are_taken_for_known(baselined, sandbox):
+async def test_accepted_updates_are_taken_for_known(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
     await held.poll("full")
 
-    await held.decide("discard")
+    await held.decide("accept_silently")
     await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
@@ -422,19 +422,19 @@ async def test_discarded_updates_are_taken_for_known(baselined, sandbox):
     assert await changed_paths(held) == {"revisions.title": 1}
 
 
-async def test_a_change_after_what_was_shown_is_not_discarded_with_it(baselined, sandbox):
+async def test_a_change_after_what_was_shown_is_not_accepted_with_it(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
     await held.poll("full")
     count = (await held.state()).held
     await sandbox.change({"op": "field_on", "path": "custom_fields"})
 
-    await held.decide("discard")
+    await held.decide("accept_silently")
     # What was taken for known is null, and it is no longer: that is a change like any other.
     await held.poll("full")
 
     assert (await held.review()).held.changed == {"custom_fields": count}
-    await held.decide("apply")
+    await held.decide("publish")
     assert await changed_paths(held) == {"custom_fields": count}
 
 
@@ -552,9 +552,9 @@ async def test_a_decision_broken_off_is_carried_out_by_the_next_turn(baselined, 
         return await fetch(*arguments)
 
     context.services.upstream.fetch_page = drain_after_one
-    await held.decide("apply")
+    await held.decide("publish")
     assert 0 < (await held.state()).held < 300
-    assert (await held.state()).decision == "apply"
+    assert (await held.state()).decision == "publish"
     context.services.upstream.fetch_page = fetch
     context.draining.clear()
 
@@ -577,7 +577,7 @@ async def test_a_decision_is_on_the_set_that_was_shown(baselined, sandbox):
     epoch = (await held.state()).epoch
 
     with pytest.raises(StaleReviewError):
-        await held.services.reviews.decide(held.id, epoch, shown.version, "apply")
+        await held.services.reviews.decide(held.id, epoch, shown.version, "publish")
 
     assert (await held.state()).held == 101
 
@@ -585,7 +585,7 @@ async def test_a_decision_is_on_the_set_that_was_shown(baselined, sandbox):
 async def test_there_must_be_something_to_decide_on(baselined):
     held = await baselined()
     with pytest.raises(ConflictError, match="nothing"):
-        await held.services.reviews.decide(held.id, (await held.state()).epoch, 0, "apply")
+        await held.services.reviews.decide(held.id, (await held.state()).epoch, 0, "publish")
 
 
 async def test_no_second_decision_while_the_first_is_carried_out(baselined, sandbox):
@@ -594,10 +594,10 @@ async def test_no_second_decision_while_the_first_is_carried_out(baselined, sand
     await held.poll("delta")
     epoch = (await held.state()).epoch
     version = (await held.review()).version
-    await held.services.reviews.decide(held.id, epoch, version, "apply")
+    await held.services.reviews.decide(held.id, epoch, version, "publish")
 
     with pytest.raises(ConflictError, match="carried out"):
-        await held.services.reviews.decide(held.id, epoch, version, "discard")
+        await held.services.reviews.decide(held.id, epoch, version, "accept_silently")
 
 
 async def test_a_baseline_holds_nothing(register, sandbox):

@@ -105,6 +105,8 @@ async def test_where_nothing_is_held_the_review_says_so(client, path, integratio
         "integration_id": integration["id"],
         "state": "none",
         "since": None,
+        "decision": None,
+        "subscriptions_not_informed": None,
         "deleted": 0,
         "changed": {},
         "items": [],
@@ -174,7 +176,7 @@ async def test_there_is_no_review_of_an_unknown_integration(client, problem) -> 
     problem(await client.get("/v1/integrations/int_none/review"), "not-found", 404)
     answer = await client.post(
         "/v1/integrations/int_none/review",
-        json={"decision": "apply"},
+        json={"decision": "publish"},
         headers={"if-match": '"1"'},
     )
     problem(answer, "not-found", 404)
@@ -183,14 +185,15 @@ async def test_there_is_no_review_of_an_unknown_integration(client, problem) -> 
 async def test_a_review_is_for_those_who_may_see_it(anonymous, path, problem) -> None:
     del anonymous.headers["authorization"]
     problem(await anonymous.get(path), "unauthorized", 401)
-    problem(await anonymous.post(path, json={"decision": "apply"}), "unauthorized", 401)
+    problem(await anonymous.post(path, json={"decision": "publish"}), "unauthorized", 401)
 
 
 # --- deciding -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("decision", "being_done"), [("apply", "applying"), ("discard", "discarding")]
+    ("decision", "being_done"),
+    [("publish", "publishing"), ("accept_silently", "accepting_silently")],
 )
 async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
     client, services, path, mark, integration, decision, being_done
@@ -205,11 +208,43 @@ async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
     shown = answer.json()
     assert (shown["state"], shown["items"], shown["deleted"]) == (being_done, [], 0)
     assert answer.headers["etag"] != etag
-    assert (await client.get(path)).json() == shown
+    assert shown["decision"] == decision
+    assert (await client.get(path)).json() == {**shown, "subscriptions_not_informed": None}
     (state,) = await services.integrations.get_many([integration["id"]])
     assert state[1].decision == decision
     (due,) = await services.schedule.next_at("polls", [integration["id"]])
     assert due is not None
+
+
+@pytest.mark.parametrize(
+    ("decision", "withheld", "not_informed"),
+    [
+        ("accept_silently", [TOMBSTONE, UPDATE], 3),
+        ("accept_silently", [ABSENCE], 2),
+        ("accept_silently", [UPDATE], 2),
+        ("publish", [TOMBSTONE, UPDATE], None),
+    ],
+)
+async def test_a_silent_decision_says_how_many_subscriptions_it_does_not_inform(
+    client, path, mark, decision, withheld, not_informed
+) -> None:
+    await hold(mark, *withheld)
+    for filters in (
+        {},
+        {"event_types": ["course.deleted"]},
+        {"event_types": ["course.updated"], "changed": ["provider"]},
+        {"event_types": ["course.updated"], "changed": ["custom_fields"]},
+        {"event_types": ["course.created", "integration.review_required"]},
+        {"labels": {"tenant": "another"}},
+    ):
+        answer = await client.post(
+            "/v1/subscriptions", json={"url": "https://r.example", **filters}
+        )
+        assert answer.status_code == 201, answer.text
+    etag = (await client.get(path)).headers["etag"]
+    answer = await client.post(path, json={"decision": decision}, headers={"if-match": etag})
+    assert answer.json()["decision"] == decision
+    assert answer.json()["subscriptions_not_informed"] == not_informed
 
 
 @pytest.mark.parametrize(
@@ -218,14 +253,14 @@ async def test_a_decision_on_what_was_shown_is_taken_and_due_at_once(
 async def test_what_proxies_make_of_the_tag_names_the_same_set(client, path, mark, form) -> None:
     await hold(mark, TOMBSTONE)
     tag = form.format((await client.get(path)).headers["etag"].strip('"'))
-    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": tag})
+    answer = await client.post(path, json={"decision": "publish"}, headers={"if-match": tag})
     assert answer.status_code == 202, answer.text
 
 
 async def test_a_decision_must_name_what_was_shown(client, path, mark, problem) -> None:
     await hold(mark, TOMBSTONE)
     document = problem(
-        await client.post(path, json={"decision": "apply"}), "precondition-required", 428
+        await client.post(path, json={"decision": "publish"}), "precondition-required", 428
     )
     assert "If-Match" in document["detail"]
     assert path in document["detail"]
@@ -238,7 +273,7 @@ async def test_a_decision_must_name_what_was_shown(client, path, mark, problem) 
 )
 async def test_what_is_no_etag_of_a_review_is_refused(client, path, mark, problem, tag) -> None:
     await hold(mark, TOMBSTONE)
-    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": tag})
+    answer = await client.post(path, json={"decision": "publish"}, headers={"if-match": tag})
     problem(answer, "precondition-failed", 412)
     assert (await client.get(path)).json()["state"] == "open"
 
@@ -248,20 +283,20 @@ async def test_a_decision_on_what_has_changed_since_is_refused(client, path, mar
     etag = (await client.get(path)).headers["etag"]
     await mark(Mark("another", "hold", ABSENCE.pack()))
 
-    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
+    answer = await client.post(path, json={"decision": "publish"}, headers={"if-match": etag})
 
     problem(answer, "precondition-failed", 412)
     shown = await client.get(path)
     assert (shown.json()["state"], shown.json()["deleted"]) == ("open", 2)
     answer = await client.post(
-        path, json={"decision": "apply"}, headers={"if-match": shown.headers["etag"]}
+        path, json={"decision": "publish"}, headers={"if-match": shown.headers["etag"]}
     )
     assert answer.status_code == 202
 
 
 async def test_where_nothing_is_held_there_is_nothing_to_decide_on(client, path, problem) -> None:
     etag = (await client.get(path)).headers["etag"]
-    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
+    answer = await client.post(path, json={"decision": "publish"}, headers={"if-match": etag})
     assert "nothing" in problem(answer, "conflict", 409)["detail"]
 
 
@@ -270,7 +305,7 @@ async def test_what_is_no_longer_held_cannot_be_decided_on(client, path, mark, p
     etag = (await client.get(path)).headers["etag"]
     await mark(Mark("c0", "release"))
     assert (await client.get(path)).json()["state"] == "none"
-    answer = await client.post(path, json={"decision": "apply"}, headers={"if-match": etag})
+    answer = await client.post(path, json={"decision": "publish"}, headers={"if-match": etag})
     problem(answer, "conflict", 409)
 
 
@@ -279,15 +314,17 @@ async def test_while_a_decision_is_carried_out_there_is_no_other(
 ) -> None:
     await hold(mark, TOMBSTONE)
     etag = (await client.get(path)).headers["etag"]
-    await decided(services, integration, "apply")
-    answer = await client.post(path, json={"decision": "discard"}, headers={"if-match": etag})
+    await decided(services, integration, "publish")
+    answer = await client.post(
+        path, json={"decision": "accept_silently"}, headers={"if-match": etag}
+    )
     assert "carried out" in problem(answer, "conflict", 409)["detail"]
 
     await mark(Mark("later", "hold", ABSENCE.pack()))  # something new is held meanwhile
     shown = await client.get(path)
     assert shown.json()["state"] == "open"
     answer = await client.post(
-        path, json={"decision": "discard"}, headers={"if-match": shown.headers["etag"]}
+        path, json={"decision": "accept_silently"}, headers={"if-match": shown.headers["etag"]}
     )
     assert "carried out" in problem(answer, "conflict", 409)["detail"]
 
@@ -296,16 +333,16 @@ async def test_while_a_decision_is_carried_out_there_is_no_other(
     ("document", "fields"),
     [
         ({}, ["decision"]),
-        ({"decision": "aply"}, ["decision"]),
+        ({"decision": "publsh"}, ["decision"]),
         ({"decision": None}, ["decision"]),
-        ({"decision": "apply", "force": True}, ["force"]),
+        ({"decision": "publish", "force": True}, ["force"]),
     ],
 )
 async def test_a_decision_is_one_of_two(client, refused, path, mark, document, fields) -> None:
     await hold(mark, TOMBSTONE)
     errors = refused(await client.post(path, json=document, headers={"if-match": '"1"'}), *fields)
-    if document.get("decision") == "aply":
-        assert errors["decision"]["remedy"] == "did you mean apply?"
+    if document.get("decision") == "publsh":
+        assert errors["decision"]["remedy"] == "did you mean publish?"
 
 
 async def test_the_body_must_be_an_object(client, path) -> None:
