@@ -52,9 +52,9 @@ from service.api.resources.events import EventController
 from service.api.resources.integrations.courses import CourseController
 from service.api.resources.integrations.integration_routes import IntegrationController
 from service.api.resources.integrations.polls import PollController
+from service.api.resources.integrations.reviews import ReviewController
 from service.api.resources.redelivery import redeliver
 from service.api.resources.replays import ReplayController
-from service.api.resources.reviews import ReviewController
 from service.api.resources.subscriptions.secrets import SecretController
 from service.api.resources.subscriptions.send_test_event import send_test
 from service.api.resources.subscriptions.subscription_routes import SubscriptionController

@@ -73,8 +73,9 @@ def held(integration_id: str, epoch: str) -> Key:
 
 
 def review(integration_id: str, epoch: str) -> Key:
-    """Hash: `since` (ms), `version`, and how many held changes there are: `T`, `A` and `U` by
-    kind, `path<number>` by tracked path. There is one while anything is held."""
+    """Hash: `since` (ms), `version`, `exceeded` (JSON: the limits for which changes were last
+    held), and how many held changes there are: `T`, `A` and `U` by kind, `path<number>` by tracked
+    path. There is one while anything is held."""
     return Key(f"cw:review:{integration_id}:{epoch}")
 
 

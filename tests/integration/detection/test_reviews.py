@@ -12,7 +12,7 @@ from service.domain.access.grants import Grant
 from service.domain.errors import ConflictError, StaleReviewError
 from service.domain.events.event import EventFilter
 from service.domain.polling.integration import Baseline, IntegrationState, state_of
-from service.domain.review.guards import Guards
+from service.domain.review.guards import Exceeded, Guards
 from service.storage.redis import keys
 from tests.integration.delivery.test_replays import ask, progress
 
@@ -503,14 +503,54 @@ async def test_more_than_half_in_one_path_is_a_flood_even_over_several_deltas(ba
     assert await held.types() == {REVIEW_REQUIRED: 1}
 
 
-@pytest.mark.parametrize("sandbox", [150], indirect=True)
+@pytest.mark.parametrize("sandbox", [19], indirect=True)
 async def test_a_small_catalogue_may_change_all_at_once(baselined, sandbox):
     held = await baselined()
-    await sandbox.change({"op": "edit", "path": "revisions.title", "count": 150})
+    await sandbox.change({"op": "edit", "path": "revisions.title", "count": 19})
 
     await held.poll("delta")
 
-    assert await held.types() == {"course.updated": 150}
+    assert await held.types() == {"course.updated": 19}
+
+
+@pytest.mark.parametrize("sandbox", [52], indirect=True)
+async def test_a_small_catalogue_is_guarded_from_a_field_that_is_null_everywhere(
+    baselined, sandbox
+):
+    held = await baselined()
+    count = len(await sandbox.change({"op": "field_off", "path": "revisions.description"}))
+
+    await held.poll("delta")
+
+    assert await held.types() == {REVIEW_REQUIRED: 1}
+    assert (await held.review()).exceeded == [
+        Exceeded(
+            limit="changed_share",
+            allowed=0.5,
+            count=count,
+            live=52,
+            path="revisions.description",
+        )
+    ]
+
+
+async def test_a_review_keeps_the_limits_as_the_last_poll_judged_them(baselined, sandbox):
+    held = await baselined()
+    await sandbox.change({"op": "delete", "count": 91})
+    await held.poll("delta")
+    by_share = Exceeded(limit="deleted_share", allowed=0.15, count=91, live=600)
+    assert (await held.review()).exceeded == [by_share]
+
+    await sandbox.change({"op": "delete", "count": 210})
+    await held.poll("delta")
+
+    found = (await held.review()).exceeded
+    assert [(one.limit, one.count, one.live) for one in found] == [
+        ("deleted_share", 301, 600),
+        ("deleted_share_max", 301, 600),
+    ]
+    await held.decide("publish")
+    assert (await held.review()).exceeded == []
 
 
 async def test_a_poll_broken_off_while_it_settles_goes_on_where_it_was(

@@ -47,17 +47,18 @@ class Granted(Rights):
 
 
 class FakeUpstream:
-    """Answers with `error`, or with an empty page."""
+    """Answers with `error`, or with a page of `results`."""
 
     def __init__(self):
         self.error = None
+        self.results = [b"{}"]
         self.asked = []
 
     async def fetch_page(self, credential, upstream_id, query):
         self.asked.append((credential, upstream_id, query))
         if self.error is not None:
             raise self.error
-        return Page(results=[b"{}"], next=None, date_ms=None, rate=RateLimit(), size=2)
+        return Page(results=self.results, next=None, date_ms=None, rate=RateLimit(), size=2)
 
 
 class FakeReceiver:

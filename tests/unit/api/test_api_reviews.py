@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from service.domain.courses.fingerprint import Fingerprint
+from service.domain.errors import UpstreamAuthError
+from service.domain.events.event import MAX_BODY_BYTES
 from service.domain.polling.integration import Decision
 from service.domain.polling.triage import Mark
 from service.domain.review.guards import Withheld
@@ -23,7 +25,7 @@ DEFAULTS = {
     "deleted_count": 10,
     "deleted_share": 0.15,
     "deleted_share_max": 0.5,
-    "changed_count": 200,
+    "changed_count": 20,
     "changed_share": 0.5,
 }
 TOMBSTONE = Withheld(kind="tombstone", raw=b"r" * 16)
@@ -109,6 +111,8 @@ async def test_where_nothing_is_held_the_review_says_so(client, path, integratio
         "subscriptions_not_informed": None,
         "deleted": 0,
         "changed": {},
+        "exceeded": [],
+        "preview": None,
         "items": [],
         "next": None,
     }
@@ -122,14 +126,19 @@ async def test_what_is_held_is_shown_with_kind_evidence_and_paths(client, path, 
     assert shown["since"].endswith("Z")
     assert (shown["deleted"], shown["changed"]) == (2, {"provider": 1, "revisions.title": 1})
     assert sorted(shown["items"], key=lambda one: one["course_id"]) == [
-        {"course_id": "c0", "kind": "deleted", "evidence": "tombstone", "changed": []},
-        {"course_id": "c1", "kind": "deleted", "evidence": "absence", "changed": []},
         {
-            "course_id": "c2",
-            "kind": "updated",
-            "evidence": None,
-            "changed": ["provider", "revisions.title"],
-        },
+            "course_id": course_id,
+            "remote_id": "1",
+            "kind": kind,
+            "evidence": evidence,
+            "changed": changed,
+            "upstream": None,
+        }
+        for course_id, kind, evidence, changed in (
+            ("c0", "deleted", "tombstone", []),
+            ("c1", "deleted", "absence", []),
+            ("c2", "updated", None, ["provider", "revisions.title"]),
+        )
     ]
 
 
@@ -186,6 +195,97 @@ async def test_a_review_is_for_those_who_may_see_it(anonymous, path, problem) ->
     del anonymous.headers["authorization"]
     problem(await anonymous.get(path), "unauthorized", 401)
     problem(await anonymous.post(path, json={"decision": "publish"}), "unauthorized", 401)
+
+
+# --- previewing -----------------------------------------------------------------------------
+
+
+async def previewed(client, path, query="preview=20") -> tuple[dict, dict]:
+    review = (await client.get(f"{path}?{query}")).json()
+    return review["preview"], {one["course_id"]: one["upstream"] for one in review["items"]}
+
+
+async def test_a_preview_shows_what_the_upstream_has_now(
+    client, path, mark, upstream, integration
+) -> None:
+    await mark(
+        *(
+            Mark(course_id, "hold", TOMBSTONE.pack())
+            for course_id in ("gone", "live", "absent", "broken", "with,comma", "large")
+        )
+    )
+    upstream.results = [
+        msgspec.Raw(record)
+        for record in (
+            b'{"id":"gone","remote_deleted_at":"2026-01-01T00:00:00Z"}',
+            b'{"id":"live","remote_deleted_at":null,"provider":"p"}',
+            b'{"id":"broken","remote_deleted_at":7}',
+            b'{"id":"large","remote_deleted_at":null,"x":"%s"}' % (b"x" * MAX_BODY_BYTES),
+            b'{"id":"another","remote_deleted_at":null}',
+        )
+    ]
+    upstream.asked.clear()
+
+    outcome, courses = await previewed(client, path)
+
+    assert outcome == {"ok": True, "records_seen": 5}
+    live = {"id": "live", "remote_deleted_at": None, "provider": "p"}
+    gone = {"id": "gone", "remote_deleted_at": "2026-01-01T00:00:00Z"}
+    assert courses == {
+        "gone": {"state": "deleted", "record": gone},
+        "live": {"state": "live", "record": live},
+        "absent": {"state": "absent", "record": None},
+        "broken": {"state": "unreadable", "record": None},
+        "with,comma": {"state": "not_requested", "record": None},
+        "large": {"state": "live", "record": None},
+    }
+    ((_, upstream_id, query),) = upstream.asked
+    assert upstream_id == integration["upstream_id"]
+    assert sorted(query.ids) == ["absent", "broken", "gone", "large", "live"]
+    assert query.include_deleted
+
+
+async def test_a_preview_is_of_as_many_items_as_asked_for(client, path, mark, upstream) -> None:
+    await hold(mark, *[ABSENCE] * 5)
+    _, courses = await previewed(client, path, "preview=2")
+    assert sum(one is not None for one in courses.values()) == 2
+    assert len(upstream.asked[-1][2].ids) == 2
+
+
+async def test_a_preview_that_fails_says_why(client, path, mark, upstream) -> None:
+    await hold(mark, TOMBSTONE)
+    upstream.error = UpstreamAuthError("refused", status=401)
+    outcome, courses = await previewed(client, path)
+    assert (outcome["ok"], outcome["status"]) == (False, 401)
+    assert outcome["remedy"]
+    assert courses == {"c0": None}
+
+
+async def test_a_preview_leaves_to_polls_what_the_rate_limit_leaves(
+    client, path, mark, upstream, services, integration
+) -> None:
+    await hold(mark, TOMBSTONE)
+    credential_id = integration["credential_id"]
+    await services.budgets.note(credential_id, limit=60, remaining=15, reset_seconds=30)
+    upstream.asked.clear()
+    for _ in range(3):
+        outcome, _ = await previewed(client, path)
+        assert outcome["code"] == "PLATFORM.RATE_LIMIT_EXCEEDED"
+        assert "no request for 3" in outcome["message"]
+    assert upstream.asked == []
+    place = await services.budgets.spend(credential_id, "full", 0)
+    assert place.wait_ms < 32_000  # nobody queues behind previews
+
+
+async def test_a_preview_asks_the_upstream_so_it_needs_an_admin(
+    client, path, mark, open_key, problem, refused
+) -> None:
+    await hold(mark, TOMBSTONE)
+    reader = (await open_key("read"))["headers"]
+    assert (await client.get(path, headers=reader)).status_code == 200
+    problem(await client.get(f"{path}?preview=1", headers=reader), "forbidden", 403)
+    for count in (0, 21, "x"):
+        refused(await client.get(f"{path}?preview={count}"), "preview")
 
 
 # --- deciding -------------------------------------------------------------------------------

@@ -39,20 +39,32 @@ class GuardLimits(Fields, frozen=True, kw_only=True):
     defaults: ClassVar = Guards
     deleted_count: Annotated[
         Annotated[int, Meta(ge=0, le=10_000_000)] | UnsetType,
-        means("up to this number of deletions in one poll are never held"),
+        means("deleted_share holds nothing up to this number of deletions"),
     ] = UNSET
     deleted_share: Annotated[
-        _Share | UnsetType, means("more deletions than this share of the live courses are held")
+        _Share | UnsetType,
+        means(
+            "deletions are held if they are more than this share of the live courses and more than "
+            "deleted_count; 1 switches this limit off, and deleted_share_max still applies"
+        ),
     ] = UNSET
     deleted_share_max: Annotated[
-        _Share | UnsetType, means("more than this share are held however few they are")
+        _Share | UnsetType,
+        means(
+            "deletions are held if they are more than this share of the live courses, however few; "
+            "1 switches this limit off, and deleted_share still applies"
+        ),
     ] = UNSET
     changed_count: Annotated[
         Annotated[int, Meta(ge=1, le=10_000_000)] | UnsetType,
-        means("fewer courses that changed in one path are never held"),
+        means("changed_share holds nothing below this number of courses"),
     ] = UNSET
     changed_share: Annotated[
-        _Share | UnsetType, means("more than this share of the live courses are held")
+        _Share | UnsetType,
+        means(
+            "changes of one path are held if they are in more than this share of the live courses "
+            "and in at least changed_count; 1 switches this limit off"
+        ),
     ] = UNSET
 
 

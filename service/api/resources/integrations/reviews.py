@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 from litestar import Controller, Response, get, post
@@ -13,25 +13,59 @@ from litestar.params import JSONBody
 from msgspec import UNSET, Meta, UnsetType
 
 from service.api.access.audit_trail import ACTION
+from service.api.access.authentication import GivenActor
 from service.api.access.route_guards import ADMINS, READERS
 from service.api.fields import samples
-from service.api.fields.kinds import means, text
+from service.api.fields.kinds import means, number_in_text, text
 from service.api.fields.readers import Fields
 from service.api.fields.views import Page, Timestamp, View, moment
 from service.api.http import cursors
 from service.api.http.etags import IF_MATCH, read_tags
 from service.api.http.problem_types import CONFLICT, PRECONDITION_REQUIRED
 from service.api.http.problems import PROBLEMS
-from service.api.http.requests import PAGE_SIZE, GivenServices, PathId, ScanQuery
+from service.api.http.requests import GivenServices, PathId, ScanQuery
+from service.api.resources.integrations.upstream_check import CheckResult
+from service.api.resources.integrations.upstream_preview import (
+    MAX_PREVIEWED,
+    Preview,
+    UpstreamCourse,
+    preview,
+)
 from service.bootstrap import Services
-from service.domain.errors import PreconditionRequiredError, StaleReviewError
+from service.domain.access.grants import Scope
+from service.domain.errors import ForbiddenError, PreconditionRequiredError, StaleReviewError
 from service.domain.polling.integration import Decision, Integration
 from service.domain.polling.triage import Held
+from service.domain.review.guards import Exceeded
 from service.storage.polling.reviews import HeldChange
-from service.storage.redis.scans import ScanCursor
 
 _VERSION = re.compile(r"[0-9]{1,16}")
 _UNDER_WAY = {"publish": "publishing", "accept_silently": "accepting_silently"}
+
+
+class ExceededLimit(View, frozen=True, kw_only=True):
+    """A limit of the integration's `guards` that the held changes exceeded when a poll last judged
+    them."""
+
+    example: ClassVar = {
+        "limit": "deleted_share",
+        "allowed": 0.15,
+        "share": 0.2,
+        "count": 120,
+        "live": 600,
+        "path": None,
+    }
+    limit: Annotated[str, means("deleted_share, deleted_share_max or changed_share")]
+    allowed: Annotated[float, means("the share of the live courses that it allows")]
+    share: Annotated[float, means("the share that was found")]
+    count: Annotated[int, means("how many courses that is, those included that were held before")]
+    live: Annotated[int, means("how many live courses there were")]
+    path: Annotated[str | None, means("of changed_share: the path that changed in them")]
+
+    @classmethod
+    def of(cls, one: Exceeded) -> ExceededLimit:
+        """A limit."""
+        return cls.show(one, share=round(one.count / max(one.live, 1), 4))
 
 
 class HeldChangeView(View, frozen=True, kw_only=True):
@@ -39,27 +73,35 @@ class HeldChangeView(View, frozen=True, kw_only=True):
 
     example: ClassVar = {
         "course_id": samples.COURSE,
+        "remote_id": "32",
         "kind": "deleted",
         "evidence": "tombstone",
         "changed": [],
+        "upstream": None,
     }
     course_id: Annotated[str, means("the course's id at the upstream")]
+    remote_id: Annotated[str | None, means("the course's id in the learning system")]
     kind: Annotated[str, means("deleted or updated")]
     evidence: Annotated[
         str | None,
         means("of a deletion: tombstone, or absence, which is verified when it is published"),
     ]
     changed: Annotated[tuple[str, ...], means("of an update: the paths that are held")]
+    upstream: Annotated[
+        UpstreamCourse | None, means("what the upstream shows now; null: not previewed")
+    ]
 
     @classmethod
-    def of(cls, one: HeldChange) -> HeldChangeView:
+    def of(cls, one: HeldChange, remote_id: str | None, now: UpstreamCourse | None) -> Self:
         """A change that is held."""
         is_update = one.withheld.kind == "update"
         return cls(
             course_id=one.id,
+            remote_id=remote_id,
             kind="updated" if is_update else "deleted",
             evidence=None if is_update else one.withheld.kind,
             changed=tuple(one.withheld.paths),
+            upstream=now,
         )
 
 
@@ -76,6 +118,8 @@ class ReviewView(Page, frozen=True, kw_only=True):
         "subscriptions_not_informed": None,
         "deleted": 1,
         "changed": {},
+        "exceeded": [ExceededLimit.example],
+        "preview": None,
         "items": [HeldChangeView.example],
         "next": None,
     }
@@ -100,7 +144,29 @@ class ReviewView(Page, frozen=True, kw_only=True):
     ]
     deleted: Annotated[int, means("how many courses seem to be deleted")]
     changed: Annotated[dict[str, int], means("how many courses changed, by path")]
+    exceeded: Annotated[
+        list[ExceededLimit],
+        means(
+            "the limits for which changes are held; empty: a deletion could not be confirmed when "
+            "it was to be published"
+        ),
+    ]
+    preview: Annotated[
+        CheckResult | None, means("how the request for a preview went; null: none was asked for")
+    ]
     items: Annotated[list[HeldChangeView], means("the page")]
+
+
+class ReviewQuery(ScanQuery, frozen=True, kw_only=True):
+    """Which page, and what is asked of the upstream about it."""
+
+    preview: Annotated[
+        Annotated[int, number_in_text(1, MAX_PREVIEWED)] | UnsetType,
+        means(
+            "how many items of the page to request from the upstream, in one request within its "
+            "rate limit, to show what it has for them now; needs the scope admin"
+        ),
+    ] = UNSET
 
 
 class ReviewDecision(Fields, frozen=True, kw_only=True):
@@ -141,11 +207,20 @@ class ReviewController(Controller):
         response_description="A page of the review, with its ETag",
     )
     async def show(
-        self, integration_id: PathId, params: NamedDependency[ScanQuery], services: GivenServices
+        self,
+        integration_id: PathId,
+        params: NamedDependency[ReviewQuery],
+        actor: GivenActor,
+        services: GivenServices,
     ) -> Response[ReviewView]:
         """More deletions than the guards allow, or changes of one path in most courses, are held
         with everything as it was. The ETag names the whole set, whatever the page."""
-        return await _shown(services, integration_id, params.limit, params.after or None)
+        if params.preview and actor.scope is not Scope.ADMIN:
+            raise ForbiddenError(
+                f"the scope `{actor.scope}` does not cover `preview`, which sends a request to the "
+                "upstream"
+            )
+        return await _shown(services, integration_id, params)
 
     @post(
         status_code=HTTPStatus.ACCEPTED,
@@ -183,8 +258,7 @@ class ReviewController(Controller):
         shown = await _shown(
             services,
             integration_id,
-            PAGE_SIZE,
-            None,
+            ReviewQuery(),
             decision=data.decision,
             not_informed=matching if data.decision == "accept_silently" else None,
         )
@@ -213,15 +287,23 @@ async def _matching_subscriptions(services: Services, integration: Integration, 
 async def _shown(
     services: Services,
     integration_id: str,
-    limit: int,
-    place: ScanCursor | None,
+    params: ReviewQuery,
     *,
     decision: Decision | None = None,
     not_informed: int | None = None,
 ) -> Response[ReviewView]:
-    _, state = await services.integrations.get(integration_id)
+    integration, state = await services.integrations.get(integration_id)
     found = await services.reviews.get(integration_id, state.epoch)
-    changes, following = await services.reviews.page(integration_id, state.epoch, limit, place)
+    changes, following = await services.reviews.page(
+        integration_id, state.epoch, params.limit, params.after or None
+    )
+    course_ids = [one.id for one in changes]
+    known = await services.catalogue.live_among(integration_id, state.epoch, course_ids)
+    previewed = (
+        await preview(services, integration, course_ids[: params.preview])
+        if params.preview
+        else Preview({}, None)
+    )
     being_done = _UNDER_WAY.get(state.decision or "", "none")
     return Response(
         ReviewView(
@@ -232,7 +314,16 @@ async def _shown(
             subscriptions_not_informed=not_informed,
             deleted=found.held.deleted,
             changed=dict(found.held.changed),
-            items=[HeldChangeView.of(one) for one in changes],
+            exceeded=[ExceededLimit.of(one) for one in found.exceeded],
+            preview=previewed.outcome,
+            items=[
+                HeldChangeView.of(
+                    one,
+                    known[one.id].remote_id if one.id in known else None,
+                    previewed.courses.get(one.id),
+                )
+                for one in changes
+            ],
             next=cursors.write_scan(following),
         ),
         headers={"etag": f'"{found.version}"'},
