@@ -12,6 +12,7 @@ Key = NewType("Key", str)
 # --- registrations: kept until deleted -----------------------------------------------------
 
 CREDENTIALS = Key("cw:credentials")  # zset: credential id -> created ms
+CREDENTIALS_BY_VALUES = Key("cw:credentials:by_values")  # hash: "key's mark base_url" -> id
 INTEGRATIONS = Key("cw:integrations")  # zset: integration id -> created ms
 UPSTREAMS = Key("cw:upstreams")  # hash: "base_url upstream_id" -> integration id
 SUBSCRIPTIONS = Key("cw:subscriptions")  # zset: subscription id -> created ms
@@ -20,7 +21,8 @@ API_KEYS = Key("cw:api_keys")  # zset: API key id -> created ms
 
 
 def credential(credential_id: str) -> Key:
-    """Hash: `record` (JSON), `api_key` (encrypted), `uses` (integrations that refer to it)."""
+    """Hash: `record` (JSON), `api_key` (encrypted), `uses` (integrations that refer to it),
+    `values` (the key's mark and the base URL, by which it is found)."""
     return Key(f"cw:credential:{credential_id}")
 
 

@@ -76,7 +76,7 @@ class _Settings(Fields, frozen=True, kw_only=True):
     upstream_id: UpstreamId | UnsetType = UNSET
     credential_id: Annotated[
         CredentialId | UnsetType,
-        means("the credential to use; or send base_url and api_key to make one"),
+        means("the credential to use; or send base_url and api_key"),
     ] = UNSET
     external_id: ExternalId | UnsetType = UNSET
     labels: OwnLabels | UnsetType = UNSET
@@ -119,11 +119,15 @@ class IntegrationCheck(_Settings, frozen=True, kw_only=True):
     upstream_id: UpstreamId
     base_url: Annotated[
         UpstreamUrl | UnsetType,
-        means("instead of credential_id: the base URL of a credential of its own", writeOnly=True),
+        means("instead of credential_id: the upstream's base URL", writeOnly=True),
     ] = UNSET
     api_key: Annotated[
         UpstreamKey | UnsetType,
-        means("instead of credential_id: the API key of a credential of its own", writeOnly=True),
+        means(
+            "instead of credential_id: the upstream's API key; a credential with the same base_url "
+            "and api_key is reused",
+            writeOnly=True,
+        ),
     ] = UNSET
 
 
@@ -132,7 +136,7 @@ class IntegrationCreate(IntegrationCheck, frozen=True, kw_only=True):
 
     examples: ClassVar = {
         "inline": (
-            "With a credential of its own",
+            "With the values of a credential",
             {
                 "name": "Workday of Acme",
                 "base_url": "https://api.kombo.dev/v1",
