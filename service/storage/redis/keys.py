@@ -45,7 +45,8 @@ AUDIT = Key("cw:audit")  # stream: who changed what; the newest ten thousand
 
 
 def api_key(key_id: str) -> Key:
-    """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms)."""
+    """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms); after a rotation
+    with overlap `previous_digest` and `previous_until` (ms)."""
     return Key(f"cw:api_key:{key_id}")
 
 

@@ -20,6 +20,7 @@ from service.storage.redis.rights import Rights
 from tests.fake_redis import FakeRedis
 
 ADMIN = "admin-token-of-this-test"
+PREVIOUS = "previous-admin-token-of-this-test"
 METRICS = "metrics-token-of-this-test"
 
 
@@ -79,6 +80,7 @@ class FakeReceiver:
 def settings() -> Settings:
     return Settings(
         admin_token=ADMIN,
+        previous_admin_token=PREVIOUS,
         metrics_token=METRICS,
         encryption_keys=(b"k" * 32,),
         allowed_targets=("hooks.internal",),
