@@ -231,9 +231,22 @@ async def test_an_owner_is_a_valid_subscriber_that_an_admin_names(
     for owner in ("key_none", "x", reader["id"]):
         refused(await client.patch(path, json={"owner": owner}), "owner")
     refused(
-        await client.patch(path, json={"owner": key["id"], "event_types": ["integration.error"]}),
+        await client.patch(
+            path, json={"owner": key["id"], "event_types": ["integration.error", "integration.*"]}
+        ),
         "event_types[0]",
+        "event_types[1]",
     )
     own = {**HOOK, "owner": key["id"]}
     refused(await client.post("/v1/subscriptions", json=own, headers=key["headers"]), "owner")
     assert (await client.get(path)).json()["owner"] is None
+
+
+async def test_patterns_of_event_types_are_kept_as_they_were_given(client, open_key) -> None:
+    patterns = ["course.*", "subscription.*", "*"]
+    wanted = {**HOOK, "event_types": patterns}
+    for headers in ((await open_key())["headers"], {}):
+        made = await client.post("/v1/subscriptions", json=wanted, headers=headers)
+        assert made.status_code == 201, made.text
+        shown = (await client.get(made.headers["location"])).json()
+        assert shown["event_types"] == patterns

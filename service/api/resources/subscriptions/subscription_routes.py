@@ -41,7 +41,7 @@ from service.api.resources.subscriptions.subscription_views import (
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import Actor, Scope
-from service.domain.delivery.event_types import OWNERS_EVENT_TYPES
+from service.domain.delivery.event_types import OWNERS_EVENT_TYPES, includes
 from service.domain.delivery.retry_schedule import JITTER
 from service.domain.delivery.subscription import Subscription, state_of
 from service.domain.egress.certificates import CertificateFacts, ClientCertificate
@@ -298,7 +298,7 @@ async def _check(
     await _check_owner(data.owner, refusals, services, actor)
     if data.owner or actor.owner is not None:
         for index, event_type in enumerate(data.event_types or ()):
-            if event_type not in OWNERS_EVENT_TYPES:
+            if not any(includes([event_type], one) for one in OWNERS_EVENT_TYPES):
                 refusals.refuse(
                     f"event_types[{index}]",
                     f"{event_type} is about the service, which is its operator's to know",
