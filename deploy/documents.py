@@ -18,8 +18,9 @@ What the API answers with when it cannot do what was asked: a document of RFC 94
 content type `application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the
 names below; there are no others. `detail` says what is wrong this time. A `validation` problem
 lists every field that cannot be accepted in `errors`, with its path, what is wrong and what to do;
-an `integration-exists` problem names the other one in `existing_id`; a `cursor-expired` problem
-says in `oldest_cursor` where to go on.
+an `integration-exists` problem names the other one in `existing_id`; a `credential-in-use` problem
+names the first 20 integrations in `integrations` and counts them in `integration_count`; a
+`cursor-expired` problem says in `oldest_cursor` where to go on.
 
 """
 

@@ -52,9 +52,10 @@ from service.api.resources.events import EventController
 from service.api.resources.integrations.courses import CourseController
 from service.api.resources.integrations.integration_routes import IntegrationController
 from service.api.resources.integrations.polls import PollController
+from service.api.resources.integrations.reviews import ReviewController
+from service.api.resources.me import MeController
 from service.api.resources.redelivery import redeliver
 from service.api.resources.replays import ReplayController
-from service.api.resources.reviews import ReviewController
 from service.api.resources.subscriptions.secrets import SecretController
 from service.api.resources.subscriptions.send_test_event import send_test
 from service.api.resources.subscriptions.subscription_routes import SubscriptionController
@@ -137,6 +138,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             StatusController,
             ControlController,
             ApiKeyController,
+            MeController,
             list_audit_entries,
         ],
     )

@@ -52,7 +52,17 @@ class IntegrationExistsError(ConflictError):
 
 
 class CredentialInUseError(ConflictError):
-    """Integrations still use this credential."""
+    """Integrations still use this credential: `count` of them, the first of which are `named` by id
+    and name."""
+
+    def __init__(self, credential_id: str, count: int, named: list[tuple[str, str]]) -> None:
+        several = count > 1
+        super().__init__(
+            f"{count} integration{'s' if several else ''} still use{'' if several else 's'} "
+            f"credential {credential_id}"
+        )
+        self.count = count
+        self.named = named
 
 
 class RequestRunningError(CoursewireError):

@@ -130,6 +130,16 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = None
+    previous_admin_token: Annotated[
+        str | None,
+        Declaration(
+            "text",
+            parsers.token,
+            "a second bearer token that may do everything, while clients change over from it to "
+            "the admin token",
+            secret=True,
+        ),
+    ] = None
     encryption_keys: Annotated[
         tuple[bytes, ...],
         Declaration(

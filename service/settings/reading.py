@@ -177,7 +177,10 @@ def _contradictions(settings: Settings) -> list[str]:
             f"of a delivery take up to {RETRY_SPAN} seconds and would outlive the event's body; "
             f"give at least {RETRY_SPAN}"
         )
-    if settings.metrics_token is not None and settings.metrics_token == settings.admin_token:
+    if settings.metrics_token is not None and settings.metrics_token in (
+        settings.admin_token,
+        settings.previous_admin_token,
+    ):
         problems.append(
             f"{PREFIX}METRICS_TOKEN is the admin token, which would let whoever reads the "
             f"metrics do everything; make another with {MAKE_A_TOKEN}"

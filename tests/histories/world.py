@@ -331,7 +331,7 @@ class World:
         _, state = await self.services.integrations.get(INTEGRATION)
         review = await self.services.reviews.get(INTEGRATION, state.epoch)
         if review.since is not None and state.decision is None:
-            await self.services.reviews.decide(INTEGRATION, state.epoch, review.version, "apply")
+            await self.services.reviews.decide(INTEGRATION, state.epoch, review.version, "publish")
 
     @act.register
     async def _(self, step: Turn) -> None:

@@ -7,6 +7,7 @@ import time
 import msgspec
 from redis.exceptions import OutOfMemoryError
 
+from service.domain.delivery.event_types import includes
 from service.domain.delivery.subscription import Subscription
 from service.domain.events.event import EventHead, Selection, order_key_of, rfc3339
 from service.domain.events.identifiers import is_backfilled, position_ms, position_order
@@ -120,7 +121,7 @@ class Feeder:
         chosen = [
             event
             for event in found
-            if (replay.event_types is None or event.type in replay.event_types)
+            if (replay.event_types is None or includes(replay.event_types, event.type))
             and selection.takes(event)
         ]
         error = ""
@@ -181,7 +182,7 @@ class Feeder:
             chosen = [
                 one
                 for one, event in zip(found, events, strict=True)
-                if event is not None and event.type in replay.event_types
+                if event is not None and includes(replay.event_types, event.type)
             ]
         return Part(
             position=found[-1].position if found else progress.position,

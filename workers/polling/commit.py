@@ -21,6 +21,7 @@ from service.domain.polling.page import PageDigests
 from service.domain.polling.progress import PollProgress, after_commit, after_part
 from service.domain.polling.state_change import StateChange
 from service.domain.polling.triage import Mark
+from service.domain.review.guards import Exceeded
 from service.storage.events.announcing import Notices
 from service.storage.polling.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.polling.poll_turns import Polls
@@ -42,9 +43,9 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be committed of a poll at once.
 
     `unchanged` and `nameless` records are only counted; `seen` are digests of ids to add to the
-    full poll's; `opening` says how much is held if `marks` open a review; `detected_by` is the
-    poll's kind unless given; nothing is committed unless all courses of `expected` are known
-    to be live with just these digests.
+    full poll's; `opening` says how much is held if `marks` open a review, `exceeded` for which
+    limits; `detected_by` is the poll's kind unless given; nothing is committed unless all courses
+    of `expected` are known to be live with just these digests.
     """
 
     expected: PageDigests | None = None
@@ -54,6 +55,7 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     nameless: int = 0
     seen: bytes = b""
     opening: Mapping[str, Any] | None = None
+    exceeded: Sequence[Exceeded] = ()
     detected_by: str | None = None
     is_page: bool = False
 
@@ -155,6 +157,7 @@ class Committer:
             marks=portion.marks,
             seen=portion.seen,
             opening=self._opening(matcher, portion.opening),
+            exceeded=portion.exceeded,
         )
         verdicts = portion.verdicts()
         for verdict, count in verdicts.items():

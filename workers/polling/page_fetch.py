@@ -11,11 +11,9 @@ from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.errors import UpstreamRateLimitedError
 from service.domain.observability.metrics import RATE_LIMIT_REMAINING, UPSTREAM_REQUEST, observe
 from service.domain.polling.integration import Integration, PollKind
-from service.storage.polling.budgets import Budgets
+from service.storage.polling.budgets import DEFAULT_HOLD_SECONDS, Budgets
 from service.storage.redis.counters import field
 from workers.polling.turn_budget import TurnOverError
-
-DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for how long
 
 
 class Fetcher:

@@ -52,10 +52,10 @@ class Reviewer:
         self._rare: list[str] | None = None
 
     async def carry_out(self) -> None:
-        """Applies or discards all that is decided, in batches, so that it can be broken off."""
+        """Publishes or accepts all that is decided, in batches, so that it can be broken off."""
         if self._state.decision is None:
             return
-        outcome_of = self._apply if self._state.decision == "apply" else self._discard
+        outcome_of = self._publish if self._state.decision == "publish" else self._accept
         while batch := await self._reviews.some_decided(
             self._integration.id, self._state.epoch, MOST_IDS - CONTROLS
         ):
@@ -64,9 +64,9 @@ class Reviewer:
             planned = with_unconfirmed(self._committer.progress, reason, count)
             await self._committer.commit(portion, planned)
 
-    async def _discard(self, batch: Mapping[str, Withheld]) -> _Outcome:
-        """Takes the held changes for known. A course that has changed since is found again, by the
-        next full poll at the latest."""
+    async def _accept(self, batch: Mapping[str, Withheld]) -> _Outcome:
+        """Records the held changes without an event. A course that has changed since is found
+        again, by the next full poll at the latest."""
         live = await self._catalogue.live_among(
             self._integration.id, self._state.epoch, list(batch)
         )
@@ -81,12 +81,12 @@ class Reviewer:
         ]
         return Portion(judged=judged, marks=_done(batch)), None, 0
 
-    async def _apply(self, batch: Mapping[str, Withheld]) -> _Outcome:
+    async def _publish(self, batch: Mapping[str, Withheld]) -> _Outcome:
         """Requests as many of the courses again as one request carries, and commits what is true of
         them now. A deletion that cannot be confirmed goes back to be reviewed."""
         request = await self._lookup.request(list(batch), await self._controls())
         if request is None:
-            return await self._apply_unasked(batch)
+            return await self._publish_unasked(batch)
         found = await self._lookup.ask(request)
         batch = {course_id: batch[course_id] for course_id in request.course_ids}
         judged = list(found.judged)
@@ -108,7 +108,7 @@ class Reviewer:
         portion = Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
         return portion, lacking, unproven
 
-    async def _apply_unasked(self, batch: Mapping[str, Withheld]) -> _Outcome:
+    async def _publish_unasked(self, batch: Mapping[str, Withheld]) -> _Outcome:
         """What is done about courses that cannot be requested: deletions that the upstream has
         stated itself are committed, absences go back to be reviewed, and updates are left for the
         next full poll to find."""

@@ -17,11 +17,11 @@ from service.domain.polling.integration import Integration
 from service.domain.polling.progress import PollProgress, after_confirmation, with_unconfirmed
 from service.domain.polling.triage import Mark
 from service.domain.review.guards import (
+    Exceeded,
     Withheld,
-    distrusted_paths,
     divide,
+    exceeded_limits,
     stated_deletion,
-    too_many_deleted,
 )
 from service.logs import get_logger
 from service.storage.polling.catalogue import Catalogue
@@ -38,10 +38,19 @@ class _Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the changes that wait are not believed, and what the event reports if a review is
     opened because of them."""
 
-    hold_deleted: bool
-    distrusted: frozenset[str]
     review: Review
     opening: Mapping[str, Any]
+    exceeded: Sequence[Exceeded]
+
+    @property
+    def hold_deleted(self) -> bool:
+        """Whether deletions are not believed."""
+        return any(one.path is None for one in self.exceeded)
+
+    @property
+    def distrusted(self) -> frozenset[str]:
+        """The paths whose changes are not believed."""
+        return frozenset(one.path for one in self.exceeded if one.path is not None)
 
 
 class _Confirmed(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,17 +127,17 @@ class WaitingChanges:
         # Some changes of this poll may not have looked suspicious and are committed already.
         changed = Counter(progress.changed) + Counter(review.held.changed)
         deleted = waiting + review.held.deleted
-        distrusted = distrusted_paths(guards, changed, state.course_count)
         # Nobody knows of the courses of a baseline yet: they need no guard.
-        hold_deleted = state.baselined and too_many_deleted(guards, deleted, state.course_count)
+        exceeded = (
+            exceeded_limits(guards, deleted, changed, state.course_count) if state.baselined else []
+        )
         return _Limits(
-            hold_deleted=hold_deleted,
-            distrusted=distrusted if state.baselined else frozenset(),
             review=review,
             opening={
-                "deleted": deleted if hold_deleted else 0,
-                "changed": {path: changed[path] for path in sorted(distrusted)},
+                "deleted": next((one.count for one in exceeded if one.path is None), 0),
+                "changed": {one.path: one.count for one in exceeded if one.path is not None},
             },
+            exceeded=exceeded,
         )
 
     async def _confirm_batch(self, batch: _Batch, limits: _Limits) -> None:
@@ -143,7 +152,9 @@ class WaitingChanges:
             marks += [
                 Mark(one.course_id, "release") for one in judged if one.verdict is Verdict.DELETED
             ]
-        portion = Portion(judged=judged, marks=marks, opening=limits.opening)
+        portion = Portion(
+            judged=judged, marks=marks, opening=limits.opening, exceeded=limits.exceeded
+        )
         await self._committer.commit(portion, confirmed.planned)
 
     async def _stated_deletions(self, tombstones: Mapping[str, Withheld]) -> list[Judgement]:

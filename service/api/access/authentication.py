@@ -32,6 +32,7 @@ GivenActor = NamedDependency[Actor]
 
 _ACTOR = "actor"
 _ADMIN = Actor(name="admin token", scope=Opened.ADMIN)
+_PREVIOUS_ADMIN = Actor(name="previous admin token", scope=Opened.ADMIN)
 _METRICS = Actor(name="metrics token", scope=Opened.METRICS)
 _log = get_logger("api")
 _SCHEME = re.compile(r"bearer[\s:]", re.IGNORECASE)
@@ -110,17 +111,28 @@ async def _holder(scope: Scope, token: str) -> Actor | None:
     """Whose token it is."""
     state = scope["litestar_app"].state
     settings: Settings = state.settings
-    # Both are compared, so that the time says nothing about which of them came close.
-    is_admin = _equal(token, settings.admin_token)
-    is_metrics = _equal(token, settings.metrics_token)
-    if is_admin:
-        return _ADMIN
-    if is_metrics:
-        return _METRICS
+    # All are compared, so that the time says nothing about which of them came close.
+    matching = [
+        actor
+        for actor, known in (
+            (_ADMIN, settings.admin_token),
+            (_PREVIOUS_ADMIN, settings.previous_admin_token),
+            (_METRICS, settings.metrics_token),
+        )
+        if _equal(token, known)
+    ]
+    if matching:
+        return matching[0]
     services: Services = state.services
     key = await services.api_keys.holder(token)
     if key is not None:
-        return Actor(name=key.id, scope=key.scope, key_id=key.id, grant=key.visibility)
+        return Actor(
+            name=key.id,
+            scope=key.scope,
+            key_id=key.id,
+            grant=key.visibility,
+            expires_at=key.expires_at,
+        )
     return None
 
 

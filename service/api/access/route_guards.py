@@ -40,6 +40,7 @@ ADMINS = Opens(Scope.ADMIN)
 READERS = Opens(Scope.ADMIN, Scope.READ)
 SUBSCRIBERS = Opens(Scope.ADMIN, Scope.SUBSCRIBER)
 READERS_AND_SUBSCRIBERS = Opens(Scope.ADMIN, Scope.READ, Scope.SUBSCRIBER)
+EVERY_SCOPE = Opens(*Scope)
 METRICS_READERS = Opens(Scope.ADMIN, Scope.READ, Scope.METRICS)
 
 

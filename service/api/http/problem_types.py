@@ -43,6 +43,10 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         ],
     },
     "integration-exists": {"existing_id": "int_8k2m4x7q9v3t5z"},
+    "credential-in-use": {
+        "integration_count": 1,
+        "integrations": [{"id": "int_8k2m4x7q9v3t5z", "name": "Workday of Acme"}],
+    },
     "cursor-expired": {"oldest_cursor": "MTc5NTQyNDAwMTEyMy0w"},
 }
 

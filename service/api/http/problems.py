@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemory
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.api.fields import samples
 from service.api.fields.kinds import means
 from service.api.fields.refusals import FieldError, InvalidRequestError
 from service.api.fields.views import View
@@ -119,6 +120,14 @@ _BY_STATUS = {
 }
 
 
+class UsingIntegration(View, frozen=True, kw_only=True):
+    """An integration that uses a credential."""
+
+    example: ClassVar = {"id": samples.INTEGRATION, "name": "Workday of Acme"}
+    id: Annotated[str, means("its id")]
+    name: Annotated[str, means("its name")]
+
+
 class ProblemDocument(View, frozen=True, kw_only=True, omit_defaults=True):
     """What every error answers with."""
 
@@ -132,29 +141,26 @@ class ProblemDocument(View, frozen=True, kw_only=True, omit_defaults=True):
     existing_id: Annotated[
         str | None, means("the registration that an `integration-exists` problem speaks of")
     ] = None
+    integration_count: Annotated[
+        int | None, means("how many integrations use the credential of `credential-in-use`")
+    ] = None
+    integrations: Annotated[
+        tuple[UsingIntegration, ...], means("the first 20 of these integrations")
+    ] = ()
     oldest_cursor: Annotated[
         str | None,
         means("where a `cursor-expired` problem lets you go on: behind it nothing is lost"),
     ] = None
 
 
-def document(
-    problem: ProblemType,
-    detail: str,
-    *,
-    errors: tuple[FieldError, ...] = (),
-    existing_id: str | None = None,
-    oldest_cursor: str | None = None,
-) -> ProblemDocument:
-    """A problem of this type."""
+def document(problem: ProblemType, detail: str, **more: Any) -> ProblemDocument:
+    """A problem of this type, with the members in `more`."""
     return ProblemDocument(
         type=TYPE_PREFIX + problem.name,
         title=problem.title,
         status=problem.status,
         detail=detail,
-        errors=errors,
-        existing_id=existing_id,
-        oldest_cursor=oldest_cursor,
+        **more,
     )
 
 
@@ -173,11 +179,10 @@ def answer(
     detail: str,
     *,
     headers: dict[str, str] | None = None,
-    errors: tuple[FieldError, ...] = (),
-    existing_id: str | None = None,
+    **more: Any,
 ) -> Response[ProblemDocument]:
-    """A problem as a response."""
-    return _response(document(problem, detail, errors=errors, existing_id=existing_id), headers)
+    """A problem as a response, with the members in `more`."""
+    return _response(document(problem, detail, **more), headers)
 
 
 def _response(
@@ -229,9 +234,21 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
         problem,
         _detail(error),
         headers=_headers(error),
-        errors=error.errors if isinstance(error, InvalidRequestError) else (),
-        existing_id=error.existing_id if isinstance(error, IntegrationExistsError) else None,
+        **_members(error),
     )
+
+
+def _members(error: CoursewireError) -> dict[str, Any]:
+    """What a problem has besides the members of every problem."""
+    match error:
+        case InvalidRequestError():
+            return {"errors": error.errors}
+        case IntegrationExistsError():
+            return {"existing_id": error.existing_id}
+        case CredentialInUseError():
+            named = tuple(UsingIntegration(id=id_, name=name) for id_, name in error.named)
+            return {"integration_count": error.count, "integrations": named}
+    return {}
 
 
 def _headers(error: CoursewireError) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from service.api.access.audit_trail import ACTION
 from service.api.access.route_guards import ADMINS, READERS
@@ -26,9 +26,10 @@ from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import NOTHING, ApiKey, Grant, Scope
 from service.ids import new_id
-from service.storage.registry.api_keys import StoredKey, new_token, token_prefix
+from service.storage.registry.api_keys import StoredKey, token_prefix
 
 GRANTS = ("integration_ids", "labels")
+MAX_OVERLAP_SECONDS = 604_800
 _Name = Annotated[str, text(200), means("what people call it")]
 
 
@@ -47,6 +48,7 @@ class ApiKeyView(View, frozen=True, kw_only=True):
         "updated_at": samples.EARLIER,
         "expires_at": None,
         "last_used_at": samples.AT,
+        "previous_token_expires_at": None,
     }
     id: Annotated[str, means("its id")]
     name: Annotated[str, means("what people call it")]
@@ -66,6 +68,10 @@ class ApiKeyView(View, frozen=True, kw_only=True):
     last_used_at: Annotated[
         Timestamp | None, means("when it was last used, to the minute; null: never")
     ]
+    previous_token_expires_at: Annotated[
+        Timestamp | None,
+        means("until when the token from before the last rotation is valid too; null: it is not"),
+    ]
     token: Annotated[
         str | UnsetType, means("the bearer token; only in the answer that makes it")
     ] = UNSET
@@ -80,6 +86,7 @@ class ApiKeyView(View, frozen=True, kw_only=True):
             prefix=token_prefix(stored.key.id),
             integration_ids=grant.integration_ids or None,
             labels=grant.labels,
+            previous_token_expires_at=stored.previous_until,
             token=token,
         )
 
@@ -132,6 +139,20 @@ class ApiKeyCreate(ApiKeyChange, frozen=True, kw_only=True):
             "alone"
         ),
     ]
+
+
+class TokenRotation(Fields, frozen=True, kw_only=True):
+    """How a token is replaced."""
+
+    examples: ClassVar = {"day": ("Both are valid for a day", {"overlap_seconds": 86400})}
+    overlap_seconds: Annotated[
+        int,
+        Meta(ge=0, le=MAX_OVERLAP_SECONDS, extra={"unit": "seconds"}),
+        means("how long the token until now stays valid beside the new one; 0 ends it at once"),
+    ] = 0
+
+
+_AT_ONCE = TokenRotation()  # where there is no body
 
 
 class ApiKeyController(Controller):
@@ -250,16 +271,14 @@ class ApiKeyController(Controller):
         guards=[ADMINS],
         opt={ACTION: "api_key.token_rotated", PROBLEMS: (CONFLICT,)},
     )
-    async def rotate(self, key_id: PathId, services: GivenServices) -> ApiKeyView:
-        """For a token that others may know: the key keeps what it owns and what it may, and the
-        token until now opens nothing any more, within a second."""
-
-        def change(before: ApiKey) -> ApiKey:
-            at = max(now_ms(), before.updated_at + 1)
-            return msgspec.structs.replace(before, updated_at=at)
-
-        token = new_token(key_id)
-        return ApiKeyView.of(await services.api_keys.update(key_id, change, token), token)
+    async def rotate(
+        self, key_id: PathId, services: GivenServices, data: JSONBody[TokenRotation] = _AT_ONCE
+    ) -> ApiKeyView:
+        """The key keeps what it owns and what it may. The token until now ends within a second, or
+        after `overlap_seconds`, so that clients can change over without a gap. At most two tokens
+        are valid. The body may be left out."""
+        stored, token = await services.api_keys.rotate(key_id, data.overlap_seconds * 1000)
+        return ApiKeyView.of(stored, token)
 
     @delete(
         "/{key_id:str}",

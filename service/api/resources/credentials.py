@@ -51,12 +51,16 @@ class CredentialView(View, frozen=True, kw_only=True):
         "id": samples.CREDENTIAL,
         "name": "Acme",
         "base_url": "https://api.kombo.dev/v1",
+        "inline": False,
         "created_at": samples.EARLIER,
         "updated_at": samples.EARLIER,
     }
     id: Annotated[str, means("its id")]
     name: Annotated[str, means("what people call it")]
     base_url: Annotated[str, means("the upstream's base URL")]
+    inline: Annotated[
+        bool, means("whether a registration made it: then it goes with its last integration")
+    ]
     created_at: Annotated[Timestamp, means("when it was created")]
     updated_at: Annotated[Timestamp, means("when it was last changed")]
 
@@ -218,7 +222,7 @@ class CredentialController(Controller):
     async def remove(
         self, credential_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """Refused while integrations use it."""
+        """Refused while integrations use it; the answer names them."""
         await services.credentials.delete(credential_id, precondition(sent_headers))
 
 

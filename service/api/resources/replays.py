@@ -23,7 +23,7 @@ from service.api.http.problems import PROBLEMS
 from service.api.http.requests import GivenRefusals, GivenServices, IndexQuery, PathId
 from service.bootstrap import Services
 from service.clock import now_ms
-from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.event_types import EVENT_TYPE_PATTERNS, EVENT_TYPES, includes
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import ConflictError
 from service.domain.events.event import rfc3339
@@ -34,7 +34,8 @@ from service.ids import new_id
 from service.storage.events.event_log import START
 
 _EventTypes = Annotated[
-    tuple[Annotated[str, one_of(EVENT_TYPES)], ...], Meta(min_length=1, max_length=len(EVENT_TYPES))
+    tuple[Annotated[str, one_of((*EVENT_TYPES, *EVENT_TYPE_PATTERNS))], ...],
+    Meta(min_length=1, max_length=len(EVENT_TYPES)),
 ]
 
 
@@ -298,13 +299,14 @@ def _check_backfill(data: ReplayCreate, refusals: Refusals, subscription: Subscr
                 "leave it out, or replay all events of that time",
             )
     wanted = data.event_types
-    if wanted and BACKFILL_TYPE not in wanted:
+    if wanted and not includes(wanted, BACKFILL_TYPE):
         refusals.refuse(
             "event_types",
             f"leaves out {BACKFILL_TYPE}, which is all that a backfill sends",
             f"leave it out, or name {BACKFILL_TYPE}",
         )
-    if subscription.event_types is not None and BACKFILL_TYPE not in subscription.event_types:
+    taken = subscription.event_types
+    if taken is not None and not includes(taken, BACKFILL_TYPE):
         refusals.refuse(
             "which",
             f"is backfill, which sends {BACKFILL_TYPE}, and the subscription does not take that",

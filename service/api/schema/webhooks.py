@@ -72,7 +72,7 @@ _DATA = {
     "initial": "whether the course was there before: found by the first complete full poll, or "
     "sent by a backfill",
     "detected_by": "delta or full poll: the kind of poll that found the change; review: it was "
-    "held and applied by a decision; backfill: the subscription asked for every course",
+    "held and published by a decision; backfill: the subscription asked for every course",
     "course_omitted": "why `course` is not there; null: it is",
     "course": "the course as the upstream gives it",
 }

@@ -85,13 +85,15 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who is asking: an API key, or one of the tokens in the settings (`key_id` is None then).
 
-    `grant` limits the events it sees; None: it does not.
+    `grant` limits the events it sees; None: it does not. `expires_at` is when the token ends, epoch
+    ms, None if never.
     """
 
     name: str
     scope: Scope
     key_id: str | None = None
     grant: Grant | None = None
+    expires_at: int | None = None
 
     @property
     def owner(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from service.domain.access.grants import SUBSCRIPTION_EVENT_PREFIX
 
 COURSE_EVENT_TYPES = ("course.created", "course.updated", "course.deleted")
@@ -16,7 +18,14 @@ OPERATIONAL_EVENT_TYPES = (
     "subscription.parked",
     "subscription.recovered",
 )
+# What stands for all types, or for all about one thing, those of later releases too.
+EVENT_TYPE_PATTERNS = ("*", "course.*", "integration.*", "subscription.*")
 EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
 OWNERS_EVENT_TYPES = COURSE_EVENT_TYPES + tuple(  # what the subscriptions of an API key may name
     name for name in OPERATIONAL_EVENT_TYPES if name.startswith(SUBSCRIPTION_EVENT_PREFIX)
 )
+
+
+def includes(wanted: Collection[str], event_type: str) -> bool:
+    """Whether an event type is one of the types and patterns that are `wanted`."""
+    return event_type in wanted or "*" in wanted or f"{event_type.partition('.')[0]}.*" in wanted

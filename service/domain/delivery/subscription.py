@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from service.domain.access.grants import NOTHING, ApiKey
-from service.domain.delivery.event_types import COURSE_EVENT_TYPES
+from service.domain.delivery.event_types import includes
 from service.domain.delivery.retry_schedule import DEFAULT_SCHEDULE
 from service.domain.egress.certificates import CertificateFacts
 from service.domain.signatures.signing import Signature
@@ -69,7 +69,8 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     operator's.
 
     `None` filters mean all: every `course.*` event, every integration, any labels, any
-    changed path. Operational events come only when named. Times are epoch ms.
+    changed path. `event_types` holds types and patterns, as they were given. Operational events
+    come only when these include them. Times are epoch ms.
     """
 
     id: str
@@ -179,7 +180,7 @@ class Matcher:
                 _outbox_of(subscription)
                 for subscription in self._subscriptions
                 if subscription.id != about.subscription_id
-                and event_type in (subscription.event_types or ())
+                and includes(subscription.event_types or (), event_type)
                 and self._may_get(subscription, event_type, "", {}, about.owner)
             )
         key = (integration_id, event_type, frozenset(labels.items()))
@@ -221,10 +222,8 @@ def _outbox_of(subscription: Subscription) -> Outbox:
 def _wants(
     subscription: Subscription, event_type: str, integration_id: str, labels: Mapping[str, str]
 ) -> bool:
-    if subscription.event_types is None:
-        if event_type not in COURSE_EVENT_TYPES:
-            return False
-    elif event_type not in subscription.event_types:
+    wanted = ("course.*",) if subscription.event_types is None else subscription.event_types
+    if not includes(wanted, event_type):
         return False
     if (
         subscription.integration_ids is not None

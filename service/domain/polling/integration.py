@@ -24,7 +24,7 @@ from service.domain.review.guards import Guards
 UNCONFIRMED_CODE = "UnconfirmedChanges"
 
 PollKind = Literal["delta", "full"]
-Decision = Literal["apply", "discard"]
+Decision = Literal["publish", "accept_silently"]
 
 
 class Baseline(StrEnum):
@@ -35,13 +35,15 @@ class Baseline(StrEnum):
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
-    """A base URL and, kept encrypted beside it, the API key that opens it. Times are epoch ms."""
+    """A base URL and, kept encrypted beside it, the API key that opens it. One that a registration
+    made `inline` goes with its last integration. Times are epoch ms."""
 
     id: str
     name: str
     base_url: str
     created_at: int
     updated_at: int
+    inline: bool = False
 
 
 class Integration(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,14 +26,26 @@ class Guards(msgspec.Struct, frozen=True, kw_only=True):
     Deletions are held when there are more than `deleted_count` and more than `deleted_share`,
     or more than `deleted_share_max` however few. Changes of one tracked path are held when at
     least `changed_count` courses changed in it and these are more than `changed_share`.
-    A share of 1 switches its limit off.
+    A share of 1 switches its limit off, whatever is counted. Decision 17 gives the reasons for the
+    defaults.
     """
 
     deleted_count: int = 10
     deleted_share: float = 0.15
     deleted_share_max: float = 0.5
-    changed_count: int = 200
+    changed_count: int = 20
     changed_share: float = 0.5
+
+
+class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit that changes exceed: `count` of `live` courses are deleted, or changed in `path`,
+    and the limit allows the share `allowed`."""
+
+    limit: Literal["deleted_share", "deleted_share_max", "changed_share"]
+    allowed: float
+    count: int
+    live: int
+    path: str | None = None
 
 
 class Withheld(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,19 +90,48 @@ def unpack_withheld(packed: bytes) -> Withheld:
 
 def too_many_deleted(guards: Guards, deleted: int, live: int) -> bool:
     """Whether so many of `live` courses, those deleted included, are not believed to be gone."""
-    return deleted > _share(guards.deleted_share_max, live) or (
-        deleted > guards.deleted_count and deleted > _share(guards.deleted_share, live)
-    )
+    return bool(exceeded_limits(guards, deleted, {}, live))
 
 
 def distrusted_paths(guards: Guards, changed: Mapping[str, int], live: int) -> frozenset[str]:
     """The paths in which so many of `live` courses changed that it is not believed."""
-    most = _share(guards.changed_share, live)
     return frozenset(
         path
         for path, count in changed.items()
-        if count >= max(1, guards.changed_count) and count > most
+        if count >= max(1, guards.changed_count) and _exceeds(guards.changed_share, count, live)
     )
+
+
+def exceeded_limits(
+    guards: Guards, deleted: int, changed: Mapping[str, int], live: int
+) -> list[Exceeded]:
+    """Every limit that is exceeded when `deleted` of `live` courses, themselves included, seem to
+    be gone and the counts by path in `changed` have changed."""
+    found: list[Exceeded] = []
+    if deleted > guards.deleted_count and _exceeds(guards.deleted_share, deleted, live):
+        found.append(
+            Exceeded(limit="deleted_share", allowed=guards.deleted_share, count=deleted, live=live)
+        )
+    if _exceeds(guards.deleted_share_max, deleted, live):
+        found.append(
+            Exceeded(
+                limit="deleted_share_max",
+                allowed=guards.deleted_share_max,
+                count=deleted,
+                live=live,
+            )
+        )
+    found += (
+        Exceeded(
+            limit="changed_share",
+            allowed=guards.changed_share,
+            count=changed[path],
+            live=live,
+            path=path,
+        )
+        for path in sorted(distrusted_paths(guards, changed, live))
+    )
+    return found
 
 
 def suspect_paths(
@@ -107,7 +148,7 @@ def suspect_paths(
     `changed` counts the courses that changed in each path so far among the `seen` records of
     the poll, `held` those that are held in it already.
     """
-    if _share(guards.changed_share, live) >= live or live < guards.changed_count:
+    if guards.changed_share >= 1 or live < guards.changed_count:
         return frozenset()
     if seen < guards.changed_count:
         return frozenset(TRACKED_PATHS)
@@ -183,6 +224,10 @@ def stated_deletion(course_id: str, known: Fingerprint, tombstone: Withheld) -> 
         evidence="tombstone",
         fingerprint=accepted(known, tombstone),
     )
+
+
+def _exceeds(share: float, count: int, live: int) -> bool:
+    return share < 1 and count > _share(share, live)
 
 
 def _share(share: float, count: int) -> float:

@@ -14,6 +14,7 @@ from service.storage.redis.scripts import Script, run
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+DEFAULT_HOLD_SECONDS = 5.0  # where an upstream limits us and does not say for how long
 MAX_HOLD_SECONDS = 3600.0  # of a wait that an upstream asks for
 _SPENT = 1  # a slot whose turn has come, and came to nothing
 
@@ -28,11 +29,13 @@ class PlaceInLine(msgspec.Struct, frozen=True):
 
 class SpendRequest(Script[PlaceInLine]):
     """Takes one request from a credential's budget, or a slot in the line of those who wait; the
-    wait is 0 if the request may be sent. `slot` is the one given before, 0 if none."""
+    wait is 0 if the request may be sent. `slot` is the one given before, 0 if none. Unless the
+    caller `waits`, it gets no slot."""
 
     budget: Key
     kind: PollKind
     slot: int
+    waits: bool = True
 
 
 class NoteRateLimit(Script[None]):
@@ -66,6 +69,12 @@ class Budgets:
         spend = SpendRequest(budget=keys.budget(credential_id), kind=kind, slot=slot)
         given = await run(self._redis, spend)
         return given if given.wait_ms else None
+
+    async def spend_now(self, credential_id: str) -> int:
+        """Takes one request for somebody who does not wait in line, as a full poll would; 0 if it
+        may be sent now, else the ms for which there is none."""
+        spend = SpendRequest(budget=keys.budget(credential_id), kind="full", slot=0, waits=False)
+        return (await run(self._redis, spend)).wait_ms
 
     async def note(
         self,

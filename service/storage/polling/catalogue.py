@@ -14,6 +14,7 @@ from service.domain.errors import CoursesDifferError, NotFoundError
 from service.domain.events.identifiers import EVENT_PREFIX
 from service.domain.polling.page import PageDigests
 from service.domain.polling.triage import Mark
+from service.domain.review.guards import Exceeded
 from service.ids import event_suffixes
 from service.storage.events.announcing import OutboxArgument, OutboxTable
 from service.storage.redis import keys
@@ -81,7 +82,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What one commit writes besides the poll's progress.
 
     `seen` are digests of ids to add to the full poll's; `opening` is the event that says that a
-    review has opened, appended if `marks` open one. Nothing is written unless all courses of
+    review has opened, appended if `marks` open one; `exceeded` are the limits for which they hold
+    changes. Nothing is written unless all courses of
     `expected` are live and known by these digests.
     """
 
@@ -90,6 +92,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     marks: Sequence[Mark] = ()
     seen: bytes = b""
     opening: NewEvent | None = None
+    exceeded: Sequence[Exceeded] = ()
 
 
 class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +147,7 @@ class Commit(Script[Committed]):
 
     `progress_as_stored` is what this commit builds on, so that neither a repeated call nor a server
     that lost its last second goes unnoticed; `seen_digests` are added to what the full poll has
-    seen. `opening` is appended if the marks open a review.
+    seen. `opening` is appended if the marks open a review, which keeps `exceeded`.
 
     Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Where courses are not as expected, it
     writes nothing either and returns those courses as they are known.
@@ -166,6 +169,7 @@ class Commit(Script[Committed]):
     seen_digests: bytes | None
     expected: Expected | None
     opening: AppendedEvent | None
+    exceeded: bytes | None
     changes: Sequence[WrittenChange]
     marks: Sequence[Mark]
     outboxes: Sequence[OutboxArgument]
@@ -273,6 +277,7 @@ class Catalogue:
             seen_digests=batch.seen or None,
             expected=_expectation(batch.expected),
             opening=_event(batch.opening, table, suffixes),
+            exceeded=msgspec.json.encode(batch.exceeded) if batch.exceeded else None,
             changes=[_change(change, table, suffixes) for change in batch.changes],
             marks=batch.marks,
             outboxes=table.outboxes,

@@ -125,6 +125,7 @@ if review_changed then
   if redis.call('EXISTS', kept.held) == 0 then
     redis.call('DEL', kept.review)
   else
+    if exceeded then redis.call('HSET', kept.review, 'exceeded', exceeded) end
     -- It follows the clock, so that a server that lost its last second repeats none.
     local review_version = tonumber(redis.call('HGET', kept.review, 'version') or '0')
     redis.call('HSET', kept.review, 'version', math.max(review_version + 1, now))

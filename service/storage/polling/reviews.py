@@ -11,7 +11,7 @@ from service.domain.courses.tracked_paths import TRACKED_PATHS
 from service.domain.errors import ConflictError, StaleRecordError, StaleReviewError
 from service.domain.polling.integration import Decision
 from service.domain.polling.triage import Held
-from service.domain.review.guards import Withheld, unpack_withheld
+from service.domain.review.guards import Exceeded, Withheld, unpack_withheld
 from service.storage.redis import keys
 from service.storage.redis.keys import Key, ScheduleKeys
 from service.storage.redis.scans import ScanCursor, cut_page
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
 _SCAN_COUNT = 1_000
 _PATH = b"path"
+_decode_exceeded = msgspec.json.Decoder(list[Exceeded]).decode
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """What is held: since when (epoch ms), and how much. `version` changes with the set."""
+    """What is held: since when (epoch ms), how much, and which limits the last poll that held
+    changes found exceeded. `version` changes with the set."""
 
     version: int
     since: int | None
     held: Held
+    exceeded: list[Exceeded]
 
 
 class HeldChange(msgspec.Struct, frozen=True):
@@ -70,6 +73,7 @@ class Reviews:
             "dict[bytes, bytes]",
             await self._redis.hgetall(keys.review(integration_id, epoch)),
         )
+        exceeded = found.pop(b"exceeded", b"[]")
         counts = {name: int(value) for name, value in found.items()}
         return Review(
             version=counts.get(b"version", 0),
@@ -82,6 +86,7 @@ class Reviews:
                     if name.startswith(_PATH) and count > 0
                 },
             ),
+            exceeded=_decode_exceeded(exceeded),
         )
 
     async def held(

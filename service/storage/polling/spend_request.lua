@@ -32,6 +32,9 @@ if free_at == 0 and (in_turn or passes) then
   return place_in_line {wait_ms = 0, at = 0}
 end
 local pace = limit > 0 and math.ceil(window / limit) or PACE
+if not waits then
+  return place_in_line {wait_ms = math.max(free_at, line, again, now) + pace - now, at = 0}
+end
 local at
 if slot > now and slot > free_at then
   return place_in_line {wait_ms = slot - now, at = slot} -- woken early: the slot is kept

@@ -12,6 +12,7 @@ Key = NewType("Key", str)
 # --- registrations: kept until deleted -----------------------------------------------------
 
 CREDENTIALS = Key("cw:credentials")  # zset: credential id -> created ms
+CREDENTIALS_BY_VALUES = Key("cw:credentials:by_values")  # hash: "key's mark base_url" -> id
 INTEGRATIONS = Key("cw:integrations")  # zset: integration id -> created ms
 UPSTREAMS = Key("cw:upstreams")  # hash: "base_url upstream_id" -> integration id
 SUBSCRIPTIONS = Key("cw:subscriptions")  # zset: subscription id -> created ms
@@ -20,7 +21,8 @@ API_KEYS = Key("cw:api_keys")  # zset: API key id -> created ms
 
 
 def credential(credential_id: str) -> Key:
-    """Hash: `record` (JSON), `api_key` (encrypted), `uses` (integrations that refer to it)."""
+    """Hash: `record` (JSON), `api_key` (encrypted), `uses` (integrations that refer to it),
+    `values` (the key's mark and the base URL, by which it is found)."""
     return Key(f"cw:credential:{credential_id}")
 
 
@@ -43,7 +45,8 @@ AUDIT = Key("cw:audit")  # stream: who changed what; the newest ten thousand
 
 
 def api_key(key_id: str) -> Key:
-    """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms)."""
+    """Hash: `record` (JSON), `digest` (SHA-256 of the token), `last_used_at` (ms); after a rotation
+    with overlap `previous_digest` and `previous_until` (ms)."""
     return Key(f"cw:api_key:{key_id}")
 
 
@@ -73,8 +76,9 @@ def held(integration_id: str, epoch: str) -> Key:
 
 
 def review(integration_id: str, epoch: str) -> Key:
-    """Hash: `since` (ms), `version`, and how many held changes there are: `T`, `A` and `U` by
-    kind, `path<number>` by tracked path. There is one while anything is held."""
+    """Hash: `since` (ms), `version`, `exceeded` (JSON: the limits for which changes were last
+    held), and how many held changes there are: `T`, `A` and `U` by kind, `path<number>` by tracked
+    path. There is one while anything is held."""
     return Key(f"cw:review:{integration_id}:{epoch}")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from service.clock import now_ms
 from service.domain.access.grants import NOTHING, ApiKey, Grant
 from service.domain.errors import ConflictError, NotFoundError, StaleRecordError
+from service.domain.events.event import rfc3339
 from service.domain.events.identifiers import encode_random
 from service.storage.redis import keys
 from service.storage.redis.hashes import read_field, read_fields
@@ -58,21 +59,26 @@ def digest(token: str) -> bytes:
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key and when it was last used, to the minute; epoch ms, None if never."""
+    """A key, when it was last used, to the minute, and until when the token before its own is valid
+    too; epoch ms, None if never."""
 
     key: ApiKey
     last_used_at: int | None
+    previous_until: int | None = None
 
 
 class _Known(msgspec.Struct, frozen=True):
     key: ApiKey
     digest: bytes
+    previous_digest: bytes | None
+    previous_until: int
 
 
 class WriteApiKey(Script[None]):
-    """Stores a new or an edited API key, and the digest of its token if that is new. An edit moves
-    the subscriptions' version on, because it may change what the outboxes of the key's
-    subscriptions get. Refuses with STALE; `as_read` is None for a new key."""
+    """Stores a new or an edited API key, and the digest of its token if that is new; the token
+    before it ends, or stays valid until `previous_until` (ms). An edit moves the subscriptions'
+    version on, because it may change what the outboxes of the key's subscriptions get. Refuses with
+    STALE; `as_read` is None for a new key."""
 
     api_key: Key
     api_keys: Key = keys.API_KEYS
@@ -82,6 +88,7 @@ class WriteApiKey(Script[None]):
     as_read: bytes | None
     record: bytes
     digest: bytes | None
+    previous_until: int | None
 
 
 class RevokeApiKey(Script[bool]):
@@ -111,7 +118,7 @@ class ApiKeys:
         """Stores a new key and returns its token, which nobody can tell again."""
         token = new_token(key.id)
         try:
-            await self._store(key, None, digest(token))
+            await self._store(key, None, token)
         except StaleRecordError:
             raise ConflictError(f"there is an API key {key.id} already") from None
         return token
@@ -130,19 +137,42 @@ class ApiKeys:
         ids, position = await page_of_ids(self._redis, keys.API_KEYS, limit, after)
         return [one for one in await self._get_many(ids) if one is not None], position
 
-    async def update(
-        self, key_id: str, change: Callable[[ApiKey], ApiKey], token: str | None = None
-    ) -> StoredKey:
-        """Applies `change` to what is stored, and replaces the token unless that is None. Raises
-        NotFoundError or what `change` raises."""
+    async def update(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> StoredKey:
+        """Applies `change` to what is stored. Raises NotFoundError or what `change` raises."""
 
         async def attempt(_: bool) -> None:
             record = await read_field(self._redis, keys.api_key(key_id), "record")
             if record is None:
                 raise _not_found(key_id)
-            token_digest = None if token is None else digest(token)
-            await self._store(change(_decode(record)), record, token_digest)
+            await self._store(change(_decode(record)), record)
 
+        return await self._edited(key_id, attempt)
+
+    async def rotate(self, key_id: str, overlap_ms: int) -> tuple[StoredKey, str]:
+        """Gives a key another token, which is returned too. The token until now stays valid for
+        `overlap_ms`; one from an earlier rotation ends. Raises NotFoundError, or ConflictError if
+        three tokens would be valid."""
+        token = new_token(key_id)
+
+        async def attempt(_: bool) -> None:
+            record, until = await read_fields(
+                self._redis, keys.api_key(key_id), ("record", "previous_until")
+            )
+            if record is None:
+                raise _not_found(key_id)
+            now = now_ms()
+            if overlap_ms and int(until or 0) > now:
+                raise ConflictError(
+                    f"two tokens of API key {key_id} are valid already; wait until "
+                    f"{rfc3339(int(until or 0))}, or send overlap_seconds 0 to end both"
+                )
+            before = _decode(record)
+            after = msgspec.structs.replace(before, updated_at=max(now, before.updated_at + 1))
+            await self._store(after, record, token, now + overlap_ms if overlap_ms else None)
+
+        return await self._edited(key_id, attempt), token
+
+    async def _edited(self, key_id: str, attempt: Callable[[bool], Awaitable[None]]) -> StoredKey:
         await edit(f"others are editing API key {key_id}", attempt)
         self.recent.forget(key_id)
         return await self.get(key_id)
@@ -156,14 +186,21 @@ class ApiKeys:
             raise _not_found(key_id)
 
     async def holder(self, token: str) -> ApiKey | None:
-        """The valid key that a token is of, None if there is none."""
+        """The valid key that a token is of, None if there is none. Its `expires_at` is the token's,
+        which ends earlier if it was rotated."""
         named = _TOKEN.fullmatch(token)
         if named is None:
             return None
         known = await self.recent.get(ID_PREFIX + named[1])
-        if known is None or not hmac.compare_digest(known.digest, digest(token)):
+        if known is None:
             return None
-        return known.key if known.key.is_valid(now_ms()) else None
+        key, given = known.key, digest(token)
+        if not hmac.compare_digest(known.digest, given):
+            if not hmac.compare_digest(known.previous_digest or b"", given):
+                return None
+            ends = min(known.previous_until, key.expires_at or known.previous_until)
+            key = msgspec.structs.replace(key, expires_at=ends)
+        return key if key.is_valid(now_ms()) else None
 
     async def current(self, key_id: str) -> ApiKey | None:
         """A key as it is now, give or take a second; None if it is gone or has expired."""
@@ -180,14 +217,16 @@ class ApiKeys:
         return key.visibility or NOTHING
 
     async def _read(self, key_id: str) -> _Known | None:
-        record, stored, used = await read_fields(
-            self._redis, keys.api_key(key_id), ("record", "digest", "last_used_at")
+        record, stored, used, previous, until = await read_fields(
+            self._redis,
+            keys.api_key(key_id),
+            ("record", "digest", "last_used_at", "previous_digest", "previous_until"),
         )
         if record is None or stored is None:
             return None
         if now_ms() - int(used or 0) >= TOUCH_MS:
             await self._note_use(key_id)
-        return _Known(_decode(record), stored)
+        return _Known(_decode(record), stored, previous, int(until or 0))
 
     async def _note_use(self, key_id: str) -> None:
         try:
@@ -200,23 +239,35 @@ class ApiKeys:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
             for key_id in key_ids:
-                pipeline.hmget(keys.api_key(key_id), ["record", "last_used_at"])
+                pipeline.hmget(keys.api_key(key_id), ["record", "last_used_at", "previous_until"])
             found = await pipeline.execute()
+        now = now_ms()
         return [
             None
             if record is None
-            else StoredKey(key=_decode(record), last_used_at=None if used is None else int(used))
-            for record, used in found
+            else StoredKey(
+                key=_decode(record),
+                last_used_at=None if used is None else int(used),
+                previous_until=int(until) if int(until or 0) > now else None,
+            )
+            for record, used, until in found
         ]
 
-    async def _store(self, key: ApiKey, as_read: bytes | None, token_digest: bytes | None) -> None:
+    async def _store(
+        self,
+        key: ApiKey,
+        as_read: bytes | None,
+        token: str | None = None,
+        previous_until: int | None = None,
+    ) -> None:
         write = WriteApiKey(
             api_key=keys.api_key(key.id),
             id=key.id,
             created_at=key.created_at,
             as_read=as_read,
             record=_encode(key),
-            digest=token_digest,
+            digest=None if token is None else digest(token),
+            previous_until=previous_until,
         )
         await run(self._redis, write)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -21,12 +21,15 @@ from service.storage.redis.optimistic_edit import edit
 from service.storage.redis.paging import IndexPosition, all_ids, newest_ids, page_of_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError
+from service.storage.registry.integration_scripts import MadeCredential
 from service.storage.registry.integrations import poll_id_of, upstream_identity
 from service.storage.registry.matcher_cache import Matchers
-from service.storage.security.encryption import Encryptor, owner_of_api_key
+from service.storage.security.encryption import Encryptor, marked_api_key, owner_of_api_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+MOST_NAMED = 20  # integrations that keep a credential from being deleted
 
 _decode = msgspec.json.Decoder(Credential).decode
 _decode_integration = msgspec.json.Decoder(Integration).decode
@@ -56,6 +59,20 @@ class UserArgument(msgspec.Struct, frozen=True, kw_only=True):
     wakes: bool
 
 
+class CreateCredential(Script[None]):
+    """Stores a credential; `mark` is that of its key."""
+
+    credential: Key
+    credentials: Key = keys.CREDENTIALS
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
+    id: str
+    created_at: int
+    record: bytes
+    api_key: bytes
+    mark: str
+    base_url: str
+
+
 class EditCredential(Script[None]):
     """Stores an edited credential, and what that means for the integrations that use it; `uses` is
     how many did as read, None if they are not concerned. Refuses with STALE, SUBSCRIPTIONS or
@@ -63,11 +80,15 @@ class EditCredential(Script[None]):
 
     credential: Key
     announced: Announced
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
     upstreams: Key = keys.UPSTREAMS
     schedule: ScheduleKeys = keys.schedule("polls")
+    id: str
     as_read: bytes
     record: bytes
     api_key: bytes | None
+    mark: str | None
+    base_url: str
     uses: int | None
     users: Sequence[UserArgument]
 
@@ -78,6 +99,7 @@ class DeleteCredential(Script[int]):
 
     credential: Key
     credentials: Key = keys.CREDENTIALS
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
     id: str
     as_read: bytes | None
 
@@ -95,16 +117,30 @@ class CredentialStore:
 
     async def create(self, credential: Credential, api_key: str) -> None:
         """Stores a new credential."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(
-                keys.credential(credential.id),
-                mapping={
-                    "record": msgspec.json.encode(credential),
-                    "api_key": self._encrypt(credential.id, api_key),
-                },
-            )
-            pipeline.zadd(keys.CREDENTIALS, {credential.id: credential.created_at})
-            await pipeline.execute()
+        create = CreateCredential(
+            credential=keys.credential(credential.id),
+            created_at=credential.created_at,
+            **msgspec.structs.asdict(self._made(credential, api_key)),
+        )
+        await run(self._redis, create)
+
+    async def prepare(
+        self, credential: Credential, api_key: str
+    ) -> tuple[str, MadeCredential | None]:
+        """The id of a credential with the same base URL and key; where there is none, that of
+        `credential`, with what there is to store of it."""
+        marks = self._encryptor.marks(marked_api_key(api_key.encode()))
+        found = cast(
+            "list[bytes | None]",
+            await self._redis.hmget(
+                keys.CREDENTIALS_BY_VALUES,
+                [f"{mark.hex()} {credential.base_url}" for mark in marks],
+            ),
+        )
+        existing = next((one.decode() for one in found if one is not None), None)
+        if existing is not None:
+            return existing, None
+        return credential.id, self._made(credential, api_key)
 
     async def get(self, credential_id: str) -> Credential:
         """One credential. Raises NotFoundError."""
@@ -175,9 +211,12 @@ class CredentialStore:
             edited = EditCredential(
                 credential=keys.credential(credential_id),
                 announced=await announced(notices, self._counters),
+                id=credential_id,
                 as_read=record,
                 record=msgspec.json.encode(after),
                 api_key=None if api_key is None else self._encrypt(credential_id, api_key),
+                mark=None if api_key is None else self._mark(api_key),
+                base_url=after.base_url,
                 uses=len(users) if concerned else None,
                 users=[
                     _argument(user, begins, before, after)
@@ -210,9 +249,11 @@ class CredentialStore:
         except RefusedError:
             raise NotFoundError(f"there is no credential {credential_id}") from None
         if uses > 0:
+            users = await self._users(credential_id)
             raise CredentialInUseError(
-                f"{uses} integration{'s' if uses > 1 else ''} still use"
-                f"{'' if uses > 1 else 's'} credential {credential_id}"
+                credential_id,
+                uses,
+                [(user.integration.id, user.integration.name) for user in users[:MOST_NAMED]],
             )
 
     async def _record(self, credential_id: str) -> bytes:
@@ -237,6 +278,18 @@ class CredentialStore:
             if record is not None
         ]
         return [user for user in users if user.integration.credential_id == credential_id]
+
+    def _made(self, credential: Credential, api_key: str) -> MadeCredential:
+        return MadeCredential(
+            id=credential.id,
+            record=msgspec.json.encode(credential),
+            api_key=self._encrypt(credential.id, api_key),
+            mark=self._mark(api_key),
+            base_url=credential.base_url,
+        )
+
+    def _mark(self, api_key: str) -> str:
+        return self._encryptor.mark(marked_api_key(api_key.encode())).hex()
 
     def _encrypt(self, credential_id: str, api_key: str) -> bytes:
         return self._encryptor.encrypt(api_key.encode(), owner_of_api_key(credential_id))

@@ -1,4 +1,5 @@
 -- include _clock
+-- include _credentials
 -- include _epochs
 -- include _states
 if redis.call('HGET', integration, 'record') ~= as_read
@@ -13,6 +14,6 @@ end
 redis.call('HDEL', upstreams, upstream)
 leave_totals(integration, totals)
 uncount_state(integration, totals)
-redis.call('HINCRBY', credential, 'uses', -1)
+leave_credential(credential, credentials, by_values, credential_id, is_inline)
 redis.call('UNLINK', integration, lease, polls, poll_order)
 forget_epoch(kept)

@@ -1,4 +1,5 @@
 -- include _clock
+-- include _credentials
 -- include _events
 -- include _announcing
 -- include _epochs
@@ -19,6 +20,7 @@ end
 
 redis.call('HSET', credential, 'record', record)
 if api_key then redis.call('HSET', credential, 'api_key', api_key) end
+index_credential(credential, by_values, id, mark, base_url)
 for _, user in ipairs(users) do
   if user.next_epoch then
     redis.call('HDEL', upstreams, user.upstream_before)

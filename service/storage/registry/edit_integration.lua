@@ -1,4 +1,5 @@
 -- include _clock
+-- include _credentials
 -- include _events
 -- include _announcing
 -- include _epochs
@@ -17,7 +18,7 @@ if upstream_before ~= upstream_after then
   redis.call('HSET', upstreams, upstream_after, id)
 end
 if credential_before ~= credential_after then
-  redis.call('HINCRBY', credential_before, 'uses', -1)
+  leave_credential(credential_before, credentials, by_values, credential_before_id, is_inline)
   redis.call('HINCRBY', credential_after, 'uses', 1)
 end
 local stops = place == 'stop'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from service.domain.polling.integration import PollKind
 from service.storage.events.announcing import Announced
 from service.storage.redis import keys
@@ -11,12 +13,26 @@ from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.redis.scripts import Script
 
 
+class MadeCredential(msgspec.Struct, frozen=True, kw_only=True):
+    """A credential that is stored with the integration that brings its values along. `mark` is that
+    of its key, by which it is found together with `base_url`."""
+
+    id: str
+    record: bytes
+    api_key: bytes
+    mark: str
+    base_url: str
+
+
 class RegisterIntegration(Script[None]):
-    """Registers an integration and makes its first poll due now unless it is paused. Refuses with
-    STALE if its credential was edited, with EXISTS, and with FULL if there are `most`."""
+    """Registers an integration, with the credential that was `made` for it, and makes its first
+    poll due now unless it is paused. Refuses with STALE if its credential was edited, or made by
+    others meanwhile, with EXISTS, and with FULL if there are `most`."""
 
     integration: Key
     credential: Key
+    credentials: Key = keys.CREDENTIALS
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
     integrations: Key = keys.INTEGRATIONS
     upstreams: Key = keys.UPSTREAMS
     totals: Key = keys.TOTALS
@@ -26,14 +42,16 @@ class RegisterIntegration(Script[None]):
     record: bytes
     epoch: str
     upstream: str
-    credential_as_read: bytes
+    credential_as_read: bytes | None
+    made: MadeCredential | None
     paused: bool
     most: int
 
 
 class EditIntegration(Script[None]):
     """Stores an edited integration. `next_epoch` begins if it `moved` to another upstream, or if
-    its baseline is not complete. `place` is what becomes of its place in the schedule.
+    its baseline is not complete. `place` is what becomes of its place in the schedule. The
+    credential until now goes if it `is_inline` and this was its last integration.
 
     Refuses with STALE, SUBSCRIPTIONS or EXISTS. Announces `epoch`.
     """
@@ -41,6 +59,8 @@ class EditIntegration(Script[None]):
     integration: Key
     credential_before: Key
     credential_after: Key
+    credentials: Key = keys.CREDENTIALS
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
     kept: EpochKeys
     announced: Announced
     upstreams: Key = keys.UPSTREAMS
@@ -57,15 +77,19 @@ class EditIntegration(Script[None]):
     upstream_after: str
     credential_before_as_read: bytes
     credential_after_as_read: bytes
+    credential_before_id: str
+    is_inline: bool
     place: Literal["wake", "stop", "leave"]
 
 
 class DeleteIntegration(Script[None]):
-    """Deletes an integration with all that is kept of it. Work under way loses its lease. Refuses
-    with STALE."""
+    """Deletes an integration with all that is kept of it, and its credential if that `is_inline`
+    and has no other integration. Work under way loses its lease. Refuses with STALE."""
 
     integration: Key
     credential: Key
+    credentials: Key = keys.CREDENTIALS
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
     lease: Key
     polls: Key
     poll_order: Key
@@ -81,6 +105,8 @@ class DeleteIntegration(Script[None]):
     epoch: str
     upstream: str
     credential_as_read: bytes
+    credential_id: str
+    is_inline: bool
 
 
 class RequestPoll(Script[None]):

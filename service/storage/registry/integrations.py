@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
@@ -11,6 +11,7 @@ from service.domain.errors import (
     ConflictError,
     LimitReachedError,
     NotFoundError,
+    StaleRecordError,
 )
 from service.domain.events.operational import of_epoch
 from service.domain.polling.integration import (
@@ -37,6 +38,7 @@ from service.storage.redis.scripts.statuses import RefusedError
 from service.storage.registry.integration_scripts import (
     DeleteIntegration,
     EditIntegration,
+    MadeCredential,
     RegisterIntegration,
     RequestPoll,
 )
@@ -54,6 +56,7 @@ _decode_progress = msgspec.json.Decoder(PollProgress).decode
 _encode = msgspec.json.encode
 
 Stored = tuple[Integration, PollingState]
+PrepareCredential = Callable[[], Awaitable[tuple[str, MadeCredential | None]]]
 
 
 def upstream_identity(base_url: str, upstream_id: str) -> str:
@@ -82,31 +85,47 @@ class IntegrationStore:
         self._counters = counters
         self.most = most
 
-    async def create(self, integration: Integration) -> None:
-        """Registers an integration; its first poll is due at once unless it is paused.
+    async def create(
+        self, integration: Integration, prepare: PrepareCredential | None = None
+    ) -> None:
+        """Registers an integration; its first poll is due at once unless it is paused. `prepare`
+        finds the credential whose values it brings along, or makes one, which is stored with it.
 
         Raises NotFoundError if there is no such credential, IntegrationExistsError,
         LimitReachedError.
         """
 
         async def attempt(_: bool) -> None:
-            record, credential = await self._credential(integration.credential_id)
+            credential_id, made = integration.credential_id, None
+            if prepare is not None:
+                credential_id, made = await prepare()
+            registered = msgspec.structs.replace(integration, credential_id=credential_id)
+            record, base_url = None, made.base_url if made is not None else ""
+            if made is None:
+                try:
+                    record, credential = await self._credential(credential_id)
+                except NotFoundError:
+                    if prepare is None:
+                        raise
+                    raise StaleRecordError from None  # it went meanwhile: another is made
+                base_url = credential.base_url
             register = RegisterIntegration(
                 integration=keys.integration(integration.id),
-                credential=keys.credential(integration.credential_id),
+                credential=keys.credential(credential_id),
                 id=integration.id,
                 created_at=integration.created_at,
-                record=_encode(integration),
+                record=_encode(registered),
                 epoch=new_id("ep"),
-                upstream=upstream_identity(credential.base_url, integration.upstream_id),
+                upstream=upstream_identity(base_url, integration.upstream_id),
                 credential_as_read=record,
+                made=made,
                 paused=integration.paused,
                 most=self.most,
             )
             await run(self._redis, register)
 
         try:
-            await edit(f"others are editing credential {integration.credential_id}", attempt)
+            await edit("others are editing its credential", attempt)
         except RefusedError:
             raise LimitReachedError(
                 f"there are {self.most} integrations already; delete one, or raise "
@@ -179,6 +198,8 @@ class IntegrationStore:
                 upstream_after=new_upstream,
                 credential_before_as_read=old_record,
                 credential_after_as_read=new_record,
+                credential_before_id=before.credential_id,
+                is_inline=old_credential.inline,
                 place=_place_in_schedule(before, after),
             )
             await run(self._redis, edited)
@@ -213,6 +234,8 @@ class IntegrationStore:
                 epoch=epoch,
                 upstream=upstream_identity(credential.base_url, integration.upstream_id),
                 credential_as_read=credential_record,
+                credential_id=credential.id,
+                is_inline=credential.inline,
             )
             await run(self._redis, delete)
 

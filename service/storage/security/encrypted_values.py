@@ -15,6 +15,7 @@ from service.storage.redis.scripts import Script, run
 from service.storage.security.encryption import (
     Encryptor,
     key_name,
+    marked_api_key,
     owner_in_subscription,
     owner_of_api_key,
     owner_of_reply,
@@ -72,9 +73,12 @@ class EncryptedValue(msgspec.Struct, frozen=True, kw_only=True):
 class Reencrypt(Script[bool]):
     """Replaces an encrypted value, unless it is no longer as read. Begins with a removal, so that
     encryption keys can be changed at the memory limit too. `location` is a string where there is no
-    `field`."""
+    `field`. A credential is found by the new `mark` of its key from then on."""
 
     location: Key
+    by_values: Key = keys.CREDENTIALS_BY_VALUES
+    id: str
+    mark: str | None
     field: str | None
     as_read: bytes
     anew: bytes
@@ -139,8 +143,14 @@ class EncryptedValues:
                 plain, location.owner
             )
             field = location.field or None
+            is_key = location.kind == CREDENTIALS
             reencrypt = Reencrypt(
-                location=location.key, field=field, as_read=encrypted.stored, anew=anew
+                location=location.key,
+                id=location.id,
+                mark=self._encryptor.mark(marked_api_key(plain)).hex() if is_key else None,
+                field=field,
+                as_read=encrypted.stored,
+                anew=anew,
             )
             if await run(self._redis, reencrypt):
                 return True

@@ -49,11 +49,15 @@ class Encryptor:
     def mark(self, content: bytes) -> bytes:
         """A digest (32 bytes) that tells whether content is the same, and nothing of it to those
         without the keys: a plain one would let them try out what it may have been."""
-        return _mark(self._marking_keys[0], content)
+        return self.marks(content)[0]
+
+    def marks(self, content: bytes) -> list[bytes]:
+        """The marks that content may have, that under the first key first."""
+        return [hmac.digest(key, content, "sha256") for key in self._marking_keys]
 
     def is_marked(self, content: bytes, mark: bytes) -> bool:
         """Whether a mark is that of this content, under any of the keys."""
-        return any(hmac.compare_digest(_mark(key, content), mark) for key in self._marking_keys)
+        return any(hmac.compare_digest(one, mark) for one in self.marks(content))
 
     def decrypt(self, encrypted: bytes, owner: str) -> bytes:
         """What was encrypted. Raises DecryptionError if no key fits, or it was moved or altered."""
@@ -66,8 +70,9 @@ class Encryptor:
             raise DecryptionError from None
 
 
-def _mark(key: bytes, content: bytes) -> bytes:
-    return hmac.digest(key, content, "sha256")
+def marked_api_key(api_key: bytes) -> bytes:
+    """What is marked of an upstream's API key, to find the credential that holds it."""
+    return b"upstream API key " + api_key
 
 
 def key_name(encrypted: bytes) -> str | None:

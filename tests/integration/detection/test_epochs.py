@@ -243,7 +243,7 @@ async def test_what_is_held_or_decided_goes_with_the_epoch(
     if decided:
         reviews = integration.services.reviews
         version = (await reviews.get(integration.id, state.epoch)).version
-        await reviews.decide(integration.id, state.epoch, version, "apply")
+        await reviews.decide(integration.id, state.epoch, version, "publish")
     expected = {"decided"} if decided else {"held", "review"}
     assert await kept(integration) == {"catalogue", "quarantine"} | expected
 

@@ -12,7 +12,7 @@ from service.domain.access.grants import Grant
 from service.domain.errors import ConflictError, StaleReviewError
 from service.domain.events.event import EventFilter
 from service.domain.polling.integration import Baseline, IntegrationState, state_of
-from service.domain.review.guards import Guards
+from service.domain.review.guards import Exceeded, Guards
 from service.storage.redis import keys
 from tests.integration.delivery.test_replays import ask, progress
 
@@ -144,12 +144,12 @@ async def test_a_few_more_deletions_while_many_are_held_are_held_too(baselined, 
     assert (await held.state()).held == 105
 
 
-async def test_applied_deletions_are_reported_with_their_evidence(baselined, sandbox):
+async def test_published_deletions_are_reported_with_their_evidence(baselined, sandbox):
     held = await baselined()
     gone = await sandbox.change({"op": "delete", "count": 150}, {"op": "vanish", "count": 100})
     await held.poll("full")
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     deleted = [event for event in await held.events() if event.type == "course.deleted"]
     assert {event.course_id for event in deleted} == {change["course_id"] for change in gone}
@@ -168,12 +168,12 @@ async def test_applied_deletions_are_reported_with_their_evidence(baselined, san
     assert (await held.types())["course.deleted"] == 250
 
 
-async def test_discarded_deletions_are_taken_for_known_without_an_event(baselined, sandbox):
+async def test_accepted_deletions_are_taken_for_known_without_an_event(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "delete", "count": 150}, {"op": "vanish", "count": 100})
     await held.poll("full")
 
-    await held.decide("discard")
+    await held.decide("accept_silently")
     await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
@@ -189,7 +189,7 @@ async def test_courses_that_came_back_before_the_decision_are_not_deleted(baseli
         *({"op": "restore", "course_id": change["course_id"]} for change in gone[:60])
     )
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.types())["course.deleted"] == 40
 
@@ -229,7 +229,7 @@ async def test_an_absence_that_cannot_be_confirmed_when_applied_is_held_again(ba
     await held.poll("full")
     await sandbox.fault("empty", on="ids")
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.state()).held == 200
     assert await held.types() == {REVIEW_REQUIRED: 2}
@@ -253,7 +253,7 @@ async def test_an_answer_cut_short_confirms_no_absence_when_applied(
     # Whichever courses are picked as controls, the one record that is shown is among them.
     monkeypatch.setattr(held.services.catalogue, "any_live", first_live(sandbox))
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert await held.types() == {REVIEW_REQUIRED: 2}
     assert (await held.state()).held == 200
@@ -271,7 +271,7 @@ async def test_absences_are_confirmed_though_hardly_any_course_is_left(baselined
     await sandbox.change({"op": "vanish", "count": 598})
     await held.poll("full")
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.types())["course.deleted"] == 598
     assert (await held.state()).held == 0
@@ -283,7 +283,7 @@ async def test_all_courses_marked_deleted_are_held_and_can_be_applied(baselined,
     await held.poll("delta")
     assert (await held.state()).held == 600
 
-    await held.decide("apply")
+    await held.decide("publish")
 
     assert (await held.types())["course.deleted"] == 600
 
@@ -403,17 +403,17 @@ async def test_changes_that_come_with_the_flood_flow_without_it(baselined, sandb
 
     assert await changed_paths(held) == {"revisions.title": 7}
     held_before = (await held.state()).held
-    await held.decide("apply")
+    await held.decide("publish")
     assert (await held.state()).held == 0
     assert await changed_paths(held) == {"revisions.title": 7, "custom_fields": held_before}
 
 
-async def test_discarded_updates_are_taken_for_known(baselined, sandbox):
+async def test_accepted_updates_are_taken_for_known(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
     await held.poll("full")
 
-    await held.decide("discard")
+    await held.decide("accept_silently")
     await held.poll("full")
 
     assert await held.types() == {REVIEW_REQUIRED: 1}
@@ -422,19 +422,19 @@ async def test_discarded_updates_are_taken_for_known(baselined, sandbox):
     assert await changed_paths(held) == {"revisions.title": 1}
 
 
-async def test_a_change_after_what_was_shown_is_not_discarded_with_it(baselined, sandbox):
+async def test_a_change_after_what_was_shown_is_not_accepted_with_it(baselined, sandbox):
     held = await baselined()
     await sandbox.change({"op": "field_off", "path": "custom_fields"})
     await held.poll("full")
     count = (await held.state()).held
     await sandbox.change({"op": "field_on", "path": "custom_fields"})
 
-    await held.decide("discard")
+    await held.decide("accept_silently")
     # What was taken for known is null, and it is no longer: that is a change like any other.
     await held.poll("full")
 
     assert (await held.review()).held.changed == {"custom_fields": count}
-    await held.decide("apply")
+    await held.decide("publish")
     assert await changed_paths(held) == {"custom_fields": count}
 
 
@@ -503,14 +503,54 @@ async def test_more_than_half_in_one_path_is_a_flood_even_over_several_deltas(ba
     assert await held.types() == {REVIEW_REQUIRED: 1}
 
 
-@pytest.mark.parametrize("sandbox", [150], indirect=True)
+@pytest.mark.parametrize("sandbox", [19], indirect=True)
 async def test_a_small_catalogue_may_change_all_at_once(baselined, sandbox):
     held = await baselined()
-    await sandbox.change({"op": "edit", "path": "revisions.title", "count": 150})
+    await sandbox.change({"op": "edit", "path": "revisions.title", "count": 19})
 
     await held.poll("delta")
 
-    assert await held.types() == {"course.updated": 150}
+    assert await held.types() == {"course.updated": 19}
+
+
+@pytest.mark.parametrize("sandbox", [52], indirect=True)
+async def test_a_small_catalogue_is_guarded_from_a_field_that_is_null_everywhere(
+    baselined, sandbox
+):
+    held = await baselined()
+    count = len(await sandbox.change({"op": "field_off", "path": "revisions.description"}))
+
+    await held.poll("delta")
+
+    assert await held.types() == {REVIEW_REQUIRED: 1}
+    assert (await held.review()).exceeded == [
+        Exceeded(
+            limit="changed_share",
+            allowed=0.5,
+            count=count,
+            live=52,
+            path="revisions.description",
+        )
+    ]
+
+
+async def test_a_review_keeps_the_limits_as_the_last_poll_judged_them(baselined, sandbox):
+    held = await baselined()
+    await sandbox.change({"op": "delete", "count": 91})
+    await held.poll("delta")
+    by_share = Exceeded(limit="deleted_share", allowed=0.15, count=91, live=600)
+    assert (await held.review()).exceeded == [by_share]
+
+    await sandbox.change({"op": "delete", "count": 210})
+    await held.poll("delta")
+
+    found = (await held.review()).exceeded
+    assert [(one.limit, one.count, one.live) for one in found] == [
+        ("deleted_share", 301, 600),
+        ("deleted_share_max", 301, 600),
+    ]
+    await held.decide("publish")
+    assert (await held.review()).exceeded == []
 
 
 async def test_a_poll_broken_off_while_it_settles_goes_on_where_it_was(
@@ -552,9 +592,9 @@ async def test_a_decision_broken_off_is_carried_out_by_the_next_turn(baselined, 
         return await fetch(*arguments)
 
     context.services.upstream.fetch_page = drain_after_one
-    await held.decide("apply")
+    await held.decide("publish")
     assert 0 < (await held.state()).held < 300
-    assert (await held.state()).decision == "apply"
+    assert (await held.state()).decision == "publish"
     context.services.upstream.fetch_page = fetch
     context.draining.clear()
 
@@ -577,7 +617,7 @@ async def test_a_decision_is_on_the_set_that_was_shown(baselined, sandbox):
     epoch = (await held.state()).epoch
 
     with pytest.raises(StaleReviewError):
-        await held.services.reviews.decide(held.id, epoch, shown.version, "apply")
+        await held.services.reviews.decide(held.id, epoch, shown.version, "publish")
 
     assert (await held.state()).held == 101
 
@@ -585,7 +625,7 @@ async def test_a_decision_is_on_the_set_that_was_shown(baselined, sandbox):
 async def test_there_must_be_something_to_decide_on(baselined):
     held = await baselined()
     with pytest.raises(ConflictError, match="nothing"):
-        await held.services.reviews.decide(held.id, (await held.state()).epoch, 0, "apply")
+        await held.services.reviews.decide(held.id, (await held.state()).epoch, 0, "publish")
 
 
 async def test_no_second_decision_while_the_first_is_carried_out(baselined, sandbox):
@@ -594,10 +634,10 @@ async def test_no_second_decision_while_the_first_is_carried_out(baselined, sand
     await held.poll("delta")
     epoch = (await held.state()).epoch
     version = (await held.review()).version
-    await held.services.reviews.decide(held.id, epoch, version, "apply")
+    await held.services.reviews.decide(held.id, epoch, version, "publish")
 
     with pytest.raises(ConflictError, match="carried out"):
-        await held.services.reviews.decide(held.id, epoch, version, "discard")
+        await held.services.reviews.decide(held.id, epoch, version, "accept_silently")
 
 
 async def test_a_baseline_holds_nothing(register, sandbox):

@@ -305,7 +305,7 @@ async def test_held_deletions_of_such_courses_are_carried_out(context, scripted,
     assert state.held == 20
     services = integration.services
     review = await services.reviews.get(integration.id, state.epoch)
-    await services.reviews.decide(integration.id, state.epoch, review.version, "apply")
+    await services.reviews.decide(integration.id, state.epoch, review.version, "publish")
     await integration.turn()
     assert sorted(await told(integration)) == sorted(("course.deleted", one) for one in gone)
     assert (await integration.state()).held == 0

@@ -157,7 +157,7 @@ async def test_integrations_are_counted_by_state_through_all_that_changes_it(
     await agree("review")
     _stored, state = await services.integrations.get(integration.id)
     review = await services.reviews.get(integration.id, state.epoch)
-    await services.reviews.decide(integration.id, state.epoch, review.version, "apply")
+    await services.reviews.decide(integration.id, state.epoch, review.version, "publish")
     await integration.turn()
     await agree("active")
     credential = await new_credential(services, "http://127.0.0.1:9/v1")

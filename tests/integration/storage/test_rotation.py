@@ -83,6 +83,18 @@ async def rotate(services, report):
     )
 
 
+async def test_a_credential_is_found_by_its_values_before_and_after(services, with_both, with_new):
+    credential_id = await new_credential(services, "https://api.example/v1", "upstream-key")
+    found = await services.credentials.get(credential_id)
+    sought = msgspec.structs.replace(found, id="cred_another")
+    assert await with_both.credentials.prepare(sought, "upstream-key") == (credential_id, None)
+    unknown, made = await with_new.credentials.prepare(sought, "upstream-key")
+    assert (unknown, made.id) == ("cred_another", "cred_another")
+    await rotate(with_both, silent)
+    for parts in (with_both, with_new):  # the old key alone no longer finds it
+        assert await parts.credentials.prepare(sought, "upstream-key") == (credential_id, None)
+
+
 async def test_afterwards_the_old_key_is_needed_for_nothing(
     services, subscribe, hook, with_both, with_new
 ):

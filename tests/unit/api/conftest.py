@@ -20,6 +20,7 @@ from service.storage.redis.rights import Rights
 from tests.fake_redis import FakeRedis
 
 ADMIN = "admin-token-of-this-test"
+PREVIOUS = "previous-admin-token-of-this-test"
 METRICS = "metrics-token-of-this-test"
 
 
@@ -47,17 +48,18 @@ class Granted(Rights):
 
 
 class FakeUpstream:
-    """Answers with `error`, or with an empty page."""
+    """Answers with `error`, or with a page of `results`."""
 
     def __init__(self):
         self.error = None
+        self.results = [b"{}"]
         self.asked = []
 
     async def fetch_page(self, credential, upstream_id, query):
         self.asked.append((credential, upstream_id, query))
         if self.error is not None:
             raise self.error
-        return Page(results=[b"{}"], next=None, date_ms=None, rate=RateLimit(), size=2)
+        return Page(results=self.results, next=None, date_ms=None, rate=RateLimit(), size=2)
 
 
 class FakeReceiver:
@@ -78,6 +80,7 @@ class FakeReceiver:
 def settings() -> Settings:
     return Settings(
         admin_token=ADMIN,
+        previous_admin_token=PREVIOUS,
         metrics_token=METRICS,
         encryption_keys=(b"k" * 32,),
         allowed_targets=("hooks.internal",),

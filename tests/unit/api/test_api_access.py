@@ -73,6 +73,8 @@ ROUTES = {
     ("DELETE", "/v1/api-keys/{key_id}"): NOBODY_ELSE,
     ("POST", "/v1/api-keys/{key_id}/token/rotate"): NOBODY_ELSE,
     ("GET", "/v1/audit"): NOBODY_ELSE,
+    ("GET", "/v1/me"): {A, S, R, M},
+    ("GET", "/v1/me/integrations"): {A, S, R},
 }
 PROTECTED = {route: scopes for route, scopes in ROUTES.items() if scopes is not EVERYBODY}
 

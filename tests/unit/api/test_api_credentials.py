@@ -141,6 +141,24 @@ async def test_a_credential_in_use_is_not_deleted(client, problem, credential) -
     problem(await client.get(path), "not-found", 404)
 
 
+async def test_what_keeps_a_credential_is_named(client, problem, credential) -> None:
+    made = []
+    for number in range(23):
+        registration = {"name": f"n{number}", "upstream_id": f"w:{number}"}
+        answer = await client.post(
+            "/v1/integrations", json={**registration, "credential_id": credential["id"]}
+        )
+        made.append(answer.json())
+    document = problem(
+        await client.delete(f"/v1/credentials/{credential['id']}"), "credential-in-use", 409
+    )
+    assert document["integration_count"] == 23
+    named = [(one["id"], one["name"]) for one in document["integrations"]]
+    assert len(named) == len(set(named)) == 20
+    assert set(named) <= {(one["id"], one["name"]) for one in made}
+    assert "23 integrations still use" in document["detail"]
+
+
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_an_unknown_credential_is_not_found(client, problem, method) -> None:
     body = {"json": {}} if method == "PATCH" else {}

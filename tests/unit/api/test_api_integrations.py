@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import msgspec
@@ -61,7 +62,7 @@ async def test_an_integration_is_registered_with_the_published_defaults(client) 
             "deleted_count": 10,
             "deleted_share": 0.15,
             "deleted_share_max": 0.5,
-            "changed_count": 200,
+            "changed_count": 20,
             "changed_share": 0.5,
         },
         "held": 0,
@@ -174,6 +175,95 @@ async def test_the_same_upstream_twice_is_a_conflict_that_names_the_existing_one
     assert f"PATCH /v1/integrations/{integration['id']}" in document["detail"]
     credentials, _ = await services.credentials.page(10)
     assert [one.id for one in credentials] == [integration["credential_id"]]
+
+
+async def register(client, number: int, **values) -> dict:
+    inline = {name: value for name, value in INLINE.items() if name not in ("base_url", "api_key")}
+    if "credential_id" not in values:
+        inline = INLINE
+    answer = await client.post(
+        "/v1/integrations", json={**inline, "upstream_id": f"w:{number}", **values}
+    )
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def credential_ids(services) -> set[str]:
+    found, _ = await services.credentials.page(100)
+    assert set((await services.redis.hgetall(keys.CREDENTIALS_BY_VALUES)).values()) == {
+        one.id.encode() for one in found
+    }
+    return {one.id for one in found}
+
+
+async def test_inline_values_that_are_known_reuse_their_credential(
+    client, services, integration
+) -> None:
+    again = await register(client, 2)
+    assert again["credential_id"] == integration["credential_id"]
+    for number, other in ((3, {"api_key": "key-2"}), (4, {"base_url": "https://us.kombo.dev/v1"})):
+        another = await register(client, number, **other)
+        assert another["credential_id"] != integration["credential_id"]
+    assert len(await credential_ids(services)) == 3
+    stored = await services.redis.hgetall(keys.CREDENTIALS_BY_VALUES)
+    assert not any(b"key-" in name for name in stored)
+
+
+async def test_inline_values_reuse_a_credential_made_by_itself_which_stays(
+    client, services
+) -> None:
+    values = {name: INLINE[name] for name in ("name", "base_url", "api_key")}
+    credential = (await client.post("/v1/credentials", json=values)).json()
+    one = await register(client, 1)
+    assert one["credential_id"] == credential["id"]
+    await client.delete(f"/v1/integrations/{one['id']}")
+    assert await credential_ids(services) == {credential["id"]}
+
+
+async def test_a_credential_is_found_by_the_values_that_it_has_now(
+    client, services, integration
+) -> None:
+    path = f"/v1/credentials/{integration['credential_id']}"
+    assert (await client.patch(path, json={"api_key": "key-2"})).status_code == 200
+    assert (await register(client, 2))["credential_id"] != integration["credential_id"]
+    assert (await client.patch(path, json={"base_url": "https://us.kombo.dev/v1"})).is_success
+    moved = {"api_key": "key-2", "base_url": "https://us.kombo.dev/v1"}
+    assert (await register(client, 3, **moved))["credential_id"] == integration["credential_id"]
+    assert len(await credential_ids(services)) == 2
+
+
+async def test_a_credential_made_inline_goes_with_its_last_integration(
+    client, services, integration, problem
+) -> None:
+    again = await register(client, 2)
+    credential = f"/v1/credentials/{integration['credential_id']}"
+    assert (await client.get(credential)).json()["inline"] is True
+    await client.delete(f"/v1/integrations/{integration['id']}")
+    assert (await client.get(credential)).status_code == 200
+    other = await register(client, 3, api_key="key-2")
+    moved = await client.patch(
+        f"/v1/integrations/{again['id']}", json={"credential_id": other["credential_id"]}
+    )
+    assert moved.status_code == 200
+    problem(await client.get(credential), "not-found", 404)
+    assert await credential_ids(services) == {other["credential_id"]}
+    assert (await register(client, 4))["credential_id"] != integration["credential_id"]
+
+
+async def test_inline_registrations_at_once_share_one_credential(client, services) -> None:
+    made = await asyncio.gather(*(register(client, number) for number in range(8)))
+    assert len({one["credential_id"] for one in made}) == 1
+    assert len(await credential_ids(services)) == 1
+    (credential_id,) = {one["credential_id"] for one in made}
+    assert await services.redis.hget(keys.credential(credential_id), "uses") == b"8"
+
+
+async def test_a_registration_that_is_refused_leaves_no_credential(
+    client, services, integration, problem
+) -> None:
+    answer = await client.post("/v1/integrations", json={**INLINE, "api_key": "key-2"})
+    problem(answer, "integration-exists", 409)
+    assert await credential_ids(services) == {integration["credential_id"]}
 
 
 async def test_integrations_are_listed_with_where_they_stand(client, services, integration) -> None:

@@ -6,6 +6,7 @@ from service.domain.delivery.event_types import (
     COURSE_EVENT_TYPES,
     EVENT_TYPES,
     OPERATIONAL_EVENT_TYPES,
+    includes,
 )
 from service.domain.delivery.subscription import (
     Format,
@@ -55,6 +56,34 @@ def test_only_the_named_types_come(named):
     one = subscription(event_types=(named,))
 
     assert [kind for kind in EVENT_TYPES if matched(one, event_type=kind)] == [named]
+
+
+LATER = ("course.archived", "integration.renamed", "subscription.moved", "billing.paid")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefix"),
+    [
+        ("*", ""),
+        ("course.*", "course."),
+        ("integration.*", "integration."),
+        ("subscription.*", "subscription."),
+    ],
+)
+def test_a_pattern_includes_the_types_of_later_releases(pattern, prefix):
+    one = subscription(event_types=(pattern,))
+    kinds = (*EVENT_TYPES, *LATER)
+    wanted = [kind for kind in kinds if kind.startswith(prefix)]
+    assert [kind for kind in kinds if matched(one, event_type=kind)] == wanted
+    assert [kind for kind in kinds if includes((pattern, "course.created"), kind)] == [
+        kind for kind in kinds if kind.startswith(prefix) or kind == "course.created"
+    ]
+
+
+def test_no_filter_is_the_pattern_of_course_events():
+    every = subscription(event_types=("course.*",))
+    for kind in (*EVENT_TYPES, *LATER):
+        assert matched(subscription(), event_type=kind) == matched(every, event_type=kind)
 
 
 def test_an_empty_filter_matches_nothing():

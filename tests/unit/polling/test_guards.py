@@ -9,11 +9,13 @@ from service.domain.courses.change import Judgement, Verdict
 from service.domain.courses.fingerprint import NO_RAW, Fingerprint, path_digest
 from service.domain.courses.tracked_paths import PATH_DIGEST_BYTES, TRACKED_PATHS
 from service.domain.review.guards import (
+    Exceeded,
     Guards,
     Withheld,
     accepted,
     distrusted_paths,
     divide,
+    exceeded_limits,
     suspect_paths,
     too_many_deleted,
     unpack_withheld,
@@ -76,21 +78,80 @@ def test_a_share_of_one_switches_a_guard_off():
     assert not suspect_paths(OFF, {"provider": 1_000}, {}, seen=10, live=1_000)
 
 
+@given(st.integers(0, 3_000), st.integers(0, 3_000), st.integers(0, 1_000))
+def test_what_is_switched_off_holds_nothing_however_often_a_poll_counts_a_course(
+    deleted, changed, live
+):
+    assert not exceeded_limits(OFF, deleted, {"provider": changed}, live)
+    assert not suspect_paths(OFF, {"provider": changed}, {}, seen=changed, live=live)
+
+
+@pytest.mark.parametrize(
+    ("off", "limits"),
+    [
+        ({}, ["deleted_share", "deleted_share_max", "changed_share"]),
+        ({"deleted_share": 1.0}, ["deleted_share_max", "changed_share"]),
+        ({"deleted_share_max": 1.0}, ["deleted_share", "changed_share"]),
+        ({"changed_share": 1.0}, ["deleted_share", "deleted_share_max"]),
+    ],
+)
+def test_a_share_of_one_switches_off_its_own_limit_only(off, limits):
+    found = exceeded_limits(Guards(**off), 100, {"provider": 100, "origin_id": 3}, 100)
+    assert [one.limit for one in found] == limits
+
+
+def test_an_exceeded_limit_says_how_many_of_how_many():
+    assert exceeded_limits(GUARDS, 15, {"provider": 51, "origin_id": 50}, 100) == [
+        Exceeded(limit="changed_share", allowed=0.5, count=51, live=100, path="provider")
+    ]
+    assert exceeded_limits(GUARDS, 16, {}, 100) == [
+        Exceeded(limit="deleted_share", allowed=0.15, count=16, live=100)
+    ]
+
+
+@given(
+    st.integers(0, 300),
+    st.dictionaries(st.sampled_from(TRACKED_PATHS), st.integers(0, 300), max_size=4),
+    st.integers(0, 300),
+)
+def test_what_is_held_is_what_exceeds_a_limit(deleted, changed, live):
+    found = exceeded_limits(GUARDS, deleted, changed, live)
+    assert any(one.path is None for one in found) is too_many_deleted(GUARDS, deleted, live)
+    paths = {one.path for one in found if one.path is not None}
+    assert paths == distrusted_paths(GUARDS, changed, live)
+    assert all(one.count > one.allowed * one.live for one in found)
+
+
 # --- updates -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changed", "live", "distrusted"),
-    [(199, 199, False), (200, 200, True), (200, 399, True), (200, 400, False), (501, 1_000, True)],
+    [
+        (3, 5, False),  # a teacher renames most of a few courses
+        (19, 19, False),
+        (20, 20, True),
+        (20, 39, True),
+        (20, 40, False),
+        (52, 52, True),
+        (500, 1_000, False),
+        (501, 1_000, True),
+    ],
 )
 def test_a_path_that_changed_in_most_courses_is_distrusted(changed, live, distrusted):
     found = distrusted_paths(GUARDS, {"provider": changed, "origin_id": 1}, live)
     assert found == ({"provider"} if distrusted else set())
 
 
+@given(st.integers(0, 2_000), st.integers(0, 2_000))
+def test_the_guard_of_changes_is_what_it_says(changed, live):
+    found = distrusted_paths(GUARDS, {"provider": changed}, live)
+    assert bool(found) is (changed >= 20 and 2 * changed > live)
+
+
 def test_updates_wait_until_enough_records_were_seen():
-    assert suspect_paths(GUARDS, {}, {}, seen=199, live=1_000) == set(TRACKED_PATHS)
-    assert suspect_paths(GUARDS, {}, {}, seen=200, live=1_000) == set()
+    assert suspect_paths(GUARDS, {}, {}, seen=19, live=1_000) == set(TRACKED_PATHS)
+    assert suspect_paths(GUARDS, {}, {}, seen=20, live=1_000) == set()
 
 
 def test_a_path_is_suspect_while_most_records_changed_in_it():
@@ -105,14 +166,14 @@ def test_what_is_held_already_counts_along():
 
 
 def test_a_catalogue_too_small_for_a_flood_never_waits():
-    assert suspect_paths(GUARDS, {"provider": 150}, {}, seen=150, live=199) == set()
+    assert suspect_paths(GUARDS, {"provider": 19}, {}, seen=19, live=19) == set()
 
 
 @given(
     st.dictionaries(st.sampled_from(TRACKED_PATHS), st.integers(0, 2_000), max_size=4),
     st.dictionaries(st.sampled_from(TRACKED_PATHS), st.integers(0, 2_000), max_size=4),
-    st.integers(200, 2_000),
-    st.integers(200, 2_000),
+    st.integers(20, 2_000),
+    st.integers(20, 2_000),
 )
 def test_what_is_distrusted_in_the_end_was_suspect_at_the_last_page(changed, held, seen, live):
     together = {path: changed.get(path, 0) + held.get(path, 0) for path in changed | held}

@@ -380,6 +380,9 @@ def test_retries_that_would_outlive_the_events_body_are_refused():
 
 def test_the_admin_token_is_refused_as_metrics_token():
     assert "METRICS_TOKEN is the admin token" in refusal(ADMIN_TOKEN=TOKEN, METRICS_TOKEN=TOKEN)
+    assert "METRICS_TOKEN is the admin token" in refusal(
+        ADMIN_TOKEN="another-token-of-an-admin", PREVIOUS_ADMIN_TOKEN=TOKEN, METRICS_TOKEN=TOKEN
+    )
 
 
 def test_missing_settings_are_named_together_with_how_to_make_them():

@@ -39,20 +39,32 @@ class GuardLimits(Fields, frozen=True, kw_only=True):
     defaults: ClassVar = Guards
     deleted_count: Annotated[
         Annotated[int, Meta(ge=0, le=10_000_000)] | UnsetType,
-        means("up to this number of deletions in one poll are never held"),
+        means("deleted_share holds nothing up to this number of deletions"),
     ] = UNSET
     deleted_share: Annotated[
-        _Share | UnsetType, means("more deletions than this share of the live courses are held")
+        _Share | UnsetType,
+        means(
+            "deletions are held if they are more than this share of the live courses and more than "
+            "deleted_count; 1 switches this limit off, and deleted_share_max still applies"
+        ),
     ] = UNSET
     deleted_share_max: Annotated[
-        _Share | UnsetType, means("more than this share are held however few they are")
+        _Share | UnsetType,
+        means(
+            "deletions are held if they are more than this share of the live courses, however few; "
+            "1 switches this limit off, and deleted_share still applies"
+        ),
     ] = UNSET
     changed_count: Annotated[
         Annotated[int, Meta(ge=1, le=10_000_000)] | UnsetType,
-        means("fewer courses that changed in one path are never held"),
+        means("changed_share holds nothing below this number of courses"),
     ] = UNSET
     changed_share: Annotated[
-        _Share | UnsetType, means("more than this share of the live courses are held")
+        _Share | UnsetType,
+        means(
+            "changes of one path are held if they are in more than this share of the live courses "
+            "and in at least changed_count; 1 switches this limit off"
+        ),
     ] = UNSET
 
 
@@ -64,7 +76,7 @@ class _Settings(Fields, frozen=True, kw_only=True):
     upstream_id: UpstreamId | UnsetType = UNSET
     credential_id: Annotated[
         CredentialId | UnsetType,
-        means("the credential to use; or send base_url and api_key to make one"),
+        means("the credential to use; or send base_url and api_key"),
     ] = UNSET
     external_id: ExternalId | UnsetType = UNSET
     labels: OwnLabels | UnsetType = UNSET
@@ -107,11 +119,15 @@ class IntegrationCheck(_Settings, frozen=True, kw_only=True):
     upstream_id: UpstreamId
     base_url: Annotated[
         UpstreamUrl | UnsetType,
-        means("instead of credential_id: the base URL of a credential of its own", writeOnly=True),
+        means("instead of credential_id: the upstream's base URL", writeOnly=True),
     ] = UNSET
     api_key: Annotated[
         UpstreamKey | UnsetType,
-        means("instead of credential_id: the API key of a credential of its own", writeOnly=True),
+        means(
+            "instead of credential_id: the upstream's API key; a credential with the same base_url "
+            "and api_key is reused",
+            writeOnly=True,
+        ),
     ] = UNSET
 
 
@@ -120,7 +136,7 @@ class IntegrationCreate(IntegrationCheck, frozen=True, kw_only=True):
 
     examples: ClassVar = {
         "inline": (
-            "With a credential of its own",
+            "With the values of a credential",
             {
                 "name": "Workday of Acme",
                 "base_url": "https://api.kombo.dev/v1",

@@ -37,12 +37,11 @@ from service.api.resources.integrations.upstream_check import check as check_ups
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.upstream_credential import UpstreamCredential
-from service.domain.errors import ConflictError, NotFoundError
 from service.domain.polling.integration import Credential, Integration, PollingState, state_of
 from service.domain.review.guards import Guards
 from service.ids import new_id
 from service.storage.redis.paging import IndexPosition
-from service.storage.registry.integrations import Stored
+from service.storage.registry.integrations import PrepareCredential, Stored
 
 INLINE = ("base_url", "api_key")  # a credential's values
 
@@ -67,20 +66,16 @@ class IntegrationController(Controller):
         self, data: JSONBody[IntegrationCreate], refusals: GivenRefusals, services: GivenServices
     ) -> Response[IntegrationView]:
         """Its first poll begins at once. The same upstream integration twice is a conflict that
-        names the existing one."""
+        names the existing one. A `base_url` and `api_key` that a credential has already reuse that
+        credential; otherwise they make one, which is deleted with its last integration."""
         await _check_credential(data, refusals, services)
         refusals.settle()
         values = given(data)
-        made = await _make_credential(values, services)
         now = now_ms()
+        prepare = _prepare_credential(values, services, now)
         values["guards"] = Guards(**given(data.guards or GuardLimits()))
         integration = Integration(id=new_id("int"), created_at=now, updated_at=now, **values)
-        try:
-            await services.integrations.create(integration)
-        except (ConflictError, NotFoundError):
-            if made is not None:
-                await services.credentials.delete(made)
-            raise
+        await services.integrations.create(integration, prepare)
         shown = await _shown(services, integration.id)
         shown.set_header("location", f"/v1/integrations/{integration.id}")
         return shown
@@ -170,7 +165,8 @@ class IntegrationController(Controller):
     async def remove(
         self, integration_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """Reports nothing; events that are pending still go out. Its credential stays."""
+        """Reports nothing; events that are pending still go out. Its credential stays, unless a
+        registration made it and no other integration uses it."""
         await services.integrations.delete(integration_id, precondition(sent_headers))
 
     @post(
@@ -252,21 +248,22 @@ async def _check_known(
         )
 
 
-async def _make_credential(values: dict[str, Any], services: Services) -> str | None:
-    """Replaces inline values by the id of a new credential, which is returned too."""
+def _prepare_credential(
+    values: dict[str, Any], services: Services, now: int
+) -> PrepareCredential | None:
+    """Takes the values of a credential out, and finds or makes one with them."""
     if "api_key" not in values:
         return None
-    now = now_ms()
     credential = Credential(
         id=new_id("cred"),
         name=values["name"],
         base_url=values.pop("base_url"),
         created_at=now,
         updated_at=now,
+        inline=True,
     )
-    await services.credentials.create(credential, values.pop("api_key"))
     values["credential_id"] = credential.id
-    return credential.id
+    return partial(services.credentials.prepare, credential, values.pop("api_key"))
 
 
 async def _shown(services: Services, integration_id: str) -> Response[IntegrationView]:

@@ -101,7 +101,7 @@ class IntegrationView(View, frozen=True, kw_only=True):
             "deleted_count": 10,
             "deleted_share": 0.15,
             "deleted_share_max": 0.5,
-            "changed_count": 200,
+            "changed_count": 20,
             "changed_share": 0.5,
         },
         "paused": False,

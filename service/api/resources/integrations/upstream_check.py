@@ -80,12 +80,12 @@ _BY_STATUS: dict[int, str] = {
 
 
 class CheckResult(View, frozen=True, kw_only=True, omit_defaults=True):
-    """What one small request to the upstream led to: `records_seen` (0 or 1) if it is ok, else
-    what went wrong and what to do."""
+    """What one small request to the upstream led to: `records_seen` if it is ok, else what went
+    wrong and what to do."""
 
     example: ClassVar = {"ok": True, "records_seen": 1}
     ok: Annotated[bool, means("whether the upstream answered with a page")]
-    records_seen: Annotated[int | None, means("courses on it, 0 or 1")] = None
+    records_seen: Annotated[int | None, means("courses on it")] = None
     code: Annotated[
         str | None, means("the upstream's error code, or the name of what went wrong")
     ] = None
@@ -122,12 +122,17 @@ async def check(
     try:
         page = await upstream.fetch_page(credential, upstream_id, PageQuery(page_size=1))
     except UpstreamError as error:
-        code = code_of(error)
-        return CheckResult(
-            ok=False,
-            code=code,
-            status=error.status,
-            message=str(error),
-            remedy=remedy(code, error.status, elsewhere=error.elsewhere),
-        )
+        return failed(error)
     return CheckResult(ok=True, records_seen=len(page.results))
+
+
+def failed(error: UpstreamError) -> CheckResult:
+    """The result of a request that failed."""
+    code = code_of(error)
+    return CheckResult(
+        ok=False,
+        code=code,
+        status=error.status,
+        message=str(error),
+        remedy=remedy(code, error.status, elsewhere=error.elsewhere),
+    )

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from service.api.fields.kinds import (
     Moment,
     Several,
+    identifier,
     means,
 )
 from service.api.fields.readers import Fields
@@ -85,6 +86,13 @@ class SubscriptionChange(Fields, frozen=True, kw_only=True):
     timeout_seconds: Timeout | UnsetType = UNSET
     retry_schedule_seconds: RetrySchedule | UnsetType = UNSET
     paused: Paused | UnsetType = UNSET
+    owner: Annotated[
+        Annotated[str, identifier("key")] | UnsetType | None,
+        means(
+            "for an admin to set: the API key of scope subscriber that the subscription belongs to "
+            "and whose grant limits it; null: the operator's"
+        ),
+    ] = UNSET
 
 
 class SubscriptionCreate(SubscriptionChange, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from service.api.fields.kinds import (
 from service.api.fields.refusals import Refusal
 from service.api.fields.urls import read_url, url
 from service.domain.courses.tracked_paths import TRACKED_PATHS
-from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.event_types import EVENT_TYPE_PATTERNS, EVENT_TYPES
 from service.domain.delivery.subscription import Format, Payload
 from service.domain.signatures.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
@@ -43,12 +43,13 @@ Url = Annotated[
 Description = Annotated[Annotated[str, text(1_000, lines=True)] | None, means("what it is for")]
 WantedTypes = Annotated[
     Annotated[
-        tuple[Annotated[str, one_of(EVENT_TYPES)], ...],
+        tuple[Annotated[str, one_of((*EVENT_TYPES, *EVENT_TYPE_PATTERNS))], ...],
         Meta(min_length=1, max_length=len(EVENT_TYPES)),
     ]
     | None,
     means(
-        "only these; null: every course.* event; operational events come only when named, and "
+        "only these; course.*, integration.*, subscription.* and * (all) include the types of "
+        "later releases too; null: course.*; operational events come only when included here, and "
         "those about subscriptions whatever integrations are asked for"
     ),
 ]

@@ -11,6 +11,7 @@ import msgspec
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
+from msgspec import UNSET, UnsetType
 
 from service.api.access.audit_trail import ACTION
 from service.api.access.authentication import GivenActor
@@ -39,8 +40,8 @@ from service.api.resources.subscriptions.subscription_views import (
 )
 from service.bootstrap import Services
 from service.clock import now_ms
-from service.domain.access.grants import Actor
-from service.domain.delivery.event_types import OWNERS_EVENT_TYPES
+from service.domain.access.grants import Actor, Scope
+from service.domain.delivery.event_types import OWNERS_EVENT_TYPES, includes
 from service.domain.delivery.retry_schedule import JITTER
 from service.domain.delivery.subscription import Subscription, state_of
 from service.domain.egress.certificates import CertificateFacts, ClientCertificate
@@ -103,15 +104,19 @@ class SubscriptionController(Controller):
             public_key=read_secret(secret).public_key,
             header_names=tuple(extra),
             client_certificate=facts,
-            owner=actor.owner,
-            **values,
+            **{"owner": actor.owner, **values},
         )
         if data.begins == NOW:
             await services.subscriptions.create(subscription, [secret], extra, certificate)
         else:
             since = None if data.begins == OLDEST else int(data.begins)
             await services.backlog.create(
-                subscription, [secret], extra, since, actor.grant, certificate
+                subscription,
+                [secret],
+                extra,
+                since,
+                await services.api_keys.grant_of(subscription.owner),
+                certificate,
             )
         shown = await _shown(services, subscription, secret)
         shown.set_header("location", f"/v1/subscriptions/{subscription.id}")
@@ -178,7 +183,8 @@ class SubscriptionController(Controller):
         actor: GivenActor,
     ) -> Response[SubscriptionView]:
         """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
-        and how they are posted changes for pending ones too."""
+        and how they are posted changes for pending ones too. Another `owner` gets what its key may
+        see: pending deliveries beyond that become dead when they would be sent."""
         await _check(data, refusals, services, actor)
         refusals.settle()
         values = given(data)
@@ -289,14 +295,31 @@ async def _check(
                 f"there is no integration {integration_id}",
                 "register it first, or leave it out",
             )
-    if actor.owner is not None:
+    await _check_owner(data.owner, refusals, services, actor)
+    if data.owner or actor.owner is not None:
         for index, event_type in enumerate(data.event_types or ()):
-            if event_type not in OWNERS_EVENT_TYPES:
+            if not any(includes([event_type], one) for one in OWNERS_EVENT_TYPES):
                 refusals.refuse(
                     f"event_types[{index}]",
                     f"{event_type} is about the service, which is its operator's to know",
                     f"leave it out; yours are {', '.join(OWNERS_EVENT_TYPES)}",
                 )
+
+
+async def _check_owner(
+    owner: str | UnsetType | None, refusals: Refusals, services: Services, actor: Actor
+) -> None:
+    """Whoever owns a subscription may read its secret: an admin decides on that."""
+    if owner is not UNSET and actor.scope is not Scope.ADMIN:
+        refusals.refuse("owner", "is for an admin to set", "leave it out")
+    elif owner:
+        key = await services.api_keys.current(owner)
+        if key is None:
+            refusals.refuse("owner", f"there is no valid API key {owner}", "create it first")
+        elif key.scope is not Scope.SUBSCRIBER:
+            refusals.refuse(
+                "owner", f"has the scope {key.scope}", f"name a key of scope {Scope.SUBSCRIBER}"
+            )
 
 
 def _is_known(actor: Actor, integration: Integration) -> bool:

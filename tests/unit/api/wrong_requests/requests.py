@@ -305,13 +305,15 @@ BODIES: dict[str, Wrong] = {
     ),
     "a redelivery": _post("/events/evt_0/redeliver", {"subscription_id": "x", "event_id": "evt_0"}),
     "a redelivery to nobody": _post("/events/evt_0/redeliver", {}),
-    "a decision": _post("/integrations/{integration}/review", {"decision": "aply", "reason": "x"}),
+    "a decision": _post(
+        "/integrations/{integration}/review", {"decision": "publsh", "reason": "x"}
+    ),
     "no decision": _post("/integrations/{integration}/review", {}),
     "a decision on nothing in particular": _post(
-        "/integrations/{integration}/review", {"decision": "apply"}
+        "/integrations/{integration}/review", {"decision": "publish"}
     ),
     "a decision on something else": _post(
-        "/integrations/{integration}/review", {"decision": "apply"}, headers={"if-match": '"x"'}
+        "/integrations/{integration}/review", {"decision": "publish"}, headers={"if-match": '"x"'}
     ),
     "a pause": _post("/pause", {"what": "pollin", "why": "x"}),
     "a resumption": _post("/resume", {"what": 1}),
