@@ -15,8 +15,9 @@ from service.domain.polling.integration import IntegrationState
 MINUTE_MS = 60_000
 MINUTES_IN_HOUR = 60
 QUANTILES = (0.5, 0.95, 0.99)
-# Samples are taken when a minute ends. Further apart, what was counted is not that of one minute.
-_LONGEST_SPACING = 1.5  # minutes
+# Samples are taken when a minute ends. What is counted between two that are further from a minute
+# apart, because one was missed or came late, is not that of one minute.
+_SPACING_TOLERANCE = 0.5  # minutes
 _ENDLESS = float("inf")
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -68,7 +69,7 @@ def moved_between(before: Sample, after: Sample, minute_ms: int = MINUTE_MS) -> 
     went backwards, because the server lost what it had counted.
     """
     spacing = after.at - before.at
-    if before.run != after.run or not 0 < spacing <= _LONGEST_SPACING * minute_ms:
+    if before.run != after.run or abs(spacing - minute_ms) > _SPACING_TOLERANCE * minute_ms:
         return None
     moved: dict[str, dict[str, int]] = {}
     for name in {**before.counters, **after.counters}:

@@ -71,7 +71,7 @@ async def test_a_sample_holds_what_was_counted_and_what_stood(register, subscrib
     await next_minute(history)
     samples.append((await stored(redis))[-1][0])
     # Other minutes may have ended meanwhile.
-    minute = minutes_of([samples[0], samples[-1]], EVER)[-1]
+    minute = minutes_of([samples[0], samples[-1]], samples[-1].at - samples[0].at)[-1]
     found = {
         (one.name, *one.labels.values()): one.values[0]
         for one in series_at([minute.end], [minute], FAMILIES)

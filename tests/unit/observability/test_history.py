@@ -123,11 +123,11 @@ def test_a_counter_that_went_backwards_makes_all_of_them_unknown():
     assert moved_between(before, sample(1, {EVENTS: {"a": 5, "b": 9}})) == {EVENTS: {"b": 4}}
 
 
-def test_a_sample_may_be_late_but_not_by_another_half_minute():
-    before, counters = sample(0, {}), {EVENTS: {"a": 1}}
-    assert moved_between(before, sample(1, counters, late=29_000)) == counters
-    assert moved_between(before, sample(1, counters, late=31_000)) is None
-    assert moved_between(before, sample(0, counters, late=-1)) is None
+@pytest.mark.parametrize(("late", "known"), [(29, True), (31, False), (-29, True), (-31, False)])
+def test_a_sample_that_is_half_a_minute_late_or_early_is_a_gap(late, known):
+    counters = {EVENTS: {"a": 1}}
+    moved = moved_between(sample(0, {}), sample(1, counters, late=late * 1_000))
+    assert moved == (counters if known else None)
 
 
 @given(st.lists(st.one_of(st.none(), moves), max_size=200), st.integers(0, 59))
