@@ -462,7 +462,7 @@ async def test_history_agrees_with_prometheus(tmp_path: Path):
         await sampling
 
         minutes = (await history.read(MINUTES, since, 1 << 50))[1:]  # the first sample was late
-        assert all(minute.moved is not None for minute in minutes)
+        assert all(minute.increases is not None for minute in minutes)
         (whole,) = hours_of(minutes, 1 << 50)
         length = len(minutes) * HISTORY_MINUTE_MS
         end = minutes[-1].end / 1000

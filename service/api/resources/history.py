@@ -1,4 +1,4 @@
-"""`/v1/history`: what the metrics were, minute by minute and hour by hour, to be plotted."""
+"""`/v1/history`: the metrics of the past, by the minute and the hour, ready to plot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from service.domain.observability.history import (
     series_at,
 )
 
-SETTLED_MS = 5_000  # after its end a period has been recorded, if it ever will be
+SETTLED_MS = 5_000  # after its end a period is recorded, as a rule
 _SHOWN = {MINUTES: 60, HOURS: 24 * 7}  # periods, where `since` is left out
 
 
@@ -47,16 +47,14 @@ class SeriesView(View, frozen=True, kw_only=True):
     kind: Annotated[
         SeriesKind,
         means(
-            "counter: by how much it moved within the period; gauge: what it was at the end of the "
-            "period; quantile: an estimate over what was observed within the period"
+            "counter: its increase during the period; gauge: its value at the end of the period; "
+            "quantile: an estimate over all observations during the period"
         ),
     ]
     unit: Annotated[str, means("count, seconds or bytes")]
     values: Annotated[
         list[float | None],
-        means(
-            "one for each of `times`; null: unknown, or for a quantile, that nothing was observed"
-        ),
+        means("one for each of `times`; null: unknown, or a quantile without observations"),
     ]
 
 
@@ -78,8 +76,8 @@ class HistoryView(View, frozen=True, kw_only=True):
     minutes: Annotated[
         list[int],
         means(
-            "how many minutes of each period the counters cover: fewer than 60 of an hour, or 0 "
-            "of a minute, are a gap"
+            "how many minutes of each period its counters and quantiles cover: 60 for a complete "
+            "hour, 1 for a minute, 0 for a gap"
         ),
     ]
     series: Annotated[list[SeriesView], means("the series")]
@@ -117,8 +115,8 @@ _FAMILIES = "\n".join(
     response_description="The series",
     description=f"""A sample is taken at the end of every minute. Minutes are kept for 48 hours, and
 the hours that they add up to for 60 days. A value is null where it is unknown: no sample was taken,
-Redis was restarted, or Redis lost what it had counted. The period that `since` falls into is the
-first, and the last is the latest that has ended.
+Redis was restarted, or Redis lost data. The first period is the one that contains `since`, and the
+last is the latest that has ended.
 
 | series | labels | kind | unit | meaning |
 |---|---|---|---|---|

@@ -1,4 +1,4 @@
-"""The history of metrics: by how much counters moved and where gauges stood, minute by minute."""
+"""The history of metrics: increases of counters and values of gauges, by the minute and hour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SeriesKind = Literal["counter", "gauge", "quantile"]
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """How finely history is kept: a record for each period of so many minutes, and how many."""
+    """A resolution of the history: the length of its periods in minutes, and how many are kept."""
 
     name: Literal["minute", "hour"]
     minutes: int
@@ -52,35 +52,37 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 class Period(msgspec.Struct, frozen=True, kw_only=True):
     """A minute or an hour that ended at `end` (epoch ms).
 
-    `moved` is by how much counters moved, without zeros, in as many of its minutes as `minutes`
-    says; None if that is known of none. `gauges` are those of its last sample.
+    `increases` are those of the counters, without zeros, over as many of its minutes as `minutes`
+    says; None if they are known of no minute. `gauges` are those of its last sample.
     """
 
     end: int
     minutes: int
-    moved: Counts | None
+    increases: Counts | None
     gauges: Gauges
 
 
-def moved_between(before: Sample, after: Sample, minute_ms: int = MINUTE_MS) -> Counts | None:
-    """By how much counters moved from one sample to the next; None if that is unknown.
+def increases_between(before: Sample, after: Sample, minute_ms: int = MINUTE_MS) -> Counts | None:
+    """The increases of counters from one sample to the next; None if they are unknown.
 
-    It is unknown where a sample was missed, where the server was restarted, and where a counter
-    went backwards, because the server lost what it had counted.
+    They are unknown where a sample was missed, where the server was restarted, and where a counter
+    went backwards, because the server lost data.
     """
     spacing = after.at - before.at
     if before.run != after.run or abs(spacing - minute_ms) > _SPACING_TOLERANCE * minute_ms:
         return None
-    moved: dict[str, dict[str, int]] = {}
+    increases: dict[str, dict[str, int]] = {}
     for name in {**before.counters, **after.counters}:
         old, new = before.counters.get(name, {}), after.counters.get(name, {})
+        if old == new:
+            continue
         for labels in {**old, **new}:
             change = new.get(labels, 0) - old.get(labels, 0)
             if change < 0:
                 return None
             if change:
-                moved.setdefault(name, {})[labels] = change
-    return moved
+                increases.setdefault(name, {})[labels] = change
+    return increases
 
 
 def minutes_of(samples: Iterable[Sample], minute_ms: int = MINUTE_MS) -> list[Period]:
@@ -89,12 +91,12 @@ def minutes_of(samples: Iterable[Sample], minute_ms: int = MINUTE_MS) -> list[Pe
     found: list[Period] = []
     before: Sample | None = None
     for sample in samples:
-        moved = None if before is None else moved_between(before, sample, minute_ms)
+        increases = None if before is None else increases_between(before, sample, minute_ms)
         found.append(
             Period(
                 end=sample.at - sample.at % minute_ms,
-                minutes=int(moved is not None),
-                moved=moved,
+                minutes=int(increases is not None),
+                increases=increases,
                 gauges=sample.gauges,
             )
         )
@@ -112,21 +114,20 @@ def hours_of(minutes: Iterable[Period], hour_ms: int = MINUTES_IN_HOUR * MINUTE_
 
 def _added_up(end: int, parts: Sequence[Period]) -> Period:
     covered = sum(part.minutes for part in parts)
-    moved: dict[str, Counter[str]] = {}
+    increases: dict[str, Counter[str]] = {}
     for part in parts:
-        for name, counts in (part.moved or {}).items():
-            moved.setdefault(name, Counter()).update(counts)
+        for name, counts in (part.increases or {}).items():
+            increases.setdefault(name, Counter()).update(counts)
     return Period(
-        end=end, minutes=covered, moved=moved if covered else None, gauges=parts[-1].gauges
+        end=end, minutes=covered, increases=increases if covered else None, gauges=parts[-1].gauges
     )
 
 
 def quantiles(
     bounds: Iterable[float], counts: Mapping[str, int], shares: Sequence[float] = QUANTILES
 ) -> list[float]:
-    """The values that so great shares of a histogram's observations do not exceed, as
-    `histogram_quantile` of Prometheus estimates them; none where nothing was observed. `counts` are
-    those of its buckets, `shares` rise."""
+    """The quantiles of a histogram for `shares`, which rise, as `histogram_quantile` of Prometheus
+    estimates them; none where nothing was observed. `counts` are those of its buckets."""
     buckets = {float(end): count for end, count in counts.items() if end != metrics.SUM}
     ranks = [share * sum(buckets.values()) for share in shares]
     found: list[float] = []
@@ -142,9 +143,9 @@ def quantiles(
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """The series of one name. `known` are label values, as in `Counts`, that always have a series;
-    `values` are those of a period by label values, None where they are unknown; `absent` is the
-    value of label values that it does not name."""
+    """The series of one name. `known` are the label values, written as in `Counts`, that always
+    have a series. `values` returns the values of a period by label values, None where they are
+    unknown; `absent` is the value of all other label values."""
 
     name: str
     kind: SeriesKind
@@ -174,7 +175,9 @@ def _counter(metric: CounterMetric) -> Family:
         help=metric.help,
         labels=metric.labels,
         known=tuple(map("|".join, metric.known)) if metric.labels else ("",),
-        values=lambda period: None if period.moved is None else period.moved.get(metric.name, {}),
+        values=lambda period: (
+            None if period.increases is None else period.increases.get(metric.name, {})
+        ),
     )
 
 
@@ -197,7 +200,7 @@ def _histogram(metric: HistogramMetric, observed: str) -> Iterable[Family]:
     known = tuple(map(str, QUANTILES))
 
     def buckets(period: Period) -> Mapping[str, int] | None:
-        return None if period.moved is None else period.moved.get(metric.name, {})
+        return None if period.increases is None else period.increases.get(metric.name, {})
 
     def observations(period: Period) -> Mapping[str, float | None] | None:
         if (counts := buckets(period)) is None:

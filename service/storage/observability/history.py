@@ -43,9 +43,9 @@ class MinuteSampled(msgspec.Struct, frozen=True):
 
 
 class SampleMinute(Script[MinuteSampled]):
-    """Records what the counters and gauges are, once a minute, however many processes call it. The
-    age of the oldest pending delivery is that of at most `most` outboxes that are due and
-    as many that are claimed."""
+    """Records the values of counters and gauges, once a minute, however many processes call it. The
+    oldest pending event is looked for in at most `most` outboxes that are due and as many that are
+    claimed."""
 
     minutes: Key = keys.HISTORY_MINUTES
     counters: Key
@@ -72,8 +72,8 @@ class History:
         return resolution.minutes * self._minute_ms
 
     async def sample(self) -> float:
-        """Records the minute that has ended, unless another process has, and makes what hours have
-        ended; returns the seconds until the next minute ends."""
+        """Records the minute that has ended, unless another process did, and stores hours that have
+        ended. Returns the seconds until the next minute ends."""
         sampled = await run(
             self._redis,
             SampleMinute(
@@ -95,15 +95,15 @@ class History:
             found = await self._stored(keys.HISTORY_HOURS, since + 1, until)
             return [_read_hour(one) for one in found]
         samples = await self._stored(keys.HISTORY_MINUTES, since - self._minute_ms + 1, until)
-        # Beside other requests: two days take a tenth of a second.
+        # In a thread, because two days take a tenth of a second.
         minutes = await asyncio.to_thread(
             lambda: minutes_of(map(_read_sample, samples), self._minute_ms)
         )
         return [minute for minute in minutes if minute.end > since]
 
     async def _make_hours(self, ended: int) -> None:
-        """Stores the hours up to `ended` that are not stored. All their minutes are there, so that
-        processes that do this at the same time store the same."""
+        """Stores the hours up to `ended` that are not stored. Their minutes no longer change, so
+        processes that do this at the same time store the same bytes."""
         hour_ms = self.period_ms(HOURS)
         stored = await self._redis.zrange(
             keys.HISTORY_HOURS,

@@ -91,6 +91,21 @@ async def test_a_sample_holds_what_was_counted_and_what_stood(register, subscrib
     assert found["redis_memory_used_bytes",] > 1_000_000
 
 
+async def test_what_is_paused_or_disabled_is_not_the_oldest_pending(subscribe, services, redis):
+    paused, disabled = await subscribe(), await subscribe()
+    for harness in (paused, disabled):
+        await harness.emit("c1")
+    history = history_of(services.redis)
+    assert (await next_minute(history)).gauges["oldest_pending"] > 0
+    await services.subscriptions.update(
+        paused.id, lambda it: msgspec.structs.replace(it, paused=True)
+    )
+    await services.subscriptions.update(
+        disabled.id, lambda it: msgspec.structs.replace(it, disabled_reason="gone")
+    )
+    assert (await next_minute(history)).gauges["oldest_pending"] == 0
+
+
 async def test_of_many_schedulers_one_samples_each_minute_and_the_others_go_on_when_it_is_killed(
     redis,
 ):
@@ -130,7 +145,7 @@ async def test_a_rollback_of_the_server_is_a_gap_and_no_spike(tmp_path: Path):
         shutil.copy(tmp_path / "old/dump.rdb", tmp_path / "new/dump.rdb")
         await count(redis, "pages_total", 1_000)
         lost = await next_minute(history)
-        assert lost.moved == {"pages_total": {"": 1_000}}
+        assert lost.increases == {"pages_total": {"": 1_000}}
     servers[0].stop()
     servers[1].start()
     try:
@@ -140,12 +155,12 @@ async def test_a_rollback_of_the_server_is_a_gap_and_no_spike(tmp_path: Path):
             await count(redis, "pages_total", 7)
             await next_minute(history)
             await count(redis, "pages_total", 3)
-            while (minute := await next_minute(history)).moved != {"pages_total": {"": 3}}:
-                assert minute.moved is None or not minute.moved
+            while (minute := await next_minute(history)).increases != {"pages_total": {"": 3}}:
+                assert minute.increases is None or not minute.increases
             found = await history.read(MINUTES, first.end - MINUTE_MS, EVER)
-            assert next(one for one in found if one.end > last.end).moved is None
-            moved = [one.moved["pages_total"][""] for one in found if one.moved]
-            assert sorted(moved) == [3, 5]
+            assert next(one for one in found if one.end > last.end).increases is None
+            increases = [one.increases["pages_total"][""] for one in found if one.increases]
+            assert sorted(increases) == [3, 5]
     finally:
         servers[1].stop()
 
@@ -242,7 +257,7 @@ async def test_history_takes_a_few_megabytes_at_most_and_expires(redis):
         ],
     )
     hours = [
-        Period(end=hour - past * HOUR_MS, minutes=60, moved=counters(10**6), gauges=gauges)
+        Period(end=hour - past * HOUR_MS, minutes=60, increases=counters(10**6), gauges=gauges)
         for past in range(1, HOURS.kept + 100)
     ]
     await redis.zadd(keys.HISTORY_HOURS, {msgspec.msgpack.encode(one): one.end for one in hours})

@@ -31,7 +31,7 @@ async def write_minutes(services, end: int, *values: int | None) -> None:
 
 
 async def write_hour(services, end: int, value: int) -> None:
-    hour = Period(end=end, minutes=58, moved={"events_total": {CREATED: value}}, gauges={})
+    hour = Period(end=end, minutes=58, increases={"events_total": {CREATED: value}}, gauges={})
     await services.redis.zadd(keys.HISTORY_HOURS, {msgspec.msgpack.encode(hour): end})
 
 

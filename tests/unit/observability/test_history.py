@@ -15,8 +15,8 @@ from service.domain.observability.history import (
     Period,
     Sample,
     hours_of,
+    increases_between,
     minutes_of,
-    moved_between,
     quantiles,
     series_at,
 )
@@ -37,11 +37,11 @@ def sample(
     return Sample(at=BEGIN + minute * MINUTE_MS + late, run=run, counters=counters, gauges=gauges)
 
 
-def counted(moved: list[dict], *, run: str = "r", begin: int = 0) -> list[Sample]:
+def counted(increases: list[dict], *, run: str = "r", begin: int = 0) -> list[Sample]:
     """Samples, minute by minute, of counters that move like that after the first of them."""
     total: dict[str, Counter] = {}
     samples = [sample(begin, {}, run=run)]
-    for minute, changes in enumerate(moved, begin + 1):
+    for minute, changes in enumerate(increases, begin + 1):
         for name, counts in changes.items():
             total[name] = total.get(name, Counter()) + Counter(counts)
         samples.append(sample(minute, dict(total), run=run))
@@ -51,40 +51,40 @@ def counted(moved: list[dict], *, run: str = "r", begin: int = 0) -> list[Sample
 def summed(periods) -> dict[str, Counter]:
     total: dict[str, Counter] = {}
     for period in periods:
-        for name, counts in (period.moved or {}).items():
+        for name, counts in (period.increases or {}).items():
             total[name] = total.get(name, Counter()) + Counter(counts)
     return total
 
 
 @given(st.lists(moves))
-def test_minutes_are_what_counters_moved_by(moved):
-    first, *minutes = minutes_of(counted(moved))
-    assert first.moved is None
-    assert [minute.moved for minute in minutes] == moved
+def test_minutes_are_what_counters_moved_by(increases):
+    first, *minutes = minutes_of(counted(increases))
+    assert first.increases is None
+    assert [minute.increases for minute in minutes] == increases
     assert [minute.end for minute in minutes] == [
-        BEGIN + number * MINUTE_MS for number in range(1, len(moved) + 1)
+        BEGIN + number * MINUTE_MS for number in range(1, len(increases) + 1)
     ]
 
 
 @given(st.lists(moves, min_size=2), st.data())
-def test_a_missed_minute_is_a_gap_and_what_was_counted_in_it_appears_nowhere_else(moved, data):
-    missed = data.draw(st.integers(1, len(moved) - 1))
-    samples = counted(moved)
+def test_a_missed_minute_is_a_gap_and_what_was_counted_in_it_appears_nowhere_else(increases, data):
+    missed = data.draw(st.integers(1, len(increases) - 1))
+    samples = counted(increases)
     del samples[missed]
     known = {minute.end: minute for minute in minutes_of(samples)}
-    for number, changes in enumerate(moved, 1):
+    for number, changes in enumerate(increases, 1):
         minute = known.get(BEGIN + number * MINUTE_MS)
         if number == missed:
             assert minute is None
         else:
-            assert minute.moved == (None if number == missed + 1 else changes)
+            assert minute.increases == (None if number == missed + 1 else changes)
 
 
 @given(st.lists(moves), st.lists(moves))
 def test_a_restart_of_the_server_is_a_gap(before, after):
     samples = counted(before) + counted(after, run="s", begin=len(before) + 1)
-    moved = [minute.moved for minute in minutes_of(samples)]
-    assert moved == [None, *before, None, *after]
+    increases = [minute.increases for minute in minutes_of(samples)]
+    assert increases == [None, *before, None, *after]
 
 
 @given(st.lists(moves, min_size=1), st.integers(0), st.lists(moves))
@@ -98,7 +98,10 @@ def test_a_rollback_within_a_run_is_never_more_than_was_counted(before, kept, af
             at=one.at + MINUTE_MS,
             run="r",
             counters=summed(
-                [Period(end=0, minutes=1, moved=part, gauges={}) for part in (base, one.counters)]
+                [
+                    Period(end=0, minutes=1, increases=part, gauges={})
+                    for part in (base, one.counters)
+                ]
             ),
         )
         for one in counted(after, begin=len(before))
@@ -111,23 +114,23 @@ def test_a_rollback_within_a_run_is_never_more_than_was_counted(before, kept, af
                 (changes.get(name, {}).get(label, 0) for changes in (*before, *after)), default=0
             )
             for minute in minutes
-            for name, counts in (minute.moved or {}).items()
+            for name, counts in (minute.increases or {}).items()
             for label, count in counts.items()
         )
 
 
 def test_a_counter_that_went_backwards_makes_all_of_them_unknown():
     before = sample(0, {EVENTS: {"a": 5, "b": 5}})
-    assert moved_between(before, sample(1, {EVENTS: {"a": 4, "b": 9}})) is None
-    assert moved_between(before, sample(1, {EVENTS: {"b": 9}})) is None
-    assert moved_between(before, sample(1, {EVENTS: {"a": 5, "b": 9}})) == {EVENTS: {"b": 4}}
+    assert increases_between(before, sample(1, {EVENTS: {"a": 4, "b": 9}})) is None
+    assert increases_between(before, sample(1, {EVENTS: {"b": 9}})) is None
+    assert increases_between(before, sample(1, {EVENTS: {"a": 5, "b": 9}})) == {EVENTS: {"b": 4}}
 
 
 @pytest.mark.parametrize(("late", "known"), [(29, True), (31, False), (-29, True), (-31, False)])
 def test_a_sample_that_is_half_a_minute_late_or_early_is_a_gap(late, known):
     counters = {EVENTS: {"a": 1}}
-    moved = moved_between(sample(0, {}), sample(1, counters, late=late * 1_000))
-    assert moved == (counters if known else None)
+    increases = increases_between(sample(0, {}), sample(1, counters, late=late * 1_000))
+    assert increases == (counters if known else None)
 
 
 @given(st.lists(st.one_of(st.none(), moves), max_size=200), st.integers(0, 59))
@@ -135,11 +138,11 @@ def test_hours_are_the_sum_of_their_minutes(minutes, begin):
     given = [
         Period(
             end=BEGIN + (begin + number) * MINUTE_MS,
-            minutes=int(moved is not None),
-            moved=moved,
+            minutes=int(increases is not None),
+            increases=increases,
             gauges={"pending": number},
         )
-        for number, moved in enumerate(minutes)
+        for number, increases in enumerate(minutes)
     ]
     hours = hours_of(given)
     assert summed(hours) == summed(given)
@@ -147,7 +150,7 @@ def test_hours_are_the_sum_of_their_minutes(minutes, begin):
     for hour in hours:
         parts = [one for one in given if hour.end - HOUR_MS < one.end <= hour.end]
         assert summed([hour]) == summed(parts)
-        assert (hour.moved is None) == all(part.moved is None for part in parts)
+        assert (hour.increases is None) == all(part.increases is None for part in parts)
         assert hour.gauges == parts[-1].gauges
 
 
@@ -196,8 +199,8 @@ def plotted(name: str, *periods: Period) -> dict[str, list]:
     return {" ".join(one.labels.values()): list(one.values) for one in found}
 
 
-def minute(number: int, moved: dict | None, **gauges: float) -> Period:
-    return Period(end=BEGIN + number * MINUTE_MS, minutes=1, moved=moved, gauges=gauges)
+def minute(number: int, increases: dict | None, **gauges: float) -> Period:
+    return Period(end=BEGIN + number * MINUTE_MS, minutes=1, increases=increases, gauges=gauges)
 
 
 def test_what_is_unknown_is_null_and_what_was_not_counted_is_zero():
