@@ -57,7 +57,7 @@ def summed(periods) -> dict[str, Counter]:
 
 
 @given(st.lists(moves))
-def test_minutes_are_what_counters_moved_by(increases):
+def test_minutes_are_the_increases_of_counters(increases):
     first, *minutes = minutes_of(counted(increases))
     assert first.increases is None
     assert [minute.increases for minute in minutes] == increases
