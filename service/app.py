@@ -49,6 +49,7 @@ from service.api.resources.credentials import CredentialController
 from service.api.resources.deliveries import list_deliveries
 from service.api.resources.event_stream import stream_events
 from service.api.resources.events import EventController
+from service.api.resources.history import show_history
 from service.api.resources.integrations.courses import CourseController
 from service.api.resources.integrations.integration_routes import IntegrationController
 from service.api.resources.integrations.polls import PollController
@@ -58,6 +59,7 @@ from service.api.resources.redelivery import redeliver
 from service.api.resources.replays import ReplayController
 from service.api.resources.subscriptions.secrets import SecretController
 from service.api.resources.subscriptions.send_test_event import send_test
+from service.api.resources.subscriptions.statistics import show_statistics
 from service.api.resources.subscriptions.subscription_routes import SubscriptionController
 from service.api.schema import config as openapi
 from service.api.schema.document import SECURITY, Contract, handlers
@@ -130,12 +132,14 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             SubscriptionController,
             SecretController,
             send_test,
+            show_statistics,
             ReplayController,
             list_deliveries,
             EventController,
             redeliver,
             stream_events,
             StatusController,
+            show_history,
             ControlController,
             ApiKeyController,
             MeController,

@@ -28,6 +28,7 @@ from service.storage.events.event_log import EventLog
 from service.storage.events.log_follower import Tail
 from service.storage.events.lookup import OutboxEvents
 from service.storage.observability.exposition import Metrics
+from service.storage.observability.history import History
 from service.storage.polling.budgets import Budgets
 from service.storage.polling.catalogue import Catalogue
 from service.storage.polling.poll_turns import Polls
@@ -93,6 +94,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     reconciliation: Reconciliation
     counters: Counters
     metrics: Metrics
+    history: History
     upstream: UpstreamClient
     receiver: Receiver
 
@@ -194,6 +196,7 @@ def assemble(
         reconciliation=Reconciliation(integrations, subscriptions, outboxes, schedule),
         counters=counters,
         metrics=Metrics(redis),
+        history=History(redis, counters),
         upstream=upstream,
         receiver=receiver,
     )

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 
 import click
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -16,6 +17,7 @@ from service.bootstrap import open_services
 from service.domain.errors import CoursewireError
 from service.logs import configure, get_logger
 from service.settings import Settings
+from service.storage.observability.history import History
 from service.storage.redis.client import open_sync
 from service.storage.redis.server_info import check_server
 from service.storage.upkeep.retention import Retention
@@ -26,7 +28,7 @@ from workers.dispatch.dispatcher import Dispatcher
 TURN_SECONDS = 1.0
 BUSY_TURN_SECONDS = 0.1  # the same for a while after something was handed out: a full queue may
 # have kept the rest, and workers empty it in less than a second
-MAX_WAIT_SECONDS = 15.0  # between turns while Redis cannot be used
+MAX_WAIT_SECONDS = 15.0  # between turns, or samples, while Redis cannot be used
 
 _log = get_logger("scheduler")
 
@@ -44,6 +46,7 @@ async def run(settings: Settings) -> None:
         _log.info("scheduler started", name=name)
         failures = 0
         busy_until = 0.0
+        sampling = asyncio.create_task(sample_history(services.history, stop))
         maintained = time.monotonic() - upkeep.INTERVAL_SECONDS
         while not stop.is_set():
             try:
@@ -66,8 +69,21 @@ async def run(settings: Settings) -> None:
                 await asyncio.wait_for(stop.wait(), pause(failures, busy=now < busy_until))
             except TimeoutError:
                 continue
+        await sampling
         connection.close()
     _log.info("scheduler stopped", name=name)
+
+
+async def sample_history(history: History, stop: asyncio.Event) -> None:
+    """Samples the metrics whenever a minute ends, until asked to stop."""
+    while not stop.is_set():
+        try:
+            wait = await history.sample()
+        except RedisError as error:
+            _log.warning("the metrics were not sampled", error=str(error))
+            wait = MAX_WAIT_SECONDS
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), wait)
 
 
 async def _make_room(retention: Retention, settings: Settings) -> None:

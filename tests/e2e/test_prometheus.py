@@ -26,14 +26,18 @@ from redis.asyncio import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from service.domain.observability.metrics import series_names
+from service.domain.observability.history import FAMILIES, MINUTES, hours_of, series_at
+from service.domain.observability.metrics import PREFIX, series_names
+from service.storage.observability.history import History
 from service.storage.redis import keys
 from service.storage.redis.client import open_sync
+from service.storage.redis.counters import Counters
 from tests.conftest import as_user, free_port
 from tests.e2e.conftest import House, Process, until
 from tests.e2e.hosts import NetworkPath
 from tests.programs import required_program
 from workers.dispatch import queues
+from workers.scheduler import sample_history
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -43,6 +47,7 @@ SCRAPE_SECONDS = 0.5
 METRICS_TOKEN = "e2e-metrics-token-of-sufficient-length"
 UPSTREAMS = [f"workday:prometheus-{number}" for number in range(4)]
 COURSES = 60
+HISTORY_MINUTE_MS = 3_000
 PATIENCE = 90.0  # seconds; an alert needs up to an hour, hastened, and half a minute of ours
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -283,6 +288,17 @@ class Scene:
 
         await until(pending, seconds=30, what=f"{deliveries} pending\n{self.house.logs()}")
 
+    async def is_idle(self) -> None:
+        """Stops the changes of courses, and waits until Prometheus sees no page and no delivery."""
+        await self.still()
+        counters = f"{{__name__=~'{PREFIX}(pages_total|deliveries_total)',state!='dead'}}"
+        idle = f"max(changes({counters}[{4 * SCRAPE_SECONDS * 1000:.0f}ms])) == 0"
+
+        async def seen() -> bool:
+            return bool((await self.prometheus.ask("/query", query=idle))["result"])
+
+        await until(seen, seconds=30, what="Prometheus sees nothing happen")
+
     async def is_well(self) -> None:
         """Waits until nothing fires but what one key and one subscriber lead to."""
 
@@ -424,6 +440,56 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         fired |= {"CoursewireRedisDown", "CoursewireApiErrors", "CoursewireAbsent"}
 
         assert fired == set(ALERTS)
+
+
+async def test_history_agrees_with_prometheus(tmp_path: Path):
+    required_program("prometheus")
+    async with scene(tmp_path) as stands:
+        await until(
+            lambda: history_is_shown(stands.house), seconds=30, what="a sample of the scheduler"
+        )
+        await stands.is_idle()
+        history = History(stands.redis, Counters(stands.redis), HISTORY_MINUTE_MS)
+        stop = asyncio.Event()
+        sampling = asyncio.create_task(sample_history(history, stop))
+        since = int(time.time() * 1000) // HISTORY_MINUTE_MS * HISTORY_MINUTE_MS
+        stands.churn()
+        await asyncio.sleep(20)
+        await stands.still()
+        await stands.is_idle()
+        await asyncio.sleep(2 * HISTORY_MINUTE_MS / 1000)
+        stop.set()
+        await sampling
+
+        minutes = (await history.read(MINUTES, since, 1 << 50))[1:]  # the first sample was late
+        assert all(minute.increases is not None for minute in minutes)
+        (whole,) = hours_of(minutes, 1 << 50)
+        length = len(minutes) * HISTORY_MINUTE_MS
+        end = minutes[-1].end / 1000
+        compared = 0
+        for one in series_at([whole.end], [whole], FAMILIES):
+            if one.name == "oldest_pending_age_seconds":
+                continue  # Prometheus has it by subscription
+            labels = ",".join(f'{name}="{value}"' for name, value in one.labels.items())
+            expression = {
+                "counter": f"max(increase({PREFIX}{one.name}{{{labels}}}[{length}ms]))",
+                "gauge": f"max({PREFIX}{one.name}{{{labels}}})",
+                "quantile": f"histogram_quantile({one.labels.get('quantile')}, "
+                f"max by (le) (increase({PREFIX}{one.name}_bucket[{length}ms])))",
+            }[one.kind]
+            found = await stands.prometheus.ask("/query", query=expression, time=end)
+            ((_, value),) = [sample["value"] for sample in found["result"]]
+            # Prometheus extrapolates to the ends of the range; memory goes up and down by itself.
+            least, share = {"count": (1, 0.1), "seconds": (0.02, 0.1), "bytes": (0, 0.5)}[one.unit]
+            expected = pytest.approx(float(value), abs=least, rel=share)
+            assert one.values == [expected], expression
+            compared += bool(one.values[0])
+        assert compared > 15
+
+
+async def history_is_shown(house: House) -> bool:
+    shown = await house.call("GET", "/v1/history?series=integrations")
+    return any(value is not None for one in shown["series"] for value in one["values"])
 
 
 async def scrape(house: House) -> httpx.Response:

@@ -212,6 +212,13 @@ TOTALS = (
     GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
 )
+# Of the history alone: a scrape does not look into outboxes.
+OLDEST_PENDING = GaugeMetric(
+    "oldest_pending_age_seconds",
+    "Age of the oldest event on outboxes, without those that are paused or disabled.",
+    "oldest_pending",
+    unit="seconds",
+)
 GAUGES = (
     REDIS_UP,
     REDIS_MEMORY_USED,
@@ -323,7 +330,7 @@ REQUEST_DURATION = HistogramMetric(
     ("method", "route"),
 )
 
-_SUM = "sum"
+SUM = "sum"  # the field of a histogram's sum, among those of its buckets
 _END = "+Inf"
 
 
@@ -359,7 +366,7 @@ def count(increments: Counter[str], metric: HistogramMetric, value: float, *labe
 def _fields(metric: HistogramMetric, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The stored counters of a histogram's sum, and of its buckets."""
     stem = "|".join((metric.name, *labels))
-    return f"{stem}|{_SUM}", tuple(f"{stem}|{end}" for end in (*map(_bound, metric.bounds), _END))
+    return f"{stem}|{SUM}", tuple(f"{stem}|{end}" for end in (*map(_bound, metric.bounds), _END))
 
 
 def count_delivery(
@@ -404,7 +411,7 @@ def observed(metric: HistogramMetric, stored: Mapping[str, int]) -> dict[tuple[s
 
 
 def _cumulated(metric: HistogramMetric, parts: dict[str, int]) -> Observed:
-    total = parts.pop(_SUM, 0) / 1000
+    total = parts.pop(SUM, 0) / 1000
     buckets = []
     for bound in (*metric.bounds, float("inf")):
         below = sum(count for end, count in parts.items() if float(end) <= bound)

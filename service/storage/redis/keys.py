@@ -362,6 +362,13 @@ def counters(run_id: str) -> Key:
     return Key(f"cw:counters:{run_id}")
 
 
+# zset: packed sample of counters and gauges -> ms at which its minute ended; the latest 2,881.
+# Expires 48 hours after the last
+HISTORY_MINUTES = Key("cw:history:minutes")
+# zset: packed period -> ms at which its hour ended; the latest 1,440. Expires 60 days after
+# the last
+HISTORY_HOURS = Key("cw:history:hours")
+
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
 QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
