@@ -329,7 +329,7 @@ def completed(kind: str) -> Key:
 
 
 SCHEDULERS = Key("cw:schedulers")  # zset: scheduler -> ms of its last turn; expires after 7 days
-PROCESSES = Key("cw:processes")  # zset: process and its keys' names -> ms it lives; expires
+PROCESSES = Key("cw:processes")  # zset: JSON of a `Process` -> ms it lives; expires
 CONTROL = Key("cw:control")  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 
