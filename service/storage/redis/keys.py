@@ -358,6 +358,10 @@ def counters(run_id: str) -> Key:
     return Key(f"cw:counters:{run_id}")
 
 
+# stream: readings of the histogram of receipts, the newest two dozen: `run` (id of the server's
+# run) and its counters
+RECEIPTS = Key("cw:receipts")
+
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
 QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
@@ -411,5 +415,6 @@ LASTING = (
     "cw:overdue:",
     "cw:completed:",
     "cw:totals",
+    "cw:receipts",
     "cw:control",
 )
