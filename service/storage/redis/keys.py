@@ -330,6 +330,7 @@ def completed(kind: str) -> Key:
 
 SCHEDULERS = Key("cw:schedulers")  # zset: scheduler -> ms of its last turn; expires after 7 days
 PROCESSES = Key("cw:processes")  # zset: JSON of a `Process` -> ms it lives; expires
+RESTORING = Key("cw:restoring")  # string: a backup is being restored; deleted at its end
 CONTROL = Key("cw:control")  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 
