@@ -26,7 +26,7 @@ IMPATIENT = "tests.integration.process.impatient"
 PATIENCE = 30  # seconds in which what is to be seen must be seen
 SOMEBODY = "127.0.0.2"  # an address of this machine that is no trusted proxy
 CREDENTIAL = {"name": "a", "base_url": "https://a.example", "api_key": "k"}
-PAGE = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -48,21 +48,11 @@ def start(valkey_url) -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
 # --- behind nginx -------------------------------------------------------------------------------
 
 
-def documented(language: str, start: str) -> str:
-    """The block of the operator's page that begins so."""
-    (found,) = (
-        block
-        for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-        if block.startswith(start)
-    )
-    return found
-
-
-CONFIGURATION = documented("nginx", "upstream coursewire")
-VARIABLES = dict(
-    line.removeprefix("COURSEWIRE_").split("=")
-    for line in documented("sh", "COURSEWIRE_ROOT_PATH").split()
+CONFIGURATION = (ROOT / "deploy/nginx/coursewire.conf").read_text()
+(DOCUMENTED,) = re.findall(
+    r"```sh\n(COURSEWIRE_ROOT_PATH.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL
 )
+VARIABLES = dict(line.removeprefix("COURSEWIRE_").split("=") for line in DOCUMENTED.split())
 PREFIX = VARIABLES["ROOT_PATH"]
 # What others add to such a configuration, and what cuts off whoever is silent for long.
 AROUND = """
@@ -88,7 +78,7 @@ http {{
 
 @pytest.fixture(scope="module", params=["prefix left", "prefix stripped"])
 def fronted(request, valkey_url, tmp_path_factory) -> Iterator[str]:
-    """The URL of the documented nginx in front of an API with the documented settings."""
+    """The URL of nginx as in `deploy/nginx` in front of an API with the documented settings."""
     program = required_program("nginx")
     tmp_path = tmp_path_factory.mktemp("nginx")
     api, url = start_api(valkey_url, module=IMPATIENT, **VARIABLES)

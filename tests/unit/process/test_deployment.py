@@ -309,6 +309,52 @@ def test_policies_and_services_choose_pods_that_there_are():
     assert chosen == components
 
 
+# --- systemd and nginx --------------------------------------------------------------------------
+
+
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def test_units_are_as_systemd_defines_them(tmp_path):
+    for unit in UNITS:
+        # The command must be there, as it is after an installation.
+        text = unit.read_text().replace("/opt/coursewire/bin/coursewire", sys.executable)
+        (tmp_path / unit.name.replace("@.", "@1.")).write_text(text)
+    units = sorted(path.name for path in tmp_path.iterdir())
+    command = [required_program("systemd-analyze"), "verify", "--man=no", *units]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_units_run_commands_that_there_are_and_wait_for_them(unit):
+    from service.cli import coursewire
+    from service.local.supervisor.programs import PROGRAMS
+    from workers.rq.serving import DRAIN_SECONDS
+
+    text = unit.read_text()
+    (command,) = re.findall(r"^ExecStart=/opt/coursewire/bin/coursewire (\w+)$", text, re.MULTILINE)
+    assert command in coursewire.commands
+    assert set(re.findall(r"COURSEWIRE_\w+", text)) <= VARIABLES
+    (seconds,) = map(int, re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE))
+    if command == "worker":
+        assert seconds >= DRAIN_SECONDS + 10
+    if command == "up":
+        assert "\nKillMode=mixed\n" in text
+        assert seconds >= sum({one.stop_order: one.drain_seconds for one in PROGRAMS}.values())
+
+
+@pytest.mark.parametrize("prefix", ["/hooks/", "/"])
+def test_the_sample_for_nginx_is_valid_under_a_prefix_and_at_the_root(tmp_path, prefix):
+    sample = (DEPLOY / "nginx/coursewire.conf").read_text()
+    assert "location /hooks/ {" in sample
+    sample = sample.replace("location /hooks/", f"location {prefix}")
+    (tmp_path / "site.conf").write_text(sample.replace("listen 80", "listen 127.0.0.1:8080"))
+    around = "pid pid; error_log stderr; events {} http { access_log off; include site.conf; }"
+    (tmp_path / "nginx.conf").write_text(around)
+    run("nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), cwd=tmp_path)
+
+
 # --- Compose ------------------------------------------------------------------------------------
 
 
