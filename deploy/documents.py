@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from service.api.schema.document import catalogue_table, published
 from service.app import create_app
+from service.domain.observability import metrics as declared
+from service.domain.observability.metrics import CounterMetric, GaugeMetric, HistogramMetric
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +27,38 @@ says in `oldest_cursor` where to go on.
 """
 
 
+_METRICS = """# Metrics
+
+What `/metrics` shows, in the Prometheus format or as OpenMetrics. Every API process shows the whole
+system, except for the metrics of the process itself: take `max` of replicas, never a sum.
+Counters and histograms begin at zero when the Redis server restarts.
+
+"""
+
+
+def metrics_tables() -> str:
+    """Every metric by what it is of, as tables."""
+    groups: dict[str, Sequence[CounterMetric | GaugeMetric | HistogramMetric]] = {
+        "The whole system": (*declared.GAUGES, *declared.COUNTERS, *declared.HISTOGRAMS),
+        f"Single registrations: `/metrics?detail={','.join(declared.DETAILS)}`": (
+            declared.OF_DETAILS
+        ),
+        "The process that answers": (declared.BUILD, declared.REQUESTS, declared.REQUEST_DURATION),
+    }
+    lines: list[str] = []
+    for title, members in groups.items():
+        lines += [f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
+        for one in members:
+            kind = type(one).__name__.removesuffix("Metric").lower()
+            labels = ", ".join(f"`{label}`" for label in one.labels) or "-"
+            meaning = one.help
+            if isinstance(one, HistogramMetric):
+                meaning += f" Buckets end at {', '.join(f'{bound:g}' for bound in one.bounds)}."
+            lines.append(f"| `{declared.PREFIX}{one.name}` | {kind} | {labels} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def documents() -> dict[str, str]:
     """Their paths in the repository, and what they say."""
     # Nothing is opened or served: a token and a key are there because an API needs them.
@@ -32,6 +67,7 @@ def documents() -> dict[str, str]:
     return {
         "docs/openapi.json": msgspec.json.format(document, indent=1).decode() + "\n",
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",
+        "docs/metrics.md": f"{_METRICS}{metrics_tables()}",
     }
 
 

@@ -46,7 +46,7 @@ def resolver(document: dict, schema: dict) -> Draft202012Validator:
     )
 
 
-@pytest.mark.parametrize("name", ["docs/openapi.json", "docs/problems.md"])
+@pytest.mark.parametrize("name", ["docs/openapi.json", "docs/problems.md", "docs/metrics.md"])
 def test_the_committed_copy_is_current(written, name) -> None:
     assert (ROOT / name).read_text() == written[name], "run `make docs`, and look at what changed"
 

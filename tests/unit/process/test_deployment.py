@@ -95,7 +95,8 @@ def test_the_wheel_that_the_dockerfile_builds_of_what_it_copies_has_every_file(t
 
 def test_rules_and_configuration_are_valid():
     run("promtool", "check", "rules", "recording.yml", "alerts.yml", cwd=PROMETHEUS)
-    run("promtool", "check", "config", "--syntax-only", "prometheus.yml", cwd=PROMETHEUS)
+    for name in ("prometheus.yml", "static.yml"):
+        run("promtool", "check", "config", "--syntax-only", name, cwd=PROMETHEUS)
 
 
 @pytest.mark.slow
@@ -116,7 +117,8 @@ def test_rules_name_metrics_that_are_declared(rule):
 def test_every_alert_has_a_runbook_that_it_leads_to(name):
     annotations, labels = ALERTS[name]["annotations"], ALERTS[name]["labels"]
     assert f"\n### {name}\n" in OPERATIONS
-    assert annotations["runbook"] == f"docs/operations.md#{name.lower()}"
+    docs = '{{ or $externalLabels.coursewire_docs "docs" }}'
+    assert annotations["runbook_url"] == f"{docs}/operations.md#{name.lower()}"
     assert annotations["summary"]
     assert labels["severity"] in ("page", "ticket")
 
@@ -216,6 +218,18 @@ def named(manifest: dict) -> str:
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=named)
 def test_manifests_are_as_kubernetes_defines_them(manifest):
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_the_pod_monitor_finds_the_pods_their_port_and_the_token():
+    monitor = yaml.safe_load((PROMETHEUS / "podmonitor.yaml").read_text())
+    (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    assert selected <= api["spec"]["template"]["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (container,) = api["spec"]["template"]["spec"]["containers"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    secrets = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one]
+    assert endpoint["authorization"]["credentials"] in secrets
 
 
 def test_the_manifests_can_be_put_together():
