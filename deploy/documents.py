@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from service.domain.observability.metrics import CounterMetric, GaugeMetric, His
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+_WITH_VERSION = ("deploy/compose.yml", "deploy/kubernetes/kustomization.yaml")
+_IMAGE = re.compile(r"(image: coursewire:|newTag: )[^\s}]+")
 _PROBLEMS = """# Problems
 
 What the API answers with when it cannot do what was asked: a document of RFC 9457, with the
@@ -59,6 +63,12 @@ def metrics_tables() -> str:
     return "\n".join(lines)
 
 
+def with_version(path: str) -> str:
+    """A file whose version of the image is that of pyproject.toml, the one place that says it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return _IMAGE.sub(rf"\g<1>{version}", (ROOT / path).read_text())
+
+
 def documents() -> dict[str, str]:
     """Their paths in the repository, and what they say."""
     # Nothing is opened or served: a token and a key are there because an API needs them.
@@ -68,6 +78,7 @@ def documents() -> dict[str, str]:
         "docs/openapi.json": msgspec.json.format(document, indent=1).decode() + "\n",
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",
         "docs/metrics.md": f"{_METRICS}{metrics_tables()}",
+        **{path: with_version(path) for path in _WITH_VERSION},
     }
 
 

@@ -369,6 +369,13 @@ def test_the_sample_for_nginx_is_valid_under_a_prefix_and_at_the_root(tmp_path, 
     run("nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), cwd=tmp_path)
 
 
+# --- the workflow -------------------------------------------------------------------------------
+
+
+def test_the_workflow_is_sound():
+    run("actionlint", ".github/workflows/ci.yml", cwd=ROOT)
+
+
 # --- Compose ------------------------------------------------------------------------------------
 
 
