@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs lock clean runtime dev compared
+.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs dist lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,7 @@ check: dev ## Check formatting, lint, types, the import rule, deployment and the
 	$(BIN)/python deploy/locks.py check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	$(BIN)/kubernetes-validate --kubernetes-version 1.32 --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 	$(BIN)/pip check
 
@@ -65,8 +66,14 @@ format: dev ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: dev ## Write docs/openapi.json and docs/problems.md anew, after a change of the API
+docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, and the version in deploy/
 	@$(BIN)/python deploy/documents.py
+
+dist: dev ## Build the wheel, the source archive and the SBOM of a release, the same bytes each time
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/hatchling build -d dist
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	  -o $$(echo dist/*.tar.gz | sed 's/tar.gz$$/cdx.json/')
 
 lock: ## Compile the lock files from pyproject.toml, with uv; ARGS=--upgrade for the newest versions
 	@python=$$(deploy/environment.sh interpreter) && "$$python" deploy/locks.py compile $(ARGS)

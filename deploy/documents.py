@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from service.api.schema.document import catalogue_table, published
 from service.app import create_app
+from service.domain.observability import metrics as declared
+from service.domain.observability.metrics import CounterMetric, GaugeMetric, HistogramMetric
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+_WITH_VERSION = ("deploy/compose.yml", "deploy/kubernetes/kustomization.yaml")
+_IMAGE = re.compile(r"(image: coursewire:|newTag: )[^\s}]+")
 _PROBLEMS = """# Problems
 
 What the API answers with when it cannot do what was asked: a document of RFC 9457, with the
@@ -25,6 +32,44 @@ names the first 20 integrations in `integrations` and counts them in `integratio
 """
 
 
+_METRICS = """# Metrics
+
+What `/metrics` shows, in the Prometheus format or as OpenMetrics. Every API process shows the whole
+system, except for the metrics of the process itself: take `max` of replicas, never a sum.
+Counters and histograms begin at zero when the Redis server restarts.
+
+"""
+
+
+def metrics_tables() -> str:
+    """Every metric by what it is of, as tables."""
+    groups: dict[str, Sequence[CounterMetric | GaugeMetric | HistogramMetric]] = {
+        "The whole system": (*declared.GAUGES, *declared.COUNTERS, *declared.HISTOGRAMS),
+        f"Single registrations: `/metrics?detail={','.join(declared.DETAILS)}`": (
+            declared.OF_DETAILS
+        ),
+        "The process that answers": (declared.BUILD, declared.REQUESTS, declared.REQUEST_DURATION),
+    }
+    lines: list[str] = []
+    for title, members in groups.items():
+        lines += [f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
+        for one in members:
+            kind = type(one).__name__.removesuffix("Metric").lower()
+            labels = ", ".join(f"`{label}`" for label in one.labels) or "-"
+            meaning = one.help
+            if isinstance(one, HistogramMetric):
+                meaning += f" Buckets end at {', '.join(f'{bound:g}' for bound in one.bounds)}."
+            lines.append(f"| `{declared.PREFIX}{one.name}` | {kind} | {labels} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def with_version(path: str) -> str:
+    """A file whose version of the image is that of pyproject.toml, the one place that says it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return _IMAGE.sub(rf"\g<1>{version}", (ROOT / path).read_text())
+
+
 def documents() -> dict[str, str]:
     """Their paths in the repository, and what they say."""
     # Nothing is opened or served: a token and a key are there because an API needs them.
@@ -33,6 +78,8 @@ def documents() -> dict[str, str]:
     return {
         "docs/openapi.json": msgspec.json.format(document, indent=1).decode() + "\n",
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",
+        "docs/metrics.md": f"{_METRICS}{metrics_tables()}",
+        **{path: with_version(path) for path in _WITH_VERSION},
     }
 
 

@@ -49,7 +49,7 @@ from service.storage.security.audit import Audit
 from service.storage.security.encrypted_values import EncryptedValues
 from service.storage.security.encryption import Encryptor
 from service.storage.security.idempotency import Replies
-from service.storage.security.key_holders import Processes
+from service.storage.security.key_holders import Process, Processes
 from service.storage.upkeep.dead_letter_notices import DeadLetterNotices
 from service.storage.upkeep.reconciliation import Reconciliation
 from service.storage.upkeep.retention import Retention
@@ -103,7 +103,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 async def open_services(settings: Settings, *, part: str | None = None) -> AsyncIterator[Services]:
     """The services of one process, closed at the end. Waits for no connection yet.
 
-    A `part` (api, worker, scheduler) says as long as it lives which encryption keys it holds.
+    A `part` (api, worker, scheduler) is registered with its keys and allowed targets.
     Raises SettingsError where a setting that only the service needs is missing.
     """
     if settings.redis_url is None:
@@ -136,8 +136,12 @@ async def _announced(services: Services, part: str | None) -> AsyncIterator[None
     if part is None:
         yield
         return
-    name = f"{part} {socket.gethostname()}-{os.getpid()}"
-    async with services.processes.announced(name, services.encryptor.key_names):
+    process = Process(
+        f"{part} {socket.gethostname()}-{os.getpid()}",
+        services.encryptor.key_names,
+        services.settings.allowed_targets,
+    )
+    async with services.processes.announced(process):
         yield
 
 

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from service.commands import options
 from service.commands.api_key_command import api_key
+from service.commands.backup.commands import backup, restore
 from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1
@@ -61,6 +62,8 @@ def api() -> None:
 
 
 coursewire.add_command(api_key)
+coursewire.add_command(backup)
+coursewire.add_command(restore)
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 

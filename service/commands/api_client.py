@@ -142,9 +142,25 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
             + (f", the oldest due since {work['oldest_due_at']}" if work["oldest_due_at"] else "")
             + (f"; {activity} paused since {since}" if since else ""),
         )
+    yield "lateness", _lateness(status["lateness"])
     states = {state: count for state, count in status["integrations"].items() if count}
     yield "integrations", _counts(states) or "none"
     yield "totals", _counts(status["totals"])
+
+
+def _lateness(late: dict[str, Any]) -> str:
+    receipts = f"{late['receipts']} received in the last {late['window_seconds'] / 60:.0f} min"
+    if late["receipts"]:
+        receipts += (
+            f", half within {late['receipt_p50_seconds']:.3g} s of detection, 99 % within "
+            f"{late['receipt_p99_seconds']:.3g} s"
+        )
+    since = {
+        "oldest pending event": late["oldest_pending_at"],
+        "oldest last complete poll": late["oldest_poll_at"],
+        "oldest last full poll": late["oldest_full_poll_at"],
+    }
+    return "; ".join([receipts, *(f"{what} at {at}" for what, at in since.items() if at)])
 
 
 def _redis(redis: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from service.local.data_directory import DataDirectory
 
 HOST = "127.0.0.1"
 DIRECTORY = "valkey"  # inside the data directory
+_APPEND_ONLY = "appendonlydir"  # inside that
 PASSWORD = "valkey-password"  # noqa: S105 - a file's name
 _CONFIG = "valkey.conf"
 _LOG = "valkey.log"
@@ -89,9 +90,19 @@ def prepare(data: DataDirectory) -> EmbeddedValkey:
     return EmbeddedValkey(port=port, password=password, argv=(str(binary), str(config)), log=log)
 
 
-def has_data(data: DataDirectory) -> bool:
-    """Whether a server ran on `data` before."""
-    return (data.path / DIRECTORY / "appendonlydir").is_dir()
+def has_data(data_dir: Path) -> bool:
+    """Whether a server ran in the data directory before."""
+    return (data_dir / DIRECTORY / _APPEND_ONLY).is_dir()
+
+
+def prepare_snapshot(data_dir: Path) -> Path:
+    """Where to write a snapshot, in a new data directory, for a server there to start from."""
+    directory = data_dir / DIRECTORY / _APPEND_ONLY
+    directory.mkdir(mode=0o700, parents=True)
+    base = directory / "appendonly.aof.1.base.rdb"
+    manifest = directory / "appendonly.aof.manifest"
+    manifest.write_text(f"file {base.name} seq 1 type b\n")
+    return base
 
 
 def free_port(host: str) -> int:
@@ -144,6 +155,8 @@ def _config(directory: Path, log: Path, port: int, password: str) -> str:
         "aof-use-rdb-preamble": "yes",
         "save": '""',
         "maxmemory-policy": "noeviction",
+        # A snapshot for a backup may come from a Redis, which counts its formats differently.
+        "rdb-version-check": "relaxed",
     }
     return "".join(f"{name} {value}\n" for name, value in settings.items())
 

@@ -65,10 +65,14 @@ class Process:
         """Another that differs in its last arguments and some variables."""
         return Process(name, [*self.argv, *more], self._env | variables, self._directory)
 
-    def start(self) -> None:
+    def start(self, *, own_group: bool = False) -> None:
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
-                self.argv, env=self._env, stdout=log, stderr=subprocess.STDOUT
+                self.argv,
+                env=self._env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=own_group,
             )
 
     def send(self, number: signal.Signals) -> None:

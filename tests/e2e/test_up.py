@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,7 +38,7 @@ class Up(Process):
     async def ready(self) -> httpx.AsyncClient:
         """Starts it and waits for the line to paste."""
         said = len(self.log())
-        self.start()
+        self.start(own_group=True)
         await until(
             lambda: "curl" in self.log()[said:], seconds=60, what=f"the line to paste\n{self.log()}"
         )
@@ -42,6 +46,40 @@ class Up(Process):
         return httpx.AsyncClient(
             base_url=self._url, headers={"Authorization": f"Bearer {token}"}, timeout=20
         )
+
+
+def descendants(pid: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True
+    ).stdout
+    children: dict[int, list[int]] = {}
+    for child, parent in (map(int, line.split()) for line in listed.splitlines()):
+        children.setdefault(parent, []).append(child)
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
+
+
+async def test_a_signal_to_every_process_at_once_stops_them_in_their_order(tmp_path: Path):
+    """As systemd does it by default, and here it does so twenty times."""
+    up = Up(tmp_path, free_port())
+    try:
+        await (await up.ready()).aclose()
+        others = descendants(up.pid)
+        for _ in range(20):
+            for pid in (up.pid, *others):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        assert up.stop() == 0  # which is one signal more
+    finally:
+        if up.running:
+            up.kill()
+    lines = [json.loads(line) for line in up.log().splitlines()]
+    assert [one for one in lines if one["event"] in ("process killed", "process ended")] == []
+    assert [one["recorded"] for one in lines if one["event"] == "worker stopped"] == [True]
+    assert lines[-1]["event"] == "stopped"
+    assert "Received SIGINT" in (tmp_path / "data/valkey/valkey.log").read_text()
 
 
 async def test_a_second_up_repeats_and_loses_no_event(tmp_path: Path, subscriber: Subscriber):

@@ -18,6 +18,7 @@ from redis.exceptions import (
 from service.clients.upstream import KNOWN_CODES
 from service.clock import now_ms
 from service.domain.access.upstream_credential import UpstreamCredential
+from service.domain.courses.change import Verdict
 from service.domain.errors import (
     DecryptionError,
     EpochEndedError,
@@ -160,7 +161,12 @@ class Poll:
             raise EpochEndedError from error
         finally:
             progress = self._committer.progress
-            (_log.warning if trouble else _log.info)(
+            quiet = (
+                outcome == "completed"
+                and note is None
+                and progress.verdicts.keys() <= {Verdict.UNCHANGED}
+            )
+            (_log.warning if trouble else _log.debug if quiet else _log.info)(
                 "poll",
                 integration=self._integration.id,
                 poll=progress.poll_id,

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from service.logs import get_logger
+from service.stop_signals import SAME_REQUEST_SECONDS
 from workers.rq import event_loop as process
 from workers.rq.batch_worker import BatchWorker
 from workers.rq.registration import DEFAULT_PACE, Pace
@@ -23,7 +24,6 @@ from workers.rq.registration import DEFAULT_PACE, Pace
 DRAIN_SECONDS: Final = 20.0
 SETTLE_SECONDS: Final = 5.0  # that cancelled jobs get to be recorded
 FORCED_SETTLE_SECONDS: Final = 1.0  # the same, after a second signal
-SAME_REQUEST_SECONDS: Final = 1.0  # a terminal and a supervisor may both pass on one Ctrl-C
 
 _log = get_logger("worker")
 

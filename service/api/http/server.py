@@ -19,6 +19,7 @@ from service.api.http.slow_clients import BoundedProtocol
 from service.bootstrap import Services
 from service.logs import get_logger
 from service.settings import Settings
+from service.stop_signals import StopSignals
 from service.storage.events.log_follower import MAX_LISTENERS
 
 GRACE_SECONDS: Final = 10  # how long requests under way may take to finish when the API stops
@@ -47,11 +48,14 @@ class _Server(uvicorn.Server):
         self._delay = delay
         self._stops_at: float | None = None  # in the loop's time
         self._in_a_hurry = False
+        self._signals = StopSignals()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Notes a signal."""
-        self._in_a_hurry = self.should_exit or sig == signal.SIGINT
-        super().handle_exit(sig, frame)
+        again = self._signals.again()
+        self._in_a_hurry |= again or sig == signal.SIGINT
+        if again or not self.should_exit:
+            super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         """Looks ten times a second whether it is time to stop."""

@@ -23,6 +23,7 @@ from service.api.http.requests import GivenServices
 from service.api.http.version import version
 from service.api.system.status_views import (
     IntegrationStates,
+    LatenessStatus,
     Paused,
     QueueStatus,
     RedisStatus,
@@ -36,6 +37,7 @@ from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.events.event import rfc3339
 from service.domain.polling.integration import IntegrationState
+from service.storage.observability.lateness import LatenessStore
 from service.storage.observability.system_status import Overview, Work, Worker
 from service.storage.redis.client import NotServingError
 from service.storage.redis.memory import MEMORY_SHARE
@@ -99,6 +101,9 @@ class StatusController(Controller):
             sizes = await overview.sizes()
             paused = await services.control.paused()
             _, totals = await services.counters.read()
+            lateness = await LatenessStore(services.redis, services.counters).read(
+                now, server.uptime_seconds, pending=totals.get("pending", 0) > 0
+            )
         except BusyLoadingError:
             return _down("Redis is still loading its data")
         except (NotServingError, NoPermissionError) as error:
@@ -135,6 +140,7 @@ class StatusController(Controller):
             queues=[QueueStatus.show(one) for one in queues],
             polls=WorkStatus.show(polls),
             outboxes=WorkStatus.show(outboxes),
+            lateness=LatenessStatus.show(lateness),
             paused=_paused(paused),
             integrations=IntegrationStates(
                 **{state.value: totals.get(f"state:{state}", 0) for state in IntegrationState}
@@ -254,6 +260,7 @@ def _down(reason: str) -> SystemStatus:
         queues=[],
         polls=None,
         outboxes=None,
+        lateness=None,
         paused=None,
         integrations=None,
         totals=None,

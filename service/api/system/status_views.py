@@ -98,6 +98,41 @@ class WorkStatus(View, frozen=True, kw_only=True):
     oldest_due_at: Annotated[Timestamp | None, means("since when the oldest has been due")]
 
 
+class LatenessStatus(View, frozen=True, kw_only=True):
+    """How late changes are. Receipts are those of the last quarter of an hour or somewhat more, or
+    since Redis started; their percentiles are estimated from a histogram."""
+
+    example: ClassVar = {
+        "window_seconds": 1080,
+        "receipts": 312,
+        "receipt_p50_seconds": 0.4,
+        "receipt_p99_seconds": 2.3,
+        "oldest_pending_at": None,
+        "oldest_poll_at": samples.AT,
+        "oldest_full_poll_at": samples.AT,
+    }
+    window_seconds: Annotated[int, means("the time that the receipts were counted in")]
+    receipts: Annotated[int, means("deliveries that were received in it")]
+    receipt_p50_seconds: Annotated[
+        float | None, means("within which half of them were received after detection; null: none")
+    ]
+    receipt_p99_seconds: Annotated[
+        float | None, means("within which 99 of 100 were received after detection; null: none")
+    ]
+    oldest_pending_at: Annotated[
+        Timestamp | None,
+        means("the oldest event pending, paused and disabled subscriptions left out"),
+    ]
+    oldest_poll_at: Annotated[
+        Timestamp | None,
+        means(
+            "of the last complete polls of the integrations that are polled, the oldest; of an "
+            "integration without one, its first attempt"
+        ),
+    ]
+    oldest_full_poll_at: Annotated[Timestamp | None, means("the same of full polls")]
+
+
 class Paused(View, frozen=True, kw_only=True):
     """What was stopped over the API, and since when."""
 
@@ -157,6 +192,7 @@ class SystemStatus(View, frozen=True, kw_only=True):
         "queues": [QueueStatus.example],
         "polls": WorkStatus.example,
         "outboxes": WorkStatus.example,
+        "lateness": LatenessStatus.example,
         "paused": {"polling": None, "delivery": None},
         "integrations": IntegrationStates.example,
         "totals": Totals.example,
@@ -171,6 +207,7 @@ class SystemStatus(View, frozen=True, kw_only=True):
     queues: Annotated[list[QueueStatus], means("the job queues")]
     polls: Annotated[WorkStatus | None, means("where polls stand")]
     outboxes: Annotated[WorkStatus | None, means("where pushes stand")]
+    lateness: Annotated[LatenessStatus | None, means("how late changes are")]
     paused: Annotated[Paused | None, means("what is stopped, and since when")]
     integrations: Annotated[
         IntegrationStates | None, means("how many integrations are in which state")

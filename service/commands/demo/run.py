@@ -27,6 +27,7 @@ from service.local.supervisor.supervisor import Supervisor
 from service.logs import configure
 from service.secret_files import SUFFIX
 from service.settings import PREFIX, Settings
+from service.stop_signals import StopSignals
 from service.storage.redis.client import open_async
 from service.storage.redis.server_info import is_empty
 
@@ -109,14 +110,16 @@ async def _interruptible(work: Coroutine[Any, Any, None], hurry: Callable[[], No
     """Run `work` to its end, or cancel it at the first signal; a second one hurries its
     clean-up. Whether a signal came."""
     task = asyncio.create_task(work)
-    interrupted = False
+    interrupted, signals = False, StopSignals()
 
     def on_signal() -> None:
         nonlocal interrupted
-        if interrupted:
+        again = signals.again()
+        if again:
             hurry()
-        interrupted = True
-        task.cancel()
+        if again or not interrupted:
+            interrupted = True
+            task.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -14,37 +14,53 @@ from service.domain.errors import TargetRefusedError
 from service.settings import PREFIX, Settings
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.subscriptions import SubscriptionStore
+from service.storage.security.key_holders import Processes
 
 _WIDE_OPEN: Final = frozenset({"0.0.0.0/0", "::/0"})
+_SENDING: Final = ("api ", "worker ")  # how the names of processes that send requests begin
 
 
 async def addresses(
     settings: Settings,
-    guard: AddressGuard,
+    processes: Processes,
     credentials: CredentialStore,
     subscriptions: SubscriptionStore,
     most: int | None,
 ) -> Found:
-    """Whether the address guard allows every address that is stored."""
+    """Whether the address guards of the processes that send requests allow every address that is
+    stored. With none of these processes running, the settings of this command are judged."""
+    allowed = {
+        one.name: one.allowed_targets
+        for one in await processes.alive()
+        if one.name.startswith(_SENDING)
+    }
+    note = "" if allowed else "; no API or worker runs, so this command's settings were judged"
+    by_targets: dict[tuple[str, ...], list[str]] = {}
+    for name, targets in (allowed or {"this command": settings.allowed_targets}).items():
+        by_targets.setdefault(targets, []).append(name)
     found: list[tuple[Level, str]] = [
         (
             "warn",
             (
-                f"{target} in ALLOWED_TARGETS switches the address guard off: whoever may "
-                "subscribe can reach every host that this service can; name only what is needed"
+                f"{target} in ALLOWED_TARGETS of {', '.join(names)} switches the address guard "
+                "off: whoever may subscribe can reach every host that this service can; name "
+                f"only what is needed{note}"
             ),
         )
-        for target in settings.allowed_targets
+        for targets, names in by_targets.items()
+        for target in targets
         if target in _WIDE_OPEN
     ]
+    guards = {", ".join(names): AddressGuard(targets) for targets, names in by_targets.items()}
     looked_at = 0
     async for owner, url in _targets(credentials, subscriptions, most):
         looked_at += 1
-        try:
-            guard.check_url(url)
-        except TargetRefusedError as refusal:
-            found.append(("warn", f"{owner} cannot be reached: {refusal}"))
-    return found or [("ok", f"{looked_at} addresses looked at, all allowed")]
+        for names, guard in guards.items():
+            try:
+                guard.check_url(url)
+            except TargetRefusedError as refusal:
+                found.append(("warn", f"{names} cannot reach {owner}: {refusal}{note}"))
+    return found or [("ok", f"{looked_at} addresses looked at, all allowed{note}")]
 
 
 async def egress(settings: Settings, guard: AddressGuard) -> Found:

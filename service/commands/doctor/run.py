@@ -68,7 +68,7 @@ def _examinations(services: Services, most: int | None) -> Mapping[str, Examinat
         "addresses": partial(
             outbound.addresses,
             services.settings,
-            services.guard,
+            services.processes,
             services.credentials,
             services.subscriptions,
             most,

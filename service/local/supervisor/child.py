@@ -25,14 +25,16 @@ _LINE_MAX_BYTES = 64 * 1024
 # input is a pipe that only the supervisor holds open, so its end means that the supervisor is
 # gone. The watch begins before the program does, and lives in its process group, whose id
 # therefore cannot pass to another process until the watch, too, has ended. The first argument
-# is how many seconds an orphaned program has to end by itself, the rest is its command.
+# is how many seconds an orphaned program has to end by itself, the second the signal that tells
+# it to, the rest is its command.
 _LEASHED = """
-left=$1
-shift
+left=$1 stop=$2
+shift 2
 exec 3<&0 </dev/null
 {
+  trap '' TERM
   read -r _ <&3
-  kill -s TERM $$
+  kill -s $stop $$
   while [ $left -gt 0 ] && kill -0 $$; do sleep 1; left=$((left - 1)); done
   kill -s KILL -- -$$
 } >/dev/null 2>&1 &
@@ -47,18 +49,26 @@ def restart_delay(failures: int) -> float:
     return float(min(RESTART_MAX_SECONDS, RESTART_FIRST_SECONDS * 2 ** min(failures - 1, 30)))
 
 
+class Ending:
+    """What all children of a supervisor are told of its end."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()  # nothing is started again
+        self.hurried = asyncio.Event()  # everything is killed
+
+
 class Child:
-    """A program kept running until it is stopped."""
+    """A program kept running until it is stopped, or ends after the supervisor began to end."""
 
     def __init__(
-        self, program: Program, environment: dict[str, str], sink: Sink, hurry: asyncio.Event
+        self, program: Program, environment: dict[str, str], sink: Sink, ending: Ending
     ) -> None:
         self.program = program
         self.pid: int | None = None
         self.failures = 0  # in a row
         self._environment = environment
         self._sink = sink
-        self._hurry = hurry
+        self._ending = ending
         self._stopping = asyncio.Event()
         self._task = asyncio.create_task(self._keep_running(), name=f"supervise {program.name}")
 
@@ -68,13 +78,13 @@ class Child:
         await self._task
 
     async def _keep_running(self) -> None:
-        while not self._stopping.is_set():
+        while not self._ending.begun.is_set():
             begun = time.monotonic()
             try:
                 ending = await self._run()
             except OSError as error:
                 ending = f"cannot be started: {error.strerror}"
-            if self._stopping.is_set():
+            if self._ending.begun.is_set():
                 break
             ran = time.monotonic() - begun
             self.failures = 1 if ran >= STABLE_SECONDS else self.failures + 1
@@ -86,7 +96,7 @@ class Child:
                 ran_seconds=round(ran, 1),
                 restart_in_seconds=delay,
             )
-            await either(self._stopping.wait(), asyncio.sleep(delay))
+            await either(self._ending.begun.wait(), asyncio.sleep(delay))
 
     async def _run(self) -> str:
         """Run the program once, to its end. Returns how it ended."""
@@ -101,6 +111,7 @@ class Child:
                 _LEASHED,
                 "sh",
                 str(ORPHAN_SECONDS),
+                self.program.stop_signal.name.removeprefix("SIG"),
                 *self.program.argv,
                 stdin=lifeline,
                 stdout=written,
@@ -108,6 +119,7 @@ class Child:
                 env=self._environment,
                 pass_fds=self.program.inherit_fds,
                 start_new_session=True,  # so that Ctrl-C reaches the supervisor alone
+                preexec_fn=None if self.program.stop_signal == signal.SIGTERM else _block_sigterm,
             )
         except BaseException:
             os.close(hold)
@@ -132,9 +144,10 @@ class Child:
             os.close(hold)
 
     async def _end(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
-        if not self._hurry.is_set():
-            process.terminate()
-            await either(exited, self._hurry.wait(), asyncio.sleep(self.program.drain_seconds))
+        hurried = self._ending.hurried
+        if not hurried.is_set():
+            process.send_signal(self.program.stop_signal)
+            await either(exited, hurried.wait(), asyncio.sleep(self.program.drain_seconds))
         if not exited.done():
             _log.warning("process killed", process=self.program.name, pid=process.pid)
             _kill_group(process.pid)
@@ -157,6 +170,10 @@ class Child:
             transport.close()
             if rest:
                 self._sink(self.program.name, rest.decode(errors="replace"))
+
+
+def _block_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # the program inherits it
 
 
 def _kill_group(pid: int) -> None:

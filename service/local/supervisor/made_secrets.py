@@ -21,7 +21,7 @@ def complete_secrets(settings: Settings, data: DataDirectory) -> tuple[Settings,
     environment = settings.to_environ()
     token_file: Path | None = None
     if not settings.encryption_keys:
-        if embedded.has_data(data) and not (data.path / ENCRYPTION_KEYS_FILE).exists():
+        if embedded.has_data(data.path) and not (data.path / ENCRYPTION_KEYS_FILE).exists():
             raise StartError(
                 f"the data in {data.path} was encrypted with keys that are neither in "
                 f"{ENCRYPTION_KEYS_FILE} there nor in {PREFIX}ENCRYPTION_KEYS; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -13,14 +14,18 @@ from service.settings import PREFIX
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """One child process of the supervisor.
 
-    Programs of the lowest `stop_order` are told to stop first (SIGTERM), and have ended before
-    the next are told; what runs on for `drain_seconds` after that is killed. `environment` is
-    added to the supervisor's own and to the settings.
+    Programs of the lowest `stop_order` are told to stop first, and have ended before the next are
+    told; what runs on for `drain_seconds` after that is killed. `environment` is added to the
+    supervisor's own and to the settings.
+
+    A program with a `stop_signal` other than SIGTERM does not hear SIGTERM: systemd sends that to
+    every process of a unit at once, whatever the order of stopping.
     """
 
     name: str
     argv: tuple[str, ...]
     stop_order: int
+    stop_signal: signal.Signals = signal.SIGTERM
     drain_seconds: float = 10.0
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     inherit_fds: tuple[int, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from service.local import embedded_valkey as embedded
 from service.local.data_directory import REDIS_URL_FILE, DataDirectory
 from service.local.embedded_valkey import EmbeddedValkey, free_port
 from service.local.supervisor.api_address import check_port, readiness
-from service.local.supervisor.child import Child
+from service.local.supervisor.child import Child, Ending
 from service.local.supervisor.made_secrets import complete_secrets
 from service.local.supervisor.output import Sink
 from service.local.supervisor.outside_redis import redis_fault
@@ -57,7 +58,7 @@ class Supervisor:
         self._data: DataDirectory | None = None
         self._children: list[Child] = []
         self._outside_redis: str | None = None  # None where the Valkey is our own
-        self._hurry = asyncio.Event()
+        self._ending = Ending()
 
     async def __aenter__(self) -> Supervisor:
         await self.start()
@@ -104,7 +105,7 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
             **program.environment,
         }
-        self._children.append(Child(program, environment, self._sink, self._hurry))
+        self._children.append(Child(program, environment, self._sink, self._ending))
 
     async def ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the promise
         """Wait until the API says that it can serve.
@@ -129,6 +130,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop everything in order, and wait until it has ended."""
+        self._ending.begun.set()
         for order in sorted({child.program.stop_order for child in self._children}):
             await asyncio.gather(
                 *(child.stop() for child in self._children if child.program.stop_order == order)
@@ -141,7 +143,7 @@ class Supervisor:
 
     def hurry(self) -> None:
         """Make the `stop` under way, or the one to come, kill everything at once."""
-        self._hurry.set()
+        self._ending.hurried.set()
 
     def pids(self) -> dict[str, int]:
         """The processes that run now, by the names of their programs."""
@@ -154,11 +156,12 @@ class Supervisor:
                 name="valkey",
                 argv=valkey.argv,
                 stop_order=VALKEY_STOP_ORDER,
+                stop_signal=signal.SIGINT,
                 inherit_fds=(data.lock_fd,),
             ),
             _inherited(),
             self._sink,
-            self._hurry,
+            self._ending,
         )
         self._children.append(child)
         await _first_answer(valkey, child)

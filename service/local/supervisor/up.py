@@ -18,12 +18,14 @@ from service.local.supervisor.programs import PROGRAMS, Program
 from service.local.supervisor.supervisor import Supervisor
 from service.logs import configure, get_logger, wants_colour
 from service.settings import PREFIX, Settings
+from service.stop_signals import StopSignals
 
 _log = get_logger("supervisor")
 
 
 def up(settings: Settings, programs: Sequence[Program] = PROGRAMS) -> None:
-    """Run the service until SIGINT, SIGTERM or SIGHUP; a second one ends it at once.
+    """Run the service until SIGINT, SIGTERM or SIGHUP. One that comes a second later, or after
+    that, ends it at once.
 
     The log goes to standard output. Raises StartError, in one line, if it cannot start.
     """
@@ -38,12 +40,12 @@ async def _up(settings: Settings, programs: Sequence[Program], out: TextIO) -> N
     stream = cast("TextIO", SinkStream(sink, colour=colour))
     configure(settings.log_format, settings.log_level, "up", stream=stream)
     supervisor = Supervisor(settings, programs, sink=sink, colour=colour)
-    stopping = asyncio.Event()
+    stopping, signals = asyncio.Event(), StopSignals()
 
     def on_signal(name: str) -> None:
-        if stopping.is_set():
+        if signals.again():
             supervisor.hurry()
-        else:
+        elif not stopping.is_set():
             _log.info("stopping; once more to end at once", signal=name)
             stopping.set()
 

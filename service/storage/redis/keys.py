@@ -333,7 +333,8 @@ def completed(kind: str) -> Key:
 
 
 SCHEDULERS = Key("cw:schedulers")  # zset: scheduler -> ms of its last turn; expires after 7 days
-PROCESSES = Key("cw:processes")  # zset: process and its keys' names -> ms it lives; expires
+PROCESSES = Key("cw:processes")  # zset: JSON of a `Process` -> ms it lives; expires
+RESTORING = Key("cw:restoring")  # string: a backup is being restored; deleted at its end
 CONTROL = Key("cw:control")  # hash: "polling" or "delivery" -> ms since which it is paused; lasts
 
 
@@ -368,6 +369,9 @@ HISTORY_MINUTES = Key("cw:history:minutes")
 # zset: packed period -> ms at which its hour ended; the latest 1,440. Expires 60 days after
 # the last
 HISTORY_HOURS = Key("cw:history:hours")
+# stream: readings of the histogram of receipts, the newest two dozen: `run` (id of the server's
+# run) and its counters
+RECEIPTS = Key("cw:receipts")
 
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
@@ -422,5 +426,6 @@ LASTING = (
     "cw:overdue:",
     "cw:completed:",
     "cw:totals",
+    "cw:receipts",
     "cw:control",
 )

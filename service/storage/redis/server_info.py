@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError  # noqa: 
 
 from service.domain.errors import StartError
 from service.logs import get_logger
+from service.storage.redis import keys
 from service.storage.redis.client import NotServingError, open_async
 from service.storage.redis.rights import Rights
 from service.storage.redis.server_fitness import (
@@ -72,12 +73,13 @@ async def check_server(url: str) -> None:
     of one that takes no writes at present.
 
     A server that does not answer is waited for elsewhere. Raises StartError where the server does
-    not grant what the service needs, evicts keys or is too old.
+    not grant what the service needs, evicts keys or is too old, or holds half a backup.
     """
     redis = open_async(url)
     try:
         await Rights(redis).check()
         server = await read_server(redis)
+        restoring = await redis.exists(keys.RESTORING)
     except NotServingError as error:
         _log.warning("redis takes no writes at present", reason=str(error))
         return
@@ -90,5 +92,10 @@ async def check_server(url: str) -> None:
     fault = version_fault(server) or eviction_fault(server)
     if fault is not None:
         raise StartError(fault)
+    if restoring:
+        raise StartError(
+            "a backup is being restored into Redis, or that was broken off; wait for "
+            "`coursewire restore` to end, or run it again with --replace"
+        )
     if (loss := persistence_fault(server)) is not None:
         _log.warning("redis may lose data", reason=loss)

@@ -1,9 +1,9 @@
-"""Which processes live, and which encryption keys each of them holds."""
+"""Which processes live, which encryption keys each holds, and which targets it allows."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, cast
 
@@ -24,18 +24,19 @@ _encode = msgspec.json.encode
 
 
 class Process(msgspec.Struct, frozen=True, order=True):
-    """A process: what it is called, and the names of its keys, the one that encrypts first."""
+    """A process: what it is called, the names of its keys, the one that encrypts first, and the
+    targets that its address guard allows. `name` begins with the part, such as `worker`."""
 
     name: str
     key_names: tuple[str, ...]
+    allowed_targets: tuple[str, ...] = ()
 
 
 _decode = msgspec.json.Decoder(Process).decode
 
 
 class RegisterProcess(Script[None]):
-    """Notes that a process lives and with which encryption keys. It counts as gone after
-    `lives_ms`, at once if that is 0."""
+    """Notes that a process lives. It counts as gone after `lives_ms`, at once if that is 0."""
 
     processes: Key = keys.PROCESSES
     process: bytes
@@ -49,9 +50,8 @@ class Processes:
         self._redis = redis
 
     @asynccontextmanager
-    async def announced(self, name: str, key_names: Sequence[str]) -> AsyncIterator[None]:
+    async def announced(self, process: Process) -> AsyncIterator[None]:
         """Notes this process for as long as it lives. Whether Redis answers is no matter here."""
-        process = Process(name, tuple(key_names))
         task = asyncio.create_task(self._go_on_saying(process))
         try:
             yield

@@ -5,6 +5,7 @@ from collections import Counter
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from service.clock import now_ms
 from service.domain.delivery.subscription import Subscription
@@ -59,6 +60,17 @@ async def test_a_delta_sees_edits_and_tombstones_but_no_provider_or_skill(regist
         change["course_id"] for change in changes if change["op"] in ("edit", "provider", "skill")
     }
     assert len(after) == 12
+
+
+async def test_the_log_line_of_a_poll_that_found_nothing_new_is_debug(register, sandbox):
+    integration = await baselined(register)
+    with capture_logs() as lines:
+        await integration.poll("full")
+        await integration.poll("delta")
+        await sandbox.change({"op": "edit", "count": 1})
+        await integration.poll("delta")
+    levels = [one["log_level"] for one in lines if one["event"] == "poll"]
+    assert levels == ["debug", "debug", "info"]
 
 
 async def test_a_vanished_course_is_deleted_only_when_asking_for_it_confirms_that(

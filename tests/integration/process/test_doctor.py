@@ -15,6 +15,7 @@ from service.domain.errors import StartError
 from service.settings import Settings
 from service.storage.observability.system_status import Overview
 from service.storage.redis import keys
+from service.storage.security.key_holders import Process
 from tests.integration.clients.forward_proxy import ForwardProxy
 from tests.integration.conftest import new_credential, until_alive
 from workers.dispatch import queues
@@ -107,7 +108,7 @@ async def test_processes_that_hold_other_keys_are_told(settings, busy, services)
             ("api b", ("0" * 8, *names)),
             ("worker c", ("1" * 8,)),
         ):
-            await stack.enter_async_context(services.processes.announced(name, held))
+            await stack.enter_async_context(services.processes.announced(Process(name, held)))
         await until_alive(services, 3)
         lacking, differing = (await examined(settings))["secrets"]
     assert (lacking.level, lacking.said.partition(" lack ")[0]) == ("fail", "worker c")
@@ -166,6 +167,28 @@ async def test_a_pause_is_warned_of_and_excuses_lapsed_claims(settings, busy, re
     assert [one.level for one in found["pauses"]] == ["warn"]
     assert "coursewire resume polling" in found["pauses"][0].said
     assert [one.level for one in found["leases"]] == ["ok"]
+
+
+async def test_addresses_are_judged_by_what_the_running_processes_allow(settings, busy, services):
+    credential = await new_credential(services, "http://10.1.2.3/v1")
+    here = msgspec.structs.replace(settings, allowed_targets=("0.0.0.0/0",))
+    wide, narrow = ("10.0.0.0/8",), ("192.0.2.0/24",)
+    async with AsyncExitStack() as stack:
+        for name, allowed in (("api a", wide), ("worker b", wide), ("scheduler c", narrow)):
+            process = Process(name, services.encryptor.key_names, allowed)
+            await stack.enter_async_context(services.processes.announced(process))
+        await until_alive(services, 3)
+        (finding,) = (await examined(here))["addresses"]
+        assert (finding.level, finding.said) == ("ok", "1 addresses looked at, all allowed")
+        process = Process("worker d", services.encryptor.key_names, narrow)
+        await stack.enter_async_context(services.processes.announced(process))
+        await until_alive(services, 4)
+        (finding,) = (await examined(here))["addresses"]
+    assert finding.level == "warn"
+    assert finding.said.startswith(f"worker d cannot reach {credential}: ")
+    (finding,) = (await examined(here))["addresses"]
+    assert finding.level == "warn"
+    assert "no API or worker runs, so this command's settings were judged" in finding.said
 
 
 async def test_addresses_that_are_refused_and_a_guard_switched_off_are_warned_of(

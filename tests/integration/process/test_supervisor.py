@@ -435,26 +435,36 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing():
 # --- the whole, as a process of its own -----------------------------------------------------------
 
 
-def up(tmp_path: Path, programs: str, **environment: str) -> subprocess.Popen[str]:
+def up(
+    tmp_path: Path, programs: str, *, through: str = "", patches: str = "", **environment: str
+) -> subprocess.Popen[str]:
     # Ctrl-C is heard unless it is ignored, as in a background job of a shell, which this may be.
     source = f"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from service import stop_signals
 from service.local.supervisor import child
 from service.local.supervisor.programs import Program
 from service.local.supervisor.up import up
 from service.settings import Settings
 child.ORPHAN_SECONDS = 1
+{patches}
 python = lambda name, source, **f: Program(
     name=name, argv=(sys.executable, "-c", source), **{{"stop_order": 1, **f}})
 API, DEAF = {API!r}, {DEAF!r}
 up(Settings.from_env(os.environ), [{programs}])
 """
+    (tmp_path / "up.py").write_text(source)
+    command = [sys.executable, str(tmp_path / "up.py")]
+    if through == "make":
+        (tmp_path / "Makefile").write_text(f"up:\n\t@{shlex.join(command)}\n")
+        command = ["make", "-f", str(tmp_path / "Makefile")]
     return subprocess.Popen(
-        [sys.executable, "-c", source],
+        command,
         cwd=ROOT,
         env={
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
             "COURSEWIRE_DATA_DIR": str(tmp_path / "data"),
             "COURSEWIRE_PORT": "0",
             **environment,
@@ -462,6 +472,7 @@ up(Settings.from_env(os.environ), [{programs}])
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -505,9 +516,36 @@ def test_up_logs_json_where_nobody_looks_at_a_terminal(tmp_path):
     assert ready["docs"].endswith("/schema")
 
 
+@pytest.mark.parametrize(
+    ("through", "status"),
+    [("", 0), pytest.param("make", -signal.SIGTERM, id="make, which passes it on")],
+)
+def test_a_signal_to_the_whole_group_again_and_again_within_a_second_stops_gracefully(
+    tmp_path, through, status
+):
+    log = tmp_path / "log"
+    polite = f"""Program(name="polite", argv=(sys.executable, "-c", {POLITE!r}, {str(log)!r},
+        "drained", "1.5"), stop_order=1)"""
+    with up(tmp_path, f"python('api', API), {polite}", through=through) as process:
+        try:
+            shown = read_until(process, '"event": "ready"')
+            if not any('"component": "polite"' in line for line in shown):
+                read_until(process, '"component": "polite"')
+            for _ in range(20):
+                os.killpg(process.pid, signal.SIGTERM)
+            rest = process.stdout.read()
+            assert process.wait(30) == status
+        finally:
+            process.kill()
+    assert log.read_text().split() == ["drained"]
+    assert "process killed" not in rest
+    assert '"event": "stopped"' in rest
+
+
 def test_a_second_signal_ends_all_at_once(tmp_path):
     programs = "python('api', API), python('deaf', DEAF, drain_seconds=1000)"
-    with up(tmp_path, programs) as process:
+    at_once = "stop_signals.SAME_REQUEST_SECONDS = 0.0"
+    with up(tmp_path, programs, patches=at_once) as process:
         try:
             read_until(process, '"event": "ready"')
             process.send_signal(signal.SIGTERM)

@@ -24,6 +24,7 @@ from service.storage.registry.subscriptions import new_secret
 from service.storage.security.encrypted_values import AT_ONCE, HEADERS, KINDS, REPLIES, SECRETS
 from service.storage.security.encryption import Encryptor
 from service.storage.security.idempotency import Reply
+from service.storage.security.key_holders import Process
 from tests.authority import Authority
 from tests.integration.conftest import new_credential, until_alive
 
@@ -269,7 +270,7 @@ async def test_a_process_without_the_new_key_stops_it_before_anything_is_touched
     services, with_both
 ):
     await new_credential(services, "https://api.example/v1")
-    async with services.processes.announced("worker h-1", (OLD_NAME,)):
+    async with services.processes.announced(Process("worker h-1", (OLD_NAME,))):
         await until_alive(services, 1)
         with pytest.raises(rotation.KeyMissingError, match="worker h-1 could not open"):
             await rotate(with_both, silent)
@@ -280,7 +281,7 @@ async def test_a_process_without_the_new_key_stops_it_before_anything_is_touched
 async def test_as_long_as_a_process_seals_with_the_old_key_no_key_may_be_removed(
     services, with_both
 ):
-    async with services.processes.announced("api h-1", (OLD_NAME, NEW_NAME)):
+    async with services.processes.announced(Process("api h-1", (OLD_NAME, NEW_NAME))):
         await until_alive(services, 1)
         rotated = await rotate(with_both, silent)
     assert rotated.others_encrypting == ["api h-1"]
@@ -294,7 +295,7 @@ async def test_a_process_is_known_while_it_lives(services, monkeypatch):
     from service.storage.security import key_holders as processes
 
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(services.processes.announced("api a", ("k",)))
+        await stack.enter_async_context(services.processes.announced(Process("api a", ("k",))))
         await until_alive(services, 1)
         (alive,) = await services.processes.alive()
         assert (alive.name, alive.key_names) == ("api a", ("k",))

@@ -28,6 +28,15 @@ STATUS = {
     "queues": [{"name": "coursewire-poll", "queued": 1, "started": 2, "failed": 3}],
     "polls": {"due": 4, "claimed": 0, "leased": 0, "oldest_due_at": "2026-11-23T08:00:00.000Z"},
     "outboxes": {"due": 0, "claimed": 5, "leased": 5, "oldest_due_at": None},
+    "lateness": {
+        "window_seconds": 900,
+        "receipts": 12,
+        "receipt_p50_seconds": 0.41,
+        "receipt_p99_seconds": 2.5,
+        "oldest_pending_at": None,
+        "oldest_poll_at": "2026-11-23T08:00:00.000Z",
+        "oldest_full_poll_at": None,
+    },
     "paused": {"polling": "2026-11-23T08:00:00.000Z", "delivery": None},
     "integrations": {"active": 7, "error": 1, "paused": 0},
     "totals": {"courses": 30, "pending": 2},
@@ -65,6 +74,10 @@ def test_the_status_is_a_table_and_its_exit_code_says_how_it_is(api):
     for text in ("valkey 9.1.0, 12 MB in use (12% of its limit)", "7 active, 1 error", "4 due"):
         assert text in result.output
     assert "polling paused since" in result.output
+    assert (
+        "12 received in the last 15 min, half within 0.41 s of detection, 99 % within 2.5 s; "
+        "oldest last complete poll at 2026-11-23T08:00:00.000Z"
+    ) in result.output
     ((method, url, options),) = asked
     assert (method, url) == ("GET", "http://127.0.0.1:8000/v1/status")
     assert options["headers"] == {"authorization": "Bearer " + "t" * 20}

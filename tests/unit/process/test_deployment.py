@@ -95,7 +95,8 @@ def test_the_wheel_that_the_dockerfile_builds_of_what_it_copies_has_every_file(t
 
 def test_rules_and_configuration_are_valid():
     run("promtool", "check", "rules", "recording.yml", "alerts.yml", cwd=PROMETHEUS)
-    run("promtool", "check", "config", "--syntax-only", "prometheus.yml", cwd=PROMETHEUS)
+    for name in ("prometheus.yml", "static.yml"):
+        run("promtool", "check", "config", "--syntax-only", name, cwd=PROMETHEUS)
 
 
 @pytest.mark.slow
@@ -116,7 +117,8 @@ def test_rules_name_metrics_that_are_declared(rule):
 def test_every_alert_has_a_runbook_that_it_leads_to(name):
     annotations, labels = ALERTS[name]["annotations"], ALERTS[name]["labels"]
     assert f"\n### {name}\n" in OPERATIONS
-    assert annotations["runbook"] == f"docs/operations.md#{name.lower()}"
+    docs = '{{ or $externalLabels.coursewire_docs "docs" }}'
+    assert annotations["runbook_url"] == f"{docs}/operations.md#{name.lower()}"
     assert annotations["summary"]
     assert labels["severity"] in ("page", "ticket")
 
@@ -218,6 +220,18 @@ def test_manifests_are_as_kubernetes_defines_them(manifest):
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
+def test_the_pod_monitor_finds_the_pods_their_port_and_the_token():
+    monitor = yaml.safe_load((PROMETHEUS / "podmonitor.yaml").read_text())
+    (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    assert selected <= api["spec"]["template"]["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (container,) = api["spec"]["template"]["spec"]["containers"]
+    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    secrets = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one]
+    assert endpoint["authorization"]["credentials"] in secrets
+
+
 def test_the_manifests_can_be_put_together():
     run("kubectl", "kustomize", ".", cwd=DEPLOY / "kubernetes")
 
@@ -307,6 +321,59 @@ def test_policies_and_services_choose_pods_that_there_are():
     text = "".join(path.read_text() for path in (DEPLOY / "kubernetes").glob("*.yaml"))
     chosen = set(re.findall(r"app\.kubernetes\.io/component: (\w+)", text))
     assert chosen == components
+
+
+# --- systemd and nginx --------------------------------------------------------------------------
+
+
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def test_units_are_as_systemd_defines_them(tmp_path):
+    for unit in UNITS:
+        # The command must be there, as it is after an installation.
+        text = unit.read_text().replace("/opt/coursewire/bin/coursewire", sys.executable)
+        (tmp_path / unit.name.replace("@.", "@1.")).write_text(text)
+    units = sorted(path.name for path in tmp_path.iterdir())
+    command = [required_program("systemd-analyze"), "verify", "--man=no", *units]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_units_run_commands_that_there_are_and_wait_for_them(unit):
+    from service.cli import coursewire
+    from service.local.supervisor.programs import PROGRAMS
+    from workers.rq.serving import DRAIN_SECONDS
+
+    text = unit.read_text()
+    (command,) = re.findall(r"^ExecStart=/opt/coursewire/bin/coursewire (\w+)$", text, re.MULTILINE)
+    assert command in coursewire.commands
+    assert set(re.findall(r"COURSEWIRE_\w+", text)) <= VARIABLES
+    (seconds,) = map(int, re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE))
+    if command == "worker":
+        assert seconds >= DRAIN_SECONDS + 10
+    if command == "up":
+        assert "\nKillMode=mixed\n" in text
+        assert seconds >= sum({one.stop_order: one.drain_seconds for one in PROGRAMS}.values())
+
+
+@pytest.mark.parametrize("prefix", ["/hooks/", "/"])
+def test_the_sample_for_nginx_is_valid_under_a_prefix_and_at_the_root(tmp_path, prefix):
+    sample = (DEPLOY / "nginx/coursewire.conf").read_text()
+    assert "location /hooks/ {" in sample
+    sample = sample.replace("location /hooks/", f"location {prefix}")
+    (tmp_path / "site.conf").write_text(sample.replace("listen 80", "listen 127.0.0.1:8080"))
+    around = "pid pid; error_log stderr; events {} http { access_log off; include site.conf; }"
+    (tmp_path / "nginx.conf").write_text(around)
+    run("nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), cwd=tmp_path)
+
+
+# --- the workflow -------------------------------------------------------------------------------
+
+
+def test_the_workflow_is_sound():
+    run("actionlint", ".github/workflows/ci.yml", cwd=ROOT)
 
 
 # --- Compose ------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""`coursewire backup` and `coursewire restore`: everything in Redis to a file, and back."""

@@ -1,0 +1,38 @@
+"""The commands `coursewire backup` and `coursewire restore`."""
+
+# ruff: noqa: PLC0415 - parts are imported inside their commands, so that --help is instant
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+_FILE: Final = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+
+@click.command()
+@_FILE
+def backup(file: Path) -> None:
+    """Write everything that is in Redis to FILE, as of one moment, while the service runs."""
+    from service import logs
+    from service.commands.backup.run import backup as perform
+    from service.settings import Settings
+
+    logs.configure("console", "warning")
+    click.echo(perform(Settings.from_env(os.environ), file))
+
+
+@click.command()
+@_FILE
+@click.option("--replace", is_flag=True, help="Delete the installation that is there.")
+def restore(*, file: Path, replace: bool) -> None:
+    """Write what FILE holds into the Redis of a stopped service."""
+    from service import logs
+    from service.commands.backup.run import restore as perform
+    from service.settings import Settings
+
+    logs.configure("console", "warning")
+    click.echo(perform(Settings.from_env(os.environ), file, replace=replace))

@@ -1,0 +1,103 @@
+"""How late changes are: from detection to receipt, and since the last complete polls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from service.domain.delivery.subscription import SubscriptionState
+from service.domain.events.identifiers import position_ms
+from service.domain.observability.metrics import RECEIPT, observed, quantile
+from service.storage.redis import keys
+from service.storage.redis.counters import Counters
+from service.storage.redis.paging import newest_ids
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+WINDOW_MS: Final = 900_000  # that receipts are looked at for, at least
+_KEPT: Final = 24  # readings, which are taken every few minutes
+_NOT_SENT: Final = {SubscriptionState.PAUSED.value, SubscriptionState.DISABLED.value}
+_RUN: Final = b"run"
+
+
+class Lateness(msgspec.Struct, frozen=True, kw_only=True):
+    """How late changes are. Times are epoch ms; `receipts` were counted within the window."""
+
+    window_seconds: int
+    receipts: int
+    receipt_p50_seconds: float | None
+    receipt_p99_seconds: float | None
+    oldest_pending_at: int | None
+    oldest_poll_at: int | None
+    oldest_full_poll_at: int | None
+
+
+class LatenessStore:
+    """Reads it. The histogram of receipts counts since the server started, so that maintenance
+    keeps readings of it, and the recent past is the difference to one of them."""
+
+    def __init__(self, redis: Redis, counters: Counters) -> None:
+        self._redis = redis
+        self._counters = counters
+
+    async def keep_reading(self) -> None:
+        """Stores what the histogram of receipts stands at now."""
+        run, stored = await self._histogram()
+        reading: dict[Any, Any] = {_RUN: run, **stored}
+        await self._redis.xadd(keys.RECEIPTS, reading, maxlen=_KEPT, approximate=False)
+
+    async def read(self, now: int, uptime_seconds: int, *, pending: bool) -> Lateness:
+        """How late changes are at `now`, by the clock of Redis. `pending` is whether any is."""
+        run, stored = await self._histogram()
+        begun, before = now - uptime_seconds * 1000, dict[str, int]()
+        readings = cast(
+            "list[tuple[bytes, dict[bytes, bytes]]]", await self._redis.xrevrange(keys.RECEIPTS)
+        )
+        for entry, reading in readings:
+            at = position_ms(entry.decode())
+            if reading.pop(_RUN) != run.encode() or begun > now - WINDOW_MS:
+                break
+            begun, before = at, {name.decode(): int(value) for name, value in reading.items()}
+            if at <= now - WINDOW_MS:
+                break
+        recent = {name: value - before.get(name, 0) for name, value in stored.items()}
+        receipts = observed(RECEIPT, recent)[()]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for kind in ("delta", "full"):
+                pipeline.zrange(keys.completed(kind), 0, 0, withscores=True)
+            polls = [int(found[0][1]) if found else None for found in await pipeline.execute()]
+        return Lateness(
+            window_seconds=(now - begun) // 1000,
+            receipts=receipts.buckets[-1][1],
+            receipt_p50_seconds=quantile(receipts, 0.5),
+            receipt_p99_seconds=quantile(receipts, 0.99),
+            oldest_pending_at=await self._oldest_pending() if pending else None,
+            oldest_poll_at=polls[0],
+            oldest_full_poll_at=polls[1],
+        )
+
+    async def _histogram(self) -> tuple[str, Mapping[str, int]]:
+        """The run that counters are kept for, and its counters of the histogram."""
+        stored, _ = await self._counters.read()
+        return await self._counters.key(), {
+            name: value for name, value in stored.items() if name.startswith(f"{RECEIPT.name}|")
+        }
+
+    async def _oldest_pending(self) -> int | None:
+        """When the oldest event happened that waits on an outbox that is sent to."""
+        oldest: list[int] = []
+        async for ids in newest_ids(self._redis, keys.SUBSCRIPTIONS, None):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for one in ids:
+                    pipeline.hget(keys.outbox_state(one), "state")
+                    pipeline.xrange(keys.outbox(one), "-", "+", count=1)
+                found = await pipeline.execute()
+            oldest += [
+                position_ms(entries[0][0].decode())
+                for state, entries in zip(found[::2], found[1::2], strict=True)
+                if entries and (state or b"").decode() not in _NOT_SENT
+            ]
+        return min(oldest, default=None)
