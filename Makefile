@@ -65,7 +65,7 @@ format: dev ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: dev ## Write docs/openapi.json and docs/problems.md anew, after a change of the API
+docs: dev ## Write docs/openapi.json and what else follows from the API anew, after a change of it
 	@$(BIN)/python deploy/documents.py
 
 lock: ## Compile the lock files from pyproject.toml, with uv; ARGS=--upgrade for the newest versions

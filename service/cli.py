@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TextIO
 
 import click
 from click.core import ParameterSource
 
 from service.commands import options
-from service.commands.api_key_command import api_key
+from service.commands.resources.commands import groups
 from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1
@@ -22,11 +22,35 @@ EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
 _SANDBOX = SandboxConfig()  # the defaults
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Root(click.Group):
+    """Commands in the order in which they are added, in two sections."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those that ask a running API, which all take the same options, then the others."""
+        shown = {name: one for name, one in self.commands.items() if not one.hidden}
+        asking = [name for name in shown if options.asks_api(shown[name])]
+        others = [name for name in shown if name not in asking]
+        limit = formatter.width - 6 - max(map(len, shown))
+        for title, names in (("Over the API", asking), ("On this machine", others)):
+            with formatter.section(title):
+                formatter.write_dl([(one, shown[one].get_short_help_str(limit)) for one in names])
+
+
+@click.group(cls=Root, context_settings=_HELP)
 @click.version_option(package_name="coursewire", prog_name="coursewire")
+@options.remote
 def coursewire() -> None:
     """Signed webhooks for course changes in learning systems that cannot send any.
 
+    Begin with `coursewire up`. Then register the upstream with `coursewire integrations`, and the
+    URLs that get its events with `coursewire subscriptions`; each explains itself with --help.
     Settings are environment variables that begin with COURSEWIRE_; the README lists them.
     """
 
@@ -60,7 +84,76 @@ def api() -> None:
     serve(app, settings)
 
 
-coursewire.add_command(api_key)
+for _group in groups():
+    coursewire.add_command(_group)
+
+
+@coursewire.command()
+@click.option(
+    "--file",
+    "-f",
+    required=True,
+    type=click.File(encoding="utf-8"),
+    help="YAML with lists of integrations and subscriptions; - is standard input.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Also delete integrations and subscriptions that the file does not name: of each kind "
+    "that it lists, those with an external_id or a description.",
+)
+@click.option(
+    "--resend-secrets",
+    is_flag=True,
+    help="Send headers and client certificates again, whose values the API does not show.",
+)
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+@options.JSON
+@options.remote
+@click.pass_context
+def apply(
+    context: click.Context,
+    *,
+    file: TextIO,
+    dry_run: bool,
+    prune: bool,
+    resend_secrets: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    r"""Bring integrations and subscriptions to what a YAML file says.
+
+    An integration is found again by its external_id, a subscription by its description. Items have
+    the fields that `create --help` lists; fields that an item leaves out stay as they are. ${NAME}
+    stands for the environment variable NAME. Each item is applied by itself: if one fails, the
+    others are applied, and the exit code is 1.
+
+    \b
+    integrations:
+      - external_id: tenant-42
+        name: Workday of Acme
+        base_url: https://api.kombo.dev/v1
+        api_key: ${KOMBO_KEY}
+        upstream_id: workday:...
+    subscriptions:
+      - description: search index
+        url: https://example.com/webhooks
+        headers: {authorization: "Bearer ${SEARCH_TOKEN}"}
+    """
+    from service.commands.manifest.run import apply as run
+
+    run(
+        options.connect(context),
+        file.read(),
+        os.environ,
+        dry_run=dry_run,
+        prune=prune,
+        secrets=resend_secrets,
+        yes=yes,
+        as_json=as_json or not options.on_terminal(sys.stdout),
+    )
+
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
@@ -194,10 +287,10 @@ def listen(
 
     from service.commands.listen.run import run
     from service.domain.errors import StartError
-    from service.settings import listen_secret
+    from service.settings import LISTEN_SECRET, command_secret
 
     if context.get_parameter_source("secret") is not ParameterSource.COMMANDLINE:
-        secret = listen_secret(os.environ)
+        secret = command_secret(os.environ, LISTEN_SECRET)
     try:
         asyncio.run(
             run(
@@ -246,15 +339,15 @@ _WHAT = click.argument("what", required=False, type=click.Choice(["polling", "de
 
 
 @coursewire.command()
-@options.URL
+@options.remote
 @options.JSON
-def status(*, url: str | None, as_json: bool) -> None:
+@click.pass_context
+def status(context: click.Context, *, as_json: bool) -> None:
     """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
     from service.commands import api_client as remote
-    from service.settings import Settings
 
     try:
-        found = remote.Remote(Settings.from_env(os.environ), url).status()
+        found = options.connect(context).status()
     except remote.RemoteError as error:
         click.echo(f"coursewire: {error}", err=True)
         sys.exit(remote.EXIT_CODES["down"])
@@ -263,30 +356,30 @@ def status(*, url: str | None, as_json: bool) -> None:
 
 @coursewire.command()
 @_WHAT
-@options.URL
+@options.remote
 @options.JSON
-def pause(*, what: str | None, url: str | None, as_json: bool) -> None:
+@click.pass_context
+def pause(context: click.Context, *, what: str | None, as_json: bool) -> None:
     """Stop polling, delivery or both; nothing is lost meanwhile."""
-    _control("pause", what, url, as_json=as_json)
+    _control(context, "pause", what, as_json=as_json)
 
 
 @coursewire.command()
 @_WHAT
-@options.URL
+@options.remote
 @options.JSON
-def resume(*, what: str | None, url: str | None, as_json: bool) -> None:
+@click.pass_context
+def resume(context: click.Context, *, what: str | None, as_json: bool) -> None:
     """Start polling, delivery or both again."""
-    _control("resume", what, url, as_json=as_json)
+    _control(context, "resume", what, as_json=as_json)
 
 
 def _control(
-    verb: Literal["pause", "resume"], what: str | None, url: str | None, *, as_json: bool
+    context: click.Context, verb: Literal["pause", "resume"], what: str | None, *, as_json: bool
 ) -> None:
-    from service.commands import api_client as remote
-    from service.settings import Settings
+    from service.commands.api_client import show_paused
 
-    paused = remote.Remote(Settings.from_env(os.environ), url).control(verb, what)
-    remote.show_paused(paused, sys.stdout, as_json=as_json)
+    show_paused(options.connect(context).control(verb, what), sys.stdout, as_json=as_json)
 
 
 @coursewire.command()
