@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal, NoReturn, TextIO
+from typing import Literal, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from service.commands import options
+from service.commands.manifest.command import apply
 from service.commands.resources.commands import groups
 from service.sandbox.config import SandboxConfig
 
@@ -23,6 +24,17 @@ _SANDBOX = SandboxConfig()  # the defaults
 
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+_TOUR = """\b
+From the first start to the first event:
+coursewire up                          # in a terminal of its own
+coursewire integrations create ...     # register a learning system
+coursewire subscriptions create ...    # say who gets its events
+coursewire subscriptions test sub_...  # try the receiver
+coursewire events --follow             # watch what is detected
+coursewire deliveries list ...         # see what became of it, and why
+"""
 
 
 class Root(click.Group):
@@ -43,15 +55,14 @@ class Root(click.Group):
                 formatter.write_dl([(one, shown[one].get_short_help_str(limit)) for one in names])
 
 
-@click.group(cls=Root, context_settings=_HELP)
+@click.group(cls=Root, context_settings=_HELP, epilog=_TOUR)
 @click.version_option(package_name="coursewire", prog_name="coursewire")
 @options.remote
 def coursewire() -> None:
     """Signed webhooks for course changes in learning systems that cannot send any.
 
-    Begin with `coursewire up`. Then register the upstream with `coursewire integrations`, and the
-    URLs that get its events with `coursewire subscriptions`; each explains itself with --help.
-    Settings are environment variables that begin with COURSEWIRE_; the README lists them.
+    Settings are environment variables that begin with COURSEWIRE_; the README lists them. Each
+    command explains itself with --help.
     """
 
 
@@ -88,72 +99,7 @@ for _group in groups():
     coursewire.add_command(_group)
 
 
-@coursewire.command()
-@click.option(
-    "--file",
-    "-f",
-    required=True,
-    type=click.File(encoding="utf-8"),
-    help="YAML with lists of integrations and subscriptions; - is standard input.",
-)
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option(
-    "--prune",
-    is_flag=True,
-    help="Also delete integrations and subscriptions that the file does not name: of each kind "
-    "that it lists, those with an external_id or a description.",
-)
-@click.option(
-    "--resend-secrets",
-    is_flag=True,
-    help="Send headers and client certificates again, whose values the API does not show.",
-)
-@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
-@options.JSON
-@options.remote
-@click.pass_context
-def apply(
-    context: click.Context,
-    *,
-    file: TextIO,
-    dry_run: bool,
-    prune: bool,
-    resend_secrets: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    r"""Bring integrations and subscriptions to what a YAML file says.
-
-    An integration is found again by its external_id, a subscription by its description. Items have
-    the fields that `create --help` lists; fields that an item leaves out stay as they are. ${NAME}
-    stands for the environment variable NAME. Each item is applied by itself: if one fails, the
-    others are applied, and the exit code is 1.
-
-    \b
-    integrations:
-      - external_id: tenant-42
-        name: Workday of Acme
-        base_url: https://api.kombo.dev/v1
-        api_key: ${KOMBO_KEY}
-        upstream_id: workday:...
-    subscriptions:
-      - description: search index
-        url: https://example.com/webhooks
-        headers: {authorization: "Bearer ${SEARCH_TOKEN}"}
-    """
-    from service.commands.manifest.run import apply as run
-
-    run(
-        options.connect(context),
-        file.read(),
-        os.environ,
-        dry_run=dry_run,
-        prune=prune,
-        secrets=resend_secrets,
-        yes=yes,
-        as_json=as_json or not options.on_terminal(sys.stdout),
-    )
-
+coursewire.add_command(apply)
 
 _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 

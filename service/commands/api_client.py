@@ -38,9 +38,9 @@ class Remote:
         token = token or completed_by_up(settings).admin_token
         if token is None:
             raise SettingsError(
-                f"{PREFIX}ADMIN_TOKEN is not set, and there is none in {settings.data_dir}: "
-                f"give the token of the service that is asked, or {CLIENT_TOKEN}, the token of a "
-                "key"
+                f"{PREFIX}ADMIN_TOKEN is not set, and {settings.data_dir} holds no token: set "
+                f"{PREFIX}DATA_DIR to the directory of `coursewire up`, or give a token as "
+                f"{CLIENT_TOKEN} or --token-file"
             )
         self.url = (url or api_url(settings)).rstrip("/")
         self._client = httpx.Client(

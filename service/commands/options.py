@@ -28,25 +28,33 @@ def _keep(context: click.Context, parameter: click.Parameter, value: str | None)
         context.meta[f"coursewire.{parameter.name}"] = value
 
 
-def remote(command: Any) -> Any:
+_REMOTE: Final[dict[str, dict[str, Any]]] = {
+    "--url": {
+        "metavar": "URL",
+        "help": "Where the API is. Otherwise COURSEWIRE_URL, the address that `coursewire up` "
+        "keeps in COURSEWIRE_DATA_DIR, or COURSEWIRE_HOST and COURSEWIRE_PORT.",
+    },
+    "--token-file": {
+        "metavar": "FILE",
+        "help": "The file that holds the token. Otherwise COURSEWIRE_TOKEN or "
+        "COURSEWIRE_TOKEN_FILE, COURSEWIRE_ADMIN_TOKEN, or the token that `coursewire up` made.",
+    },
+}
+
+
+def remote_options() -> list[click.Parameter]:
     """The options that say which API is asked, and as whom; `connect` reads them."""
-    url = click.option(
-        "--url",
-        metavar="URL",
-        expose_value=False,
-        callback=_keep,
-        help="Where the API is. Otherwise COURSEWIRE_URL, the address that `coursewire up` keeps "
-        "in COURSEWIRE_DATA_DIR, or COURSEWIRE_HOST and COURSEWIRE_PORT.",
-    )
-    token_file = click.option(
-        "--token-file",
-        metavar="FILE",
-        expose_value=False,
-        callback=_keep,
-        help="The file that holds the token. Otherwise COURSEWIRE_TOKEN or COURSEWIRE_TOKEN_FILE, "
-        "COURSEWIRE_ADMIN_TOKEN, or the token that `coursewire up` made.",
-    )
-    return url(token_file(command))
+    return [
+        click.Option([flag], expose_value=False, callback=_keep, **said)
+        for flag, said in _REMOTE.items()
+    ]
+
+
+def remote(function: Any) -> Any:
+    """A decorator that adds the options that say which API is asked."""
+    for flag, said in reversed(_REMOTE.items()):
+        function = click.option(flag, expose_value=False, callback=_keep, **said)(function)
+    return function
 
 
 def asks_api(command: click.Command) -> bool:

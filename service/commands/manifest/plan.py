@@ -135,5 +135,7 @@ def _is_same(field: Field | None, wanted: Any, shown: Any) -> bool:
 
 def _difference(field: Field | None, before: Any, after: Any) -> Difference:
     if field is None or not field.secret:
+        if field is not None and field.names and isinstance(before, dict):
+            before = {name: before.get(name) for name in after}
         return Difference(before, after)
     return Difference(before, dict.fromkeys(after, HIDDEN) if isinstance(after, dict) else HIDDEN)

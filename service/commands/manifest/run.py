@@ -58,11 +58,10 @@ def apply(
             _show(step, sys.stdout)
     if as_json:
         show_json({"dry_run": dry_run, "items": list(map(_document, steps))}, sys.stdout)
-    elif not as_json:
+    else:
         sys.stdout.write(_summary(steps, dry_run=dry_run))
-    failed = sum(step.error is not None for step in steps)
-    if failed:
-        raise CoursewireError(f"{failed} of {len(steps)} items failed; the others are as above")
+    if failed := sum(step.error is not None for step in steps):
+        raise CoursewireError(f"{failed} of {len(steps)} items failed")
 
 
 def _take(remote: Remote, step: Step) -> None:
@@ -105,7 +104,8 @@ def _show(step: Step, out: TextIO) -> None:
         was = f"{cell(before)} -> " if step.action == "edit" else ""
         console.print(Text(f"    {printable(field)}: {was}{cell(after)}"), soft_wrap=True)
     if step.error:
-        console.print(Text(f"  failed: {step.error}", "bold red"), soft_wrap=True)
+        error = step.error.replace("\n", "\n  ")
+        console.print(Text(f"  failed: {error}", "bold red"), soft_wrap=True)
 
 
 def _summary(steps: list[Step], *, dry_run: bool) -> str:
@@ -118,5 +118,6 @@ def _summary(steps: list[Step], *, dry_run: bool) -> str:
             ("none", "unchanged"),
         )
     }
+    counts["failed"] = sum(step.error is not None for step in steps)
     said = ", ".join(f"{count} {word}" for word, count in counts.items())
     return f"{'Would be: ' if dry_run else ''}{said}\n"

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Final, NamedTuple
 
 import click
@@ -45,7 +44,7 @@ _OUTPUT: Final = (
     click.Option(
         ["--get", "wanted"],
         metavar="FIELD",
-        help="Print one field alone, such as id or data.type; of a list, one in a line.",
+        help="Print one field alone, such as id or labels.region; of a list, one in a line.",
     ),
 )
 
@@ -53,9 +52,11 @@ _OUTPUT: Final = (
 class ResourceGroup(click.Group):
     """The commands of a resource; without a verb, its list."""
 
-    def __init__(self, name: str, resource: Resource, **settings: Any) -> None:
+    def __init__(self, name: str, resource: Resource, *, hidden: bool = False) -> None:
         examples = f"\b\nExamples:\n{resource.examples}" if resource.examples else None
-        super().__init__(name, help=resource.help, epilog=examples, **settings)
+        params = options.remote_options()
+        text = f"{resource.help}\n\nWithout a command, `list` is run."
+        super().__init__(name, help=text, epilog=examples, params=params, hidden=hidden)
         self._resource = resource
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,10 +80,7 @@ class ResourceGroup(click.Group):
 def groups() -> list[click.Command]:
     """The commands of all resources; `api-keys` is as good as `api-key`."""
     plural = ResourceGroup("api-keys", RESOURCES["api-key"], hidden=True)
-    return [
-        options.remote(one)
-        for one in (*itertools.starmap(ResourceGroup, RESOURCES.items()), plural)
-    ]
+    return [*(ResourceGroup(name, one) for name, one in RESOURCES.items()), plural]
 
 
 class Action(NamedTuple):

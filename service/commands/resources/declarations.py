@@ -14,9 +14,13 @@ class Verb(NamedTuple):
     columns: str = ""  # of its table, if not those of the resource
     body: Mapping[str, Any] = {}  # what it always sends
     query: Mapping[str, Any] = {}  # what it asks for unless an option says otherwise
+    table: Mapping[str, Any] = {}  # what is enough for a table
     ask: str = ""  # what is to be confirmed before
     done: str = ""  # what is said of an answer without content
     once: str = ""  # the field that no later answer shows
+    good: Mapping[
+        str, Any
+    ] = {}  # the answer's field that decides the exit code, and its good value
     follows: bool = False  # whether `--follow` waits for more
 
 
@@ -30,11 +34,12 @@ class Resource(NamedTuple):
 
 
 _POLLS = "id kind state started_at duration_seconds records changes error"
+_OK = {"ok": True}
 _LATEST = "attempts.-1."
 
 RESOURCES: Mapping[str, Resource] = {
     "integrations": Resource(
-        "Connected learning systems: check, register, poll, and what is known of their courses.",
+        "Connected learning systems, their polls and courses.",
         "id name external_id state course_count held error.code next_poll_at",
         {
             "list": Verb("listIntegrations"),
@@ -46,8 +51,8 @@ RESOURCES: Mapping[str, Resource] = {
                 ask="Delete {0}, with everything that is known of its courses?",
                 done="deleted",
             ),
-            "check-values": Verb("tryValues"),
-            "check": Verb("tryIntegration"),
+            "check-values": Verb("tryValues", good=_OK),
+            "check": Verb("tryIntegration", good=_OK),
             "poll": Verb("requestPoll"),
             "polls": Verb("listPolls", columns=_POLLS),
             "show-poll": Verb("showPoll"),
@@ -75,7 +80,7 @@ coursewire integrations poll int_... --kind full
 coursewire integrations list --state error,review""",
     ),
     "subscriptions": Resource(
-        "Who gets which events: create, test, pause, and replace the signing secret.",
+        "Who gets which events, and the secrets that sign them.",
         "id description url state pending dead oldest_pending_at",
         {
             "list": Verb("listSubscriptions"),
@@ -87,7 +92,7 @@ coursewire integrations list --state error,review""",
                 ask="Delete {0}, with the deliveries that are pending or dead?",
                 done="deleted",
             ),
-            "test": Verb("sendTestEvent"),
+            "test": Verb("sendTestEvent", good={"outcome": "delivered"}),
             "pause": Verb(
                 "changeSubscription",
                 "Send nothing to a subscription. Its events are collected meanwhile.",
@@ -108,7 +113,7 @@ coursewire subscriptions edit sub_... --url https://example.com/other --label re
 coursewire subscriptions resume sub_...""",
     ),
     "deliveries": Resource(
-        "What became of each event for a subscription, with every attempt.",
+        "What became of each event, with every attempt.",
         f"event_id state reason attempts.# {_LATEST}at {_LATEST}outcome {_LATEST}status "
         f"{_LATEST}error {_LATEST}next_attempt_at",
         {"list": Verb("listDeliveries")},
@@ -117,10 +122,12 @@ coursewire deliveries list --subscription-id sub_... --state pending
 coursewire deliveries list --subscription-id sub_... --event-id evt_... --json""",
     ),
     "events": Resource(
-        "The event log: what was detected, newest first; --follow waits for more.",
+        "What was detected, newest first; --follow waits for more.",
         "data.event_id timestamp type data.integration_id data.course_id data.changed",
         {
-            "list": Verb("listEvents", query={"order": "desc", "payload": "thin"}, follows=True),
+            "list": Verb(
+                "listEvents", query={"order": "desc"}, table={"payload": "thin"}, follows=True
+            ),
             "show": Verb("showEvent"),
             "redeliver": Verb("redeliverEvent"),
         },
@@ -130,7 +137,7 @@ coursewire events list --type course.deleted --integration-id int_...
 coursewire events redeliver evt_... --subscription-id sub_...""",
     ),
     "reviews": Resource(
-        "Changes that exceed an integration's limits and wait for a decision.",
+        "Changes that exceed limits and wait for a decision.",
         "id name external_id held",
         {
             "list": Verb(
@@ -163,7 +170,7 @@ coursewire reviews show int_...
 coursewire reviews apply int_...""",
     ),
     "replays": Resource(
-        "Events of the past that a subscription is sent once more.",
+        "Events of the past, sent once more.",
         "id which state since until queued delivered dead created_at error",
         {
             "list": Verb("listReplays"),
@@ -177,7 +184,7 @@ coursewire replays create sub_... --which missing --since 2026-11-23T06:00:00Z
 coursewire replays show sub_... rpl_...""",
     ),
     "credentials": Resource(
-        "Base URLs and API keys of the upstream, which integrations share.",
+        "Base URLs and API keys of the upstream.",
         "id name base_url created_at updated_at",
         {
             "list": Verb("listCredentials"),
@@ -190,7 +197,7 @@ coursewire replays show sub_... rpl_...""",
 coursewire credentials edit cred_... --api-key @new-key.txt""",
     ),
     "api-key": Resource(
-        "API keys of this service: create, list, rotate and revoke.",
+        "API keys of this service, and what each may do.",
         "id name scope integration_ids labels created_at expires_at last_used_at",
         {
             "list": Verb("listAPIKeys"),

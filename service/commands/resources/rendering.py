@@ -7,16 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
 
-from rich.table import Table
 from rich.text import Text
 
-from service.commands.console import open_console, printable
+from service.commands.console import fitted, open_console, printable
 
 _STYLES: Final = {
     **dict.fromkeys(("active", "completed", "delivered", "live", "ok"), "green"),
     **dict.fromkeys(("pending", "queued", "running", "paused", "review", "held", "open"), "yellow"),
     **dict.fromkeys(("error", "failed", "dead", "parked", "disabled", "quarantined"), "red"),
 }
+_NOTHING: Final = "-"
+_WIDEST: Final = 60  # columns of a cell
 _MILLISECONDS = re.compile(r"(T\d\d:\d\d:\d\d)\.\d{3}Z$")
 
 
@@ -39,13 +40,13 @@ def cell(value: Any) -> str:
     """A value in one line."""
     match value:
         case None | "":
-            return "-"
+            return _NOTHING
         case bool():
             return "yes" if value else "no"
         case dict():
-            return ",".join(f"{name}={cell(one)}" for name, one in value.items()) or "-"
+            return ",".join(f"{name}={cell(one)}" for name, one in value.items()) or _NOTHING
         case list():
-            return ",".join(map(cell, value)) or "-"
+            return ",".join(map(cell, value)) or _NOTHING
     return printable(_MILLISECONDS.sub(r"\1Z", str(value)))
 
 
@@ -71,22 +72,29 @@ def show_list(page: dict[str, Any], columns: Iterable[str], out: TextIO) -> None
 
 
 def _show_table(items: Sequence[Any], columns: Iterable[str], out: TextIO) -> None:
-    """Prints items in rows."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """Prints items in rows, without the columns that none of them has anything in. A row may be
+    wider than the terminal, so that ids stay whole."""
+    shown: list[list[Text]] = []
     for path in columns:
-        is_id = path.rpartition(".")[2].endswith("id")
-        table.add_column(_heading(path), no_wrap=is_id, overflow="fold")
-    for item in items:
-        cells = (cell(pick(item, path)) for path in columns)
-        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in cells))
-    open_console(out).print(table)
+        cells = [fitted(cell(pick(item, path)), _WIDEST) for item in items]
+        if set(cells) != {_NOTHING}:
+            heading = Text(_heading(path), style="bold")
+            column = [heading, *(Text(text, style=_STYLES.get(text, "")) for text in cells)]
+            width = max(text.cell_len for text in column)
+            for text in column:
+                text.pad_right(width - text.cell_len)
+            shown.append(column)
+    console = open_console(out)
+    for row in zip(*shown, strict=True):
+        line = Text("  ").join(row)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
 
 
 def _heading(path: str) -> str:
+    """The last name of a path that says something."""
     *before, last = path.split(".")
-    if last == "#":
-        return before[-1]
-    return last.replace("_", " ")
+    return (before[-1] if last in ("#", "code") else last).replace("_", " ")
 
 
 def show_line(item: Any, columns: Iterable[str], out: TextIO) -> None:

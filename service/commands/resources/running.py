@@ -17,6 +17,7 @@ from service.commands.resources.operations import Operation
 from service.commands.resources.parameters import given
 
 _PAGE = 500  # items that one answer holds at most
+_SAMPLE = 20  # items that are shown before a decision
 _WAIT = 50  # seconds that one request waits for events
 
 
@@ -33,7 +34,8 @@ class Call(NamedTuple):
         """Sends the request and shows what is answered. Raises RemoteError."""
         operation, values = self.operation, self.values
         path = operation.path_of(values)
-        query = {**self.verb.query, **given(operation.query, values)}
+        enough = {} if self._as_json() or values["wanted"] else self.verb.table
+        query = {**self.verb.query, **enough, **given(operation.query, values)}
         body = self._body()
         etag = self._confirmed(path) if self.verb.ask else values.get("etag")
         if values.get("follow"):
@@ -49,7 +51,10 @@ class Call(NamedTuple):
             if self.verb.done:
                 click.echo(f"{values[operation.arguments[-1]]} {self.verb.done}", err=True)
             else:
-                self._show(_tagged(answer, operation.method))
+                document = _tagged(answer, operation.method)
+                self._show(document)
+                if any(document[name] != good for name, good in self.verb.good.items()):
+                    click.get_current_context().exit(1)
 
     def _body(self) -> dict[str, Any] | None:
         if not self.operation.body:
@@ -75,7 +80,7 @@ class Call(NamedTuple):
                     "Give --if-match with the `etag` that `show` printed: the decision is on "
                     "exactly what was shown"
                 )
-            shown = pages(self.remote, path, {}, _PAGE)
+            shown = pages(self.remote, path, {}, _SAMPLE)
             etag = shown["etag"]
             self._show(shown, err=True)
         options.confirm(

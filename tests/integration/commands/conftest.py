@@ -32,10 +32,10 @@ class Cli:
         """The outcome of a command that runs beside this loop."""
         return await asyncio.to_thread(self.sync, *arguments, given=given)
 
-    async def json(self, *arguments: str, given: str = ""):
-        """What a command that succeeds prints."""
-        result = await self(*arguments, given=given)
-        assert result.exit_code == 0, (arguments, result.output, result.exception)
+    async def json(self, *arguments: str, code: int = 0):
+        """What a command prints that ends with `code`."""
+        result = await self(*arguments)
+        assert result.exit_code == code, (arguments, result.output, result.exception)
         return json.loads(result.stdout) if result.stdout else None
 
 

@@ -72,7 +72,10 @@ def test_a_difference_is_shown_and_then_made(apply, held):
     apply(FILE)
     changed = FILE.replace("0.3", "0.4").replace("9000", "9001")
     integration, subscription = apply(changed, "--dry-run")
-    assert integration["differences"]["guards"]["after"] == {"deleted_share": 0.4}
+    assert integration["differences"]["guards"] == {
+        "before": {"deleted_share": 0.3},
+        "after": {"deleted_share": 0.4},
+    }
     assert subscription["differences"] == {
         "url": {"before": "http://127.0.0.1:9000/", "after": "http://127.0.0.1:9001/"}
     }
@@ -114,10 +117,10 @@ def test_people_read_the_difference(cli, apply, monkeypatch):
     made = cli.sync("apply", "-f", "-", given=FILE).output
     assert "+ integrations tenant-42 (int_" in made
     assert "    api_key: ***\n" in made
-    assert made.endswith("2 created, 0 changed, 0 deleted, 0 unchanged\n")
+    assert made.endswith("2 created, 0 changed, 0 deleted, 0 unchanged, 0 failed\n")
     shown = cli.sync("apply", "-f", "-", "--dry-run", given=FILE.replace("9000", "9001")).output
     assert "    url: http://127.0.0.1:9000/ -> http://127.0.0.1:9001/\n" in shown
-    assert shown.endswith("Would be: 0 created, 1 changed, 0 deleted, 1 unchanged\n")
+    assert shown.endswith("Would be: 0 created, 1 changed, 0 deleted, 1 unchanged, 0 failed\n")
 
 
 # --- applying twice changes nothing -----------------------------------------------------------

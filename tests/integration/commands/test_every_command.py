@@ -15,9 +15,9 @@ class Counting:
         self._cli = cli
         self.ran: set[tuple[str, str]] = set()
 
-    async def __call__(self, group: str, verb: str, *arguments: str):
+    async def __call__(self, group: str, verb: str, *arguments: str, code: int = 0):
         self.ran.add((group, verb))
-        return await self._cli.json(group, verb, *arguments)
+        return await self._cli.json(group, verb, *arguments, code=code)
 
 
 async def connected(run, sandbox) -> dict:
@@ -89,7 +89,7 @@ async def subscribed(run, hook) -> dict:
     rotated = await run("subscriptions", "rotate-secret", key, "--overlap-seconds", "0")
     assert rotated["secret"] != made["secret"]
     hook.secret = rotated["secret"]
-    assert (await run("subscriptions", "test", key))["status"] == 404
+    assert (await run("subscriptions", "test", key, code=1))["status"] == 404
     await run("subscriptions", "edit", key, "--url", hook.url, "--description", "index")
     assert (await run("subscriptions", "test", key))["outcome"] == "delivered"
     assert (await run("subscriptions", "list", "--name", "index"))["items"][0]["id"] == key

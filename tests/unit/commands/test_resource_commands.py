@@ -207,10 +207,12 @@ def test_events_are_followed_from_the_end_of_the_log(api, run):
     asked = [dict(one.url.params) for one in api.asked]
     assert [one["after"] for one in asked] == ["latest", "c0", "c2"]
     assert {one["order"] for one in asked} == {"asc"}
+    assert {one["payload"] for one in asked} == {"thin"}
     api.says(page(event(4), cursor="c4"))
     found = run("events", "list", "--follow", "--limit", "1", "--after", "c3")
     assert json.loads(found.output) == event(4)
     assert api.asked[-1].url.params["after"] == "c3"
+    assert "payload" not in api.asked[-1].url.params  # whole, for who processes them
 
 
 def test_a_problem_is_shown_whole(api, run):
@@ -251,6 +253,21 @@ def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
     run("credentials")
     assert api.asked[-1].url.host == "environment"
     assert api.asked[-1].headers["authorization"] == "Bearer of-the-environment"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "code"),
+    [
+        (("integrations", "check", "int_1"), {"ok": True}, 0),
+        (("integrations", "check-values"), {"ok": False, "remedy": "try another"}, 1),
+        (("subscriptions", "test", "sub_1"), {"outcome": "delivered"}, 0),
+        (("subscriptions", "test", "sub_1"), {"outcome": "connect"}, 1),
+    ],
+)
+def test_the_exit_code_of_a_check_is_what_it_found(api, run, arguments, answer, code):
+    api.says(answer)
+    found = run(*arguments)
+    assert (json.loads(found.output), found.exit_code) == (answer, code)
 
 
 # --- help and completion --------------------------------------------------------------------------
