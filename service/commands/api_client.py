@@ -84,9 +84,10 @@ class Remote:
                 f"{self.url} does not answer ({str(error) or type(error).__name__}); is the API "
                 f"running there? Name another with --url or {CLIENT_URL}"
             ) from error
-        if not answer.is_success:
+        document = _document(answer)
+        if not answer.is_success or (document is None and answer.content):
             raise RemoteError(
-                _problem(_document(answer), answer.headers.get("x-request-id"))
+                _problem(document, answer.headers.get("x-request-id"))
                 or f"{self.url}{path} answers {answer.status_code}: no JSON object that says why"
             )
         return answer

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from service.commands.resources.declarations import RESOURCES
 from service.commands.resources.operations import Field, Operation, operations
 
 Item = Mapping[str, Any]
 HIDDEN = "***"  # instead of what no answer returns
 
 
-class Kind(NamedTuple):
-    """What a file may hold, and the operations that bring it about."""
-
-    name: str
-    key: str  # the field by which an item of the file is found again
-    listed: str
-    created: str
-    changed: str
-    deleted: str
+# What a file may hold, and the field by which an item is found again.
+KEYS: Final = {"integrations": "external_id", "subscriptions": "description"}
 
 
-KINDS = (
-    Kind(
-        "integrations",
-        "external_id",
-        "listIntegrations",
-        "registerIntegration",
-        "changeIntegration",
-        "deleteIntegration",
-    ),
-    Kind(
-        "subscriptions",
-        "description",
-        "listSubscriptions",
-        "createSubscription",
-        "changeSubscription",
-        "deleteSubscription",
-    ),
-)
+def operation(kind: str, verb: str) -> Operation:
+    """What a verb of a kind asks of the API."""
+    return operations()[RESOURCES[kind].verbs[verb].operation]
 
 
 class Difference(NamedTuple):
@@ -56,7 +35,7 @@ class Step(msgspec.Struct):
 
     kind: str
     key: str
-    action: str  # create, edit, delete or none
+    action: str  # create, edit, delete or none: a verb of its kind
     id: str | None = None
     differences: dict[str, Difference] = {}
     error: str | None = None
@@ -64,29 +43,29 @@ class Step(msgspec.Struct):
 
 
 def plan(
-    kind: Kind, wanted: Sequence[Item], shown: Sequence[Item], *, prune: bool, secrets: bool
+    kind: str, wanted: Sequence[Item], shown: Sequence[Item], *, prune: bool, secrets: bool
 ) -> Iterator[Step]:
     """The steps of one kind. `prune` deletes what has a key that is not wanted; `secrets` sends
     again what cannot be compared."""
     by_key: dict[str, list[Item]] = {}
     for one in shown:
-        if one[kind.key] is not None:
-            by_key.setdefault(one[kind.key], []).append(one)
+        if (key := one[KEYS[kind]]) is not None:
+            by_key.setdefault(key, []).append(one)
     for item in wanted:
-        yield _step(kind, item, by_key.pop(item[kind.key], []), secrets=secrets)
+        yield _step(kind, item, by_key.pop(item[KEYS[kind]], []), secrets=secrets)
     if prune:
         for key, those in by_key.items():
             for one in those:
-                yield Step(kind.name, key, "delete", one["id"])
+                yield Step(kind, key, "delete", one["id"])
 
 
-def _step(kind: Kind, item: Item, found: Sequence[Item], *, secrets: bool) -> Step:
-    create, change = operations()[kind.created], operations()[kind.changed]
-    step = Step(kind.name, item[kind.key], "none")
-    problems = [f"{name} is not a field of {kind.name}" for name in item if name not in create.body]
+def _step(kind: str, item: Item, found: Sequence[Item], *, secrets: bool) -> Step:
+    create, change = operation(kind, "create"), operation(kind, "edit")
+    step = Step(kind, item[KEYS[kind]], "none")
+    problems = [f"{name} is not a field of {kind}" for name in item if name not in create.body]
     if len(found) > 1:
         ids = ", ".join(one["id"] for one in found)
-        problems.append(f"{ids} have the same {kind.key}: change all except one")
+        problems.append(f"{ids} have the same {KEYS[kind]}: change all except one")
     elif found:
         step.id = found[0]["id"]
         step.differences = _differences(item, found[0], create, change, secrets=secrets)

@@ -11,15 +11,13 @@ from rich.text import Text
 from service.commands import options
 from service.commands.api_client import Remote, RemoteError
 from service.commands.console import open_console, printable
-from service.commands.manifest.plan import KINDS, Step, plan
+from service.commands.manifest.plan import KEYS, Step, operation, plan
 from service.commands.manifest.reading import read_manifest
-from service.commands.resources.operations import operations
 from service.commands.resources.rendering import cell, show_json
 from service.commands.resources.running import pages
 from service.domain.errors import CoursewireError
 
 _SIGNS = {"create": ("+", "green"), "edit": ("~", "yellow"), "delete": ("-", "red")}
-_KINDS = {kind.name: kind for kind in KINDS}
 
 
 def apply(
@@ -34,15 +32,15 @@ def apply(
     as_json: bool,
 ) -> None:
     """Brings the API to what a file says. Raises CoursewireError if that fails for any item."""
-    wanted = read_manifest(text, environ, {kind.name: kind.key for kind in KINDS})
+    wanted = read_manifest(text, environ, KEYS)
     steps = [
         step
-        for kind in KINDS
-        if kind.name in wanted
+        for kind in KEYS
+        if kind in wanted
         for step in plan(
             kind,
-            wanted[kind.name],
-            pages(remote, operations()[kind.listed].path, {}, None)["items"],
+            wanted[kind],
+            pages(remote, operation(kind, "list").path, {}, None)["items"],
             prune=prune,
             secrets=secrets,
         )
@@ -66,14 +64,12 @@ def apply(
 
 def _take(remote: Remote, step: Step) -> None:
     """Does what a step says. What goes wrong is its error."""
-    kind = _KINDS[step.kind]
-    chosen = {"create": kind.created, "edit": kind.changed, "delete": kind.deleted}
-    if step.action not in chosen:
+    if step.action == "none":
         return
-    operation = operations()[chosen[step.action]]
-    path = operation.path_of(dict.fromkeys(operation.arguments, step.id or ""))
+    asked = operation(step.kind, step.action)
+    path = asked.path_of(dict.fromkeys(asked.arguments, step.id or ""))
     try:
-        answer = remote.call(operation.method, path, step.body or None)
+        answer = remote.call(asked.method, path, step.body or None)
     except RemoteError as error:
         step.error = str(error)
         return

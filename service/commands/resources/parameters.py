@@ -29,16 +29,19 @@ class Content(click.ParamType[Any]):
 
 
 class Pair(Content):
-    """NAME=VALUE, where VALUE may be `@FILE`; a number if `numbers`."""
+    """NAME=VALUE; where values are secrets, VALUE may be `@FILE`."""
 
     name = "NAME=VALUE"
+
+    def __init__(self, *, secret: bool) -> None:
+        self._secret = secret
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The name and the value."""
         name, sign, content = str(value).partition("=")
         if not name or not sign:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, super().convert(content, param, ctx)
+        return name, super().convert(content, param, ctx) if self._secret else content
 
 
 class Json(Content):
@@ -77,9 +80,6 @@ class Words(click.ParamType[Any]):
         ]
 
 
-_TYPES: Mapping[str, click.ParamType[Any]] = {"integer": click.INT, "number": click.FLOAT}
-
-
 def option(name: str, field: Field) -> click.Option:
     """The option of a field."""
     flag = f"--{name.replace('_', '-')}"
@@ -89,25 +89,33 @@ def option(name: str, field: Field) -> click.Option:
         flags.insert(0, flag.removesuffix("s"))
     if field.kind == "boolean":
         flags = [f"{flag}/--no-{flag[2:]}"]
-    of_few = field.kind == "string" and 0 < len(field.choices) <= _FEW
-    kind: click.ParamType[Any]
-    match field.kind:
-        case "object":
-            kind = Pair()
-        case "boolean":
-            kind = click.BOOL
-        case "string" if of_few:
-            kind = click.Choice(field.choices)
-        case _ if field.choices:
-            kind = Words(field.choices)
-        case _:
-            kind = _TYPES.get(field.kind) or Content()
     return click.Option(
-        [*flags, name], type=kind, multiple=several, default=None, help=_help(field, several)
+        [*flags, name],
+        type=_type(field),
+        multiple=several,
+        default=None,
+        help=_help(field, several=several),
     )
 
 
-def _help(field: Field, several: bool) -> str:
+def _type(field: Field) -> click.ParamType[Any]:
+    match field.kind:
+        case "object":
+            return Pair(secret=field.secret)
+        case "boolean":
+            return click.BOOL
+        case "integer":
+            return click.INT
+        case "number":
+            return click.FLOAT
+        case "string" if 0 < len(field.choices) <= _FEW:
+            return click.Choice(field.choices)
+    if field.choices:
+        return Words(field.choices)
+    return Content() if field.secret else click.STRING
+
+
+def _help(field: Field, *, several: bool) -> str:
     notes = [
         "required" * field.required,
         field.default is not None and f"default: {_text(field.default)}",
@@ -143,7 +151,8 @@ def given(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, A
 def _sent(field: Field, value: Any) -> Any:
     match field.kind:
         case "object":
-            return {name: _number(one) if field.names else one for name, one in value}
+            limits = field.names and not field.secret
+            return {name: _number(one) if limits else one for name, one in value}
         case "array":
             parts = [part for one in value for part in (one.split(",") if field.commas else [one])]
             return [_number(part) for part in parts] if field.numbers else parts

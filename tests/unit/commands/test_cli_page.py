@@ -11,10 +11,9 @@ import click
 import pytest
 
 from service.cli import coursewire
-from service.commands.manifest.plan import KINDS
+from service.commands.manifest.plan import KEYS, operation
 from service.commands.manifest.reading import read_manifest
 from service.commands.resources.declarations import RESOURCES
-from service.commands.resources.operations import operations
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/cli.md").read_text()
@@ -52,10 +51,9 @@ def test_every_command_that_is_shown_is_one(arguments, monkeypatch, tmp_path):
 
 def test_the_file_that_is_shown_can_be_applied():
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    keys = {kind.name: kind.key for kind in KINDS}
-    found = read_manifest(text, {"KOMBO_KEY": "k", "SEARCH_TOKEN": "t"}, keys)
-    for kind in KINDS:
-        fields = operations()[kind.created].body
-        for item in found[kind.name]:
+    found = read_manifest(text, {"KOMBO_KEY": "k", "SEARCH_TOKEN": "t"}, KEYS)
+    for kind in KEYS:
+        fields = operation(kind, "create").body
+        for item in found[kind]:
             assert set(item) <= set(fields)
             assert {name for name, one in fields.items() if one.required} <= set(item)

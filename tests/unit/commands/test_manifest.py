@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.commands.manifest.plan import HIDDEN, KINDS, plan
+from service.commands.manifest.plan import HIDDEN, KEYS, plan
 from service.commands.manifest.reading import ManifestError, read_manifest
-
-INTEGRATIONS, SUBSCRIPTIONS = KINDS
-KEYS = {kind.name: kind.key for kind in KINDS}
 
 
 def test_references_come_from_the_environment():
@@ -61,7 +58,7 @@ SHOWN = {
 }
 
 
-def planned(item, *shown, kind=SUBSCRIPTIONS, prune=False, secrets=False):
+def planned(item, *shown, kind="subscriptions", prune=False, secrets=False):
     return list(plan(kind, [item] if item else [], shown, prune=prune, secrets=secrets))
 
 
@@ -108,7 +105,7 @@ def test_secrets_are_sent_again_if_asked_and_never_shown():
 def test_limits_that_are_left_out_stay():
     shown = {"id": "int_1", "external_id": "x", "guards": {"deleted_share": 0.3, "other": 1}}
     item = {"external_id": "x", "guards": {"deleted_share": 0.3}}
-    assert planned(item, shown, kind=INTEGRATIONS)[0].action == "none"
+    assert planned(item, shown, kind="integrations")[0].action == "none"
 
 
 @pytest.mark.parametrize(

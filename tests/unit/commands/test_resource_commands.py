@@ -127,6 +127,8 @@ def test_secrets_are_read_from_files_and_standard_input(api, run, tmp_path):
     assert api.sent == {"api_key": "OTHER"}
     run("subscriptions", "edit", "sub_1", "--header", f"authorization=@{tmp_path}/key")
     assert api.sent == {"headers": {"authorization": "KEY"}}
+    run("subscriptions", "edit", "sub_1", "--description", "@home", "--label", "team=@one")
+    assert api.sent == {"description": "@home", "labels": {"team": "@one"}}
     missing = run("credentials", "edit", "cred_1", "--api-key", "@/nowhere")
     assert (missing.exit_code, "/nowhere" in missing.output) == (2, True)
 
@@ -233,6 +235,13 @@ def test_a_problem_is_shown_whole(api, run):
     api.answers = [httpx.Response(404, json={"title": "Not found", "detail": "there is none"})]
     failed = run("subscriptions", "show", "sub_1")
     assert str(failed.exception) == "Not found: there is none"
+
+
+def test_an_answer_that_is_no_json_is_no_answer_of_the_api(api, run):
+    api.answers = [httpx.Response(200, text="<html>")]
+    failed = run("subscriptions", "show", "sub_1")
+    assert isinstance(failed.exception, RemoteError)
+    assert "answers 200: no JSON object" in str(failed.exception)
 
 
 def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
