@@ -10,6 +10,7 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
+from service.clients.tls import make_context
 from service.domain.errors import CoursewireError, SettingsError
 from service.local.data_directory import api_url, completed_by_up
 from service.settings import CLIENT_TOKEN, CLIENT_URL, PREFIX, Settings
@@ -44,7 +45,10 @@ class Remote:
             )
         self.url = (url or api_url(settings)).rstrip("/")
         self._client = httpx.Client(
-            headers={"authorization": f"Bearer {token}"}, trust_env=False, transport=transport
+            headers={"authorization": f"Bearer {token}"},
+            verify=make_context(settings.ca_file),
+            trust_env=False,
+            transport=transport,
         )
 
     def status(self) -> dict[str, Any]:
