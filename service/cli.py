@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from service.commands import options
-from service.commands.manifest.command import apply
-from service.commands.resources.commands import groups
+from service.commands.manifest.apply_command import apply
+from service.commands.resources.resource_commands import groups
 from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1

@@ -11,8 +11,8 @@ import click
 import pytest
 
 from service.cli import coursewire
+from service.commands.manifest.manifest_file import read_manifest
 from service.commands.manifest.plan import KEYS, operation
-from service.commands.manifest.reading import read_manifest
 from service.commands.resources.declarations import RESOURCES
 
 ROOT = Path(__file__).parents[3]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from service.commands.manifest.manifest_file import ManifestError, read_manifest
 from service.commands.manifest.plan import HIDDEN, KEYS, plan
-from service.commands.manifest.reading import ManifestError, read_manifest
 
 
 def test_references_come_from_the_environment():

@@ -11,10 +11,10 @@ from rich.text import Text
 from service.commands import options
 from service.commands.api_client import Remote, RemoteError
 from service.commands.console import open_console, printable
+from service.commands.manifest.manifest_file import read_manifest
 from service.commands.manifest.plan import KEYS, Step, operation, plan
-from service.commands.manifest.reading import read_manifest
+from service.commands.resources.call import pages
 from service.commands.resources.rendering import cell, show_json
-from service.commands.resources.running import pages
 from service.domain.errors import CoursewireError
 
 _SIGNS = {"create": ("+", "green"), "edit": ("~", "yellow"), "delete": ("-", "red")}

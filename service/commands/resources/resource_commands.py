@@ -146,7 +146,7 @@ class Action(NamedTuple):
 
     def run(self, context: click.Context, **values: Any) -> None:
         """Sends the request and shows what is answered."""
-        from service.commands.resources.running import Call
+        from service.commands.resources.call import Call
 
         columns = (self.verb.columns or self.resource.columns).split()
         Call(options.connect(context), self.operation, self.verb, columns, values).run()

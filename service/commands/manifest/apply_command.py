@@ -67,7 +67,7 @@ def apply(
     out stay as they are. ${NAME} stands for the environment variable NAME. Each item is applied by
     itself: if one fails, the others are applied, and the exit code is 1.
     """
-    from service.commands.manifest.run import apply as run
+    from service.commands.manifest.apply import apply as run
 
     run(
         options.connect(context),
