@@ -46,7 +46,8 @@ class Remote:
         self.url = (url or api_url(settings)).rstrip("/")
         self._client = httpx.Client(
             headers={"authorization": f"Bearer {token}"},
-            verify=make_context(settings.ca_file),
+            # Authorities take a while to load, and http:// has no use for them.
+            verify=self.url.startswith("https:") and make_context(settings.ca_file),
             trust_env=False,
             transport=transport,
         )
