@@ -66,7 +66,7 @@ format: dev ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, and the version in deploy/
+docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, the operations of the CLI, and the version in deploy/
 	@$(BIN)/python deploy/documents.py
 
 dist: dev ## Build the wheel, the source archive and the SBOM of a release, the same bytes each time

@@ -7,11 +7,13 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from service.api.schema.document import catalogue_table, published
+from service.api.schema.document import METHODS, catalogue_table, published
 from service.app import create_app
+from service.commands.resources.operations import FILE, Field, Operation
 from service.domain.observability import metrics as declared
 from service.domain.observability.metrics import CounterMetric, GaugeMetric, HistogramMetric
 from service.settings import Settings
@@ -19,6 +21,7 @@ from service.settings import Settings
 ROOT = Path(__file__).resolve().parent.parent
 _WITH_VERSION = ("deploy/compose.yml", "deploy/kubernetes/kustomization.yaml")
 _IMAGE = re.compile(r"(image: coursewire:|newTag: )[^\s}]+")
+_IDENTIFIER = re.compile(r"\^[a-z]+_\[")  # how the pattern of an id begins
 _PROBLEMS = """# Problems
 
 What the API answers with when it cannot do what was asked: a document of RFC 9457, with the
@@ -74,13 +77,74 @@ def documents() -> dict[str, str]:
     """Their paths in the repository, and what they say."""
     # Nothing is opened or served: a token and a key are there because an API needs them.
     app = create_app(Settings(admin_token="x" * 16, encryption_keys=(bytes(32),)))
-    document = msgspec.json.encode(published(app, app.openapi_schema.to_schema()))
+    document = published(app, app.openapi_schema.to_schema())
     return {
-        "docs/openapi.json": msgspec.json.format(document, indent=1).decode() + "\n",
+        "docs/openapi.json": _formatted(document),
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",
         "docs/metrics.md": f"{_METRICS}{metrics_tables()}",
         **{path: with_version(path) for path in _WITH_VERSION},
+        str(FILE.relative_to(ROOT)): _formatted(_operations(document)),
     }
+
+
+def _formatted(document: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
+
+
+def _operations(document: dict[str, Any]) -> dict[str, Operation]:
+    """What the commands need to know of the operations under `/v1`."""
+    return {
+        item[method]["operationId"]: _operation(document, path, method.upper(), item[method])
+        for path, item in document["paths"].items()
+        for method in METHODS
+        if path.startswith("/v1/") and method in item
+    }
+
+
+def _operation(document: dict[str, Any], path: str, method: str, said: dict[str, Any]) -> Operation:
+    parameters = said.get("parameters", ())
+    condition = [one for one in parameters if one["name"] == "If-Match"]
+    body: dict[str, Any] = {}
+    if "requestBody" in said:
+        name = said["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        body = document["components"]["schemas"][name.rpartition("/")[2]]
+    return Operation(
+        method=method,
+        path=path,
+        summary=said["summary"],
+        description=said.get("description", ""),
+        condition="".join("required" if one["required"] else "optional" for one in condition),
+        query={
+            one["name"]: _field(one["schema"], one["description"], required=one["required"])
+            for one in parameters
+            if one["in"] == "query"
+        },
+        body={
+            name: _field(one, one["description"], required=name in body.get("required", ()))
+            for name, one in body.get("properties", {}).items()
+        },
+    )
+
+
+def _field(schema: dict[str, Any], description: str, *, required: bool) -> Field:
+    kinds = schema.get("oneOf", [schema])
+    taken = [one for one in kinds if one["type"] != "null"]
+    first = taken[0]
+    items = first.get("items", {})
+    numbers = items.get("type") in ("integer", "number")
+    plain = len(taken) == 1
+    return Field(
+        kind=first["type"],
+        description=description,
+        required=required,
+        nullable=len(taken) < len(kinds),
+        secret=schema.get("writeOnly", False),
+        default=schema.get("default"),
+        choices=tuple(items.get("enum") or first.get("enum", ())) if plain else (),
+        commas=numbers or "enum" in items or bool(_IDENTIFIER.match(items.get("pattern", ""))),
+        numbers=numbers,
+        names=tuple(first.get("properties", ())),
+    )
 
 
 if __name__ == "__main__":

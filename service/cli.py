@@ -12,8 +12,9 @@ import click
 from click.core import ParameterSource
 
 from service.commands import options
-from service.commands.api_key_command import api_key
 from service.commands.backup.commands import backup, restore
+from service.commands.manifest.apply_command import apply
+from service.commands.resources.resource_commands import groups
 from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1
@@ -23,12 +24,46 @@ EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
 _SANDBOX = SandboxConfig()  # the defaults
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+_TOUR = """\b
+From the first start to the first event:
+coursewire up                          # in a terminal of its own
+coursewire integrations create ...     # register a learning system
+coursewire subscriptions create ...    # say who gets its events
+coursewire subscriptions test sub_...  # try the receiver
+coursewire events --follow             # watch what is detected
+coursewire deliveries list ...         # see what became of it, and why
+"""
+
+
+class Root(click.Group):
+    """Commands in the order in which they are added, in two sections."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those that ask a running API, which all take the same options, then the others."""
+        shown = {name: one for name, one in self.commands.items() if not one.hidden}
+        asking = [name for name in shown if options.asks_api(shown[name])]
+        others = [name for name in shown if name not in asking]
+        limit = formatter.width - 6 - max(map(len, shown))
+        for title, names in (("Over the API", asking), ("On this machine", others)):
+            with formatter.section(title):
+                formatter.write_dl([(one, shown[one].get_short_help_str(limit)) for one in names])
+
+
+@click.group(cls=Root, context_settings=_HELP, epilog=_TOUR)
 @click.version_option(package_name="coursewire", prog_name="coursewire")
+@options.remote
 def coursewire() -> None:
     """Signed webhooks for course changes in learning systems that cannot send any.
 
-    Settings are environment variables that begin with COURSEWIRE_; the README lists them.
+    Settings are environment variables that begin with COURSEWIRE_; the README lists them. Each
+    command explains itself with --help.
     """
 
 
@@ -61,7 +96,11 @@ def api() -> None:
     serve(app, settings)
 
 
-coursewire.add_command(api_key)
+for _group in groups():
+    coursewire.add_command(_group)
+
+
+coursewire.add_command(apply)
 coursewire.add_command(backup)
 coursewire.add_command(restore)
 
@@ -197,10 +236,10 @@ def listen(
 
     from service.commands.listen.run import run
     from service.domain.errors import StartError
-    from service.settings import listen_secret
+    from service.settings import LISTEN_SECRET, command_secret
 
     if context.get_parameter_source("secret") is not ParameterSource.COMMANDLINE:
-        secret = listen_secret(os.environ)
+        secret = command_secret(os.environ, LISTEN_SECRET)
     try:
         asyncio.run(
             run(
@@ -249,15 +288,15 @@ _WHAT = click.argument("what", required=False, type=click.Choice(["polling", "de
 
 
 @coursewire.command()
-@options.URL
+@options.remote
 @options.JSON
-def status(*, url: str | None, as_json: bool) -> None:
+@click.pass_context
+def status(context: click.Context, *, as_json: bool) -> None:
     """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
     from service.commands import api_client as remote
-    from service.settings import Settings
 
     try:
-        found = remote.Remote(Settings.from_env(os.environ), url).status()
+        found = options.connect(context).status()
     except remote.RemoteError as error:
         click.echo(f"coursewire: {error}", err=True)
         sys.exit(remote.EXIT_CODES["down"])
@@ -266,30 +305,30 @@ def status(*, url: str | None, as_json: bool) -> None:
 
 @coursewire.command()
 @_WHAT
-@options.URL
+@options.remote
 @options.JSON
-def pause(*, what: str | None, url: str | None, as_json: bool) -> None:
+@click.pass_context
+def pause(context: click.Context, *, what: str | None, as_json: bool) -> None:
     """Stop polling, delivery or both; nothing is lost meanwhile."""
-    _control("pause", what, url, as_json=as_json)
+    _control(context, "pause", what, as_json=as_json)
 
 
 @coursewire.command()
 @_WHAT
-@options.URL
+@options.remote
 @options.JSON
-def resume(*, what: str | None, url: str | None, as_json: bool) -> None:
+@click.pass_context
+def resume(context: click.Context, *, what: str | None, as_json: bool) -> None:
     """Start polling, delivery or both again."""
-    _control("resume", what, url, as_json=as_json)
+    _control(context, "resume", what, as_json=as_json)
 
 
 def _control(
-    verb: Literal["pause", "resume"], what: str | None, url: str | None, *, as_json: bool
+    context: click.Context, verb: Literal["pause", "resume"], what: str | None, *, as_json: bool
 ) -> None:
-    from service.commands import api_client as remote
-    from service.settings import Settings
+    from service.commands.api_client import show_paused
 
-    paused = remote.Remote(Settings.from_env(os.environ), url).control(verb, what)
-    remote.show_paused(paused, sys.stdout, as_json=as_json)
+    show_paused(options.connect(context).control(verb, what), sys.stdout, as_json=as_json)
 
 
 @coursewire.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
+
+from service.colour import wants_colour
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -215,10 +216,3 @@ def _printable(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> E
             kept = _CONTROL_IN_TRACEBACK if key in ("exception", "stack") else _CONTROL
             event_dict[key] = value.translate(kept)
     return event_dict
-
-
-def wants_colour(out: TextIO) -> bool:
-    """Whether `out` shows colours: a terminal, or FORCE_COLOR; NO_COLOR overrides both."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or out.isatty()

@@ -1,23 +1,24 @@
-"""Asks a running service over its HTTP API how it is doing, and stops and starts its work."""
+"""Asks a running service over its HTTP API, and shows how it is doing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, TextIO
 
 import httpx
 from rich.console import Console
 from rich.text import Text
 
+from service.clients.tls import make_context
 from service.domain.errors import CoursewireError, SettingsError
-from service.domain.hosts import in_url, reachable
-from service.local.data_directory import completed_by_up
-from service.settings import PREFIX, Settings
+from service.local.data_directory import api_url, completed_by_up
+from service.settings import CLIENT_TOKEN, CLIENT_URL, PREFIX, Settings
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
 _SECONDS: Final = 10.0  # within which the API must answer
+_PATIENT_SECONDS: Final = 75.0  # where it asks others first, or waits for events
 
 
 class RemoteError(CoursewireError):
@@ -25,17 +26,31 @@ class RemoteError(CoursewireError):
 
 
 class Remote:
-    """The API of a running service. `url` is where, if not where the settings say."""
+    """The API of a running service. `url` is where, if not where `coursewire up` or the settings
+    say; `token` opens it, if not the admin token."""
 
-    def __init__(self, settings: Settings, url: str | None = None) -> None:
-        settings = completed_by_up(settings)
-        if settings.admin_token is None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str | None = None,
+        token: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        token = token or completed_by_up(settings).admin_token
+        if token is None:
             raise SettingsError(
-                f"{PREFIX}ADMIN_TOKEN is not set, and there is none in {settings.data_dir}: "
-                "give the token of the service that is asked"
+                f"{PREFIX}ADMIN_TOKEN is not set, and {settings.data_dir} holds no token: set "
+                f"{PREFIX}DATA_DIR to the directory of `coursewire up`, or give a token as "
+                f"{CLIENT_TOKEN} or --token-file"
             )
-        self._token = settings.admin_token
-        self.url = (url or _address(settings)).rstrip("/")
+        self.url = (url or api_url(settings)).rstrip("/")
+        self._client = httpx.Client(
+            headers={"authorization": f"Bearer {token}"},
+            # Authorities take a while to load, and http:// has no use for them.
+            verify=self.url.startswith("https:") and make_context(settings.ca_file),
+            trust_env=False,
+            transport=transport,
+        )
 
     def status(self) -> dict[str, Any]:
         """How the system is doing. Raises RemoteError."""
@@ -45,32 +60,42 @@ class Remote:
         """Stops or starts `what`, everything if None; what is paused then. Raises RemoteError."""
         return self._object("POST", f"/v1/{verb}", {} if what is None else {"what": what})
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None, **options: Any) -> Any:
         """The JSON that a request is answered with, None if it is no JSON. Raises RemoteError."""
+        return _document(self.send(method, path, body, **options))
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """The answer of a request that succeeded. Raises RemoteError."""
+        patient = method != "GET" or "wait" in (query or {})
         try:
-            answer = httpx.request(
+            answer = self._client.request(
                 method,
                 self.url.replace("%25", "%", 1) + path,  # httpx takes a zone as it is
-                headers={"authorization": f"Bearer {self._token}"},
+                headers=headers,
+                params=query,
                 json=body,
-                timeout=_SECONDS,
-                trust_env=False,
+                timeout=httpx.Timeout(_PATIENT_SECONDS if patient else _SECONDS, connect=_SECONDS),
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RemoteError(
                 f"{self.url} does not answer ({str(error) or type(error).__name__}); is the API "
-                f"running there? Name another with --url, or {PREFIX}HOST and {PREFIX}PORT"
+                f"running there? Name another with --url or {CLIENT_URL}"
             ) from error
-        try:
-            document = answer.json()
-        except ValueError:
-            document = None
-        if not answer.is_success:
+        document = _document(answer)
+        if not answer.is_success or (document is None and answer.content):
             raise RemoteError(
-                f"{self.url}{path} answers {answer.status_code}: "
-                f"{_said(document) or 'no JSON object that says why'}"
+                _problem(document, answer.headers.get("x-request-id"))
+                or f"{self.url}{path} answers {answer.status_code}: no JSON object that says why"
             )
-        return document
+        return answer
 
     def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         document = self.call(method, path, body)
@@ -79,14 +104,26 @@ class Remote:
         return document
 
 
-def _said(problem: Any) -> str:
-    """What a problem document says, in one line: of wrong fields each with its remedy."""
-    if not isinstance(problem, dict):
+def _document(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _problem(document: Any, request_id: str | None) -> str:
+    """What a problem document says: its title and detail, of wrong fields each with its remedy,
+    and the request's id."""
+    if not isinstance(document, dict):
         return ""
-    fields = [
-        f"{one['field']} {one['message']}: {one['remedy']}" for one in problem.get("errors", ())
+    errors = document.get("errors", ())
+    detail = "" if errors else document.get("detail")
+    lines = [
+        ": ".join(filter(None, (document.get("title"), detail))),
+        *(f"  {one['field']} {one['message']}: {one['remedy']}" for one in errors),
+        f"  request id: {request_id}" if request_id else "",
     ]
-    return "; ".join(fields) or str(problem.get("detail") or problem.get("title") or "")
+    return "\n".join(filter(None, lines))
 
 
 def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
@@ -175,7 +212,3 @@ def _redis(redis: dict[str, Any]) -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _address(settings: Settings) -> str:
-    return f"http://{in_url(reachable(settings.host))}:{settings.port}"

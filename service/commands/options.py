@@ -1,23 +1,104 @@
 """Options that several commands share."""
 
+# ruff: noqa: PLC0415 - what only a call needs is imported there, so that --help is instant
+
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+if TYPE_CHECKING:
+    from service.commands.api_client import Remote
+
 Option = Callable[[Any], Any]
 
-URL: Final[Option] = click.option(
-    "--url",
-    metavar="URL",
-    help="Where the API is, if not at COURSEWIRE_HOST and COURSEWIRE_PORT.",
-)
 JSON: Final[Option] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 HOST: Final[Option] = click.option(
     "--host", default="127.0.0.1", show_default=True, help="Where to listen."
 )
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Makes an option known to every command below the one that it was given to."""
+    if value is not None:
+        context.meta[f"coursewire.{parameter.name}"] = value
+
+
+_REMOTE: Final[dict[str, dict[str, Any]]] = {
+    "--url": {
+        "metavar": "URL",
+        "help": "Where the API is. Otherwise COURSEWIRE_URL, the address that `coursewire up` "
+        "keeps in COURSEWIRE_DATA_DIR, or COURSEWIRE_HOST and COURSEWIRE_PORT.",
+    },
+    "--token-file": {
+        "metavar": "FILE",
+        "help": "The file that holds the token. Otherwise COURSEWIRE_TOKEN or "
+        "COURSEWIRE_TOKEN_FILE, COURSEWIRE_ADMIN_TOKEN, or the token that `coursewire up` made.",
+    },
+}
+
+
+def remote_options() -> list[click.Parameter]:
+    """The options that say which API is asked, and as whom; `connect` reads them."""
+    return [
+        click.Option([flag], expose_value=False, callback=_keep, **said)
+        for flag, said in _REMOTE.items()
+    ]
+
+
+def remote(function: Any) -> Any:
+    """A decorator that adds the options that say which API is asked."""
+    for flag, said in reversed(_REMOTE.items()):
+        function = click.option(flag, expose_value=False, callback=_keep, **said)(function)
+    return function
+
+
+def asks_api(command: click.Command) -> bool:
+    """Whether a command has the options of `remote`."""
+    return any(one.name == "token_file" for one in command.params)
+
+
+def connect(context: click.Context) -> Remote:
+    """The API that `remote` and the environment name. Raises SettingsError."""
+    import httpx
+
+    from service.commands.api_client import Remote
+    from service.settings import CLIENT_TOKEN, CLIENT_URL, Settings, command_secret
+
+    environ = dict(os.environ)
+    if (file := context.meta.get("coursewire.token_file")) is not None:
+        environ.pop(CLIENT_TOKEN, None)
+        environ[f"{CLIENT_TOKEN}_FILE"] = file
+    return Remote(
+        Settings.from_env(environ),
+        context.meta.get("coursewire.url") or environ.get(CLIENT_URL),
+        command_secret(environ, CLIENT_TOKEN),
+        context.find_object(httpx.BaseTransport),
+    )
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether somebody reads the output, or can answer."""
+    return stream.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks on a terminal unless `yes` answers already. Raises UsageError elsewhere."""
+    from service.domain.errors import CoursewireError
+
+    if yes:
+        return
+    if not on_terminal(sys.stdin):
+        raise click.UsageError(f"{question} Nobody can answer here: give --yes")
+    if not click.confirm(question, err=True):
+        raise CoursewireError("nothing is changed")
+
+
+YES: Final = click.Option(["--yes", "-y"], is_flag=True, help="Ask nothing.")
 
 
 def port(default: int) -> Option:

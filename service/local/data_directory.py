@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service.domain.errors import StartError
+from service.domain.hosts import in_url, reachable
 from service.settings import PREFIX, Settings
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 ENCRYPTION_KEYS_FILE = "encryption-keys"
 REDIS_URL_FILE = "redis-url"  # there while an embedded server runs
+API_URL_FILE = "api-url"  # there while the API runs
 
 LOCK = "lock"
 _PRIVATE = 0o600
@@ -132,18 +134,28 @@ def completed_by_up(settings: Settings) -> Settings:
         ("ENCRYPTION_KEYS", settings.encryption_keys, ENCRYPTION_KEYS_FILE),
         ("REDIS_URL", settings.redis_url, REDIS_URL_FILE),
     ):
-        path = settings.data_dir.expanduser() / file
-        if field:
-            continue
-        try:
-            environment[f"{PREFIX}{name}"] = path.read_text().strip()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StartError(f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise StartError(f"{path} is not text; restore it from a backup") from error
+        if not field and (text := _kept(settings, file)) is not None:
+            environment[f"{PREFIX}{name}"] = text
     return Settings.from_env(environment)
+
+
+def api_url(settings: Settings) -> str:
+    """The address of the API: where `coursewire up` serves it from the data directory, else what
+    the settings say. Raises StartError where the file cannot be read."""
+    host = in_url(reachable(settings.host))
+    return _kept(settings, API_URL_FILE) or f"http://{host}:{settings.port}"
+
+
+def _kept(settings: Settings, file: str) -> str | None:
+    path = settings.data_dir.expanduser() / file
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StartError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StartError(f"{path} is not text; restore it from a backup") from error
 
 
 def _is_alive(pid: str) -> bool:

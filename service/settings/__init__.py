@@ -8,16 +8,26 @@ from service.settings.declarations import (
     settings_table,
 )
 from service.settings.parsers import KEY_BYTES
-from service.settings.reading import RETRY_SPAN, Settings, listen_secret
+from service.settings.reading import (
+    CLIENT_TOKEN,
+    CLIENT_URL,
+    LISTEN_SECRET,
+    RETRY_SPAN,
+    Settings,
+    command_secret,
+)
 
 __all__ = [
+    "CLIENT_TOKEN",
+    "CLIENT_URL",
     "KEY_BYTES",
+    "LISTEN_SECRET",
     "MAX_INTEGRATIONS",
     "MAX_SUBSCRIPTIONS",
     "PREFIX",
     "RETRY_SPAN",
     "SETTINGS",
     "Settings",
-    "listen_secret",
+    "command_secret",
     "settings_table",
 ]

@@ -18,7 +18,10 @@ from service.secret_files import SUFFIX, read_secret_file
 from service.settings.declarations import PREFIX, SETTINGS, Values, as_text
 from service.settings.parsers import MAKE_A_KEY, MAKE_A_TOKEN
 
-LISTEN_SECRET = "COURSEWIRE_LISTEN_SECRET"  # noqa: S105 - read by `coursewire listen` alone
+# What commands read beside the settings, each from its variable or from the file that it names.
+LISTEN_SECRET = "COURSEWIRE_LISTEN_SECRET"  # noqa: S105 - the name of a variable
+CLIENT_TOKEN = "COURSEWIRE_TOKEN"  # noqa: S105 - the name of a variable
+CLIENT_URL = "COURSEWIRE_URL"  # of the API that commands call
 
 # The longest the default retries of one delivery take, and an hour for the attempts
 # themselves and the queueing between them; bodies must outlive it. Seconds.
@@ -33,6 +36,9 @@ _KNOWN = frozenset(
         *(secret + SUFFIX for secret in _SECRETS),
         LISTEN_SECRET,
         LISTEN_SECRET + SUFFIX,
+        CLIENT_TOKEN,
+        CLIENT_TOKEN + SUFFIX,
+        CLIENT_URL,
     )
 )
 _REMEDIES = {
@@ -136,11 +142,11 @@ def _given(environ: Mapping[str, str], variable: str, *, secret: bool) -> tuple[
         raise ValueError(f"{variable}{SUFFIX} {error}") from None
 
 
-def listen_secret(environ: Mapping[str, str]) -> str | None:
-    """The secret that `coursewire listen` is given in the environment, or in a file that is named
-    there; None if there is none. Raises SettingsError."""
+def command_secret(environ: Mapping[str, str], variable: str) -> str | None:
+    """The secret that a command is given in the environment, or in a file that is named there;
+    None if there is none. Raises SettingsError."""
     try:
-        return _given(environ, LISTEN_SECRET, secret=True)[1] or None
+        return _given(environ, variable, secret=True)[1] or None
     except ValueError as error:
         raise SettingsError(str(error)) from None
 

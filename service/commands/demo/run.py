@@ -18,9 +18,9 @@ import msgspec
 from redis.exceptions import RedisError
 
 from service.certificate_authorities import CERT_DIR, CERT_FILE
+from service.commands.console import open_console
 from service.commands.demo.performance import Performance
 from service.commands.demo.terminal import Terminal
-from service.commands.listen.printing import open_console
 from service.domain.errors import StartError
 from service.local.supervisor.output import console_sink
 from service.local.supervisor.supervisor import Supervisor

@@ -9,8 +9,9 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from service.commands.console import fitted
 from service.commands.demo.oracle import LoggedChange
-from service.commands.listen.printing import STYLES, fitted
+from service.commands.listen.printing import STYLES
 from service.commands.listen.push import Event, Push
 
 _PLAIN_WIDTH: Final = 110  # columns where the output is no terminal

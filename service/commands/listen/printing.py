@@ -2,57 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-from typing import Final, TextIO
+from typing import Final
 
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
+from service.commands.console import UNSAFE, printable
 from service.commands.listen.push import Event, Push
-from service.logs import wants_colour
-
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
-class _Console(Console):
-    """One whose reader may leave, as in `coursewire listen | head`."""
-
-    def on_broken_pipe(self) -> None:
-        try:
-            super().on_broken_pipe()
-        except SystemExit:
-            # An end that says why, so that callers can tell it from others and clean up.
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
-
-
-def open_console(out: TextIO) -> Console:
-    """A console on `out` that writes escape sequences only where colours are wanted.
-
-    Printing raises BrokenPipeError, once, when nobody reads `out` any more.
-    """
-    return _Console(
-        file=out,
-        color_system="auto" if wants_colour(out) else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-
-
-def printable(text: str) -> str:
-    """`text` without characters that would move the cursor or reorder the line."""
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def fitted(text: str, width: int) -> str:
-    """`text` made printable and cut to `width` columns, an ellipsis marking the cut."""
-    cut = Text(printable(text))
-    cut.truncate(width, overflow="ellipsis")
-    return cut.plain
-
 
 STYLES: Final = {
     "created": "bold green",
@@ -98,4 +54,4 @@ def _describe_event(line: Text, push: Push, event: Event) -> None:
 def one_line(body: bytes) -> str:
     """A JSON body on one line, in which nothing acts on a terminal."""
     text = msgspec.json.format(body, indent=-1).decode()
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

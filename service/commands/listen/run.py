@@ -6,7 +6,8 @@ import asyncio
 import signal
 import sys
 
-from service.commands.listen.printing import describe, one_line, open_console
+from service.commands.console import open_console
+from service.commands.listen.printing import describe, one_line
 from service.commands.listen.push import Push
 from service.commands.listen.receiver import Listener, new_secret
 

@@ -14,7 +14,7 @@ import msgspec
 from service.domain.errors import StartError
 from service.domain.hosts import in_url, reachable
 from service.local import embedded_valkey as embedded
-from service.local.data_directory import REDIS_URL_FILE, DataDirectory
+from service.local.data_directory import API_URL_FILE, REDIS_URL_FILE, DataDirectory
 from service.local.embedded_valkey import EmbeddedValkey, free_port
 from service.local.supervisor.api_address import check_port, readiness
 from service.local.supervisor.child import Child, Ending
@@ -92,6 +92,7 @@ class Supervisor:
                     _log.warning(fault)
             for program in self._programs:
                 self.add(program)
+            self._data.write_private(API_URL_FILE, self.api_url + "\n")
         except BaseException:
             await self.stop()
             raise
@@ -137,7 +138,8 @@ class Supervisor:
             )
         self._children.clear()
         if self._data is not None:
-            (self._data.path / REDIS_URL_FILE).unlink(missing_ok=True)
+            for file in (API_URL_FILE, REDIS_URL_FILE):
+                (self._data.path / file).unlink(missing_ok=True)
             self._data.release()
             self._data = None
 

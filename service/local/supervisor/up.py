@@ -12,11 +12,12 @@ from typing import TextIO, cast
 
 import msgspec
 
+from service.colour import wants_colour
 from service.local.supervisor.child import either
 from service.local.supervisor.output import Sink, SinkStream, console_sink, json_sink
 from service.local.supervisor.programs import PROGRAMS, Program
 from service.local.supervisor.supervisor import Supervisor
-from service.logs import configure, get_logger, wants_colour
+from service.logs import configure, get_logger
 from service.settings import PREFIX, Settings
 from service.stop_signals import StopSignals
 

@@ -85,12 +85,14 @@ async def _until_answering(redis: Redis) -> None:
                 return
 
 
-async def test_its_address_stands_in_a_private_file_while_it_runs(tmp_path):
-    path = tmp_path / "data" / "redis-url"
+async def test_addresses_stand_in_private_files_while_it_runs(tmp_path):
+    redis_url, api_url = (tmp_path / "data" / name for name in ("redis-url", "api-url"))
     async with supervisor(tmp_path / "data") as running:
-        assert path.read_text().strip() == running.settings.redis_url
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert not path.exists()
+        assert redis_url.read_text().strip() == running.settings.redis_url
+        assert api_url.read_text().strip() == running.api_url
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (redis_url, api_url)} == {0o600}
+    assert not redis_url.exists()
+    assert not api_url.exists()
 
 
 async def test_everything_secret_in_the_data_directory_is_private(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from service import logs
+from service.colour import wants_colour
 
 
 class Terminal(io.StringIO):
@@ -176,12 +177,12 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere():
 
 
 def test_colours_follow_the_common_variables(monkeypatch):
-    assert logs.wants_colour(Terminal())
-    assert not logs.wants_colour(io.StringIO())
+    assert wants_colour(Terminal())
+    assert not wants_colour(io.StringIO())
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert logs.wants_colour(io.StringIO())
+    assert wants_colour(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not logs.wants_colour(Terminal())
+    assert not wants_colour(Terminal())
 
 
 def test_foreign_text_can_neither_forge_a_line_nor_steer_the_terminal():

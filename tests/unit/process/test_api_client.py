@@ -50,23 +50,28 @@ def api(monkeypatch):
     asked = []
     answers = {"GET /v1/status": httpx.Response(200, json=STATUS)}
 
-    def request(method, url, **options):
-        asked.append((method, url, options))
-        answer = answers[f"{method} {httpx.URL(url).path}"]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(httpx, "request", request)
     monkeypatch.setenv("COURSEWIRE_ADMIN_TOKEN", "t" * 20)
     return asked, answers
 
 
-def run(*arguments: str):
-    return CliRunner().invoke(coursewire, list(arguments))
+@pytest.fixture
+def run(api):
+    asked, answers = api
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        found = answers[f"{request.method} {request.url.path}"]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def run(*arguments: str):
+        return CliRunner().invoke(coursewire, arguments, obj=httpx.MockTransport(answer))
+
+    return run
 
 
-def test_the_status_is_a_table_and_its_exit_code_says_how_it_is(api):
+def test_the_status_is_a_table_and_its_exit_code_says_how_it_is(api, run):
     asked, _ = api
     result = run("status")
     assert result.exit_code == 1
@@ -78,13 +83,13 @@ def test_the_status_is_a_table_and_its_exit_code_says_how_it_is(api):
         "12 received in the last 15 min, half within 0.41 s of detection, 99 % within 2.5 s; "
         "oldest last complete poll at 2026-11-23T08:00:00.000Z"
     ) in result.output
-    ((method, url, options),) = asked
-    assert (method, url) == ("GET", "http://127.0.0.1:8000/v1/status")
-    assert options["headers"] == {"authorization": "Bearer " + "t" * 20}
+    (request,) = asked
+    assert (request.method, request.url) == ("GET", "http://127.0.0.1:8000/v1/status")
+    assert request.headers["authorization"] == "Bearer " + "t" * 20
 
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("degraded", 1), ("down", 2)])
-def test_json_is_the_answer_itself(api, status, code):
+def test_json_is_the_answer_itself(api, run, status, code):
     _, answers = api
     answers["GET /v1/status"] = httpx.Response(200, json={**STATUS, "status": status})
     result = run("status", "--json")
@@ -106,7 +111,7 @@ def test_without_redis_the_reason_is_all_there_is_to_show():
         (httpx.Response(502, text="<html>"), "no JSON object"),
     ],
 )
-def test_an_api_that_does_not_answer_as_it_should_is_down(api, answer, said):
+def test_an_api_that_does_not_answer_as_it_should_is_down(api, run, answer, said):
     _, answers = api
     answers["GET /v1/status"] = answer
     result = run("status", "--url", "http://elsewhere:9/")
@@ -122,7 +127,7 @@ def test_an_api_that_does_not_answer_as_it_should_is_down(api, answer, said):
         (("resume", "delivery"), "/v1/resume", {"what": "delivery"}),
     ],
 )
-def test_pause_and_resume_pass_on_what(api, arguments, path, body):
+def test_pause_and_resume_pass_on_what(api, run, arguments, path, body):
     asked, answers = api
     answers[f"POST {path}"] = httpx.Response(200, json={"polling": "now", "delivery": None})
     result = run(*arguments)
@@ -130,10 +135,10 @@ def test_pause_and_resume_pass_on_what(api, arguments, path, body):
         0,
         "polling: paused since now\ndelivery: running\n",
     )
-    assert asked[0][2]["json"] == body
+    assert json.loads(asked[0].content) == body
 
 
-def test_only_polling_and_delivery_can_be_paused(api):
+def test_only_polling_and_delivery_can_be_paused(run):
     assert run("pause", "everything").exit_code == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.errors import SettingsError
 from service.secret_files import MAX_BYTES
-from service.settings import SETTINGS, Settings, listen_secret
+from service.settings import CLIENT_TOKEN, LISTEN_SECRET, SETTINGS, Settings, command_secret
 
 KEYS = base64.urlsafe_b64encode(bytes(32)).decode()
 VALUES = {
@@ -127,13 +127,14 @@ def test_only_secrets_are_read_from_files():
     )
 
 
-def test_the_secret_of_listen_may_stand_in_a_file_too(tmp_path):
+@pytest.mark.parametrize("variable", [LISTEN_SECRET, CLIENT_TOKEN])
+def test_the_secret_of_a_command_may_stand_in_a_file_too(tmp_path, variable):
     file = tmp_path / "secret"
     file.write_text("whsec_hush\n")
-    assert listen_secret({}) is None
-    assert listen_secret({"COURSEWIRE_LISTEN_SECRET": "whsec_x"}) == "whsec_x"
-    given = {"COURSEWIRE_LISTEN_SECRET_FILE": str(file)}
-    assert listen_secret(given) == "whsec_hush"
+    assert command_secret({}, variable) is None
+    assert command_secret({variable: "whsec_x"}, variable) == "whsec_x"
+    given = {f"{variable}_FILE": str(file)}
+    assert command_secret(given, variable) == "whsec_hush"
     assert Settings.from_env(given) == Settings()
     with pytest.raises(SettingsError, match="are both set; unset one of them"):
-        listen_secret({**given, "COURSEWIRE_LISTEN_SECRET": "whsec_x"})
+        command_secret({**given, variable: "whsec_x"}, variable)

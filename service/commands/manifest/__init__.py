@@ -1,0 +1,1 @@
+"""`coursewire apply`: brings integrations and subscriptions to what a file says."""

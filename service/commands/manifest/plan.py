@@ -1,0 +1,120 @@
+"""Decides what has to be done so that the API holds what a file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from service.commands.resources.declarations import RESOURCES
+from service.commands.resources.operations import Field, Operation, operations
+
+Item = Mapping[str, Any]
+HIDDEN = "***"  # instead of what no answer returns
+
+
+# What a file may hold, and the field by which an item is found again.
+KEYS: Final = {"integrations": "external_id", "subscriptions": "description"}
+
+
+def operation(kind: str, verb: str) -> Operation:
+    """What a verb of a kind asks of the API."""
+    return operations()[RESOURCES[kind].verbs[verb].operation]
+
+
+class Difference(NamedTuple):
+    """What a field is, and what it is to be."""
+
+    before: Any
+    after: Any
+
+
+class Step(msgspec.Struct):
+    """What becomes of one item."""
+
+    kind: str
+    key: str
+    action: str  # create, edit, delete or none: a verb of its kind
+    id: str | None = None
+    differences: dict[str, Difference] = {}
+    error: str | None = None
+    body: dict[str, Any] = {}  # what is sent
+
+
+def plan(
+    kind: str, wanted: Sequence[Item], shown: Sequence[Item], *, prune: bool, secrets: bool
+) -> Iterator[Step]:
+    """The steps of one kind. `prune` deletes what has a key that is not wanted; `secrets` sends
+    again what cannot be compared."""
+    by_key: dict[str, list[Item]] = {}
+    for one in shown:
+        if (key := one[KEYS[kind]]) is not None:
+            by_key.setdefault(key, []).append(one)
+    for item in wanted:
+        yield _step(kind, item, by_key.pop(item[KEYS[kind]], []), secrets=secrets)
+    if prune:
+        for key, those in by_key.items():
+            for one in those:
+                yield Step(kind, key, "delete", one["id"])
+
+
+def _step(kind: str, item: Item, found: Sequence[Item], *, secrets: bool) -> Step:
+    create, change = operation(kind, "create"), operation(kind, "edit")
+    step = Step(kind, item[KEYS[kind]], "none")
+    problems = [f"{name} is not a field of {kind}" for name in item if name not in create.body]
+    if len(found) > 1:
+        ids = ", ".join(one["id"] for one in found)
+        problems.append(f"{ids} have the same {KEYS[kind]}: change all except one")
+    elif found:
+        step.id = found[0]["id"]
+        step.differences = _differences(item, found[0], create, change, secrets=secrets)
+        step.action = "edit" if step.differences else "none"
+    else:
+        problems += [
+            f"{name} is required: {field.description}"
+            for name, field in create.body.items()
+            if field.required and name not in item
+        ]
+        step.action = "create"
+        step.differences = {
+            name: _difference(create.body.get(name), None, one) for name, one in item.items()
+        }
+    step.error = "; ".join(problems) or None
+    step.body = {name: item[name] for name in step.differences}
+    return step
+
+
+def _differences(
+    item: Item, shown: Item, create: Operation, change: Operation, *, secrets: bool
+) -> dict[str, Difference]:
+    """The fields that are not as they are wanted. Those that are given at creation alone and are
+    never shown, such as an API key, cannot differ."""
+    return {
+        name: _difference(create.body.get(name), shown.get(name), one)
+        for name, one in item.items()
+        if (name in change.body or name in shown)
+        and (
+            (secrets and name in change.body and change.body[name].secret)
+            or not _is_same(change.body.get(name), one, shown.get(name))
+        )
+    }
+
+
+def _is_same(field: Field | None, wanted: Any, shown: Any) -> bool:
+    match wanted, shown:
+        case dict(), dict() if field is not None and field.secret:
+            return bool(field.names) or {str(name).lower() for name in wanted} == set(shown)
+        case dict(), dict() if field is not None and field.names:
+            return all(name in shown and shown[name] == one for name, one in wanted.items())
+        case list(), list() if field is not None and not field.numbers:
+            return sorted(map(str, wanted)) == sorted(map(str, shown))
+    return bool(wanted == shown)
+
+
+def _difference(field: Field | None, before: Any, after: Any) -> Difference:
+    if field is None or not field.secret:
+        if field is not None and field.names and isinstance(before, dict):
+            before = {name: before.get(name) for name in after}
+        return Difference(before, after)
+    return Difference(before, dict.fromkeys(after, HIDDEN) if isinstance(after, dict) else HIDDEN)

@@ -1,0 +1,1 @@
+"""The commands that are the API's resources: each follows from an operation of the API."""

@@ -1,0 +1,151 @@
+"""Runs a command: sends its request, follows pages and events, and shows what is answered."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+import httpx
+
+from service.commands import options
+from service.commands.api_client import Remote
+from service.commands.resources import rendering
+from service.commands.resources.declarations import Verb
+from service.commands.resources.operations import Operation
+from service.commands.resources.parameters import given
+
+_PAGE = 500  # items that one answer holds at most
+_SAMPLE = 20  # items that are shown before a decision
+_WAIT = 50  # seconds that one request waits for events
+
+
+class Call(NamedTuple):
+    """One run of a command; `values` are what its options say."""
+
+    remote: Remote
+    operation: Operation
+    verb: Verb
+    columns: Sequence[str]
+    values: Mapping[str, Any]
+
+    def run(self) -> None:
+        """Sends the request and shows what is answered. Raises RemoteError."""
+        operation, values = self.operation, self.values
+        path = operation.path_of(values)
+        enough = {} if self._as_json() or values["wanted"] else self.verb.table
+        query = {**self.verb.query, **enough, **given(operation.query, values)}
+        body = self._body()
+        etag = self._confirmed(path) if self.verb.ask else values.get("etag")
+        if values.get("follow"):
+            self._follow(path, query)
+        elif operation.is_paged:
+            limit = None if values["everything"] else values["limit"] or 100
+            self._show(pages(self.remote, path, query, limit))
+        else:
+            headers = {"if-match": etag} if etag else None
+            answer = self.remote.send(
+                operation.method, path, body, query=query or None, headers=headers
+            )
+            if self.verb.done:
+                click.echo(f"{values[operation.arguments[-1]]} {self.verb.done}", err=True)
+            else:
+                document = _tagged(answer, operation.method)
+                self._show(document)
+                if any(document[name] != good for name, good in self.verb.good.items()):
+                    click.get_current_context().exit(1)
+
+    def _body(self) -> dict[str, Any] | None:
+        if not self.operation.body:
+            return None
+        fixed = self.verb.body
+        body = {
+            **(self.values.get("sent") or {}),
+            **given({} if fixed else self.operation.body, self.values),
+            **dict.fromkeys(self.values.get("clear", ())),
+            **fixed,
+        }
+        if not body and self.operation.method == "PATCH":
+            raise click.UsageError("There is nothing to change: give an option, see --help")
+        return body
+
+    def _confirmed(self, path: str) -> str | None:
+        """Asks, and gives the ETag of what the answer is about, None if it may be any. What has
+        to be decided as it was shown is shown before."""
+        etag, yes = self.values.get("etag"), self.values["yes"]
+        if self.operation.condition == "required" and etag is None:
+            if yes or not options.on_terminal(sys.stdin):
+                raise click.UsageError(
+                    "Give --if-match with the `etag` that `show` printed: the decision is on "
+                    "exactly what was shown"
+                )
+            shown = pages(self.remote, path, {}, _SAMPLE)
+            etag = shown["etag"]
+            self._show(shown, err=True)
+        options.confirm(
+            self.verb.ask.format(*map(self.values.get, self.operation.arguments)), yes=yes
+        )
+        return etag
+
+    def _follow(self, path: str, query: dict[str, Any]) -> None:
+        """Prints events as they happen."""
+        query = {"after": "latest", **query, "order": "asc", "wait": _WAIT}
+        left = self.values["limit"]
+        while left is None or left > 0:
+            query["limit"] = min(left or _PAGE, _PAGE)
+            page = self.remote.call("GET", path, query=query)
+            for item in page["items"]:
+                self._show_line(item)
+            left = None if left is None else left - len(page["items"])
+            query["after"] = page["cursor"]
+
+    def _show_line(self, item: Any) -> None:
+        if wanted := self.values["wanted"]:
+            click.echo(rendering.raw(rendering.pick(item, wanted)))
+        elif self._as_json():
+            rendering.show_json(item, sys.stdout, indent=None)
+        else:
+            rendering.show_line(item, self.columns, sys.stdout)
+        sys.stdout.flush()
+
+    def _show(self, document: Any, *, err: bool = False) -> None:
+        """Prints an answer as it was asked for; a secret that it alone shows with a note."""
+        out = sys.stderr if err else sys.stdout
+        is_list = isinstance(document, dict) and "items" in document
+        if (wanted := self.values["wanted"]) and not err:
+            for item in document["items"] if is_list else [document]:
+                click.echo(rendering.raw(rendering.pick(item, wanted)))
+        elif self._as_json() and not err:
+            rendering.show_json(document, out)
+        elif is_list:
+            rendering.show_list(document, self.columns, out)
+        else:
+            rendering.show_fields(document, out)
+        if self.verb.once:
+            click.echo(f"Store the {self.verb.once} now: it is not shown again.", err=True)
+        if is_list and document.get("next") and not err:
+            click.echo(f"There are more: give --all, or --after {document['next']}", err=True)
+
+    def _as_json(self) -> bool:
+        return bool(self.values["as_json"]) or not options.on_terminal(sys.stdout)
+
+
+def pages(remote: Remote, path: str, query: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """A list up to `limit` items, or to its end, as one page. Raises RemoteError."""
+    items: list[Any] = []
+    query = dict(query)
+    while True:
+        query["limit"] = _PAGE if limit is None else min(limit - len(items), _PAGE)
+        page = _tagged(remote.send("GET", path, query=query), "GET")
+        items += page["items"]
+        query["after"] = page["next"]
+        if page["next"] is None or (limit is not None and len(items) >= limit):
+            return {**page, "items": items}
+
+
+def _tagged(answer: httpx.Response, method: str) -> Any:
+    """The JSON of an answer; what a GET shows with an ETag has it as `etag`."""
+    document = answer.json()
+    etag = answer.headers.get("etag") if method == "GET" else None
+    return {**document, "etag": etag} if etag else document

@@ -1,0 +1,223 @@
+"""Which commands there are: for each resource its verbs, and the operation that each runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Verb(NamedTuple):
+    """One command. What its operation takes, besides what is fixed here, are its options."""
+
+    operation: str
+    help: str = ""  # instead of the operation's own summary and description
+    columns: str = ""  # of its table, if not those of the resource
+    body: Mapping[str, Any] = {}  # what it always sends
+    query: Mapping[str, Any] = {}  # what it asks for unless an option says otherwise
+    table: Mapping[str, Any] = {}  # what is enough for a table
+    ask: str = ""  # what is to be confirmed before
+    done: str = ""  # what is said of an answer without content
+    once: str = ""  # the field that no later answer shows
+    good: Mapping[
+        str, Any
+    ] = {}  # the answer's field that decides the exit code, and its good value
+    follows: bool = False  # whether `--follow` waits for more
+
+
+class Resource(NamedTuple):
+    """A group of commands. Columns are paths into an item; `#` counts a list, -1 is its last."""
+
+    help: str
+    columns: str
+    verbs: Mapping[str, Verb]
+    examples: str = ""
+
+
+_POLLS = "id kind state started_at duration_seconds records changes error"
+_OK = {"ok": True}
+_LATEST = "attempts.-1."
+
+RESOURCES: Mapping[str, Resource] = {
+    "integrations": Resource(
+        "Connected learning systems, their polls and courses.",
+        "id name external_id state course_count held error.code next_poll_at",
+        {
+            "list": Verb("listIntegrations"),
+            "show": Verb("showIntegration"),
+            "create": Verb("registerIntegration"),
+            "edit": Verb("changeIntegration"),
+            "delete": Verb(
+                "deleteIntegration",
+                ask="Delete {0}, with everything that is known of its courses?",
+                done="deleted",
+            ),
+            "check-values": Verb("tryValues", good=_OK),
+            "check": Verb("tryIntegration", good=_OK),
+            "poll": Verb("requestPoll"),
+            "polls": Verb("listPolls", columns=_POLLS),
+            "show-poll": Verb("showPoll"),
+            "pause": Verb(
+                "changeIntegration",
+                "Stop polling an integration. Its deliveries go on.",
+                body={"paused": True},
+            ),
+            "resume": Verb(
+                "changeIntegration",
+                "Poll a paused integration again.",
+                body={"paused": False},
+            ),
+            "courses": Verb(
+                "listCourses", columns="course_id remote_id state sequence last_event_id reason"
+            ),
+            "show-course": Verb("showCourse"),
+        },
+        """\
+coursewire integrations check-values --base-url https://api.kombo.dev/v1 \\
+    --api-key @kombo-key.txt --upstream-id workday:...
+coursewire integrations create --name 'Workday of Acme' --external-id tenant-42 \\
+    --base-url https://api.kombo.dev/v1 --api-key @kombo-key.txt --upstream-id workday:...
+coursewire integrations poll int_... --kind full
+coursewire integrations list --state error,review""",
+    ),
+    "subscriptions": Resource(
+        "Who gets which events, and the secrets that sign them.",
+        "id description url state pending dead oldest_pending_at",
+        {
+            "list": Verb("listSubscriptions"),
+            "show": Verb("showSubscription"),
+            "create": Verb("createSubscription"),
+            "edit": Verb("changeSubscription"),
+            "delete": Verb(
+                "deleteSubscription",
+                ask="Delete {0}, with the deliveries that are pending or dead?",
+                done="deleted",
+            ),
+            "test": Verb("sendTestEvent", good={"outcome": "delivered"}),
+            "pause": Verb(
+                "changeSubscription",
+                "Send nothing to a subscription. Its events are collected meanwhile.",
+                body={"paused": True},
+            ),
+            "resume": Verb("resumeSubscription"),
+            "skip": Verb(
+                "skipPendingDeliveries", ask="Drop pending deliveries of {0}? They are not sent."
+            ),
+            "secret": Verb("showSubscriptionSecret"),
+            "rotate-secret": Verb("rotateSubscriptionSecret"),
+        },
+        """\
+coursewire subscriptions create --url https://example.com/webhooks --description 'search index'
+coursewire subscriptions secret sub_... --get secret
+coursewire subscriptions test sub_...
+coursewire subscriptions edit sub_... --url https://example.com/other --label region=eu
+coursewire subscriptions resume sub_...""",
+    ),
+    "deliveries": Resource(
+        "What became of each event, with every attempt.",
+        f"event_id state reason attempts.# {_LATEST}at {_LATEST}outcome {_LATEST}status "
+        f"{_LATEST}error {_LATEST}next_attempt_at",
+        {"list": Verb("listDeliveries")},
+        """\
+coursewire deliveries list --subscription-id sub_... --state pending
+coursewire deliveries list --subscription-id sub_... --event-id evt_... --json""",
+    ),
+    "events": Resource(
+        "What was detected, newest first; --follow waits for more.",
+        "data.event_id timestamp type data.integration_id data.course_id data.changed",
+        {
+            "list": Verb(
+                "listEvents", query={"order": "desc"}, table={"payload": "thin"}, follows=True
+            ),
+            "show": Verb("showEvent"),
+            "redeliver": Verb("redeliverEvent"),
+        },
+        """\
+coursewire events --follow
+coursewire events list --type course.deleted --integration-id int_...
+coursewire events redeliver evt_... --subscription-id sub_...""",
+    ),
+    "reviews": Resource(
+        "Changes that exceed limits and wait for a decision.",
+        "id name external_id held",
+        {
+            "list": Verb(
+                "listIntegrations",
+                "List the integrations whose changes wait for a decision.",
+                query={"state": ["review"]},
+            ),
+            "show": Verb("showReview", columns="course_id kind evidence changed"),
+            "apply": Verb(
+                "decideReview",
+                "Take what is held for right: the upstream is asked for these courses again, and "
+                "what they show is published as events.",
+                columns="course_id kind evidence changed",
+                body={"decision": "apply"},
+                ask="Publish events of these changes?",
+            ),
+            "discard": Verb(
+                "decideReview",
+                "Accept what is held without any event: it is recorded as known, and no "
+                "subscriber is informed. To reject it, mend the connected system; the next full "
+                "poll ends the review.",
+                columns="course_id kind evidence changed",
+                body={"decision": "discard"},
+                ask="Record these changes as known, without informing any subscriber?",
+            ),
+        },
+        """\
+coursewire reviews
+coursewire reviews show int_...
+coursewire reviews apply int_...""",
+    ),
+    "replays": Resource(
+        "Events of the past, sent once more.",
+        "id which state since until queued delivered dead created_at error",
+        {
+            "list": Verb("listReplays"),
+            "show": Verb("showReplay"),
+            "create": Verb("replayEvents"),
+            "cancel": Verb("cancelReplay", done="cancelled"),
+        },
+        """\
+coursewire replays create sub_... --which dead
+coursewire replays create sub_... --which missing --since 2026-11-23T06:00:00Z
+coursewire replays show sub_... rpl_...""",
+    ),
+    "credentials": Resource(
+        "Base URLs and API keys of the upstream.",
+        "id name base_url created_at updated_at",
+        {
+            "list": Verb("listCredentials"),
+            "show": Verb("showCredential"),
+            "create": Verb("createCredential"),
+            "edit": Verb("changeCredential"),
+            "delete": Verb("deleteCredential", ask="Delete {0}?", done="deleted"),
+        },
+        """\
+coursewire credentials edit cred_... --api-key @new-key.txt""",
+    ),
+    "api-key": Resource(
+        "API keys of this service, and what each may do.",
+        "id name scope integration_ids labels created_at expires_at last_used_at",
+        {
+            "list": Verb("listAPIKeys"),
+            "show": Verb("showAPIKey"),
+            "create": Verb("createAPIKey", once="token"),
+            "edit": Verb("changeAPIKey"),
+            "rotate": Verb("rotateAPIKeyToken", once="token"),
+            "revoke": Verb(
+                "revokeAPIKey",
+                ask="Revoke {0}? Its token stops working, its subscriptions get no more events.",
+                done="revoked",
+            ),
+        },
+        """\
+coursewire api-key create --name 'Tenant 42' --scope subscriber --label tenant=42
+coursewire api-key rotate key_... --get token""",
+    ),
+    "audit": Resource(
+        "Who changed what and when, newest first.",
+        "at actor action object_id fields address request_id",
+        {"list": Verb("listAuditEntries")},
+    ),
+}

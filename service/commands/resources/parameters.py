@@ -1,0 +1,167 @@
+"""Fields of an operation as options of a command, and what was given as query and body."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from service.commands.resources.operations import Field
+
+_FEW = 8  # choices that a help text lists
+_VALUE_FIRST = re.compile(r"[a-z0-9_]+: ")  # of a description that begins with a value
+
+
+class Content(click.ParamType[Any]):
+    """Text, or `@FILE` for what a file holds; `@-` is standard input."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text."""
+        if not isinstance(value, str) or not value.startswith("@"):
+            return value
+        with click.File().convert(value[1:], param, ctx) as file:
+            return str(file.read()).strip()
+
+
+class Pair(Content):
+    """NAME=VALUE; where values are secrets, VALUE may be `@FILE`."""
+
+    name = "NAME=VALUE"
+
+    def __init__(self, *, secret: bool) -> None:
+        self._secret = secret
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name and the value."""
+        name, sign, content = str(value).partition("=")
+        if not name or not sign:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, super().convert(content, param, ctx) if self._secret else content
+
+
+class Json(Content):
+    """A JSON object."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The object."""
+        try:
+            document = json.loads(super().convert(value, param, ctx))
+        except ValueError as error:
+            self.fail(f"is not JSON: {error}", param, ctx)
+        if not isinstance(document, dict):
+            self.fail("is not a JSON object", param, ctx)
+        return document
+
+
+class Words(click.ParamType[Any]):
+    """One of some words, or several between commas; the API judges them, help completes them."""
+
+    name = "text"
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = tuple(words)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """The words that go on as what was typed after the last comma."""
+        before, comma, last = incomplete.rpartition(",")
+        return [
+            click.shell_completion.CompletionItem(f"{before}{comma}{word}")
+            for word in self._words
+            if word.startswith(last)
+        ]
+
+
+def option(name: str, field: Field) -> click.Option:
+    """The option of a field."""
+    flag = f"--{name.replace('_', '-')}"
+    several = field.kind in ("array", "object")
+    flags = [flag]
+    if several and flag.endswith("s") and not flag.endswith("seconds"):
+        flags.insert(0, flag.removesuffix("s"))
+    if field.kind == "boolean":
+        flags = [f"{flag}/--no-{flag[2:]}"]
+    return click.Option(
+        [*flags, name],
+        type=_type(field),
+        multiple=several,
+        default=None,
+        help=_help(field, several=several),
+    )
+
+
+def _type(field: Field) -> click.ParamType[Any]:
+    match field.kind:
+        case "object":
+            return Pair(secret=field.secret)
+        case "boolean":
+            return click.BOOL
+        case "integer":
+            return click.INT
+        case "number":
+            return click.FLOAT
+        case "string" if 0 < len(field.choices) <= _FEW:
+            return click.Choice(field.choices)
+    if field.choices:
+        return Words(field.choices)
+    return Content() if field.secret else click.STRING
+
+
+def _help(field: Field, *, several: bool) -> str:
+    notes = [
+        "required" * field.required,
+        field.default is not None and f"default: {_text(field.default)}",
+        several and ("repeat it, or use commas" if field.commas else "may be repeated"),
+        field.names and f"names: {', '.join(field.names)}",
+        field.secret and "@FILE reads a file",
+        field.kind == "array"
+        and 0 < len(field.choices) <= 2 * _FEW
+        and f"one of {', '.join(field.choices)}",
+    ]
+    said = "; ".join(note for note in notes if note)
+    text = field.description.removesuffix(".")
+    if not _VALUE_FIRST.match(text):
+        text = text[:1].upper() + text[1:]
+    return f"{text}. [{said}]" if said else f"{text}."
+
+
+def _text(default: Any) -> str:
+    if isinstance(default, list):
+        return ",".join(map(_text, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def given(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that options were given for, as JSON has them."""
+    return {
+        name: _sent(field, values[name])
+        for name, field in fields.items()
+        if values.get(name) not in (None, ())
+    }
+
+
+def _sent(field: Field, value: Any) -> Any:
+    match field.kind:
+        case "object":
+            limits = field.names and not field.secret
+            return {name: _number(one) if limits else one for name, one in value}
+        case "array":
+            parts = [part for one in value for part in (one.split(",") if field.commas else [one])]
+            return [_number(part) for part in parts] if field.numbers else parts
+    return value
+
+
+def _number(text: str) -> Any:
+    """A number, or the text itself, for the API to refuse."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,173 @@
+"""Makes the commands that are declared: each runs one operation of the API and shows its answer."""
+
+# ruff: noqa: PLC0415 - what only a call needs is imported there, so that --help is instant
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from service.commands import options
+from service.commands.resources.declarations import RESOURCES, Resource, Verb
+from service.commands.resources.operations import Operation, operations
+from service.commands.resources.parameters import Json, option
+
+_LISTS: Final = {  # what an argument is completed from
+    "integration_id": "listIntegrations",
+    "subscription_id": "listSubscriptions",
+    "credential_id": "listCredentials",
+    "key_id": "listAPIKeys",
+}
+_LIMIT: Final = click.Option(
+    ["--limit"], type=click.IntRange(min=1), help="How many items at most, 100 if left out."
+)
+_ALL: Final = click.Option(["--all", "everything"], is_flag=True, help="All items.")
+_FOLLOW: Final = click.Option(
+    ["--follow", "-f"],
+    is_flag=True,
+    help="Print what happens from now on, or after --after, until Ctrl-C or --limit items.",
+)
+_DATA: Final = click.Option(
+    ["--data", "sent"],
+    type=Json(),
+    help="The body as JSON, or @FILE; other options are added to it.",
+)
+_ETAG: Final = click.Option(
+    ["--if-match", "etag"],
+    metavar="ETAG",
+    help="Change it only if it still has this `etag`, with which it was shown.",
+)
+_OUTPUT: Final = (
+    click.Option(["--json", "as_json"], is_flag=True, help="Print JSON on a terminal too."),
+    click.Option(
+        ["--get", "wanted"],
+        metavar="FIELD",
+        help="Print one field alone, such as id or labels.region; of a list, one in a line.",
+    ),
+)
+
+
+class ResourceGroup(click.Group):
+    """The commands of a resource; without a verb, its list."""
+
+    def __init__(self, name: str, resource: Resource, *, hidden: bool = False) -> None:
+        examples = f"\b\nExamples:\n{resource.examples}" if resource.examples else None
+        params = options.remote_options()
+        text = f"{resource.help}\n\nWithout a command, `list` is run."
+        super().__init__(name, help=text, epilog=examples, params=params, hidden=hidden)
+        self._resource = resource
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of their declaration."""
+        return list(self._resource.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a verb."""
+        verb = self._resource.verbs.get(cmd_name)
+        return None if verb is None else Action(self._resource, verb).command(cmd_name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts the list where no verb is."""
+        own = {flag for one in self.get_params(ctx) for flag in one.opts}
+        verbless = not args or (args[0].startswith("-") and args[0].partition("=")[0] not in own)
+        if verbless and not ctx.resilient_parsing:  # it may be about to be typed
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+def groups() -> list[click.Command]:
+    """The commands of all resources; `api-keys` is as good as `api-key`."""
+    plural = ResourceGroup("api-keys", RESOURCES["api-key"], hidden=True)
+    return [*(ResourceGroup(name, one) for name, one in RESOURCES.items()), plural]
+
+
+class Action(NamedTuple):
+    """A verb of a resource."""
+
+    resource: Resource
+    verb: Verb
+
+    @property
+    def operation(self) -> Operation:
+        """What it asks of the API."""
+        return operations()[self.verb.operation]
+
+    def command(self, name: str) -> click.Command:
+        """Its command."""
+        operation, verb = self.operation, self.verb
+        summary = verb.help or f"{operation.summary}."
+        return click.Command(
+            name,
+            callback=click.pass_context(self.run),
+            params=[
+                *(
+                    click.Argument([one], shell_complete=_complete_id)
+                    for one in operation.arguments
+                ),
+                *self._sent(),
+                *(one for one, wanted in self._own() if wanted),
+                *_OUTPUT,
+            ],
+            help=verb.help or f"{summary}\n\n{operation.description}",
+            short_help=summary,
+        )
+
+    def _sent(self) -> list[click.Parameter]:
+        """Those of the query and of the body that are not fixed."""
+        operation = self.operation
+        fields = operation.query | ({} if self.verb.body else operation.body)
+        required_first = sorted(fields.items(), key=lambda one: not one[1].required)
+        return [
+            option(name, field) for name, field in required_first if name not in ("limit", "wait")
+        ]
+
+    def _own(self) -> list[tuple[click.Option, object]]:
+        """The options that are not the operation's own, and whether it has them."""
+        operation, verb = self.operation, self.verb
+        has_body = operation.body and not verb.body
+        nullable = [name for name, field in operation.body.items() if field.nullable]
+        clear = click.Option(
+            ["--clear"],
+            multiple=True,
+            type=click.Choice(nullable),
+            help="Send null for this field; may be repeated.",
+        )
+        return [
+            (_LIMIT, operation.is_paged),
+            (_ALL, operation.is_paged),
+            (_FOLLOW, verb.follows),
+            (_DATA, has_body),
+            (clear, has_body and nullable and operation.method == "PATCH"),
+            (_ETAG, operation.condition),
+            (options.YES, verb.ask),
+        ]
+
+    def run(self, context: click.Context, **values: Any) -> None:
+        """Sends the request and shows what is answered."""
+        from service.commands.resources.call import Call
+
+        columns = (self.verb.columns or self.resource.columns).split()
+        Call(options.connect(context), self.operation, self.verb, columns, values).run()
+
+
+def _complete_id(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The ids that begin so, each with what people call it."""
+    from service.domain.errors import CoursewireError
+
+    if parameter.name not in _LISTS:
+        return []
+    try:
+        page = options.connect(context).call(
+            "GET", operations()[_LISTS[parameter.name]].path, query={"limit": 500}
+        )
+    except CoursewireError:
+        return []
+    return [
+        CompletionItem(one["id"], help=one.get("name") or one.get("description"))
+        for one in page["items"]
+        if one["id"].startswith(incomplete)
+    ]
