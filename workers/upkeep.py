@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from service.clock import now_ms
 from service.logs import get_logger
-from service.storage.observability.lateness import LatenessStore
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -20,14 +19,13 @@ _log = get_logger("maintenance")
 
 async def run(context: JobContext) -> None:
     """Trims the log, attempts, outboxes and dead deliveries to their retention, announces what
-    has died, reschedules, and keeps a reading of how late deliveries are."""
+    has died, and reschedules."""
     services = context.services
     trimmed = await trim(services.retention, services.settings)
     announced = await services.dead_letter_notices.announce()
     if announced:
         await context.dispatcher.dispatch("outboxes")
     rescheduled = await services.reconciliation.reconcile()
-    await LatenessStore(services.redis, services.counters).keep_reading()
     _log.info("maintenance", **trimmed, announced=announced, rescheduled=rescheduled)
 
 

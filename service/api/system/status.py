@@ -101,9 +101,9 @@ class StatusController(Controller):
             sizes = await overview.sizes()
             paused = await services.control.paused()
             _, totals = await services.counters.read()
-            lateness = await LatenessStore(services.redis, services.counters).read(
-                now, server.uptime_seconds, pending=totals.get("pending", 0) > 0
-            )
+            lateness = await LatenessStore(
+                services.redis, services.counters, services.history
+            ).read(now, server.uptime_seconds, pending=totals.get("pending", 0) > 0)
         except BusyLoadingError:
             return _down("Redis is still loading its data")
         except (NotServingError, NoPermissionError) as error:

@@ -94,12 +94,16 @@ class History:
         if resolution is HOURS:
             found = await self._stored(keys.HISTORY_HOURS, since + 1, until)
             return [_read_hour(one) for one in found]
-        samples = await self._stored(keys.HISTORY_MINUTES, since - self._minute_ms + 1, until)
+        samples = await self._minutes(since - self._minute_ms + 1, until)
         # In a thread, because two days take a tenth of a second.
         minutes = await asyncio.to_thread(
             lambda: minutes_of(map(_read_sample, samples), self._minute_ms)
         )
         return [minute for minute in minutes if minute.end > since]
+
+    async def samples(self, since: int, until: int) -> list[Sample]:
+        """The samples of the minutes that ended from `since` to `until`, epoch ms."""
+        return [_read_sample(one) for one in await self._minutes(since, until)]
 
     async def _make_hours(self, ended: int) -> None:
         """Stores the hours up to `ended` that are not stored. Their minutes no longer change, so
@@ -124,6 +128,9 @@ class History:
             pipeline.zadd(keys.HISTORY_HOURS, {_encode(hour): hour.end for hour in made})
             pipeline.pexpire(keys.HISTORY_HOURS, HOURS.kept * hour_ms)
             await pipeline.execute()
+
+    async def _minutes(self, least: int, most: int) -> list[bytes]:
+        return await self._stored(keys.HISTORY_MINUTES, least, most)
 
     async def _stored(self, key: Key, least: int, most: int) -> list[bytes]:
         return cast("list[bytes]", await self._redis.zrange(key, least, most, byscore=True))

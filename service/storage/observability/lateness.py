@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from service.domain.delivery.subscription import SubscriptionState
 from service.domain.events.identifiers import position_ms
+from service.domain.observability.history import Sample
 from service.domain.observability.metrics import RECEIPT, observed, quantile
+from service.storage.observability.history import History
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.paging import newest_ids
@@ -17,10 +18,8 @@ from service.storage.redis.paging import newest_ids
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-WINDOW_MS: Final = 900_000  # that receipts are looked at for, at least
-_KEPT: Final = 24  # readings, which are taken every few minutes
+WINDOW_MS: Final = 900_000  # that receipts are looked at for, at most
 _NOT_SENT: Final = {SubscriptionState.PAUSED.value, SubscriptionState.DISABLED.value}
-_RUN: Final = b"run"
 
 
 class Lateness(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,34 +35,29 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatenessStore:
-    """Reads it. The histogram of receipts counts since the server started, so that maintenance
-    keeps readings of it, and the recent past is the difference to one of them."""
+    """Reads it. The histogram of receipts counts since the server started: the recent past is its
+    difference to a sample of the history."""
 
-    def __init__(self, redis: Redis, counters: Counters) -> None:
+    def __init__(self, redis: Redis, counters: Counters, history: History) -> None:
         self._redis = redis
         self._counters = counters
-
-    async def keep_reading(self) -> None:
-        """Stores what the histogram of receipts stands at now."""
-        run, stored = await self._histogram()
-        reading: dict[Any, Any] = {_RUN: run, **stored}
-        await self._redis.xadd(keys.RECEIPTS, reading, maxlen=_KEPT, approximate=False)
+        self._history = history
 
     async def read(self, now: int, uptime_seconds: int, *, pending: bool) -> Lateness:
         """How late changes are at `now`, by the clock of Redis. `pending` is whether any is."""
-        run, stored = await self._histogram()
-        begun, before = now - uptime_seconds * 1000, dict[str, int]()
-        readings = cast(
-            "list[tuple[bytes, dict[bytes, bytes]]]", await self._redis.xrevrange(keys.RECEIPTS)
-        )
-        for entry, reading in readings:
-            at = position_ms(entry.decode())
-            if reading.pop(_RUN) != run.encode() or begun > now - WINDOW_MS:
+        stored, _ = await self._counters.read()
+        run = await self._counters.key()
+        begun, before = now - uptime_seconds * 1000, Sample(at=0, run="")
+        for sample in await self._history.samples(now - WINDOW_MS, now):
+            if run.endswith(sample.run):
+                begun, before = sample.at, sample
                 break
-            begun, before = at, {name.decode(): int(value) for name, value in reading.items()}
-            if at <= now - WINDOW_MS:
-                break
-        recent = {name: value - before.get(name, 0) for name, value in stored.items()}
+        counted = before.counters.get(RECEIPT.name, {})
+        recent = {
+            name: value - counted.get(label, 0)
+            for name, value in stored.items()
+            if (label := name.removeprefix(f"{RECEIPT.name}|")) != name
+        }
         receipts = observed(RECEIPT, recent)[()]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for kind in ("delta", "full"):
@@ -78,13 +72,6 @@ class LatenessStore:
             oldest_poll_at=polls[0],
             oldest_full_poll_at=polls[1],
         )
-
-    async def _histogram(self) -> tuple[str, Mapping[str, int]]:
-        """The run that counters are kept for, and its counters of the histogram."""
-        stored, _ = await self._counters.read()
-        return await self._counters.key(), {
-            name: value for name, value in stored.items() if name.startswith(f"{RECEIPT.name}|")
-        }
 
     async def _oldest_pending(self) -> int | None:
         """When the oldest event happened that waits on an outbox that is sent to."""

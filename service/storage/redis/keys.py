@@ -369,9 +369,6 @@ HISTORY_MINUTES = Key("cw:history:minutes")
 # zset: packed period -> ms at which its hour ended; the latest 1,440. Expires 60 days after
 # the last
 HISTORY_HOURS = Key("cw:history:hours")
-# stream: readings of the histogram of receipts, the newest two dozen: `run` (id of the server's
-# run) and its counters
-RECEIPTS = Key("cw:receipts")
 
 # --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
 
@@ -426,6 +423,5 @@ LASTING = (
     "cw:overdue:",
     "cw:completed:",
     "cw:totals",
-    "cw:receipts",
     "cw:control",
 )
