@@ -315,6 +315,12 @@ BODIES: dict[str, Wrong] = {
     "a decision on something else": _post(
         "/integrations/{integration}/review", {"decision": "publish"}, headers={"if-match": '"x"'}
     ),
+    "a preview of too much": _get("/integrations/{integration}/review?preview=21"),
+    "a preview for a reader": Wrong(
+        "GET", "/v1/integrations/{integration}/review?preview=1", token="reader"
+    ),
+    "a long overlap": _post("/api-keys/{key}/token/rotate", {"overlap_seconds": 604_801, "x": 1}),
+    "an owner that is none": _patch(ONE["subscription"], {"owner": "{reader}"}),
     "a pause": _post("/pause", {"what": "pollin", "why": "x"}),
     "a resumption": _post("/resume", {"what": 1}),
     "a key for nothing": _post("/api-keys", {"name": "k", "scope": "subscriber"}),
