@@ -216,6 +216,13 @@ coursewire credentials edit cred_... --api-key @new-key.txt""",
 coursewire api-key create --name 'Tenant 42' --scope subscriber --label tenant=42
 coursewire api-key rotate key_... --get token""",
     ),
+    "me": Resource(
+        "What the token in use may do, and see.",
+        "id name external_id state last_completed_at behind_seconds",
+        {"show": Verb("showMe"), "integrations": Verb("listMyIntegrations")},
+        """\
+coursewire --token-file key.txt me integrations""",
+    ),
     "audit": Resource(
         "Who changed what and when, newest first.",
         "at actor action object_id fields address request_id",

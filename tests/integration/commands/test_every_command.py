@@ -140,3 +140,5 @@ async def keys_are_kept(run, integration_id: str) -> None:
     assert len((await run("api-key", "list"))["items"]) == 1
     await run("api-key", "revoke", made["id"], "--yes")
     assert (await run("api-key", "list"))["items"] == []
+    assert (await run("me", "show"))["scope"] == "admin"
+    assert (await run("me", "integrations"))["items"][0]["id"] == integration_id
