@@ -34,6 +34,7 @@ class Resource(NamedTuple):
 
 
 _POLLS = "id kind state started_at duration_seconds records changes error"
+_HELD = "course_id remote_id kind evidence changed"
 _OK = {"ok": True}
 _LATEST = "attempts.-1."
 
@@ -104,6 +105,7 @@ coursewire integrations list --state error,review""",
             ),
             "secret": Verb("showSubscriptionSecret"),
             "rotate-secret": Verb("rotateSubscriptionSecret"),
+            "statistics": Verb("showSubscriptionStatistics"),
         },
         """\
 coursewire subscriptions create --url https://example.com/webhooks --description 'search index'
@@ -145,29 +147,28 @@ coursewire events redeliver evt_... --subscription-id sub_...""",
                 "List the integrations whose changes wait for a decision.",
                 query={"state": ["review"]},
             ),
-            "show": Verb("showReview", columns="course_id kind evidence changed"),
-            "apply": Verb(
+            "show": Verb("showReview", columns=_HELD),
+            "publish": Verb(
                 "decideReview",
                 "Take what is held for right: the upstream is asked for these courses again, and "
-                "what they show is published as events.",
-                columns="course_id kind evidence changed",
-                body={"decision": "apply"},
-                ask="Publish events of these changes?",
+                "events of what they show are sent.",
+                columns=_HELD,
+                body={"decision": "publish"},
+                ask="Send events of these changes?",
             ),
-            "discard": Verb(
+            "accept-silently": Verb(
                 "decideReview",
-                "Accept what is held without any event: it is recorded as known, and no "
-                "subscriber is informed. To reject it, mend the connected system; the next full "
-                "poll ends the review.",
-                columns="course_id kind evidence changed",
-                body={"decision": "discard"},
-                ask="Record these changes as known, without informing any subscriber?",
+                "Record what is held without any event: no subscriber is informed. To reject it, "
+                "correct the connected system; the next full poll ends the review.",
+                columns=_HELD,
+                body={"decision": "accept_silently"},
+                ask="Record these changes without informing any subscriber?",
             ),
         },
         """\
 coursewire reviews
-coursewire reviews show int_...
-coursewire reviews apply int_...""",
+coursewire reviews show int_... --preview 5
+coursewire reviews publish int_...""",
     ),
     "replays": Resource(
         "Events of the past, sent once more.",
@@ -215,9 +216,23 @@ coursewire credentials edit cred_... --api-key @new-key.txt""",
 coursewire api-key create --name 'Tenant 42' --scope subscriber --label tenant=42
 coursewire api-key rotate key_... --get token""",
     ),
+    "me": Resource(
+        "What the token in use may do, and see.",
+        "id name external_id state last_completed_at behind_seconds",
+        {"show": Verb("showMe"), "integrations": Verb("listMyIntegrations")},
+        """\
+coursewire --token-file key.txt me integrations""",
+    ),
     "audit": Resource(
         "Who changed what and when, newest first.",
         "at actor action object_id fields address request_id",
         {"list": Verb("listAuditEntries")},
+    ),
+    "history": Resource(
+        "Metrics of the past, by minute or by hour.",
+        "",
+        {"show": Verb("showHistory")},
+        """\
+coursewire history --series attempts_total,deliveries_pending --resolution hour""",
     ),
 }

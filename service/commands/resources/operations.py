@@ -52,6 +52,11 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     @property
+    def text(self) -> str:
+        """The description without its table, which is for wider pages."""
+        return self.description.partition("\n\n|")[0]
+
+    @property
     def is_paged(self) -> bool:
         """Whether its answer is a page of a list."""
         return {"limit", "after"} <= set(self.query)

@@ -85,7 +85,7 @@ def option(name: str, field: Field) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     several = field.kind in ("array", "object")
     flags = [flag]
-    if several and flag.endswith("s") and not flag.endswith("seconds"):
+    if several and flag.endswith("s") and not flag.endswith(("seconds", "series")):
         flags.insert(0, flag.removesuffix("s"))
     if field.kind == "boolean":
         flags = [f"{flag}/--no-{flag[2:]}"]
@@ -122,9 +122,7 @@ def _help(field: Field, *, several: bool) -> str:
         several and ("repeat it, or use commas" if field.commas else "may be repeated"),
         field.names and f"names: {', '.join(field.names)}",
         field.secret and "@FILE reads a file",
-        field.kind == "array"
-        and 0 < len(field.choices) <= 2 * _FEW
-        and f"one of {', '.join(field.choices)}",
+        field.kind == "array" and field.choices and f"one of {', '.join(field.choices)}",
     ]
     said = "; ".join(note for note in notes if note)
     text = field.description.removesuffix(".")

@@ -50,12 +50,13 @@ _OUTPUT: Final = (
 
 
 class ResourceGroup(click.Group):
-    """The commands of a resource; without a verb, its list."""
+    """The commands of a resource; without a verb, its first one."""
 
     def __init__(self, name: str, resource: Resource, *, hidden: bool = False) -> None:
         examples = f"\b\nExamples:\n{resource.examples}" if resource.examples else None
         params = options.remote_options()
-        text = f"{resource.help}\n\nWithout a command, `list` is run."
+        self._first = next(iter(resource.verbs))
+        text = f"{resource.help}\n\nWithout a command, `{self._first}` is run."
         super().__init__(name, help=text, epilog=examples, params=params, hidden=hidden)
         self._resource = resource
 
@@ -69,11 +70,11 @@ class ResourceGroup(click.Group):
         return None if verb is None else Action(self._resource, verb).command(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts the list where no verb is."""
+        """Puts the first verb where none is."""
         own = {flag for one in self.get_params(ctx) for flag in one.opts}
         verbless = not args or (args[0].startswith("-") and args[0].partition("=")[0] not in own)
         if verbless and not ctx.resilient_parsing:  # it may be about to be typed
-            args = ["list", *args]
+            args = [self._first, *args]
         return super().parse_args(ctx, args)
 
 
@@ -110,7 +111,7 @@ class Action(NamedTuple):
                 *(one for one, wanted in self._own() if wanted),
                 *_OUTPUT,
             ],
-            help=verb.help or f"{summary}\n\n{operation.description}",
+            help=verb.help or f"{summary}\n\n{operation.text}",
             short_help=summary,
         )
 

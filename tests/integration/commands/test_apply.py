@@ -143,7 +143,11 @@ INTEGRATION = optional(
 )
 SUBSCRIPTION = optional(
     event_types=st.none()
-    | st.lists(st.sampled_from(["course.created", "course.updated"]), min_size=1, unique=True),
+    | st.lists(
+        st.sampled_from(["course.created", "course.updated", "integration.*"]),
+        min_size=1,
+        unique=True,
+    ),
     labels=st.none() | LABELS.filter(bool),
     changed=st.none() | st.just(["provider"]),
     payload=st.sampled_from(["full", "thin"]),

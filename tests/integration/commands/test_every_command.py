@@ -62,6 +62,7 @@ async def test_every_command_does_what_it_says(cli, context, sandbox, hook):
         await run(group, "delete", key, "--yes")
         assert (await run(group, "list"))["items"] == []
     await run("credentials", "delete", integration["credential_id"], "--yes")
+    assert "polls_total" in str(await run("history", "show", "--series", "polls_total"))
     assert (await run("audit", "list"))["items"][0]["action"] == "credential.deleted"
     assert run.ran == {(group, verb) for group, one in RESOURCES.items() for verb in one.verbs}
 
@@ -96,6 +97,7 @@ async def subscribed(run, hook) -> dict:
     assert (await run("subscriptions", "pause", key))["state"] == "paused"
     assert (await run("subscriptions", "resume", key))["state"] == "active"
     assert (await run("subscriptions", "show", key))["url"] == hook.url
+    assert (await run("subscriptions", "statistics", key))["attempts"] == 0  # tests do not count
     return made
 
 
@@ -115,7 +117,7 @@ async def delivered(run, context, key: str) -> None:
 
 
 async def reviewed(run, sandbox, turned: Registered) -> None:
-    for verb in ("apply", "discard"):
+    for verb in ("publish", "accept-silently"):
         await sandbox.change({"op": "delete", "count": 20})
         await turned.poll("full")
         (held,) = (await run("reviews", "list"))["items"]
@@ -138,3 +140,5 @@ async def keys_are_kept(run, integration_id: str) -> None:
     assert len((await run("api-key", "list"))["items"]) == 1
     await run("api-key", "revoke", made["id"], "--yes")
     assert (await run("api-key", "list"))["items"] == []
+    assert (await run("me", "show"))["scope"] == "admin"
+    assert (await run("me", "integrations"))["items"][0]["id"] == integration_id

@@ -171,13 +171,13 @@ def test_what_deletes_asks_and_refuses_where_nobody_can_answer(api, run):
 def test_a_review_is_shown_before_it_is_decided_and_decided_as_shown(api, run):
     held = page({"course_id": "c1", "kind": "deleted"}, state="open", deleted=1)
     api.says(held, headers={"etag": '"7"'})
-    decide = ("reviews", "apply", "int_1")
+    decide = ("reviews", "publish", "int_1")
     decided = run(*decide, terminal=True, given="y\n")
     assert decided.exit_code == 0, decided.output
     assert "c1" in decided.stderr
     shown, sent = api.asked
     assert (shown.method, sent.method, sent.headers["if-match"]) == ("GET", "POST", '"7"')
-    assert json.loads(sent.content) == {"decision": "apply"}
+    assert json.loads(sent.content) == {"decision": "publish"}
     for arguments in ((), ("--yes",)):
         refused = run(*decide, *arguments)
         assert (refused.exit_code, "--if-match" in refused.output) == (2, True)
