@@ -19,6 +19,7 @@ from service.domain.errors import SettingsError
 from service.settings import Settings
 from service.storage.delivery.attempts import Attempts
 from service.storage.delivery.dead_letters import DeadLetters
+from service.storage.delivery.deliveries import Deliveries
 from service.storage.delivery.initial_fill import Backlog
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Replays
@@ -83,6 +84,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_notices: DeadLetterNotices
     bodies: EventBodies
     attempts: Attempts
+    deliveries: Deliveries
     schedule: Schedule
     control: Control
     leases: Leases
@@ -160,8 +162,8 @@ def assemble(
     matchers = Matchers(subscriptions)
     integrations = IntegrationStore(redis, matchers, counters, most=settings.max_integrations)
     outboxes = Outboxes(redis, counters)
-    dead = DeadLetters(redis)
     outbox_events = OutboxEvents(redis, events)
+    attempts = Attempts(redis, encryptor)
     schedule = Schedule(redis)
     return Services(
         settings=settings,
@@ -185,10 +187,11 @@ def assemble(
         events=events,
         tail=Tail(redis, events),
         outboxes=outboxes,
-        dead=dead,
+        dead=DeadLetters(redis),
         dead_letter_notices=DeadLetterNotices(redis, counters, subscriptions, matchers),
         bodies=EventBodies(events, outbox_events, counters),
-        attempts=Attempts(redis, encryptor, outbox_events, dead),
+        attempts=attempts,
+        deliveries=Deliveries(redis, attempts, outbox_events),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),

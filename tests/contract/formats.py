@@ -23,6 +23,10 @@ schemathesis.openapi.format(
 )
 schemathesis.openapi.format("log-cursor", _moments.map(lambda at: _cursor(f"{at}-0")))
 schemathesis.openapi.format(
+    "delivery-cursor",
+    st.builds(lambda at, one: _cursor(f"delivery {at << 20} sub_{one}"), _moments, _ids),
+)
+schemathesis.openapi.format(
     "scan-cursor", st.integers(0, 2**64 - 1).map(lambda number: _cursor(f"scan {number} "))
 )
 schemathesis.openapi.format(

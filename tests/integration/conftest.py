@@ -35,6 +35,7 @@ from service.domain.signatures.signing import read_secret
 from service.ids import new_id
 from service.sandbox.server import SandboxConfig, create_sandbox
 from service.settings import Settings
+from service.storage.delivery.deliveries import Wanted
 from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret
@@ -432,8 +433,11 @@ class Harness:
         (depth,) = await self.services.outboxes.depth_many([self.id])
         return depth
 
-    async def deliveries(self, **filters):
-        found, _ = await self.services.attempts.deliveries(self.id, limit=100, **filters)
+    async def deliveries(self, *states):
+        """Its deliveries, those of the oldest events first."""
+        found, _ = await self.services.deliveries.page(
+            [self.id], Wanted(states=states or None), limit=100, newest_first=False
+        )
         return found
 
 

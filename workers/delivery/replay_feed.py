@@ -10,10 +10,15 @@ from redis.exceptions import OutOfMemoryError
 from service.domain.delivery.event_types import includes
 from service.domain.delivery.subscription import Subscription
 from service.domain.events.event import EventHead, Selection, order_key_of, rfc3339
-from service.domain.events.identifiers import is_backfilled, position_ms, position_order
+from service.domain.events.identifiers import (
+    LAST_COUNTER,
+    is_backfilled,
+    position_ms,
+    position_order,
+)
 from service.domain.replay.replay import Replay, ReplayProgress
 from service.logs import get_logger
-from service.storage.delivery.attempts import Attempts, Successes
+from service.storage.delivery.attempts import Attempts
 from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Part, Replayed, Replays
@@ -57,7 +62,6 @@ class Feeder:
         self._lease = lease
         self._subscription = subscription
         self._selection: Selection | None = None
-        self._successes: Successes | None = None
         self._backfiller = backfiller
         self._idle = False
         self._blocked_until = 0.0
@@ -150,20 +154,17 @@ class Feeder:
         cannot be known."""
         stores, subscription_id = self._stores, self._subscription.id
         # In this order: what leaves the outbox meanwhile is on record by the time that is read.
-        pending = await stores.outboxes.pending(
-            subscription_id, found[0].position, found[-1].position
-        )
-        pending |= await stores.replays.being_replayed(subscription_id)
-        if self._successes is None:
-            self._successes = Successes(stores.attempts, subscription_id)
-        await self._successes.read_on()
+        span = (found[0].position, found[-1].position)
+        pending = await stores.outboxes.pending(subscription_id, *span)
+        pending |= await stores.replays.being_replayed(subscription_id, *span)
+        delivered = await stores.attempts.delivered(subscription_id, *span)
         reach = await stores.attempts.reach(subscription_id)
         if reach is not None and position_ms(found[0].position) < reach:
             return [], (
                 f"attempts before {rfc3339(reach)} are no longer on record, so what was not "
                 "delivered of earlier events is not known; replay `all` of them"
             )
-        known = pending | self._successes.positions
+        known = pending | delivered
         return [event for event in chosen if event.position not in known], ""
 
     async def _dead(self, replay: Replay, progress: ReplayProgress) -> Part:
@@ -171,7 +172,7 @@ class Feeder:
         after = progress.position
         if not after:
             _, trimmed = await stores.events.bounds()
-            since = "0-0" if replay.since is None else f"{replay.since - 1}-{2**64 - 1}"
+            since = "0-0" if replay.since is None else f"{replay.since - 1}-{LAST_COUNTER}"
             after = max(trimmed, since, key=position_order)
         page = await stores.dead.page(self._subscription.id, after, SCANNED)
         end = position_order(replay.end)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import re
 
-from service.domain.events.identifiers import EVENT_PREFIX, event_position
+from service.domain.delivery.delivery_merge import Place
+from service.domain.events.identifiers import EVENT_PREFIX, POSITIONS, event_position
 from service.storage.redis.paging import IndexPosition
 from service.storage.redis.scans import ScanCursor
 
 LATEST = "latest"
 _LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
-_SCAN_CURSOR = re.compile(r"[0-9]{1,20}")
+_NUMBER = re.compile(r"[0-9]{1,22}")
 _MAX_LENGTH = 4_000  # a place of a scan carries a course id
 
 
@@ -68,6 +69,19 @@ def read_log(cursor: str) -> str:
     return position
 
 
+def write_place(place: Place | None) -> str | None:
+    """The cursor of a delivery's place, None at the end of the list."""
+    return None if place is None else _write(f"delivery {place.number} {place.subscription_id}")
+
+
+def read_place(cursor: str) -> Place:
+    """The place of a delivery. Raises ValueError."""
+    word, number, subscription_id = _read(cursor).split(" ", 2)
+    if word != "delivery" or not _NUMBER.fullmatch(number) or int(number) >= POSITIONS:
+        raise ValueError("no place of a delivery")
+    return Place(int(number), subscription_id)
+
+
 def write_scan(scan: ScanCursor | None) -> str | None:
     """The cursor of a scan, None at its end."""
     return None if scan is None else _write(f"scan {scan.cursor} {scan.behind}")
@@ -77,6 +91,6 @@ def read_scan(cursor: str) -> ScanCursor:
     """The position of a scan. Raises ValueError."""
     word, _, rest = _read(cursor).partition(" ")
     number, _, behind = rest.partition(" ")
-    if word != "scan" or not _SCAN_CURSOR.fullmatch(number) or int(number) >= 2**64:
+    if word != "scan" or not _NUMBER.fullmatch(number) or int(number) >= 2**64:
         raise ValueError("no position of a scan")
     return ScanCursor(int(number), behind)

@@ -1,8 +1,9 @@
-"""`/v1/deliveries`: what was sent to a subscription, and what came back."""
+"""`/v1/deliveries`: what was sent to subscriptions, and what came back."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Collection, Iterable
+from typing import Annotated, ClassVar, Literal
 
 from litestar import get
 from litestar.di import NamedDependency
@@ -11,14 +12,31 @@ from msgspec import UNSET, UnsetType
 from service.api.access.authentication import GivenActor, require_own
 from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.fields import samples
-from service.api.fields.kinds import identifier, means
+from service.api.fields.kinds import (
+    Moment,
+    Several,
+    cursor,
+    identifier,
+    means,
+    number_in_text,
+    one_of,
+)
+from service.api.fields.readers import Fields, or_none
+from service.api.fields.refusals import FieldError
 from service.api.fields.views import Page, Timestamp, View
 from service.api.http import cursors
 from service.api.http.problem_types import NOT_FOUND
 from service.api.http.problems import PROBLEMS
-from service.api.http.requests import GivenServices, LogQuery
+from service.api.http.requests import PAGE_SIZE, CourseId, GivenServices, Limit
+from service.bootstrap import Services
+from service.domain.access.grants import Actor, Grant
+from service.domain.delivery.delivery_merge import Place
+from service.domain.delivery.event_types import EVENT_TYPES
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.delivery.subscription import DeliveryState
-from service.storage.delivery.attempts import Delivery
+from service.domain.events.event import EventFilter
+from service.domain.events.identifiers import event_position, first_number, position_number
+from service.storage.delivery.deliveries import Delivery, Wanted
 
 
 class AttemptView(View, frozen=True, kw_only=True):
@@ -67,20 +85,47 @@ class AttemptView(View, frozen=True, kw_only=True):
 
 
 class DeliveryView(View, frozen=True, kw_only=True):
-    """One event for one subscription, with its attempts; `reason` says why a dead one is."""
+    """One event for one subscription, with its attempts."""
 
     example: ClassVar = {
         "subscription_id": samples.SUBSCRIPTION,
         "event_id": samples.EVENT,
+        "event_type": "course.updated",
+        "integration_id": samples.INTEGRATION,
+        "course_id": samples.COURSE,
         "state": "delivered",
         "reason": None,
+        "next_attempt_at": None,
         "attempts": [AttemptView.example],
     }
-    subscription_id: Annotated[str, means("who it is for")]
+    subscription_id: Annotated[str, means("the subscription that the event is for")]
     event_id: Annotated[str, means("the event")]
-    state: Annotated[DeliveryState, means("pending, delivered or dead")]
-    reason: Annotated[str | None, means("why a dead one is dead")]
-    attempts: Annotated[list[AttemptView], means("its attempts, the first one first")]
+    event_type: Annotated[
+        str | None,
+        means(
+            "the event's type; null, like `integration_id` and `course_id`, if the event is no "
+            "longer kept, or if the token may not see the event"
+        ),
+    ]
+    integration_id: Annotated[
+        str | None, means("the integration that the event is about; null: the event is about none")
+    ]
+    course_id: Annotated[
+        str | None, means("the course that the event is about; null: the event is about none")
+    ]
+    state: Annotated[
+        DeliveryState,
+        means(
+            "pending: not attempted yet; retrying: an attempt failed, and another one follows; "
+            "delivered; dead: given up"
+        ),
+    ]
+    reason: Annotated[str | None, means("why a dead delivery was given up")]
+    next_attempt_at: Annotated[
+        Timestamp | None,
+        means("when the next attempt of a retrying delivery is due; null in other states"),
+    ]
+    attempts: Annotated[list[AttemptView], means("the attempts, the first one first")]
 
     @classmethod
     def of(cls, one: Delivery) -> DeliveryView:
@@ -89,19 +134,91 @@ class DeliveryView(View, frozen=True, kw_only=True):
 
 
 class DeliveryList(Page, frozen=True, kw_only=True):
-    """A page of deliveries in the order of their events; `next` leads on."""
+    """A page of deliveries in the order of their events. With filters a page may hold few
+    deliveries, or none, although `next` leads on."""
 
     items: Annotated[list[DeliveryView], means("the page")]
 
 
-class DeliveryQuery(LogQuery, frozen=True, kw_only=True):
+class DeliveryQuery(Fields, frozen=True, kw_only=True):
     """Which deliveries are listed."""
 
-    subscription_id: Annotated[str, identifier("sub"), means("whose deliveries")]
+    subscription_id: Annotated[
+        Annotated[str, identifier("sub")] | UnsetType, means("only deliveries to this subscription")
+    ] = UNSET
+    integration_id: Annotated[
+        Annotated[str, identifier("int")] | UnsetType, means("only events of this integration")
+    ] = UNSET
+    course_id: Annotated[CourseId | UnsetType, means("only events of this course")] = UNSET
     event_id: Annotated[Annotated[str, identifier("evt")] | UnsetType, means("only this event")] = (
         UNSET
     )
-    state: Annotated[DeliveryState | UnsetType, means("only deliveries in this state")] = UNSET
+    event_type: Annotated[
+        Several[Annotated[str, one_of(EVENT_TYPES)]] | UnsetType,
+        means("only events of these types, separated by commas or given repeatedly"),
+    ] = UNSET
+    state: Annotated[
+        Several[DeliveryState] | UnsetType,
+        means("only deliveries in one of these states, separated by commas or given repeatedly"),
+    ] = UNSET
+    outcome: Annotated[
+        Several[OutcomeClass] | UnsetType,
+        means(
+            "only deliveries whose last attempt had one of these outcomes, separated by commas or "
+            "given repeatedly"
+        ),
+    ] = UNSET
+    status: Annotated[
+        Annotated[int, number_in_text(100, 599)] | UnsetType,
+        means("only deliveries whose last attempt was answered with this HTTP status"),
+    ] = UNSET
+    since: Annotated[
+        Moment | UnsetType, means("only events that happened at this time or later")
+    ] = UNSET
+    until: Annotated[Moment | UnsetType, means("only events that happened before this time")] = (
+        UNSET
+    )
+    order: Annotated[
+        Literal["asc", "desc"],
+        means("desc: the newest event first; asc: the oldest event first; desc if left out"),
+    ] = "desc"
+    limit: Limit = PAGE_SIZE
+    after: Annotated[
+        Annotated[Place, cursor(cursors.read_place, "delivery")] | UnsetType,
+        means("`next` of the answer before"),
+    ] = UNSET
+
+    def check(self) -> Iterable[FieldError]:
+        """A time has to lie between both."""
+        if self.since and self.until and self.until <= self.since:
+            yield FieldError("until", "is not after since", "send a later time, or leave it out")
+
+    def wanted(self, grant: Grant | None) -> Wanted | None:
+        """What is asked for; None if there is no such event."""
+        span = {}
+        if self.event_id:
+            position = event_position(self.event_id)
+            if position is None:
+                return None
+            span = dict.fromkeys(("first", "last"), position_number(position[0]))
+        else:
+            if self.since is not UNSET:
+                span["first"] = first_number(self.since)
+            if self.until is not UNSET:
+                span["last"] = first_number(self.until) - 1
+        return Wanted(
+            states=or_none(self.state),
+            event_id=self.event_id or None,
+            outcomes=or_none(self.outcome),
+            status=or_none(self.status),
+            events=EventFilter(
+                types=None if self.event_type is UNSET else frozenset(self.event_type),
+                integration_id=self.integration_id or None,
+                course_id=self.course_id or None,
+                grant=grant,
+            ),
+            **span,
+        )
 
 
 @get(
@@ -116,16 +233,31 @@ class DeliveryQuery(LogQuery, frozen=True, kw_only=True):
 async def list_deliveries(
     params: NamedDependency[DeliveryQuery], services: GivenServices, actor: GivenActor
 ) -> DeliveryList:
-    """The oldest event first. Delivered ones are listed for as long as their attempts are kept."""
-    await require_own(actor, services, params.subscription_id)
-    subscription = await services.subscriptions.get(params.subscription_id)
-    found, position = await services.attempts.deliveries(
-        subscription.id,
-        event_id=params.event_id or None,
-        state=params.state or None,
+    """Deliveries to all subscriptions, or to a subscriber's own, in the order of their events and
+    not of their attempts: a delivery keeps its place while it is retried. Delivered ones are listed
+    for as long as their attempts are kept. Where filters leave little, a request looks through
+    some thousand deliveries and answers with what it has found and `next`."""
+    ids = await _subscription_ids(params, services, actor)
+    wanted = params.wanted(actor.grant)
+    if wanted is None:
+        return DeliveryList(items=[], next=None)
+    found, place = await services.deliveries.page(
+        ids,
+        wanted,
         limit=params.limit,
-        after=params.after or None,
+        newest_first=params.order == "desc",
+        after=or_none(params.after),
     )
     return DeliveryList(
-        items=[DeliveryView.of(one) for one in found], next=cursors.write_log(position)
+        items=[DeliveryView.of(one) for one in found], next=cursors.write_place(place)
     )
+
+
+async def _subscription_ids(
+    params: DeliveryQuery, services: Services, actor: Actor
+) -> Collection[str]:
+    """Whose deliveries are listed. Raises NotFoundError."""
+    if params.subscription_id:
+        await require_own(actor, services, params.subscription_id)
+        return [(await services.subscriptions.get(params.subscription_id)).id]
+    return await services.subscriptions.ids(actor.owner)

@@ -116,12 +116,13 @@ coursewire subscriptions resume sub_...""",
     ),
     "deliveries": Resource(
         "What became of each event, with every attempt.",
-        f"event_id state reason attempts.# {_LATEST}at {_LATEST}outcome {_LATEST}status "
-        f"{_LATEST}error {_LATEST}next_attempt_at",
+        f"event_id event_type course_id subscription_id state reason attempts.# {_LATEST}at "
+        f"{_LATEST}outcome {_LATEST}status {_LATEST}error next_attempt_at",
         {"list": Verb("listDeliveries")},
         """\
-coursewire deliveries list --subscription-id sub_... --state pending
-coursewire deliveries list --subscription-id sub_... --event-id evt_... --json""",
+coursewire deliveries list --state retrying
+coursewire deliveries list --event-id evt_...
+coursewire deliveries list --subscription-id sub_... --state pending,dead --json""",
     ),
     "events": Resource(
         "What was detected, newest first; --follow waits for more.",

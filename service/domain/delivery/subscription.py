@@ -235,4 +235,4 @@ def _wants(
     )
 
 
-DeliveryState = Literal["pending", "delivered", "dead"]
+DeliveryState = Literal["pending", "retrying", "delivered", "dead"]

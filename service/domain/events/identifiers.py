@@ -5,6 +5,8 @@ An event id is `evt_` and 26 characters of Crockford's base 32: 10 for the milli
 event in one step and is never given out twice, even where a restored database repeats a
 position.
 
+The first 14 characters, the sort key of the position, are in the order of positions.
+
 An event that a backfill made for one outbox is in no log. It has a position all the same, with a
 counter from 2^19 on, which the log does not reach within a millisecond.
 """
@@ -15,9 +17,14 @@ from functools import lru_cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _CHARACTERS = "".join(ALPHABET[byte & 31] for byte in range(256)).encode()  # of each byte
+_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # as `int` reads them
 _VALUE = {character: value for value, character in enumerate(ALPHABET)}
 EVENT_PREFIX = "evt_"
 SUFFIX_LENGTH = 12
+SORT_KEY_LENGTH = 14
+COUNTER_BITS = 20
+LAST_COUNTER = (1 << COUNTER_BITS) - 1  # greatest that a position can have
+POSITIONS = 1 << 70  # how many there are: 5 bits for each character of a sort key
 BACKFILLED = 1 << 19  # least counter of the position of an event that a backfill made
 
 
@@ -46,19 +53,45 @@ def encode_random(source: bytes, length: int) -> str:
 
 def event_id(position: str, suffix: str) -> str:
     """The id of the event at `position` ("ms-n") whose random part is `suffix`."""
-    milliseconds, counter = position_order(position)
-    return f"{EVENT_PREFIX}{encode(milliseconds, 10)}{encode(counter, 4)}{suffix}"
+    return f"{EVENT_PREFIX}{sort_key(position)}{suffix}"
 
 
 def event_position(identifier: str) -> tuple[str, str] | None:
     """The position and the random part that an event id names, or None if it is not one."""
     body = identifier.removeprefix(EVENT_PREFIX)
-    if body == identifier or len(body) != 14 + SUFFIX_LENGTH:
+    if body == identifier or len(body) != SORT_KEY_LENGTH + SUFFIX_LENGTH:
         return None
     try:
-        return f"{decode(body[:10])}-{decode(body[10:14])}", body[14:]
+        return position_of(decode(body[:SORT_KEY_LENGTH])), body[SORT_KEY_LENGTH:]
     except KeyError:
         return None
+
+
+def sort_key(position: str) -> str:
+    """The text by which sorted sets are in the order of positions."""
+    milliseconds, counter = position_order(position)
+    return encode(milliseconds, 10) + encode(counter, 4)
+
+
+def sort_key_number(key: str) -> int:
+    """The number of the position with this sort key."""
+    return int(key.translate(_DIGITS), 32)
+
+
+def position_number(position: str) -> int:
+    """A position as one number, in the order of positions."""
+    milliseconds, counter = position_order(position)
+    return milliseconds << COUNTER_BITS | counter
+
+
+def first_number(milliseconds: int) -> int:
+    """The number of the first position at a time."""
+    return milliseconds << COUNTER_BITS
+
+
+def position_of(number: int) -> str:
+    """The position with this number."""
+    return f"{number >> COUNTER_BITS}-{number & LAST_COUNTER}"
 
 
 def position_ms(position: str) -> int:

@@ -1,5 +1,6 @@
 -- include _clock
 -- include _entries
+-- include _positions
 -- include _failing
 -- include _replays
 local state = redis.call('HGET', replay, 'state')
@@ -11,6 +12,7 @@ for _, entry in ipairs(redis.call('XRANGE', replayed.stream, '-', '+')) do
   local queue_position, fields = entry[1], fields_of(entry)
   if fields.i == id then
     redis.call('XDEL', replayed.stream, queue_position)
+    redis.call('ZREM', replayed_order, sort_key(fields.p) .. queue_position)
     forget_backfilled(backfilled, fields.p)
     forget_failing(replayed, fields.k, queue_position)
   end

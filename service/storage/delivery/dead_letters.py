@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.domain.events.identifiers import position_ms, position_order
+from service.domain.events.identifiers import sort_key
+from service.storage.events.event_log import START
 from service.storage.redis import keys
 from service.storage.redis.hashes import read_fields
+from service.storage.redis.sorted_positions import sorted_positions
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -26,6 +28,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
     order_key: str
     reason: str
 
+    @classmethod
+    def of(cls, position: str, facts: bytes) -> DeadLetter:
+        """What is stored of the delivery of the event at a position."""
+        died_at, attempts, rendering, order_key, reason = facts.decode().split(" ", 4)
+        return cls(position, int(died_at), int(attempts), rendering, order_key, reason)
+
 
 class DeadLetters:
     """Reads dead deliveries; only scripts list them."""
@@ -39,51 +47,17 @@ class DeadLetters:
         """Those at the given positions of the log, None where none is listed."""
         if not positions:
             return []
-        facts = await read_fields(self._redis, keys.outbox_dead_facts(subscription_id), positions)
+        found = await read_fields(
+            self._redis, keys.outbox_dead_facts(subscription_id), [*map(sort_key, positions)]
+        )
         return [
-            None if one is None else _read(position, one)
-            for position, one in zip(positions, facts, strict=True)
+            None if facts is None else DeadLetter.of(position, facts)
+            for position, facts in zip(positions, found, strict=True)
         ]
 
     async def page(self, subscription_id: str, after: str | None, count: int) -> list[DeadLetter]:
         """At most `count` behind the position `after` (None: from the oldest event)."""
-        key = keys.outbox_dead(subscription_id)
-        least: int | str = "-inf" if after is None else position_ms(after)
-        found: list[str] = []
-        offset = 0
-        while len(found) <= count:
-            page = await self._range(key, least, "+inf", offset, count + 1)
-            offset += len(page)
-            found += [
-                position
-                for position in page
-                if after is None or position_order(position) > position_order(after)
-            ]
-            if len(page) <= count:
-                break
-        else:
-            # Those of one millisecond stand in the order of their bytes: all of them are needed.
-            last = position_ms(found[-1])
-            others = await self._range(key, last, last, 0, -1)
-            found = [one for one in found if position_ms(one) != last] + [
-                one
-                for one in others
-                if after is None or position_order(one) > position_order(after)
-            ]
-        chosen = sorted(found, key=position_order)[:count]
-        facts = await self.get_many(subscription_id, chosen)
-        return [one for one in facts if one is not None]
-
-    async def _range(
-        self, key: str, least: int | str, most: int | str, offset: int, count: int
-    ) -> list[str]:
-        found = cast(
-            "list[bytes]",
-            await self._redis.zrange(key, least, most, byscore=True, offset=offset, num=count),
-        )
-        return [member.decode() for member in found]
-
-
-def _read(position: str, facts: bytes) -> DeadLetter:
-    died_at, attempts, rendering, order_key, reason = facts.decode().split(" ", 4)
-    return DeadLetter(position, int(died_at), int(attempts), rendering, order_key, reason)
+        listed = keys.outbox_dead(subscription_id)
+        chosen = await sorted_positions(self._redis, listed, after or START, None, count=count + 1)
+        found = await self.get_many(subscription_id, [one for one in chosen if one != after])
+        return [one for one in found if one is not None][:count]

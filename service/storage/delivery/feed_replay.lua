@@ -1,4 +1,5 @@
 -- include _clock
+-- include _positions
 -- include _replays
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
 if redis.call('LINDEX', replay_queue, 0) ~= id
@@ -18,7 +19,9 @@ for _, entry in ipairs(entries) do
       'i', event.integration_id, 'c', event.course_id, 'x', event.suffix, 's', event.sequence,
       'p', '0', 'm', event.facts, 'b', event.body))
   end
-  redis.call('XADD', replayed, '*', 'k', entry.order_key, 'r', entry.rendering, 'p', at, 'i', id)
+  local queue_position = redis.call('XADD', replayed, '*', 'k', entry.order_key,
+    'r', entry.rendering, 'p', at, 'i', id)
+  redis.call('ZADD', replayed_order, 0, sort_key(at) .. queue_position)
 end
 redis.call('HINCRBY', replay, 'scanned', scanned)
 redis.call('HINCRBY', replay, 'queued', #entries)

@@ -11,7 +11,7 @@ from service.domain.delivery.connectivity import WINDOW_MS
 from service.storage.events.announcing import Announced
 from service.storage.redis import keys
 from service.storage.redis.counters import field
-from service.storage.redis.keys import DeadKeys, Key, QueueKeys, ScheduleKeys
+from service.storage.redis.keys import DeadKeys, Key, QueueKeys, RecordKeys, ScheduleKeys
 from service.storage.redis.scripts import Script
 from service.storage.scheduling.leases import Fence
 
@@ -65,12 +65,14 @@ class OpenOutbox(Script[OutboxAsFound]):
 
 
 class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended. `queue_position` is that of the entry on its queue,
-    `position` that of its event in the log; `head` is what `failing` keeps of the entry."""
+    """An attempt that has ended. `queue_position` is that of the entry on its queue, `position`
+    that of its event in the log, and `sort_key` the sort key of that; `head` is what `failing`
+    keeps of the entry."""
 
     order_key: str
     queue_position: str
     position: str
+    sort_key: str
     replay: str | None
     result: Result
     head: str
@@ -100,9 +102,10 @@ class RecordAttempts(Script[Standing]):
     subscription: Key
     live: QueueKeys
     replayed: QueueKeys
+    replayed_order: Key
     dead: DeadKeys
     backfilled: Key
-    records: Key
+    records: RecordKeys
     announced: Announced
     unreachable: Key = keys.NETWORK_UNREACHABLE
     reached: Key = keys.NETWORK_REACHED

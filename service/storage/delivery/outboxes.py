@@ -14,7 +14,7 @@ from service.domain.delivery.outbox_window import Entry
 from service.domain.delivery.push_rate import Bucket
 from service.domain.delivery.subscription import Subscription
 from service.domain.errors import LeaseLostError
-from service.domain.events.identifiers import position_ms
+from service.domain.events.identifiers import position_ms, sort_key
 from service.ids import new_token
 from service.storage.delivery.outbox_scripts import (
     AttemptArgument,
@@ -287,9 +287,10 @@ class Outboxes:
             subscription=keys.subscription(subscription_id),
             live=keys.live_queue(subscription_id),
             replayed=keys.replayed_queue(subscription_id),
+            replayed_order=keys.replayed_order(subscription_id),
             dead=keys.dead(subscription_id),
             backfilled=keys.backfilled(subscription_id),
-            records=keys.attempts(subscription_id),
+            records=keys.records(subscription_id),
             announced=await announced(notices, self._counters),
             attempts=[_argument(one) for one in recorded],
             increments=increments,
@@ -408,6 +409,7 @@ def _argument(recorded: Recorded) -> AttemptArgument:
         order_key=entry.order_key,
         queue_position=entry.position,
         position=entry.event_position,
+        sort_key=sort_key(entry.event_position),
         replay=entry.replay or None,
         result=recorded.result,
         head=f"{head} {entry.replayed} {entry.replay}" if entry.replay else head,

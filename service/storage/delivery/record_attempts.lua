@@ -1,10 +1,13 @@
 -- include _clock
+-- include _positions
 -- include _events
 -- include _announcing
 -- include _subscriptions
 -- include _dead
+-- include _entries
 -- include _replays
 -- include _failing
+-- include _records
 -- include _retries
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
 if as_read and redis.call('HGET', subscription, 'record') ~= as_read then return SUBSCRIPTIONS end
@@ -16,8 +19,8 @@ local totals = announced.totals
 local finished, died, moved, replays = 0, 0, 0, {}
 local any_dead = redis.call('ZCARD', dead.listed) > 0
 for _, one in ipairs(attempts) do
-  local key, queue_position, position, replay =
-    one.order_key, one.queue_position, one.position, one.replay
+  local key, queue_position, position, sorted, replay =
+    one.order_key, one.queue_position, one.position, one.sort_key, one.replay
   local queue = replay and replayed or live
   local news = false
   if one.result == 'R' then
@@ -26,34 +29,38 @@ for _, one in ipairs(attempts) do
     if news then
       -- To the second, so that retries of one moment share a turn of the sender.
       local due = math.ceil((now + one.wait_ms) / 1000) * 1000
-      redis.call('ZADD', queue.retries, due, key)
-      redis.call('HSET', queue.failing, key, one.head)
+      note_failing(queue, key, one.head, due)
     end
   else
     forget_failing(queue, key, queue_position)
     news = redis.call('XDEL', queue.stream, queue_position) == 1
     if news and not replay then finished = finished + 1 end
     if news and replay then
+      redis.call('ZREM', replayed_order, sorted .. queue_position)
       forget_backfilled(backfilled, position)
       local outcome = one.result == 'S' and 'delivered' or 'dead'
       redis.call('HINCRBY', replay_prefix .. replay, outcome, 1)
       replays[replay] = true
     end
-    if news and one.result == 'S' and any_dead then died = died - unlist_dead(dead, position) end
+    if news and one.result == 'S' and any_dead then died = died - unlist_dead(dead, sorted) end
     if news and one.result == 'D' then
       died = died
-        + list_dead(dead, position, now, one.attempts, one.rendering, key, one.reason)
+        + list_dead(dead, sorted, now, one.attempts, one.rendering, key, one.reason)
       note_dead(dead, position, key, one.reason)
     end
   end
   if news then
     moved = moved + 1
     if one.record then
-      redis.call('XADD', records, 'MAXLEN', '~', kept_records, '*', 'p', position, 'd', one.record)
+      local order = (one.result == 'S' and 'S' or 'F') .. sorted
+      local id = redis.call('XADD', records.stream, '*', 'o', order, 'd', one.record)
+      redis.call('ZADD', records.order, 0, order .. id)
     end
   end
 end
 redis.call('PEXPIRE', lease.key, lease.ms)
+local surplus = redis.call('XLEN', records.stream) - kept_records
+if surplus >= TRIMMED_RECORDS then trim_records(records, '+', surplus) end
 
 local happened = {}
 local resumed_now = redis.call('HGET', outbox_state, 'resumed') or ''

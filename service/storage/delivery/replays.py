@@ -16,7 +16,7 @@ from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
 from service.storage.redis.paging import IndexPosition, all_ids, page_of_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.scripts.statuses import RefusedError, Status
-from service.storage.redis.streams import StreamEntry
+from service.storage.redis.sorted_positions import sorted_positions
 from service.storage.scheduling.leases import Fence, Lease
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class CreateReplay(Script[None]):
     replay: Key
     replay_queue: Key
     replayed: Key
+    replayed_order: Key
     totals: Key = keys.TOTALS
     schedule: ScheduleKeys = keys.schedule("outboxes")
     subscription_id: str
@@ -122,6 +123,7 @@ class FeedReplay(Script[None]):
     replay: Key
     replay_queue: Key
     replayed: Key
+    replayed_order: Key
     backfilled: Key
     counters: Key
     totals: Key = keys.TOTALS
@@ -146,6 +148,7 @@ class CancelReplay(Script[None]):
     replay: Key
     replay_queue: Key
     replayed: QueueKeys
+    replayed_order: Key
     outbox_state: Key
     backfilled: Key
     totals: Key = keys.TOTALS
@@ -170,6 +173,7 @@ class Replays:
             replay=keys.replay(subscription_id, replay.id),
             replay_queue=keys.replay_queue(subscription_id),
             replayed=keys.replayed(subscription_id),
+            replayed_order=keys.replayed_order(subscription_id),
             subscription_id=subscription_id,
             id=replay.id,
             record=msgspec.json.encode(replay),
@@ -205,6 +209,7 @@ class Replays:
             replay=keys.replay(subscription_id, replay_id),
             replay_queue=keys.replay_queue(subscription_id),
             replayed=keys.replayed_queue(subscription_id),
+            replayed_order=keys.replayed_order(subscription_id),
             outbox_state=keys.outbox_state(subscription_id),
             backfilled=keys.backfilled(subscription_id),
             id=replay_id,
@@ -237,6 +242,7 @@ class Replays:
             replay=keys.replay(subscription_id, replay.id),
             replay_queue=keys.replay_queue(subscription_id),
             replayed=keys.replayed(subscription_id),
+            replayed_order=keys.replayed_order(subscription_id),
             backfilled=keys.backfilled(subscription_id),
             counters=await self._counters.key(),
             id=replay.id,
@@ -275,11 +281,10 @@ class Replays:
             entries, size = await pipeline.execute()
         return int(entries), int(size or 0)
 
-    async def being_replayed(self, subscription_id: str) -> set[str]:
-        """Positions in the log of everything that is being replayed."""
-        key = keys.replayed(subscription_id)
-        found = cast("list[StreamEntry]", await self._redis.xrange(key, "-", "+"))
-        return {fields[b"p"].decode() for _, fields in found}
+    async def being_replayed(self, subscription_id: str, first: str, last: str) -> set[str]:
+        """The positions in the log from `first` to `last` whose events are being replayed."""
+        order = keys.replayed_order(subscription_id)
+        return {*await sorted_positions(self._redis, order, first, last)}
 
     async def _get_many(
         self, subscription_id: str, replay_ids: Sequence[str]

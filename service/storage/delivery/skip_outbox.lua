@@ -1,4 +1,5 @@
 -- include _entries
+-- include _positions
 -- include _failing
 local gone = redis.call('XRANGE', live.stream, '-', last, 'COUNT', most)
 if #gone == 0 then return 0 end

@@ -39,11 +39,13 @@ class ReadPosition(msgspec.Struct, frozen=True):
 
 
 class ReadEvents(Script[list[list[bytes] | None]]):
-    """Reads the names and values of entries of the log, None where there is none. One command for
-    each entry would cost the caller more than this script."""
+    """Reads the names and values of entries of the log, None where there is none, with the `bodies`
+    of the events or without. One command for each entry would cost the caller more than this
+    script."""
 
     events: Key = keys.EVENTS
     positions: Sequence[str]
+    bodies: bool
 
 
 class ScanLog(Script[list[EventHead]]):
@@ -71,11 +73,13 @@ class EventLog:
                 return event
         raise NotFoundError(not_there(identifier))
 
-    async def get_many(self, positions: Sequence[str]) -> list[StoredEvent | None]:
+    async def get_many(
+        self, positions: Sequence[str], *, bodies: bool = True
+    ) -> list[StoredEvent | None]:
         """The events at `positions`, None where the log no longer holds one."""
         if not positions:
             return []
-        found = await run(self._redis, ReadEvents(positions=positions))
+        found = await run(self._redis, ReadEvents(positions=positions, bodies=bodies))
         return [
             None
             if fields is None
@@ -205,5 +209,5 @@ def read_event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
         sequence=int(fields[b"s"]),
         previous_sequence=previous or None,
         facts=fields[b"m"],
-        course=fields[b"b"] or None,
+        course=fields.get(b"b") or None,
     )

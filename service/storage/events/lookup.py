@@ -34,6 +34,25 @@ class OutboxEvents:
         found |= zip(others, await self._log.get_many(others), strict=True)
         return [found[one] for one in positions]
 
+    async def heads(self, places: Sequence[tuple[str, str]]) -> list[StoredEvent | None]:
+        """The events at places, each the id of a subscription and a position, those of the log
+        without their bodies; None where one is no longer kept."""
+        logged = list(dict.fromkeys(one for _, one in places if not is_backfilled(one)))
+        events = await self._log.get_many(logged, bodies=False)
+        of_log = dict(zip(logged, events, strict=True))
+        own: dict[str, list[str]] = {}
+        for subscription_id, position in places:
+            if position not in of_log:
+                own.setdefault(subscription_id, []).append(position)
+        backfilled = {
+            (subscription_id, position): event
+            for subscription_id, positions in own.items()
+            for position, event in zip(
+                positions, await self._backfilled(subscription_id, positions), strict=True
+            )
+        }
+        return [backfilled.get(place, of_log.get(place[1])) for place in places]
+
     async def _backfilled(
         self, subscription_id: str, positions: Sequence[str]
     ) -> list[StoredEvent | None]:

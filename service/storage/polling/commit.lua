@@ -1,4 +1,5 @@
 -- include _clock
+-- include _positions
 -- include _events
 -- include _states
 local AT_ONCE = 5000 -- values that fit on Lua's stack

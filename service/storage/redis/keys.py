@@ -155,6 +155,12 @@ def outbox_failing(subscription_id: str) -> Key:
     return Key(f"cw:outbox:{subscription_id}:failing")
 
 
+def outbox_retrying(subscription_id: str) -> Key:
+    """Zset, in the order of the members: sort keys of the positions of the failing entries. Deleted
+    with the subscription."""
+    return Key(f"cw:outbox:{subscription_id}:retrying")
+
+
 def outbox_state(subscription_id: str) -> Key:
     """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
     so), `paused` and `failing` (there while it is so), `state` (the one it is counted under in the
@@ -167,13 +173,13 @@ def outbox_state(subscription_id: str) -> Key:
 
 
 def outbox_dead(subscription_id: str) -> Key:
-    """Zset: log position -> ms of that event: deliveries given up. Trimmed by the retention of
-    dead deliveries; deleted with the subscription."""
+    """Zset, in the order of the members: sort keys of the positions of deliveries given up. Trimmed
+    by the retention of dead deliveries; deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:dead")
 
 
 def outbox_dead_facts(subscription_id: str) -> Key:
-    """Hash: log position -> "ms attempts rendering order-key reason" of a delivery given up at
+    """Hash: sort key -> "ms attempts rendering order-key reason" of a delivery given up at
     that time. Lives like the list itself."""
     return Key(f"cw:outbox:{subscription_id}:dead:facts")
 
@@ -186,17 +192,21 @@ def outbox_unannounced(subscription_id: str) -> Key:
 
 class QueueKeys(msgspec.Struct, frozen=True):
     """The entries of one of the two queues of an outbox, when the courses whose heads have failed
-    are due, and those heads."""
+    are due, those heads, and the positions of their events."""
 
     stream: Key
     retries: Key
     failing: Key
+    retrying: Key
 
 
 def live_queue(subscription_id: str) -> QueueKeys:
     """Events as they came."""
     return QueueKeys(
-        outbox(subscription_id), outbox_retries(subscription_id), outbox_failing(subscription_id)
+        outbox(subscription_id),
+        outbox_retries(subscription_id),
+        outbox_failing(subscription_id),
+        outbox_retrying(subscription_id),
     )
 
 
@@ -206,6 +216,7 @@ def replayed_queue(subscription_id: str) -> QueueKeys:
         replayed(subscription_id),
         replayed_retries(subscription_id),
         replayed_failing(subscription_id),
+        replayed_retrying(subscription_id),
     )
 
 
@@ -252,6 +263,12 @@ def replayed(subscription_id: str) -> Key:
     return Key(f"cw:outbox:{subscription_id}:replayed")
 
 
+def replayed_order(subscription_id: str) -> Key:
+    """Zset, in the order of the members: the sort key of an event's position and behind it the id
+    of its entry among what is being replayed. Lives like that."""
+    return Key(f"cw:outbox:{subscription_id}:replayed:order")
+
+
 def backfilled(subscription_id: str) -> Key:
     """Stream: the events that backfills made for this outbox alone, with the fields of the log.
     Their position is the entry's id with 2^19 added to its counter. One leaves when it is
@@ -270,20 +287,49 @@ def replayed_failing(subscription_id: str) -> Key:
     return Key(f"cw:outbox:{subscription_id}:replayed:failing")
 
 
+def replayed_retrying(subscription_id: str) -> Key:
+    """Zset like that of the outbox, of what is being replayed. Deleted with the subscription."""
+    return Key(f"cw:outbox:{subscription_id}:replayed:retrying")
+
+
 def attempts(subscription_id: str) -> Key:
-    """Stream: attempt records. Trimmed by count and age; deleted with the subscription."""
+    """Stream: `o` what the record is ordered by, `d` the attempt as JSON. Trimmed by count and age;
+    deleted with the subscription."""
     return Key(f"cw:attempts:{subscription_id}")
+
+
+def attempts_order(subscription_id: str) -> Key:
+    """Zset, in the order of the members: "S" for an attempt that delivered or "F" for one that
+    failed, the sort key of the event's position (these are the record's `o`), and the record's id.
+    Lives like the records."""
+    return Key(f"cw:attempts:{subscription_id}:order")
+
+
+class RecordKeys(msgspec.Struct, frozen=True):
+    """Attempt records as they were made, and in the order of their events."""
+
+    stream: Key
+    order: Key
+
+
+def records(subscription_id: str) -> RecordKeys:
+    """All keys of attempt records."""
+    return RecordKeys(attempts(subscription_id), attempts_order(subscription_id))
 
 
 OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
     outbox_retries,
     outbox_failing,
+    outbox_retrying,
     outbox_dead_facts,
     outbox_unannounced,
     attempts,
+    attempts_order,
     replayed,
+    replayed_order,
     replayed_retries,
     replayed_failing,
+    replayed_retrying,
     replay_queue,
     backfilled,
 )

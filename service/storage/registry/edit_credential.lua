@@ -1,5 +1,6 @@
 -- include _clock
 -- include _credentials
+-- include _positions
 -- include _events
 -- include _announcing
 -- include _epochs

@@ -103,3 +103,12 @@ class ReadSubscriptions(Script[Snapshot]):
     api_keys: Key = keys.API_KEYS
     subscription_prefix: str = keys.subscription("")
     api_key_prefix: str = keys.api_key("")
+
+
+class FindOwned(Script[list[bytes]]):
+    """Reads the records of the subscriptions that name an owner, perhaps in another field as well.
+    The prefix is what precedes an id in a key."""
+
+    subscriptions: Key = keys.SUBSCRIPTIONS
+    subscription_prefix: str = keys.subscription("")
+    owner: str

@@ -26,11 +26,12 @@ from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_field, read_fields
 from service.storage.redis.optimistic_edit import edit
-from service.storage.redis.paging import IndexPosition, newest_ids, page_of_ids
+from service.storage.redis.paging import IndexPosition, all_ids, newest_ids, page_of_ids
 from service.storage.redis.scripts import run
 from service.storage.redis.scripts.statuses import RefusedError, Status
 from service.storage.registry.subscription_scripts import (
     DeleteSubscription,
+    FindOwned,
     ReadSubscriptions,
     ResumeSubscription,
     WriteSubscription,
@@ -131,6 +132,13 @@ class SubscriptionStore:
         ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
         found = await self.get_many(ids)
         return [subscription for subscription in found if subscription is not None], position
+
+    async def ids(self, owner: str | None = None) -> list[str]:
+        """The ids of all subscriptions, or of those that `owner` created."""
+        if owner is None:
+            return await all_ids(self._redis, keys.SUBSCRIPTIONS)
+        found = await run(self._redis, FindOwned(owner=owner))
+        return [one.id for one in map(_decode, found) if one.owner == owner]
 
     async def newest(self, most: int | None) -> AsyncIterator[Subscription]:
         """The subscriptions, the newest first: `most` of them, or all."""

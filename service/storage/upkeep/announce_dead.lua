@@ -1,4 +1,5 @@
 -- include _clock
+-- include _positions
 -- include _events
 -- include _announcing
 if is_outdated(announced) then return SUBSCRIPTIONS end

@@ -10,14 +10,14 @@ from service.domain.events.identifiers import position_order
 from service.storage.delivery.outboxes import EXPIRED
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters, field
-from service.storage.redis.keys import DeadKeys, Key, QueueKeys
+from service.storage.redis.keys import DeadKeys, Key, QueueKeys, RecordKeys
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.streams import read_stream, read_stream_back
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-TRIMMED_AT_ONCE = 1_000  # entries of an outbox given up in one script
+TRIMMED_AT_ONCE = 1_000  # entries of an outbox given up in one script, and the like
 _READ_AT_ONCE = 100  # events whose places are looked up in one command, with their bodies
 
 
@@ -36,6 +36,15 @@ class TrimDead(Script[TrimmedDead]):
     totals: Key = keys.TOTALS
     before: int
     passed_over: int
+    most: int
+
+
+class TrimRecords(Script[int]):
+    """Forgets attempts that were recorded before a time (epoch ms), in steps. Returns how many
+    went."""
+
+    records: RecordKeys
+    before: int
     most: int
 
 
@@ -91,9 +100,7 @@ class Retention:
         async for subscription_id, _ in self._redis.zscan_iter(keys.SUBSCRIPTIONS):
             name = cast("bytes", subscription_id).decode()
             expired += await self._expire(name, log_begins)
-            attempts += await self._redis.xtrim(
-                keys.attempts(name), minid=attempts_before, approximate=True
-            )
+            attempts += await self._forget_attempts(name, attempts_before)
             # Whoever is to send them finds them gone, as it would in the log.
             await self._redis.xtrim(keys.backfilled(name), minid=events_before, approximate=False)
             dead += await self._forget_dead(name, dead_before)
@@ -149,6 +156,19 @@ class Retention:
             kept += trimmed.looked_at - trimmed.gone
             if trimmed.looked_at < TRIMMED_AT_ONCE:
                 return forgotten
+
+    async def _forget_attempts(self, subscription_id: str, before: int) -> int:
+        """Forgets attempts that were recorded before `before`, epoch ms."""
+        forgotten, last = 0, TRIMMED_AT_ONCE
+        while last == TRIMMED_AT_ONCE:
+            last = await run(
+                self._redis,
+                TrimRecords(
+                    records=keys.records(subscription_id), before=before, most=TRIMMED_AT_ONCE
+                ),
+            )
+            forgotten += last
+        return forgotten
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
         """Gives up what an outbox holds of events that the log no longer does."""

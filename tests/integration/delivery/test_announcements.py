@@ -328,7 +328,7 @@ async def test_a_flood_of_dead_deliveries_is_one_event_and_every_one_is_counted(
     await harness.turn()
     assert await told(services) == []  # told with others, by maintenance
     oldest, newest = [
-        one.position for one in (await harness.deliveries(state="dead"))[:: len("12345678")]
+        one.position for one in (await harness.deliveries("dead"))[:: len("12345678")]
     ]
     await maintenance.run(context)
     ((name, said),) = await told(services)
@@ -422,7 +422,7 @@ async def test_what_outlives_the_retention_is_dead_counted_and_told_whatever_the
 
     depth = await harness.depth()
     assert (depth.pending, depth.dead) == (0, pending)
-    dead = await harness.deliveries(state="dead")
+    dead = await harness.deliveries("dead")
     assert {one.reason for one in dead} <= {EXPIRED}
     (said,) = [one for name, one in await told(services) if name.endswith("deliveries_dead")]
     assert said["deliveries"] == pending

@@ -102,7 +102,7 @@ async def test_every_live_course_is_sent_once_as_created_to_that_outbox_alone(
     counters, _ = await services.counters.read()
     assert counters["backfilled_total|queued"] == 600
     assert counters["replayed_total|delivered"] == 600
-    delivered = await harness.deliveries(state="delivered")
+    delivered = await harness.deliveries("delivered")
     assert len(delivered) == 100
     assert {one.event_id for one in delivered} <= {name for name, _, _ in hook.received}
 
@@ -202,7 +202,7 @@ async def test_the_bytes_are_fixed_when_the_event_enters(register, subscribe, ho
     await services.integrations.update(
         integration.id, lambda old: msgspec.structs.replace(old, labels={"new": "label"})
     )
-    pending = await harness.deliveries(state="pending")
+    pending = await harness.deliveries("pending", "retrying")
     assert {one.event_id for one in pending} >= set(first)
     hook.answer = lambda _event: 204
     await services.subscriptions.resume(harness.id, 5)
@@ -366,7 +366,7 @@ async def test_a_grant_that_is_withdrawn_meanwhile_ends_it(register, subscribe, 
     done = await finish(harness, replay)
     assert (done.dead, done.delivered) == (30, 0)
     assert len(hook.received) == sent
-    dead = await harness.deliveries(state="dead")
+    dead = await harness.deliveries("dead")
     assert {one.reason for one in dead} == {NOT_GRANTED}
     await nothing_is_left(harness)
 
@@ -662,7 +662,7 @@ async def test_what_dies_is_listed_and_no_replay_of_the_dead_tries_it_again(
     hook.answer = answer
     done = await finish(harness, await ask(harness))
     assert (done.state, done.delivered, done.dead) == ("completed", 29, 1)
-    (dead,) = await harness.deliveries(state="dead")
+    (dead,) = await harness.deliveries("dead")
     assert dead.attempts[0].replay
     await nothing_is_left(harness)
     replay = Replay(
@@ -693,7 +693,7 @@ async def test_events_that_wait_too_long_expire_like_those_of_the_log(
     await services.subscriptions.resume(harness.id, 5)
     done = await finish(harness, replay)
     assert (done.state, done.dead) == ("completed", 30)
-    assert {one.reason for one in await harness.deliveries(state="dead")} == {EXPIRED}
+    assert {one.reason for one in await harness.deliveries("dead")} == {EXPIRED}
 
 
 @SMALL
@@ -721,7 +721,7 @@ async def test_live_events_of_the_other_replays_are_untouched_by_a_backfill(
     for which, queued in (("all", 30), ("missing", 30)):
         replay = Replay(id=new_id("rpl"), subscription_id=harness.id, which=which, end=end)
         if which == "missing":
-            await services.redis.delete(keys.attempts(harness.id))
+            await services.redis.delete(keys.attempts(harness.id), keys.attempts_order(harness.id))
         await services.replays.create(replay)
         await harness.turn()
         assert (await progress(harness, replay)).queued == queued

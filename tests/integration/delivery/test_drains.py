@@ -15,6 +15,7 @@ from service.domain.events.event import CONTENT_TYPES, render
 from service.domain.signatures.signing import Signature, read_public_key, read_secret, rotated
 from service.domain.signatures.verification import fault
 from service.ids import new_id
+from service.storage.delivery.deliveries import Wanted
 from service.storage.delivery.outboxes import NOT_GRANTED
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret
@@ -32,7 +33,7 @@ async def test_every_event_is_signed_sent_recorded_and_leaves_the_outbox(subscri
     assert sorted(hook.courses()) == sorted(f"c{number}" for number in range(300))
     assert hook.most_at_once == 8
     assert (await harness.depth()).pending == 0
-    deliveries = await harness.deliveries(state="delivered")
+    deliveries = await harness.deliveries("delivered")
     assert len(deliveries) == 100
     (attempt,) = deliveries[0].attempts
     assert (attempt.outcome, attempt.status, attempt.number) == ("delivered", 204, 1)
@@ -46,7 +47,7 @@ async def test_a_failing_course_waits_in_order_and_holds_up_no_other(subscribe, 
     await harness.turn()
     assert sorted(hook.courses()) == ["bad", "good", "good", "other"]
     assert (await harness.depth()).pending == 3
-    (first, *_) = await harness.deliveries(state="pending")
+    (first,) = await harness.deliveries("retrying")
     (attempt,) = first.attempts
     assert (attempt.outcome, attempt.status, attempt.excerpt) == ("status", 500, "so be it")
 
@@ -83,7 +84,7 @@ async def test_an_exhausted_schedule_ends_in_a_listed_death_and_frees_the_course
     for _ in range(3):
         await harness.make_retries_due()
         await harness.turn()
-    (dead,) = await harness.deliveries(state="dead")
+    (dead,) = await harness.deliveries("dead")
     assert dead.reason == "3 attempts failed, the last with status 500"
     assert [attempt.number for attempt in dead.attempts] == [1, 2, 3]
     depth = await harness.depth()
@@ -103,7 +104,7 @@ async def test_retry_after_delays_the_next_attempt(subscribe, hook, context):
     hook.answer = lambda _event: 429
     await harness.emit("c1")
     await harness.turn()
-    (delivery,) = await harness.deliveries(state="pending")
+    (delivery,) = await harness.deliveries("retrying")
     (attempt,) = delivery.attempts
     assert attempt.next_attempt_at - attempt.at >= 3_600_000
     assert abs(await harness.next_turn_at() - attempt.next_attempt_at) < 5_000
@@ -428,7 +429,7 @@ async def test_what_is_pending_dies_with_its_grant(subscribe, hook, owner, servi
     assert hook.courses() == ["failed"]
     depth = await harness.depth()
     assert (depth.pending, depth.dead) == (0, 4)
-    assert {one.reason for one in await harness.deliveries(state="dead")} == {NOT_GRANTED}
+    assert {one.reason for one in await harness.deliveries("dead")} == {NOT_GRANTED}
 
 
 async def test_a_grant_that_goes_during_a_turn_stops_it(
@@ -457,7 +458,7 @@ async def test_an_answer_that_repeats_our_secrets_is_recorded_without_them_and_s
     await harness.emit("c1")
     await harness.turn()
 
-    (delivery,), _ = await services.attempts.deliveries(harness.id, limit=10)
+    (delivery,) = await harness.deliveries()
     shown = delivery.attempts[0].excerpt
     assert shown.startswith("no: ")
     assert "and more" in shown
@@ -467,7 +468,7 @@ async def test_an_answer_that_repeats_our_secrets_is_recorded_without_them_and_s
         assert told.encode() not in stored[0][1][b"d"]
     assert b"and more" not in stored[0][1][b"d"]
     # Nor does it open anywhere else.
-    for key in (keys.attempts, keys.outbox):
+    for key in (keys.attempts, keys.attempts_order, keys.outbox):
         await services.redis.rename(key(harness.id), key("sub_other"))
-    (moved,), _ = await services.attempts.deliveries("sub_other", limit=10)
+    (moved,), _ = await services.deliveries.page(["sub_other"], Wanted(), limit=10)
     assert [one.excerpt for one in moved.attempts] == [""]

@@ -396,7 +396,7 @@ async def test_a_fault_of_our_own_proxy_is_never_counted_however_few_receivers_s
     (delivery,) = await harness.deliveries()
     assert len(delivery.attempts) == 12
     assert not any(attempt.counted for attempt in delivery.attempts)
-    assert (delivery.attempts[0].outcome, delivery.state) == ("proxy", "pending")
+    assert (delivery.attempts[0].outcome, delivery.state) == ("proxy", "retrying")
     breaker = await harness.breaker()
     assert (breaker.failures, breaker.parked) == (0, False)
     gap = delivery.attempts[-1].next_attempt_at - delivery.attempts[-1].at

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.domain.delivery.subscription import Subscription
-from service.domain.events.identifiers import position_ms
+from service.domain.events.identifiers import position_ms, sort_key
 from service.ids import new_id
 from service.storage.redis import keys
 
@@ -169,9 +169,9 @@ async def list_dead(harness, died: dict[str, int]) -> None:
     """Lists deliveries as given up: log position -> ms at which that was."""
     redis = harness.services.redis.admin
     for position, died_at in died.items():
-        await redis.zadd(keys.outbox_dead(harness.id), {position: position_ms(position)})
+        await redis.zadd(keys.outbox_dead(harness.id), {sort_key(position): 0})
         facts = f"{died_at} 10 f key status 500 after all"
-        await redis.hset(keys.outbox_dead_facts(harness.id), position, facts)
+        await redis.hset(keys.outbox_dead_facts(harness.id), sort_key(position), facts)
         await redis.hincrby(keys.TOTALS, "dead", 1)
 
 

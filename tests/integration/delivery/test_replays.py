@@ -117,7 +117,7 @@ async def test_everything_is_sent_once_more_marked_under_its_id_and_in_its_bytes
     assert done.finished_at >= done.started_at >= done.created_at
     assert (await total(harness, "replays"), await total(harness, "pending")) == (0, 0)
     assert await harness.next_turn_at() is None
-    deliveries = await harness.deliveries(state="delivered")
+    deliveries = await harness.deliveries("delivered")
     assert [[one.replay for one in delivery.attempts] for delivery in deliveries] == [
         [False, True]
     ] * 3
@@ -266,8 +266,8 @@ async def test_what_is_dead_is_replayed_with_its_rendering_and_listed_no_more(su
     assert (await progress(harness, replay)).delivered == 2
     assert (await harness.depth()).dead == 0
     assert await total(harness, "dead") == 0
-    assert await harness.deliveries(state="dead") == []
-    assert len(await harness.deliveries(state="delivered")) == 3
+    assert await harness.deliveries("dead") == []
+    assert len(await harness.deliveries("delivered")) == 3
 
 
 async def test_dead_deliveries_whose_events_are_gone_are_not_tried(subscribe, hook):
@@ -590,6 +590,6 @@ async def test_a_replay_sends_what_its_subscriptions_owner_is_granted_alone(
     replay = await redeliver(other, (await log(other))[0])
     await other.turn()
     assert (await progress(other, replay)).dead == 1
-    (dead,) = await other.deliveries(state="dead")
+    (dead,) = await other.deliveries("dead")
     assert dead.reason == NOT_GRANTED
     assert len(hook.received) == 2

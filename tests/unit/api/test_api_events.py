@@ -7,21 +7,20 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from service.api.http import cursors
-from service.domain.delivery.subscription import Rendering, Subscription
+from service.domain.delivery.subscription import Rendering
 from service.domain.events.event import CourseFacts, render
-from service.storage.delivery.attempts import Attempt
 from service.storage.redis import keys
 
 SUFFIX = "abcdefghjkmn"
 
 
-def facts(course_id: str) -> bytes:
+def facts(course_id: str, labels: dict[str, str]) -> bytes:
     return msgspec.json.encode(
         CourseFacts(
             integration_id="int_a",
             upstream_id="workday:1",
             external_id=None,
-            labels={},
+            labels=labels,
             course_id=course_id,
             remote_id="1",
             origin_id=None,
@@ -34,7 +33,9 @@ def facts(course_id: str) -> bytes:
     )
 
 
-async def append(services, position: str, course_id: str, event_type: str = "course.created"):
+async def append(
+    services, position: str, course_id: str, event_type: str = "course.created", **labels: str
+):
     await services.redis.xadd(
         keys.EVENTS,
         {
@@ -44,7 +45,7 @@ async def append(services, position: str, course_id: str, event_type: str = "cou
             "x": SUFFIX,
             "s": 5,
             "p": 0,
-            "m": facts(course_id),
+            "m": facts(course_id, labels),
             "b": json.dumps({"id": course_id, "text": "ü"}),
         },
         id=position,
@@ -159,42 +160,3 @@ async def test_wrong_queries_of_the_log_are_named(client, refused) -> None:
 @pytest.mark.parametrize("event_id", ["evt_x", "x", f"evt_{'0' * 14}{SUFFIX}"])
 async def test_an_unknown_event_is_not_found(client, problem, event_id) -> None:
     problem(await client.get(f"/v1/events/{event_id}"), "not-found", 404)
-
-
-async def test_deliveries_are_listed_with_their_attempts(client, services, events) -> None:
-    await services.subscriptions.create(
-        Subscription(id="sub_a", url="https://r.example", created_at=1, updated_at=1), [], {}
-    )
-    for event, outcome in ((events[0], "delivered"), (events[1], "status")):
-        attempt = Attempt(
-            event_id=event.id,
-            number=1,
-            at=1_795_424_001_123,
-            outcome=outcome,
-            duration_ms=4,
-            next_attempt_at=1_795_424_001_200,
-        )
-        await services.redis.xadd(
-            keys.attempts("sub_a"), {"p": event.position, "d": msgspec.json.encode(attempt)}
-        )
-    await services.redis.xadd(keys.outbox("sub_a"), {"k": "c", "r": "f"}, id=events[1].position)
-    answer = await client.get("/v1/deliveries?subscription_id=sub_a")
-    assert answer.status_code == 200, answer.text
-    items = answer.json()["items"]
-    assert [(item["event_id"], item["state"]) for item in items] == [
-        (events[0].id, "delivered"),
-        (events[1].id, "pending"),
-    ]
-    assert items[1]["attempts"][0]["next_attempt_at"] == "2026-11-23T08:53:21.200Z"
-    only = await client.get(f"/v1/deliveries?subscription_id=sub_a&event_id={events[1].id}")
-    assert [item["event_id"] for item in only.json()["items"]] == [events[1].id]
-    pending = await client.get("/v1/deliveries?subscription_id=sub_a&state=pending")
-    assert [item["event_id"] for item in pending.json()["items"]] == [events[1].id]
-
-
-async def test_wrong_queries_of_deliveries_are_named(client, refused, problem) -> None:
-    refused(
-        await client.get("/v1/deliveries?state=lost&event_id=1&after=?&x=1"),
-        *("subscription_id", "state", "event_id", "after", "x"),
-    )
-    problem(await client.get("/v1/deliveries?subscription_id=sub_none"), "not-found", 404)

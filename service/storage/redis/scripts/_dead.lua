@@ -1,16 +1,17 @@
 -- Shared by the scripts that list dead deliveries, or take them off the list.
 
--- Lists a delivery as dead, or lists it anew; returns 1 if it was not listed, else 0.
-local function list_dead(dead, position, now, attempts, rendering, order_key, reason)
-  redis.call('HSET', dead.facts, position,
+-- Lists a delivery as dead, or lists it anew; returns 1 if it was not listed, else 0. `sorted` is
+-- the sort key of its position.
+local function list_dead(dead, sorted, now, attempts, rendering, order_key, reason)
+  redis.call('HSET', dead.facts, sorted,
     string.format('%.0f %s %s %s %s', now, attempts, rendering, order_key, reason))
-  return redis.call('ZADD', dead.listed, string.match(position, '^%d+'), position)
+  return redis.call('ZADD', dead.listed, 0, sorted)
 end
 
 -- Takes a delivery off the list; returns 1 if it was listed, else 0.
-local function unlist_dead(dead, position)
-  redis.call('HDEL', dead.facts, position)
-  return redis.call('ZREM', dead.listed, position)
+local function unlist_dead(dead, sorted)
+  redis.call('HDEL', dead.facts, sorted)
+  return redis.call('ZREM', dead.listed, sorted)
 end
 
 -- Notes a delivery that has died, to be announced with others. What is about a subscription itself

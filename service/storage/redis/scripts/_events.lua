@@ -1,23 +1,12 @@
--- Shared by the scripts that append events: event ids, the log, outboxes and waking them.
-
--- number -> base 32, `length` characters
-local function base32(number, length)
-  local text = ''
-  for _ = 1, length do
-    local rest = number % 32
-    text = string.sub(ALPHABET, rest + 1, rest + 1) .. text
-    number = (number - rest) / 32
-  end
-  return text
-end
+-- Shared by the scripts that append events: event ids, the log, outboxes and waking them. Needs
+-- _positions.
 
 -- Appends one event; returns its position and the 26 characters of its id.
 local function append_event(log, event)
   local position = redis.call('XADD', log, '*', 't', event.type, 'i', event.integration,
     'c', event.course, 'x', event.suffix, 's', event.sequence, 'p', event.previous,
     'm', event.facts, 'b', event.body)
-  local ms, counter = string.match(position, '^(%d+)-(%d+)$')
-  return position, base32(tonumber(ms), 10) .. base32(tonumber(counter), 4) .. event.suffix
+  return position, sort_key(position) .. event.suffix
 end
 
 -- Puts an event on the outboxes that `targets` names ("2f,5t": index of the outbox, rendering);

@@ -23,5 +23,6 @@ CONSTANTS: dict[str, str | bytes | int] = {
     "BACKFILLED": identifiers.BACKFILLED,
     "ALPHABET": identifiers.ALPHABET,
     "COUNTERS_SECONDS": 604_800,  # that counters last after the last increment
+    "TRIMMED_RECORDS": 100,  # attempt records beyond those kept before the oldest are forgotten
     "NETWORK_SECONDS": 60,  # that receivers reached or unreachable are remembered
 }

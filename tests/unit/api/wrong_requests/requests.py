@@ -372,7 +372,9 @@ QUERIES: dict[str, Wrong] = {
     "an event's payload": _get("/events/evt_0?payload=fat&after=x"),
     "a stream's filters": _get("/events/stream?type=all&payload=&after=earliest&wait=1"),
     "a stream's last event": _get("/events/stream", headers={"last-event-id": "none"}),
-    "deliveries of nobody": _get("/deliveries"),
+    "deliveries until before": _get(
+        "/deliveries?since=2026-11-23T00:00:00Z&until=2026-11-22T00:00:00Z"
+    ),
     "deliveries in no state": _get("/deliveries?subscription_id=int_0&event_id=x&state=gone"),
     "two course ids": _get("/integrations/{integration}/courses?course_id=a&course_id=b"),
     "metrics in detail": Wrong("GET", "/metrics?detail=everything&more=1"),

@@ -1,0 +1,95 @@
+"""Merges the deliveries of many subscriptions into one list, which is read in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+
+import msgspec
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A delivery's place in the list: the number of its event's position and, among the deliveries
+    of one event, its subscription. Nothing moves a delivery from its place."""
+
+    number: int
+    subscription_id: str
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A part of a subscription's deliveries that is to be read: those from the position with the
+    number `start` on."""
+
+    rank: int
+    subscription_id: str
+    start: int
+
+
+class Merge:
+    """Gives the places of all deliveries within a span of positions, each exactly once.
+
+    Of each subscription a few positions are known, and where it has to be read on. `looks` names
+    the subscriptions of which more must be known before the next place is certain, `found` takes in
+    what was read of one, and `take` gives the next place. So what is read follows the places that
+    are taken, and not what there is.
+    """
+
+    def __init__(
+        self,
+        subscription_ids: Iterable[str],
+        span: tuple[int, int],
+        *,
+        newest_first: bool,
+        after: Place | None = None,
+    ) -> None:
+        """`span` is the first and the last position, as numbers; `after` the last place that was
+        taken before."""
+        # Numbers are negated where the newest comes first, so that the least is always the next.
+        self._sign = -1 if newest_first else 1
+        start, self._end = sorted(self._sign * number for number in span)
+        self._ids = sorted(subscription_ids, reverse=newest_first)
+        starts = [start] * len(self._ids)
+        if after is not None:
+            at = self._sign * after.number
+            last = after.subscription_id
+            starts = [
+                max(start, at + (one >= last if newest_first else one <= last)) for one in self._ids
+            ]
+        # Places that are known, and those from which a subscription is to be read on.
+        self._heap = [(one, rank, False) for rank, one in enumerate(starts) if one <= self._end]
+        heapify(self._heap)
+
+    @property
+    def end(self) -> int:
+        """The number of the position at which the list ends."""
+        return self._sign * self._end
+
+    def looks(self) -> list[Look]:
+        """What has to be read before the next place is known."""
+        looks = []
+        while self._heap and not self._heap[0][2]:
+            number, rank, _ = heappop(self._heap)
+            looks.append(Look(rank, self._ids[rank], self._sign * number))
+        return looks
+
+    def found(self, look: Look, sources: Sequence[Sequence[int]], most: int) -> None:
+        """Takes in what was read of a subscription: of each source that its deliveries come from,
+        the numbers of the first positions. A source of fewer than `most` has no more."""
+        numbers: set[int] = set()
+        known_to = self._end
+        for source in sources:
+            numbers.update(source)
+            if len(source) >= most:
+                known_to = min(known_to, self._sign * source[-1])
+        for number in numbers:
+            if (signed := self._sign * number) <= known_to:
+                heappush(self._heap, (signed, look.rank, True))
+        if known_to < self._end:
+            heappush(self._heap, (known_to + 1, look.rank, False))
+
+    def take(self) -> Place | None:
+        """The next place; None behind the last one."""
+        if not self._heap:
+            return None
+        number, rank, _ = heappop(self._heap)
+        return Place(self._sign * number, self._ids[rank])

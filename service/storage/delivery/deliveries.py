@@ -1,0 +1,320 @@
+"""Lists deliveries, one event on one outbox each, with their attempts, at the cost of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.clock import now_ms
+from service.domain.delivery.delivery_merge import Look, Merge, Place
+from service.domain.delivery.subscription import DeliveryState
+from service.domain.events.event import EventFilter, StoredEvent, is_shown
+from service.domain.events.identifiers import (
+    POSITIONS,
+    position_number,
+    position_of,
+    sort_key,
+    sort_key_number,
+)
+from service.storage.delivery.attempts import Attempt, Attempts
+from service.storage.delivery.dead_letters import DeadLetter
+from service.storage.events.lookup import OutboxEvents
+from service.storage.redis import keys
+from service.storage.redis.keys import Key, QueueKeys, RecordKeys
+from service.storage.redis.scripts import Script, run
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+MAX_EXAMINED = 2_000  # deliveries that a filtered page looks through, give or take a part
+_EXAMINED_AT_ONCE = 200  # deliveries read in one script
+_FOUND_AT_ONCE = 1_000  # subscriptions looked at in one script
+MIN_LOOK = 2  # positions read of a subscription at once ...
+MAX_LOOK = 100  # ... and at most
+_ANY = "*"  # in the place of a subscription's id
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which deliveries are listed; None means any. `outcome` and `status` are those of the last
+    attempt on record; `first` and `last` are the numbers of positions. `events` decides about the
+    event as far as it is kept, and by its grant what is told of the event."""
+
+    states: Collection[DeliveryState] | None = None
+    event_id: str | None = None
+    outcomes: Collection[str] | None = None
+    status: int | None = None
+    events: EventFilter = EventFilter()
+    first: int = 0
+    last: int = POSITIONS - 1
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on one outbox; `reason` is why a dead one was given up. What the event is is None
+    if it is no longer kept, or not to be told. Times are epoch ms."""
+
+    subscription_id: str
+    event_id: str
+    position: str
+    state: DeliveryState
+    attempts: list[Attempt]
+    event_type: str | None
+    integration_id: str | None
+    course_id: str | None
+    reason: str | None = None
+    next_attempt_at: int | None = None
+
+
+class SortedSource(msgspec.Struct, frozen=True):
+    """A sorted set that deliveries are found in; `prefix` stands before the sort keys."""
+
+    key: Key
+    prefix: str = ""
+
+
+class FindDeliveries(Script[list[str]]):
+    """Reads where the next deliveries of subscriptions are, at most `most` from each source: for
+    each subscription the sources, between bars, and in them positions on the outbox or sort keys,
+    between blanks. The keys have a star in the place of the subscription's id. That `rare` sources
+    are empty takes one command to see."""
+
+    outbox: str | None
+    usual: Sequence[SortedSource]
+    rare: Sequence[SortedSource]
+    ids: Sequence[str] = ()
+    start_position: str = ""
+    start_sort_key: str = ""
+    end_position: str
+    end_sort_key: str
+    newest_first: bool
+    most: int
+
+
+class PlaceArgument(msgspec.Struct, frozen=True):
+    """A delivery to read."""
+
+    id: str
+    position: str
+    sort_key: str
+
+
+class DeliveryAsFound(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored of a delivery: whether it is on either queue and when its retry is due there,
+    what it died of, and its attempts."""
+
+    pending: bool
+    due: int | None
+    replaying: bool
+    replay_due: int | None
+    dead: bytes | None
+    delivered: bool
+    records: list[bytes]
+
+    @property
+    def state(self) -> DeliveryState | None:
+        """Its state; None if it was taken off its queue unsent, or is no longer on record."""
+        if self.pending:
+            return "pending" if self.due is None else "retrying"
+        if self.dead is not None:
+            return "dead"
+        if self.delivered:
+            return "delivered"
+        if self.replaying:
+            return "pending" if self.replay_due is None else "retrying"
+        return None
+
+
+class ReadDeliveries(Script[list[DeliveryAsFound]]):
+    """Reads deliveries. The keys have a star in the place of the subscription's id."""
+
+    live: QueueKeys = keys.live_queue(_ANY)
+    replayed: QueueKeys = keys.replayed_queue(_ANY)
+    replayed_order: Key = keys.replayed_order(_ANY)
+    dead_facts: Key = keys.outbox_dead_facts(_ANY)
+    records: RecordKeys = keys.records(_ANY)
+    places: Sequence[PlaceArgument]
+
+
+# Where deliveries in each state are found, besides the pending ones of the outbox itself.
+_DELIVERED = SortedSource(keys.attempts_order(_ANY), "S")
+_RARE: tuple[tuple[DeliveryState, SortedSource], ...] = (
+    ("pending", SortedSource(keys.replayed_order(_ANY))),
+    ("retrying", SortedSource(keys.outbox_retrying(_ANY))),
+    ("retrying", SortedSource(keys.replayed_retrying(_ANY))),
+    ("dead", SortedSource(keys.outbox_dead(_ANY))),
+)
+
+
+class Deliveries:
+    """Reads deliveries; scripts of outboxes and replays write what they are made of."""
+
+    def __init__(self, redis: Redis, attempts: Attempts, events: OutboxEvents) -> None:
+        self._redis = redis
+        self._attempts = attempts
+        self._events = events
+
+    async def page(
+        self,
+        subscription_ids: Collection[str],
+        wanted: Wanted,
+        *,
+        limit: int,
+        newest_first: bool = True,
+        after: Place | None = None,
+    ) -> tuple[list[Delivery], Place | None]:
+        """At most `limit` deliveries in the order of their events, those of one event in the order
+        of their subscriptions, and the place to go on from. It looks through a bounded part of
+        them, so there may be fewer, or none, although there are more. Delivered ones are known for
+        as long as their attempts are retained."""
+        search = _Search(self._redis, subscription_ids, wanted, limit, newest_first, after)
+        found: list[Delivery] = []
+        examined = 0
+        while examined < MAX_EXAMINED:
+            count = min(max(limit - len(found), examined), _EXAMINED_AT_ONCE)
+            places = await search.next(count)
+            for place, delivery in zip(places, await self._read(places, wanted), strict=True):
+                after = place
+                if delivery is not None:
+                    found.append(delivery)
+                    if len(found) == limit:
+                        is_last = place is places[-1] and not await search.next(1)
+                        return found, None if is_last else place
+            examined += len(places)
+            if len(places) < count:
+                return found, None
+        return found, after
+
+    async def _read(self, places: Sequence[Place], wanted: Wanted) -> list[Delivery | None]:
+        """The deliveries at some places, None where there is none that is wanted."""
+        events = await self._events.heads(
+            [(one.subscription_id, position_of(one.number)) for one in places]
+        )
+        chosen = [
+            (place, event)
+            for place, event in zip(places, events, strict=True)
+            if _may_want(wanted.events, event)
+        ]
+        if not chosen:
+            return [None] * len(places)
+        arguments = [_argument(one.number, one.subscription_id) for one, _ in chosen]
+        found = await run(self._redis, ReadDeliveries(places=arguments))
+        deliveries = {
+            place: self._delivery(place, one, event, wanted)
+            for (place, event), one in zip(chosen, found, strict=True)
+        }
+        return [deliveries.get(place) for place in places]
+
+    def _delivery(
+        self, place: Place, found: DeliveryAsFound, event: StoredEvent | None, wanted: Wanted
+    ) -> Delivery | None:
+        state = found.state
+        if state is None or (wanted.states and state not in wanted.states):
+            return None
+        made = self._attempts.decode(found.records)
+        if not _ended_so(made, wanted) or not (event or made):
+            return None
+        position = position_of(place.number)
+        event_id = event.id if event else made[-1].event_id
+        if wanted.event_id is not None and event_id != wanted.event_id:
+            return None
+        due = [one for one in (found.due, found.replay_due) if one is not None]
+        told = event if event and is_shown(event, wanted.events.grant) else None
+        dead = found.dead if state == "dead" else None
+        return Delivery(
+            subscription_id=place.subscription_id,
+            event_id=event_id,
+            position=position,
+            state=state,
+            attempts=[self._attempts.decrypted(place.subscription_id, one) for one in made],
+            event_type=told.type if told else None,
+            integration_id=(told.integration_id or None) if told else None,
+            course_id=(told.course_id or None) if told else None,
+            reason=DeadLetter.of(position, dead).reason if dead else None,
+            next_attempt_at=max(min(due), now_ms()) if due else None,
+        )
+
+
+class _Search:
+    """Reads on of each subscription as far as the next places ask for."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        subscription_ids: Collection[str],
+        wanted: Wanted,
+        limit: int,
+        newest_first: bool,
+        after: Place | None,
+    ) -> None:
+        self._redis = redis
+        self._merge = Merge(
+            subscription_ids, (wanted.first, wanted.last), newest_first=newest_first, after=after
+        )
+        # Where pending ones are looked for, those that are retried are found as well.
+        states = wanted.states or ("pending", "dead", "delivered")
+        end = position_of(self._merge.end)
+        self._find = FindDeliveries(
+            outbox=keys.outbox(_ANY) if "pending" in states else None,
+            usual=[_DELIVERED] if "delivered" in states else [],
+            rare=[source for state, source in _RARE if state in states],
+            end_position=end,
+            end_sort_key=sort_key(end),
+            newest_first=newest_first,
+            most=min(max(2 * limit // max(len(subscription_ids), 1), MIN_LOOK), MAX_LOOK),
+        )
+
+    async def next(self, count: int) -> list[Place]:
+        """The next places; fewer than `count` at the end."""
+        places: list[Place] = []
+        while len(places) < count:
+            while looks := self._merge.looks():
+                for start, alike in groupby(looks, key=attrgetter("start")):
+                    same = [*alike]
+                    for at in range(0, len(same), _FOUND_AT_ONCE):
+                        await self._look(start, same[at : at + _FOUND_AT_ONCE])
+                self._find = msgspec.structs.replace(self._find, most=MAX_LOOK)
+            place = self._merge.take()
+            if place is None:
+                break
+            places.append(place)
+        return places
+
+    async def _look(self, start: int, looks: Sequence[Look]) -> None:
+        position = position_of(start)
+        find = msgspec.structs.replace(
+            self._find,
+            ids=[one.subscription_id for one in looks],
+            start_position=position,
+            start_sort_key=sort_key(position),
+        )
+        answer = await run(self._redis, find)
+        for look, found in zip(looks, answer, strict=True):
+            sources = [[*map(_number, part.split())] for part in found.split("|") if part]
+            self._merge.found(look, sources, find.most)
+
+
+def _number(found: str) -> int:
+    """The number of a position, or of a position's sort key."""
+    return position_number(found) if "-" in found else sort_key_number(found)
+
+
+def _ended_so(made: Sequence[Attempt], wanted: Wanted) -> bool:
+    """Whether the last attempt came to what is wanted."""
+    outcome, status = (made[-1].outcome, made[-1].status) if made else (None, None)
+    return (wanted.outcomes is None or outcome in wanted.outcomes) and (
+        wanted.status is None or status == wanted.status
+    )
+
+
+def _may_want(wanted: EventFilter, event: StoredEvent | None) -> bool:
+    """Whether a delivery of this event may be wanted."""
+    asks = (wanted.types, wanted.integration_id, wanted.course_id) != (None, None, None)
+    return not asks or (event is not None and wanted.takes(event))
+
+
+def _argument(number: int, subscription_id: str) -> PlaceArgument:
+    position = position_of(number)
+    return PlaceArgument(subscription_id, position, sort_key(position))
