@@ -157,6 +157,7 @@ def _config(directory: Path, log: Path, port: int, password: str) -> str:
         "maxmemory-policy": "noeviction",
         # A snapshot for a backup may come from a Redis, which counts its formats differently.
         "rdb-version-check": "relaxed",
+        "repl-diskless-sync-delay": "0",  # whoever asks for a snapshot is the only one
     }
     return "".join(f"{name} {value}\n" for name, value in settings.items())
 

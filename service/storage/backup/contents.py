@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OURS: Final = "cw:*"
 _AT_ONCE: Final = 1_000  # keys, or items of a key
+_READ_AT_ONCE: Final = 100  # keys, with as many items of each
 _WRITTEN_BYTES: Final = 4_000_000  # that are sent together
 # What is of running processes or of one run of the server. A counter that came back smaller would
 # look like an increase to Prometheus.
@@ -58,7 +59,7 @@ async def read(redis: Any) -> AsyncGenerator[Part, None]:
     """Every key that lasts, of a server that nobody writes to."""
     cursor = -1
     while cursor:
-        cursor, found = await redis.scan(max(cursor, 0), OURS, count=_AT_ONCE)
+        cursor, found = await redis.scan(max(cursor, 0), OURS, count=_READ_AT_ONCE)
         lasting = [key for key in found if not key.startswith(_MOMENTARY)]
         # Commands of coroutines that run together share round trips.
         for part, following in await asyncio.gather(*(_first(redis, key) for key in lasting)):

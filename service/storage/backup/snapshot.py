@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -46,8 +45,6 @@ def fetch_snapshot(url: str, path: Path) -> None:
             stream.settimeout(_SILENCE_SECONDS)
             with path.open("wb") as file:
                 _receive(stream, file)
-        except OSError as error:
-            raise ConnectionError(str(error) or "the snapshot did not arrive") from error
         finally:
             connection.disconnect()
 
@@ -67,9 +64,7 @@ def _receive(stream: _Stream, file: IO[bytes]) -> None:
     left = -1 if mark else int(head[1:])
     kept = b""  # what may be the mark, or the beginning of it
     while left:
-        block = stream.recv(_BLOCK_BYTES if mark else min(left, _BLOCK_BYTES))
-        if not block:
-            raise ConnectionError("the server ended the connection amid its snapshot")
+        block = _received(stream, _BLOCK_BYTES if mark else min(left, _BLOCK_BYTES))
         if not mark:
             file.write(block)
             left -= len(block)
@@ -79,15 +74,21 @@ def _receive(stream: _Stream, file: IO[bytes]) -> None:
         kept = kept[-_MARK_BYTES:]
         if kept == mark:
             break
-    os.fsync(file.fileno())
 
 
 def _head(stream: _Stream) -> bytes:
     """The line that says how the snapshot is sent."""
     line = b""
     while not line.endswith(b"\n") or not line.strip():
-        byte = stream.recv(1)
-        if not byte:
-            raise ConnectionError("the server ended the connection before its snapshot")
-        line += byte
+        line += _received(stream, 1)
     return line.strip()
+
+
+def _received(stream: _Stream, most: int) -> bytes:
+    try:
+        block = stream.recv(most)
+    except OSError as error:
+        raise ConnectionError(f"the snapshot does not arrive ({error})") from error
+    if not block:
+        raise ConnectionError("the server ended the connection before the end of its snapshot")
+    return block
