@@ -410,20 +410,6 @@ def observed(metric: HistogramMetric, stored: Mapping[str, int]) -> dict[tuple[s
     return {labels: _cumulated(metric, parts) for labels, parts in counts.items()}
 
 
-def quantile(histogram: Observed, share: float) -> float | None:
-    """What `share` of the observations are at or below, as Prometheus estimates it: evenly spread
-    within each bucket. None without observations; of the last bucket, its lower end."""
-    rank, lower, below = share * histogram.buckets[-1][1], 0.0, 0
-    for bound, count in histogram.buckets:
-        if count and count >= rank:
-            if bound == _END:
-                return lower
-            return lower + (float(bound) - lower) * (rank - below) / (count - below)
-        if bound != _END:
-            lower, below = float(bound), count
-    return None
-
-
 def _cumulated(metric: HistogramMetric, parts: dict[str, int]) -> Observed:
     total = parts.pop(SUM, 0) / 1000
     buckets = []

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from service.domain.delivery.subscription import SubscriptionState
 from service.domain.events.identifiers import position_ms
-from service.domain.observability.history import Sample
-from service.domain.observability.metrics import RECEIPT, observed, quantile
-from service.storage.observability.history import History
+from service.domain.observability.history import Sample, quantiles
+from service.domain.observability.metrics import RECEIPT, SUM
+from service.storage.observability.history import OUTBOXES_LOOKED_AT, History
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
-from service.storage.redis.paging import newest_ids
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 WINDOW_MS: Final = 900_000  # that receipts are looked at for, at most
-_NOT_SENT: Final = {SubscriptionState.PAUSED.value, SubscriptionState.DISABLED.value}
 
 
 class Lateness(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,38 +51,33 @@ class LatenessStore:
                 begun, before = sample.at, sample
                 break
         counted = before.counters.get(RECEIPT.name, {})
-        recent = {
-            name: value - counted.get(label, 0)
+        recent = {  # a counter that a restore set back counts as nothing
+            label: max(0, value - counted.get(label, 0))
             for name, value in stored.items()
             if (label := name.removeprefix(f"{RECEIPT.name}|")) != name
         }
-        receipts = observed(RECEIPT, recent)[()]
+        p50, p99 = quantiles(RECEIPT.bounds, recent, (0.5, 0.99)) or (None, None)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for kind in ("delta", "full"):
                 pipeline.zrange(keys.completed(kind), 0, 0, withscores=True)
-            polls = [int(found[0][1]) if found else None for found in await pipeline.execute()]
+            for key in (keys.due("outboxes"), keys.claimed("outboxes")):
+                pipeline.zrange(key, 0, OUTBOXES_LOOKED_AT - 1)
+            polls, full_polls, due, claimed = await pipeline.execute()
         return Lateness(
             window_seconds=(now - begun) // 1000,
-            receipts=receipts.buckets[-1][1],
-            receipt_p50_seconds=quantile(receipts, 0.5),
-            receipt_p99_seconds=quantile(receipts, 0.99),
-            oldest_pending_at=await self._oldest_pending() if pending else None,
-            oldest_poll_at=polls[0],
-            oldest_full_poll_at=polls[1],
+            receipts=sum(recent.values()) - recent.get(SUM, 0),
+            receipt_p50_seconds=p50,
+            receipt_p99_seconds=p99,
+            oldest_pending_at=await self._oldest_pending([*due, *claimed]) if pending else None,
+            oldest_poll_at=int(polls[0][1]) if polls else None,
+            oldest_full_poll_at=int(full_polls[0][1]) if full_polls else None,
         )
 
-    async def _oldest_pending(self) -> int | None:
-        """When the oldest event happened that waits on an outbox that is sent to."""
-        oldest: list[int] = []
-        async for ids in newest_ids(self._redis, keys.SUBSCRIPTIONS, None):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for one in ids:
-                    pipeline.hget(keys.outbox_state(one), "state")
-                    pipeline.xrange(keys.outbox(one), "-", "+", count=1)
-                found = await pipeline.execute()
-            oldest += [
-                position_ms(entries[0][0].decode())
-                for state, entries in zip(found[::2], found[1::2], strict=True)
-                if entries and (state or b"").decode() not in _NOT_SENT
-            ]
+    async def _oldest_pending(self, outboxes: Sequence[bytes]) -> int | None:
+        """When the oldest event on these outboxes happened."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for one in outboxes:
+                pipeline.xrange(keys.outbox(one.decode()), "-", "+", count=1)
+            found = await pipeline.execute()
+        oldest = (position_ms(entries[0][0].decode()) for entries in found if entries)
         return min(oldest, default=None)

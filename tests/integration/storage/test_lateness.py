@@ -59,6 +59,8 @@ async def test_the_oldest_pending_event_is_of_a_subscription_that_is_sent_to(sub
     depth = await active.depth()
     assert (await store.read(now, 60, pending=True)).oldest_pending_at == depth.oldest_pending_at
     assert (await store.read(now, 60, pending=False)).oldest_pending_at is None
+    await active.turn()
+    assert (await store.read(now, 60, pending=True)).oldest_pending_at is None
 
 
 async def test_the_oldest_of_the_last_complete_polls_is_found_by_kind(services):

@@ -15,7 +15,6 @@ from service.domain.observability.metrics import (
     count_delivery,
     observe,
     observed,
-    quantile,
     series_names,
 )
 
@@ -43,21 +42,6 @@ def test_buckets_are_cumulated_for_prometheus():
     (one,) = observed(METRIC, told(0.1, 0.7, 0.8, 99)).values()
     assert one.buckets == (("0.5", 1), ("1", 3), ("10", 3), ("+Inf", 4))
     assert one.sum == 100.6
-
-
-@pytest.mark.parametrize(
-    ("seconds", "share", "estimate"),
-    [
-        ((), 0.5, None),
-        ((0.1, 0.2, 0.7, 0.8), 0.5, 0.5),
-        ((0.7, 0.8), 0.5, 0.75),
-        ((0.1, 0.2, 0.3, 5), 0.99, 1 + 9 * 0.96),
-        ((99, 100), 0.5, 10),
-    ],
-)
-def test_a_quantile_is_estimated_as_prometheus_does(seconds, share, estimate):
-    (one,) = observed(METRIC, told(*seconds)).values()
-    assert quantile(one, share) == (estimate and pytest.approx(estimate))
 
 
 def test_without_observations_a_histogram_without_labels_is_zero_and_others_have_no_series():
