@@ -26,7 +26,7 @@ class Guards(msgspec.Struct, frozen=True, kw_only=True):
     Deletions are held when there are more than `deleted_count` and more than `deleted_share`,
     or more than `deleted_share_max` however few. Changes of one tracked path are held when at
     least `changed_count` courses changed in it and these are more than `changed_share`.
-    A share of 1 switches its limit off, whatever is counted. Decision 17 gives the reasons for the
+    A share of 1 switches its limit off, whatever is counted. Decision 18 gives the reasons for the
     defaults.
     """
 
