@@ -57,6 +57,7 @@ from service.api.resources.integrations.reviews import ReviewController
 from service.api.resources.me import MeController
 from service.api.resources.redelivery import redeliver
 from service.api.resources.replays import ReplayController
+from service.api.resources.subscriptions.retry_deliveries import retry_deliveries
 from service.api.resources.subscriptions.secrets import SecretController
 from service.api.resources.subscriptions.send_test_event import send_test
 from service.api.resources.subscriptions.statistics import show_statistics
@@ -135,6 +136,7 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
             show_statistics,
             ReplayController,
             list_deliveries,
+            retry_deliveries,
             EventController,
             redeliver,
             stream_events,

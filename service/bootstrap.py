@@ -23,6 +23,7 @@ from service.storage.delivery.deliveries import Deliveries
 from service.storage.delivery.initial_fill import Backlog
 from service.storage.delivery.outboxes import Outboxes
 from service.storage.delivery.replays import Replays
+from service.storage.delivery.retries import Retries
 from service.storage.delivery.subscription_summary import SubscriptionSummaries
 from service.storage.events.event_bodies import EventBodies
 from service.storage.events.event_log import EventLog
@@ -85,6 +86,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     bodies: EventBodies
     attempts: Attempts
     deliveries: Deliveries
+    retries: Retries
     schedule: Schedule
     control: Control
     leases: Leases
@@ -192,6 +194,7 @@ def assemble(
         bodies=EventBodies(events, outbox_events, counters),
         attempts=attempts,
         deliveries=Deliveries(redis, attempts, outbox_events),
+        retries=Retries(redis),
         schedule=schedule,
         control=Control(redis),
         leases=Leases(redis),

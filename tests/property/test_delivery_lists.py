@@ -59,7 +59,7 @@ def test_pages_are_all_places_in_order(held, span, newest_first, sizes, most) ->
         merge = Merge(held, (low, high), newest_first=newest_first, after=after)
         page: list[Place] = []
         while len(page) < sizes[number % len(sizes)]:
-            while looks := merge.looks():
+            while looks := merge.looks(3):
                 for look in looks:
                     sources = [
                         ahead(source, look.start, merge.end)[:most]

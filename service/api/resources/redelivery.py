@@ -60,7 +60,8 @@ async def redeliver(
     actor: GivenActor,
 ) -> Response[ReplayView]:
     """Sends a subscription one event once more, whether or not it matches the filter. It is a
-    replay of one, and does not wait for others to be read."""
+    replay of one, and does not wait for others to be read. If a delivery of the event is pending,
+    whichever of the two succeeds first settles the other one."""
     refusals.settle()
     await require_own(actor, services, data.subscription_id)
     subscription = await services.subscriptions.get(data.subscription_id)

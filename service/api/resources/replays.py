@@ -133,8 +133,9 @@ class ReplayCreate(Fields, frozen=True, kw_only=True):
     since: Annotated[
         Moment | UnsetType | None,
         means(
-            "events that happened at this time or later; null, or left out: all that are kept. "
-            "Not for a backfill, which is of the present"
+            "events that happened at this time or later; null, or left out: all that are kept, and "
+            "of what is missing, all since the subscription began. Not for a backfill, which is of "
+            "the present"
         ),
     ] = UNSET
     until: Annotated[
@@ -186,13 +187,13 @@ class ReplayController(Controller):
         subscription = await services.subscriptions.get(subscription_id)
         end, trimmed = await services.events.bounds()
         backfill = data.which == "backfill"
+        since, until = or_none(data.since), or_none(data.until)
         if backfill:
             _check_backfill(data, refusals, subscription)
-        else:
-            await _check_since(data, refusals, services, subscription, trimmed)
-        since, until = or_none(data.since), or_none(data.until)
-        if not backfill and since is not None and until is not None and until <= since:
+        elif since is not None and until is not None and until <= since:
             refusals.refuse("until", "is not after since", "send a later time, or leave it out")
+        if not backfill:
+            since = await _since(data, refusals, services, subscription, trimmed)
         refusals.settle()
         if backfill and (other := await services.replays.unfinished(subscription.id, "backfill")):
             raise ConflictError(
@@ -205,7 +206,7 @@ class ReplayController(Controller):
             subscription_id=subscription.id,
             start="-" if since is None else str(since),
             end=end,
-            **given(data),
+            **{**given(data), "since": since},
         )
         await services.replays.create(replay)
         return await accepted(services, replay)
@@ -257,14 +258,15 @@ class ReplayController(Controller):
         await services.replays.cancel(subscription_id, replay_id)
 
 
-async def _check_since(
+async def _since(
     data: ReplayCreate,
     refusals: Refusals,
     services: Services,
     subscription: Subscription,
     trimmed: str,
-) -> None:
-    """Nothing is left out silently: what is no longer known is refused."""
+) -> int | None:
+    """The time from which on events are looked at; None: all that are kept. Nothing is left out
+    silently: what is no longer known is refused."""
     since = or_none(data.since)
     kept_from = 0 if trimmed == START else position_ms(trimmed) + 1
     if since is not None and since < kept_from:
@@ -273,20 +275,21 @@ async def _check_since(
             f"is before what the log holds: events are kept from {rfc3339(kept_from)} on",
             "send that time or a later one, or leave it out for all that are kept",
         )
-        return
-    if since is not None and since > now_ms():
+    elif since is not None and since > now_ms():
         refusals.refuse("since", "is in the future", "send a time in the past")
-        return
-    if data.which != "missing":
-        return
-    reach = await services.attempts.reach(subscription.id)
-    if reach is not None and (since or kept_from) < reach:
-        refusals.refuse(
-            "since",
-            f"is before what is on record: attempts are from {rfc3339(reach)} on, so it is not "
-            "known what was delivered of earlier events",
-            f"send {rfc3339(reach)} or a later time, or replay all instead of missing",
-        )
+    elif data.which == "missing":
+        begins = await services.subscriptions.begins(subscription.id)
+        if since is None and begins > kept_from:
+            since = begins
+        reach = await services.attempts.reach(subscription.id)
+        if reach is not None and (since or kept_from) < reach:
+            refusals.refuse(
+                "since",
+                f"is before what is on record: attempts are from {rfc3339(reach)} on, so it is not "
+                "known what was delivered of earlier events",
+                f"send {rfc3339(reach)} or a later time, or replay all instead of missing",
+            )
+    return since
 
 
 def _check_backfill(data: ReplayCreate, refusals: Refusals, subscription: Subscription) -> None:

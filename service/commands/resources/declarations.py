@@ -100,6 +100,7 @@ coursewire integrations list --state error,review""",
                 body={"paused": True},
             ),
             "resume": Verb("resumeSubscription"),
+            "retry": Verb("retryPendingDeliveries"),
             "skip": Verb(
                 "skipPendingDeliveries", ask="Drop pending deliveries of {0}? They are not sent."
             ),

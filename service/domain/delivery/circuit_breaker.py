@@ -70,6 +70,12 @@ def after_success(breaker: Breaker) -> Breaker:
     return Breaker(held_until=breaker.held_until)
 
 
+def without_waits(breaker: Breaker) -> Breaker:
+    """Somebody asks for an attempt now. What is known of the subscriber's answers stands, so a
+    parked outbox is sent a probe."""
+    return msgspec.structs.replace(breaker, held_until=0, probe_at=0)
+
+
 def after_failure(
     breaker: Breaker, outcome: Outcome, order_key: str, sent_at: int, now: int, unit_random: float
 ) -> Breaker:

@@ -64,10 +64,14 @@ class Merge:
         """The number of the position at which the list ends."""
         return self._sign * self._end
 
-    def looks(self) -> list[Look]:
-        """What has to be read before the next place is known."""
-        looks = []
-        while self._heap and not self._heap[0][2]:
+    def looks(self, most: int) -> list[Look]:
+        """What has to be read before the next place is known, at most so many looks, all from the
+        same position; none if the place is known."""
+        looks: list[Look] = []
+        first = self._heap[0][0] if self._heap else 0
+        while len(looks) < most and self._heap and self._heap[0][0] == first:
+            if self._heap[0][2]:
+                break
             number, rank, _ = heappop(self._heap)
             looks.append(Look(rank, self._ids[rank], self._sign * number))
         return looks

@@ -4,7 +4,7 @@ if redis.call('EXISTS', subscription) == 0 then return GONE end
 local now = now_ms()
 if only then
   redis.call('HSET', replay, 'record', record, 'state', 'running', 'created_at', now,
-    'started_at', now, 'fed', '1', 'scanned', '1', 'queued', '1', 'position', only.position)
+    'started_at', now, 'fed', '1', 'scanned', '1', 'queued', '1', 'position', only.position, 'only', '1')
   local queue_position = redis.call('XADD', replayed, '*', 'k', only.order_key,
     'r', only.rendering, 'p', only.position, 'i', id)
   redis.call('ZADD', replayed_order, 0, sort_key(only.position) .. queue_position)

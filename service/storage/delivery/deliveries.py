@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -90,7 +88,7 @@ class FindDeliveries(Script[list[str]]):
     end_position: str
     end_sort_key: str
     newest_first: bool
-    most: int
+    most: int = 0
 
 
 class PlaceArgument(msgspec.Struct, frozen=True):
@@ -250,6 +248,7 @@ class _Search:
         after: Place | None,
     ) -> None:
         self._redis = redis
+        self._limit = limit
         self._merge = Merge(
             subscription_ids, (wanted.first, wanted.last), newest_first=newest_first, after=after
         )
@@ -263,32 +262,28 @@ class _Search:
             end_position=end,
             end_sort_key=sort_key(end),
             newest_first=newest_first,
-            most=min(max(2 * limit // max(len(subscription_ids), 1), MIN_LOOK), MAX_LOOK),
         )
 
     async def next(self, count: int) -> list[Place]:
         """The next places; fewer than `count` at the end."""
         places: list[Place] = []
         while len(places) < count:
-            while looks := self._merge.looks():
-                for start, alike in groupby(looks, key=attrgetter("start")):
-                    same = [*alike]
-                    for at in range(0, len(same), _FOUND_AT_ONCE):
-                        await self._look(start, same[at : at + _FOUND_AT_ONCE])
-                self._find = msgspec.structs.replace(self._find, most=MAX_LOOK)
+            while looks := self._merge.looks(_FOUND_AT_ONCE):
+                await self._look(looks)
             place = self._merge.take()
             if place is None:
                 break
             places.append(place)
         return places
 
-    async def _look(self, start: int, looks: Sequence[Look]) -> None:
-        position = position_of(start)
+    async def _look(self, looks: Sequence[Look]) -> None:
+        position = position_of(looks[0].start)
         find = msgspec.structs.replace(
             self._find,
             ids=[one.subscription_id for one in looks],
             start_position=position,
             start_sort_key=sort_key(position),
+            most=min(max(2 * self._limit // len(looks), MIN_LOOK), MAX_LOOK),
         )
         answer = await run(self._redis, find)
         for look, found in zip(looks, answer, strict=True):

@@ -76,7 +76,7 @@ class Backlog:
         for _ in range(_MAX_ROUNDS):
             start, held = await self._catch_up(subscription, selection, start, held)
             if await self._subscriptions.create(
-                subscription, secrets, headers, certificate, read_up_to=start
+                subscription, secrets, headers, certificate, read_up_to=start, begins=since or 0
             ):
                 return
         await self._redis.unlink(keys.outbox(subscription.id))

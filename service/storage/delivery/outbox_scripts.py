@@ -87,7 +87,8 @@ class RecordAttempts(Script[Standing]):
     """Records attempts that have ended, before their courses move on, and what follows from them
     for the outbox: its breaker, and the disabling of a subscription. Begins with a
     removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
-    counts nothing.
+    counts nothing. What is delivered on one queue is taken off the other one too, if it is a
+    redelivery on either.
 
     `resumed` is as read. `breaker` None leaves it as it is; `parked_at` is since when it holds the
     outbox back, `failing` whether the last attempt failed. `forward` makes all retries due.
@@ -121,6 +122,7 @@ class RecordAttempts(Script[Standing]):
     as_read: bytes | None
     disabled: bytes | None
     replay_prefix: str
+    delivered_counter: str = field("deliveries_total", state="delivered")
     kept_records: int = MAX_ATTEMPT_RECORDS
 
 

@@ -16,8 +16,47 @@ if is_outdated(announced) then return SUBSCRIPTIONS end
 local now = now_ms()
 redis.call('ZREM', unreachable, receiver)
 local totals = announced.totals
-local finished, died, moved, replays = 0, 0, 0, {}
+local finished, died, moved, settled, replays = 0, 0, 0, 0, {}
 local any_dead = redis.call('ZCARD', dead.listed) > 0
+local any_replayed = redis.call('XLEN', replayed.stream) > 0
+
+-- Whether what is replayed is an event that somebody asked to be redelivered.
+local function is_redelivery(replay)
+  return redis.call('HEXISTS', replay_prefix .. replay, 'only') == 1
+end
+
+-- Ends the pending delivery of an event that has just been redelivered; returns how many it was.
+local function end_pending(position)
+  local entry = redis.call('XRANGE', live.stream, position, position)[1]
+  if not entry then return 0 end
+  redis.call('XDEL', live.stream, position)
+  forget_failing(live, fields_of(entry).k, position)
+  finished = finished + 1
+  redis.call('HINCRBY', announced.counters, delivered_counter, 1)
+  return 1
+end
+
+-- Ends redeliveries of an event that has just been delivered; returns how many.
+local function end_redeliveries(sorted)
+  local ended, last = 0, '(' .. sorted .. '\127'
+  local found = redis.call('ZRANGE', replayed_order, '[' .. sorted, last, 'BYLEX')
+  for _, member in ipairs(found) do
+    local place = string.sub(member, #sorted + 1)
+    local entry = redis.call('XRANGE', replayed.stream, place, place)[1]
+    local fields = entry and fields_of(entry)
+    local replay = fields and fields.i
+    if replay and is_redelivery(replay) then
+      redis.call('XDEL', replayed.stream, place)
+      redis.call('ZREM', replayed_order, member)
+      forget_failing(replayed, fields.k, place)
+      redis.call('HINCRBY', replay_prefix .. replay, 'delivered', 1)
+      replays[replay] = true
+      ended = ended + 1
+    end
+  end
+  return ended
+end
+
 for _, one in ipairs(attempts) do
   local key, queue_position, position, sorted, replay =
     one.order_key, one.queue_position, one.position, one.sort_key, one.replay
@@ -42,8 +81,14 @@ for _, one in ipairs(attempts) do
       redis.call('HINCRBY', replay_prefix .. replay, outcome, 1)
       replays[replay] = true
     end
-    if news and one.result == 'S' and any_dead then died = died - unlist_dead(dead, sorted) end
-    if news and one.result == 'D' then
+    if news and one.result == 'S' then
+      if any_dead then died = died - unlist_dead(dead, sorted) end
+      if replay and is_redelivery(replay) then
+        settled = settled + end_pending(position)
+      elseif any_replayed and not replay then
+        settled = settled + end_redeliveries(sorted)
+      end
+    elseif news then
       died = died
         + list_dead(dead, sorted, now, one.attempts, one.rendering, key, one.reason)
       note_dead(dead, position, key, one.reason)
@@ -84,6 +129,8 @@ if moved > 0 and breaker and resumed_now == resumed then
   end
   count_outbox(outbox_state, totals)
 end
+-- A sender at work reads the other queue again.
+if settled > 0 then redis.call('HSET', outbox_state, 'emptied', string.format('%.0f', now)) end
 if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
 if forward then
   bring_forward(live.retries)

@@ -37,7 +37,8 @@ def integration(integration_id: str) -> Key:
 
 
 def subscription(subscription_id: str) -> Key:
-    """Hash: `record` (JSON), `secrets` (encrypted JSON), `headers` (encrypted JSON)."""
+    """Hash: `record` (JSON), `begins` (ms since when it is sent events), `secrets`, `headers` and
+    `client_certificate` (encrypted JSON)."""
     return Key(f"cw:subscription:{subscription_id}")
 
 
@@ -246,8 +247,8 @@ def replays(subscription_id: str) -> Key:
 def replay(subscription_id: str, replay_id: str) -> Key:
     """Hash: `record` (JSON), `state`, `position` (of the last event looked at, or JSON of how far a
     backfill is), `fed` (nothing is left to be queued), `scanned`, `queued`, `delivered`, `dead`,
-    `left_out`, `error`, `created_at`, `started_at`, `finished_at`. Lives as long as it is
-    listed."""
+    `left_out`, `error`, `only` (it is a redelivery), `created_at`, `started_at`, `finished_at`.
+    Lives as long as it is listed."""
     return Key(f"cw:outbox:{subscription_id}:replay:{replay_id}")
 
 

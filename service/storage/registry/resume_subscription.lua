@@ -19,12 +19,5 @@ count_outbox(outbox_state, announced.totals)
 redis.call('HSET', outbox_state, 'resumed', resumed)
 bring_forward(live.retries)
 bring_forward(replayed.retries)
-local schedule = announced.schedule
-if redis.call('EXISTS', lease) == 0 then
-  redis.call('ZREM', schedule.claimed, id)
-  if redis.call('XLEN', live.stream) + redis.call('XLEN', replayed.stream)
-    + redis.call('LLEN', replay_queue) > 0 then
-    redis.call('ZADD', schedule.due, 'LT', now_ms(), id)
-  end
-end
+end_waiting(announced.schedule, lease, id, live, replayed, replay_queue)
 announce(announced, happened, now_ms())

@@ -19,7 +19,8 @@ class WriteSubscription(Script[None]):
 
     What is None of the encrypted values stays as it is.
     Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
-    BEHIND if the log has events that the outbox has not.
+    BEHIND if the log has events that the outbox has not. A new one `begins` at a time (epoch ms),
+    None: now.
     """
 
     subscription: Key
@@ -42,6 +43,7 @@ class WriteSubscription(Script[None]):
     without_certificate: bool = False
     state: SubscriptionState
     read_up_to: str | None
+    begins: int | None
     most: int
 
 

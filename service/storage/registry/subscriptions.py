@@ -81,10 +81,11 @@ class SubscriptionStore:
         certificate: ClientCertificate | None = None,
         *,
         read_up_to: str = "",
+        begins: int | None = None,
     ) -> bool:
         """Stores a new subscription; events committed from now on reach its outbox. If that was
         filled from the log, `read_up_to` is from where the log would be read on; false if there
-        is more to read, and then nothing was stored."""
+        is more to read, and then nothing was stored. `begins` is then since when, epoch ms."""
         opened = [SigningSecret(one) for one in secrets]
         try:
             await self._store(
@@ -94,6 +95,7 @@ class SubscriptionStore:
                 headers=self._encrypted(subscription.id, "headers", dict(headers)),
                 client_certificate=self._encrypted_certificate(subscription.id, certificate),
                 read_up_to=read_up_to or None,
+                begins=begins,
             )
         except StaleRecordError:
             raise ConflictError(f"there is a subscription {subscription.id} already") from None
@@ -109,6 +111,10 @@ class SubscriptionStore:
     async def get(self, subscription_id: str) -> Subscription:
         """One subscription. Raises NotFoundError."""
         return _decode(await self._field(subscription_id, "record"))
+
+    async def begins(self, subscription_id: str) -> int:
+        """From when on a subscription is sent events, epoch ms. Raises NotFoundError."""
+        return int(await self._field(subscription_id, "begins"))
 
     async def get_with_record(self, subscription_id: str) -> tuple[Subscription, bytes]:
         """One subscription, and its record as stored. Raises NotFoundError."""
@@ -345,6 +351,7 @@ class SubscriptionStore:
         headers: bytes | None = None,
         client_certificate: bytes | None = None,
         read_up_to: str | None = None,
+        begins: int | None = None,
     ) -> None:
         write = WriteSubscription(
             subscription=keys.subscription(subscription.id),
@@ -362,6 +369,7 @@ class SubscriptionStore:
             without_certificate=client_certificate == b"",
             state=state_of(subscription),
             read_up_to=read_up_to,
+            begins=begins,
             most=self.most,
         )
         await run(self._redis, write)

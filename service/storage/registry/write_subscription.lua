@@ -4,6 +4,7 @@ if redis.call('HGET', subscription, 'record') ~= (as_read or false) then return 
 if not as_read and redis.call('ZCARD', subscriptions) >= most then return FULL end
 if read_up_to and #redis.call('XRANGE', log, read_up_to, '+', 'COUNT', 1) > 0 then return BEHIND end
 redis.call('HSET', subscription, 'record', record)
+if not as_read then redis.call('HSET', subscription, 'begins', begins or now_ms()) end
 if secrets then redis.call('HSET', subscription, 'secrets', secrets) end
 if headers then redis.call('HSET', subscription, 'headers', headers) end
 if without_certificate then

@@ -18,6 +18,7 @@ from service.ids import new_id
 from service.storage.delivery.outboxes import NOT_GRANTED
 from service.storage.delivery.replays import Replayed
 from service.storage.redis import keys
+from service.storage.redis.counters import field
 
 
 async def ask(harness, which="all", **fields) -> Replay:
@@ -378,6 +379,84 @@ async def test_one_event_is_redelivered_before_others_are_read(subscribe, hook):
     assert hook.received[1] == hook.received[2]
     done = await progress(harness, replay)
     assert (done.state, done.scanned, done.queued, done.delivered) == ("completed", 1, 1, 1)
+
+
+async def test_a_redelivered_event_that_waits_for_a_retry_is_sent_once(subscribe, hook):
+    harness = await subscribe()
+    hook.answer = lambda _event: 500
+    await harness.emit("c1", "c1", "c2")
+    await harness.turn()
+    hook.answer = lambda _event: 204
+    replay = await redeliver(harness, (await log(harness))[0])
+    await harness.turn()
+    # The course goes on with its next event at once.
+    assert await harness.next_turn_at() <= await harness.now()
+    await harness.turn()
+    assert [name for name in hook.courses() if name == "c1"] == ["c1"] * 3
+    assert (await progress(harness, replay)).delivered == 1
+    assert (await harness.depth()).pending == 1
+    assert await total(harness, "pending") == 1
+    counters = await harness.services.counters.key()
+    delivered = field("deliveries_total", state="delivered")
+    assert await harness.services.redis.hget(counters, delivered) == b"2"
+    sent = len(hook.received)
+    await harness.make_retries_due()
+    await harness.turn()
+    assert len(hook.received) == sent + 1
+    assert {one.state for one in await harness.deliveries()} == {"delivered"}
+
+
+async def test_a_redelivery_that_fails_ends_with_the_retry_that_succeeds(subscribe, hook):
+    harness = await subscribe()
+    hook.answer = lambda _event: 500
+    await harness.emit("c1")
+    await harness.turn()
+    replay = await redeliver(harness, (await log(harness))[0])
+    await harness.turn()
+    assert (await harness.depth()).replaying
+    hook.answer = lambda _event: 204
+    await harness.make_retries_due()
+    await harness.turn()
+    sent = len(hook.received)
+    await make_replayed_retries_due(harness)
+    await harness.turn()
+    assert len(hook.received) == sent == 3
+    done = await progress(harness, replay)
+    assert (done.state, done.delivered, done.dead) == ("completed", 1, 0)
+    assert await harness.services.redis.zcard(keys.replayed_order(harness.id)) == 0
+    assert await total(harness, "pending") == 0
+
+
+async def test_a_replay_of_everything_sends_what_is_pending_as_well(subscribe, hook):
+    harness = await subscribe()
+    hook.answer = lambda _event: 500
+    await harness.emit("c1")
+    await harness.turn()
+    hook.answer = lambda _event: 204
+    replay = await ask(harness)
+    await harness.turn()
+    assert (await progress(harness, replay)).delivered == 1
+    await harness.make_retries_due()
+    await harness.turn()
+    assert hook.courses() == ["c1"] * 3
+
+
+async def test_a_retry_that_is_asked_for_is_made_while_the_outbox_is_held_back(subscribe, hook):
+    harness = await subscribe()
+    hook.answer = lambda _event: 429
+    hook.extra = {"retry-after": "3600"}
+    await harness.emit("c1", "c1", "c2")
+    await harness.turn()
+    sent, event = len(hook.received), (await log(harness))[1]
+    hook.answer = lambda _event: 204
+    assert await harness.services.retries.retry(harness.id, event.id) == 1
+    await harness.turn()
+    assert hook.courses()[sent:] == ["c1", "c1"]
+    assert await harness.services.retries.retry(harness.id) == 1
+    await harness.turn()
+    assert hook.courses()[-1] == "c2"
+    with pytest.raises(NotFoundError, match="redeliver"):
+        await harness.services.retries.retry(harness.id, event.id)
 
 
 @pytest.mark.parametrize("at_call", range(8))

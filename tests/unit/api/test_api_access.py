@@ -52,6 +52,7 @@ ROUTES = {
     ("GET", "/v1/subscriptions/{subscription_id}/secret"): {A, S},
     ("POST", "/v1/subscriptions/{subscription_id}/secret/rotate"): {A, S},
     ("POST", "/v1/subscriptions/{subscription_id}/resume"): {A, S},
+    ("POST", "/v1/subscriptions/{subscription_id}/retry"): {A, S},
     ("POST", "/v1/subscriptions/{subscription_id}/skip"): {A, S},
     ("POST", "/v1/subscriptions/{subscription_id}/test"): {A, S},
     ("GET", "/v1/subscriptions/{subscription_id}/statistics"): {A, S, R},

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from service.domain.access.grants import Grant
+from service.domain.events.event import rfc3339
 from service.domain.events.identifiers import BACKFILLED, event_id
 from service.storage.delivery.outboxes import Queue
 from service.storage.redis import keys
@@ -137,8 +138,10 @@ async def test_events_that_are_no_longer_kept_are_not_left_out_silently(
 
 
 async def test_what_is_missing_is_only_told_where_attempts_are_on_record(
-    client, services, events, refused, path, monkeypatch
+    client, services, events, refused, path, subscription, monkeypatch
 ) -> None:
+    await services.redis.hset(keys.subscription(subscription["id"]), "begins", 1795424001000)
+
     async def reach(_subscription_id):
         return 1795424002500
 
@@ -149,6 +152,26 @@ async def test_what_is_missing_is_only_told_where_attempts_are_on_record(
         assert "replay all" in errors["since"]["remedy"]
     sent = {"which": "missing", "since": "2026-11-23T08:53:22.500Z"}
     assert (await client.post(path, json=sent)).status_code == 202
+
+
+async def test_what_is_missing_begins_with_the_subscription_unless_an_earlier_time_is_asked_for(
+    client, services, events, subscription, path
+) -> None:
+    begins = await services.subscriptions.begins(subscription["id"])
+    missing = (await client.post(path, json={"which": "missing"})).json()
+    assert missing["since"] == rfc3339(begins)
+    assert (await client.post(path, json={"which": "all"})).json()["since"] is None
+    earlier = {"which": "missing", "since": "2026-11-23T08:53:22.000Z"}
+    assert (await client.post(path, json=earlier)).json()["since"] == earlier["since"]
+    # One that began in the past goes back as far.
+    made = {"url": "https://hooks.internal/a", "from": "2026-11-23T08:53:22.500Z"}
+    other = (await client.post("/v1/subscriptions", json=made)).json()["id"]
+    answer = await client.post(f"/v1/subscriptions/{other}/replays", json={"which": "missing"})
+    assert answer.json()["since"] == made["from"]
+    made["from"] = "oldest"
+    other = (await client.post("/v1/subscriptions", json=made)).json()["id"]
+    answer = await client.post(f"/v1/subscriptions/{other}/replays", json={"which": "missing"})
+    assert answer.json()["since"] is None
 
 
 async def test_one_event_is_redelivered(client, services, events, subscription) -> None:

@@ -10,7 +10,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.clock import now_ms
+from service.domain.delivery.circuit_breaker import Breaker
 from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.events.identifiers import event_id
 from service.domain.signatures.signing import Signature, make_secret, read_public_key, read_secret
 from service.domain.signatures.verification import fault
 from service.storage.redis import keys
@@ -259,6 +261,45 @@ async def test_resuming_brings_back_whatever_stopped_it_and_makes_everything_due
     counted = await redis.hgetall(keys.TOTALS)
     assert counted == {b"outbox:active": b"1", b"outbox:disabled": b"0"}
     assert (await services.subscriptions.all_for_matching())[0] > version
+
+
+async def test_retries_are_made_due_now_and_nothing_holds_them_back(
+    client, services, path, subscription, problem
+) -> None:
+    redis, name = services.redis, subscription["id"]
+    breaker = Breaker(failures=12, parked_at=5, probes=3, probe_at=9_000, held_until=8_000)
+    await redis.hset(
+        keys.outbox_state(name), mapping={"parked": "5", "breaker": msgspec.json.encode(breaker)}
+    )
+    position = "1795424001123-0"
+    await redis.xadd(keys.outbox(name), {"k": "c", "r": "f"}, id=position)
+    await redis.zadd(keys.outbox_retries(name), {"c": 9e15, "d": 8e15})
+    await redis.zadd(keys.claimed("outboxes"), {name: 9e15})  # held back
+
+    # One event makes its course due, whichever event of that comes first.
+    event = event_id(position, "a" * 12)
+    answer = await client.post(f"{path}/retry", json={"event_id": event})
+    assert (answer.status_code, answer.json()) == (200, {"retried": 1, "pending": 1})
+    assert await redis.zrange(keys.outbox_retries(name), 0, -1, withscores=True) == [
+        (b"c", 0.0),
+        (b"d", 8e15),
+    ]
+    assert await redis.zscore(keys.due("outboxes"), name) is not None
+    assert await redis.zscore(keys.claimed("outboxes"), name) is None
+    stored = msgspec.json.decode(await redis.hget(keys.outbox_state(name), "breaker"), type=Breaker)
+    assert stored == msgspec.structs.replace(breaker, probe_at=0, held_until=0)
+    assert (await client.get(path)).json()["state"] == "parked"
+
+    assert (await client.post(f"{path}/retry")).json() == {"retried": 2, "pending": 1}
+    assert await redis.zscore(keys.outbox_retries(name), "d") == 0
+    unknown = event_id("1795424001123-1", "a" * 12)
+    found = problem(
+        await client.post(f"{path}/retry", json={"event_id": unknown}), "not-found", 404
+    )
+    assert "redeliver" in found["detail"]
+    await client.patch(path, json={"paused": True})
+    assert "resume" in problem(await client.post(f"{path}/retry"), "conflict", 409)["detail"]
+    problem(await client.post("/v1/subscriptions/sub_x/retry"), "not-found", 404)
 
 
 async def test_an_outbox_at_work_is_not_handed_out_again_by_a_resume(
