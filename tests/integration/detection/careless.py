@@ -329,7 +329,7 @@ def _keep_the_refused_cursor(patch: Patch) -> None:
 
 
 def _trust_any_watermark(patch: Patch) -> None:
-    patch.setattr("service.domain.polling.intervals.DELTA_HORIZON_MS", 10**15)
+    patch.setattr("service.domain.polling.integration.DELTA_HORIZON_MS", 10**15)
 
 
 def _full_never(patch: Patch) -> None:

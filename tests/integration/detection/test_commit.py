@@ -182,7 +182,7 @@ class Written(msgspec.Struct):
 class Base32(Script[Written]):
     number: int
     length: int
-    lua = "-- include _events\nreturn written {text = base32(number, length)}"
+    lua = "-- include _positions\nreturn written {text = base32(number, length)}"
 
 
 async def test_scripts_write_numbers_as_the_domain_does(redis):

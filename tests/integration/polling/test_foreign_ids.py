@@ -189,7 +189,8 @@ async def test_events_of_every_course_can_be_asked_for(context, scripted, shelf,
 
 async def test_changes_of_such_courses_are_found_and_reported(context, scripted, shelf):
     shelf.put(*STRANGE)
-    integration = await new_integration(context, scripted.base_url)
+    everything_may_change = Guards(changed_share=1.0)
+    integration = await new_integration(context, scripted.base_url, guards=everything_may_change)
     await integration.turn()
     shelf.put(*STRANGE, origin_id="moved")
     await integration.poll("delta")
