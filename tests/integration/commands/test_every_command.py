@@ -96,6 +96,7 @@ async def subscribed(run, hook) -> dict:
     assert (await run("subscriptions", "list", "--name", "index"))["items"][0]["id"] == key
     assert (await run("subscriptions", "pause", key))["state"] == "paused"
     assert (await run("subscriptions", "resume", key))["state"] == "active"
+    assert (await run("subscriptions", "retry", key))["retried"] == 0
     assert (await run("subscriptions", "show", key))["url"] == hook.url
     assert (await run("subscriptions", "statistics", key))["attempts"] == 0  # tests do not count
     return made
