@@ -7,6 +7,7 @@ import { Notices } from "./ui/dialog.js";
 import { Page } from "./ui/page.js";
 import { ProblemBox } from "./ui/problem.js";
 import { Empty } from "./ui/text.js";
+import { Access } from "./pages/access.js";
 import { Courses } from "./pages/courses.js";
 import { Integration } from "./pages/integration.js";
 import { Integrations } from "./pages/integrations.js";
@@ -14,6 +15,7 @@ import { NewIntegration } from "./pages/new_integration.js";
 import { Overview } from "./pages/overview.js";
 import { Review } from "./pages/review.js";
 import { SignIn } from "./pages/signin.js";
+import { System } from "./pages/system.js";
 
 // [address, page, whether subscribers have it]. ":name" fills in a property of the page.
 const PAGES = [
@@ -23,6 +25,9 @@ const PAGES = [
   ["integrations/:id", Integration, false],
   ["integrations/:id/review", Review, false],
   ["integrations/:id/courses", Courses, false],
+  ["access", Access, false],
+  ["access/:tab", Access, false],
+  ["system", System, false],
 ];
 
 const MENU = [

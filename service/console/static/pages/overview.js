@@ -8,6 +8,7 @@ import { useLoad } from "../ui/load.js";
 import { Card, Page, Tile, Tiles } from "../ui/page.js";
 import { Loaded } from "../ui/problem.js";
 import { count, short, State, Text, Time } from "../ui/text.js";
+import { Plots } from "./plots.js";
 
 const REFRESH = 5; // seconds
 
@@ -18,7 +19,7 @@ export function Overview() {
       <${Health} status=${found} />
       ${found.totals && html`<${Figures} status=${found} />`}
       ${found.totals && !found.totals.integrations && html`<${FirstSteps} totals=${found.totals} />`}
-      ${found.totals && html`<div class="grid"><${Attention} /><${Latest} /></div>`}
+      ${found.totals && html`<${Plots} /><div class="grid"><${Attention} /><${Latest} /></div>`}
     `}</${Loaded}>
   </${Page}>`;
 }
@@ -41,7 +42,7 @@ const REMEDIES = [
   [/still loading/, "Wait until Redis has loaded its data."],
 ];
 
-function Health({ status }) {
+export function Health({ status }) {
   const [tone, title, text] = HEALTH[status.status];
   return html`<section class="health ${tone}" aria-label="Health">
     <div><h2>${title}</h2>
@@ -71,7 +72,7 @@ function Figures({ status: { integrations, totals } }) {
     <${Tile} label="Events" value=${short(totals.events)} note="in the log" href=${url("events")} />
     <${Tile} label="Subscriptions" value=${short(totals.subscriptions)} note="receivers" href=${url("subscriptions")} />
     <${Tile} label="Pending" value=${short(totals.pending)} note="deliveries" href=${url("subscriptions")} />
-    <${Tile} label="Dead letters" value=${short(totals.dead)} note="deliveries that failed for good"
+    <${Tile} label="Dead letters" value=${short(totals.dead)} note="given up"
       tone=${totals.dead ? "bad" : ""} href=${url("subscriptions")} />
   </${Tiles}>`;
 }

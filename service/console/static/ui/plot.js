@@ -65,7 +65,7 @@ function options(box, { series, kind, format, height }) {
     legend: { live: true },
     scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [axis, { ...axis, size: 56, values: (_plot, ticks) => ticks.map(format) }],
-    series: [{ value: (_plot, at) => (at ? new Date(at * 1000).toLocaleTimeString() : "") }, ...(kind === "bars" ? drawn.reverse() : drawn)],
+    series: [{ value: (_plot, at) => (at ? new Date(at * 1000).toLocaleString() : "latest") }, ...(kind === "bars" ? drawn.reverse() : drawn)],
   };
 }
 

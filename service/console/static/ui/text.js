@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "../vendor/standalone.module.js";
 
 const SHOWN = 300; // characters of a long text
+const LONG = 40; // characters of a word that tables may break anywhere
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 
 // Characters that would not show, or would reorder the text around them, as escapes.
@@ -15,7 +16,8 @@ export function Text({ value, mono = false, fallback = "–" }) {
     return html`<span class="muted">${fallback}</span>`;
   const text = visible(value);
   const cut = !whole && text.length > SHOWN;
-  return html`<bdi class=${mono ? "mono" : ""}>${cut ? text.slice(0, SHOWN) : text}${cut &&
+  const long = text.split(/\s/).some((word) => word.length > LONG);
+  return html`<bdi class="${mono ? "mono" : ""} ${long ? "long" : ""}">${cut ? text.slice(0, SHOWN) : text}${cut &&
     html`… <button type="button" class="link" onClick=${() => setWhole(true)}>
       ${count(text.length - SHOWN, "more character")}</button>`}</bdi>`;
 }
