@@ -57,7 +57,7 @@ function Keys({ changes, done, create }) {
     { title: "Last used", cell: (key) => html`<${Time} at=${key.last_used_at} ago fallback="never" />` },
     { title: "Expires", cell: (key) => html`<${Time} at=${key.expires_at} fallback="never" />` },
     { title: "Created", cell: (key) => html`<${Time} at=${key.created_at} />` },
-    isAdmin() && { title: "", cell: (key) => html`<span class="row">
+    isAdmin() && { title: "Actions", cell: (key) => html`<span class="row">
         ${[["edit", "Edit", ""], ["rotate", "New token", ""], ["revoke", "Revoke", "danger"]].map(([what, text, style]) => html`<button
           type="button" class="small ${style}" aria-label="${text}: ${key.name}" onClick=${() => setOpen([what, key])}>${text}</button>`)}</span>` },
   ].filter(Boolean);

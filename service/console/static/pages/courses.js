@@ -18,7 +18,7 @@ const eventLink = (one) =>
     : html`<span class="muted">none yet</span>`;
 
 const columns = (id) => [
-  { title: "Course", cell: (one) => html`<a href=${url("integrations", id, "courses", { id: one.course_id })}><${Text} value=${one.course_id} mono /></a>` },
+  { title: "Course", cell: (one) => html`<a href=${url("integrations", id, "courses", { id: one.course_id })}><${Text} brief value=${one.course_id} mono /></a>` },
   { title: "Remote id", cell: (one) => html`<${Text} value=${one.remote_id} mono />` },
   { title: "Origin id", cell: (one) => html`<${Text} value=${one.origin_id} mono />` },
   { title: "State", cell: (one) => html`<${State} state=${one.state} />${one.reason && html`<div class="muted"><${Text} value=${one.reason} /></div>`}` },
@@ -30,7 +30,7 @@ export function Courses({ id }) {
   const [one, wanted, state] = [query.get("id"), query.get("q"), query.get("state")];
   const integration = useLoad((signal) => get(path`/v1/integrations/${id}`, {}, signal), [id]);
   const name = integration.data?.name ?? "Integration";
-  return html`<${Page} title="Courses of ${name}" heading=${html`<${Text} value=${name} />`} crumbs=${[[url("integrations"), "Integrations"]]}>
+  return html`<${Page} title="Courses of ${name}" heading=${html`<${Text} brief value=${name} />`} crumbs=${[[url("integrations"), "Integrations"]]}>
     ${integrationTabs(id, integration.data?.held)}
     <${ProblemBox} problem=${integration.problem} retry=${integration.reload} />
     ${one
@@ -72,7 +72,7 @@ function Found({ id, wanted, state, total }) {
 
 function Course({ id, courseId }) {
   const shown = useLoad((signal) => get(path`/v1/integrations/${id}/courses`, { course_id: courseId }, signal), [id, courseId], { every: 5 });
-  return html`<${Card} title=${html`Course <${Text} value=${courseId} mono />`}
+  return html`<${Card} title=${html`Course <${Text} brief value=${courseId} mono />`}
     actions=${html`<a class="button" href=${url("integrations", id, "courses")}>All courses</a>
       <a class="button primary" href=${url("events", { integration_id: id, course_id: courseId })}>Its history</a>`}>
     <${Loaded} of=${shown}>${({ items: [course] }) =>

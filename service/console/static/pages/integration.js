@@ -29,7 +29,7 @@ export function Integration({ id }) {
   if (!shown.data) return html`<${Page} title="Integration"><${Loaded} of=${shown} /></${Page}>`;
   const { one, etag } = shown.data;
   return html`<${Page} title=${one.name} crumbs=${[[url("integrations"), "Integrations"]]}
-    heading=${html`<${Text} value=${one.name} /> <${State} state=${one.state} />`}
+    heading=${html`<${Text} brief value=${one.name} /> <${State} state=${one.state} />`}
     actions=${isAdmin() && html`<${Actions} one=${one} etag=${etag} reload=${shown.reload} />`}>
     ${integrationTabs(id, one.held)}
     <${ProblemBox} problem=${shown.problem} retry=${shown.reload} />
@@ -135,7 +135,7 @@ function Check({ one, onClose }) {
   return html`<${Dialog} title=${`Check ${one.name}`} onClose=${onClose}>
     <${Loaded} of=${result}>${(found) => html`<${CheckResult} result=${found} />`}</${Loaded}>
     <footer><button type="button" onClick=${result.reload}>Check again</button>
-      <button type="button" class="primary" onClick=${onClose}>Close</button></footer>
+      <button type="button" class="primary" onClick=${onClose}>Done</button></footer>
   </${Dialog}>`;
 }
 

@@ -12,7 +12,7 @@ import { Empty, Labels, number, State, Text, Time } from "../ui/text.js";
 const STATES = [["", "All states"], ["active", "Active"], ["pending", "Pending"], ["error", "Error"], ["review", "Review"], ["paused", "Paused"]];
 
 const COLUMNS = [
-  { title: "Name", cell: (one) => html`<a class="strong" href=${url("integrations", one.id)}><${Text} value=${one.name} /></a>
+  { title: "Name", cell: (one) => html`<a class="strong" href=${url("integrations", one.id)}><${Text} brief value=${one.name} /></a>
       <div class="muted"><${Text} value=${one.upstream_id} mono /></div>` },
   { title: "State", cell: (one) => html`<${State} state=${one.state} />
       ${one.state === "review" && html`<div><a href=${url("integrations", one.id, "review")}>${number(one.held)} held</a></div>`}` },

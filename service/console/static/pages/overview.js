@@ -117,8 +117,8 @@ function Attention() {
   return html`<${Card} title="Needs attention">
     <${Loaded} of=${list}>${(items) =>
       items.length
-        ? html`<ul class="list">${items.map((one) => html`<li>
-            <${State} state=${one.state} /> <a href=${one.href}><${Text} value=${one.name} /></a>
+        ? html`<ul class="list">${items.map((one) => html`<li key=${one.href}>
+            <${State} state=${one.state} /> <a href=${one.href}><${Text} brief value=${one.name} /></a>
             <span class="muted"><${Text} value=${one.text} /></span></li>`)}</ul>`
         : html`<p class="muted">Nothing needs you.</p>`}</${Loaded}>
   </${Card}>`;
@@ -130,7 +130,7 @@ function Latest() {
   return html`<${Card} title="Latest events" actions=${html`<a href=${url("events")}>All events</a>`}>
     <${Loaded} of=${events}>${({ items }) =>
       items.length
-        ? html`<ul class="list feed">${items.map((one) => html`<li>
+        ? html`<ul class="list feed">${items.map((one) => html`<li key=${one.data.event_id}>
             <${EventType} type=${one.type} />
             <a href=${url("events", one.data.event_id)}><${EventName} event=${one} /></a>
             <${Time} at=${one.timestamp} ago /></li>`)}</ul>`

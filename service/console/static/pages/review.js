@@ -30,7 +30,7 @@ export function Review({ id }) {
     return { one, review: data, etag };
   }, [id], { every: carriedOut });
   const name = shown.data?.one.name ?? "Integration";
-  return html`<${Page} title="Review of ${name}" heading=${html`<${Text} value=${name} />`}
+  return html`<${Page} title="Review of ${name}" heading=${html`<${Text} brief value=${name} />`}
     crumbs=${[[url("integrations"), "Integrations"]]}>
     ${integrationTabs(id, shown.data?.one.held)}
     <${Loaded} of=${shown}>${({ one, review, etag }) =>
@@ -103,7 +103,7 @@ function grouped(items) {
 function Group({ id, group }) {
   const [all, setAll] = useState(false);
   const columns = [
-    { title: "Course", cell: (one) => html`<a href=${url("integrations", id, "courses", { id: one.course_id })}><${Text} value=${one.course_id} mono /></a>` },
+    { title: "Course", cell: (one) => html`<a href=${url("integrations", id, "courses", { id: one.course_id })}><${Text} brief value=${one.course_id} mono /></a>` },
     { title: "What is held", cell: (one) => (one.kind === "deleted" ? `deletion, by ${one.evidence}` : html`<${Chips} items=${one.changed} />`) },
   ];
   return html`<${Card} title=${html`${group.title} <span class="count">${number(group.items.length)}</span>`}>

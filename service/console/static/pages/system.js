@@ -85,7 +85,7 @@ function Work({ status }) {
   const rows = [["Polls", status.polls], ["Outboxes", status.outboxes]];
   return html`<${Card} title="Work">
     <${Table} caption="Work" rows=${rows} id=${([name]) => name} columns=${[
-      { title: "", cell: ([name]) => html`<span class="strong">${name}</span>` },
+      { title: "Kind", cell: ([name]) => html`<span class="strong">${name}</span>` },
       { title: "Due", number: true, cell: ([, work]) => number(work.due) },
       { title: "Claimed", number: true, cell: ([, work]) => number(work.claimed) },
       { title: "Being worked on", number: true, cell: ([, work]) => number(work.leased) },

@@ -1,24 +1,25 @@
 // Dialogs, questions before what cannot be taken back, and short notices.
-import { html, useEffect, useRef, useState } from "../vendor/standalone.module.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/standalone.module.js";
 import { ProblemBox } from "./problem.js";
+import { Text } from "./text.js";
 
 let numbers = 0;
 
-// A modal dialog, shown as long as it is rendered. Escape asks for `onClose`.
+// A modal dialog whose title is text, shown as long as it is rendered. Escape asks for `onClose`.
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const id = useRef(`dialog-${++numbers}`).current;
-  useEffect(() => {
-    ref.current.showModal();
-    const before = ref.current;
-    return () => before.close();
+  useLayoutEffect(() => {
+    const dialog = ref.current;
+    dialog.showModal();
+    return () => dialog.close();
   }, []);
   const cancelled = (event) => {
     event.preventDefault(); // it leaves when its owner no longer renders it
     onClose();
   };
   return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-labelledby=${id} onCancel=${cancelled}>
-    <header><h2 id=${id}>${title}</h2>
+    <header><h2 id=${id}><${Text} brief value=${title} /></h2>
       <button type="button" class="icon" aria-label="Close" onClick=${onClose}>✕</button></header>
     ${children}
   </dialog>`;
@@ -71,6 +72,6 @@ export function Notices() {
     drawNotices = () => draw((n) => n + 1);
   }, []);
   return html`<div class="notices" role="status" aria-live="polite">
-    ${[...notices].map((one) => html`<p key=${one}>${one.text}</p>`)}
+    ${[...notices].map((one) => html`<p key=${one}><${Text} brief value=${one.text} /></p>`)}
   </div>`;
 }

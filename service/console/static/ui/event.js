@@ -16,5 +16,5 @@ export function courseTitle(course) {
   return newest.find((one) => one.title)?.title ?? course?.title ?? null;
 }
 
-export const EventName = ({ event: { data } }) => html`<${Text}
+export const EventName = ({ event: { data } }) => html`<${Text} brief
   value=${courseTitle(data.course) ?? data.course_id ?? data.name ?? data.integration_id ?? data.subscription_id} />`;

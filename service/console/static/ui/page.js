@@ -1,10 +1,11 @@
 // What a page is made of: its head, cards, tiles, facts, progress.
 import { html, useEffect } from "../vendor/standalone.module.js";
+import { Text, visible } from "./text.js";
 
 // `crumbs`: [[href, text]] that lead here; `actions`: buttons; `title` is text, `heading` may be more.
-export function Page({ title, heading = title, crumbs = [], actions, children }) {
+export function Page({ title, heading, crumbs = [], actions, children }) {
   useEffect(() => {
-    document.title = `${title} · Coursewire`;
+    document.title = `${visible(title).slice(0, 100)} · Coursewire`;
   }, [title]);
   return html`<div class="page-head">
       <div>
@@ -12,7 +13,7 @@ export function Page({ title, heading = title, crumbs = [], actions, children })
         html`<nav class="crumbs" aria-label="Where you are">
           ${crumbs.map(([href, text]) => html`<a href=${href}>${text}</a><span aria-hidden="true">/</span>`)}
         </nav>`}
-        <h1 tabindex="-1">${heading}</h1>
+        <h1 tabindex="-1">${heading ?? html`<${Text} brief value=${title} />`}</h1>
       </div>
       ${actions && html`<div class="actions">${actions}</div>`}
     </div>

@@ -9,16 +9,18 @@ const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u20
 export const visible = (text) =>
   String(text).replace(UNSEEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
-// Text that comes from outside. A long one is cut, with a button that shows the rest.
-export function Text({ value, mono = false, fallback = "–" }) {
+// Text that comes from outside. A long one is cut, with a button that shows the rest; `brief`,
+// within links and headings, without.
+export function Text({ value, mono = false, brief = false, fallback = "–" }) {
   const [whole, setWhole] = useState(false);
   if (value === null || value === undefined || value === "")
     return html`<span class="muted">${fallback}</span>`;
   const text = visible(value);
   const cut = !whole && text.length > SHOWN;
   const long = text.split(/\s/).some((word) => word.length > LONG);
-  return html`<bdi class="${mono ? "mono" : ""} ${long ? "long" : ""}">${cut ? text.slice(0, SHOWN) : text}${cut &&
-    html`… <button type="button" class="link" onClick=${() => setWhole(true)}>
+  return html`<bdi class="${mono ? "mono" : ""} ${long ? "long" : ""}">${cut ? `${text.slice(0, SHOWN)}…` : text}${cut &&
+    !brief &&
+    html` <button type="button" class="link" onClick=${() => setWhole(true)}>
       ${count(text.length - SHOWN, "more character")}</button>`}</bdi>`;
 }
 
@@ -133,7 +135,7 @@ export const Code = ({ text, label }) => html`<div class="code">
 
 // A link to another site, if it is one of the web; else the text.
 export function Outside({ href, children }) {
-  const shown = children ?? html`<${Text} value=${href} />`;
+  const shown = children ?? html`<${Text} value=${href} brief />`;
   const safe = URL.canParse(href ?? "") && /^https?:$/.test(new URL(href).protocol);
   return safe
     ? html`<a href=${href} target="_blank" rel="noopener noreferrer">${shown}</a>`
