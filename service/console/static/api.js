@@ -80,18 +80,5 @@ export async function send(method, to, { query, body, etag, signal, token } = {}
 
 export const get = async (to, query, signal) => (await send("GET", to, { query, signal })).data;
 
-// The scope of a token, found by what it opens, since the API has no other way to ask.
-export async function scopeOf(token) {
-  const opens = async (to) => {
-    try {
-      await send("GET", to, { token, query: { limit: 1 } });
-      return true;
-    } catch (error) {
-      if (error.status === 403) return false;
-      throw error;
-    }
-  };
-  if (!(await opens("/v1/subscriptions"))) return "metrics";
-  const [reads, audits] = await Promise.all([opens("/v1/credentials"), opens("/v1/audit")]);
-  return audits ? "admin" : reads ? "read" : "subscriber";
-}
+// What a token may do: { id, name, scope, owner, ... }.
+export const whoHas = async (token) => (await send("GET", "/v1/me", { token })).data;

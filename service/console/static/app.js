@@ -1,12 +1,12 @@
 // The console: its frame, and which page stands at which address.
 import { html, render, useEffect, useRef, useState } from "./vendor/standalone.module.js";
-import { scopeOf } from "./api.js";
+import { whoHas } from "./api.js";
 import { currentPath, navigate, url, useAddress } from "./router.js";
 import { change, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
 import { Notices } from "./ui/dialog.js";
 import { Page } from "./ui/page.js";
 import { ProblemBox } from "./ui/problem.js";
-import { Empty } from "./ui/text.js";
+import { Empty, Text } from "./ui/text.js";
 import { Access } from "./pages/access.js";
 import { Courses } from "./pages/courses.js";
 import { Integration } from "./pages/integration.js";
@@ -20,7 +20,7 @@ import { System } from "./pages/system.js";
 // [address, page, whether subscribers have it]. ":name" fills in a property of the page.
 const PAGES = [
   ["", Overview, false],
-  ["integrations", Integrations, false],
+  ["integrations", Integrations, true],
   ["integrations/new", NewIntegration, false],
   ["integrations/:id", Integration, false],
   ["integrations/:id/review", Review, false],
@@ -92,7 +92,7 @@ const SCOPES = { admin: "administrator", read: "reader", subscriber: "subscriber
 
 function Account() {
   return html`<div class="account">
-    <p>Signed in as <strong>${SCOPES[session.scope]}</strong></p>
+    <p>Signed in as ${SCOPES[session.me.scope]}<br /><strong><${Text} brief value=${session.me.name} /></strong></p>
     <label><input type="checkbox" checked=${isKept()} onChange=${(event) => keep(event.target.checked)} />
       Stay signed in in this tab</label>
     <label>Colours <select value=${theme()} onChange=${(event) => setTheme(event.target.value)}>
@@ -123,13 +123,13 @@ function Entering() {
 }
 
 export async function enterWith(token) {
-  const scope = await scopeOf(token);
-  if (scope === "metrics") {
+  const me = await whoHas(token);
+  if (me.scope === "metrics") {
     signOut("This token opens /metrics alone. The console needs a token of the scope admin, read or subscriber.");
     return;
   }
-  if (scope === "subscriber" && !currentPath().length) navigate(url("subscriptions"), { replace: true });
-  change({ token, scope, notice: null });
+  if (me.scope === "subscriber" && !currentPath().length) navigate(url("subscriptions"), { replace: true });
+  change({ token, me, notice: null });
 }
 
 function App() {
@@ -146,7 +146,7 @@ function App() {
     shown.current = location.pathname;
   }, [location.pathname]);
   if (!session.token) return html`<${SignIn} enter=${enterWith} />`;
-  if (!session.scope) return html`<${Entering} />`;
+  if (!session.me) return html`<${Entering} />`;
   const path = currentPath();
   const [page, properties] = found(path);
   return html`<a class="skip" href="#main" onClick=${(event) => {

@@ -8,7 +8,7 @@ const listeners = new Set();
 
 export const session = {
   token: sessionStorage.getItem(KEY),
-  scope: null, // of the token: admin, read or subscriber; null until it has been tried
+  me: null, // what /v1/me says of the token; null until it has been asked
   notice: null, // why the person has to sign in, if there is a reason
 };
 
@@ -17,7 +17,7 @@ function takeTokenFromAddress() {
   const token = location.hash.slice("#token=".length);
   history.replaceState(history.state, "", location.pathname + location.search);
   sessionStorage.removeItem(KEY);
-  change({ token, scope: null, notice: null });
+  change({ token, me: null, notice: null });
 }
 
 export function change(changes) {
@@ -42,11 +42,11 @@ export function keep(wanted) {
 export function signOut(notice = null) {
   sessionStorage.removeItem(KEY);
   localStorage.removeItem(THEME);
-  change({ token: null, scope: null, notice });
+  change({ token: null, me: null, notice });
 }
 
-export const isAdmin = () => session.scope === "admin";
-export const isSubscriber = () => session.scope === "subscriber";
+export const isAdmin = () => session.me?.scope === "admin";
+export const isSubscriber = () => session.me?.scope === "subscriber";
 
 // Light, dark, or as the system wishes.
 export function theme() {

@@ -78,22 +78,21 @@ class Console:
         ]
 
     async def violations(self, axe: str) -> list[str]:
-        """What axe-core finds wrong with the page, wide and narrow, light and dark."""
+        """What axe-core finds wrong with the page, light and wide, then dark and narrow."""
         await self.page.evaluate(axe)
         found = []
-        for theme in ("light", "dark"):
-            for size in (WIDE, NARROW):
-                await self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-                await self.page.set_viewport_size(size)  # type: ignore[arg-type]
-                result = await self.page.evaluate("axe.run({ preload: false })")
-                found += [
-                    f"{theme} {size['width']} {one['id']}: {node['html']} {node['failureSummary']}"
-                    for one in result["violations"]
-                    for node in one["nodes"]
-                ]
-                overflow = "document.documentElement.scrollWidth - innerWidth"
-                if await self.page.evaluate(overflow) > 0:
-                    found.append(f"{theme} {size['width']}: scrolls sideways")
+        for theme, size in (("light", WIDE), ("dark", NARROW)):
+            await self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            await self.page.set_viewport_size(size)  # type: ignore[arg-type]
+            result = await self.page.evaluate("axe.run({ preload: false })")
+            found += [
+                f"{theme} {one['id']}: {node['html']} {node['failureSummary']}"
+                for one in result["violations"]
+                for node in one["nodes"]
+            ]
+            sideways = "document.documentElement.scrollWidth > innerWidth"
+            if await self.page.evaluate(sideways):
+                found.append(f"{theme}: scrolls sideways")
         await self.page.set_viewport_size(WIDE)  # type: ignore[arg-type]
         return found
 

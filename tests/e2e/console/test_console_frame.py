@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.e2e.conftest import ADMIN_TOKEN, House
 from tests.e2e.console.conftest import NARROW, Console
@@ -114,6 +114,38 @@ async def test_the_overview_says_what_to_do(console: Console, house: House) -> N
     await expect(reason).to_contain_text("Resume it on the System page")
     await house.call("POST", "/v1/resume", json={"what": "polling"})
     await expect(console.page.get_by_role("heading", name="Everything works")).to_be_visible()
+
+
+async def test_the_overview_draws_what_the_history_tells(console: Console, axe: str) -> None:
+    async def history(route: Route) -> None:
+        times = [1_795_766_400 + 60 * n for n in range(60)]
+        series = [
+            ("events_total", "counter", {"type": "course.updated"}, 4),
+            ("events_total", "counter", {"type": "integration.error"}, 1),
+            ("deliveries_total", "counter", {"state": "delivered"}, 5),
+            ("detection_to_receipt_seconds", "quantile", {"quantile": "0.99"}, 0.25),
+            ("deliveries_pending", "gauge", {}, 7),
+        ]
+        shown = [
+            {"name": name, "kind": kind, "labels": labels, "unit": "", "values": [None, *[n] * 59]}
+            for name, kind, labels, n in series
+        ]
+        await route.fulfill(json={"times": times, "minutes": [0, *[1] * 59], "series": shown})
+
+    await console.page.route("**/v1/history?*", history)
+    await console.open()
+    page = console.page
+    for label in (
+        "Events (295 events). Latest: course.updated 4, integration.error 1",
+        "Deliveries that ended. Latest: delivered 5",
+        "From the change found to its receipt. Latest: p99 250 ms",
+        "Pending deliveries. Latest: pending 7",
+    ):
+        plot = page.get_by_role("img", name=label)
+        await expect(plot.locator("canvas")).to_be_visible()
+    assert await console.violations(axe) == []
+    await page.get_by_label("Time").select_option("week")
+    await expect(page).to_have_url(f"{console.url}/console?range=week")
 
 
 @pytest.mark.parametrize("path", ["", "integrations", "integrations?name=nothing", "nowhere"])

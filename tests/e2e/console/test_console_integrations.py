@@ -98,7 +98,7 @@ async def test_an_integration_from_its_registration_to_its_deletion(
     await confirm(page, "Done")
     assert await console.violations(axe) == []
 
-    await page.get_by_role("button", name="Edit").click()
+    await page.get_by_role("button", name="Edit", exact=True).click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("Name", exact=True).fill("Workday renamed")
     await dialog.get_by_text("Guards: how much").click()
@@ -151,7 +151,7 @@ async def test_who_saves_what_somebody_else_has_changed_meanwhile_is_refused(
     one = await registered(house, await upstream_of(house, 5))
     page = console.page
     await console.open(f"integrations/{one['id']}")
-    await page.get_by_role("button", name="Edit").click()
+    await page.get_by_role("button", name="Edit", exact=True).click()
     await house.call("PATCH", f"/v1/integrations/{one['id']}", json={"name": "of somebody else"})
     heading = page.get_by_role("heading", level=1, include_hidden=True)
     await expect(heading).to_contain_text("of somebody else")
@@ -194,6 +194,9 @@ async def test_exactly_what_was_reviewed_is_published(
     await expect(group.get_by_role("row")).to_have_count(6)  # five samples and the head
     await page.get_by_role("button", name="Show all 20").click()
     await expect(group.get_by_role("row")).to_have_count(21)
+    await expect(page.get_by_text("20 of 60 courses are missing or deleted")).to_be_visible()
+    await page.get_by_role("button", name="Compare with the upstream").click()
+    await expect(group.get_by_role("row").filter(has_text="missing")).to_have_count(20)
     assert await console.violations(axe) == []
 
     await vanish(house, upstream_id, 1)
@@ -231,6 +234,22 @@ async def test_what_was_reviewed_is_accepted_silently(console: Console, house: H
     await expect(page.get_by_text("Nothing is held for review.")).to_be_visible()
     assert (await house.call("GET", f"/v1/integrations/{one['id']}"))["course_count"] == 40
     assert await deletions(house, one["id"]) == []
+
+
+async def test_a_credential_is_given_another_key(console: Console, house: House) -> None:
+    one = await registered(house, await upstream_of(house, 5))
+    page = console.page
+    await console.open(f"integrations/{one['id']}")
+    await page.get_by_role("button", name="Edit the credential").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("New API key").fill("wrong")
+    await dialog.get_by_role("button", name="Save").click()
+    await expect(dialog).to_have_count(0)
+    await page.get_by_role("button", name="Check", exact=True).click()
+    await expect(dialog).to_contain_text("The upstream refused the check")
+    await dialog.get_by_role("button", name="Done").click()
+    path = f"/v1/credentials/{one['credential_id']}"
+    await house.call("PATCH", path, json={"api_key": SANDBOX_KEY})
 
 
 async def test_a_course_is_found_by_each_of_its_ids(
@@ -319,9 +338,19 @@ async def test_a_reader_sees_all_and_changes_nothing(
         assert all(name == "" or name.startswith("Show all") for name in names), names
 
 
-async def test_a_subscriber_has_no_page_of_integrations(console: Console, make_key) -> None:
+async def test_a_subscriber_sees_the_integrations_that_are_granted_to_it(
+    console: Console, house: House, make_key, axe: str
+) -> None:
+    mine = await registered(house, await upstream_of(house, 5), labels={"tenant": "a"})
+    other = await registered(house, await upstream_of(house, 5), labels={"tenant": "b"})
     token = await make_key("subscriber", labels={"tenant": "a"})
-    for path in ("integrations", "access", "system"):
+    page = console.page
+    await console.open("integrations", token=token)
+    await expect(page.get_by_role("row").filter(has_text=mine["name"])).to_contain_text("active")
+    await expect(page.get_by_text(other["name"])).to_have_count(0)
+    assert await console.violations(axe) == []
+    for path in ("access", "system", f"integrations/{mine['id']}", "integrations/new"):
         await console.open(path, token=token)
-        await expect(console.page.get_by_role("heading", level=1)).to_have_text("Not found")
-    assert not any("/v1/integrations" in url for url in console.requested)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
+    operators = ("/v1/integrations", "/v1/status", "/v1/api-keys", "/v1/audit", "/v1/history")
+    assert not any(one in url for url in console.requested for one in operators)

@@ -55,7 +55,8 @@ function Keys({ changes, done, create }) {
     { title: "Scope", cell: (key) => html`<span class="chip">${key.scope}</span>` },
     { title: "Sees events of", cell: grants },
     { title: "Last used", cell: (key) => html`<${Time} at=${key.last_used_at} ago fallback="never" />` },
-    { title: "Expires", cell: (key) => html`<${Time} at=${key.expires_at} fallback="never" />` },
+    { title: "Expires", cell: (key) => html`<${Time} at=${key.expires_at} fallback="never" />
+        ${key.previous_token_expires_at && html`<div class="muted">The token before ends <${Time} at=${key.previous_token_expires_at} /></div>`}` },
     { title: "Created", cell: (key) => html`<${Time} at=${key.created_at} />` },
     isAdmin() && { title: "Actions", cell: (key) => html`<span class="row">
         ${[["edit", "Edit", ""], ["rotate", "New token", ""], ["revoke", "Revoke", "danger"]].map(([what, text, style]) => html`<button
@@ -69,9 +70,7 @@ function Keys({ changes, done, create }) {
           and can be revoked without disturbing the others.</${Empty}>`} />
       <${Pager} page=${page} />`}</${Loaded}>
     ${what === "edit" && html`<${Edit} of=${key} onClose=${close} done=${done} />`}
-    ${what === "rotate" && html`<${Confirm} title="Make a new token for ${key.name}?" action="Make a new token" danger onClose=${close}
-      onConfirm=${async () => done((await send("POST", path`/v1/api-keys/${key.id}/token/rotate`)).data)}>
-      <p>The present token stops working at once. The new one is shown once.</p></${Confirm}>`}
+    ${what === "rotate" && html`<${Rotate} of=${key} onClose=${close} done=${done} />`}
     ${what === "revoke" && html`<${Confirm} title="Revoke ${key.name}?" action="Revoke" danger onClose=${close}
       onConfirm=${async () => {
         await send("DELETE", path`/v1/api-keys/${key.id}`);
@@ -79,6 +78,24 @@ function Keys({ changes, done, create }) {
         done();
       }}>
       <p>Its token stops working within a second.${key.scope === "subscriber" ? " Its subscriptions stay, but course events are no longer sent to them." : ""}</p></${Confirm}>`}`;
+}
+
+const OVERLAPS = [["0", "at once"], ["3600", "in an hour"], ["86400", "in a day"], ["604800", "in a week"]];
+
+function Rotate({ of: key, onClose, done }) {
+  const form = useForm({ overlap_seconds: "0" });
+  const rotate = async (values) => {
+    const body = { overlap_seconds: Number(values.overlap_seconds) };
+    const { data } = await send("POST", path`/v1/api-keys/${key.id}/token/rotate`, { body });
+    onClose();
+    done(data);
+  };
+  return html`<${Dialog} title="Make a new token for ${key.name}?" onClose=${onClose}>
+    <p>The new token is shown once. The key keeps its subscriptions and what it may see.</p>
+    <${Form} form=${form} onSubmit=${rotate} action="Make a new token" danger onCancel=${onClose}>
+      <${Field} form=${form} name="overlap_seconds" label="The present token ends" type="select" options=${OVERLAPS} />
+    </${Form}>
+  </${Dialog}>`;
 }
 
 const KeyFields = ({ form, scope }) => html`

@@ -1,6 +1,6 @@
 // Shows one integration: how its polls go, what fails, and what a person can do.
 import { html, useState } from "../vendor/standalone.module.js";
-import { get, path, send } from "../api.js";
+import { path, send } from "../api.js";
 import { navigate, url } from "../router.js";
 import { isAdmin } from "../session.js";
 import { Confirm, Dialog, notify } from "../ui/dialog.js";
@@ -9,8 +9,9 @@ import { useLoad } from "../ui/load.js";
 import { Card, Facts, Page, Tile, Tiles } from "../ui/page.js";
 import { Loaded, ProblemBox } from "../ui/problem.js";
 import { Tabs } from "../ui/table.js";
-import { Chips, count, duration, Id, Labels, number, Outside, percent, short, State, Text, Time } from "../ui/text.js";
+import { Chips, count, duration, Id, Labels, number, Outside, percent, sentence, short, State, Text, Time } from "../ui/text.js";
 import { bodyOf, CheckResult, initialValues, IntegrationFields } from "./integration_form.js";
+import { Credential } from "./credential.js";
 import { Polls } from "./polls.js";
 
 const REFRESH = 3; // seconds
@@ -51,8 +52,8 @@ export function Integration({ id }) {
 function Trouble({ one }) {
   return html`
     ${one.error && html`<div class="problem" role="alert">
-      <p class="strong"><${Text} value=${one.error.message} /></p>
-      <p><${Text} value=${one.error.remedy} /></p>
+      <p class="strong"><${Text} value=${sentence(one.error.message)} /></p>
+      <p><${Text} value=${sentence(one.error.remedy)} /></p>
       <p class="muted"><code>${one.error.code}</code>${one.error.status ? ` · HTTP ${one.error.status}` : ""} · failing since
         ${" "}<${Time} at=${one.error.since} />${one.error.attention ? " · polls wait for you" : " · polls try again by themselves"}
         ${one.error.log_url && html` · <${Outside} href=${one.error.log_url}>log of the upstream</${Outside}>`}</p>
@@ -60,17 +61,16 @@ function Trouble({ one }) {
     ${one.held > 0 && html`<div class="notice"><p><strong>${count(one.held, "change")} held for a decision.</strong>
       ${" "}One poll found more changes than the guards allow. Nothing of them is published until you decide.
       ${" "}<a href=${url("integrations", one.id, "review")}>Review</a></p></div>`}
-    ${one.notices.map((notice) => html`<div class="notice"><p><${Text} value=${notice.message} />
+    ${one.notices.map((notice) => html`<div class="notice"><p><${Text} value=${sentence(notice.message)} />
       ${" "}<span class="muted">since <${Time} at=${notice.since} /></span></p></div>`)}`;
 }
 
 function Settings({ one }) {
-  const credential = useLoad((signal) => get(path`/v1/credentials/${one.credential_id}`, {}, signal), [one.credential_id]);
   const { guards } = one;
   return html`<${Facts} items=${[
     ["Id", html`<${Id} id=${one.id} />`],
     ["Id at the upstream", html`<${Text} value=${one.upstream_id} mono />`],
-    ["Credential", credential.data ? html`<${Text} value=${credential.data.name} /> <div class="muted"><${Text} value=${credential.data.base_url} /></div>` : one.credential_id],
+    ["Credential", html`<${Credential} id=${one.credential_id} />`],
     ["Your own id", html`<${Text} value=${one.external_id} />`],
     ["Labels", html`<${Labels} labels=${one.labels} />`],
     ["Polls for changed courses", `every ${duration(one.delta_interval_seconds)}`],

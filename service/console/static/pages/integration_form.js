@@ -3,7 +3,7 @@ import { html } from "../vendor/standalone.module.js";
 import { get, send } from "../api.js";
 import { Field, labelsText, readLabels, readList } from "../ui/form.js";
 import { useLoad } from "../ui/load.js";
-import { duration, Text } from "../ui/text.js";
+import { duration, sentence, Text } from "../ui/text.js";
 
 const GUARDS = [
   ["deleted_count", "Deletions that are never held", "Up to this number of deletions in one poll."],
@@ -68,8 +68,8 @@ export function CheckResult({ result }) {
     ? html`<p class="notice good" role="status">The upstream answered with a page of courses. These values work.</p>`
     : html`<div class="problem" role="alert">
         <p class="strong">The upstream refused the check${result.status ? ` with HTTP ${result.status}` : ""}</p>
-        <p><${Text} value=${result.message ?? result.code} /></p>
-        <p><${Text} value=${result.remedy} fallback="" /></p>
+        <p><${Text} value=${sentence(result.message ?? result.code)} /></p>
+        <p><${Text} value=${sentence(result.remedy)} fallback="" /></p>
       </div>`;
 }
 

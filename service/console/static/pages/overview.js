@@ -7,7 +7,7 @@ import { EventName, EventType } from "../ui/event.js";
 import { useLoad } from "../ui/load.js";
 import { Card, Page, Tile, Tiles } from "../ui/page.js";
 import { Loaded } from "../ui/problem.js";
-import { count, short, State, Text, Time } from "../ui/text.js";
+import { count, sentence, short, State, Text, Time } from "../ui/text.js";
 import { Plots } from "./plots.js";
 
 const REFRESH = 5; // seconds
@@ -48,7 +48,7 @@ export function Health({ status }) {
     <div><h2>${title}</h2>
       ${text && html`<p>${text}</p>`}
       ${status.reasons.length > 0 && html`<ul>${status.reasons.map((reason) => html`<li>
-        <${Text} value=${`${reason[0].toUpperCase()}${reason.slice(1)}.`} />
+        <${Text} value=${sentence(reason)} />
         ${" "}${REMEDIES.find(([pattern]) => pattern.test(reason))?.[1] ?? ""}</li>`)}</ul>`}</div>
     <p class="muted">Version ${status.version}<br />Checked <${Time} at=${status.time} ago /></p>
   </section>`;
@@ -119,7 +119,7 @@ function Attention() {
       items.length
         ? html`<ul class="list">${items.map((one) => html`<li key=${one.href}>
             <${State} state=${one.state} /> <a href=${one.href}><${Text} brief value=${one.name} /></a>
-            <span class="muted"><${Text} value=${one.text} /></span></li>`)}</ul>`
+            <span class="muted"><${Text} value=${sentence(one.text)} /></span></li>`)}</ul>`
         : html`<p class="muted">Nothing needs you.</p>`}</${Loaded}>
   </${Card}>`;
 }

@@ -17,7 +17,7 @@ export function SignIn({ enter }) {
     } catch (problem) {
       throw problem.status === 401 ? wrong(problem) : problem;
     }
-    if (session.scope && values.keep) keep(true);
+    if (session.me && values.keep) keep(true);
     setNotice(session.notice);
   };
   return html`<main class="signin">

@@ -1,7 +1,7 @@
 // Forms: fields with labels, and errors of the API beside the fields that they are about.
 import { html, useRef, useState } from "../vendor/standalone.module.js";
 import { ProblemBox } from "./problem.js";
-import { Text } from "./text.js";
+import { sentence, Text } from "./text.js";
 
 let numbers = 0;
 
@@ -73,7 +73,7 @@ export function Field({ form, name, label, hint, type = "text", options, ...rest
     ${errors &&
     html`<div class="error" id="${id}-error">
       ${errors.map(
-        (one) => html`<p><${Text} value=${one.message} />. <${Text} value=${one.remedy} fallback="" /></p>`,
+        (one) => html`<p><${Text} value=${sentence(one.message)} /> <${Text} value=${sentence(one.remedy)} fallback="" /></p>`,
       )}
     </div>`}`;
   if (type === "checkbox") {

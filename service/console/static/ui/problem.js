@@ -1,6 +1,6 @@
 // Shows what went wrong, in the words of the API, and what is being loaded.
 import { html } from "../vendor/standalone.module.js";
-import { Id, Text } from "./text.js";
+import { Id, sentence, Text } from "./text.js";
 
 // `shown` are names of fields whose errors stand beside them.
 export function ProblemBox({ problem, retry, again = "Try again", shown = [] }) {
@@ -8,12 +8,12 @@ export function ProblemBox({ problem, retry, again = "Try again", shown = [] }) 
   const errors = (problem.errors ?? []).filter((one) => !shown.includes(one.field));
   return html`<div class="problem" role="alert">
     <p class="strong"><${Text} value=${problem.title ?? "The console failed"} /></p>
-    <p><${Text} value=${problem.detail || problem.message} /></p>
+    <p><${Text} value=${sentence(problem.detail || problem.message)} /></p>
     ${errors.length > 0 &&
     html`<ul>
       ${errors.map(
         (one) => html`<li>
-          <code>${one.field}</code>: <${Text} value=${one.message} />. <${Text} value=${one.remedy} />
+          <code>${one.field}</code>: <${Text} value=${sentence(one.message)} /> <${Text} value=${sentence(one.remedy)} />
         </li>`,
       )}
     </ul>`}

@@ -24,6 +24,10 @@ export function Text({ value, mono = false, brief = false, fallback = "–" }) {
       ${count(text.length - SHOWN, "more character")}</button>`}</bdi>`;
 }
 
+// What the API says in passing, as a sentence of its own.
+export const sentence = (text) =>
+  text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?>]$/.test(text) ? "" : "."}`;
+
 const numbers = new Intl.NumberFormat();
 const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
 export const number = (value) =>
@@ -41,15 +45,17 @@ export function bytes(value) {
   return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
+const UNITS = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]];
+
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  const units = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]];
-  const first = units.findIndex(([size]) => seconds >= size);
-  const [size, name] = units[first];
-  const rest = Math.floor((seconds % size) / (units[first + 1]?.[0] ?? 1));
-  const more = rest && units[first + 1] ? ` ${rest} ${units[first + 1][1]}` : "";
+  const first = UNITS.findIndex(([size]) => seconds >= size);
+  const [size, name] = UNITS[first];
+  const [smaller, smallerName] = UNITS[first + 1] ?? [];
+  const rest = smaller ? Math.floor((seconds % size) / smaller) : 0;
+  const more = rest ? ` ${rest} ${smallerName}` : "";
   return `${Math.floor(seconds / size)} ${name}${more}`;
 }
 
@@ -57,11 +63,11 @@ const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
 const timed = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 function relative(at) {
-  const seconds = (Date.now() - at) / 1000;
-  if (Math.abs(seconds) < 1) return "now";
-  const size = Math.abs(seconds) < 60 ? Math.round(Math.abs(seconds)) : Math.abs(seconds);
-  const text = duration(size < 60 ? size + 0 : size).replace(/\.\d /, " ");
-  return seconds < 0 ? `in ${text}` : `${text} ago`;
+  const seconds = Math.round(Math.abs(Date.now() - at) / 1000);
+  if (seconds < 1) return "now";
+  const [size, name] = UNITS.find(([one]) => seconds >= one);
+  const text = `${Math.floor(seconds / size)} ${name}`;
+  return at > Date.now() ? `in ${text}` : `${text} ago`;
 }
 
 // A time in the person's own zone, with UTC on hover; `ago`: how long ago, or how soon.
@@ -83,7 +89,7 @@ export function Time({ at, ago = false, fallback = "–" }) {
 
 const TONES = {
   ok: ["active", "ok", "delivered", "completed", "live", "idle", "busy", "up"],
-  busy: ["pending", "queued", "running", "started", "applying", "discarding", "publishing"],
+  busy: ["pending", "queued", "running", "started", "publishing", "accepting_silently"],
   warn: ["review", "parked", "held", "open", "degraded", "quarantined", "suspended"],
   bad: ["error", "failed", "dead", "disabled", "down", "refused"],
   off: ["paused", "cancelled", "deleted", "none"],
