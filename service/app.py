@@ -68,6 +68,7 @@ from service.api.system.health import healthz, readyz, root
 from service.api.system.metrics import metrics
 from service.api.system.status import ControlController, StatusController
 from service.bootstrap import Services
+from service.console.routes import console_route
 from service.settings import Settings
 
 OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
@@ -149,8 +150,9 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         ],
     )
     contract = Contract()
+    console = [console_route(settings.root_path)] if settings.console else []
     app = Application(
-        route_handlers=[v1, root, healthz, readyz, metrics],
+        route_handlers=[v1, root, healthz, readyz, metrics, *console],
         dependencies={
             "services": Provide(provide_services),
             "params": Provide(provide_params),

@@ -240,6 +240,10 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "whether `/schema` and its documents are served without a token",
         ),
     ] = True
+    console: Annotated[
+        bool,
+        Declaration("boolean", parsers.boolean, "whether `/console` is served"),
+    ] = True
     log_format: Annotated[
         LogFormat,
         _choice(

@@ -130,6 +130,9 @@ def test_a_signal_ends_it_cleanly_and_what_it_said_was_reachable_was(
             assert answer.status_code == 200, (name, answer.text)
         assert 'coursewire_events_total{type="course.updated"}' in answer.text
         assert client.get(places["sandbox"]).json()[0]["changes"] > 0
+        console, _, given = places["console"].partition("#token=")
+        assert given == token
+        assert "<title>Coursewire" in client.get(console).text
     assert Path(places["log"]).read_text() != ""
     demo.process.send_signal(signal.SIGTERM)
     out, err = demo.end()

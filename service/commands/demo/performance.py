@@ -28,7 +28,7 @@ from service.commands.listen.receiver import Listener, new_secret
 from service.local.embedded_valkey import free_port
 from service.local.supervisor.programs import Program
 from service.local.supervisor.supervisor import Supervisor
-from service.local.supervisor.up import curl_line
+from service.local.supervisor.up import console_url, curl_line
 
 HOST: Final = "127.0.0.1"
 COURSES: Final = 50
@@ -129,9 +129,15 @@ class Performance:
 
     def _introduce(self, upstream: Upstream, receiver: str) -> None:
         api = self._supervisor.api_url
+        settings = self._supervisor.settings
         self._terminal.say()
         self._terminal.places(
             {
+                **(
+                    {"console": f"{console_url(self._supervisor)}#token={settings.admin_token}"}
+                    if settings.console
+                    else {}
+                ),
                 "API": f"{api}/v1",
                 "docs": f"{api}/schema",
                 "metrics": f"{api}/metrics",

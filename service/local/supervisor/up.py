@@ -74,6 +74,7 @@ async def _start(supervisor: Supervisor, sink: Sink, *, as_json: bool) -> None:
     seconds = round(time.monotonic() - begun, 1)
     addresses = {
         "api": supervisor.api_url,
+        **({"console": console_url(supervisor)} if supervisor.settings.console else {}),
         "docs": f"{supervisor.api_url}/schema",
         "metrics": f"{supervisor.api_url}/metrics",
         "token_file": str(supervisor.token_file or f"${PREFIX}ADMIN_TOKEN"),
@@ -87,6 +88,11 @@ async def _start(supervisor: Supervisor, sink: Sink, *, as_json: bool) -> None:
     for name, address in addresses.items():
         sink("up", f"  {name.replace('_', ' '):11} {address}")
     sink("up", "")
+
+
+def console_url(supervisor: Supervisor) -> str:
+    """Where the console is."""
+    return f"{supervisor.api_url}/console"
 
 
 def curl_line(supervisor: Supervisor) -> str:

@@ -1,0 +1,1 @@
+"""The browser console: static files and the routes that serve them."""

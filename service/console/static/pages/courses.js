@@ -1,0 +1,90 @@
+// Finds courses of an integration by any of their ids or by their state, and shows one.
+import { html } from "../vendor/standalone.module.js";
+import { get, path } from "../api.js";
+import { url, useQuery } from "../router.js";
+import { useLoad } from "../ui/load.js";
+import { Card, Facts, Page, Progress } from "../ui/page.js";
+import { Loaded, ProblemBox } from "../ui/problem.js";
+import { useScan } from "../ui/scan.js";
+import { Choice, Pager, Search, Table } from "../ui/table.js";
+import { count, Empty, Id, State, Text } from "../ui/text.js";
+import { integrationTabs } from "./integration.js";
+
+const STATES = [["", "All states"], ["live", "Live"], ["deleted", "Deleted"], ["held", "Held"], ["quarantined", "Quarantined"]];
+
+const eventLink = (one) =>
+  one.last_event_id
+    ? html`<a href=${url("events", one.last_event_id)}>Show</a>`
+    : html`<span class="muted">none yet</span>`;
+
+const columns = (id) => [
+  { title: "Course", cell: (one) => html`<a href=${url("integrations", id, "courses", { id: one.course_id })}><${Text} brief value=${one.course_id} mono /></a>` },
+  { title: "Remote id", cell: (one) => html`<${Text} value=${one.remote_id} mono />` },
+  { title: "Origin id", cell: (one) => html`<${Text} value=${one.origin_id} mono />` },
+  { title: "State", cell: (one) => html`<${State} state=${one.state} />${one.reason && html`<div class="muted"><${Text} value=${one.reason} /></div>`}` },
+  { title: "Last event", cell: eventLink },
+];
+
+export function Courses({ id }) {
+  const [query] = useQuery();
+  const [one, wanted, state] = [query.get("id"), query.get("q"), query.get("state")];
+  const integration = useLoad((signal) => get(path`/v1/integrations/${id}`, {}, signal), [id]);
+  const name = integration.data?.name ?? "Integration";
+  return html`<${Page} title="Courses of ${name}" heading=${html`<${Text} brief value=${name} />`} crumbs=${[[url("integrations"), "Integrations"]]}>
+    ${integrationTabs(id, integration.data?.held)}
+    <${ProblemBox} problem=${integration.problem} retry=${integration.reload} />
+    ${one
+      ? html`<${Course} id=${id} courseId=${one} />`
+      : html`<div class="filters" role="search">
+          <${Search} name="q" label="Find by id, remote id or origin id" /><${Choice} name="state" label="State" options=${STATES} />
+        </div>
+        ${wanted || state
+          ? html`<${Found} id=${id} wanted=${wanted} state=${state} total=${integration.data?.course_count} />`
+          : html`<${All} id=${id} />`}`}
+  </${Page}>`;
+}
+
+function All({ id }) {
+  const [query] = useQuery();
+  const after = query.get("after");
+  const list = useLoad((signal) => get(path`/v1/integrations/${id}/courses`, { after, limit: 50 }, signal), [id, after]);
+  return html`<${Loaded} of=${list}>${(page) => html`
+    <${Table} caption="Courses" columns=${columns(id)} rows=${page.items} id=${(row) => row.course_id}
+      empty=${page.next ? html`<p class="muted">This page is empty. The next one may hold courses.</p>` : html`<${Empty} title="No course is known yet.">The first full poll finds them.</${Empty}>`} />
+    <${Pager} page=${page} />`}</${Loaded}>`;
+}
+
+// The API finds one course by its id at once; for the other ids and for states all are looked at.
+function Found({ id, wanted, state, total }) {
+  const ids = wanted?.toLowerCase();
+  const matches = (row) =>
+    (!state || row.state === state) &&
+    (!ids || [row.course_id, row.remote_id, row.origin_id].some((value) => value?.toLowerCase().includes(ids)));
+  const scan = useScan(path`/v1/integrations/${id}/courses`, {}, matches, [id, wanted, state]);
+  return html`
+    <${ProblemBox} problem=${scan.problem} retry=${scan.more} />
+    ${scan.busy && html`<div class="row"><${Progress} label="${count(scan.seen, "course")} looked at" value=${scan.seen} max=${Math.max(total ?? 0, scan.seen)} />
+      <button type="button" class="small" onClick=${scan.cancel}>Stop</button></div>`}
+    ${(scan.items.length > 0 || scan.done) && html`<${Table} caption="Courses found" columns=${columns(id)} rows=${scan.items} id=${(row) => row.course_id}
+      empty=${html`<${Empty} title="No course matches.">${count(scan.seen, "course")} were looked at.</${Empty}>`} />`}
+    ${!scan.busy && !scan.done && html`<p class="more"><button type="button" onClick=${scan.more}>Look for more</button></p>`}`;
+}
+
+function Course({ id, courseId }) {
+  const shown = useLoad((signal) => get(path`/v1/integrations/${id}/courses`, { course_id: courseId }, signal), [id, courseId], { every: 5 });
+  return html`<${Card} title=${html`Course <${Text} brief value=${courseId} mono />`}
+    actions=${html`<a class="button" href=${url("integrations", id, "courses")}>All courses</a>
+      <a class="button primary" href=${url("events", { integration_id: id, course_id: courseId })}>Its history</a>`}>
+    <${Loaded} of=${shown}>${({ items: [course] }) =>
+      course
+        ? html`<${Facts} items=${[
+            ["State", html`<${State} state=${course.state} />`],
+            ["Id", html`<${Id} id=${course.course_id} />`],
+            ["Remote id", html`<${Text} value=${course.remote_id} mono />`],
+            ["Origin id", html`<${Text} value=${course.origin_id} mono />`],
+            ["Last event", eventLink(course)],
+            ["Why its record does not decode", course.reason && html`<${Text} value=${course.reason} />`],
+          ]} />`
+        : html`<${Empty} title="This integration has no such course.">Its next poll may find it.</${Empty}>`}</${Loaded}>
+  </${Card}>`;
+}
