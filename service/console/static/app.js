@@ -9,12 +9,17 @@ import { ProblemBox } from "./ui/problem.js";
 import { Empty, Text } from "./ui/text.js";
 import { Access } from "./pages/access.js";
 import { Courses } from "./pages/courses.js";
+import { Event } from "./pages/events/event.js";
+import { Events } from "./pages/events/list.js";
 import { Integration } from "./pages/integration.js";
 import { Integrations } from "./pages/integrations.js";
 import { NewIntegration } from "./pages/new_integration.js";
 import { Overview } from "./pages/overview.js";
 import { Review } from "./pages/review.js";
 import { SignIn } from "./pages/signin.js";
+import { Subscription } from "./pages/subscriptions/detail.js";
+import { Subscriptions } from "./pages/subscriptions/list.js";
+import { NewSubscription } from "./pages/subscriptions/new.js";
 import { System } from "./pages/system.js";
 
 // [address, page, whether subscribers have it]. ":name" fills in a property of the page.
@@ -25,6 +30,12 @@ const PAGES = [
   ["integrations/:id", Integration, false],
   ["integrations/:id/review", Review, false],
   ["integrations/:id/courses", Courses, false],
+  ["subscriptions", Subscriptions, true],
+  ["subscriptions/new", NewSubscription, true],
+  ["subscriptions/:id", Subscription, true],
+  ["subscriptions/:id/:tab", Subscription, true],
+  ["events", Events, true],
+  ["events/:id", Event, true],
   ["access", Access, false],
   ["access/:tab", Access, false],
   ["system", System, false],

@@ -1,0 +1,130 @@
+// What a person can do with a subscription.
+import { html, useState } from "../../vendor/standalone.module.js";
+import { path, send } from "../../api.js";
+import { navigate, url } from "../../router.js";
+import { Confirm, Dialog, notify } from "../../ui/dialog.js";
+import { Field, Form, useForm } from "../../ui/form.js";
+import { useLoad } from "../../ui/load.js";
+import { Loaded } from "../../ui/problem.js";
+import { Code, count, Time } from "../../ui/text.js";
+import { Attempt } from "./attempts.js";
+import { bodyOf, initialValues, SubscriptionFields } from "./form.js";
+import { nameOf } from "./list.js";
+import { Receivers } from "./receivers.js";
+
+export function TestButton({ one, primary = false }) {
+  const [open, setOpen] = useState(false);
+  return html`<button type="button" class=${primary ? "primary" : ""} onClick=${() => setOpen(true)}>Send a test event</button>
+    ${open && html`<${Test} one=${one} onClose=${() => setOpen(false)} />`}`;
+}
+
+function Test({ one, onClose }) {
+  const result = useLoad(async (signal) => (await send("POST", path`/v1/subscriptions/${one.id}/test`, { signal })).data, [one.id]);
+  return html`<${Dialog} title="Test of ${nameOf(one)}" onClose=${onClose}>
+    <${Loaded} of=${result}>${(attempt) => html`
+      ${attempt.outcome === "delivered"
+        ? html`<p class="notice good" role="status">The receiver took a signed <code>coursewire.test</code>.</p>`
+        : html`<p class="notice" role="status">The receiver did not take the test event. It is not sent again.</p>`}
+      <${Attempt} attempt=${attempt} />`}</${Loaded}>
+    <footer><button type="button" disabled=${result.busy} onClick=${result.reload}>Send again</button>
+      <button type="button" class="primary" onClick=${onClose}>Close</button></footer>
+  </${Dialog}>`;
+}
+
+export function Actions({ one, etag, reload }) {
+  const [open, setOpen] = useState(null);
+  const close = () => setOpen(null);
+  const name = nameOf(one);
+  const done = (text) => {
+    notify(text);
+    reload();
+  };
+  return html`
+    <${TestButton} one=${one} />
+    ${one.state === "active"
+      ? html`<button type="button" onClick=${() => setOpen("pause")}>Pause</button>`
+      : html`<button type="button" class="primary" onClick=${() => setOpen("resume")}>Resume</button>`}
+    <button type="button" onClick=${() => setOpen("edit")}>Edit</button>
+    <button type="button" onClick=${() => setOpen("rotate")}>Rotate secret</button>
+    ${one.pending > 0 && html`<button type="button" class="danger" onClick=${() => setOpen("skip")}>Skip pending</button>`}
+    <button type="button" class="danger" onClick=${() => setOpen("delete")}>Delete</button>
+    ${open === "edit" && html`<${Edit} one=${one} etag=${etag} onClose=${close} done=${done} />`}
+    ${open === "rotate" && html`<${Rotate} one=${one} onClose=${close} done=${done} />`}
+    ${open === "skip" && html`<${Skip} one=${one} onClose=${close} done=${done} />`}
+    ${open === "pause" && html`<${Confirm} title="Pause ${name}?" action="Pause" onClose=${close} onStale=${reload}
+      onConfirm=${async () => {
+        await send("PATCH", path`/v1/subscriptions/${one.id}`, { body: { paused: true }, etag });
+        done("The subscription is paused.");
+      }}><p>Nothing is sent until you resume it. Events are collected meanwhile.</p></${Confirm}>`}
+    ${open === "resume" && html`<${Confirm} title="Resume ${name}?" action="Resume" onClose=${close}
+      onConfirm=${async () => {
+        await send("POST", path`/v1/subscriptions/${one.id}/resume`);
+        done("The subscription is active.");
+      }}><p>${count(one.pending, "pending event")} ${one.pending === 1 ? "is" : "are"} due at once, retries included.</p></${Confirm}>`}
+    ${open === "delete" && html`<${Confirm} title="Delete ${name}?" action="Delete" danger onClose=${close} onStale=${reload}
+      onConfirm=${async () => {
+        await send("DELETE", path`/v1/subscriptions/${one.id}`, { etag });
+        notify(`${name} is deleted.`);
+        navigate(url("subscriptions"));
+      }}><p>Nothing more is sent to its URL. Its ${count(one.pending, "pending event")}, its attempts and its replays are discarded.</p></${Confirm}>`}`;
+}
+
+function Edit({ one: latest, etag, onClose, done }) {
+  // As it was when the form was opened: what somebody else saves meanwhile is not overwritten.
+  const [{ one, tag }] = useState({ one: latest, tag: etag });
+  const form = useForm(initialValues(one));
+  const save = async (values) => {
+    const [before, after] = [bodyOf(initialValues(one)), bodyOf(values)];
+    const changed = Object.entries(after).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name]));
+    await send("PATCH", path`/v1/subscriptions/${one.id}`, { body: Object.fromEntries(changed), etag: tag });
+    done("The subscription is saved.");
+    onClose();
+  };
+  return html`<${Dialog} title="Edit ${nameOf(one)}" onClose=${onClose} wide>
+    <${Form} form=${form} onSubmit=${save} action="Save" onCancel=${onClose}><${SubscriptionFields} form=${form} one=${one} /></${Form}>
+  </${Dialog}>`;
+}
+
+const OVERLAPS = [["86400", "for a day"], ["3600", "for an hour"], ["604800", "for a week"], ["0", "not at all: revoked at once"]];
+
+function Rotate({ one, onClose, done }) {
+  const form = useForm({ overlap_seconds: OVERLAPS[0][0], secret: "" });
+  const [made, setMade] = useState(null);
+  const rotate = async (values) => {
+    const { data } = await send("POST", path`/v1/subscriptions/${one.id}/secret/rotate`, {
+      body: { overlap_seconds: Number(values.overlap_seconds), ...(values.secret.trim() && { secret: values.secret.trim() }) } });
+    setMade(data);
+    done("The secret is rotated.");
+  };
+  if (made) return html`<${Dialog} title="The new ${made.secret ? "secret" : "public key"} of ${nameOf(one)}" onClose=${onClose} wide>
+    <p>Give it to the receiver now. ${made.previous.length > 0
+      ? html`The former one goes on signing beside it until <${Time} at=${made.previous[0].expires_at} />.` : "The former one signs no more."}</p>
+    <${Code} text=${made.secret ?? made.public_key} label=${made.secret ? "Secret" : "Public key"} />
+    <details><summary>A receiver with it</summary><${Receivers} one=${{ ...one, ...made }} secret=${made.secret} /></details>
+    <footer><button type="button" class="primary" onClick=${onClose}>I have copied it</button></footer>
+  </${Dialog}>`;
+  return html`<${Dialog} title="Rotate the secret of ${nameOf(one)}" onClose=${onClose}>
+    <p>While both secrets sign, each push carries a signature of each, so the receiver may change at any time between.</p>
+    <${Form} form=${form} onSubmit=${rotate} action="Rotate" onCancel=${onClose}>
+      <${Field} form=${form} name="overlap_seconds" label="The former secret goes on signing" type="select" options=${OVERLAPS} />
+      <details><summary>A secret of your own</summary>
+        <${Field} form=${form} name="secret" label="Secret" type="password" autocomplete="off" hint="whsec_ or whsk_ and base64. Empty: one is made." /></details>
+    </${Form}>
+  </${Dialog}>`;
+}
+
+function Skip({ one, onClose, done }) {
+  const form = useForm({ until: "" });
+  const skip = async (values) => {
+    const { data } = await send("POST", path`/v1/subscriptions/${one.id}/skip`, { body: values.until ? { until: new Date(values.until).toJSON() } : {} });
+    done(`${count(data.skipped, "event")} skipped, ${data.pending} still pending.`);
+    onClose();
+  };
+  return html`<${Dialog} title="Skip what is pending for ${nameOf(one)}?" onClose=${onClose}>
+    <p>${count(one.pending, "event")} not delivered yet. Skipped events are never sent and not listed as dead. A replay
+      of missing events brings them back while they are kept.</p>
+    <${Form} form=${form} onSubmit=${skip} action="Skip" danger onCancel=${onClose}>
+      <${Field} form=${form} name="until" label="Only events up to" type="datetime-local" hint="In your own time. Empty: all that are pending." />
+    </${Form}>
+  </${Dialog}>`;
+}

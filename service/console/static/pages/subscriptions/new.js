@@ -1,0 +1,47 @@
+// Creates a subscription and shows its secret, once, within receivers that are ready to start.
+import { html, useState } from "../../vendor/standalone.module.js";
+import { send } from "../../api.js";
+import { url } from "../../router.js";
+import { Form, useForm } from "../../ui/form.js";
+import { Card, Page } from "../../ui/page.js";
+import { Code, Text } from "../../ui/text.js";
+import { TestButton } from "./actions.js";
+import { bodyOf, initialValues, SubscriptionFields } from "./form.js";
+import { nameOf } from "./list.js";
+import { Receivers } from "./receivers.js";
+
+export function NewSubscription() {
+  const form = useForm(initialValues());
+  const [made, setMade] = useState(null);
+  const create = async (values) => {
+    const { data } = await send("POST", "/v1/subscriptions", { body: bodyOf(values, { creating: true }) });
+    setMade(data);
+    scrollTo(0, 0);
+  };
+  const crumbs = [[url("subscriptions"), "Subscriptions"]];
+  if (made) return html`<${Page} title="Receive the events" crumbs=${crumbs}><${Made} one=${made} /></${Page}>`;
+  return html`<${Page} title="Create a subscription" crumbs=${crumbs}>
+    <${Card}><${Form} form=${form} onSubmit=${create} action="Create"><${SubscriptionFields} form=${form} /></${Form}></${Card}>
+  </${Page}>`;
+}
+
+function Made({ one }) {
+  return html`
+    <p class="notice good" role="status"><span>The subscription <strong><${Text} value=${nameOf(one)} /></strong> is created.</span></p>
+    <${Card} title=${one.secret ? "1. Copy the secret" : "1. Copy the public key"}>
+      <div class="stack">
+        <p>${one.secret ? "Every push is signed with it. Keep it where your receiver finds it, and show it to nobody else."
+          : "The receiver verifies signatures with it. The private key stays in Coursewire."}</p>
+        <${Code} text=${one.secret ?? one.public_key} label=${one.secret ? "Secret" : "Public key"} />
+      </div>
+    </${Card}>
+    <${Card} title="2. Start a receiver"><${Receivers} one=${one} secret=${one.secret} /></${Card}>
+    <${Card} title="3. See the first event">
+      <div class="stack">
+        <p>Send a signed test event now, or watch events and deliveries as they happen.</p>
+        <div class="row"><${TestButton} one=${one} primary />
+          <a class="button" href=${url("subscriptions", one.id)}>Its deliveries</a>
+          <a class="button" href=${url("events")}>Watch events</a></div>
+      </div>
+    </${Card}>`;
+}
