@@ -16,7 +16,7 @@ if is_outdated(announced) then return SUBSCRIPTIONS end
 local now = now_ms()
 redis.call('ZREM', unreachable, receiver)
 local totals = announced.totals
-local finished, died, moved, settled, replays = 0, 0, 0, 0, {}
+local finished, died, moved, settled, replays, ordered = 0, 0, 0, 0, {}, {}
 local any_dead = redis.call('ZCARD', dead.listed) > 0
 local any_replayed = redis.call('XLEN', replayed.stream) > 0
 
@@ -99,10 +99,11 @@ for _, one in ipairs(attempts) do
     if one.record then
       local order = (one.result == 'S' and 'S' or 'F') .. sorted
       local id = redis.call('XADD', records.stream, '*', 'o', order, 'd', one.record)
-      redis.call('ZADD', records.order, 0, order .. id)
+      ordered[#ordered + 1], ordered[#ordered + 2] = 0, order .. id
     end
   end
 end
+if #ordered > 0 then redis.call('ZADD', records.order, unpack(ordered)) end
 redis.call('PEXPIRE', lease.key, lease.ms)
 local surplus = redis.call('XLEN', records.stream) - kept_records
 if surplus >= TRIMMED_RECORDS then trim_records(records, '+', surplus) end

@@ -108,6 +108,7 @@ async def delivered(run, context, key: str) -> None:
     assert (await run("events", "show", event, "--payload", "thin"))["type"] == events[0]["type"]
     pending = await run("deliveries", "list", "--subscription-id", key, "--state", "pending")
     assert len(pending["items"]) == 4
+    assert await run("subscriptions", "retry", key) == {"retried": 0, "pending": 4}
     assert (await run("subscriptions", "skip", key, "--yes"))["skipped"] == 4
     again = await run("events", "redeliver", event, "--subscription-id", key)
     assert (await run("replays", "show", key, again["id"]))["event_id"] == event

@@ -1,11 +1,12 @@
--- Shared by the scripts that forget attempt records. Needs _entries.
+-- Shared by the scripts that forget attempt records.
 
 -- Forgets the oldest records up to the id `last`, at most `most`; returns how many.
 local function trim_records(records, last, most)
   local found = redis.call('XRANGE', records.stream, '-', last, 'COUNT', most)
   if #found == 0 then return 0 end
   local members = {}
-  for at, entry in ipairs(found) do members[at] = fields_of(entry).o .. entry[1] end
+  -- Its first field is what a record is ordered by.
+  for at, entry in ipairs(found) do members[at] = entry[2][2] .. entry[1] end
   redis.call('ZREM', records.order, unpack(members))
   local ms, counter = string.match(found[#found][1], '^(%d+)-(%d+)$')
   redis.call('XTRIM', records.stream, 'MINID', ms .. '-' .. string.format('%.0f', counter + 1))

@@ -51,6 +51,7 @@ OF_NOWHERE = {
     "secret": _get("/subscriptions/sub_0/secret"),
     "rotation": _post("/subscriptions/sub_0/secret/rotate", None),
     "resume": _post("/subscriptions/sub_0/resume", None),
+    "retry": _post("/subscriptions/sub_0/retry", None),
     "skip": _post("/subscriptions/sub_0/skip", None),
     "test": _post("/subscriptions/sub_0/test", None),
     "replays": _get("/subscriptions/sub_0/replays"),
@@ -286,6 +287,10 @@ BODIES: dict[str, Wrong] = {
         "/subscriptions/{subscription}/secret/rotate",
         {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "signature": "ed25519"},
     ),
+    "retrying": _post("/subscriptions/{subscription}/retry", {"event_id": "sub_0", "all": True}),
+    "retrying what is not pending": _post(
+        "/subscriptions/{subscription}/retry", {"event_id": "evt_0"}
+    ),
     "skipping": _post("/subscriptions/{subscription}/skip", {"until": "now", "since": None}),
     "a replay of the future": _post(
         PATHS["replay"], {"which": "all", "since": "2126-01-01T00:00:00Z", "colour": 1}
@@ -449,6 +454,7 @@ ACCESS: dict[str, Wrong] = {
             ("DELETE", "/v1/subscriptions/{subscription}"),
             ("GET", "/v1/subscriptions/{subscription}/replays"),
             ("GET", "/v1/deliveries?subscription_id={subscription}"),
+            ("POST", "/v1/subscriptions/{subscription}/retry"),
         )
     },
     "subscriber and metrics": Wrong("GET", "/metrics", token="subscriber"),
