@@ -1,4 +1,5 @@
-"""What came of one attempt."""
+"""What came of one attempt. What follows from it: `retry_schedule`, `circuit_breaker` and
+`subscription_disabling`."""
 
 from __future__ import annotations
 

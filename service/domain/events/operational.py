@@ -1,4 +1,7 @@
-"""Operational events: what is said of an integration or a subscription to whom it concerns."""
+"""Operational events: what is said of an integration or a subscription to whom it concerns.
+
+`domain/delivery/event_types.py` lists their types.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from litestar.testing import AsyncTestClient
 
 from service.app import create_app
 from service.console.routes import STATIC
+from service.domain.courses.tracked_paths import TRACKED_PATHS
+from service.domain.delivery.event_types import COURSE_EVENT_TYPES, OPERATIONAL_EVENT_TYPES
 from tests.programs import JAVASCRIPT
 
 VENDOR = STATIC / "vendor"
@@ -111,6 +113,18 @@ async def test_vendored_files_are_those_that_were_published(javascript_packages)
 
 def test_it_is_small() -> None:
     assert sum(path.stat().st_size for path in STATIC.rglob("*") if path.is_file()) <= 250_000
+
+
+def test_what_a_subscription_can_choose_from_is_what_the_api_accepts() -> None:
+    """The form repeats the names of event types and of tracked paths."""
+    form = (STATIC / "pages/subscriptions/form.js").read_text()
+
+    def names(start: str, end: str) -> list[str]:
+        return re.findall(r'"([a-z_.]+)"', form.partition(start)[2].partition(end)[0])
+
+    plain, of_revisions = names("CHANGED_PATHS = [", "...["), names("...[", "].map(")
+    assert {*names("EVENT_TYPES = [", "]")} == {*COURSE_EVENT_TYPES, *OPERATIONAL_EVENT_TYPES}
+    assert [*plain, *(f"revisions.{one}" for one in of_revisions)] == [*TRACKED_PATHS]
 
 
 class _nothing:  # noqa: N801 - stands in for a function
