@@ -38,7 +38,7 @@ def console_route(root_path: str) -> HTTPRouteHandler:
     preloads = "\n".join(
         f'<link rel="modulepreload" href="{{assets}}/{name}">'
         for name in files
-        if name.endswith(".js") and not name.endswith(".iife.min.js")
+        if name.endswith(".js")
     )
     html = _PAGE.read_text().replace("{preloads}", preloads)
 

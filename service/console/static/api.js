@@ -6,7 +6,7 @@ const ROOT = new URL("../../../", import.meta.url); // where the API is served
 // What the API says is wrong. `errors` are those of single fields: [{ field, message, remedy }].
 export class Problem extends Error {
   constructor(status, document, requestId) {
-    super(document.detail ?? document.title);
+    super(document.detail);
     this.status = status;
     this.type = (document.type ?? "").replace("urn:coursewire:problem:", "");
     this.title = document.title ?? "The request failed";

@@ -142,7 +142,16 @@ async def test_the_overview_draws_what_the_history_tells(console: Console, axe: 
         "Pending deliveries. Latest: pending 7",
     ):
         plot = page.get_by_role("img", name=label)
-        await expect(plot.locator("canvas")).to_be_visible()
+        await expect(plot.locator("svg")).to_be_visible()
+        await expect(plot.locator("path[d*='NaN']")).to_have_count(0)
+    events = page.get_by_role("img", name="Events")
+    await events.focus()
+    for _ in range(60):
+        await page.keyboard.press("ArrowLeft")
+    key = page.get_by_role("figure").filter(has=events).get_by_role("paragraph")
+    await expect(key).to_contain_text("course.updated –")  # nothing is known of the first minute
+    await events.hover()
+    await expect(key).to_contain_text("course.updated 4")
     assert await console.violations(axe) == []
     await page.get_by_label("Time").select_option("week")
     await expect(page).to_have_url(f"{console.url}/console?range=week")

@@ -93,7 +93,7 @@ function Held({ id, one, review, etag, reload, compare, comparing, onDecided }) 
     ${partly && html`<p class="muted more">The lists show the first ${number(review.items.length)} of the held changes.</p>`}
     ${decision && html`<${Confirm} title=${`${decision.action}: ${one.name}`} action=${decision.action}
       danger=${decision.style === "danger"} onClose=${() => setDecision(null)} onConfirm=${decide} onStale=${reload}>
-      <p>${count(review.deleted, "deletion")} and ${count(changed, "change")} of paths are held.</p>
+      <p>Held: ${[review.deleted && count(review.deleted, "deletion"), changed && `${count(changed, "change")} of paths`].filter(Boolean).join(" and ")}.</p>
       <p>${decision.meaning}</p>
     </${Confirm}>`}`;
 }

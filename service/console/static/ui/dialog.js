@@ -6,12 +6,14 @@ import { Text } from "./text.js";
 let numbers = 0;
 
 // A modal dialog whose title is text, shown as long as it is rendered. Escape asks for `onClose`.
+// The focus begins at the first field, or at the first button of the footer.
 export function Dialog({ title, onClose, wide = false, children }) {
   const ref = useRef(null);
   const id = useRef(`dialog-${++numbers}`).current;
   useLayoutEffect(() => {
     const dialog = ref.current;
     dialog.showModal();
+    dialog.querySelector("input, select, textarea, footer button")?.focus();
     return () => dialog.close();
   }, []);
   const cancelled = (event) => {

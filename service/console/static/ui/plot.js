@@ -1,72 +1,77 @@
-// Plots of figures over time. Colours come from the stylesheet.
-import { html, useEffect, useRef } from "../vendor/standalone.module.js";
-import { onChange } from "../session.js";
+// Plots of figures over time, drawn as SVG. Colours come from the stylesheet.
+import { html, useState } from "../vendor/standalone.module.js";
 import { number } from "./text.js";
 
-// A colour of the stylesheet as the browser computes it: canvases know no light-dark().
-function computed(name) {
-  const probe = document.createElement("i");
-  probe.style.color = `var(${name})`;
-  document.body.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
-}
+const TALL = 100; // units of the drawing, whose width is one unit for each time
+const DAY = 86_400; // seconds
 
 // times: epoch seconds; series: [{ label, values, tone }], a value null where nothing is known.
-// kind: "line" or "bars" (stacked). `format` writes a value.
-export function Plot({ title, times, series, kind = "line", format = number, height = 180 }) {
-  const ref = useRef(null);
-  useEffect(() => {
-    const box = ref.current;
-    let plot = null;
-    const draw = () => {
-      plot?.destroy();
-      plot = new globalThis.uPlot(options(box, { series, kind, format, height }), stacked(times, series, kind), box);
-    };
-    draw();
-    const resized = new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height }));
-    resized.observe(box);
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    dark.addEventListener("change", draw);
-    const forget = onChange(draw);
-    return () => {
-      resized.disconnect();
-      dark.removeEventListener("change", draw);
-      forget();
-      plot.destroy();
-    };
-  }, [times, series, kind, height]);
-  const last = series.map((one) => `${one.label} ${format(one.values.findLast((v) => v !== null))}`);
+// kind: "line" or "bars" (stacked). `format` writes a value. The values under the pointer, or under
+// the place that arrow keys move to, stand below; else the latest.
+export function Plot({ title, times, series, kind = "line", format = number }) {
+  const [at, setAt] = useState(null);
+  const bars = kind === "bars";
+  const tops = bars ? stacked(series) : series.map((one) => one.values);
+  const high = roundUp(Math.max(format === number ? 2 : 0, ...tops.flat()));
+  const y = (value) => TALL * (1 - value / high);
+  const shown = (one) => one.values[at ?? one.values.findLastIndex((value) => value !== null)];
+  const point = (event) => {
+    const { left, width } = event.currentTarget.getBoundingClientRect();
+    setAt(Math.max(0, Math.min(times.length - 1, Math.floor(((event.clientX - left) / width) * times.length))));
+  };
+  const press = ({ key }) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (step) setAt(Math.max(0, Math.min(times.length - 1, (at ?? times.length) + step)));
+  };
+  const drawn = series.map((one, n) => [one.tone, (bars ? barPath : linePath)(tops[n], y)]);
+  const latest = series.map((one) => `${one.label} ${format(shown(one))}`);
   return html`<figure class="plot">
     <figcaption>${title}</figcaption>
-    <div ref=${ref} role="img" aria-label="${title}. Latest: ${last.join(", ")}"></div>
+    <div class="scale" aria-hidden="true">${[1, 0.5, 0].map((part) => html`<span>${format(high * part)}</span>`)}</div>
+    <div class="drawing" role="img" tabindex="0" aria-label="${title}. Latest: ${latest.join(", ")}"
+      onPointerMove=${point} onPointerLeave=${() => setAt(null)} onKeyDown=${press} onBlur=${() => setAt(null)}>
+      <svg viewBox="0 0 ${times.length} ${TALL}" preserveAspectRatio="none" aria-hidden="true">
+        <path class="grid-lines" d="M0 0H${times.length}M0 50H${times.length}M0 100H${times.length}" />
+        ${drawn.reverse().map(([tone, d]) => html`<path class="${kind} ${tone}" d=${d} />`)}
+        ${at !== null && html`<path class="cursor" d="M${at + 0.5} 0V${TALL}" />`}
+      </svg>
+    </div>
+    <div class="times" aria-hidden="true">${labels(times).map((text) => html`<span>${text}</span>`)}</div>
+    <p class="key muted">
+      <span>${at === null ? "Latest" : new Date(times[at] * 1000).toLocaleString()}</span>
+      ${series.map((one) => html`<span><i class=${one.tone}></i>${one.label} <b>${format(shown(one))}</b></span>`)}
+    </p>
   </figure>`;
 }
 
-function stacked(times, series, kind) {
-  if (kind !== "bars") return [times, ...series.map((one) => one.values)];
-  const sums = times.map(() => 0);
-  // The highest stack is drawn first, so that lower ones cover it.
-  return [times, ...series.map((one) => one.values.map((value, at) => (value === null ? null : (sums[at] += value)))).reverse()];
+// The top of each bar where the bars of the series stand on each other.
+function stacked(series) {
+  const sums = [];
+  return series.map((one) =>
+    one.values.map((value, at) => (value === null ? null : (sums[at] = (sums[at] ?? 0) + value))),
+  );
 }
 
-function options(box, { series, kind, format, height }) {
-  const axis = { stroke: computed("--muted"), grid: { stroke: computed("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-  const drawn = series.map((one) => {
-    const stroke = computed(`--${one.tone}`);
-    const paths = kind === "bars" ? globalThis.uPlot.paths.bars({ size: [0.8, 24] }) : undefined;
-    return { label: one.label, stroke, fill: kind === "bars" ? stroke : undefined, width: kind === "bars" ? 0 : 2, paths, points: { show: false }, value: (_plot, _sum, _series, at) => format(one.values[at ?? one.values.length - 1]) };
-  });
-  return {
-    width: box.clientWidth || 300,
-    height,
-    cursor: { drag: { x: false, y: false }, points: { size: 6 } },
-    legend: { live: true },
-    scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-    axes: [axis, { ...axis, size: 56, values: (_plot, ticks) => ticks.map(format) }],
-    series: [{ value: (_plot, at) => (at ? new Date(at * 1000).toLocaleString() : "latest") }, ...(kind === "bars" ? drawn.reverse() : drawn)],
-  };
+function roundUp(value) {
+  const size = 10 ** Math.floor(Math.log10(value || 1));
+  return [1, 2, 4, 6, 8, 10].map((step) => step * size).find((step) => step >= value);
+}
+
+// A lower bar covers the foot of a higher one.
+const barPath = (tops, y) =>
+  tops.map((top, at) => (top ? `M${at + 0.1} ${TALL}V${y(top).toFixed(1)}h.8V${TALL}z` : "")).join("");
+
+// A value without neighbours is a dot.
+const linePath = (values, y) =>
+  values
+    .map((value, at) => (value === null ? "" : `${at && values[at - 1] !== null ? "L" : "M"}${at + 0.5} ${y(value).toFixed(1)}h.001`))
+    .join("");
+
+function labels(times) {
+  if (!times.length) return [];
+  const long = times.at(-1) - times[0] > 2 * DAY;
+  const written = new Intl.DateTimeFormat(undefined, long ? { dateStyle: "short" } : { timeStyle: "short" });
+  return [0, 1 / 3, 2 / 3, 1].map((part) => written.format(times[Math.round(part * (times.length - 1))] * 1000));
 }
 
 // A line without axes, such as a success rate over time.

@@ -8,7 +8,7 @@ export function ProblemBox({ problem, retry, again = "Try again", shown = [] }) 
   const errors = (problem.errors ?? []).filter((one) => !shown.includes(one.field));
   return html`<div class="problem" role="alert">
     <p class="strong"><${Text} value=${problem.title ?? "The console failed"} /></p>
-    <p><${Text} value=${sentence(problem.detail || problem.message)} /></p>
+    ${(problem.detail || problem.message) && html`<p><${Text} value=${sentence(problem.detail || problem.message)} /></p>`}
     ${errors.length > 0 &&
     html`<ul>
       ${errors.map(
