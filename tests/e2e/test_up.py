@@ -113,6 +113,9 @@ async def test_a_second_up_repeats_and_loses_no_event(tmp_path: Path, subscriber
             assert registered.status_code == 201, registered.text
             await until(lambda: len(subscriber.received) >= 300, seconds=60, what="the baseline")
         assert up.stop() == 0
+        lines = [json.loads(line) for line in up.log().splitlines()]
+        (ready,) = (one for one in lines if one["event"] == "ready")
+        assert ready["console"] == f"{ready['api']}/console"
 
         async with httpx.AsyncClient() as control:
             answer = await control.post(

@@ -149,7 +149,9 @@ async def test_the_overview_draws_what_the_history_tells(console: Console, axe: 
     for _ in range(60):
         await page.keyboard.press("ArrowLeft")
     key = page.get_by_role("figure").filter(has=events).get_by_role("paragraph")
-    await expect(key).to_contain_text("course.updated –")  # nothing is known of the first minute
+    await expect(key).to_contain_text(
+        "course.updated \N{EN DASH}"
+    )  # nothing is known of the first minute
     await events.hover()
     await expect(key).to_contain_text("course.updated 4")
     assert await console.violations(axe) == []
