@@ -44,7 +44,7 @@ export function Attempt({ attempt, longest = attempt.duration_ms }) {
       ${attempt.replay && html`<span class="chip">replay</span>`}
       ${!attempt.counted && html`<span class="chip">uses up no retry</span>`}</p>
     <${Split} attempt=${attempt} longest=${longest} />
-    ${attempt.error && html`<p class="bad"><${Text} value=${attempt.error} /></p>`}
+    ${attempt.error && attempt.error !== outcomeText(attempt) && html`<p class="bad"><${Text} value=${attempt.error} /></p>`}
     ${attempt.excerpt && html`<p class="muted">The receiver answered:</p>
       <div class="excerpt"><${Text} value=${attempt.excerpt} mono /></div>`}
   </div>`;

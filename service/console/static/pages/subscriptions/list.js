@@ -16,8 +16,8 @@ export const maySubscribe = () => isAdmin() || isSubscriber();
 export const nameOf = (one) => one.description || one.url;
 
 const COLUMNS = [
-  { title: "Receiver", cell: (one) => html`<a class="strong" href=${url("subscriptions", one.id)}><${Text} value=${nameOf(one)} /></a>
-      ${one.description && html`<div class="muted"><${Text} value=${one.url} mono /></div>`}` },
+  { title: "Receiver", cell: (one) => html`<a class="strong" href=${url("subscriptions", one.id)}><${Text} brief value=${nameOf(one)} /></a>
+      ${one.description && html`<div class="muted"><${Text} brief value=${one.url} mono /></div>`}` },
   { title: "State", cell: (one) => html`<${State} state=${one.state} />
       ${one.disabled_reason && html`<div class="bad"><${Text} value=${one.disabled_reason} /></div>`}` },
   { title: "Pending", number: true, cell: (one) => html`${short(one.pending)}
