@@ -64,6 +64,7 @@ function readHeaders(text) {
 export function bodyOf(values, { creating = false } = {}) {
   const labels = readLabels(values.labels);
   const certificate = values["client_certificate.certificate"].trim();
+  const key = values["client_certificate.private_key"].trim();
   const schedule = readList(values.retry_schedule_seconds);
   return {
     url: values.url.trim(),
@@ -77,8 +78,8 @@ export function bodyOf(values, { creating = false } = {}) {
     ...Object.fromEntries(["max_concurrency", "timeout_seconds"].filter((name) => values[name] !== "").map((name) => [name, numeric(values[name])])),
     ...(schedule.length && { retry_schedule_seconds: schedule.map(numeric) }),
     ...(values.no_headers ? { headers: {} } : values.headers.trim() && { headers: readHeaders(values.headers) }),
-    ...(values.no_certificate ? { client_certificate: null } : certificate && {
-      client_certificate: { certificate, private_key: values["client_certificate.private_key"].trim() } }),
+    ...(values.no_certificate ? { client_certificate: null } : (certificate || key) && {
+      client_certificate: { certificate, private_key: key } }),
     ...(creating && {
       paused: values.paused,
       ...(values.from !== "now" && { from: values.from === "time" ? new Date(values.from_time || NaN).toJSON() ?? "" : values.from }),
