@@ -9,7 +9,7 @@ import { Page } from "../../ui/page.js";
 import { ProblemBox } from "../../ui/problem.js";
 import { Choice, Search, Table } from "../../ui/table.js";
 import { Chips, count, Empty, Text, Time } from "../../ui/text.js";
-import { CHANGED_PATHS, EVENT_TYPES } from "../subscriptions/form.js";
+import { CHANGED_PATHS, EVENT_TYPES, integrationsPath } from "../subscriptions/form.js";
 import { useTail } from "./tail.js";
 
 const FEW = 50; // integrations that are offered for a choice
@@ -67,7 +67,7 @@ function Nothing({ filtered }) {
 
 function IntegrationFilter() {
   const [query] = useQuery();
-  const list = useLoad((signal) => (isSubscriber() ? null : get("/v1/integrations", { limit: FEW + 1 }, signal)), []);
+  const list = useLoad((signal) => get(integrationsPath(), { limit: FEW + 1 }, signal), []);
   const known = list.data?.items ?? [];
   const chosen = query.get("integration_id");
   if (!known.length || known.length > FEW) return html`<${Search} name="integration_id" label="Integration id" />`;

@@ -77,7 +77,7 @@ export function useTail(filter, matches, paused, deps) {
           setState((old) => (old.problem ? { ...old, problem: null } : old));
         } catch (problem) {
           if (signal.aborted) return;
-          if (problem.type === "cursor-expired") place.current.at = problem.document.cursor ?? "latest";
+          if (problem.type === "cursor-expired") place.current.at = problem.document.oldest_cursor;
           setState((old) => ({ ...old, problem }));
           await new Promise((resolve) => setTimeout(resolve, AFTER_FAILURE));
         }

@@ -46,11 +46,18 @@ export function Actions({ one, etag, reload }) {
       : html`<button type="button" class="primary" onClick=${() => setOpen("resume")}>Resume</button>`}
     <button type="button" onClick=${() => setOpen("edit")}>Edit</button>
     <button type="button" onClick=${() => setOpen("rotate")}>Rotate secret</button>
+    ${one.pending > 0 && ["active", "parked"].includes(one.state) && html`<button type="button" onClick=${() => setOpen("retry")}>Retry now</button>`}
     ${one.pending > 0 && html`<button type="button" class="danger" onClick=${() => setOpen("skip")}>Skip pending</button>`}
     <button type="button" class="danger" onClick=${() => setOpen("delete")}>Delete</button>
     ${open === "edit" && html`<${Edit} one=${one} etag=${etag} onClose=${close} done=${done} />`}
     ${open === "rotate" && html`<${Rotate} one=${one} onClose=${close} done=${done} />`}
     ${open === "skip" && html`<${Skip} one=${one} onClose=${close} done=${done} />`}
+    ${open === "retry" && html`<${Confirm} title="Retry what ${name} did not take?" action="Retry now" onClose=${close}
+      onConfirm=${async () => {
+        const { data } = await send("POST", path`/v1/subscriptions/${one.id}/retry`, { body: {} });
+        done(`${count(data.retried, "retry is", "retries are")} due now.`);
+      }}><p>${one.state === "parked" ? "One probe is sent at once, and everything else when it succeeds." : "Retries that wait for their time are due at once."}
+        ${" "}Each attempt counts.</p></${Confirm}>`}
     ${open === "pause" && html`<${Confirm} title="Pause ${name}?" action="Pause" onClose=${close} onStale=${reload}
       onConfirm=${async () => {
         await send("PATCH", path`/v1/subscriptions/${one.id}`, { body: { paused: true }, etag });

@@ -21,7 +21,8 @@ function partsOf(attempt) {
     from = Math.max(from, end);
   }
   const rest = Math.max(0, attempt.duration_ms - from);
-  return [...parts, [attempt.first_byte_ms === null ? "no answer" : "rest of the answer", rest]];
+  const all = [...parts, [attempt.first_byte_ms === null ? "no answer" : "rest of the answer", rest]];
+  return all.filter(([, ms]) => ms > 0); // a connection that is used again takes no time
 }
 
 const CLASSES = { DNS: "dns", connect: "connect", "first byte": "wait", "rest of the answer": "rest", "no answer": "none" };
@@ -32,7 +33,7 @@ function Split({ attempt, longest }) {
   return html`<div class="split">
     <div class="bar" aria-hidden="true">${parts.map(([name, ms]) => html`<i class=${CLASSES[name]}
       title="${name}: ${milliseconds(ms)}" style=${{ width: `${(100 * ms) / Math.max(longest, 1)}%` }}></i>`)}</div>
-    <p class="muted">${milliseconds(attempt.duration_ms)}: ${parts.map(([name, ms], at) => html`${at > 0 && ", "}<i class="mark ${CLASSES[name]}" aria-hidden="true"></i>${name} ${milliseconds(ms)}`)}</p>
+    <p class="muted">${milliseconds(attempt.duration_ms)}${parts.length > 0 && ": "}${parts.map(([name, ms], at) => html`${at > 0 && ", "}<i class="mark ${CLASSES[name]}" aria-hidden="true"></i>${name} ${milliseconds(ms)}`)}</p>
   </div>`;
 }
 
@@ -44,7 +45,7 @@ export function Attempt({ attempt, longest = attempt.duration_ms }) {
       ${attempt.replay && html`<span class="chip">replay</span>`}
       ${!attempt.counted && html`<span class="chip">uses up no retry</span>`}</p>
     <${Split} attempt=${attempt} longest=${longest} />
-    ${attempt.error && html`<p class="bad"><${Text} value=${attempt.error} /></p>`}
+    ${attempt.error && attempt.error !== outcomeText(attempt) && html`<p class="bad"><${Text} value=${attempt.error} /></p>`}
     ${attempt.excerpt && html`<p class="muted">The receiver answered:</p>
       <div class="excerpt"><${Text} value=${attempt.excerpt} mono /></div>`}
   </div>`;

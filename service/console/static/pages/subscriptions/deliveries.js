@@ -57,16 +57,18 @@ function Receiver({ id }) {
   return html`<${Text} value=${data ?? id} />`;
 }
 
+const NextAttempt = ({ at }) => (new Date(at) > Date.now() ? html`next <${Time} at=${at} ago />` : "due");
+
 function Delivery({ one, bySubscription, reload }) {
   const [open, setOpen] = useState(false);
   const last = one.attempts.at(-1);
   return html`<li><details onToggle=${(event) => setOpen(event.target.open)}>
     <summary>
-      <${State} state=${one.state} />
+      ${one.state === "retrying" ? html`<span class="state warn">retrying</span>` : html`<${State} state=${one.state} />`}
       <span class="what">${bySubscription ? html`<${Receiver} id=${one.subscription_id} />`
         : html`${one.event_type ?? "event"} <span class="muted"><${Text} value=${one.course_id ?? one.integration_id} fallback="" mono /></span>`}</span>
       <span class="muted">${one.attempts.length > 0 && html`${count(one.attempts.length, "attempt")}, ${outcomeText(last)}`}</span>
-      <span class="when">${one.next_attempt_at ? html`next <${Time} at=${one.next_attempt_at} ago />` : html`<${Time} at=${last?.at} ago fallback="waiting" />`}</span>
+      <span class="when">${one.next_attempt_at ? html`<${NextAttempt} at=${one.next_attempt_at} />` : html`<${Time} at=${last?.at} ago fallback="waiting" />`}</span>
     </summary>
     ${open && html`<${Details} one=${one} bySubscription=${bySubscription} reload=${reload} />`}
   </details></li>`;
@@ -74,25 +76,28 @@ function Delivery({ one, bySubscription, reload }) {
 
 function Details({ one, bySubscription, reload }) {
   const [problem, setProblem] = useState(null);
-  const again = async () => {
+  const ask = async (to, body, said) => {
     try {
-      await send("POST", path`/v1/events/${one.event_id}/redeliver`, { body: { subscription_id: one.subscription_id } });
+      await send("POST", to, { body });
       setProblem(null);
-      notify("The event is sent once more.");
+      notify(said);
       reload();
     } catch (found) {
       setProblem(found);
     }
   };
+  const again = () => ask(path`/v1/events/${one.event_id}/redeliver`, { subscription_id: one.subscription_id }, "The event is sent once more.");
+  const retry = () => ask(path`/v1/subscriptions/${one.subscription_id}/retry`, { event_id: one.event_id }, "The retry is due now.");
   return html`<div class="stack">
     <p class="row">${bySubscription
         ? html`<a href=${url("subscriptions", one.subscription_id)}>The subscription</a>`
         : html`<a href=${url("events", one.event_id)}>The event</a>`}
       <${Id} id=${bySubscription ? one.subscription_id : one.event_id} />
+      ${maySubscribe() && one.state === "retrying" && html`<button type="button" class="small" onClick=${retry}>Retry now</button>`}
       ${maySubscribe() && html`<button type="button" class="small" onClick=${again}>Redeliver</button>`}</p>
     <${ProblemBox} problem=${problem} />
     ${one.reason && html`<p class="bad">Given up: <${Text} value=${one.reason} /></p>`}
-    ${one.next_attempt_at && html`<p>The next attempt is due <${Time} at=${one.next_attempt_at} ago />, at <${Time} at=${one.next_attempt_at} />.</p>`}
+    ${one.next_attempt_at && html`<p>The next attempt ${new Date(one.next_attempt_at) > Date.now() ? "is" : "was"} due at <${Time} at=${one.next_attempt_at} />.</p>`}
     ${one.attempts.length ? html`<${Attempts} attempts=${one.attempts} />` : html`<p class="muted">No attempt has been made yet.</p>`}
   </div>`;
 }

@@ -58,8 +58,8 @@ function Figures({ one }) {
     <${Tile} label="Success rate" value=${data?.attempts ? percent(rate) : "–"} tone=${data?.attempts && rate < 0.8 ? "bad" : ""}
       note=${data?.attempts ? html`<${Spark} max=${1} tone=${rate > 0.99 ? "ok" : rate > 0.8 ? "warn" : "bad"}
         label="Success rate over ${count(data.attempts, "attempt")}" values=${data.slices.map((s) => s.delivered / s.attempts)} />` : "no attempt yet"} />
-    <${Tile} label="Half of the attempts took" value=${data?.attempts ? duration(data.p50_ms / 1000) : "–"}
-      note=${data?.attempts ? `95 % at most ${duration(data.p95_ms / 1000)}` : null} />
+    <${Tile} label="Median attempt" value=${data?.attempts ? duration(data.p50_ms / 1000) : "–"}
+      note=${data?.attempts ? `95 % took at most ${duration(data.p95_ms / 1000)}` : null} />
   </${Tiles}>`;
 }
 

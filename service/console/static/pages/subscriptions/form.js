@@ -4,14 +4,15 @@ import { get } from "../../api.js";
 import { isSubscriber } from "../../session.js";
 import { Field, labelsText, readLabels, readList } from "../../ui/form.js";
 import { useLoad } from "../../ui/load.js";
-import { Text } from "../../ui/text.js";
+import { sentence, Text } from "../../ui/text.js";
 
 export const EVENT_TYPES = [
   "course.created", "course.updated", "course.deleted",
   "integration.baseline_completed", "integration.epoch_started", "integration.error", "integration.recovered", "integration.review_required",
   "subscription.deliveries_dead", "subscription.disabled", "subscription.parked", "subscription.recovered",
 ];
-const PATTERNS = [["course.*", "course.*: all, later ones too"], ["integration.*", "integration.*: all"], ["subscription.*", "subscription.*: all"]];
+const same = (values) => values.map((one) => [one, one]);
+const typesOf = (kind) => [[`${kind}.*`, `${kind}.*`], ...same(EVENT_TYPES.filter((type) => type.startsWith(`${kind}.`)))];
 export const CHANGED_PATHS = [
   "remote_id", "origin_id", "remote_created_at", "remote_data", "custom_fields", "integration_fields", "provider", "revisions",
   ...["remote_id", "remote_created_at", "remote_deleted_at", "remote_data", "title", "description", "remote_url", "status",
@@ -20,7 +21,9 @@ export const CHANGED_PATHS = [
 const FEW = 20; // integrations that are offered for a choice
 const NUMBERS = ["max_concurrency", "rate_per_second", "timeout_seconds"];
 const LISTS = ["event_types", "changed"];
-const same = (values) => values.map((one) => [one, one]);
+// Where a token finds the integrations that it may name.
+export const integrationsPath = () => (isSubscriber() ? "/v1/me/integrations" : "/v1/integrations");
+export const EVENT_TYPE_GROUPS = ["course", "integration", "subscription"].map(typesOf);
 
 export const initialValues = (one = {}) => ({
   url: one.url ?? "",
@@ -61,6 +64,7 @@ function readHeaders(text) {
 export function bodyOf(values, { creating = false } = {}) {
   const labels = readLabels(values.labels);
   const certificate = values["client_certificate.certificate"].trim();
+  const key = values["client_certificate.private_key"].trim();
   const schedule = readList(values.retry_schedule_seconds);
   return {
     url: values.url.trim(),
@@ -74,8 +78,8 @@ export function bodyOf(values, { creating = false } = {}) {
     ...Object.fromEntries(["max_concurrency", "timeout_seconds"].filter((name) => values[name] !== "").map((name) => [name, numeric(values[name])])),
     ...(schedule.length && { retry_schedule_seconds: schedule.map(numeric) }),
     ...(values.no_headers ? { headers: {} } : values.headers.trim() && { headers: readHeaders(values.headers) }),
-    ...(values.no_certificate ? { client_certificate: null } : certificate && {
-      client_certificate: { certificate, private_key: values["client_certificate.private_key"].trim() } }),
+    ...(values.no_certificate ? { client_certificate: null } : (certificate || key) && {
+      client_certificate: { certificate, private_key: key } }),
     ...(creating && {
       paused: values.paused,
       ...(values.from !== "now" && { from: values.from === "time" ? new Date(values.from_time || NaN).toJSON() ?? "" : values.from }),
@@ -86,8 +90,8 @@ export function bodyOf(values, { creating = false } = {}) {
 
 let numbers = 0;
 
-// Several values of a few, with the errors of the API below.
-export function Choices({ form, name, legend, hint, options }) {
+// Several values of a few, in groups, with the errors of the API below.
+export function Choices({ form, name, legend, hint, groups }) {
   form.names.add(name);
   const id = useRef(`choices-${++numbers}`).current;
   const chosen = form.values[name];
@@ -95,9 +99,9 @@ export function Choices({ form, name, legend, hint, options }) {
   const toggle = (value) => form.set({ [name]: chosen.includes(value) ? chosen.filter((one) => one !== value) : [...chosen, value] });
   return html`<fieldset aria-describedby="${id}-hint ${id}-error"><legend>${legend}</legend>
     <p class="hint" id="${id}-hint">${hint}</p>
-    <div class="choices">${options.map(([value, text]) => html`<label key=${value}>
-      <input type="checkbox" checked=${chosen.includes(value)} onChange=${() => toggle(value)} /> ${text}</label>`)}</div>
-    <div class="error" id="${id}-error">${errors?.map((one) => html`<p><${Text} value=${one.message} />. <${Text} value=${one.remedy} fallback="" /></p>`)}</div>
+    <div class="choices">${groups.map((options) => html`<div>${options.map(([value, text]) => html`<label key=${value}>
+      <input type="checkbox" checked=${chosen.includes(value)} onChange=${() => toggle(value)} /> ${text}</label>`)}</div>`)}</div>
+    <div class="error" id="${id}-error">${errors?.map((one) => html`<p><${Text} value=${sentence(one.message)} /> <${Text} value=${sentence(one.remedy)} fallback="" /></p>`)}</div>
   </fieldset>`;
 }
 
@@ -113,10 +117,11 @@ export function SubscriptionFields({ form, one }) {
       <${Field} form=${form} name="url" label="URL" type="url" required spellcheck=${false} hint="Where events are posted to, such as https://example.com/hooks." />
       <${Field} form=${form} name="description" label="Description" hint="What it is for, such as search index." />
     </div>
-    <${Choices} form=${form} name="event_types" legend="Event types" options=${[...PATTERNS, ...same(EVENT_TYPES)].filter(([type]) => !isSubscriber() || !type.startsWith("subscription.") || form.values.event_types.includes(type))}
-      hint="None chosen: every course event. Events about integrations and subscriptions are sent only if chosen." />
+    <${Choices} form=${form} name="event_types" legend="Event types" groups=${EVENT_TYPE_GROUPS}
+      hint="None chosen: every course event. Events about integrations and subscriptions are sent only if chosen. Those with * include types of later releases." />
     <details open=${form.values.changed.length > 0}><summary>Only some changes or integrations</summary><div class="stack">
-      <${Choices} form=${form} name="changed" legend="Changed paths" options=${same(CHANGED_PATHS)} hint="None chosen: any change. Other events than course.updated come all the same." />
+      <${Choices} form=${form} name="changed" legend="Changed paths" groups=${[same(CHANGED_PATHS.filter((one) => !one.includes("."))), same(CHANGED_PATHS.filter((one) => one.includes(".")))]}
+        hint="None chosen: any change. Other events than course.updated come all the same." />
       <div class="columns">
         <${Integrations} form=${form} />
         <${Field} form=${form} name="labels" label="Labels" type="textarea" hint="One NAME=VALUE on each line: only integrations that carry all of them." />
@@ -152,7 +157,7 @@ export function SubscriptionFields({ form, one }) {
 }
 
 function Integrations({ form }) {
-  const list = useLoad((signal) => (isSubscriber() ? { items: [] } : get("/v1/integrations", { limit: FEW + 1 }, signal)), []);
+  const list = useLoad((signal) => get(integrationsPath(), { limit: FEW + 1 }, signal), []);
   const known = list.data?.items ?? [];
   const chosen = readList(form.values.integration_ids);
   const add = (event) => {

@@ -16,12 +16,12 @@ export const maySubscribe = () => isAdmin() || isSubscriber();
 export const nameOf = (one) => one.description || one.url;
 
 const COLUMNS = [
-  { title: "Receiver", cell: (one) => html`<a class="strong" href=${url("subscriptions", one.id)}><${Text} value=${nameOf(one)} /></a>
-      ${one.description && html`<div class="muted"><${Text} value=${one.url} mono /></div>`}` },
+  { title: "Receiver", cell: (one) => html`<a class="strong" href=${url("subscriptions", one.id)}><${Text} brief value=${nameOf(one)} /></a>
+      ${one.description && html`<div class="muted"><${Text} brief value=${one.url} mono /></div>`}` },
   { title: "State", cell: (one) => html`<${State} state=${one.state} />
       ${one.disabled_reason && html`<div class="bad"><${Text} value=${one.disabled_reason} /></div>`}` },
   { title: "Pending", number: true, cell: (one) => html`${short(one.pending)}
-      ${one.oldest_pending_at && html`<div class="muted">since <${Time} at=${one.oldest_pending_at} ago /></div>`}` },
+      ${one.oldest_pending_at && html`<div class="muted">oldest <${Time} at=${one.oldest_pending_at} ago /></div>`}` },
   { title: "Dead", number: true, cell: (one) => (one.dead
       ? html`<a class="bad" href=${url("subscriptions", one.id, { state: "dead" })}>${short(one.dead)}</a>` : "0") },
   { title: "Latest attempts", cell: (one) => html`<${SuccessRate} id=${one.id} />` },

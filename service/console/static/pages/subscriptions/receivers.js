@@ -176,7 +176,6 @@ export function Receivers({ one, secret }) {
   const [language, setLanguage] = useState("Python");
   const code = Object.fromEntries(LANGUAGES)[language];
   const key = one.signature === "ed25519" ? one.public_key : secret ?? "whsec_...";
-  // With CloudEvents the type and data of the event are members of the body all the same.
   const text = code.file(code[one.signature](key), portOf(one.url));
   return html`<div class="stack">
     <p>The receiver verifies each push and answers 204. It listens on this machine; put it where the URL leads.</p>

@@ -9,7 +9,7 @@ import { Card, Progress } from "../../ui/page.js";
 import { Loaded } from "../../ui/problem.js";
 import { Pager } from "../../ui/table.js";
 import { Chips, count, Empty, Id, number, State, Text, Time } from "../../ui/text.js";
-import { Choices, EVENT_TYPES } from "./form.js";
+import { Choices, EVENT_TYPE_GROUPS } from "./form.js";
 import { maySubscribe, nameOf } from "./list.js";
 
 const KINDS = {
@@ -88,7 +88,7 @@ function Start({ one, onClose, reload }) {
           <${Field} form=${form} name="since" label="Events since" type="datetime-local" hint="In your own time. Empty: all that are kept." />
           <${Field} form=${form} name="until" label="Events before" type="datetime-local" hint="In your own time. Empty: up to now." />
         </div>
-        <${Choices} form=${form} name="event_types" legend="Event types" options=${EVENT_TYPES.map((type) => [type, type])} hint="None chosen: all that match." />`}
+        <${Choices} form=${form} name="event_types" legend="Event types" groups=${EVENT_TYPE_GROUPS} hint="None chosen: all that match." />`}
       <p class="muted">Events keep their ids and are marked with <code>coursewire-replay: true</code>. New events go first.</p>
     </${Form}>
   </${Dialog}>`;
