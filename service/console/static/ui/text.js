@@ -90,7 +90,7 @@ export function Time({ at, ago = false, fallback = "–" }) {
 const TONES = {
   ok: ["active", "ok", "delivered", "completed", "live", "idle", "busy", "up"],
   busy: ["pending", "queued", "running", "started", "publishing", "accepting_silently"],
-  warn: ["review", "parked", "held", "open", "degraded", "quarantined", "suspended"],
+  warn: ["review", "retrying", "parked", "held", "open", "degraded", "quarantined", "suspended"],
   bad: ["error", "failed", "dead", "disabled", "down", "refused"],
   off: ["paused", "cancelled", "deleted", "none"],
 };

@@ -64,7 +64,7 @@ function Delivery({ one, bySubscription, reload }) {
   const last = one.attempts.at(-1);
   return html`<li><details onToggle=${(event) => setOpen(event.target.open)}>
     <summary>
-      ${one.state === "retrying" ? html`<span class="state warn">retrying</span>` : html`<${State} state=${one.state} />`}
+      <${State} state=${one.state} />
       <span class="what">${bySubscription ? html`<${Receiver} id=${one.subscription_id} />`
         : html`${one.event_type ?? "event"} <span class="muted"><${Text} value=${one.course_id ?? one.integration_id} fallback="" mono /></span>`}</span>
       <span class="muted">${one.attempts.length > 0 && html`${count(one.attempts.length, "attempt")}, ${outcomeText(last)}`}</span>
