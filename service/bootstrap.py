@@ -20,9 +20,7 @@ from service.settings import Settings
 from service.storage.delivery.attempts import Attempts
 from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.deliveries import Deliveries
-from service.storage.delivery.initial_fill import Backlog
 from service.storage.delivery.outboxes import Outboxes
-from service.storage.delivery.replays import Replays
 from service.storage.delivery.retries import Retries
 from service.storage.delivery.subscription_summary import SubscriptionSummaries
 from service.storage.events.event_bodies import EventBodies
@@ -39,14 +37,16 @@ from service.storage.redis.client import open_async
 from service.storage.redis.counters import Counters
 from service.storage.redis.memory import Memory
 from service.storage.redis.rights import Rights
-from service.storage.registry.api_keys import ApiKeys
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
 from service.storage.registry.matcher_cache import Matchers
 from service.storage.registry.subscriptions import SubscriptionStore
+from service.storage.replay.initial_fill import Backlog
+from service.storage.replay.replays import Replays
 from service.storage.scheduling.leases import Leases
 from service.storage.scheduling.pause import Control
 from service.storage.scheduling.schedule import Schedule
+from service.storage.security.api_keys import ApiKeys
 from service.storage.security.audit import Audit
 from service.storage.security.encrypted_values import EncryptedValues
 from service.storage.security.encryption import Encryptor

@@ -36,7 +36,6 @@ from service.domain.replay import backfill as backfills
 from service.domain.replay.backfill import BackfillProgress, Confirmed, Leg
 from service.domain.replay.replay import Replay, ReplayProgress
 from service.logs import get_logger
-from service.storage.delivery.replays import Backfilled, Part, Replays
 from service.storage.events.announcing import RENDERINGS
 from service.storage.polling.budgets import Budgets
 from service.storage.polling.catalogue import Catalogue
@@ -44,6 +43,7 @@ from service.storage.redis.counters import field
 from service.storage.redis.memory import MEMORY_SHARE, MEMORY_WAIT_MS, Memory
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
+from service.storage.replay.replays import Backfilled, Part, Replays
 from service.storage.scheduling.pause import Control
 from workers.delivery.backfill_choice import choose_integration, take_up, wants
 from workers.polling.commit import sendable

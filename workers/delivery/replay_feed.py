@@ -21,12 +21,12 @@ from service.logs import get_logger
 from service.storage.delivery.attempts import Attempts
 from service.storage.delivery.dead_letters import DeadLetters
 from service.storage.delivery.outboxes import Outboxes
-from service.storage.delivery.replays import Part, Replayed, Replays
 from service.storage.events.announcing import RENDERINGS
 from service.storage.events.event_log import EventLog
 from service.storage.redis.memory import MEMORY_WAIT_MS
-from service.storage.registry.api_keys import ApiKeys
+from service.storage.replay.replays import Part, Replayed, Replays
 from service.storage.scheduling.leases import Lease
+from service.storage.security.api_keys import ApiKeys
 from workers.delivery.backfill_feed import Backfiller
 
 SCANNED = 200  # events looked at in one step

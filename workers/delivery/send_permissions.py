@@ -16,9 +16,9 @@ from service.domain.delivery.subscription import Subscription
 from service.domain.errors import LeaseLostError, NotFoundError
 from service.domain.signatures.signing import Signer, SigningSecret
 from service.storage.delivery.outboxes import OpenedOutbox
-from service.storage.registry.api_keys import ApiKeys
 from service.storage.registry.subscriptions import SubscriptionStore
 from service.storage.scheduling.pause import Control
+from service.storage.security.api_keys import ApiKeys
 
 REFRESH_SECONDS = 1.0  # after which everything that may be revoked is read again within a turn
 

@@ -26,7 +26,7 @@ from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.grants import NOTHING, ApiKey, Grant, Scope
 from service.ids import new_id
-from service.storage.registry.api_keys import StoredKey, token_prefix
+from service.storage.security.api_keys import StoredKey, token_prefix
 
 GRANTS = ("integration_ids", "labels")
 MAX_OVERLAP_SECONDS = 604_800

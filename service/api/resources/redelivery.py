@@ -30,9 +30,9 @@ from service.domain.events.identifiers import (
 )
 from service.domain.replay.replay import Replay
 from service.ids import new_id
-from service.storage.delivery.replays import Replayed
 from service.storage.events.announcing import RENDERINGS
 from service.storage.events.event_log import not_there
+from service.storage.replay.replays import Replayed
 
 
 class Redelivery(Fields, frozen=True, kw_only=True):

@@ -16,9 +16,9 @@ from service.domain.events.identifiers import position_ms
 from service.domain.replay.replay import Replay
 from service.ids import new_id
 from service.storage.delivery.outboxes import NOT_GRANTED
-from service.storage.delivery.replays import Replayed
 from service.storage.redis import keys
 from service.storage.redis.counters import field
+from service.storage.replay.replays import Replayed
 
 
 async def ask(harness, which="all", **fields) -> Replay:
@@ -559,7 +559,7 @@ async def test_a_deleted_subscription_leaves_nothing_of_its_replays(subscribe, h
 
 
 async def test_only_the_latest_replays_that_have_ended_are_kept(subscribe, hook, monkeypatch):
-    monkeypatch.setattr("service.storage.delivery.replays.MAX_KEPT", 3)
+    monkeypatch.setattr("service.storage.replay.replays.MAX_KEPT", 3)
     harness = await subscribe()
     replays = [await ask(harness) for _ in range(5)]
     assert await harness.services.redis.zcard(keys.replays(harness.id)) == 5

@@ -11,7 +11,7 @@ from service.domain.access.grants import Scope
 from service.domain.delivery.event_types import EVENT_TYPES
 from service.domain.events.event import CourseFacts
 from service.storage.redis import keys
-from service.storage.registry import api_keys
+from service.storage.security import api_keys
 
 SUBSCRIPTION = {"url": "https://receiver.example/hook"}
 INTEGRATION = {"base_url": "https://a.example", "api_key": "k"}
@@ -214,7 +214,7 @@ async def test_use_that_cannot_be_noted_keeps_nobody_out(client, open_key, monke
     async def full(*_arguments, **_options):
         raise OutOfMemoryError
 
-    monkeypatch.setattr("service.storage.registry.api_keys.run", full)
+    monkeypatch.setattr("service.storage.security.api_keys.run", full)
     assert (await client.get("/v1/status", headers=key["headers"])).status_code == 200
 
 

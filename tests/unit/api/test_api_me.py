@@ -6,7 +6,7 @@ import pytest
 
 from service.clock import now_ms
 from service.storage.redis import keys
-from service.storage.registry import api_keys
+from service.storage.security import api_keys
 
 INLINE = {"base_url": "https://a.example", "api_key": "upstream-key"}
 HOOK = {"url": "https://receiver.example/hook"}

@@ -1,0 +1,1 @@
+"""Replays and what a new subscription is sent of the past, in Redis."""
