@@ -17,6 +17,7 @@ from service.settings import CLIENT_TOKEN, CLIENT_URL, PREFIX, Settings
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
+_STRANGER: Final = "what answers there is not Coursewire's API"
 _SECONDS: Final = 10.0  # within which the API must answer
 _PATIENT_SECONDS: Final = 75.0  # where it asks others first, or waits for events
 
@@ -90,17 +91,17 @@ class Remote:
                 f"running there? Name another with --url or {CLIENT_URL}"
             ) from error
         document = _document(answer)
-        if not answer.is_success or (document is None and answer.content):
+        if not answer.is_success or (not isinstance(document, dict) and answer.content):
             raise RemoteError(
                 _problem(document, answer.headers.get("x-request-id"))
-                or f"{self.url}{path} answers {answer.status_code}: no JSON object that says why"
+                or f"{self.url}{path} answers {answer.status_code}: {_STRANGER}"
             )
         return answer
 
     def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         document = self.call(method, path, body)
         if not isinstance(document, dict):
-            raise RemoteError(f"{self.url}{path} answers with no JSON object")
+            raise RemoteError(f"{self.url}{path}: {_STRANGER}")
         return document
 
 
@@ -114,12 +115,12 @@ def _document(answer: httpx.Response) -> Any:
 def _problem(document: Any, request_id: str | None) -> str:
     """What a problem document says: its title and detail, of wrong fields each with its remedy,
     and the request's id."""
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or "title" not in document:
         return ""
     errors = document.get("errors", ())
     detail = "" if errors else document.get("detail")
     lines = [
-        ": ".join(filter(None, (document.get("title"), detail))),
+        ": ".join(filter(None, (document["title"], detail))),
         *(f"  {one['field']} {one['message']}: {one['remedy']}" for one in errors),
         f"  request id: {request_id}" if request_id else "",
     ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -36,17 +36,20 @@ _REMOTE: Final[dict[str, dict[str, Any]]] = {
     },
     "--token-file": {
         "metavar": "FILE",
+        "type": click.Path(exists=True, dir_okay=False),
         "help": "The file that holds the token. Otherwise COURSEWIRE_TOKEN or "
         "COURSEWIRE_TOKEN_FILE, COURSEWIRE_ADMIN_TOKEN, or the token that `coursewire up` made.",
     },
 }
 
 
-def remote_options() -> list[click.Parameter]:
-    """The options that say which API is asked, and as whom; `connect` reads them."""
+def remote_options(taken: Container[str] = ()) -> list[click.Parameter]:
+    """The options that say which API is asked, and as whom; `connect` reads them. Not those whose
+    names are `taken`."""
     return [
         click.Option([flag], expose_value=False, callback=_keep, **said)
         for flag, said in _REMOTE.items()
+        if flag[2:] not in taken
     ]
 
 
@@ -98,7 +101,9 @@ def confirm(question: str, *, yes: bool) -> None:
         raise CoursewireError("nothing is changed")
 
 
-YES: Final = click.Option(["--yes", "-y"], is_flag=True, help="Ask nothing.")
+def yes(also: str = "") -> click.Option:
+    """The option that answers `confirm`; `also` is what it needs."""
+    return click.Option(["--yes", "-y"], is_flag=True, help=f"Ask nothing{also}.")
 
 
 def port(default: int) -> Option:

@@ -108,6 +108,8 @@ async def delivered(run, context, key: str) -> None:
     assert (await run("events", "show", event, "--payload", "thin"))["type"] == events[0]["type"]
     pending = await run("deliveries", "list", "--subscription-id", key, "--state", "pending")
     assert len(pending["items"]) == 4
+    shown = await run("deliveries", "show", event, "--subscription-id", "index")
+    assert [one["event_id"] for one in shown["items"]] == [event]
     assert await run("subscriptions", "retry", key) == {"retried": 0, "pending": 4}
     assert (await run("subscriptions", "skip", key, "--yes"))["skipped"] == 4
     again = await run("events", "redeliver", event, "--subscription-id", key)
