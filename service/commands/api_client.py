@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final, Literal, TextIO
 
 import httpx
@@ -127,8 +128,10 @@ def _problem(document: Any, request_id: str | None) -> str:
     return "\n".join(filter(None, lines))
 
 
-def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
-    """Prints a status; returns the exit code that stands for it."""
+def show_status(
+    status: dict[str, Any], out: TextIO, *, as_json: bool, more: Iterable[tuple[str, str]] = ()
+) -> int:
+    """Prints a status, for people with `more` lines; returns the exit code that stands for it."""
     if as_json:
         out.write(json.dumps(status, indent=2) + "\n")
     else:
@@ -136,8 +139,8 @@ def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
         console.print(Text(status["status"], style=f"bold {_COLOURS[status['status']]}"))
         for reason in status["reasons"]:
             console.print(Text(f"  {reason}"))
-        for name, text in _rows(status):
-            console.print(Text(f"{name:13}", style="bold").append(text, style="not bold"))
+        for name, text in chain(_rows(status), more if status["redis"]["up"] else ()):
+            console.print(Text(f"{name:14}", style="bold").append(text, style="not bold"))
     return EXIT_CODES[status["status"]]
 
 

@@ -67,6 +67,12 @@ async def test_every_command_does_what_it_says(cli, context, sandbox, hook):
     assert run.ran == {(group, verb) for group, one in RESOURCES.items() for verb in one.verbs}
 
 
+async def test_the_status_counts_subscriptions_by_state(cli):
+    for paused in ("--paused", "--no-paused", "--no-paused"):
+        await cli.json("subscriptions", "create", "--url", "http://127.0.0.1:9000/", paused)
+    assert "subscriptions 1 paused, 2 active\n" in (await cli("status")).output
+
+
 async def get(context, integration_id: str):
     return (await context.services.integrations.get(integration_id))[0]
 
