@@ -20,7 +20,7 @@ _STYLES: Final = {
 _NOTHING: Final = "-"
 _WIDEST: Final = 60  # columns of a cell
 _NARROWEST: Final = 8
-_ID: Final = re.compile(r"(^|[._])(ids?|actor)$")  # the path of what is never cut
+_ID: Final = re.compile(r"(^|[._])(ids?|actor|at|timestamp)$")  # paths of what is never cut
 _POSITION: Final = re.compile(r"-?\d{1,9}")
 _UNKNOWN: Final = object()
 _MILLISECONDS = re.compile(r"(T\d\d:\d\d:\d\d)\.\d{3}Z$")
@@ -124,13 +124,16 @@ def show_list(page: dict[str, Any], columns: Iterable[str], out: TextIO) -> None
 
 def show_table(items: Sequence[Any], columns: Iterable[str], out: TextIO) -> None:
     """Prints items in rows, without the columns that none of them has anything in. Rows that are
-    wider than the terminal lose first what is the same in all of them, then the ends of texts; ids
-    stay whole."""
+    wider than the terminal lose first what is the same in all of them, which a line above then
+    says, and then the ends of texts; ids stay whole."""
     console = open_console(out)
     table = {path: [cell(pick(item, path)) for item in items] for path in columns}
     table = {path: cells for path, cells in table.items() if set(cells) != {_NOTHING}}
     shown: list[list[Text]] = []
-    for path, width in _widths(table, console.width).items():
+    widths = _widths(table, console.width)
+    if dropped := [f"{_heading(path)} {table[path][0]}" for path in table if path not in widths]:
+        console.print(Text(f"In each row: {', '.join(dropped)}"), soft_wrap=True)
+    for path, width in widths.items():
         column = [Text(fitted(_heading(path), width), style="bold")]
         column += (Text(fitted(text, width), style=_STYLES.get(text, "")) for text in table[path])
         for text in column:
@@ -150,7 +153,7 @@ def _widths(table: dict[str, list[str]], room: int) -> dict[str, int]:
     texts = [path for path in widths if not _ID.search(path)]
     widths |= {path: min(widths[path], _WIDEST) for path in texts}
     over = sum(widths.values()) + 2 * len(widths) - 2 - room
-    for path in reversed(texts):
+    for path in [*widths][:0:-1]:
         if over > 0 and len(table[path]) > 1 and len(set(table[path])) == 1:
             over -= widths.pop(path) + 2
     while over > 0 and (left := [path for path in texts if widths.get(path, 0) > _NARROWEST]):

@@ -174,7 +174,9 @@ def test_a_table_fits_the_terminal(api, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     long = {**ONE, "url": f"https://example.com/{'x' * 50}", "owner": "key_" + "1" * 20}
     api.says(page(long, {**long, "id": "sub_2", "url": "https://example.net/"}))
-    heading, one, two = run("subscriptions", terminal=True).output.splitlines()
+    same, heading, one, two = run("subscriptions", terminal=True).output.splitlines()
+    assert same.startswith("In each row: description search")
+    assert f"owner {long['owner']}, state parked, pending 3, dead 0" in same
     assert heading.split() == ["id", "url"]
     assert one.endswith("\N{HORIZONTAL ELLIPSIS}")
     assert (one.split()[0], two.split()[0], len(one)) == ("sub_1", "sub_2", 60)
