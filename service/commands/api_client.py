@@ -18,7 +18,7 @@ from service.settings import CLIENT_TOKEN, CLIENT_URL, PREFIX, Settings
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
-_STRANGER: Final = "what answers there is not Coursewire's API"
+STRANGER: Final = "what answers there is not Coursewire's API"
 _SECONDS: Final = 10.0  # within which the API must answer
 _PATIENT_SECONDS: Final = 75.0  # where it asks others first, or waits for events
 
@@ -95,14 +95,14 @@ class Remote:
         if not answer.is_success or (not isinstance(document, dict) and answer.content):
             raise RemoteError(
                 _problem(document, answer.headers.get("x-request-id"))
-                or f"{self.url}{path} answers {answer.status_code}: {_STRANGER}"
+                or f"{self.url}{path} answers {answer.status_code}: {STRANGER}"
             )
         return answer
 
     def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         document = self.call(method, path, body)
-        if not isinstance(document, dict):
-            raise RemoteError(f"{self.url}{path}: {_STRANGER}")
+        if not isinstance(document, dict) or not {"redis", "polling"} & document.keys():
+            raise RemoteError(f"{self.url}{path}: {STRANGER}")
         return document
 
 

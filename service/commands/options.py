@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Container
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -70,16 +71,21 @@ def connect(context: click.Context) -> Remote:
     import httpx
 
     from service.commands.api_client import Remote
+    from service.domain.errors import SettingsError
+    from service.secret_files import read_secret_file
     from service.settings import CLIENT_TOKEN, CLIENT_URL, Settings, command_secret
 
-    environ = dict(os.environ)
-    if (file := context.meta.get("coursewire.token_file")) is not None:
-        environ.pop(CLIENT_TOKEN, None)
-        environ[f"{CLIENT_TOKEN}_FILE"] = file
+    if (file := context.meta.get("coursewire.token_file")) is None:
+        token = command_secret(os.environ, CLIENT_TOKEN)
+    else:
+        try:
+            token = read_secret_file(str(Path(file).absolute())).strip()
+        except ValueError as error:
+            raise SettingsError(f"--token-file {error}") from None
     return Remote(
-        Settings.from_env(environ),
-        context.meta.get("coursewire.url") or environ.get(CLIENT_URL),
-        command_secret(environ, CLIENT_TOKEN),
+        Settings.from_env(os.environ),
+        context.meta.get("coursewire.url") or os.environ.get(CLIENT_URL),
+        token,
         context.find_object(httpx.BaseTransport),
     )
 

@@ -10,7 +10,7 @@ import click
 import httpx
 
 from service.commands import options
-from service.commands.api_client import Remote
+from service.commands.api_client import STRANGER, Remote, RemoteError
 from service.commands.resources import rendering
 from service.commands.resources.declarations import Verb
 from service.commands.resources.operations import Operation, operations
@@ -199,6 +199,8 @@ def pages(remote: Remote, path: str, query: Mapping[str, Any], limit: int | None
     while True:
         query["limit"] = _PAGE if limit is None else min(limit - len(items), _PAGE)
         page = _tagged(remote.send("GET", path, query=query), "GET")
+        if "items" not in page:
+            raise RemoteError(f"{remote.url}{path}: {STRANGER}")
         items += page["items"]
         query["after"] = page["next"]
         if page["next"] is None or (limit is not None and len(items) >= limit):

@@ -396,6 +396,10 @@ def test_an_answer_that_is_no_json_is_no_answer_of_the_api(api, run):
     assert "answers 200: what answers there is not Coursewire's API" in str(failed.exception)
     api.answers = [httpx.Response(404, json={"detail": "Not Found"})]
     assert "is not Coursewire's API" in str(run("subscriptions", "show", "sub_1").exception)
+    api.says({"status": "up"})
+    for arguments in (("subscriptions",), ("status",)):
+        failed = run(*arguments)
+        assert "is not Coursewire's API" in f"{failed.output}{failed.exception}"
 
 
 def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
@@ -418,6 +422,9 @@ def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
     ):
         assert run(*arguments).exit_code == 0, arguments
         assert api.asked[-1].headers["authorization"] == "Bearer of-another"
+    (tmp_path / "empty").write_text("")
+    empty = run("me", "--token-file", f"{tmp_path}/empty")
+    assert f"--token-file names {tmp_path}/empty, which is empty" in str(empty.exception)
     missing = run("me", "--token-file", "nofile")
     assert missing.exit_code == 2
     assert "'--token-file': File 'nofile' does not exist" in missing.output
