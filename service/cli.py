@@ -294,13 +294,15 @@ _WHAT = click.argument("what", required=False, type=click.Choice(["polling", "de
 def status(context: click.Context, *, as_json: bool) -> None:
     """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
     from service.commands import api_client as remote
+    from service.commands.attention import attention
 
+    api = options.connect(context)
     try:
-        found = options.connect(context).status()
+        found = api.status()
     except remote.RemoteError as error:
         click.echo(f"coursewire: {error}", err=True)
         sys.exit(remote.EXIT_CODES["down"])
-    sys.exit(remote.show_status(found, sys.stdout, as_json=as_json))
+    sys.exit(remote.show_status(found, sys.stdout, as_json=as_json, more=attention(api)))
 
 
 @coursewire.command()

@@ -152,7 +152,9 @@ class AddressGuard:
             self._check_name(host)
             return
         if (reason := self._reason(address)) is not None:
-            raise TargetRefusedError(f"{host} is {reason}; {_remedy(address)} would allow it")
+            raise TargetRefusedError(
+                f"{host} is {reason}; add {_target(address)} to {SETTING} and restart"
+            )
 
     def judge(self, address: str) -> str | None:
         """Why connecting to this IP address is refused, or None if it may be connected to."""
@@ -183,10 +185,10 @@ class AddressGuard:
         if (reason := self.judge(address)) is None:
             return
         subject = f"{name} resolves to {address}, which" if name else address
-        remedy = _remedy(ipaddress.ip_address(address)) if reason != "not an IP address" else None
-        ways = " or ".join(way for way in (remedy, name and f"{SETTING}={name}") if way)
+        target = _target(ipaddress.ip_address(address)) if reason != "not an IP address" else None
+        ways = " or ".join(str(way) for way in (target, name) if way)
         raise RefusedAddressError(
-            f"{subject} is {reason}" + (f"; {ways} would allow it" if ways else "")
+            f"{subject} is {reason}" + (f"; add {ways} to {SETTING} and restart" if ways else "")
         )
 
     def _check_name(self, host: str) -> None:
@@ -194,7 +196,7 @@ class AddressGuard:
             return
         if all(self._reason(address) is not None for address in _LOCALHOST):
             raise TargetRefusedError(
-                f"{host} is loopback; {SETTING}={_LOOPBACK} or {SETTING}={host} would allow it"
+                f"{host} is loopback; add {_LOOPBACK} or {host} to {SETTING} and restart"
             )
 
     def _reason(self, address: IPAddress) -> str | None:
@@ -376,7 +378,7 @@ def _embedded(address: IPAddress) -> ipaddress.IPv4Address | None:
     return None
 
 
-def _remedy(address: IPAddress) -> str:
-    """The narrowest sensible setting that would allow this address."""
+def _target(address: IPAddress) -> IPAddress | IPNetwork:
+    """The narrowest sensible entry of the setting that would allow this address."""
     target = _embedded(address) or address
-    return f"{SETTING}={_LOOPBACK if target in _LOOPBACK else target}"
+    return _LOOPBACK if target in _LOOPBACK else target

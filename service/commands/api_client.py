@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final, Literal, TextIO
 
 import httpx
@@ -17,6 +18,7 @@ from service.settings import CLIENT_TOKEN, CLIENT_URL, PREFIX, Settings
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
+STRANGER: Final = "what answers there is not Coursewire's API"
 _SECONDS: Final = 10.0  # within which the API must answer
 _PATIENT_SECONDS: Final = 75.0  # where it asks others first, or waits for events
 
@@ -90,17 +92,17 @@ class Remote:
                 f"running there? Name another with --url or {CLIENT_URL}"
             ) from error
         document = _document(answer)
-        if not answer.is_success or (document is None and answer.content):
+        if not answer.is_success or (not isinstance(document, dict) and answer.content):
             raise RemoteError(
                 _problem(document, answer.headers.get("x-request-id"))
-                or f"{self.url}{path} answers {answer.status_code}: no JSON object that says why"
+                or f"{self.url}{path} answers {answer.status_code}: {STRANGER}"
             )
         return answer
 
     def _object(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         document = self.call(method, path, body)
-        if not isinstance(document, dict):
-            raise RemoteError(f"{self.url}{path} answers with no JSON object")
+        if not isinstance(document, dict) or not {"redis", "polling"} & document.keys():
+            raise RemoteError(f"{self.url}{path}: {STRANGER}")
         return document
 
 
@@ -114,20 +116,22 @@ def _document(answer: httpx.Response) -> Any:
 def _problem(document: Any, request_id: str | None) -> str:
     """What a problem document says: its title and detail, of wrong fields each with its remedy,
     and the request's id."""
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or "title" not in document:
         return ""
     errors = document.get("errors", ())
     detail = "" if errors else document.get("detail")
     lines = [
-        ": ".join(filter(None, (document.get("title"), detail))),
+        ": ".join(filter(None, (document["title"], detail))),
         *(f"  {one['field']} {one['message']}: {one['remedy']}" for one in errors),
         f"  request id: {request_id}" if request_id else "",
     ]
     return "\n".join(filter(None, lines))
 
 
-def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
-    """Prints a status; returns the exit code that stands for it."""
+def show_status(
+    status: dict[str, Any], out: TextIO, *, as_json: bool, more: Iterable[tuple[str, str]] = ()
+) -> int:
+    """Prints a status, for people with `more` lines; returns the exit code that stands for it."""
     if as_json:
         out.write(json.dumps(status, indent=2) + "\n")
     else:
@@ -135,8 +139,8 @@ def show_status(status: dict[str, Any], out: TextIO, *, as_json: bool) -> int:
         console.print(Text(status["status"], style=f"bold {_COLOURS[status['status']]}"))
         for reason in status["reasons"]:
             console.print(Text(f"  {reason}"))
-        for name, text in _rows(status):
-            console.print(Text(f"{name:13}", style="bold").append(text, style="not bold"))
+        for name, text in chain(_rows(status), more if status["redis"]["up"] else ()):
+            console.print(Text(f"{name:14}", style="bold").append(text, style="not bold"))
     return EXIT_CODES[status["status"]]
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -36,17 +37,20 @@ _REMOTE: Final[dict[str, dict[str, Any]]] = {
     },
     "--token-file": {
         "metavar": "FILE",
+        "type": click.Path(exists=True, dir_okay=False),
         "help": "The file that holds the token. Otherwise COURSEWIRE_TOKEN or "
         "COURSEWIRE_TOKEN_FILE, COURSEWIRE_ADMIN_TOKEN, or the token that `coursewire up` made.",
     },
 }
 
 
-def remote_options() -> list[click.Parameter]:
-    """The options that say which API is asked, and as whom; `connect` reads them."""
+def remote_options(taken: Container[str] = ()) -> list[click.Parameter]:
+    """The options that say which API is asked, and as whom; `connect` reads them. Not those whose
+    names are `taken`."""
     return [
         click.Option([flag], expose_value=False, callback=_keep, **said)
         for flag, said in _REMOTE.items()
+        if flag[2:] not in taken
     ]
 
 
@@ -67,16 +71,21 @@ def connect(context: click.Context) -> Remote:
     import httpx
 
     from service.commands.api_client import Remote
+    from service.domain.errors import SettingsError
+    from service.secret_files import read_secret_file
     from service.settings import CLIENT_TOKEN, CLIENT_URL, Settings, command_secret
 
-    environ = dict(os.environ)
-    if (file := context.meta.get("coursewire.token_file")) is not None:
-        environ.pop(CLIENT_TOKEN, None)
-        environ[f"{CLIENT_TOKEN}_FILE"] = file
+    if (file := context.meta.get("coursewire.token_file")) is None:
+        token = command_secret(os.environ, CLIENT_TOKEN)
+    else:
+        try:
+            token = read_secret_file(str(Path(file).absolute())).strip()
+        except ValueError as error:
+            raise SettingsError(f"--token-file {error}") from None
     return Remote(
-        Settings.from_env(environ),
-        context.meta.get("coursewire.url") or environ.get(CLIENT_URL),
-        command_secret(environ, CLIENT_TOKEN),
+        Settings.from_env(os.environ),
+        context.meta.get("coursewire.url") or os.environ.get(CLIENT_URL),
+        token,
         context.find_object(httpx.BaseTransport),
     )
 
@@ -98,7 +107,9 @@ def confirm(question: str, *, yes: bool) -> None:
         raise CoursewireError("nothing is changed")
 
 
-YES: Final = click.Option(["--yes", "-y"], is_flag=True, help="Ask nothing.")
+def yes(also: str = "") -> click.Option:
+    """The option that answers `confirm`; `also` is what it needs."""
+    return click.Option(["--yes", "-y"], is_flag=True, help=f"Ask nothing{also}.")
 
 
 def port(default: int) -> Option:

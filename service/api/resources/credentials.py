@@ -114,7 +114,7 @@ def upstream_check(guard: AddressGuard) -> Callable[[str], None]:
             return  # only the operator's exceptions open it, so it is a network of their own
         raise TargetRefusedError(
             "http:// would send the API key in clear; use https:// "
-            f"(for a name of your own network, {SETTING}={parts.host} would allow http://)"
+            f"(for a name of your own network, add {parts.host} to {SETTING} and restart)"
         )
 
     return check

@@ -130,7 +130,7 @@ class EventQuery(FilterQuery, frozen=True, kw_only=True):
 
     order: Annotated[
         Literal["asc", "desc"],
-        means("asc: the oldest first; desc: the newest first; asc if left out"),
+        means("asc: the oldest first; desc: the newest first"),
     ] = "asc"
     limit: Limit = PAGE_SIZE
     after: Annotated[

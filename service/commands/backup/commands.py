@@ -15,8 +15,13 @@ _FILE: Final = click.argument("file", type=click.Path(dir_okay=False, path_type=
 
 @click.command()
 @_FILE
-def backup(file: Path) -> None:
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def backup(*, file: Path, force: bool) -> None:
     """Write everything that is in Redis to FILE, as of one moment, while the service runs."""
+    if file.exists() and not force:
+        raise click.UsageError(f"{file} exists: give --force to replace it, or another name")
+    if not file.absolute().parent.is_dir():
+        raise click.UsageError(f"The directory {file.parent} does not exist: create it first")
     from service import logs
     from service.commands.backup.run import backup as perform
     from service.settings import Settings

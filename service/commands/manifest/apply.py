@@ -84,6 +84,7 @@ def _document(step: Step) -> dict[str, Any]:
         "key": step.key,
         "action": step.action,
         "id": step.id,
+        "owner": step.owner,
         "differences": differences,
         "error": step.error,
     }
@@ -95,7 +96,8 @@ def _show(step: Step, out: TextIO) -> None:
     sign, style = _SIGNS.get(step.action, (" ", ""))
     if step.action != "none" or step.error:
         name = f"{sign} {step.kind} {printable(step.key)}"
-        console.print(Text(name + (f" ({step.id})" if step.id else ""), style), soft_wrap=True)
+        about = ", ".join(filter(None, (step.id, step.owner and f"owner {step.owner}")))
+        console.print(Text(name + (f" ({about})" if about else ""), style), soft_wrap=True)
     for field, (before, after) in step.differences.items():
         was = f"{cell(before)} -> " if step.action == "edit" else ""
         console.print(Text(f"    {printable(field)}: {was}{cell(after)}"), soft_wrap=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
 import yaml
@@ -51,13 +52,23 @@ def read_manifest(
         raise ManifestError(f"the file is not YAML: {error}") from error
     problems: list[str] = []
     document = _filled(document, environ, problems)
-    if not isinstance(document, dict) or not document.keys() <= keys.keys():
-        raise ManifestError(f"the file must hold {' and '.join(keys)}, and nothing else")
+    if not isinstance(document, dict):
+        raise ManifestError(f"the file must hold {' and '.join(keys)}")
+    if unknown := [f"{one}{did_you_mean(one, keys)}" for one in document if one not in keys]:
+        raise ManifestError(
+            f"the file must hold {' and '.join(keys)}, and nothing else: {', '.join(unknown)}"
+        )
     for name, items in document.items():
         problems += _faults(name, keys[name], items)
     if problems:
         raise ManifestError("\n  ".join(["the file cannot be applied:", *dict.fromkeys(problems)]))
     return document
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The known name that is like an unknown one, as a question."""
+    like = get_close_matches(str(name), known, 1)
+    return f" (did you mean {like[0]}?)" if like else ""
 
 
 def _filled(value: Any, environ: Mapping[str, str], problems: list[str]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from service.commands.manifest.manifest_file import did_you_mean
 from service.commands.resources.declarations import RESOURCES
 from service.commands.resources.operations import Field, Operation, operations
 
@@ -37,6 +38,7 @@ class Step(msgspec.Struct):
     key: str
     action: str  # create, edit, delete or none: a verb of its kind
     id: str | None = None
+    owner: str | None = None  # the API key that the one that is there belongs to
     differences: dict[str, Difference] = {}
     error: str | None = None
     body: dict[str, Any] = {}  # what is sent
@@ -46,28 +48,40 @@ def plan(
     kind: str, wanted: Sequence[Item], shown: Sequence[Item], *, prune: bool, secrets: bool
 ) -> Iterator[Step]:
     """The steps of one kind. `prune` deletes what has a key that is not wanted; `secrets` sends
-    again what cannot be compared."""
-    by_key: dict[str, list[Item]] = {}
+    again what cannot be compared. What belongs to an API key is left alone, unless an item names
+    an `owner`."""
+    by_key: dict[str | None, list[Item]] = {}
     for one in shown:
-        if (key := one[KEYS[kind]]) is not None:
-            by_key.setdefault(key, []).append(one)
+        by_key.setdefault(one[KEYS[kind]], []).append(one)
     for item in wanted:
-        yield _step(kind, item, by_key.pop(item[KEYS[kind]], []), secrets=secrets)
+        found = _found(item, by_key.pop(item[KEYS[kind]], []))
+        yield _step(kind, item, found, secrets=secrets)
     if prune:
         for key, those in by_key.items():
             for one in those:
-                yield Step(kind, key, "delete", one["id"])
+                if key is not None and one.get("owner") is None:
+                    yield Step(kind, key, "delete", one["id"])
+
+
+def _found(item: Item, named_so: Sequence[Item]) -> Sequence[Item]:
+    """Those that an item can stand for: with its owner or, if it names one, with any other."""
+    owned = [one for one in named_so if one.get("owner") == item.get("owner")]
+    return owned or (named_so if "owner" in item else [])
 
 
 def _step(kind: str, item: Item, found: Sequence[Item], *, secrets: bool) -> Step:
     create, change = operation(kind, "create"), operation(kind, "edit")
     step = Step(kind, item[KEYS[kind]], "none")
-    problems = [f"{name} is not a field of {kind}" for name in item if name not in create.body]
+    problems = [
+        f"{name} is not a field of {kind}{did_you_mean(name, create.body)}"
+        for name in item
+        if name not in create.body
+    ]
     if len(found) > 1:
         ids = ", ".join(one["id"] for one in found)
         problems.append(f"{ids} have the same {KEYS[kind]}: change all except one")
     elif found:
-        step.id = found[0]["id"]
+        step.id, step.owner = found[0]["id"], found[0].get("owner")
         step.differences = _differences(item, found[0], create, change, secrets=secrets)
         step.action = "edit" if step.differences else "none"
     else:

@@ -10,15 +10,21 @@ import click
 import httpx
 
 from service.commands import options
-from service.commands.api_client import Remote
+from service.commands.api_client import STRANGER, Remote, RemoteError
 from service.commands.resources import rendering
 from service.commands.resources.declarations import Verb
-from service.commands.resources.operations import Operation
+from service.commands.resources.operations import Operation, operations
 from service.commands.resources.parameters import given
+from service.commands.resources.views import VIEWS
+from service.domain.errors import CoursewireError
 
 _PAGE = 500  # items that one answer holds at most
 _SAMPLE = 20  # items that are shown before a decision
 _WAIT = 50  # seconds that one request waits for events
+_NAMED = {  # where an id may be left out for another name: the list, how ids begin, the field
+    "integration_id": ("listIntegrations", "int_", "external_id"),
+    "subscription_id": ("listSubscriptions", "sub_", "description"),
+}
 
 
 class Call(NamedTuple):
@@ -55,6 +61,7 @@ class Call(NamedTuple):
                 self._show(document)
                 if any(document[name] != good for name, good in self.verb.good.items()):
                     click.get_current_context().exit(1)
+                self._hint(document)
 
     def _body(self) -> dict[str, Any] | None:
         if not self.operation.body:
@@ -66,6 +73,11 @@ class Call(NamedTuple):
             **dict.fromkeys(self.values.get("clear", ())),
             **fixed,
         }
+        for name, field in self.operation.body.items():
+            if field.required and name not in body:
+                raise click.MissingParameter(
+                    param_hint=f"--{name.replace('_', '-')}", param_type="option"
+                )
         if not body and self.operation.method == "PATCH":
             raise click.UsageError("There is nothing to change: give an option, see --help")
         return body
@@ -102,7 +114,11 @@ class Call(NamedTuple):
 
     def _show_line(self, item: Any) -> None:
         if wanted := self.values["wanted"]:
-            click.echo(rendering.raw(rendering.pick(item, wanted)))
+            try:
+                (value,) = rendering.wanted([item], wanted)
+            except KeyError:  # events of other types have it
+                value = None
+            click.echo(rendering.raw(value))
         elif self._as_json():
             rendering.show_json(item, sys.stdout, indent=None)
         else:
@@ -114,21 +130,66 @@ class Call(NamedTuple):
         out = sys.stderr if err else sys.stdout
         is_list = isinstance(document, dict) and "items" in document
         if (wanted := self.values["wanted"]) and not err:
-            for item in document["items"] if is_list else [document]:
-                click.echo(rendering.raw(rendering.pick(item, wanted)))
+            self._show_wanted(document, document["items"] if is_list else [document], wanted)
         elif self._as_json() and not err:
             rendering.show_json(document, out)
+        elif self.verb.view:
+            VIEWS[self.verb.view](document, self.columns, out)
         elif is_list:
             rendering.show_list(document, self.columns, out)
+            self._hint(*document["items"])
         else:
             rendering.show_fields(document, out)
         if self.verb.once:
             click.echo(f"Store the {self.verb.once} now: it is not shown again.", err=True)
-        if is_list and document.get("next") and not err:
+        if is_list and document.get("next") and not err and not self.values.get("limit"):
             click.echo(f"There are more: give --all, or --after {document['next']}", err=True)
+
+    def _show_wanted(self, document: Any, items: list[Any], wanted: str) -> None:
+        """Prints one field of each item. Raises UsageError if there is none, and prints then what
+        cannot be asked for again."""
+        try:
+            values = rendering.wanted(items, wanted)
+        except KeyError as error:
+            if self.operation.method != "GET":
+                rendering.show_json(document, sys.stderr)
+            raise click.UsageError(
+                f"There is no field {wanted}. The fields are: {error.args[0]}"
+            ) from None
+        for value in values:
+            click.echo(rendering.raw(value))
+
+    def _hint(self, *items: Any) -> None:
+        """Says on a terminal what can be done about items, once for each subscription."""
+        if (hint := self.verb.hint) is None or self._as_json() or self.values["wanted"]:
+            return
+        if hint.operation:
+            about = operations()[hint.operation]
+            items = (self.remote.call(about.method, about.path_of(self.values)),)
+        found = (hint.text.format_map(one) for one in items if one[hint.path] == hint.value)
+        for text in dict.fromkeys(found):
+            click.echo(text, err=True)
 
     def _as_json(self) -> bool:
         return bool(self.values["as_json"]) or not options.on_terminal(sys.stdout)
+
+
+def with_ids(remote: Remote, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the ids of what they name otherwise. Raises CoursewireError."""
+    found = dict(values)
+    for name, (operation, prefix, field) in _NAMED.items():
+        said = values.get(name)
+        if not said or said.startswith(prefix):
+            continue
+        named_so = pages(remote, operations()[operation].path, {"name": said}, None)["items"]
+        ids = [one["id"] for one in named_so if one[field] == said]
+        if len(ids) != 1:
+            raise CoursewireError(
+                f"{said} is not an id ({prefix}...), and "
+                + (f"{', '.join(ids)} have it as their {field}" if ids else f"nothing's {field}")
+            )
+        found[name] = ids[0]
+    return found
 
 
 def pages(remote: Remote, path: str, query: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
@@ -138,6 +199,8 @@ def pages(remote: Remote, path: str, query: Mapping[str, Any], limit: int | None
     while True:
         query["limit"] = _PAGE if limit is None else min(limit - len(items), _PAGE)
         page = _tagged(remote.send("GET", path, query=query), "GET")
+        if "items" not in page:
+            raise RemoteError(f"{remote.url}{path}: {STRANGER}")
         items += page["items"]
         query["after"] = page["next"]
         if page["next"] is None or (limit is not None and len(items) >= limit):

@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
+class Hint(NamedTuple):
+    """What to do where a field of an answer, or of an item of it, has a value."""
+
+    path: str
+    value: str
+    text: str
+    operation: str = ""  # what is asked instead, of the same arguments
+
+
 class Verb(NamedTuple):
     """One command. What its operation takes, besides what is fixed here, are its options."""
 
@@ -22,6 +31,9 @@ class Verb(NamedTuple):
         str, Any
     ] = {}  # the answer's field that decides the exit code, and its good value
     follows: bool = False  # whether `--follow` waits for more
+    argument: str = ""  # the field of the query that is an argument
+    view: str = ""  # how views.py shows it on a terminal
+    hint: Hint | None = None  # what is said of some answers
 
 
 class Resource(NamedTuple):
@@ -82,7 +94,7 @@ coursewire integrations list --state error,review""",
     ),
     "subscriptions": Resource(
         "Who gets which events, and the secrets that sign them.",
-        "id description url state pending dead oldest_pending_at",
+        "id description url owner state pending dead oldest_pending_at",
         {
             "list": Verb("listSubscriptions"),
             "show": Verb("showSubscription"),
@@ -93,7 +105,16 @@ coursewire integrations list --state error,review""",
                 ask="Delete {0}, with the deliveries that are pending or dead?",
                 done="deleted",
             ),
-            "test": Verb("sendTestEvent", good={"outcome": "delivered"}),
+            "test": Verb(
+                "sendTestEvent",
+                good={"outcome": "delivered"},
+                hint=Hint(
+                    "state",
+                    "parked",
+                    "It is parked. To send now: coursewire subscriptions retry {id}",
+                    "showSubscription",
+                ),
+            ),
             "pause": Verb(
                 "changeSubscription",
                 "Send nothing to a subscription. Its events are collected meanwhile.",
@@ -106,7 +127,7 @@ coursewire integrations list --state error,review""",
             ),
             "secret": Verb("showSubscriptionSecret"),
             "rotate-secret": Verb("rotateSubscriptionSecret"),
-            "statistics": Verb("showSubscriptionStatistics"),
+            "statistics": Verb("showSubscriptionStatistics", view="statistics"),
         },
         """\
 coursewire subscriptions create --url https://example.com/webhooks --description 'search index'
@@ -116,13 +137,31 @@ coursewire subscriptions edit sub_... --url https://example.com/other --label re
 coursewire subscriptions resume sub_...""",
     ),
     "deliveries": Resource(
-        "What became of each event, with every attempt.",
+        "What became of each event, with every attempt.\n\n"
+        "To send again: `subscriptions retry` makes deliveries that wait for a retry due now, "
+        "`subscriptions resume` goes on with a disabled or paused subscription, `events redeliver` "
+        "sends one event once more, `replays create` those that are dead or missing.",
         f"event_id event_type course_id subscription_id state reason attempts.# {_LATEST}at "
-        f"{_LATEST}outcome {_LATEST}status {_LATEST}error next_attempt_at",
-        {"list": Verb("listDeliveries")},
+        f"{_LATEST}outcome {_LATEST}answer next_attempt_at",
+        {
+            "list": Verb(
+                "listDeliveries",
+                hint=Hint(
+                    "state",
+                    "retrying",
+                    "To retry now: coursewire subscriptions retry {subscription_id}",
+                ),
+            ),
+            "show": Verb(
+                "listDeliveries",
+                "Show the deliveries of an event: every attempt with what the receiver answered.",
+                argument="event_id",
+                view="fields",
+            ),
+        },
         """\
 coursewire deliveries list --state retrying
-coursewire deliveries list --event-id evt_...
+coursewire deliveries show evt_...
 coursewire deliveries list --subscription-id sub_... --state pending,dead --json""",
     ),
     "events": Resource(
@@ -130,7 +169,13 @@ coursewire deliveries list --subscription-id sub_... --state pending,dead --json
         "data.event_id timestamp type data.integration_id data.course_id data.changed",
         {
             "list": Verb(
-                "listEvents", query={"order": "desc"}, table={"payload": "thin"}, follows=True
+                "listEvents",
+                "List detected events, newest first unless --order says otherwise.\n\n"
+                "--follow waits for events instead, oldest first. A filtered page may hold few "
+                "events, or none, and more may still follow.",
+                query={"order": "desc"},
+                table={"payload": "thin"},
+                follows=True,
             ),
             "show": Verb("showEvent"),
             "redeliver": Verb("redeliverEvent"),
@@ -149,7 +194,7 @@ coursewire events redeliver evt_... --subscription-id sub_...""",
                 "List the integrations whose changes wait for a decision.",
                 query={"state": ["review"]},
             ),
-            "show": Verb("showReview", columns=_HELD),
+            "show": Verb("showReview", columns=_HELD, view="review"),
             "publish": Verb(
                 "decideReview",
                 "Take what is held for right: the upstream is asked for these courses again, and "
@@ -233,7 +278,7 @@ coursewire --token-file key.txt me integrations""",
     "history": Resource(
         "Metrics of the past, by minute or by hour.",
         "",
-        {"show": Verb("showHistory")},
+        {"show": Verb("showHistory", view="history")},
         """\
 coursewire history --series attempts_total,deliveries_pending --resolution hour""",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -12,7 +13,10 @@ import click
 from service.commands.resources.operations import Field
 
 _FEW = 8  # choices that a help text lists
-_VALUE_FIRST = re.compile(r"[a-z0-9_]+: ")  # of a description that begins with a value
+_VALUE_FIRST = re.compile(r"[a-z0-9_]+: |--")  # of a description that begins with a value
+_NULL = re.compile(r"\bnull(, or left out)?:")
+_AGO = re.compile(r"(\d{1,5})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # in seconds
 
 
 class Content(click.ParamType[Any]):
@@ -80,8 +84,21 @@ class Words(click.ParamType[Any]):
         ]
 
 
-def option(name: str, field: Field) -> click.Option:
-    """The option of a field."""
+class Moment(click.ParamType[Any]):
+    """A time, or how long ago it was, such as 30m, 1h or 2d."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The time as the API takes it."""
+        if not (ago := _AGO.fullmatch(str(value))):
+            return value
+        time = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        return time.isoformat(timespec="milliseconds")
+
+
+def option(name: str, field: Field, *, clears: bool) -> click.Option:
+    """The option of a field; `clears` says that --clear sends null."""
     flag = f"--{name.replace('_', '-')}"
     several = field.kind in ("array", "object")
     flags = [flag]
@@ -91,10 +108,10 @@ def option(name: str, field: Field) -> click.Option:
         flags = [f"{flag}/--no-{flag[2:]}"]
     return click.Option(
         [*flags, name],
-        type=_type(field),
+        type=Moment() if name in ("since", "until") else _type(field),
         multiple=several,
         default=None,
-        help=_help(field, several=several),
+        help=_help(name, field, several=several, clears=clears),
     )
 
 
@@ -115,17 +132,19 @@ def _type(field: Field) -> click.ParamType[Any]:
     return Content() if field.secret else click.STRING
 
 
-def _help(field: Field, *, several: bool) -> str:
+def _help(name: str, field: Field, *, several: bool, clears: bool) -> str:
     notes = [
         "required" * field.required,
         field.default is not None and f"default: {_text(field.default)}",
         several and ("repeat it, or use commas" if field.commas else "may be repeated"),
         field.names and f"names: {', '.join(field.names)}",
         field.secret and "@FILE reads a file",
+        name in ("since", "until") and "or how long ago: 30m, 1h, 2d",
         field.kind == "array" and field.choices and f"one of {', '.join(field.choices)}",
     ]
     said = "; ".join(note for note in notes if note)
-    text = field.description.removesuffix(".")
+    text = _NULL.sub(f"--clear {name}:" if clears else "left out:", field.description)
+    text = text.removesuffix(".")
     if not _VALUE_FIRST.match(text):
         text = text[:1].upper() + text[1:]
     return f"{text}. [{said}]" if said else f"{text}."
@@ -134,6 +153,8 @@ def _help(field: Field, *, several: bool) -> str:
 def _text(default: Any) -> str:
     if isinstance(default, list):
         return ",".join(map(_text, default))
+    if isinstance(default, dict):
+        return " ".join(f"{name}={_text(one)}" for name, one in default.items())
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 

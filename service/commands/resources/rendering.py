@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TextIO
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from service.commands.console import fitted, open_console, printable
@@ -18,22 +19,72 @@ _STYLES: Final = {
 }
 _NOTHING: Final = "-"
 _WIDEST: Final = 60  # columns of a cell
+_NARROWEST: Final = 8
+_ID: Final = re.compile(r"(^|[._])(ids?|actor|at|timestamp)$")  # paths of what is never cut
+_POSITION: Final = re.compile(r"-?\d{1,9}")
+_UNKNOWN: Final = object()
 _MILLISECONDS = re.compile(r"(T\d\d:\d\d:\d\d)\.\d{3}Z$")
 
 
-def pick(item: Any, path: str) -> Any:
-    """What stands at a path of names separated by dots, None if nothing does."""
+def pick(item: Any, path: str, unknown: Any = None) -> Any:
+    """What stands at a path of names and positions separated by dots, `unknown` if there is no
+    such field; `#` counts a list, `answer` is what a receiver answered in an attempt."""
     for part in path.split("."):
         match item, part:
-            case dict(), _:
-                item = item.get(part)
+            case dict(), "answer" if "excerpt" in item:
+                item = _answer(item)
+            case dict(), _ if part in item:
+                item = item[part]
             case list(), "#":
                 item = len(item)
-            case list(), "-1":
-                item = item[-1] if item else None
-            case _:
+            case list(), _ if _POSITION.fullmatch(part):
+                item = item[int(part)] if -len(item) <= int(part) < len(item) else None
+            case None, _:
                 return None
+            case _:
+                return unknown
     return item
+
+
+def _answer(attempt: dict[str, Any]) -> Any:
+    words = " ".join(attempt["excerpt"].split())
+    if attempt["outcome"] not in ("status", "delivered"):
+        return attempt["error"]
+    return f"{attempt['status']}: {words}" if words else attempt["status"]
+
+
+def wanted(items: Sequence[Any], path: str) -> list[Any]:
+    """What stands at a path of each item; of an event, also at a path of its data. Raises KeyError
+    with the known names if no item has such a field."""
+    found = [pick(item, _inside(item, path), _UNKNOWN) for item in items]
+    if items and all(one is _UNKNOWN for one in found):
+        raise KeyError(", ".join(_names(items[0], path)))
+    return [None if one is _UNKNOWN else one for one in found]
+
+
+def _inside(item: Any, path: str) -> str:
+    if isinstance(pick(item, "data"), dict) and pick(item, path, _UNKNOWN) is _UNKNOWN:
+        return f"data.{'event_id' if path == 'id' else path}"
+    return path
+
+
+def _names(item: Any, path: str) -> list[str]:
+    """The names that could stand where the path leads nowhere, with those one level below."""
+    before = path.rpartition(".")[0]
+    parent = pick(item, before) if before else item
+    match parent:
+        case dict():
+            below = {name: one if isinstance(one, dict) else {} for name, one in parent.items()}
+            paths = [
+                p for name, one in below.items() for p in (name, *(f"{name}.{k}" for k in one))
+            ]
+        case list():
+            paths = [str(position) for position in range(len(parent))]
+        case _ if before:
+            return _names(item, before)
+        case _:
+            paths = []
+    return [f"{before}.{one}".removeprefix(".") for one in paths]
 
 
 def cell(value: Any) -> str:
@@ -66,29 +117,49 @@ def show_list(page: dict[str, Any], columns: Iterable[str], out: TextIO) -> None
     if about:
         show_fields(about, out)
     if page["items"]:
-        _show_table(page["items"], columns, out)
+        show_table(page["items"], columns, out)
     elif not about:
         out.write("There are none.\n")
 
 
-def _show_table(items: Sequence[Any], columns: Iterable[str], out: TextIO) -> None:
-    """Prints items in rows, without the columns that none of them has anything in. A row may be
-    wider than the terminal, so that ids stay whole."""
-    shown: list[list[Text]] = []
-    for path in columns:
-        cells = [fitted(cell(pick(item, path)), _WIDEST) for item in items]
-        if set(cells) != {_NOTHING}:
-            heading = Text(_heading(path), style="bold")
-            column = [heading, *(Text(text, style=_STYLES.get(text, "")) for text in cells)]
-            width = max(text.cell_len for text in column)
-            for text in column:
-                text.pad_right(width - text.cell_len)
-            shown.append(column)
+def show_table(items: Sequence[Any], columns: Iterable[str], out: TextIO) -> None:
+    """Prints items in rows, without the columns that none of them has anything in. Rows that are
+    wider than the terminal lose first what is the same in all of them, which a line above then
+    says, and then the ends of texts; ids stay whole."""
     console = open_console(out)
+    table = {path: [cell(pick(item, path)) for item in items] for path in columns}
+    table = {path: cells for path, cells in table.items() if set(cells) != {_NOTHING}}
+    shown: list[list[Text]] = []
+    widths = _widths(table, console.width)
+    if dropped := [f"{_heading(path)} {table[path][0]}" for path in table if path not in widths]:
+        console.print(Text(f"In each row: {', '.join(dropped)}"), soft_wrap=True)
+    for path, width in widths.items():
+        column = [Text(fitted(_heading(path), width), style="bold")]
+        column += (Text(fitted(text, width), style=_STYLES.get(text, "")) for text in table[path])
+        for text in column:
+            text.pad_right(width - text.cell_len)
+        shown.append(column)
     for row in zip(*shown, strict=True):
         line = Text("  ").join(row)
         line.rstrip()
         console.print(line, soft_wrap=True)
+
+
+def _widths(table: dict[str, list[str]], room: int) -> dict[str, int]:
+    """How wide each column is that stays."""
+    widths = {
+        path: max(cell_len(_heading(path)), *map(cell_len, cells)) for path, cells in table.items()
+    }
+    texts = [path for path in widths if not _ID.search(path)]
+    widths |= {path: min(widths[path], _WIDEST) for path in texts}
+    over = sum(widths.values()) + 2 * len(widths) - 2 - room
+    for path in [*widths][:0:-1]:
+        if over > 0 and len(table[path]) > 1 and len(set(table[path])) == 1:
+            over -= widths.pop(path) + 2
+    while over > 0 and (left := [path for path in texts if widths.get(path, 0) > _NARROWEST]):
+        widths[max(left, key=widths.__getitem__)] -= 1
+        over -= 1
+    return widths
 
 
 def _heading(path: str) -> str:

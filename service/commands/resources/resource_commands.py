@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
+from msgspec.structs import replace
 
 from service.commands import options
 from service.commands.resources.declarations import RESOURCES, Resource, Verb
@@ -56,7 +57,9 @@ class ResourceGroup(click.Group):
         examples = f"\b\nExamples:\n{resource.examples}" if resource.examples else None
         params = options.remote_options()
         self._first = next(iter(resource.verbs))
-        text = f"{resource.help}\n\nWithout a command, `{self._first}` is run."
+        first = Action(resource, resource.verbs[self._first])
+        self._alone = not first.arguments  # whether the first verb can run by itself
+        text = resource.help + f"\n\nWithout a command, `{self._first}` is run." * self._alone
         super().__init__(name, help=text, epilog=examples, params=params, hidden=hidden)
         self._resource = resource
 
@@ -71,10 +74,15 @@ class ResourceGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts the first verb where none is."""
-        own = {flag for one in self.get_params(ctx) for flag in one.opts}
-        verbless = not args or (args[0].startswith("-") and args[0].partition("=")[0] not in own)
-        if verbless and not ctx.resilient_parsing:  # it may be about to be typed
-            args = [self._first, *args]
+        own = {flag for one in self.params for flag in one.opts}
+        at = 0
+        while at < len(args) and (flag := args[at].partition("="))[0] in own:
+            at += 1 if flag[1] else 2
+        verbless = at == len(args) or (at < len(args) and args[at].startswith("-"))
+        asks_help = at < len(args) and args[at] in ctx.help_option_names
+        # While a shell completes, the verb may be about to be typed.
+        if self._alone and verbless and not asks_help and not ctx.resilient_parsing:
+            args = [*args[:at], self._first, *args[at:]]
         return super().parse_args(ctx, args)
 
 
@@ -95,6 +103,11 @@ class Action(NamedTuple):
         """What it asks of the API."""
         return operations()[self.verb.operation]
 
+    @property
+    def arguments(self) -> list[str]:
+        """What stands in the path, and what is declared to be given like it."""
+        return [*self.operation.arguments, *filter(None, [self.verb.argument])]
+
     def command(self, name: str) -> click.Command:
         """Its command."""
         operation, verb = self.operation, self.verb
@@ -103,13 +116,11 @@ class Action(NamedTuple):
             name,
             callback=click.pass_context(self.run),
             params=[
-                *(
-                    click.Argument([one], shell_complete=_complete_id)
-                    for one in operation.arguments
-                ),
+                *(click.Argument([one], shell_complete=_complete_id) for one in self.arguments),
                 *self._sent(),
                 *(one for one, wanted in self._own() if wanted),
                 *_OUTPUT,
+                *options.remote_options(taken={*operation.query, *operation.body}),
             ],
             help=verb.help or f"{summary}\n\n{operation.text}",
             short_help=summary,
@@ -117,11 +128,17 @@ class Action(NamedTuple):
 
     def _sent(self) -> list[click.Parameter]:
         """Those of the query and of the body that are not fixed."""
-        operation = self.operation
-        fields = operation.query | ({} if self.verb.body else operation.body)
+        operation, verb = self.operation, self.verb
+        fields = operation.query | ({} if verb.body else operation.body)
         required_first = sorted(fields.items(), key=lambda one: not one[1].required)
         return [
-            option(name, field) for name, field in required_first if name not in ("limit", "wait")
+            option(
+                name,
+                replace(field, default=verb.query.get(name, field.default)),
+                clears=operation.method == "PATCH",
+            )
+            for name, field in required_first
+            if name not in ("limit", "wait", verb.argument)
         ]
 
     def _own(self) -> list[tuple[click.Option, object]]:
@@ -142,15 +159,17 @@ class Action(NamedTuple):
             (_DATA, has_body),
             (clear, has_body and nullable and operation.method == "PATCH"),
             (_ETAG, operation.condition),
-            (options.YES, verb.ask),
+            (options.yes(", and give --if-match"), verb.ask and operation.condition == "required"),
+            (options.yes(), verb.ask and operation.condition != "required"),
         ]
 
     def run(self, context: click.Context, **values: Any) -> None:
         """Sends the request and shows what is answered."""
-        from service.commands.resources.call import Call
+        from service.commands.resources.call import Call, with_ids
 
+        remote = options.connect(context)
         columns = (self.verb.columns or self.resource.columns).split()
-        Call(options.connect(context), self.operation, self.verb, columns, values).run()
+        Call(remote, self.operation, self.verb, columns, with_ids(remote, values)).run()
 
 
 def _complete_id(

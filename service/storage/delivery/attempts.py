@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             connect_ms=outcome.connect_ms,
             first_byte_ms=outcome.first_byte_ms,
             error=outcome.error,
-            excerpt=outcome.excerpt.decode("utf-8", "replace"),
+            # It may end within a character, which is left out.
+            excerpt=getincrementaldecoder("utf-8")("replace").decode(outcome.excerpt),
             next_attempt_at=next_attempt_at,
             counted=counted,
             replay=replay,

@@ -337,7 +337,7 @@ async def test_a_refused_address_is_told_from_a_timeout(listen: Listen):
     async with open_client(AddressGuard()) as client:
         outcome = await attempt(client, peer.url)
     assert outcome.kind is OutcomeClass.REFUSED_TARGET
-    assert "COURSEWIRE_ALLOWED_TARGETS=127.0.0.0/8" in (outcome.error or "")
+    assert "add 127.0.0.0/8 to COURSEWIRE_ALLOWED_TARGETS" in (outcome.error or "")
     assert peer.connections == 0
 
 

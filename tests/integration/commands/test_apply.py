@@ -111,6 +111,19 @@ def test_only_pruning_deletes_and_it_asks(apply, held, cli):
     assert len(held("integrations")) == 1  # the file does not speak of them
 
 
+def test_subscriptions_of_a_key_are_neither_taken_over_nor_pruned(apply, held, cli):
+    made = cli.sync(
+        "api-key", "create", "--name", "a", "--scope", "subscriber", "--get", "id", "--label", "a=b"
+    )
+    url = ("--url", "http://127.0.0.1:9000/")
+    owned = ("--description", "search index", "--owner", made.stdout.strip())
+    assert cli.sync("subscriptions", "create", *url, *owned).exit_code == 0
+    assert actions(apply(FILE, "--prune", "--yes")) == ["create", "create"]
+    assert actions(apply({"subscriptions": []}, "--prune", "--yes")) == ["delete"]
+    (left,) = held("subscriptions")
+    assert left["owner"] == made.stdout.strip()
+
+
 def test_people_read_the_difference(cli, apply, monkeypatch):
     monkeypatch.setattr("service.commands.options.on_terminal", lambda _stream: True)
     monkeypatch.setenv("COLUMNS", "20")

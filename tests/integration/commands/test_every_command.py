@@ -67,6 +67,12 @@ async def test_every_command_does_what_it_says(cli, context, sandbox, hook):
     assert run.ran == {(group, verb) for group, one in RESOURCES.items() for verb in one.verbs}
 
 
+async def test_the_status_counts_subscriptions_by_state(cli):
+    for paused in ("--paused", "--no-paused", "--no-paused"):
+        await cli.json("subscriptions", "create", "--url", "http://127.0.0.1:9000/", paused)
+    assert "subscriptions 1 paused, 2 active\n" in (await cli("status")).output
+
+
 async def get(context, integration_id: str):
     return (await context.services.integrations.get(integration_id))[0]
 
@@ -108,6 +114,8 @@ async def delivered(run, context, key: str) -> None:
     assert (await run("events", "show", event, "--payload", "thin"))["type"] == events[0]["type"]
     pending = await run("deliveries", "list", "--subscription-id", key, "--state", "pending")
     assert len(pending["items"]) == 4
+    shown = await run("deliveries", "show", event, "--subscription-id", "index")
+    assert [one["event_id"] for one in shown["items"]] == [event]
     assert await run("subscriptions", "retry", key) == {"retried": 0, "pending": 4}
     assert (await run("subscriptions", "skip", key, "--yes"))["skipped"] == 4
     again = await run("events", "redeliver", event, "--subscription-id", key)

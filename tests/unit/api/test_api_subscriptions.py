@@ -129,7 +129,7 @@ async def test_every_wrong_field_is_named_at_once(client, refused) -> None:
         *("disabled_reason", "retry_schedule_seconds[2]"),
         *("retry_schedule_seconds[3]", "paused", "urll", "pending"),
     )
-    assert "COURSEWIRE_ALLOWED_TARGETS=192.168.1.1" in errors["url"]["remedy"]
+    assert "add 192.168.1.1 to COURSEWIRE_ALLOWED_TARGETS" in errors["url"]["remedy"]
     assert errors["event_types[1]"]["remedy"] == "did you mean course.created?"
     assert "24 to 64 bytes" in errors["secret"]["message"]
     assert errors["urll"]["remedy"] == "did you mean url?"
@@ -340,7 +340,11 @@ async def test_a_test_event_is_posted_signed_and_the_attempt_returned(
 
 async def test_a_test_that_fails_returns_the_attempt_too(client, receiver, path) -> None:
     receiver.outcome = Outcome(
-        kind=OutcomeClass.STATUS, duration_ms=3, status=500, excerpt=b"\xffoops", error="HTTP 500"
+        kind=OutcomeClass.STATUS,
+        duration_ms=3,
+        status=500,
+        excerpt=b"\xffoops\xe2\x82",
+        error="HTTP 500",
     )
     answer = await client.post(f"{path}/test")
     assert answer.status_code == 200

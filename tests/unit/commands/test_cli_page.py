@@ -37,7 +37,7 @@ SHOWN = [
 @pytest.mark.parametrize("arguments", SHOWN, ids=" ".join)
 def test_every_command_that_is_shown_is_one(arguments, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for name in ("kombo-key.txt", "new-key.txt", "coursewire.yaml"):
+    for name in ("kombo-key.txt", "new-key.txt", "key.txt", "coursewire.yaml"):
         (tmp_path / name).write_text("x")
     command: click.Command = coursewire
     with contextlib.ExitStack() as opened:

@@ -28,6 +28,7 @@ def test_references_come_from_the_environment():
     [
         ("", "must hold integrations and subscriptions"),
         ("webhooks: []", "must hold integrations and subscriptions"),
+        ("subscription: []", "nothing else: subscription (did you mean subscriptions?)"),
         ("integrations: [", "not YAML"),
         ("integrations: []\nintegrations: []", "given twice"),
         ("integrations: {a: b}", "integrations must be a list"),
@@ -112,6 +113,7 @@ def test_limits_that_are_left_out_stay():
     ("item", "shown", "said"),
     [
         ({"description": "a", "color": 1}, (SHOWN,), "color is not a field"),
+        ({"description": "a", "heders": 1}, (SHOWN,), "subscriptions (did you mean headers?)"),
         ({"description": "b"}, (), "url is required"),
         ({"description": "a"}, (SHOWN, {**SHOWN, "id": "sub_2"}), "sub_1, sub_2 have the same"),
     ],
@@ -119,6 +121,21 @@ def test_limits_that_are_left_out_stay():
 def test_what_cannot_be_done_is_the_error_of_its_item(item, shown, said):
     (step,) = planned(item, *shown)
     assert said in step.error
+
+
+OWNED = {**SHOWN, "id": "sub_9", "owner": "key_1"}
+
+
+def test_what_belongs_to_a_key_is_left_alone_unless_the_item_names_an_owner():
+    (made,) = planned({"description": "a", "url": "https://example.com/"}, OWNED)
+    assert made.action == "create"
+    assert planned(None, OWNED, prune=True) == []
+    (left,) = planned({"description": "a"}, OWNED, SHOWN, prune=True)
+    assert (left.action, left.id, left.owner) == ("none", "sub_1", None)
+    (found,) = planned({"description": "a", "owner": "key_1"}, OWNED, SHOWN, prune=True)
+    assert (found.action, found.id, found.owner) == ("none", "sub_9", "key_1")
+    (taken,) = planned({"description": "a", "owner": None}, OWNED)
+    assert (taken.action, taken.body) == ("edit", {"owner": None})
 
 
 def test_pruning_leaves_what_has_no_key():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -68,6 +69,148 @@ def test_one_field_is_printed_bare(api, run):
     assert run("subscriptions", "show", "sub_1", "--get", "pending").output == "3\n"
 
 
+def test_an_unknown_field_is_refused_with_the_known_ones(api, run):
+    api.says(page({**ONE, "error": None, "labels": {}}, ONE))
+    assert run("subscriptions", "list", "--get", "error.code").output == "null\nnull\n"
+    assert run("subscriptions", "list", "--get", "labels.region").output == "null\neu\n"
+    unknown = run("subscriptions", "list", "--get", "labels.regoin")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    api.says(ONE)
+    unknown = run("subscriptions", "create", "--url", "u", "--get", "secrt")
+    assert unknown.exit_code == 2
+    assert "no field secrt. The fields are: id, description," in unknown.stderr
+    assert "labels, labels.region" in unknown.stderr
+    assert '"id": "sub_1"' in unknown.stderr  # it is created, and may have shown a secret
+
+
+def test_an_event_has_an_id_and_a_list_has_positions(api, run):
+    for wanted in ("id", "event_id", "data.event_id"):
+        api.says(page(event(1), event(2)))
+        assert run("events", "list", "--get", wanted).output == "evt_1\nevt_2\n"
+    api.says(page(DELIVERY))
+    assert run("deliveries", "list", "--get", "attempts.0.excerpt").output == "Sorry,\nbroken\n"
+    assert run("deliveries", "list", "--get", "attempts.7.excerpt").output == "null\n"
+    assert "attempts.0" in run("deliveries", "list", "--get", "attempts.excerpt").stderr
+
+
+DELIVERY = {
+    "event_id": "evt_1",
+    "subscription_id": "sub_1",
+    "state": "retrying",
+    "attempts": [
+        {
+            "number": 1,
+            "outcome": "status",
+            "status": 500,
+            "error": "status 500",
+            "excerpt": "Sorry,\nbroken",
+        }
+    ],
+}
+
+
+def test_what_a_receiver_answered_is_shown_with_what_to_do(api, run):
+    api.says(page(DELIVERY))
+    listed = run("deliveries", terminal=True)
+    assert "500: Sorry, broken" in listed.stdout
+    assert listed.stderr == "To retry now: coursewire subscriptions retry sub_1\n"
+    assert run("deliveries").stderr == ""
+    shown = run("deliveries", "show", "evt_1", "--subscription-id", "sub_1", terminal=True).stdout
+    assert dict(api.asked[-1].url.params) == {
+        "event_id": "evt_1",
+        "subscription_id": "sub_1",
+        "limit": "100",
+    }
+    assert "excerpt  Sorry,\N{REPLACEMENT CHARACTER}broken" in shown
+
+
+def test_after_a_test_of_a_parked_subscription_its_retry_is_named(api, run):
+    api.says({"outcome": "delivered"}, ONE)
+    tested = run("subscriptions", "test", "sub_1", terminal=True)
+    assert "coursewire subscriptions retry sub_1" in tested.stderr
+
+
+def test_a_preview_is_shown_on_a_terminal(api, run):
+    upstream = {"state": "live", "record": {"title": "Fire safety"}}
+    held = {"course_id": "c1", "kind": "deleted", "upstream": upstream}
+    api.says(page(held, state="open", preview={"ok": True}))
+    shown = run("reviews", "show", "int_1", "--preview", "1", terminal=True).output
+    assert [line.split() for line in shown.splitlines()][-4:] == [
+        ["c1"],
+        ["state", "live"],
+        ["record"],
+        ["title", "Fire", "safety"],
+    ]
+
+
+def test_ids_may_be_other_names_that_are_unique(api, run):
+    api.says(page(ONE, {**ONE, "id": "sub_2", "description": "index two"}), ONE)
+    run("subscriptions", "show", "index two")
+    listed, shown = api.asked
+    assert (listed.url.params["name"], shown.url.path) == ("index two", "/v1/subscriptions/sub_2")
+    api.says(page(ONE, ONE))
+    for name, said in (("nowhere", "nothing's description"), (ONE["description"], "sub_1, sub_1")):
+        refused = run("subscriptions", "show", name)
+        assert refused.exit_code == 1
+        assert said in str(refused.exception)
+
+
+def test_times_may_be_relative(api, run):
+    api.says(page())
+    run("deliveries", "list", "--since", "2h", "--until", "2026-11-23T09:30:00Z")
+    sent = api.asked[-1].url.params
+    ago = datetime.now(UTC) - datetime.fromisoformat(sent["since"])
+    assert timedelta(hours=2) <= ago < timedelta(hours=2, minutes=1)
+    assert sent["until"] == "2026-11-23T09:30:00Z"
+
+
+def test_required_options_are_named_as_options(api, run):
+    refused = run("integrations", "create", "--name", "a")
+    assert (refused.exit_code, api.asked) == (2, [])
+    assert "Missing option --upstream-id" in refused.output
+
+
+def test_a_table_fits_the_terminal(api, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = {**ONE, "url": f"https://example.com/{'x' * 50}", "owner": "key_" + "1" * 20}
+    api.says(page(long, {**long, "id": "sub_2", "url": "https://example.net/"}))
+    same, heading, one, two = run("subscriptions", terminal=True).output.splitlines()
+    assert same.startswith("In each row: description search")
+    assert f"owner {long['owner']}, state parked, pending 3, dead 0" in same
+    assert heading.split() == ["id", "url"]
+    assert one.endswith("\N{HORIZONTAL ELLIPSIS}")
+    assert (one.split()[0], two.split()[0], len(one)) == ("sub_1", "sub_2", 60)
+
+
+def test_statistics_are_a_table_with_percent(api, run):
+    one = {"at": "2026-11-23T09:30:00Z", "attempts": 8, "delivered": 7, "p50_ms": 5, "p95_ms": 9}
+    api.says({"attempts": 8, "success_rate": 0.875, "outcomes": {"delivered": 7}, "slices": [one]})
+    shown = run("subscriptions", "statistics", "sub_1", terminal=True).output.splitlines()
+    assert shown[1].split() == ["success_rate", "87.5%"]
+    assert shown[-1].split() == ["2026-11-23T09:30:00Z", "8", "7", "87.5%", "5", "9"]
+
+
+def test_history_is_a_row_for_each_series_that_is_not_zero(api, run):
+    series = {"name": "polls_total", "labels": {"kind": "full"}, "kind": "counter", "unit": "count"}
+    api.says(
+        {
+            "resolution": "minute",
+            "since": "a",
+            "until": "b",
+            "series": [
+                {**series, "values": [0, 4, None, 8]},
+                {**series, "kind": "gauge", "labels": {}, "values": [8, 7.0]},
+                {**series, "values": [0, None]},
+            ],
+        }
+    )
+    shown = run("history", terminal=True).output.splitlines()
+    assert [line.split() for line in shown[-2:]] == [
+        ["polls_total", "kind=full", "count", "12", "8", "▁▅", "█"],
+        ["polls_total", "count", "-", "7", "█▇"],
+    ]
+
+
 def test_an_empty_list_says_so_on_a_terminal(api, run):
     api.says(page())
     assert run("credentials", terminal=True).output == "There are none.\n"
@@ -81,9 +224,11 @@ def test_pages_are_followed_up_to_the_limit(api, run):
         {"limit": "1", "after": "c1"},
     ]
     assert json.loads(found.stdout) == page(ONE, ONE, following="c2")
-    assert "--after c2" in found.stderr
+    assert found.stderr == ""  # it was asked for two
     api.says(page(ONE, following="c3"), page(ONE))
     assert len(json.loads(run("subscriptions", "list", "--all").output)["items"]) == 2
+    api.says(page(*[ONE] * 100, following="c4"))
+    assert "--after c4" in run("subscriptions", "list").stderr
 
 
 def test_options_become_query_and_body(api, run):
@@ -99,20 +244,27 @@ def test_options_become_query_and_body(api, run):
     api.says(ONE)
     made = run(
         *("integrations", "create", "--name", "Acme", "--label", "region=eu", "--label", "a=b=c"),
+        *("--upstream-id", "u"),
         *("--guard", "deleted_share=0.3", "--no-track-remote-data", "--delta-interval-seconds"),
         *("5", "--ignore-paths", "provider,revisions.title"),
     )
     assert made.exit_code == 0, made.output
     assert api.sent == {
         "name": "Acme",
+        "upstream_id": "u",
         "labels": {"region": "eu", "a": "b=c"},
         "guards": {"deleted_share": 0.3},
         "track_remote_data": False,
         "delta_interval_seconds": 5,
         "ignore_paths": ["provider", "revisions.title"],
     }
-    run("subscriptions", "create", "--retry-schedule-seconds", "5,60", "--from", "oldest")
-    assert api.sent == {"retry_schedule_seconds": [5, 60], "from": "oldest"}
+    url = ("--data", '{"url": "https://example.com/"}')
+    run("subscriptions", "create", *url, "--retry-schedule-seconds", "5,60", "--from", "oldest")
+    assert api.sent == {
+        "url": "https://example.com/",
+        "retry_schedule_seconds": [5, 60],
+        "from": "oldest",
+    }
     run("subscriptions", "edit", "sub_1", "--clear", "labels", "--data", '{"paused": true}')
     assert api.sent == {"labels": None, "paused": True}
     assert api.asked[-1].method == "PATCH"
@@ -241,7 +393,13 @@ def test_an_answer_that_is_no_json_is_no_answer_of_the_api(api, run):
     api.answers = [httpx.Response(200, text="<html>")]
     failed = run("subscriptions", "show", "sub_1")
     assert isinstance(failed.exception, RemoteError)
-    assert "answers 200: no JSON object" in str(failed.exception)
+    assert "answers 200: what answers there is not Coursewire's API" in str(failed.exception)
+    api.answers = [httpx.Response(404, json={"detail": "Not Found"})]
+    assert "is not Coursewire's API" in str(run("subscriptions", "show", "sub_1").exception)
+    api.says({"status": "up"})
+    for arguments in (("subscriptions",), ("status",)):
+        failed = run(*arguments)
+        assert "is not Coursewire's API" in f"{failed.output}{failed.exception}"
 
 
 def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
@@ -254,6 +412,22 @@ def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
         assert run(*arguments).exit_code == 0
         assert str(api.asked[-1].url).startswith("http://one:1/v1/credentials?")
         assert api.asked[-1].headers["authorization"] == "Bearer of-a-file"
+    (tmp_path / "other").write_text("of-another")
+    for arguments in (
+        ("me", "--token-file", f"{tmp_path}/other"),
+        ("me", "show", f"--token-file={tmp_path}/other"),
+        ("integrations", *options[:2], "--token-file", f"{tmp_path}/other", "--state", "error"),
+        (*options, "integrations", "list", "--token-file", f"{tmp_path}/other"),
+        ("subscriptions", "create", "--url", "https://a/", "--token-file", f"{tmp_path}/other"),
+    ):
+        assert run(*arguments).exit_code == 0, arguments
+        assert api.asked[-1].headers["authorization"] == "Bearer of-another"
+    (tmp_path / "empty").write_text("")
+    empty = run("me", "--token-file", f"{tmp_path}/empty")
+    assert f"--token-file names {tmp_path}/empty, which is empty" in str(empty.exception)
+    missing = run("me", "--token-file", "nofile")
+    assert missing.exit_code == 2
+    assert "'--token-file': File 'nofile' does not exist" in missing.output
     (tmp_path / "api-url").write_text("http://up:2\n")
     run("credentials")
     assert api.asked[-1].url.host == "up"
@@ -268,7 +442,11 @@ def test_where_and_as_whom_is_said_before_the_verb_or_in_the_environment(
     ("arguments", "answer", "code"),
     [
         (("integrations", "check", "int_1"), {"ok": True}, 0),
-        (("integrations", "check-values"), {"ok": False, "remedy": "try another"}, 1),
+        (
+            ("integrations", "check-values", "--upstream-id", "u"),
+            {"ok": False, "remedy": "try another"},
+            1,
+        ),
         (("subscriptions", "test", "sub_1"), {"outcome": "delivered"}, 0),
         (("subscriptions", "test", "sub_1"), {"outcome": "connect"}, 1),
     ],
@@ -303,6 +481,26 @@ def test_every_command_explains_itself_without_a_service(group, verb):
     assert shown.exit_code == 0, shown.output
     for name in operations()[RESOURCES[group].verbs[verb].operation].arguments:
         assert name.upper() in shown.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "unsaid"),
+    [
+        ("replays", "sent once more", "Without a command"),
+        ("deliveries", "subscriptions retry", "null"),
+        ("events list", "[default: desc", "Oldest first"),
+        ("reviews publish", "Ask nothing, and give --if-match.", "null"),
+        ("subscriptions edit", "--clear labels: any; else", "null:"),
+        ("subscriptions create", "Left out: any; else", "null:"),
+        ("integrations create", "deleted_count=10 deleted_share=0.15", "{"),
+        ("history show", "or how long ago: 30m, 1h, 2d", "null:"),
+    ],
+)
+def test_help_speaks_of_commands_and_options(arguments, said, unsaid):
+    shown = CliRunner().invoke(coursewire, [*arguments.split(), "--help"]).output
+    text = " ".join(shown.split())
+    assert said in text
+    assert unsaid not in text
 
 
 def test_the_commands_are_listed_in_two_sections():

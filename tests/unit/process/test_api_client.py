@@ -41,6 +41,19 @@ STATUS = {
     "integrations": {"active": 7, "error": 1, "paused": 0},
     "totals": {"courses": 30, "pending": 2},
 }
+ATTEMPTS = [
+    {"at": "2026-11-23T07:00:00.000Z", "outcome": "connect", "error": "refused", "excerpt": ""},
+    {"at": "2026-11-23T08:00:00.000Z", "outcome": "status", "status": 500, "excerpt": "Oops"},
+]
+SUBSCRIPTIONS = [
+    {"id": "sub_1", "description": "index\x1b[31m", "state": "parked", "disabled_reason": None},
+    {"id": "sub_2", "description": None, "state": "active"},
+]
+PROBLEM = {"message": "wrong key", "since": "2026-11-23T06:00:00.000Z"}
+INTEGRATIONS = [
+    {"id": "int_1", "name": "Acme", "state": "error", "held": 0, "error": PROBLEM},
+    {"id": "int_2", "name": "Bolt", "state": "review", "held": 7, "error": None},
+]
 DOWN = {"status": "down", "reasons": ["Redis does not answer"], "redis": {"up": False}}
 
 
@@ -48,7 +61,15 @@ DOWN = {"status": "down", "reasons": ["Redis does not answer"], "redis": {"up": 
 def api(monkeypatch):
     """The API as it answers, and what it was asked."""
     asked = []
-    answers = {"GET /v1/status": httpx.Response(200, json=STATUS)}
+    answers = {
+        f"GET /v1/{path}": httpx.Response(200, json=document)
+        for path, document in {
+            "status": STATUS,
+            "subscriptions": {"items": SUBSCRIPTIONS, "next": None},
+            "deliveries": {"items": [{"attempts": ATTEMPTS}], "next": None},
+            "integrations": {"items": INTEGRATIONS, "next": None},
+        }.items()
+    }
 
     monkeypatch.setenv("COURSEWIRE_ADMIN_TOKEN", "t" * 20)
     return asked, answers
@@ -83,8 +104,17 @@ def test_the_status_is_a_table_and_its_exit_code_says_how_it_is(api, run):
         "12 received in the last 15 min, half within 0.41 s of detection, 99 % within 2.5 s; "
         "oldest last complete poll at 2026-11-23T08:00:00.000Z"
     ) in result.output
-    (request,) = asked
+    for text in (
+        "subscriptions 1 parked, 1 active",
+        "attention     sub_1 index\N{REPLACEMENT CHARACTER}[31m: parked, 500: Oops, since ",
+        "attention     int_1 Acme: error, wrong key, since 2026-11-23T06:00:00Z",
+        "attention     int_2 Bolt: review, 7 changes held\n",
+    ):
+        assert text in result.output
+    request = asked[0]
     assert (request.method, request.url) == ("GET", "http://127.0.0.1:8000/v1/status")
+    assert asked[2].url.params["subscription_id"] == "sub_1"
+    assert asked[3].url.params.get_list("state") == ["error", "review"]
     assert request.headers["authorization"] == "Bearer " + "t" * 20
 
 
@@ -107,8 +137,13 @@ def test_without_redis_the_reason_is_all_there_is_to_show():
     ("answer", "said"),
     [
         (httpx.ConnectError("refused"), "does not answer (refused)"),
-        (httpx.Response(401, json={"detail": "this token is not valid"}), "token is not valid"),
-        (httpx.Response(502, text="<html>"), "no JSON object"),
+        (
+            httpx.Response(
+                401, json={"title": "Unauthorized", "detail": "this token is not valid"}
+            ),
+            "token is not valid",
+        ),
+        (httpx.Response(502, text="<html>"), "answers 502: what answers there is not Coursewire's"),
     ],
 )
 def test_an_api_that_does_not_answer_as_it_should_is_down(api, run, answer, said):

@@ -52,9 +52,7 @@ _BY_CODE = {
         "ids= do not show courses that exist. Such courses stay live here until a full poll can "
         "confirm that they are gone, or the upstream sends a tombstone"
     ),
-    "UpstreamTargetRefused": (
-        "set COURSEWIRE_ALLOWED_TARGETS as the message says, or another base_url"
-    ),
+    "UpstreamTargetRefused": "do what the message says, or set another base_url",
     "UpstreamProxy": "correct COURSEWIRE_EGRESS_PROXY; `coursewire doctor` tries it",
     "FingerprintVersion": "go back to the release that wrote it, or delete and register anew",
     "RedisMemory": "give Redis more memory, or shorten the retention of events",
