@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs dist lock clean runtime dev compared
+.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs screenshots dist lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,7 @@ check: dev ## Check formatting, lint, types, the import rule, deployment and the
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/locks.py
 	$(BIN)/mypy deploy/documents.py
+	$(BIN)/mypy deploy/screenshots.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python deploy/locks.py check
 	$(BIN)/hadolint Dockerfile
@@ -68,6 +69,9 @@ format: dev ## Format the code and mend what the linter can mend
 
 docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, the operations of the CLI, and the version in deploy/
 	@$(BIN)/python deploy/documents.py
+
+screenshots: dev ## Take the pictures of the console that the docs show: drives the demo in Chromium
+	@$(BIN)/python deploy/screenshots.py
 
 dist: dev ## Build the wheel, the source archive and the SBOM of a release, the same bytes each time
 	rm -rf dist
