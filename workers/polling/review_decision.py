@@ -104,7 +104,7 @@ class Reviewer:
         if lacking is None and (doubtful := [one for one in found.doubtful if _gone(batch[one])]):
             marks += [_held_again(one, batch) for one in doubtful]
             lacking, unproven = "unreadable", len(doubtful)
-        opening = {"deleted": unproven, "changed": {}}
+        opening = {"deleted": unproven, "changed_counts": {}}
         portion = Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
         return portion, lacking, unproven
 
@@ -122,7 +122,7 @@ class Reviewer:
         ]
         unproven = [one for one in live if batch[one].kind == "absence"]
         marks = [*_done(batch), *(_held_again(one, batch) for one in unproven)]
-        opening = {"deleted": len(unproven), "changed": {}}
+        opening = {"deleted": len(unproven), "changed_counts": {}}
         portion = Portion(judged=judged, marks=marks, opening=opening, detected_by=DETECTED_BY)
         return portion, "cannot_be_asked", len(unproven)
 

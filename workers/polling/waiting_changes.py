@@ -135,7 +135,7 @@ class WaitingChanges:
             review=review,
             opening={
                 "deleted": next((one.count for one in exceeded if one.path is None), 0),
-                "changed": {one.path: one.count for one in exceeded if one.path is not None},
+                "changed_counts": {one.path: one.count for one in exceeded if one.path is not None},
             },
             exceeded=exceeded,
         )

@@ -77,7 +77,7 @@ _EVENT_DATA: Final[dict[str, Json]] = {
     "integration.review_required": {
         **_OF_INTEGRATION,
         "deleted": 120,
-        "changed": {"revisions.title": 410},
+        "changed_counts": {"revisions.title": 410},
     },
     "subscription.deliveries_dead": {
         **_OF_SUBSCRIPTION,

@@ -135,7 +135,7 @@ _SAID: dict[str, _Fields] = {
     },
     "integration.review_required": {
         "deleted": (_COUNT, "how many deletions are held"),
-        "changed": (_COUNTS, "how many changes are held, by path"),
+        "changed_counts": (_COUNTS, "how many changes are held, by path"),
     },
     "subscription.deliveries_dead": {
         "deliveries": (_COUNT, "how many"),

@@ -1,5 +1,5 @@
 // The console: its frame, and which page stands at which address.
-import { html, render, useEffect, useRef, useState } from "./vendor/standalone.module.js";
+import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/standalone.module.js";
 import { whoHas } from "./api.js";
 import { currentPath, navigate, url, useAddress } from "./router.js";
 import { change, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
@@ -143,6 +143,14 @@ export async function enterWith(token) {
   change({ token, me, notice: null });
 }
 
+// A page that fails says so, and leaves the menu as it is.
+function Shown({ page, properties }) {
+  const [error, forget] = useErrorBoundary();
+  return error
+    ? html`<${Page} title="This page failed"><${ProblemBox} problem=${error} retry=${forget} /></${Page}>`
+    : html`<${page} ...${properties} />`;
+}
+
 function App() {
   const [, draw] = useState(0);
   const main = useRef(null);
@@ -166,9 +174,12 @@ function App() {
     }}>Skip to the content</a>
     <${Menu} path=${path} />
     <main id="main" tabindex="-1" ref=${main}>
-      <${page} key=${location.pathname} ...${properties} />
+      <${Shown} key=${location.pathname} page=${page} properties=${properties} />
     </main>
     <${Notices} />`;
 }
 
+// Browsers read the address of the icon again whenever the address of the page changes.
+const icon = document.querySelector('link[rel="icon"]');
+icon.href = icon.href;
 render(html`<${App} />`, document.getElementById("app"));

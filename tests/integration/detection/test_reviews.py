@@ -659,7 +659,7 @@ async def test_the_event_of_a_review_is_replayed_and_read_like_any_other(
     await sandbox.change({"op": "provider", "count": 500})
     await held.poll("full")
     (event,) = [one for one in await held.integration.events() if one.type == REVIEW_REQUIRED]
-    assert isinstance(msgspec.json.decode(event.facts)["changed"], dict)
+    assert isinstance(msgspec.json.decode(event.facts)["changed_counts"], dict)
     for event_types in ((REVIEW_REQUIRED,), ("course.created",)):
         harness = await subscribe(event_types=event_types)
         replay = await ask(harness)
