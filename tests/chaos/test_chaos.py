@@ -45,6 +45,7 @@ async def test_some_seconds_of_chaos_lose_and_invent_nothing(tmp_path):
         assert struck >= 5, history.struck
 
 
+@pytest.mark.nightly  # the test above kills workers too
 @pytest.mark.timeout(240)
 async def test_outboxes_end_complete_and_in_order_while_workers_are_killed(tmp_path):
     options = Options(

@@ -336,6 +336,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
         await runner.cleanup()
 
 
+@pytest.mark.nightly  # minutes; every rule is tested by promtool for every change
 async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alone(tmp_path: Path):
     required_program("prometheus")
     promtool = required_program("promtool")

@@ -118,6 +118,7 @@ async def check_full(house: House, subscriber: Subscriber, *, victim: Victim) ->
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("watched", [1_000], indirect=True)
 async def test_a_failover_by_sentinel_under_load_loses_nothing_for_good(watched, subscriber):
     """A replica may lack the last second: what it lacks is found again, and told once more."""

@@ -57,8 +57,9 @@ async def test_registrations_come_and_go_without_a_trace(client, redis) -> None:
 
     for key in await redis.keys():
         assert await redis.ttl(key) > 0 or key.decode().startswith(keys.LASTING), key
-    for path in (integration, subscription, credential):
+    for path in (integration, subscription):
         assert (await client.delete(path)).status_code == 204
+    assert (await client.get(credential)).status_code == 404  # it went with its last integration
     left = {keys.SUBSCRIPTIONS_VERSION, keys.TOTALS, keys.AUDIT}
     lasting = {key for key in await redis.keys() if await redis.ttl(key) < 0}
     left.add(keys.EVENTS)  # the other upstream began an epoch, which was told

@@ -81,7 +81,7 @@ def test_a_backup_restores_every_key_on_another_server(old, fresh, tmp_path):
     said = restore(settings_of(fresh), path, replace=False)
     after = lasting(fresh)
     assert after == before
-    assert 900 < fresh.ttl("cw:reply:new") <= 1_000
+    assert 900 < fresh.ttl("cw:reply:new") <= 1_060  # the time that the restore takes is added
     assert not fresh.exists("somebody:else", "cw:reply:old", keys.RESTORING)
     assert "ENCRYPTION_KEYS lacks" in said  # those of the release
 
