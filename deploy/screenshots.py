@@ -16,7 +16,7 @@ from typing import Literal
 from playwright.sync_api import Page, sync_playwright
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-EVENTS = 300  # that the pictures show at least: some minutes, so that the plots have points
+EVENTS = 120  # that the pictures show at least: some minutes, so that the plots have points
 _LINK = re.compile(r"(https?://\S+/console)#token=(\S+)")
 _WAIT_MS = 15_000
 
@@ -24,11 +24,9 @@ _WAIT_MS = 15_000
 _PICTURES: tuple[tuple[str, str, Literal["light", "dark"], int, tuple[str, ...]], ...] = (
     ("overview", "", "light", 1400, ()),
     ("overview-dark", "", "dark", 1400, ()),
-    ("overview-narrow", "", "light", 390, ()),
     ("integration", "integrations", "light", 1400, ("main table tbody a",)),
     ("subscription", "subscriptions", "light", 1400, ("main table tbody a",)),
     ("events", "events", "light", 1400, ()),
-    ("system", "system", "dark", 1400, ()),
 )
 
 
@@ -38,7 +36,7 @@ def demo() -> Iterator[tuple[str, str]]:
 
     Raises RuntimeError if the demo ends first.
     """
-    command = [sys.executable, "-m", "service.cli", "demo"]
+    command = [sys.executable, "-u", "-m", "service.cli", "demo"]
     with subprocess.Popen(  # noqa: S603 - a command of this project
         command, stdout=subprocess.PIPE, text=True
     ) as process:
