@@ -107,7 +107,14 @@ async def test_ten_thousand_courses_and_their_changes_arrive_exactly(build_house
     subscriber.check_order()
 
 
-@pytest.mark.parametrize("victim", ["worker", "api", "scheduler", "valkey"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "worker",
+        "valkey",
+        *(pytest.param(one, marks=pytest.mark.nightly) for one in ("api", "scheduler")),
+    ],
+)
 async def test_killing_a_process_loses_and_invents_nothing(build_house, subscriber, victim):
     courses = 2_000
     house = await build_house(courses)

@@ -443,6 +443,7 @@ async def test_prometheus_sees_everything_and_alerts_fire_under_their_faults_alo
         assert fired == set(ALERTS)
 
 
+@pytest.mark.nightly  # most of a minute; its arithmetic is tested for every change
 async def test_history_agrees_with_prometheus(tmp_path: Path):
     required_program("prometheus")
     async with scene(tmp_path) as stands:
