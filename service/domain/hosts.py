@@ -1,7 +1,8 @@
-"""How a host to listen on is reached, and how it is written in a URL."""
+"""Hosts and networks: how settings name them, and how requests and URLs write them."""
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - no binding here
@@ -20,3 +21,15 @@ def in_header(host: str) -> str:
 def in_url(host: str) -> str:
     """A host as a URL has it: an IPv6 address in brackets, the % of its zone encoded."""
     return f"[{host.replace('%', '%25')}]" if ":" in host else host
+
+
+def read_network(text: str, shown: str) -> str | None:
+    """An address or a CIDR as a network; None if it is neither. Raises ValueError, which names the
+    text as `shown`, if host bits are set."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+    if ipaddress.ip_interface(text).ip != network.network_address:
+        raise ValueError(f"{shown} has host bits set; write {network}")
+    return str(network)

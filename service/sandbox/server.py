@@ -57,7 +57,7 @@ def guide(config: SandboxConfig, url: str) -> str:
             + shlex.quote(f"{url}/control/integrations/{quote(upstream_id, safe=':')}/changes")
             for upstream_id in config.integrations[:1]
         ),
-        f"  Start Coursewire with COURSEWIRE_ALLOWED_TARGETS={host}, or it will not come here.",
+        f"  Add {host} to COURSEWIRE_ALLOWED_TARGETS of Coursewire, or it refuses this address.",
     ]
     return "".join(f"{line}\n" for line in lines)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from service.certificate_authorities import certificates_fault, client_certificate_fault
 from service.domain.egress.certificates import Unusable, read_authorities
 from service.domain.egress.routes import read_egress_proxy, read_pattern
+from service.domain.hosts import read_network
 from service.redis_url import read_redis_url
 
 MIN_TOKEN_LENGTH = 16
@@ -154,22 +155,13 @@ def targets(text: str) -> tuple[str, ...]:
 
 
 def _target(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text))
-    except ValueError:
-        pass
-    try:
-        meant = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        pass
-    else:
-        raise ValueError(f"{_shown(text)} has host bits set; write {meant}")
-    if not _is_host_name(text):
+    network = read_network(text, _shown(text))
+    if network is None and not _is_host_name(text):
         raise ValueError(
             f"{_shown(text)} is neither an address, a CIDR nor a host name; "
             "write for example 10.0.0.0/8,hooks.internal"
         )
-    return text
+    return network or text
 
 
 def list_of(read: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:

@@ -6,14 +6,14 @@ import base64
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.programs import required_program
+
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -123,13 +123,14 @@ def _moved(file: int) -> int:
 @contextmanager
 def browser(directory: Path) -> Iterator[Tab]:
     """A tab of a browser of its own."""
+    chromium = required_program("chromium")
     from_us, commands = os.pipe()
     answers, to_us = os.pipe()
     from_us, to_us = _moved(from_us), _moved(to_us)
     process = subprocess.Popen(
         [
             # It reads commands from file 3 and answers on file 4.
-            *("bash", "-c", f'exec "$0" "$@" 3<&{from_us} 4>&{to_us}', str(CHROMIUM), *FLAGS),
+            *("bash", "-c", f'exec "$0" "$@" 3<&{from_us} 4>&{to_us}', chromium, *FLAGS),
             *(f"--user-data-dir={directory / 'profile'}", "--remote-debugging-pipe"),
         ],
         pass_fds=(from_us, to_us),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.contract.browser import CHROMIUM, Tab, browser
+from tests.contract.browser import Tab, browser
 from tests.contract.conftest import TOKEN, Api
 
-pytestmark = [
-    pytest.mark.slow,  # a browser
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
-    ),
-]
+pytestmark = pytest.mark.slow  # a browser
 
 PREFIX = "/behind/console"  # ends like the console's own path
 EMPTY = {

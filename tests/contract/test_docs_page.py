@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,15 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.contract.browser import CHROMIUM, Tab, browser
+from tests.contract.browser import Tab, browser
 from tests.contract.conftest import TOKEN, Api
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 PREFIX = "/behind/a/proxy"
 UNDER_A_PREFIX = pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from service.domain.signatures.signing import (
     make_secret,
     read_secret,
 )
+from tests.programs import required_program
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,6 @@ PAGE = (ROOT / "docs/events.md").read_text()
 SECRET = make_secret(Signature.HMAC, bytes(range(32)))
 OTHER = make_secret(Signature.HMAC, bytes(32))
 BODY = '{"type":"course.updated","data":{"name":"Übung"}}'.encode()
-GO = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
 
 
 def code(language: str, start: str) -> str:
@@ -188,8 +187,8 @@ console.log(JSON.stringify(given.map(({ secret, headers, body }) => {
     assert json.loads(done.stdout) == EXPECTED
 
 
-@pytest.mark.skipif(GO is None, reason="go is not installed")
 def test_the_go_verifies(tmp_path: Path) -> None:
+    go = required_program("go")
     imports = (
         *("crypto/hmac", "crypto/sha256", "encoding/base64", "encoding/json", "errors", "fmt"),
         *("net/http", "os", "strconv", "strings", "time"),
@@ -222,7 +221,7 @@ func main() {
 """
     )
     done = subprocess.run(
-        [str(GO), "run", "main.go"],
+        [go, "run", "main.go"],
         cwd=tmp_path,
         input=as_json(),
         capture_output=True,

@@ -456,10 +456,15 @@ async def test_history_agrees_with_prometheus(tmp_path: Path):
         sampling = asyncio.create_task(sample_history(history, stop))
         since = int(time.time() * 1000) // HISTORY_MINUTE_MS * HISTORY_MINUTE_MS
         stands.churn()
-        await asyncio.sleep(20)
+        await until(
+            lambda: sampled(history, since + 7 * HISTORY_MINUTE_MS), seconds=60, what="samples"
+        )
         await stands.still()
         await stands.is_idle()
-        await asyncio.sleep(2 * HISTORY_MINUTE_MS / 1000)
+        idle_ms = int(time.time() * 1000)
+        await until(
+            lambda: sampled(history, idle_ms + HISTORY_MINUTE_MS), seconds=60, what="a last sample"
+        )
         stop.set()
         await sampling
 
@@ -487,6 +492,11 @@ async def test_history_agrees_with_prometheus(tmp_path: Path):
             assert one.values == [expected], expression
             compared += bool(one.values[0])
         assert compared > 15
+
+
+async def sampled(history: History, end_ms: int) -> bool:
+    """Whether a minute is on record that ended then, or later."""
+    return bool(await history.read(MINUTES, end_ms - 1, 1 << 50))
 
 
 async def history_is_shown(house: House) -> bool:

@@ -236,8 +236,8 @@ class ApiKeyController(Controller):
         refusals: GivenRefusals,
         services: GivenServices,
     ) -> ApiKeyView:
-        """Changes what is sent. What a narrower grant no longer covers is not sent any more, even
-        where it is pending."""
+        """Changes the fields in the body. Events that a narrower grant no longer covers are not
+        sent any more, even if their delivery is pending."""
         await _check(data, refusals, services)
         refusals.settle()
         values = given(data)

@@ -196,8 +196,8 @@ class CredentialController(Controller):
         sent_headers: GivenIfMatch,
         services: GivenServices,
     ) -> Response[CredentialView]:
-        """Changes what is sent. Another `base_url` begins a new epoch of every integration that
-        uses the credential; another `api_key` makes each of them be polled at once."""
+        """Changes the fields in the body. Another `base_url` starts a new epoch for every
+        integration that uses the credential. Another `api_key` starts a poll of each of them."""
         refusals.check_target("base_url", data.base_url, upstream_check(services.guard))
         refusals.settle()
         values = given(data)

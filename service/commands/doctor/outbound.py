@@ -43,8 +43,8 @@ async def addresses(
             "warn",
             (
                 f"{target} in ALLOWED_TARGETS of {', '.join(names)} switches the address guard "
-                "off: whoever may subscribe can reach every host that this service can; name "
-                f"only what is needed{note}"
+                "off: every subscriber can reach every host that this service can reach; "
+                f"allow only the targets that are needed{note}"
             ),
         )
         for targets, names in by_targets.items()

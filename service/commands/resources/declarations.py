@@ -197,16 +197,17 @@ coursewire events redeliver evt_... --subscription-id sub_...""",
             "show": Verb("showReview", columns=_HELD, view="review"),
             "publish": Verb(
                 "decideReview",
-                "Take what is held for right: the upstream is asked for these courses again, and "
-                "events of what they show are sent.",
+                "Publish the held changes. Coursewire requests these courses from the upstream "
+                "again, and sends events for what the upstream shows then.",
                 columns=_HELD,
                 body={"decision": "publish"},
                 ask="Send events of these changes?",
             ),
             "accept-silently": Verb(
                 "decideReview",
-                "Record what is held without any event: no subscriber is informed. To reject it, "
-                "correct the connected system; the next full poll ends the review.",
+                "Record the held changes without sending events: no subscriber is informed. To "
+                "reject the changes, correct the connected system; the next full poll ends the "
+                "review.",
                 columns=_HELD,
                 body={"decision": "accept_silently"},
                 ask="Record these changes without informing any subscriber?",

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
+from service.domain.hosts import read_network
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -53,17 +55,10 @@ def read_origin(text: str) -> str:
 
 def read_proxy(text: str) -> str:
     """The network that a trusted proxy is in. Raises ValueError."""
-    try:
-        return str(ipaddress.ip_network(text))
-    except ValueError:
-        pass
-    try:
-        meant = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is neither an address nor a CIDR; write for example 10.0.0.0/8"
-        ) from None
-    raise ValueError(f"{text!r} has host bits set; write {meant}")
+    network = read_network(text, repr(text))
+    if network is None:
+        raise ValueError(f"{text!r} is neither an address nor a CIDR; write for example 10.0.0.0/8")
+    return network
 
 
 def read_address(text: str) -> Address | None:

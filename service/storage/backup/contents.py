@@ -14,15 +14,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import Pipeline
 
-OURS: Final = "cw:*"
 _AT_ONCE: Final = 1_000  # keys, or items of a key
 _READ_AT_ONCE: Final = 100  # keys, with as many items of each
 _WRITTEN_BYTES: Final = 4_000_000  # that are sent together
-# What is of running processes or of one run of the server. A counter that came back smaller would
-# look like an increase to Prometheus.
-_MOMENTARY: Final = tuple(
-    name.encode() for name in ("cw:lease:", keys.PROCESSES, "cw:counters:", keys.RESTORING)
-)
+_MOMENTARY: Final = tuple(name.encode() for name in keys.MOMENTARY)
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -38,7 +33,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 async def is_there(redis: Redis) -> bool:
     """Whether the database holds anything of Coursewire."""
-    async for _ in redis.scan_iter(OURS, count=_AT_ONCE):
+    async for _ in redis.scan_iter(keys.OURS, count=_AT_ONCE):
         return True
     return False
 
@@ -47,7 +42,7 @@ async def remove(redis: Redis) -> None:
     """Delete everything of Coursewire. RQ's jobs stay: their claims mean nothing any more."""
     cursor = -1
     while cursor:
-        cursor, found = await redis.scan(max(cursor, 0), OURS, count=_AT_ONCE)
+        cursor, found = await redis.scan(max(cursor, 0), keys.OURS, count=_AT_ONCE)
         if found:
             await redis.unlink(*found)
 
@@ -59,7 +54,7 @@ async def read(redis: Any) -> AsyncGenerator[Part, None]:
     """Every key that lasts, of a server that nobody writes to."""
     cursor = -1
     while cursor:
-        cursor, found = await redis.scan(max(cursor, 0), OURS, count=_READ_AT_ONCE)
+        cursor, found = await redis.scan(max(cursor, 0), keys.OURS, count=_READ_AT_ONCE)
         lasting = [key for key in found if not key.startswith(_MOMENTARY)]
         # Commands of coroutines that run together share round trips.
         for part, following in await asyncio.gather(*(_first(redis, key) for key in lasting)):

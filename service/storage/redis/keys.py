@@ -444,6 +444,11 @@ def rq_failed(name: str) -> Key:
     return Key(f"rq:failed:{name}")
 
 
+OURS = "cw:*"  # the pattern of all of our keys, without those of RQ
+# Prefixes of keys about running processes, or about one run of the server: a backup leaves them
+# out. A counter that came back smaller would look like an increase to Prometheus.
+MOMENTARY = ("cw:lease:", PROCESSES, "cw:counters:", RESTORING)
+
 # Keys that may live without an expiry; a test fails on any other.
 LASTING = (
     "cw:api_key:",

@@ -34,7 +34,7 @@ _SCRIPT: Final = "return cmsgpack.unpack('\\1')"  # the library that scripts rea
 _Asked = tuple[str, tuple[str, ...]]  # a command, empty where connecting failed, and its arguments
 _Refusal = tuple[_Asked, ResponseError]
 
-KEY_PATTERNS: Final = ("cw:*", "rq:*")
+KEY_PATTERNS: Final = (keys.OURS, "rq:*")
 
 # Every command that the service and its RQ workers send, by its name in an ACL, with arguments
 # that it would take. The tests run under a user that may send these and no other.

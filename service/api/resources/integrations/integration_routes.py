@@ -130,9 +130,9 @@ class IntegrationController(Controller):
         sent_headers: GivenIfMatch,
         services: GivenServices,
     ) -> Response[IntegrationView]:
-        """Changes what is sent. Another `upstream_id`, or a credential with another base URL,
-        begins a new epoch with a new baseline, and so does another `baseline` while the first
-        is not complete; nothing else resets anything."""
+        """Changes the fields in the body. Another `upstream_id`, or a credential with another base
+        URL, starts a new epoch with a new baseline. Another `baseline` does the same while the
+        first baseline is not complete. No other field resets anything."""
         if not refusals.sent.isdisjoint(INLINE):
             integration, _ = await services.integrations.get(integration_id)
             refusals.fill_in(credential_id=integration.credential_id)

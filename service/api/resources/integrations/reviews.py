@@ -69,7 +69,7 @@ class ExceededLimit(View, frozen=True, kw_only=True):
 
 
 class HeldChangeView(View, frozen=True, kw_only=True):
-    """A change that is held. Its course's last event and what is kept of it stay as they were."""
+    """A held change. Until a decision, Coursewire publishes nothing and records nothing of it."""
 
     example: ClassVar = {
         "course_id": samples.COURSE,
@@ -93,7 +93,7 @@ class HeldChangeView(View, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, one: HeldChange, remote_id: str | None, now: UpstreamCourse | None) -> Self:
-        """A change that is held."""
+        """A held change."""
         is_update = one.withheld.kind == "update"
         return cls(
             course_id=one.id,
@@ -203,7 +203,7 @@ class ReviewController(Controller):
     @get(
         guards=[READERS],
         operation_id="showReview",
-        summary="Show what is held for review",
+        summary="Show the held changes",
         response_description="A page of the review, with its ETag",
     )
     async def show(
@@ -213,8 +213,8 @@ class ReviewController(Controller):
         actor: GivenActor,
         services: GivenServices,
     ) -> Response[ReviewView]:
-        """More deletions than the guards allow, or changes of one path in most courses, are held
-        with everything as it was. The ETag names the whole set, whatever the page."""
+        """Coursewire holds deletions that exceed the guards, and changes of one path in most
+        courses. The ETag names all held changes, not only those on this page."""
         if params.preview and actor.scope is not Scope.ADMIN:
             raise ForbiddenError(
                 f"the scope `{actor.scope}` does not cover `preview`, which sends a request to the "
@@ -226,7 +226,7 @@ class ReviewController(Controller):
         status_code=HTTPStatus.ACCEPTED,
         guards=[ADMINS],
         operation_id="decideReview",
-        summary="Decide on what is held",
+        summary="Publish or silently accept the held changes",
         opt={ACTION: "integration.review_decided", PROBLEMS: (CONFLICT, PRECONDITION_REQUIRED)},
         response_description="The decision, which will be carried out",
     )
@@ -237,9 +237,9 @@ class ReviewController(Controller):
         sent_headers: NamedDependency[ReviewCondition],
         services: GivenServices,
     ) -> Response[ReviewView]:
-        """On exactly the set that was shown, which `If-Match` names. It is carried out by the
-        integration's next turn, which is due at once; a deletion by absence that cannot be
-        confirmed then is held again."""
+        """Decides on exactly the changes that `If-Match` names. The integration's next poll starts
+        at once and carries the decision out. It holds a deletion by absence again if it cannot
+        confirm the deletion."""
         integration, state = await services.integrations.get(integration_id)
         if sent_headers.tags is UNSET:
             raise PreconditionRequiredError(

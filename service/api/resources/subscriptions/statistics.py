@@ -72,7 +72,7 @@ class StatisticsQuery(Fields, frozen=True, kw_only=True):
     attempts: Annotated[
         int,
         number_in_text(1, MOST),
-        means(f"only so many of the latest attempts, {MOST:,} if left out"),
+        means(f"how many of the latest attempts are counted; {MOST:,} if left out"),
     ] = MOST
 
 

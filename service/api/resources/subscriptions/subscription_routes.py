@@ -182,9 +182,10 @@ class SubscriptionController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[SubscriptionView]:
-        """Changes what is sent. Filters, `payload` and `format` hold for events from now on; where
-        and how they are posted changes for pending ones too. Another `owner` gets what its key may
-        see: pending deliveries beyond that become dead when they would be sent."""
+        """Changes the fields in the body. Filters, `payload` and `format` apply to new events. The
+        URL, headers and other settings of the request apply to pending deliveries too. Another
+        `owner` gets only what its key may see: other pending deliveries become dead when they are
+        due."""
         await _check(data, refusals, services, actor)
         refusals.settle()
         values = given(data)
@@ -309,7 +310,7 @@ async def _check(
 async def _check_owner(
     owner: str | UnsetType | None, refusals: Refusals, services: Services, actor: Actor
 ) -> None:
-    """Whoever owns a subscription may read its secret: an admin decides on that."""
+    """Only an admin may set the owner, because the owner can read the secret."""
     if owner is not UNSET and actor.scope is not Scope.ADMIN:
         refusals.refuse("owner", "is for an admin to set", "leave it out")
     elif owner:
