@@ -54,7 +54,7 @@ def test_the_process_says_where_it_listens_and_returns_when_told_to_stop(start, 
     output, errors = process.stdout.read(), process.stderr.read()
     assert process.wait(timeout=10) == 0, errors
     *directions, served, returned = output.splitlines()
-    assert "COURSEWIRE_ALLOWED_TARGETS=127.0.0.1" in directions[-1]
+    assert "Add 127.0.0.1 to COURSEWIRE_ALLOWED_TARGETS" in directions[-1]
     assert "GET /v1/lms/courses -> 200" in served
     assert returned == "returned"
     assert errors == ""
