@@ -24,6 +24,8 @@ def _restored_logging(monkeypatch):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     structlog.contextvars.clear_contextvars()
+    # Left on by whatever configured logging before, a second call would change nothing.
+    logging.captureWarnings(False)
     yield
     structlog.contextvars.clear_contextvars()
     structlog.reset_defaults()
