@@ -26,12 +26,8 @@ _PROBLEMS = """# Problems
 
 The API reports an error as a problem document (RFC 9457) with the content type
 `application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the names below;
-there are no others. `detail` says what is wrong this time. Some problems have fields of their own:
-
-- `validation`: `errors` lists every wrong field with its path, what is wrong and what to do.
-- `integration-exists`: `existing_id` is the existing integration.
-- `credential-in-use`: `integrations` has the first 20 integrations, `integration_count` the number.
-- `cursor-expired`: `oldest_cursor` is where to continue.
+there are no others. `detail` describes this error. A `credential-in-use` problem also has the first
+20 integrations in `integrations` and their number in `integration_count`.
 
 """
 

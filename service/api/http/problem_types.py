@@ -130,7 +130,7 @@ PRECONDITION_FAILED = ProblemType(
     "precondition-failed",
     HTTPStatus.PRECONDITION_FAILED,
     "Precondition failed: the resource has changed",
-    "The ETag in `If-Match` is not the current one. Get the resource again and decide anew.",
+    "The ETag in `If-Match` is not the current one. Get the resource again before you retry.",
 )
 PRECONDITION_REQUIRED = ProblemType(
     "precondition-required",
