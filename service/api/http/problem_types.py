@@ -54,7 +54,7 @@ MALFORMED = ProblemType(
     "malformed",
     HTTPStatus.BAD_REQUEST,
     "The request cannot be read",
-    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` says "
+    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` shows "
     "where.",
 )
 UNAUTHORIZED = ProblemType(
