@@ -67,7 +67,7 @@ format: dev ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, the operations of the CLI, and the version in deploy/
+docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, settings.md, the operations of the CLI, and the version in deploy/
 	@$(BIN)/python deploy/documents.py
 
 screenshots: dev ## Take the pictures of the console that the docs show: drives the demo in Chromium

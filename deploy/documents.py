@@ -16,7 +16,7 @@ from service.app import create_app
 from service.commands.resources.operations import FILE, Field, Operation
 from service.domain.observability import metrics as declared
 from service.domain.observability.metrics import CounterMetric, GaugeMetric, HistogramMetric
-from service.settings import Settings
+from service.settings import SETTINGS, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 _WITH_VERSION = ("deploy/compose.yml", "deploy/kubernetes/kustomization.yaml")
@@ -24,22 +24,28 @@ _IMAGE = re.compile(r"(image: coursewire:|newTag: )[^\s}]+")
 _IDENTIFIER = re.compile(r"\^[a-z]+_\[")  # how the pattern of an id begins
 _PROBLEMS = """# Problems
 
-What the API answers with when it cannot do what was asked: a document of RFC 9457, with the
-content type `application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the
-names below; there are no others. `detail` says what is wrong this time. A `validation` problem
-lists every field that cannot be accepted in `errors`, with its path, what is wrong and what to do;
-an `integration-exists` problem names the other one in `existing_id`; a `credential-in-use` problem
-names the first 20 integrations in `integrations` and counts them in `integration_count`; a
-`cursor-expired` problem says in `oldest_cursor` where to go on.
+The API reports an error as a problem document (RFC 9457) with the content type
+`application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the names below;
+there are no others. `detail` describes this error. A `credential-in-use` problem also has the first
+20 integrations in `integrations` and their number in `integration_count`.
 
 """
 
 
 _METRICS = """# Metrics
 
-What `/metrics` shows, in the Prometheus format or as OpenMetrics. Every API process shows the whole
-system, except for the metrics of the process itself: take `max` of replicas, never a sum.
-Counters and histograms begin at zero when the Redis server restarts.
+`/metrics` returns these metrics in the Prometheus format or as OpenMetrics. Every API process
+reports the whole system: take `max` of replicas, never a sum. Only the last table is of the process
+itself. Counters and histograms begin at zero when the Redis server restarts.
+
+"""
+
+
+_SETTINGS = """# Settings
+
+Set these environment variables for every part. A part that finds an invalid or contradictory value
+does not start, and lists everything that is wrong. A secret can be read from a file instead: see
+[Secrets](operations/secrets.md#read-a-secret-from-a-file).
 
 """
 
@@ -67,6 +73,16 @@ def metrics_tables() -> str:
     return "\n".join(lines)
 
 
+def settings_table() -> str:
+    """Every setting as a table."""
+    rows = [
+        f"| `{one.variable}` | {one.kind}{' (secret)' if one.secret else ''} "
+        f"| {f'`{one.default}`' if one.default else '-'} | {one.meaning} |\n"
+        for one in SETTINGS
+    ]
+    return "".join(["| variable | type or unit | default | meaning |\n|---|---|---|---|\n", *rows])
+
+
 def with_version(path: str) -> str:
     """A file whose version of the image is that of pyproject.toml, the one place that says it."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -82,6 +98,7 @@ def documents() -> dict[str, str]:
         "docs/openapi.json": _formatted(document),
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",
         "docs/metrics.md": f"{_METRICS}{metrics_tables()}",
+        "docs/settings.md": f"{_SETTINGS}{settings_table()}",
         **{path: with_version(path) for path in _WITH_VERSION},
         str(FILE.relative_to(ROOT)): _formatted(_operations(document)),
     }

@@ -62,8 +62,8 @@ class Root(click.Group):
 def coursewire() -> None:
     """Signed webhooks for course changes in learning systems that cannot send any.
 
-    Settings are environment variables that begin with COURSEWIRE_; the README lists them. Each
-    command explains itself with --help.
+    Settings are environment variables that begin with COURSEWIRE_; docs/settings.md lists them.
+    Each command explains itself with --help.
     """
 
 

@@ -33,7 +33,7 @@ def javascript_packages() -> Path:
     return installed_javascript()
 
 
-USER = "coursewire"  # who has the rights that docs/operations.md asks for, and no other
+USER = "coursewire"  # who has the rights that docs/operations/redis.md asks for, and no other
 PASSWORD = "password-of-the-tests"
 
 

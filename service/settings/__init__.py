@@ -5,7 +5,6 @@ from service.settings.declarations import (
     MAX_SUBSCRIPTIONS,
     PREFIX,
     SETTINGS,
-    settings_table,
 )
 from service.settings.parsers import KEY_BYTES
 from service.settings.reading import (
@@ -29,5 +28,4 @@ __all__ = [
     "SETTINGS",
     "Settings",
     "command_secret",
-    "settings_table",
 ]

@@ -52,8 +52,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "URL",
             parsers.redis_url,
             "Redis or Valkey: `redis://`, `rediss://`, `unix://`, or "
-            "`sentinel://host:port,host:port/DB?service=NAME`. `coursewire up` starts a Valkey of "
-            "its own where it is unset; everything else needs it",
+            "`sentinel://host:port,host:port/DB?service=NAME`. Required, except that `coursewire "
+            "up` starts an embedded Valkey if it is unset",
             secret=True,
         ),
     ] = None
@@ -62,7 +62,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.path,
-            "where `coursewire up` keeps the embedded Valkey's data and the secrets it made",
+            "the directory in which `coursewire up` stores the embedded Valkey's data and the "
+            "secrets it generates",
         ),
     ] = Path(".coursewire")
     host: Annotated[str, Declaration("host", parsers.host, "the address the API listens on")] = (
@@ -73,7 +74,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "number",
             parsers.whole_number(0, 65535, ""),
-            "the port the API listens on; 0 picks a free one",
+            "the port the API listens on; 0 selects a free one",
         ),
     ] = 8000
     root_path: Annotated[
@@ -82,7 +83,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "path",
             read_prefix,
             "the path prefix under which a proxy serves the API, such as `/coursewire`; it may "
-            "strip the prefix or leave it",
+            "strip the prefix or keep it",
         ),
     ] = ""
     trusted_proxies: Annotated[
@@ -91,7 +92,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "list, comma-separated",
             parsers.list_of(read_proxy),
             "addresses and CIDRs of the proxies whose `X-Forwarded-For` and "
-            "`X-Forwarded-Proto` say who asks",
+            "`X-Forwarded-Proto` are trusted",
         ),
     ] = ()
     cors_origins: Annotated[
@@ -107,8 +108,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(1, 3_600, "seconds"),
-            "how long the API keeps an idle connection open; the proxy in front must give up "
-            "earlier",
+            "how long the API keeps an idle connection open; the limit of the proxy in front must "
+            "be lower",
         ),
     ] = 75
     shutdown_delay_seconds: Annotated[
@@ -116,8 +117,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(0, 600, "seconds"),
-            "how long the API goes on serving after SIGTERM while `/readyz` answers 503, so "
-            "that load balancers turn away first; `coursewire up` does not wait",
+            "how long the API serves requests after SIGTERM while `/readyz` returns 503, so that "
+            "load balancers remove it first; `coursewire up` does not wait",
         ),
     ] = 0
     admin_token: Annotated[
@@ -125,8 +126,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "the bearer token that may do everything. `coursewire up` makes one where it is "
-            "unset, keeps it in the data directory and says where",
+            "the bearer token with all rights; required by the API. `coursewire up` generates one "
+            "in the data directory if it is unset",
             secret=True,
         ),
     ] = None
@@ -135,8 +136,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "a second bearer token that may do everything, while clients change over from it to "
-            "the admin token",
+            "a second bearer token with all rights, while clients change to a new admin token",
             secret=True,
         ),
     ] = None
@@ -145,8 +145,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "keys, comma-separated",
             parsers.keys,
-            "URL-safe base64 of 32 bytes each, to encrypt stored secrets with: the first "
-            "encrypts, all decrypt. `coursewire up` makes one likewise; elsewhere required",
+            "keys for stored secrets, each URL-safe base64 of 32 bytes: the first encrypts, all "
+            "decrypt. Required, except that `coursewire up` generates one if it is unset",
             secret=True,
         ),
     ] = ()
@@ -155,8 +155,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "list, comma-separated",
             parsers.targets,
-            "CIDRs, addresses and host names that requests may go to although they are "
-            "private, loopback or otherwise refused",
+            "CIDRs, addresses and host names that requests may reach although they are private, "
+            "loopback or otherwise refused",
         ),
     ] = ()
     egress_proxy: Annotated[
@@ -164,9 +164,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "URL",
             parsers.egress_proxy,
-            "the forward proxy that pushes, polls and checks go through: "
-            "`http://` or `https://[USER:PASSWORD@]HOST:PORT`. `HTTP_PROXY` and its like are not "
-            "read",
+            "the forward proxy for pushes, polls and checks: "
+            "`http://` or `https://[USER:PASSWORD@]HOST:PORT`. `HTTP_PROXY`, `HTTPS_PROXY` and "
+            "`NO_PROXY` are not read",
             secret=True,
         ),
     ] = None
@@ -184,7 +184,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.authorities,
-            "a PEM bundle of private authorities. They are trusted beside the public ones, for "
+            "a PEM bundle of authorities that are trusted in addition to the public ones, for "
             "receivers, upstreams, the proxy and `rediss://`",
         ),
     ] = None
@@ -196,7 +196,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "bytes",
             parsers.whole_number(1024**2, MAX_BYTES, "bytes"),
-            "the most memory the event log may take; the oldest events go first",
+            "the maximum memory of the event log; the oldest events are removed first",
         ),
     ] = 1024**3
     attempt_retention_seconds: Annotated[
@@ -205,14 +205,14 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
     ] = 7 * DAY
     dead_retention_seconds: Annotated[
         int,
-        Declaration("seconds", _seconds, "how long dead deliveries are listed with their reasons"),
+        Declaration("seconds", _seconds, "how long dead deliveries are listed"),
     ] = 30 * DAY
     max_integrations: Annotated[
         int,
         Declaration(
             "number",
             parsers.whole_number(1, MAX_COUNT, ""),
-            "how many integrations may be registered",
+            "the maximum number of integrations",
         ),
     ] = MAX_INTEGRATIONS
     max_subscriptions: Annotated[
@@ -220,7 +220,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "number",
             parsers.whole_number(1, MAX_COUNT, ""),
-            "how many subscriptions there may be; every event is matched with each of them",
+            "the maximum number of subscriptions; each event is matched with all of them",
         ),
     ] = MAX_SUBSCRIPTIONS
     metrics_token: Annotated[
@@ -228,7 +228,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "a bearer token for `/metrics` alone, which takes the admin token as well",
+            "a bearer token for `/metrics` only; the admin token works there too",
             secret=True,
         ),
     ] = None
@@ -252,7 +252,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     log_level: Annotated[
         LogLevel,
-        _choice(LogLevel, "the least severe lines that are logged"),
+        _choice(LogLevel, "the lowest severity that is logged"),
     ] = "info"
 
 
@@ -305,15 +305,3 @@ def _declared() -> tuple[Setting, ...]:
 
 
 SETTINGS = _declared()
-
-
-def settings_table() -> str:
-    """Every setting as a Markdown table, which is the README's."""
-    rows = [
-        f"| `{setting.variable}` | {setting.kind} "
-        f"| {f'`{setting.default}`' if setting.default else '-'} | {setting.meaning} |"
-        for setting in SETTINGS
-    ]
-    return "\n".join(
-        ["| variable | type | default | meaning |", "|---|---|---|---|", *rows],
-    )

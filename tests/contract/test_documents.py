@@ -17,6 +17,7 @@ from service.api.schema.document import METHODS
 from service.domain.events.event import CONTENT_TYPES
 
 JSON = "application/json"
+CODE = ("service", "workers", "tests")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,17 @@ def resolver(document: dict, schema: dict) -> Draft202012Validator:
 
 
 def test_the_committed_copies_are_current(written) -> None:
-    assert {"docs/openapi.json", "docs/problems.md", "docs/metrics.md"} < set(written)
+    pages = {f"docs/{name}.md" for name in ("problems", "metrics", "settings")}
+    assert {"docs/openapi.json"} | pages < set(written)
     for name, text in written.items():
         assert (ROOT / name).read_text() == text, f"{name}: run `make docs`, and look at it"
+
+
+def test_every_file_that_architecture_and_decisions_name_is_there() -> None:
+    files = [f"/{path.relative_to(ROOT)}" for top in CODE for path in (ROOT / top).rglob("*.*")]
+    for page in [ROOT / "docs/architecture.md", *(ROOT / "docs/decisions").glob("*.md")]:
+        for name in re.findall(r"`([\w/.]+\.(?:py|lua))`", page.read_text()):
+            assert any(file.endswith(f"/{name}") for file in files), f"{page.name}: {name}"
 
 
 def test_an_outside_validator_finds_nothing(document) -> None:

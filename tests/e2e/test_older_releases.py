@@ -50,7 +50,7 @@ class Found:
         snapshot = gzip.decompress((release / "dump.rdb.gz").read_bytes())
         (self.house.valkey_directory / "dump.rdb").write_bytes(snapshot)
         valkey = self.house.processes["valkey"]
-        # As docs/operations.md says of snapshots: read it first, and be made append-only then.
+        # As docs/operations/backup.md says: a snapshot is read first, then made append-only.
         self.house.processes["valkey"] = valkey.like("valkey", "--appendonly", "no")
         self.house.api.headers["Authorization"] = f"Bearer {self.manifest['admin_token']}"
         self.upstream = Upstream(self.manifest["courses"])

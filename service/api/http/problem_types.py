@@ -54,7 +54,7 @@ MALFORMED = ProblemType(
     "malformed",
     HTTPStatus.BAD_REQUEST,
     "The request cannot be read",
-    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` says "
+    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` shows "
     "where.",
 )
 UNAUTHORIZED = ProblemType(
@@ -130,7 +130,7 @@ PRECONDITION_FAILED = ProblemType(
     "precondition-failed",
     HTTPStatus.PRECONDITION_FAILED,
     "Precondition failed: the resource has changed",
-    "The ETag in `If-Match` is not the current one. Get the resource again and decide anew.",
+    "The ETag in `If-Match` is not the current one. Get the resource again before you retry.",
 )
 PRECONDITION_REQUIRED = ProblemType(
     "precondition-required",

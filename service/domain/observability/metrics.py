@@ -66,18 +66,18 @@ COUNTERS = (
     CounterMetric("pages_total", "Pages of the upstream that were compared."),
     CounterMetric(
         "records_total",
-        "Upstream records by what they meant.",
+        "Records of the upstream by verdict.",
         ("verdict",),
         tuple((verdict.value,) for verdict in Verdict),
     ),
     CounterMetric(
         "upstream_errors_total",
-        "Turns of polls stopped by the upstream, by its code or what an unknown one was taken for.",
+        "Turns of polls that an upstream error stopped, by its code or, if unknown, its kind.",
         ("code",),
     ),
     CounterMetric(
         "rate_limit_waits_total",
-        "Times that a poll waited for its credential's budget.",
+        "Waits of polls for the rate limit of their credential.",
         ("kind",),
         _POLL_KINDS,
     ),
@@ -107,7 +107,7 @@ COUNTERS = (
     ),
     CounterMetric(
         "backfilled_total",
-        "Courses found by backfills: queued, or left_out as not what the polls have found.",
+        "Courses of backfills: queued, or left_out because a poll must find the change first.",
         ("result",),
         (("queued",), ("left_out",)),
     ),
@@ -121,31 +121,31 @@ POLL_DURATION = HistogramMetric(
 )
 UPSTREAM_REQUEST = HistogramMetric(
     "upstream_request_duration_seconds",
-    "From a request to the upstream to the whole of its answer, or its failure.",
+    "From a request to the upstream to the end of its response, or its failure.",
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 RATE_LIMIT_REMAINING = HistogramMetric(
     "rate_limit_remaining_ratio",
-    "What an answer of the upstream said is left of its credential's window.",
+    "Rest of a credential's rate limit window, as an upstream response reports it.",
     (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
     unit="ratio",
 )
 ATTEMPT_DURATION = HistogramMetric(
     "attempt_duration_seconds",
-    "From the beginning of an HTTP attempt to the whole of its answer, or its failure.",
+    "From the start of an HTTP attempt to the end of its response, or its failure.",
     (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
 )
 _DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
 FIRST_ATTEMPT = HistogramMetric(
     "detection_to_first_attempt_seconds",
-    "From the detection of a change to the first attempt to push it, per delivery; without what a "
-    "new subscription is sent of the past.",
+    "From the detection of a change to the first attempt of each delivery; without past events "
+    "that a new subscription receives.",
     _DELIVERY_BOUNDS,
 )
 RECEIPT = HistogramMetric(
     "detection_to_receipt_seconds",
-    "From the detection of a change to the subscriber's 2xx, per delivery; without what a new "
-    "subscription is sent of the past.",
+    "From the detection of a change to the subscriber's 2xx, for each delivery; without past "
+    "events that a new subscription receives.",
     _DELIVERY_BOUNDS,
 )
 HISTOGRAMS = (
@@ -157,59 +157,57 @@ HISTOGRAMS = (
     RECEIPT,
 )
 
-REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers the process that was asked.")
+REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers this API process.")
 REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.", unit="bytes")
 REDIS_MEMORY_LIMIT = GaugeMetric(
     "redis_memory_limit_bytes",
-    "The most that Redis may use, 0 if that is not limited.",
+    "Memory limit of Redis, 0 if there is none.",
     unit="bytes",
 )
 REDIS_PERSISTENCE_OK = GaugeMetric(
-    "redis_persistence_ok", "Whether Redis keeps an append-only file, and could write it of late."
+    "redis_persistence_ok", "Whether Redis keeps an append-only file and its last write succeeded."
 )
 INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
 OUTBOXES = GaugeMetric(
     "outboxes",
-    "Outboxes of subscriptions by state: `active`, or so but `failing` in its last attempt, "
-    "`parked` until the subscriber answers, `paused` by someone, or `disabled` by the service.",
+    "Outboxes by state: `active`; `failing`, active with a failed last attempt; `parked` until the "
+    "receiver answers; `paused` by a person; `disabled` by the service.",
     labels=("state",),
 )
 OUTBOX_STATES = (*(state.value for state in SubscriptionState), "failing")
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
 DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
-CLAIMED = GaugeMetric("claimed", "Work that is claimed or under way.", labels=("kind",))
+CLAIMED = GaugeMetric("claimed", "Work that is claimed or in progress.", labels=("kind",))
 DUE_AGE = GaugeMetric(
     "due_oldest_age_seconds",
-    "For how long the oldest work that is due has been, or that was claimed and not begun; what is "
-    "paused, parked, or waits by itself is not due.",
+    "How long the oldest work has been due, or claimed and not started. Paused, parked and waiting "
+    "work is not due.",
     labels=("kind",),
     unit="seconds",
 )
 PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
 POLL_AGE = GaugeMetric(
     "poll_age_seconds",
-    "Time since the last complete poll, of integrations that are polled, in order of that time; "
-    "percentile 100 is the longest. Full polls count as deltas too.",
+    "Time since the last complete poll of integrations that are being polled; percentile 100 is "
+    "the longest. Full polls count as deltas too.",
     labels=("kind", "percentile"),
     unit="seconds",
 )
 SCHEDULER_AGE = GaugeMetric(
     "scheduler_age_seconds", "Time since any scheduler looked for work.", unit="seconds"
 )
-WORKERS = GaugeMetric(
-    "workers", "Worker processes alive, by the queue they serve.", labels=("queue",)
-)
-QUEUE_JOBS = GaugeMetric("queue_jobs", "Jobs that wait.", labels=("queue",))
+WORKERS = GaugeMetric("workers", "Running worker processes by queue.", labels=("queue",))
+QUEUE_JOBS = GaugeMetric("queue_jobs", "Waiting jobs.", labels=("queue",))
 QUEUE_FAILED = GaugeMetric(
     "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
 )
 TOTALS = (
-    GaugeMetric("deliveries_pending", "Events on outboxes, not received yet.", "pending"),
-    GaugeMetric("deliveries_dead", "Deliveries given up and still listed.", "dead"),
+    GaugeMetric("deliveries_pending", "Events on outboxes that have not been received.", "pending"),
+    GaugeMetric("deliveries_dead", "Dead deliveries that are still listed.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
-    GaugeMetric("changes_held", "Changes that wait for a decision on them.", "held"),
+    GaugeMetric("changes_held", "Changes that are held for review.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
 )
 # Of the history alone: a scrape does not look into outboxes.
@@ -246,7 +244,7 @@ Detail = Literal["integrations", "subscriptions", "credentials"]
 DETAILS: tuple[Detail, ...] = get_args(Detail)
 DETAIL_MOST = 1_000  # of a kind that are told of: those that were registered first
 DETAIL_OMITTED = GaugeMetric(
-    "detail_omitted", "Registrations left out, being too many.", labels=("detail",)
+    "detail_omitted", "Resources that exceed the limit and are left out.", labels=("detail",)
 )
 INTEGRATION_STATE = GaugeMetric(
     "integration_state",
@@ -255,7 +253,7 @@ INTEGRATION_STATE = GaugeMetric(
 )
 INTEGRATION_POLL_AGE = GaugeMetric(
     "integration_poll_age_seconds",
-    "Time since the last complete poll, where it is polled.",
+    "Time since its last complete poll, if it is being polled.",
     labels=("integration", "kind"),
     unit="seconds",
 )
@@ -268,7 +266,7 @@ SUBSCRIPTION_PENDING = GaugeMetric(
     "subscription_pending", "Events on its outbox.", labels=("subscription",)
 )
 SUBSCRIPTION_DEAD = GaugeMetric(
-    "subscription_dead", "Its deliveries given up and still listed.", labels=("subscription",)
+    "subscription_dead", "Its dead deliveries that are still listed.", labels=("subscription",)
 )
 SUBSCRIPTION_AGE = GaugeMetric(
     "subscription_oldest_pending_age_seconds",
@@ -300,9 +298,7 @@ OF_INTEGRATION = (
         "quarantined",
         ("integration",),
     ),
-    GaugeMetric(
-        "integration_failures", "Its polls' failures in a row.", "failures", ("integration",)
-    ),
+    GaugeMetric("integration_failures", "Its failed polls in a row.", "failures", ("integration",)),
 )
 OF_DETAILS = (
     DETAIL_OMITTED,
@@ -319,13 +315,13 @@ OF_DETAILS = (
 )
 
 # Of the process that answers, counted in it: name, kind, help, labels.
-BUILD = GaugeMetric("build_info", "The version that answers.", labels=("version", "python"))
+BUILD = GaugeMetric("build_info", "Version of this process.", labels=("version", "python"))
 REQUESTS = CounterMetric(
     "api_requests_total", "Requests answered by this process.", ("method", "route", "status")
 )
 REQUEST_DURATION = HistogramMetric(
     "api_request_duration_seconds",
-    "From a request to the head of its answer; requests that wait for events are left out.",
+    "From a request to the start of its response, without requests that wait for events.",
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     ("method", "route"),
 )

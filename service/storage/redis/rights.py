@@ -307,8 +307,8 @@ def _not_granted(commands: Sequence[str], patterns: Sequence[str], user: str) ->
     rules = [*(f"~{pattern}" for pattern in patterns), *(f"+{command}" for command in commands)]
     return (
         f"Redis does not grant the user {user!r} {' and '.join(missing)}; run ACL SETUSER {user} "
-        f"{' '.join(rules)}, and write the same into its ACL file (docs/operations.md has the "
-        "whole list)"
+        f"{' '.join(rules)}, and write the same into its ACL file (docs/operations/redis.md has "
+        "the whole list)"
     )
 
 

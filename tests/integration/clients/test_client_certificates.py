@@ -290,7 +290,7 @@ async def test_what_only_python_3_13_refuses_is_documented_by_its_error(
     listen: Listen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its strictness is asked of whatever Python this is."""
-    documented = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs/operations/proxies.md").read_text()
     plain = Authority(tmp_path, "plain", plain=True)
     peer = await listen(ok, tls=plain.server("127.0.0.1"))
     strict = make_context(plain.file)

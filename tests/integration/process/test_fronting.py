@@ -50,7 +50,9 @@ def start(valkey_url) -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
 
 CONFIGURATION = (ROOT / "deploy/nginx/coursewire.conf").read_text()
 (DOCUMENTED,) = re.findall(
-    r"```sh\n(COURSEWIRE_ROOT_PATH.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL
+    r"```sh\n(COURSEWIRE_ROOT_PATH.*?)```",
+    (ROOT / "docs/operations/proxies.md").read_text(),
+    re.DOTALL,
 )
 VARIABLES = dict(line.removeprefix("COURSEWIRE_").split("=") for line in DOCUMENTED.split())
 PREFIX = VARIABLES["ROOT_PATH"]

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of backup and restore, done."""
+"""What docs/operations/backup.md says of backup and restore, done."""
 
 from __future__ import annotations
 

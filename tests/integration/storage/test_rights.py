@@ -332,7 +332,7 @@ def test_every_command_of_a_script_is_declared():
 
 
 def test_the_documented_user_is_the_one_that_the_tests_run_under():
-    documented = (ROOT / "docs/operations.md").read_text()
+    documented = (ROOT / "docs/operations/redis.md").read_text()
     begin = documented.index("redis-cli ACL SETUSER coursewire ")
     words = shlex.split(documented[begin : documented.index("```", begin)].replace("\\\n", ""))
     assert words[:6] == ["redis-cli", "ACL", "SETUSER", "coursewire", "on", ">PASSWORD"]

@@ -21,7 +21,8 @@ from tests.programs import required_program
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
+OPERATIONS = ROOT / "docs/operations"
+RUNBOOKS = (OPERATIONS / "runbooks.md").read_text()
 KUBERNETES = "1.32"  # the oldest that the manifests are checked against
 
 VARIABLES = {f"COURSEWIRE_{setting.name}" for setting in SETTINGS}
@@ -116,15 +117,15 @@ def test_rules_name_metrics_that_are_declared(rule):
 @pytest.mark.parametrize("name", ALERTS)
 def test_every_alert_has_a_runbook_that_it_leads_to(name):
     annotations, labels = ALERTS[name]["annotations"], ALERTS[name]["labels"]
-    assert f"\n### {name}\n" in OPERATIONS
+    assert f"\n## {name}\n" in RUNBOOKS
     docs = '{{ or $externalLabels.coursewire_docs "docs" }}'
-    assert annotations["runbook_url"] == f"{docs}/operations.md#{name.lower()}"
+    assert annotations["runbook_url"] == f"{docs}/operations/runbooks.md#{name.lower()}"
     assert annotations["summary"]
     assert labels["severity"] in ("page", "ticket")
 
 
 def test_no_runbook_is_left_of_an_alert_that_is_gone():
-    assert set(re.findall(r"^### (Coursewire\w+)$", OPERATIONS, re.MULTILINE)) == set(ALERTS)
+    assert set(re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE)) == set(ALERTS)
 
 
 def test_every_alert_is_tested_firing_and_silent():
@@ -306,6 +307,7 @@ def test_an_api_is_left_alone_before_it_stops_and_has_the_time_to():
 
 
 def test_the_page_makes_the_secret_that_the_manifests_use():
+    page = (OPERATIONS / "deploy.md").read_text()
     used = {
         variable["valueFrom"]["secretKeyRef"]["key"]
         for pod in PODS
@@ -313,7 +315,7 @@ def test_the_page_makes_the_secret_that_the_manifests_use():
         for variable in container["env"]
         if "valueFrom" in variable
     }
-    assert set(re.findall(r"--from-literal=([a-z-]+)=", OPERATIONS)) == used
+    assert set(re.findall(r"--from-literal=([a-z-]+)=", page)) == used
 
 
 def test_policies_and_services_choose_pods_that_there_are():

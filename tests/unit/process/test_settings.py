@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import rich.console
 
+from deploy.documents import settings_table
 from service.domain.errors import SettingsError
-from service.settings import RETRY_SPAN, SETTINGS, Settings, settings_table
+from service.settings import RETRY_SPAN, SETTINGS, Settings
 from tests.authority import Authority
 
 KEY_1, KEY_2 = bytes(range(32)), bytes(range(32, 64))
@@ -441,8 +442,3 @@ def test_the_table_has_a_row_for_every_setting():
     assert len(lines) == 2 + len(SETTINGS)
     assert "| `COURSEWIRE_PORT` | number | `8000` |" in settings_table()
     assert all(line.count("|") == 5 for line in lines)
-
-
-def test_the_readme_has_that_table():
-    readme = Path(__file__).parents[3] / "README.md"
-    assert settings_table() in readme.read_text(encoding="utf-8")
