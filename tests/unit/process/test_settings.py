@@ -441,8 +441,3 @@ def test_the_table_has_a_row_for_every_setting():
     assert len(lines) == 2 + len(SETTINGS)
     assert "| `COURSEWIRE_PORT` | number | `8000` |" in settings_table()
     assert all(line.count("|") == 5 for line in lines)
-
-
-def test_the_readme_has_that_table():
-    readme = Path(__file__).parents[3] / "README.md"
-    assert settings_table() in readme.read_text(encoding="utf-8")
