@@ -83,10 +83,10 @@ def documents() -> dict[str, str]:
         "docs/openapi.json": _formatted(document),
         "docs/problems.md": f"{_PROBLEMS}{catalogue_table()}\n",
         "docs/metrics.md": f"{_METRICS}{metrics_tables()}",
-        "docs/event-types.md": event_types(document["webhooks"]),
-        "docs/receiving-events.md": with_files(ROOT / "docs/receiving-events.md"),
         **{path: with_version(path) for path in _WITH_VERSION},
         str(FILE.relative_to(ROOT)): _formatted(_operations(document)),
+        "docs/event-types.md": event_types(document["webhooks"]),
+        "docs/receiving-events.md": with_files(ROOT / "docs/receiving-events.md"),
     }
 
 

@@ -26,7 +26,7 @@ _MEANINGS = {
     "course.created": "A course is new, or exists again after its deletion (`reason`: restored). "
     "With `initial`, the course existed before: a baseline or a backfill reports it.",
     "course.updated": "A tracked field of a course changed. `changed` lists the paths.",
-    "course.deleted": "A course was deleted. `evidence` says how Coursewire knows.",
+    "course.deleted": "A course was deleted. `evidence` names the proof.",
     "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
     "integration.epoch_started": "An integration starts again with a new baseline, because it is "
     "connected to something else or its unfinished baseline was edited. Courses of the previous "
