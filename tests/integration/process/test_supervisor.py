@@ -671,7 +671,9 @@ def test_the_sandbox_command_serves_until_it_is_told_to_stop():
         try:
             shown = read_until(process, "sandbox listening on http://127.0.0.1:")
             url = shown[0].split()[-1]
-            directions = "\n".join(read_until(process, "Add 127.0.0.1 to COURSEWIRE_ALLOWED_TARGETS"))
+            directions = "\n".join(
+                read_until(process, "Add 127.0.0.1 to COURSEWIRE_ALLOWED_TARGETS")
+            )
             for text in (url, "sandbox-key", "sandbox:demo"):
                 assert text in directions
             curl = shlex.split(directions[directions.index("curl") :].splitlines()[0])
