@@ -82,7 +82,7 @@ def command(name: str, port: int, directory: Path) -> list[str]:
 @contextmanager
 def started(name: str, directory: Path, packages: Path, redis_url: str) -> Iterator[str]:
     """The address of a receiver that runs, whose output goes to `output` in the directory."""
-    for file in RECEIVERS.iterdir():
+    for file in RECEIVERS.glob("*.*"):
         (directory / file.name).write_text(file.read_text())
     (directory / "node_modules").symlink_to(packages)
     port = free_port()
@@ -130,7 +130,7 @@ LARGEST %= b"x" * (MAX_BODY_BYTES - len(LARGEST) + 2)
 
 @pytest.mark.parametrize(
     "name",
-    sorted(file.name for file in RECEIVERS.iterdir() if file.name != "course_store.py"),
+    sorted(file.name for file in RECEIVERS.glob("*.*") if file.name != "course_store.py"),
 )
 def test_a_receiver_takes_what_is_signed_and_nothing_else(
     name, tmp_path, javascript_packages, valkey_admin_url
