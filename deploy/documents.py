@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deploy.event_pages import event_types, with_files
 from service.api.schema.document import METHODS, catalogue_table, published
 from service.app import create_app
 from service.commands.resources.operations import FILE, Field, Operation
@@ -101,6 +102,8 @@ def documents() -> dict[str, str]:
         "docs/settings.md": f"{_SETTINGS}{settings_table()}",
         **{path: with_version(path) for path in _WITH_VERSION},
         str(FILE.relative_to(ROOT)): _formatted(_operations(document)),
+        "docs/event-types.md": event_types(document["webhooks"]),
+        "docs/receiving-events.md": with_files(ROOT / "docs/receiving-events.md"),
     }
 
 

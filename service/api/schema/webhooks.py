@@ -23,12 +23,14 @@ from service.domain.polling.integration import Baseline
 TEST_EVENT = "coursewire.test"
 
 _MEANINGS = {
-    "course.created": "A course is new, or live again (`reason`: restored).",
-    "course.updated": "A tracked field of a course changed; `changed` lists the paths.",
-    "course.deleted": "A course is gone; `evidence` says how this is known.",
+    "course.created": "A course is new, or exists again after its deletion (`reason`: restored). "
+    "With `initial`, the course existed before: a baseline or a backfill reports it.",
+    "course.updated": "A tracked field of a course changed. `changed` lists the paths.",
+    "course.deleted": "A course was deleted. `evidence` names the proof.",
     "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
     "integration.epoch_started": "An integration starts again with a new baseline, because it is "
-    "connected to something else or its unfinished baseline was edited. An earlier error of the "
+    "connected to something else or its unfinished baseline was edited. Courses of the previous "
+    "epoch get no `course.deleted`, and sequences continue to grow. An earlier error of the "
     "integration is no longer current.",
     "integration.error": "Polls of an integration started failing in a way that needs an operator. "
     "Sent once until the failure clears.",
@@ -44,37 +46,39 @@ _MEANINGS = {
     TEST_EVENT: "A test of the subscription was requested.",
 }
 _HEADERS = {
-    "webhook-id": "the event's id, the same on every attempt",
-    "webhook-timestamp": "epoch seconds of the attempt",
+    "webhook-id": "the id of the event, the same on every attempt",
+    "webhook-timestamp": "the time of the attempt, in seconds since 1970",
     "webhook-signature": "v1, a comma and base64 of the HMAC-SHA256 over id, timestamp and body "
-    "with dots between them, or v1a, a comma and base64 of their ed25519 signature; while rotated "
-    "secrets overlap one of each secret, the newest first, with blanks between them",
-    "coursewire-replay": "true on what is sent once more, by a replay; else it is not there",
+    "joined with dots, or v1a, a comma and base64 of their ed25519 signature; while rotated "
+    "secrets overlap, one signature of each secret, the newest first, separated by spaces",
+    "coursewire-replay": "true if a replay sent the event, otherwise absent",
 }
 _OPTIONAL = ("coursewire-replay",)
 
 
 _DATA = {
-    "schema_version": "the version of this shape",
-    "event_id": "the event's id, the same as in `webhook-id`",
-    "integration_id": "the integration",
-    "upstream_id": "its X-Integration-Id at the upstream",
-    "external_id": "your own name for the integration",
+    "schema_version": "the version of these fields; changes if one is removed or redefined",
+    "event_id": "the id of the event, the same as `webhook-id`",
+    "integration_id": "the id of the integration",
+    "upstream_id": "the X-Integration-Id of the integration at the upstream",
+    "external_id": "your own name of the integration",
     "labels": "your own labels of the integration",
-    "course_id": "the course's id at the upstream",
-    "remote_id": "its id in the learning system",
-    "origin_id": "its id where it came from, if the learning system says so",
-    "sequence": "the event's number among those of the course, which only grows",
-    "previous_sequence": "the number of the course's event before; null: there is none",
-    "changed": "the paths that changed, of a course.updated",
-    "reason": "what kind of change it is, where the type does not say",
-    "evidence": "how it is known that a course is gone",
-    "initial": "whether the course was there before: found by the first complete full poll, or "
-    "sent by a backfill",
-    "detected_by": "delta or full poll: the kind of poll that found the change; review: it was "
-    "held and published by a decision; backfill: the subscription asked for every course",
-    "course_omitted": "why `course` is not there; null: it is",
-    "course": "the course as the upstream gives it",
+    "course_id": "the id of the course at the upstream",
+    "remote_id": "the id of the course in the learning system",
+    "origin_id": "the id of the course in the system it came from, if the learning system has it",
+    "sequence": "grows with each event of the course; the values are not consecutive",
+    "previous_sequence": "the sequence of the previous event of the course; null: there is none",
+    "changed": "the changed paths of a course.updated, such as `revisions.title`",
+    "reason": "restored: the course was deleted and exists again; null: none of these",
+    "evidence": "of a course.deleted: tombstone: the upstream marks the course as deleted; "
+    "absence: a complete full poll did not show it, and a request for it confirmed that",
+    "initial": "whether the course existed before: the first complete full poll or a backfill "
+    "reports it",
+    "detected_by": "delta or full: the kind of poll that detected the change; review: the change "
+    "was held and then published; backfill: the subscription requested all courses",
+    "course_omitted": "why `course` is absent: thin: the subscription asks for that; size: the "
+    "body would exceed 256 KiB; gone: there is no record any more; null: it is present",
+    "course": "the course as the upstream returns it",
 }
 _TEXT: dict[str, Any] = {"type": "string"}
 _MAYBE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
@@ -170,8 +174,8 @@ def _operation(event_type: str, meaning: str) -> Operation:
     return Operation(
         tags=["Webhooks"],
         summary=event_type,
-        description=f"{meaning} Answer with any 2xx once you have taken it; every other answer "
-        "is a failure and is tried again.",
+        description=f"{meaning} Answer with any 2xx once you have stored the event. Any "
+        "other answer is a failure, and the event is sent again.",
         operation_id=event_type,
         parameters=[
             Parameter(
@@ -197,7 +201,11 @@ def _operation(event_type: str, meaning: str) -> Operation:
 def _body(event_type: str, wanted: Format) -> Schema:
     of_course = event_type.startswith("course.")
     named = {"const": event_type, "description": "the event type"}
-    found = {"type": "string", "format": "date-time", "description": "when the change was found"}
+    found = {
+        "type": "string",
+        "format": "date-time",
+        "description": "when Coursewire detected the change",
+    }
     properties: dict[str, Any]
     if wanted is Format.STANDARD:
         properties = {"type": named, "timestamp": found}

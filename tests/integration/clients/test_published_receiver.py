@@ -6,6 +6,7 @@ import base64
 import http.client
 import http.server
 import re
+import textwrap
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ BODY = '{"type":"course.updated","data":{"course_id":"c1","changed":["provider"]
 def published() -> str:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     blocks = [
-        block
+        textwrap.dedent(block)
         for page in pages
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
         if "class Receiver(BaseHTTPRequestHandler)" in block

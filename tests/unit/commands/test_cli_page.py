@@ -1,4 +1,4 @@
-"""docs/cli.md and the README: every command that they show is one."""
+"""The README and the pages of docs/: every command that they show is one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from service.commands.resources.declarations import RESOURCES
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/cli.md").read_text()
 SHELL = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+CAPTURED = re.compile(r"\w+=\$\((.*)\)")
+PAGES = ("getting-started", "receiving-events", "catching-up", "access", "api", "cli")
 
 
 def commands(text: str) -> list[list[str]]:
     """The arguments of each `coursewire` in blocks of shell."""
     lines = "\n".join(SHELL.findall(text)).replace("\\\n", " ").splitlines()
-    called = [one for one in lines if re.match(r"(\.venv/bin/)?coursewire ", one)]
-    return [shlex.split(line, comments=True)[1:] for line in called]
+    calls = [CAPTURED.sub(r"\1", line.strip()) for line in lines]
+    return [
+        shlex.split(call, comments=True)[1:] for call in calls if call.startswith("coursewire ")
+    ]
 
 
 SHOWN = [
-    *commands(PAGE),
     *commands((ROOT / "README.md").read_text()),
+    *(call for page in PAGES for call in commands((ROOT / f"docs/{page}.md").read_text())),
     *commands("".join(f"```sh\n{one.examples}\n```" for one in RESOURCES.values())),
 ]
 
