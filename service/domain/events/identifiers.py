@@ -107,7 +107,7 @@ def position_order(position: str) -> tuple[int, int]:
 
 def is_backfilled(position: str) -> bool:
     """Whether it is the position of an event that a backfill made, which is in no log."""
-    return position_order(position)[1] >= BACKFILLED
+    return int(position.rpartition("-")[2]) >= BACKFILLED
 
 
 def backfilled_place(position: str) -> str:
