@@ -298,10 +298,11 @@ class Drain:
     def _send(self) -> None:
         """Begins as many attempts as may be under way."""
         self._rate_wait_ms = 0
-        if self._any_failed or self._recorder.judging:
-            return  # the judgement may be that nothing more is to be sent
+        # The judgement of a failure may be that nothing more is to be sent.
+        if self._any_failed or self._recorder.judging or self._turn.must_stop():
+            return
         slots = self._turn.slots
-        while len(self._in_flight.tasks) < slots and not self._turn.must_stop():
+        while len(self._in_flight.tasks) < slots:
             queue = self._queues.choose(slots)
             if queue is None:
                 return

@@ -67,6 +67,7 @@ def event_position(identifier: str) -> tuple[str, str] | None:
         return None
 
 
+@lru_cache(maxsize=4096)  # the same events go to many subscriptions
 def sort_key(position: str) -> str:
     """The text by which sorted sets are in the order of positions."""
     milliseconds, counter = position_order(position)
