@@ -196,14 +196,15 @@ class AnswerProtocol(ResponseHandler):
                     continue
                 elif not self._wait_for_status_line(head):
                     return b""
-            end = _HEAD_END.search(head, looked_at)
-            if end is None or end.end() > MAX_HEAD_BYTES:
+            found = _HEAD_END.search(head, looked_at)
+            end = 0 if found is None else found.end()
+            if not 0 < end <= MAX_HEAD_BYTES:
                 if len(head) > MAX_HEAD_BYTES:
                     self._use_status_alone("its header is larger than 64 KiB")
                 return b""
-            rest = head[end.end() :]
+            rest = head[end:]
             if self.status is not None:
-                self._head = head[: end.end()]
+                self._head = head[:end]
                 return self._start_body(rest)
             head = self._head = rest
             self._status, looked_at = None, 0

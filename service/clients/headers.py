@@ -34,6 +34,8 @@ def retry_after(value: str | None, *now: float) -> float | None:
     It may be a number of seconds or a date; a date in the past means 0. Where two clocks say what
     time it is, the shorter wait counts: one of the clocks may be wrong by years.
     """
+    if not value:
+        return None
     if (delay := seconds(value)) is not None:
         return delay
     if (moment := http_date(value)) is not None:

@@ -40,7 +40,6 @@ BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is d
 
 _NO_LIMITS: Final = aiohttp.ClientTimeout(total=None)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NOT_IN_A_VALUE: Final = re.compile(r"[\r\n\0]")
 _PLACE: Final = re.compile(r"[^:/?#]+://[^/?#]*([^\x00-\x20\x7f#]*)(?:#.*)?")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
@@ -155,9 +154,9 @@ def _place(url: str) -> str:
 def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
     """The request up to its body; what is usual gives way to what is given."""
     fields = {**target.usual, **{_field_name(name): value for name, value in headers.items()}}
-    if _NOT_IN_A_VALUE.search("".join(fields.values())):
-        raise ValueError("a header field holds a line break or a null")
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    if not lines.count("\r") == lines.count("\n") == len(fields) or "\0" in lines:
+        raise ValueError("a header field holds a line break or a null")
     return f"{target.start}{lines}content-length: {length}\r\n\r\n".encode("ascii")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.clients.webhook_sender import Receiver
+from service.clock import now_ms
 from service.domain.errors import LeaseLostError
 from service.domain.events.event import CONTENT_TYPES
 from workers.delivery.attempt_verdict import CompletedAttempt, PendingAttempt
@@ -14,29 +15,37 @@ REPLAY_HEADERS = {"coursewire-replay": "true"}
 
 
 class AttemptsInFlight:
-    """Posts events to one subscriber, several at a time."""
+    """Posts events to one subscriber, several at a time. `tasks` are the attempts that have not
+    been collected."""
 
     def __init__(self, receiver: Receiver, turn: OutboxTurn) -> None:
         self.tasks: set[asyncio.Task[CompletedAttempt]] = set()
+        self._ended: list[asyncio.Task[CompletedAttempt]] = []
         self._receiver = receiver
         self._turn = turn
 
     def begin(self, attempt: PendingAttempt) -> None:
         """Begins an attempt."""
-        self.tasks.add(asyncio.create_task(self._post(attempt)))
+        task = asyncio.create_task(self._post(attempt))
+        self.tasks.add(task)
+        task.add_done_callback(self._end)
 
     def collect(self) -> list[CompletedAttempt]:
         """The attempts that have ended since the last call. Raises LeaseLostError where one could
         not begin for that reason."""
-        ended = {task for task in self.tasks if task.done()}
-        self.tasks -= ended
+        ended, self._ended = self._ended, []
+        self.tasks.difference_update(ended)
         return [task.result() for task in ended]
+
+    def _end(self, task: asyncio.Task[CompletedAttempt]) -> None:
+        self._ended.append(task)
+        self._turn.progress.set()
 
     async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
         turn, permissions = self._turn, self._turn.permissions
         if turn.lease_is_short():
             raise LeaseLostError
-        at = turn.local_ms()
+        at = now_ms()
         entry, event = attempt.entry, attempt.event
         headers = {
             **permissions.headers,

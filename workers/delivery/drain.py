@@ -197,6 +197,7 @@ class Drain:
         self._feeder = feeder
         self._feeding: asyncio.Task[bool] | None = None
         self._completed: list[CompletedAttempt] = []
+        self._any_failed = False  # of those
         self._recording: asyncio.Task[Judgement] | None = None
         self._rate_wait_ms = 0
 
@@ -289,6 +290,7 @@ class Drain:
             and not turn.must_stop()
         ):
             self._feeding = asyncio.create_task(feeder.step())
+            self._feeding.add_done_callback(self._note_progress)
             turn.feeding = True
 
     # --- send ------------------------------------------------------------------------------
@@ -296,13 +298,11 @@ class Drain:
     def _send(self) -> None:
         """Begins as many attempts as may be under way."""
         self._rate_wait_ms = 0
-        undecided = self._recorder.judging or not all(
-            one.outcome.delivered for one in self._completed
-        )
-        if undecided:  # the judgement may be that nothing more is to be sent
+        # The judgement of a failure may be that nothing more is to be sent.
+        if self._any_failed or self._recorder.judging or self._turn.must_stop():
             return
         slots = self._turn.slots
-        while len(self._in_flight.tasks) < slots and not self._turn.must_stop():
+        while len(self._in_flight.tasks) < slots:
             queue = self._queues.choose(slots)
             if queue is None:
                 return
@@ -317,7 +317,8 @@ class Drain:
         """Begins to record the attempts that have ended, unless others are being recorded."""
         if self._completed and self._recording is None:
             self._recording = self._recorder.begin(self._completed)
-            self._completed = []
+            self._recording.add_done_callback(self._note_progress)
+            self._completed, self._any_failed = [], False
 
     # --- wait --------------------------------------------------------------------------------
 
@@ -327,13 +328,14 @@ class Drain:
 
     async def _wait(self) -> bool:
         """Waits until something has ended; False if nothing is under way."""
-        tasks, pause = self._tasks(), self._pause()
-        if tasks:
-            await asyncio.wait(tasks, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        elif pause is not None:
-            await asyncio.sleep(pause)
-        else:
+        pause = self._pause()
+        if pause is None and not (self._in_flight.tasks or self._recording or self._feeding):
             return False
+        progress = self._turn.progress
+        if pause is not None:
+            asyncio.get_running_loop().call_later(pause, progress.set)
+        await progress.wait()
+        progress.clear()
         if self._recording is not None and self._recording.done():
             self._queues.recorded(await self._recording)
             self._recording = None
@@ -341,7 +343,11 @@ class Drain:
         for one in self._in_flight.collect():
             self._queues.ended(one)
             self._completed.append(one)
+            self._any_failed = self._any_failed or not one.outcome.delivered
         return True
+
+    def _note_progress(self, _: asyncio.Task[Any]) -> None:
+        self._turn.progress.set()
 
     def _pause(self) -> float | None:
         """Seconds after which the outbox is looked at again, for the subscription's rate or while

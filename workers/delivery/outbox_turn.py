@@ -18,7 +18,8 @@ TURN_SECONDS = 10.0  # after which an outbox is handed back to the schedule
 
 class OutboxTurn:
     """What the parts of a turn share. `outdated` means that the subscription was edited, resumed
-    or emptied, so that the next turn has to begin anew; `feeding` that a replay is being fed."""
+    or emptied, so that the next turn has to begin anew; `feeding` that a replay is being fed;
+    `progress` that something under way has ended."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class OutboxTurn:
         self.version = opened.version
         self.outdated = opened.subscription != subscription
         self.feeding = False
+        self.progress = asyncio.Event()
         self._draining = draining
         self._clock_offset = opened.now - now_ms()
         self._ends = time.monotonic() + TURN_SECONDS
@@ -53,14 +55,10 @@ class OutboxTurn:
         """How many attempts may be under way at once."""
         return self.breaker.concurrency(self.subscription.max_concurrency)
 
-    def local_ms(self) -> int:
-        """The present by the clock of this machine."""
-        return now_ms()
-
     def redis_ms(self, local_ms: int | None = None) -> int:
         """The present by the clock of Redis, as far as it is known here, or what that clock
         showed at `local_ms`."""
-        return (self.local_ms() if local_ms is None else local_ms) + self._clock_offset
+        return (now_ms() if local_ms is None else local_ms) + self._clock_offset
 
     def is_over(self) -> bool:
         """Whether the turn's time is up."""

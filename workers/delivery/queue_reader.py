@@ -124,6 +124,8 @@ class QueueReader:
     def withdraw(self) -> list[Recorded]:
         """Takes back prepared events that the subscription's owner may not see any more."""
         grant = self._turn.permissions.grant
+        if grant is None:
+            return []
         withdrawn = [one for one in self.prepared if not is_shown(one.event.head, grant)]
         if withdrawn:
             self.prepared = deque(one for one in self.prepared if one not in withdrawn)

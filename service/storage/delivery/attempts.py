@@ -70,12 +70,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             connect_ms=outcome.connect_ms,
             first_byte_ms=outcome.first_byte_ms,
             error=outcome.error,
-            # It may end within a character, which is left out.
-            excerpt=getincrementaldecoder("utf-8")("replace").decode(outcome.excerpt),
+            excerpt=_text(outcome.excerpt) if outcome.excerpt else "",
             next_attempt_at=next_attempt_at,
             counted=counted,
             replay=replay,
         )
+
+
+def _text(excerpt: bytes) -> str:
+    """The excerpt without the character within which it may end."""
+    return getincrementaldecoder("utf-8")("replace").decode(excerpt)
 
 
 _decode = msgspec.json.Decoder(Attempt).decode

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextvars import Context
-from typing import NamedTuple
 
 import msgspec
 
@@ -29,15 +28,10 @@ class RenderedEvent(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class _BodyKey(NamedTuple):
-    """What the bytes of a body depend on. The order key stands for the event's course: a server
-    that lost its last second, and whose clock steps back, could use a position again."""
-
-    position: str
-    order_key: str
-    rendering: Rendering
-
-
+# What the bytes of a body depend on: position, order key and rendering of its event. The order key
+# stands for the event's course: a server that lost its last second, and whose clock steps back,
+# could use a position again.
+_BodyKey = tuple[str, str, Rendering]
 _Found = dict[_BodyKey, RenderedEvent | None]
 
 
@@ -64,13 +58,13 @@ class EventBodies:
     ) -> list[RenderedEvent | None]:
         """The events of a subscription's outbox entries, None where one is no longer kept."""
         await self._follow_server()
-        wanted = [_BodyKey(one.event_position, one.order_key, one.rendering) for one in entries]
+        wanted = [(one.event_position, one.order_key, one.rendering) for one in entries]
         found: _Found = {}
         reads: set[asyncio.Task[_Found]] = set()
         missing: list[_BodyKey] = []
         own: list[_BodyKey] = []
         for key in wanted:
-            if is_backfilled(key.position):
+            if is_backfilled(key[0]):
                 own.append(key)
             elif (kept := self._cache.get(key)) is not None:
                 found[key] = kept
@@ -86,7 +80,7 @@ class EventBodies:
         if found:
             trimmed = position_order(await self._log.trimmed())
             found = {
-                key: None if position_order(key.position) <= trimmed else event
+                key: None if position_order(key[0]) <= trimmed else event
                 for key, event in found.items()
             }
         for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
@@ -117,10 +111,10 @@ class EventBodies:
         return found
 
     async def _read(self, subscription_id: str, wanted: Sequence[_BodyKey]) -> _Found:
-        positions = list(dict.fromkeys(key.position for key in wanted))
+        positions = list(dict.fromkeys(position for position, _, _ in wanted))
         events = await self._events.get_many(subscription_id, positions)
         stored = dict(zip(positions, events, strict=True))
-        return {key: _rendered(stored[key.position], key.rendering) for key in wanted}
+        return {key: _rendered(stored[key[0]], key[2]) for key in wanted}
 
 
 def _rendered(event: StoredEvent | None, rendering: Rendering) -> RenderedEvent | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from service.storage.redis import keys
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
+@lru_cache(maxsize=1024)
 def field(name: str, **labels: str) -> str:
     """The hash field of a counter: its name and its label values, in the order given."""
     return "|".join((name, *labels.values()))

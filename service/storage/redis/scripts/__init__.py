@@ -237,8 +237,10 @@ class _Layout:
 
     def pack(self, call: Any, keys: list[Key], blobs: list[bytes | None]) -> Sequence[Any]:
         """The values to be packed; adds the others to `keys` and `blobs`."""
-        keys += self._get_keys(call)
-        blobs += self._get_blobs(call)
+        if self._keys:
+            keys += self._get_keys(call)
+        if self._blobs:
+            blobs += self._get_blobs(call)
         values = self._get_values(call)
         if not self._lists:
             return values
