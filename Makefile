@@ -48,13 +48,14 @@ bench: compared ## Measure, beside peers and limits; ARGS='sweep --profile' choo
 chaos: dev ## Break everything for ten minutes, judge what arrived; ARGS='--seconds 60 --seed 7'
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-check: dev ## Check formatting, lint, types, the import rule, deployment and the lock files
+check: dev ## Check formatting, lint, types, the import rule, deployment, prose and the lock files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/*.py
+	$(BIN)/mypy --explicit-package-bases deploy/*.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python deploy/locks.py check
+	$(BIN)/python deploy/prose.py
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
