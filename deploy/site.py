@@ -76,11 +76,16 @@ def _in_menu(entry: Any) -> Iterator[str]:
             yield from _in_menu(inner)
 
 
-def _highlighting() -> str:
-    """The colours of code, light and dark."""
+def _style() -> str:
+    """The colours of code, light and dark, and what small screens need."""
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs("[data-bs-theme=dark] .highlight")
-    return f"{light}\n{dark}\npre code {{ font-size: 0.875rem }}\n"
+    return f"""{light}
+{dark}
+pre code {{ font-size: 0.875rem }}
+table {{ display: block; overflow-x: auto }}
+:is(p, li) > code, a, h1, h2, h3 {{ overflow-wrap: anywhere; white-space: normal }}
+"""
 
 
 def build(into: Path) -> str:
@@ -101,7 +106,7 @@ def build(into: Path) -> str:
             target = directory / "docs" / place(file)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-        (directory / "docs" / "highlight.css").write_text(_highlighting())
+        (directory / "docs" / "site.css").write_text(_style())
         done = subprocess.run(
             [sys.executable, "-m", "properdocs", "build", "--strict"],
             cwd=directory,
