@@ -13,7 +13,7 @@ export PYTHON VENV UV
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs screenshots dist lock clean runtime dev compared
+.PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs site recording screenshots dist lock clean runtime dev compared
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -48,15 +48,14 @@ bench: compared ## Measure, beside peers and limits; ARGS='sweep --profile' choo
 chaos: dev ## Break everything for ten minutes, judge what arrived; ARGS='--seconds 60 --seed 7'
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-check: dev ## Check formatting, lint, types, the import rule, deployment and the lock files
+check: dev ## Check formatting, lint, types, the import rule, deployment, prose and the lock files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy deploy/locks.py
-	$(BIN)/mypy deploy/documents.py
-	$(BIN)/mypy deploy/screenshots.py
+	$(BIN)/mypy --explicit-package-bases deploy/*.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python deploy/locks.py check
+	$(BIN)/python deploy/prose.py
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
@@ -69,6 +68,12 @@ format: dev ## Format the code and mend what the linter can mend
 
 docs: dev ## Write anew what follows from the code: docs/openapi.json, problems.md, metrics.md, settings.md, the operations of the CLI, and the version in deploy/
 	@$(BIN)/python deploy/documents.py
+
+site: dev ## Build the documentation as a static site into site/, warnings as errors
+	@$(BIN)/python deploy/site.py
+
+recording: dev ## Record the demo in a terminal as the moving picture that the README shows
+	@$(BIN)/python deploy/recording.py
 
 screenshots: dev ## Take the pictures of the console that the docs show: drives the demo in Chromium
 	@$(BIN)/python deploy/screenshots.py
@@ -83,7 +88,7 @@ lock: ## Compile the lock files from pyproject.toml, with uv; ARGS=--upgrade for
 	@python=$$(deploy/environment.sh interpreter) && "$$python" deploy/locks.py compile $(ARGS)
 
 clean: ## Remove environments and caches; the service's own data stays
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis dist
+	rm -rf .venv .venv-* site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis dist
 	find service workers tests deploy -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # All are instant where nothing changed.

@@ -13,6 +13,7 @@ from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.types import (
     ASGIApp,
+    ControllerRouterHandler,
     LifeSpanReceive,
     LifeSpanScope,
     LifeSpanSend,
@@ -64,6 +65,7 @@ from service.api.resources.subscriptions.statistics import show_statistics
 from service.api.resources.subscriptions.subscription_routes import SubscriptionController
 from service.api.schema import config as openapi
 from service.api.schema.document import SECURITY, Contract, handlers
+from service.api.system.documentation import documentation_route
 from service.api.system.health import healthz, readyz, root
 from service.api.system.metrics import metrics
 from service.api.system.status import ControlController, StatusController
@@ -150,9 +152,13 @@ def create_app(settings: Settings, *, open_services: OpenServices | None = None)
         ],
     )
     contract = Contract()
-    console = [console_route(settings.root_path)] if settings.console else []
+    pages: list[ControllerRouterHandler] = []
+    if settings.console:
+        pages.append(console_route(settings.root_path, documented=settings.docs_dir is not None))
+    if settings.docs_dir is not None:
+        pages.append(documentation_route(settings.docs_dir))
     app = Application(
-        route_handlers=[v1, root, healthz, readyz, metrics, *console],
+        route_handlers=[v1, root, healthz, readyz, metrics, *pages],
         dependencies={
             "services": Provide(provide_services),
             "params": Provide(provide_params),

@@ -26,9 +26,10 @@ _PAGE_HEADERS: Final = {**_HEADERS, "cache-control": "no-cache"}
 _FILE_HEADERS: Final = {**_HEADERS, "cache-control": "public, max-age=31536000, immutable"}
 
 
-def console_route(root_path: str) -> HTTPRouteHandler:
-    """The console, for requests whose path may still begin with the prefix `root_path`. The path
-    of a file contains the digest of all files, so that caches may keep it."""
+def console_route(root_path: str, *, documented: bool) -> HTTPRouteHandler:
+    """The console, for requests whose path may still begin with the prefix `root_path`. It links to
+    `/docs` if that is served. The path of a file contains the digest of all files, so that caches
+    may keep it."""
     files = {
         path.relative_to(STATIC).as_posix(): path.read_bytes()
         for path in sorted(STATIC.rglob("*"))
@@ -40,7 +41,8 @@ def console_route(root_path: str) -> HTTPRouteHandler:
         for name in files
         if name.endswith(".js")
     )
-    html = _PAGE.read_text().replace("{preloads}", preloads)
+    docs = "docs/index.html" if documented else ""
+    html = _PAGE.read_text().replace("{preloads}", preloads).replace("{docs}", docs)
 
     @get(["/console", "/console/{page:path}"], include_in_schema=False, media_type=MediaType.HTML)
     async def show_console(request: Request[Any, Any, Any]) -> Response[str | bytes]:

@@ -244,6 +244,12 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         Declaration("boolean", parsers.boolean, "whether `/console` is served"),
     ] = True
+    docs_dir: Annotated[
+        Path | None,
+        Declaration(
+            "path", parsers.path, "the folder that `make site` wrote; the API serves it at `/docs`"
+        ),
+    ] = None
     log_format: Annotated[
         LogFormat,
         _choice(

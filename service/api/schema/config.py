@@ -37,6 +37,9 @@ _TAGS = (
 
 def config(settings: Settings, contract: Contract) -> OpenAPIConfig:
     """The document's head, and where it and its page are served."""
+    documentation = ""
+    if settings.docs_dir is not None:
+        documentation = f" Read on in [the documentation]({settings.root_path}/docs/index.html)."
     return OpenAPIConfig(
         title="Coursewire",
         version=version(),
@@ -44,7 +47,8 @@ def config(settings: Settings, contract: Contract) -> OpenAPIConfig:
             "Tells downstream applications that a course changed. Times are RFC 3339 in UTC, "
             "durations are seconds, lists are pages that `next` leads on from. Every answer has an "
             "`X-Request-ID`, under which the log and the audit trail speak of the request."
-        ),
+        )
+        + documentation,
         use_handler_docstrings=True,
         servers=[Server(url=settings.root_path or "/")],
         tags=[Tag(name=name, description=text) for name, text in _TAGS],

@@ -166,9 +166,9 @@ class Performance:
     async def _narrate(self, story: Story, events: int | None, begun: float) -> None:
         courses = await story.begin()
         self._terminal.say(
-            f"{courses} courses are known; from now on some change. A poll every {DELTA_SECONDS} s "
-            f"sees that;\nwhat vanishes, providers and skills wait for a full poll, every "
-            f"{FULL_SECONDS} s. Ctrl-C ends.\n"
+            f"{courses} courses are recorded, and now some of them change. A delta poll every "
+            f"{DELTA_SECONDS} s\ndetects edits. A full poll every {FULL_SECONDS} s also detects "
+            "changes of providers and\nskills, and missing courses. Ctrl-C ends the demo.\n"
         )
         every = _CHANGE_EVERY
         if events is not None:

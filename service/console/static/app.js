@@ -1,7 +1,7 @@
 // The console: its frame, and which page stands at which address.
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/standalone.module.js";
 import { whoHas } from "./api.js";
-import { currentPath, navigate, url, useAddress } from "./router.js";
+import { BASE, currentPath, navigate, url, useAddress } from "./router.js";
 import { change, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
 import { Notices } from "./ui/dialog.js";
 import { Page } from "./ui/page.js";
@@ -99,6 +99,8 @@ function Menu({ path }) {
   </header>`;
 }
 
+const DOCS = document.documentElement.dataset.docs; // "" where it is not served
+
 const SCOPES = { admin: "administrator", read: "reader", subscriber: "subscriber" };
 
 function Account() {
@@ -109,6 +111,8 @@ function Account() {
     <label>Colours <select value=${theme()} onChange=${(event) => setTheme(event.target.value)}>
       ${["system", "light", "dark"].map((name) => html`<option value=${name} selected=${name === theme()}>${name}</option>`)}
     </select></label>
+    <p>${DOCS && html`<a href=${BASE + "../" + DOCS}>Documentation</a><br />`}
+      <a href=${BASE + "../schema"}>API reference</a></p>
     <button type="button" onClick=${() => signOut()}>Sign out</button>
   </div>`;
 }
