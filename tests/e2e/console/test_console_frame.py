@@ -136,7 +136,7 @@ async def test_the_overview_draws_what_the_history_tells(console: Console, axe: 
     await console.open()
     page = console.page
     for label in (
-        "Events. In all: course.updated 236, integration.error 59",
+        "Events. In all: course.updated 236, others 59",
         "Deliveries that ended. In all: delivered 295",
         "From the change found to its receipt. Latest: p99 250 ms",
         "Pending deliveries. Latest: pending 7",

@@ -45,7 +45,11 @@ function Figures({ history: { times, series } }) {
       .map((one) => ({ label: one.labels[label] ?? "", tone: tones[one.labels[label]] ?? "warn", values: one.values }));
   if (!series.some((one) => one.values.some((value) => value !== null)))
     return html`<p class="muted">Nothing is recorded yet. The scheduler records once a minute.</p>`;
-  const events = of("events_total", "type", EVENT_TONES);
+  // What is not about courses is rare, and one series.
+  const types = of("events_total", "type", EVENT_TONES);
+  const operational = types.filter((one) => !EVENT_TONES[one.label]).map((one) => one.values);
+  const events = [...types.filter((one) => EVENT_TONES[one.label]), ...(operational.length
+    ? [{ label: "others", tone: "warn", values: operational.reduce((a, b) => a.map((value, at) => (value === null ? b[at] : value + b[at]))) }] : [])];
   const latency = of("detection_to_receipt_seconds", "quantile", QUANTILE_TONES)
     .filter((one) => QUANTILE_TONES[one.label])
     .map((one) => ({ ...one, label: `p${one.label * 100}` }));

@@ -31,7 +31,7 @@ export function FilteredDeliveries({ id }) {
   }, [id, query.toString()], { every: after ? 0 : 3 });
   const empty = state || outcome || event_type || hours
     ? html`<${Empty} title="No delivery matches.">Change the filters.</${Empty}>`
-    : html`<${Empty} title="Nothing has been delivered yet." action=${html`<a class="button" href=${url("events")}>Watch events</a>`}>
+    : html`<${Empty} title="Nothing has been delivered yet." action=${id ? html`<a class="button" href=${url("events")}>Watch events</a>` : html`<a class="button" href=${url("subscriptions")}>Subscriptions</a>`}>
         Deliveries appear here as soon as an event matches ${id ? "the subscription" : "a subscription"}. A test event
         tries ${id ? "the receiver" : "its receiver"} at once.</${Empty}>`;
   return html`
