@@ -19,7 +19,7 @@ export function Overview() {
       <${Health} status=${found} />
       ${found.totals && html`<${Figures} status=${found} />`}
       ${found.totals && !(found.totals.integrations && found.totals.subscriptions) && html`<${FirstSteps} totals=${found.totals} />`}
-      ${found.totals && (found.totals.integrations > 0 || found.totals.events > 0) && html`<${Plots} /><div class="grid"><${Attention} /><${Latest} /></div>`}
+      ${found.totals && found.totals.integrations + found.totals.subscriptions + found.totals.events > 0 && html`<${Plots} /><div class="grid"><${Attention} /><${Latest} /></div>`}
     `}</${Loaded}>
   </${Page}>`;
 }
