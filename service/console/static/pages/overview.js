@@ -19,7 +19,7 @@ export function Overview() {
       <${Health} status=${found} />
       ${found.totals && html`<${Figures} status=${found} />`}
       ${found.totals && !(found.totals.integrations && found.totals.subscriptions) && html`<${FirstSteps} totals=${found.totals} />`}
-      ${found.totals && found.totals.integrations + found.totals.subscriptions + found.totals.events > 0 && html`<${Plots} /><div class="grid"><${Attention} /><${Latest} /></div>`}
+      ${found.totals && found.totals.integrations + found.totals.subscriptions + found.totals.events > 0 && html`<${Plots} /><div class="grid"><${Attention} status=${found} /><${Latest} /></div>`}
     `}</${Loaded}>
   </${Page}>`;
 }
@@ -110,11 +110,13 @@ function FirstSteps({ totals }) {
 }
 
 // Integrations and subscriptions that wait for a person.
-function Attention() {
+function Attention({ status }) {
+  const find = (what, state, signal) =>
+    state.some((one) => status[what][one]) ? get(`/v1/${what}`, { state, limit: 10 }, signal) : { items: [] };
   const list = useLoad(async (signal) => {
     const [integrations, subscriptions] = await Promise.all([
-      get("/v1/integrations", { state: ["error", "review"], limit: 10 }, signal),
-      get("/v1/subscriptions", { state: ["disabled", "parked"], limit: 10 }, signal),
+      find("integrations", ["error", "review"], signal),
+      find("subscriptions", ["disabled", "parked"], signal),
     ]);
     return [
       ...integrations.items.map((one) => ({
