@@ -11,7 +11,7 @@ import argparse
 import shutil
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -32,6 +32,7 @@ from service.storage.redis.counters import Counters
 from tests.bench import delivery_lists, report
 from tests.bench.api import api
 from tests.bench.listeners import TOKEN, ready
+from tests.bench.processes import cpu_seconds
 from tests.conftest import free_port
 
 AIM_MS = 300
@@ -216,13 +217,15 @@ async def first_views(url: str, chromium: str, rounds: int) -> Times:
     return {name: _figures(times) for name, times in found.items()}
 
 
-async def measure(port: int, rounds: int) -> Times:
-    """The median and the longest time of each request, in ms."""
+async def measure(port: int, rounds: int, busy: Callable[[], Awaitable[float]]) -> Times:
+    """The median and the longest time of each request, and what it takes of processors, in ms.
+    `busy` tells for how many seconds the API and Redis have been."""
     found = {}
     for name, path, query in cases():
         target = f"{path}?{urlencode(query)}"
+        before = await busy()
         times = [await delivery_lists.time_of(port, TOKEN, target) for _ in range(rounds)]
-        found[name] = _figures(times)
+        found[name] = (*_figures(times), round((await busy() - before) * 1000 / rounds, 1))
     return found
 
 
@@ -258,20 +261,25 @@ async def run(options: argparse.Namespace) -> None:
                 await delivery_lists.fill_few(redis, options.events)
                 await delivery_lists.fill_many(redis, options.events)
                 await fill_history(redis)
-            with api(redis_url, port := free_port(), Path(directory) / "log"):
-                await ready(port)
-                requests = await measure(port, options.rounds)
-                if chromium:
-                    views = await first_views(f"http://127.0.0.1:{port}", chromium, options.rounds)
+                with api(redis_url, port := free_port(), Path(directory) / "log") as pid:
+                    await ready(port)
+
+                    async def busy() -> float:
+                        return cpu_seconds(pid) + await report.server_cpu_seconds(redis)
+
+                    requests = await measure(port, options.rounds, busy)
+                    if chromium:
+                        url = f"http://127.0.0.1:{port}"
+                        views = await first_views(url, chromium, options.rounds)
         finally:
             server.stop()
-    for title, aim, times in (
-        ("what its pages ask for", AIM_MS, requests),
-        ("first view", FIRST_VIEW_AIM_MS, views),
+    for title, aim, times, columns in (
+        ("what its pages ask for", AIM_MS, requests, ["median", "longest", "processors"]),
+        ("first view", FIRST_VIEW_AIM_MS, views, ["median", "longest"]),
     ):
         report.show(
             f"console: {title}, in ms; aim: at most {aim}",
-            ["", "median", "longest"],
+            ["", *columns],
             [[name, *map(str, figures)] for name, figures in times.items()],
         )
     report.tell("console", version, {"requests_ms": requests, "first_view_ms": views})
