@@ -31,6 +31,7 @@ from service.storage.observability.exposition import Metrics
 from service.storage.observability.history import History
 from service.storage.polling.budgets import Budgets
 from service.storage.polling.catalogue import Catalogue
+from service.storage.polling.courses import Courses
 from service.storage.polling.poll_turns import Polls
 from service.storage.polling.reviews import Reviews
 from service.storage.redis.client import open_async
@@ -77,6 +78,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: EncryptedValues
     processes: Processes
     catalogue: Catalogue
+    courses: Courses
     polls: Polls
     events: EventLog
     tail: Tail
@@ -167,6 +169,7 @@ def assemble(
     outbox_events = OutboxEvents(redis, events)
     attempts = Attempts(redis, encryptor)
     schedule = Schedule(redis)
+    catalogue = Catalogue(redis, counters)
     return Services(
         settings=settings,
         redis=redis,
@@ -184,7 +187,8 @@ def assemble(
         replies=Replies(redis, encryptor),
         encrypted=EncryptedValues(redis, encryptor),
         processes=Processes(redis),
-        catalogue=Catalogue(redis, counters),
+        catalogue=catalogue,
+        courses=Courses(redis, catalogue),
         polls=Polls(redis, counters),
         events=events,
         tail=Tail(redis, events),

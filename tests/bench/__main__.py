@@ -16,7 +16,7 @@ from service.logs import configure
 
 _BENCHMARKS = (
     *("sweep", "sweepers", "growth", "memory", "catalogue", "delivery", "isolation"),
-    *("scheduling", "start", "api", "listeners"),
+    *("scheduling", "start", "api", "console", "listeners"),
 )
 
 

@@ -73,8 +73,8 @@ class Asked:
 
 
 @contextlib.contextmanager
-def api(redis_url: str, port: int, log: Path) -> Iterator[None]:
-    """An API process as anybody runs it, which logs every request."""
+def api(redis_url: str, port: int, log: Path) -> Iterator[int]:
+    """An API process as anybody runs it, which logs every request; gives its id."""
     environ = {
         **os.environ,
         "COURSEWIRE_REDIS_URL": redis_url,
@@ -86,7 +86,7 @@ def api(redis_url: str, port: int, log: Path) -> Iterator[None]:
     with log.open("wb") as to:
         process = subprocess.Popen(command, env=environ, stdout=to, stderr=subprocess.STDOUT)
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

@@ -173,15 +173,16 @@ async def measure(port: int, token: str, cases: Sequence[Case]) -> Mapping[str, 
     """The median and the longest time of each request, in ms."""
     found = {}
     for name, query in cases:
-        times = [await _time(port, token, query) for _ in range(11)]
+        times = [await time_of(port, token, f"/v1/deliveries?{query}") for _ in range(11)]
         found[name] = (round(statistics.median(times), 1), round(max(times), 1))
     return found
 
 
-async def _time(port: int, token: str, query: str) -> float:
+async def time_of(port: int, token: str, target: str) -> float:
+    """How many ms the answer to a request takes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     request = (
-        f"GET /v1/deliveries?{query} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
         f"Authorization: Bearer {token}\r\n\r\n"
     )
     started = time.perf_counter()

@@ -28,6 +28,7 @@ from service.api.system.status_views import (
     QueueStatus,
     RedisStatus,
     SchedulerStatus,
+    SubscriptionStates,
     SystemStatus,
     Totals,
     WorkerStatus,
@@ -36,6 +37,7 @@ from service.api.system.status_views import (
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.events.event import rfc3339
+from service.domain.observability.metrics import OUTBOX_STATES
 from service.domain.polling.integration import IntegrationState
 from service.storage.observability.lateness import LatenessStore
 from service.storage.observability.system_status import Overview, Work, Worker
@@ -144,6 +146,9 @@ class StatusController(Controller):
             paused=_paused(paused),
             integrations=IntegrationStates(
                 **{state.value: totals.get(f"state:{state}", 0) for state in IntegrationState}
+            ),
+            subscriptions=SubscriptionStates(
+                **{state: totals.get(f"outbox:{state}", 0) for state in OUTBOX_STATES}
             ),
             totals=Totals(**sizes, **{name: totals.get(name, 0) for name in _TOTALS}),
         )
@@ -263,5 +268,6 @@ def _down(reason: str) -> SystemStatus:
         lateness=None,
         paused=None,
         integrations=None,
+        subscriptions=None,
         totals=None,
     )

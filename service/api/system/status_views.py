@@ -152,6 +152,18 @@ class IntegrationStates(View, frozen=True, kw_only=True):
     review: Annotated[int, means("polled, with changes held for a decision")]
 
 
+class SubscriptionStates(View, frozen=True, kw_only=True):
+    """How many subscriptions are in which state. Those that are `disabled`, `parked` and `failing`
+    need attention."""
+
+    example: ClassVar = {"active": 3, "failing": 1, "parked": 0, "paused": 0, "disabled": 1}
+    active: Annotated[int, means("sent to, the last attempt delivered or none made yet")]
+    failing: Annotated[int, means("sent to, the last attempt failed; active in lists")]
+    parked: Annotated[int, means("only probed, because the receiver fails steadily")]
+    paused: Annotated[int, means("not sent to, as somebody wished")]
+    disabled: Annotated[int, means("not sent to until somebody resumes them")]
+
+
 class Totals(View, frozen=True, kw_only=True):
     """What there is in all."""
 
@@ -195,6 +207,7 @@ class SystemStatus(View, frozen=True, kw_only=True):
         "lateness": LatenessStatus.example,
         "paused": {"polling": None, "delivery": None},
         "integrations": IntegrationStates.example,
+        "subscriptions": SubscriptionStates.example,
         "totals": Totals.example,
     }
     status: Annotated[str, means("ok, degraded or down")]
@@ -211,5 +224,8 @@ class SystemStatus(View, frozen=True, kw_only=True):
     paused: Annotated[Paused | None, means("what is stopped, and since when")]
     integrations: Annotated[
         IntegrationStates | None, means("how many integrations are in which state")
+    ]
+    subscriptions: Annotated[
+        SubscriptionStates | None, means("how many subscriptions are in which state")
     ]
     totals: Annotated[Totals | None, means("what there is in all")]

@@ -9,6 +9,7 @@ import { ProblemBox } from "./ui/problem.js";
 import { Empty, Text } from "./ui/text.js";
 import { Access } from "./pages/access.js";
 import { Courses } from "./pages/courses.js";
+import { Deliveries } from "./pages/subscriptions/deliveries.js";
 import { Event } from "./pages/events/event.js";
 import { Events } from "./pages/events/list.js";
 import { Integration } from "./pages/integration.js";
@@ -34,6 +35,7 @@ const PAGES = [
   ["subscriptions/new", NewSubscription, true],
   ["subscriptions/:id", Subscription, true],
   ["subscriptions/:id/:tab", Subscription, true],
+  ["deliveries", Deliveries, true],
   ["events", Events, true],
   ["events/:id", Event, true],
   ["access", Access, false],
@@ -45,6 +47,7 @@ const MENU = [
   ["", "Overview", "M3 11.5 12 4l9 7.5M6 9.5V20h12V9.5"],
   ["integrations", "Integrations", "M9 3v5m6-5v5M6 8h12v4a6 6 0 0 1-12 0zm6 10v3"],
   ["subscriptions", "Subscriptions", "M4 12h11m-4-5 5 5-5 5M20 4v16"],
+  ["deliveries", "Deliveries", "M3 6h18v12H3zm0 1 9 7 9-7"],
   ["events", "Events", "M3 12h4l3-8 4 16 3-8h4"],
   ["access", "Access", "M14 10a4 4 0 1 0-4 4l1-1 2 2h2v2h2v3h3v-3l-6-6z"],
   ["system", "System", "M4 5h16v5H4zm0 9h16v5H4zM8 7.5h.01M8 16.500h.01"],

@@ -92,20 +92,26 @@ def is_deleted(packed: bytes) -> bool:
     return packed[FLAG] == DELETED
 
 
+def names_in(packed: bytes) -> tuple[str | None, str | None]:
+    """The remote id and the origin id in a stored fingerprint. Raises FingerprintVersionError."""
+    start = _names_start(version_of(packed[:1]))
+    remote_id, _, origin_id = packed[start:].partition(_BETWEEN_NAMES)
+    return _read_name(remote_id), _read_name(origin_id)
+
+
 def unpack(packed: bytes) -> Fingerprint:
     """Reads the stored form, of whatever version. Raises FingerprintVersionError."""
     version = version_of(packed[:1])
-    names_start = _names_start(version)
-    remote_id, _, origin_id = packed[names_start:].partition(_BETWEEN_NAMES)
+    remote_id, origin_id = names_in(packed)
     event = packed[_EVENT]
     return Fingerprint(
         deleted=is_deleted(packed),
         sequence=int(packed[SEQUENCE]),
         event=None if event == NO_EVENT else event.decode(),
         raw=packed[RAW],
-        paths=packed[_PATHS_START:names_start],
-        remote_id=_read_name(remote_id),
-        origin_id=_read_name(origin_id),
+        paths=packed[_PATHS_START : _names_start(version)],
+        remote_id=remote_id,
+        origin_id=origin_id,
         version=version.tag,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,6 +44,13 @@ class SummarizeSubscription(Script[SubscriptionAsFound | None]):
     replay_queue: Key
 
 
+class FindParked(Script[list[str]]):
+    """Finds which outboxes are parked. The key has a star in the place of the subscription's id."""
+
+    outbox_state: Key = keys.outbox_state("*")
+    ids: Sequence[str]
+
+
 class SubscriptionSummaries:
     """Reads in one command what is asked for again and again by whoever watches a backlog: the
     record and the depth of the outbox by themselves take twice the processor time."""
@@ -71,3 +79,7 @@ class SubscriptionSummaries:
             replaying=found.replaying > 0,
         )
         return _decode(found.record), depth
+
+    async def parked_among(self, subscription_ids: Sequence[str]) -> set[str]:
+        """Those of the subscriptions whose outboxes are parked."""
+        return {*await run(self._redis, FindParked(ids=subscription_ids))}

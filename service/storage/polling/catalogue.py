@@ -10,8 +10,7 @@ import msgspec
 
 from service.domain.courses.fingerprint import NO_EVENT, Fingerprint, is_deleted, unpack
 from service.domain.delivery.subscription import Outbox
-from service.domain.errors import CoursesDifferError, NotFoundError
-from service.domain.events.identifiers import EVENT_PREFIX
+from service.domain.errors import CoursesDifferError
 from service.domain.polling.page import PageDigests
 from service.domain.polling.triage import Mark
 from service.domain.review.guards import Exceeded
@@ -19,9 +18,7 @@ from service.ids import event_suffixes
 from service.storage.events.announcing import OutboxArgument, OutboxTable
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
-from service.storage.redis.hashes import read_field
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
-from service.storage.redis.scans import ScanCursor, cut_page
 from service.storage.redis.scripts import Script, run
 from service.storage.scheduling.leases import Fence, Lease
 
@@ -93,18 +90,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     seen: bytes = b""
     opening: NewEvent | None = None
     exceeded: Sequence[Exceeded] = ()
-
-
-class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A course as listed; `sequence` and `last_event_id` are None before its first event."""
-
-    id: str
-    state: str
-    remote_id: str | None = None
-    origin_id: str | None = None
-    sequence: int | None = None
-    last_event_id: str | None = None
-    quarantine_reason: str | None = None
 
 
 class AppendedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,60 +273,6 @@ class Catalogue:
             raise CoursesDifferError({one.index - 1: one.packed for one in committed.refused})
         return committed
 
-    async def rows(
-        self, integration_id: str, epoch: str, limit: int, after: ScanCursor | None
-    ) -> tuple[list[CourseRow], ScanCursor | None]:
-        """At most `limit` courses from a place (None: the start), and the next place (None when
-        done). A course that is added or removed meanwhile may be missed, none else."""
-        place = after or ScanCursor(0)
-        cursor, found = cast(
-            "tuple[int, dict[bytes, bytes]]",
-            await self._redis.hscan(
-                keys.catalogue(integration_id, epoch), cursor=place.cursor, count=limit
-            ),
-        )
-        notes = await self._notes(integration_id, epoch, list(found))
-        rows = [
-            _row(course_id.decode(), packed, note)
-            for (course_id, packed), note in zip(found.items(), notes, strict=True)
-        ]
-        if place.cursor == 0:
-            rows += await self._only_quarantined(integration_id, epoch)
-        return cut_page(rows, place, cursor, limit)
-
-    async def row(self, integration_id: str, epoch: str, course_id: str) -> CourseRow:
-        """One course. Raises NotFoundError."""
-        packed = await read_field(self._redis, keys.catalogue(integration_id, epoch), course_id)
-        (note,) = await self._notes(integration_id, epoch, [course_id.encode()])
-        if packed is None and note.reason is None:
-            raise NotFoundError(f"there is no course {course_id} of {integration_id}")
-        return _row(course_id, packed, note)
-
-    async def _notes(self, integration_id: str, epoch: str, course_ids: list[bytes]) -> list[_Note]:
-        if not course_ids:
-            return []
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in (keys.quarantine, keys.held, keys.decided):
-                pipeline.hmget(key(integration_id, epoch), course_ids)
-            reasons, held, decided = await pipeline.execute()
-        return [
-            _Note(reason, waits is not None or is_decided is not None)
-            for reason, waits, is_decided in zip(reasons, held, decided, strict=True)
-        ]
-
-    async def _only_quarantined(self, integration_id: str, epoch: str) -> list[CourseRow]:
-        """Courses whose records never decoded, so that no fingerprint is kept of them."""
-        reasons = cast(
-            "dict[bytes, bytes]",
-            await self._redis.hgetall(keys.quarantine(integration_id, epoch)),
-        )
-        known = await self.read(integration_id, epoch, [name.decode() for name in reasons])
-        return [
-            _row(name.decode(), None, _Note(reason, held=False))
-            for (name, reason), packed in zip(reasons.items(), known, strict=True)
-            if packed is None
-        ]
-
 
 def _expectation(expected: PageDigests | None) -> Expected | None:
     if expected is None:
@@ -381,32 +312,4 @@ def _change(change: Change, table: OutboxTable, suffixes: Iterator[str]) -> Writ
         tail=fingerprint.tail(),
         live=change.live,
         event=_event(change.event, table, suffixes),
-    )
-
-
-class _Note(msgspec.Struct, frozen=True):
-    """Why a course's record does not decode, and whether a change of it is held."""
-
-    reason: bytes | None
-    held: bool
-
-
-def _row(course_id: str, packed: bytes | None, note: _Note) -> CourseRow:
-    reason = None if note.reason is None else note.reason.decode()
-    if packed is None:
-        return CourseRow(id=course_id, state="quarantined", quarantine_reason=reason)
-    known = unpack(packed)
-    state = "deleted" if known.deleted else "live"
-    if reason is not None:
-        state = "quarantined"
-    elif note.held:
-        state = "held"
-    return CourseRow(
-        id=course_id,
-        state=state,
-        remote_id=known.remote_id,
-        origin_id=known.origin_id,
-        sequence=known.sequence or None,
-        last_event_id=EVENT_PREFIX + known.event if known.event else None,
-        quarantine_reason=reason,
     )

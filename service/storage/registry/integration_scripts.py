@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -128,3 +129,18 @@ class RequestPoll(Script[None]):
     kind: PollKind
     poll_id: str
     poll: bytes
+
+
+class ListedIntegration(msgspec.Struct, frozen=True):
+    """What lists are filtered by."""
+
+    record: bytes
+    state: str
+
+
+class ListIntegrations(Script[list[ListedIntegration]]):
+    """Reads the records and the states of integrations; those that are gone are left out. The
+    prefix is what precedes an id in a key."""
+
+    integration_prefix: str = keys.integration("")
+    ids: Sequence[str]

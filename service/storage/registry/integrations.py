@@ -18,6 +18,7 @@ from service.domain.polling.integration import (
     Credential,
     Decision,
     Integration,
+    IntegrationState,
     PollingState,
     PollKind,
     PollRecord,
@@ -38,6 +39,7 @@ from service.storage.redis.scripts.statuses import RefusedError
 from service.storage.registry.integration_scripts import (
     DeleteIntegration,
     EditIntegration,
+    ListIntegrations,
     MadeCredential,
     RegisterIntegration,
     RequestPoll,
@@ -56,6 +58,7 @@ _decode_progress = msgspec.json.Decoder(PollProgress).decode
 _encode = msgspec.json.encode
 
 Stored = tuple[Integration, PollingState]
+Listed = tuple[Integration, IntegrationState]
 PrepareCredential = Callable[[], Awaitable[tuple[str, MadeCredential | None]]]
 
 
@@ -155,6 +158,14 @@ class IntegrationStore:
         """At most `limit` integrations in the order of creation, and where to go on."""
         ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
         return [stored for stored in await self.get_many(ids) if stored is not None], position
+
+    async def listed(
+        self, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Listed], IndexPosition | None]:
+        """Like `page`, what lists are filtered by alone, which takes a fraction of the time."""
+        ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
+        found = await run(self._redis, ListIntegrations(ids=ids))
+        return [(_decode(one.record), IntegrationState(one.state)) for one in found], position
 
     async def update(
         self, integration_id: str, change: Callable[[Integration], Integration]

@@ -114,3 +114,11 @@ class FindOwned(Script[list[bytes]]):
     subscriptions: Key = keys.SUBSCRIPTIONS
     subscription_prefix: str = keys.subscription("")
     owner: str
+
+
+class ListSubscriptions(Script[list[bytes | None]]):
+    """Reads the records of subscriptions, None where one is gone. The prefix is what precedes an id
+    in a key."""
+
+    subscription_prefix: str = keys.subscription("")
+    ids: Sequence[str]

@@ -32,6 +32,7 @@ from service.storage.redis.scripts.statuses import RefusedError, Status
 from service.storage.registry.subscription_scripts import (
     DeleteSubscription,
     FindOwned,
+    ListSubscriptions,
     ReadSubscriptions,
     ResumeSubscription,
     WriteSubscription,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _SECRET_BYTES = 32
-_SCANNED_AT_ONCE = 500  # subscriptions looked through for those of one owner
 
 _decode = msgspec.json.Decoder(Subscription).decode
 _decode_api_key = msgspec.json.Decoder(ApiKey).decode
@@ -125,10 +125,7 @@ class SubscriptionStore:
         """The subscriptions with these ids, None where there is none."""
         if not subscription_ids:
             return []
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for subscription_id in subscription_ids:
-                pipeline.hget(keys.subscription(subscription_id), "record")
-            found = await pipeline.execute()
+        found = await run(self._redis, ListSubscriptions(ids=subscription_ids))
         return [None if record is None else _decode(record) for record in found]
 
     async def page(
@@ -143,8 +140,12 @@ class SubscriptionStore:
         """The ids of all subscriptions, or of those that `owner` created."""
         if owner is None:
             return await all_ids(self._redis, keys.SUBSCRIPTIONS)
+        return [one.id for one in await self._owned(owner)]
+
+    async def _owned(self, owner: str) -> list[Subscription]:
+        """What `owner` created, in the order of creation."""
         found = await run(self._redis, FindOwned(owner=owner))
-        return [one.id for one in map(_decode, found) if one.owner == owner]
+        return [one for one in map(_decode, found) if one.owner == owner]
 
     async def newest(self, most: int | None) -> AsyncIterator[Subscription]:
         """The subscriptions, the newest first: `most` of them, or all."""
@@ -157,15 +158,14 @@ class SubscriptionStore:
         self, owner: str, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Subscription], IndexPosition | None]:
         """Like `page`, of those that `owner` created alone. It looks through all of them."""
-        owned: list[Subscription] = []
-        while True:
-            page, after = await self.page(_SCANNED_AT_ONCE, after)
-            owned += [one for one in page if one.owner == owner]
-            if len(owned) > limit:
-                last = owned[limit - 1]
-                return owned[:limit], IndexPosition(last.created_at, last.id)
-            if after is None:
-                return owned, None
+        owned = [
+            one
+            for one in await self._owned(owner)
+            if after is None or (one.created_at, one.id) > (after.created_at, after.id)
+        ]
+        if len(owned) <= limit:
+            return owned, None
+        return owned[:limit], IndexPosition(owned[limit - 1].created_at, owned[limit - 1].id)
 
     async def update(
         self,

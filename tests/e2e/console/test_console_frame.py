@@ -116,7 +116,9 @@ async def test_the_overview_says_what_to_do(console: Console, house: House) -> N
     await expect(console.page.get_by_role("heading", name="Everything works")).to_be_visible()
 
 
-async def test_the_overview_draws_what_the_history_tells(console: Console, axe: str) -> None:
+async def test_the_overview_draws_what_the_history_tells(
+    console: Console, house: House, axe: str
+) -> None:
     async def history(route: Route) -> None:
         times = [1_795_766_400 + 60 * n for n in range(60)]
         series = [
@@ -132,12 +134,13 @@ async def test_the_overview_draws_what_the_history_tells(console: Console, axe: 
         ]
         await route.fulfill(json={"times": times, "minutes": [0, *[1] * 59], "series": shown})
 
+    one = await house.call("POST", "/v1/subscriptions", json={"url": "http://127.0.0.1:9/"})
     await console.page.route("**/v1/history?*", history)
     await console.open()
     page = console.page
     for label in (
-        "Events (295 events). Latest: course.updated 4, integration.error 1",
-        "Deliveries that ended. Latest: delivered 5",
+        "Events. In all: course.updated 236, others 59",
+        "Deliveries that ended. In all: delivered 295",
         "From the change found to its receipt. Latest: p99 250 ms",
         "Pending deliveries. Latest: pending 7",
     ):
@@ -157,6 +160,7 @@ async def test_the_overview_draws_what_the_history_tells(console: Console, axe: 
     assert await console.violations(axe) == []
     await page.get_by_label("Time").select_option("week")
     await expect(page).to_have_url(f"{console.url}/console?range=week")
+    await house.call("DELETE", f"/v1/subscriptions/{one['id']}")
 
 
 @pytest.mark.parametrize("path", ["", "integrations", "integrations?name=nothing", "nowhere"])

@@ -187,6 +187,8 @@ async def test_exactly_what_was_reviewed_is_published(
     one, upstream_id = await held(house)
     page = console.page
     await console.open()
+    health = page.get_by_role("region", name="Health")
+    await expect(health).to_contain_text("held for review. Publish them or accept them silently.")
     attention = page.get_by_role("listitem").filter(has_text=one["name"])
     await attention.get_by_role("link").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(one["name"])

@@ -29,10 +29,12 @@ pytestmark = [
 EDIT = {"op": "edit", "path": "revisions.title"}
 
 
-async def subscribed(house: House, url: str, **fields: Any) -> dict[str, Any]:
-    made: dict[str, Any] = await house.call(
-        "POST", "/v1/subscriptions", json={"url": url, "description": f"to {url}", **fields}
-    )
+async def subscribed(
+    house: House, url: str, token: str | None = None, **fields: Any
+) -> dict[str, Any]:
+    body = {"url": url, "description": f"to {url}", **fields}
+    headers = {"authorization": f"Bearer {token}"} if token else None
+    made: dict[str, Any] = await house.call("POST", "/v1/subscriptions", json=body, headers=headers)
     return made
 
 
@@ -105,7 +107,7 @@ async def test_the_first_event_arrives_while_one_watches(
         await expect(page.get_by_role("region", name="JSON")).to_contain_text(integration["id"])
         delivery = page.locator(".deliveries > li").filter(has_text="Search index")
         await expect(delivery).to_contain_text("delivered")
-        await delivery.locator("summary").click()
+        await delivery.locator("summary").first.click()
         await expect(delivery).to_contain_text("first byte")
         assert await console.violations(axe) == []
         await page.get_by_role("link", name="History of the course").click()
@@ -132,7 +134,7 @@ async def test_a_failing_receiver_is_seen_with_its_answers_and_mended(
         await expect(page.get_by_role("heading", level=1)).to_contain_text(SCRIPT)
         delivery = page.locator(".deliveries > li")
         await expect(delivery).to_contain_text("2 attempts, HTTP 500")
-        await delivery.locator("summary").click()
+        await delivery.locator("summary").first.click()
         await expect(delivery.locator(".attempt")).to_have_count(2)
         await expect(delivery.locator(".excerpt").first).to_contain_text(SCRIPT)
         await expect(delivery.locator(".excerpt").first).to_contain_text("\\u202e")
@@ -174,6 +176,83 @@ async def test_a_replay_is_watched_to_its_end_and_another_cancelled(
         await latest.get_by_role("button", name="Cancel").click()
         await confirm(page, "Cancel the replay")
         await expect(latest).to_contain_text("cancelled")
+
+
+async def test_a_subscriber_replays_in_its_portal_to_the_end_and_cancels(
+    console: Console, house: House, make_key, axe: str
+) -> None:
+    integration = await registered(house, await upstream_of(house, courses=30))
+    token = await make_key("subscriber", integration_ids=[integration["id"]])
+    page = console.page
+    async with receiver() as target:
+        one = await subscribed(house, target.url, token, max_concurrency=1)
+        await changed(house, integration)
+        await drained(house, one["id"])
+        await console.open(f"subscriptions/{one['id']}/replays", token=token)
+        await replay(page, "all")
+        card = page.locator(".replay")
+        await expect(card).to_contain_text("completed")
+        await expect(card).to_contain_text("1 to be sent, 1 delivered")
+        assert len(target.ids) == 2
+        target.gate.clear()
+        await replay(page, "backfill")
+        await expect(card.first).to_contain_text("running")
+        assert await console.violations(axe) == []
+        await card.first.get_by_role("button", name="Cancel").click()
+        await confirm(page, "Cancel the replay")
+        await expect(card.first).to_contain_text("cancelled")
+        target.gate.set()
+        replays = await house.call("GET", f"/v1/subscriptions/{one['id']}/replays")
+        assert {each["state"] for each in replays["items"]} == {"completed", "cancelled"}
+    assert not any("/v1/status" in url for url in console.requested)
+
+
+async def test_deliveries_to_all_subscriptions_are_found_from_the_overview(
+    console: Console, house: House, axe: str
+) -> None:
+    integration = await registered(house, await upstream_of(house))
+    page = console.page
+    async with receiver() as target:
+        target.status = 410
+        dead = await subscribed(
+            house, target.url, description="Gone", integration_ids=[integration["id"]]
+        )
+        waiting = await subscribed(
+            house,
+            "http://127.0.0.1:9/hook",
+            description="Away",
+            integration_ids=[integration["id"]],
+            retry_schedule_seconds=[3600],
+        )
+        await changed(house, integration)
+
+        async def settled() -> bool:
+            found = await house.call("GET", f"/v1/deliveries?subscription_id={waiting['id']}")
+            return bool([one for one in found["items"] if one["state"] == "retrying"])
+
+        await until(settled, seconds=30, what="a delivery that is retried")
+        await console.open()
+        health = page.get_by_role("region", name="Health")
+        await expect(health).to_contain_text("some work waits for you")
+        await expect(health).to_contain_text("disabled. Mend the receiver, then resume it.")
+        await health.get_by_role("link", name="failed").click()
+        await expect(page).to_have_url(f"{console.url}/console/deliveries?state=retrying")
+        rows = page.locator(".deliveries > li")
+        await expect(rows.filter(has_text="Away").first).to_contain_text("no connection")
+        assert await console.violations(axe) == []
+        await page.get_by_role("link", name="Overview").click()
+        await page.get_by_role("link", name="Pending").click()
+        away = rows.filter(has_text="Away")
+        await expect(away).to_have_count(1)
+        await away.locator("summary").first.click()
+        await expect(away.get_by_role("link", name="The subscription")).to_be_visible()
+        await away.get_by_text("The event's body").click()
+        await expect(away.get_by_role("region", name="JSON")).to_contain_text(integration["id"])
+        assert await console.violations(axe) == []
+        await page.get_by_label("Event type").select_option("course.created")
+        await expect(away).to_have_count(0)
+        for one in (dead, waiting):
+            await house.call("DELETE", f"/v1/subscriptions/{one['id']}")
 
 
 async def test_a_secret_is_rotated_and_both_sign_for_a_while(
@@ -222,7 +301,16 @@ async def test_a_subscription_is_edited_paused_resumed_skipped_and_deleted(
         await expect(page.get_by_role("heading", level=1)).to_contain_text("Reports")
         found = await house.call("GET", path)
         assert (found["timeout_seconds"], found["url"]) == (7, one["url"])
-        assert found["integration_ids"] == one["integration_ids"]
+        assert (found["integration_ids"], found["owner"]) == (one["integration_ids"], None)
+        grant = {"scope": "subscriber", "integration_ids": [integration["id"]]}
+        key = await house.call("POST", "/v1/api-keys", json={"name": "New owner", **grant})
+        await page.get_by_role("button", name="Edit").click()
+        await dialog.get_by_text("Owner", exact=True).click()
+        await dialog.get_by_label("API key that it belongs to").select_option("New owner")
+        assert await console.violations(axe) == []
+        await dialog.get_by_role("button", name="Save").click()
+        await expect(dialog).to_have_count(0)
+        assert (await house.call("GET", path))["owner"] == key["id"]
         await page.get_by_role("button", name="Pause").click()
         await confirm(page, "Pause")
         await expect(page.get_by_role("heading", level=1)).to_contain_text("paused")

@@ -19,6 +19,7 @@ from service.storage.delivery.outboxes import OutboxChange, Outboxes, Recorded
 from service.storage.events.event_log import EventLog
 from service.storage.observability.system_status import Overview
 from service.storage.polling.catalogue import Batch, Catalogue, Change, NewEvent, Progress
+from service.storage.polling.courses import Courses
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.scripts import Script, run
@@ -169,7 +170,7 @@ async def test_quarantine_is_counted_once_and_ends_with_a_good_record(redis, lea
     await commit(redis, lease, bad)
     await commit(redis, lease, bad, progress=Progress(b"p1", b"p2"))
     assert await redis.hget(keys.integration("int_a"), "quarantined") == b"1"
-    row = await Catalogue(redis, Counters(redis)).row("int_a", "ep_1", "c1")
+    row = await Courses(redis, Catalogue(redis, Counters(redis))).get("int_a", "ep_1", "c1")
     assert (row.state, row.quarantine_reason) == ("quarantined", "Expected `str`")
     await commit(redis, lease, change(), progress=Progress(b"p2", b"p3"))
     assert await redis.hget(keys.integration("int_a"), "quarantined") == b"0"

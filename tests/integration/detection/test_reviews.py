@@ -54,7 +54,7 @@ class Held:
 
     async def ids(self, state: str) -> set[str]:
         epoch = (await self.state()).epoch
-        rows, _ = await self.services.catalogue.rows(self.id, epoch, 10_000, None)
+        rows, _ = await self.services.courses.page(self.id, epoch, 10_000)
         return {row.id for row in rows if row.state == state}
 
 

@@ -53,7 +53,7 @@ async def registered(context, scripted, shelf):
 
 async def reasons(integration) -> dict[str, str]:
     state = await integration.state()
-    rows, _ = await integration.services.catalogue.rows(integration.id, state.epoch, 10_000, None)
+    rows, _ = await integration.services.courses.page(integration.id, state.epoch, 10_000)
     return {one.id: one.quarantine_reason for one in rows if one.quarantine_reason is not None}
 
 

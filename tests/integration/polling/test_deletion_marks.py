@@ -53,7 +53,7 @@ async def courses(integration) -> list[tuple[str, str]]:
 
 async def listed(integration) -> dict[str, tuple[str, str | None]]:
     state = await integration.state()
-    rows, _ = await integration.services.catalogue.rows(integration.id, state.epoch, 10_000, None)
+    rows, _ = await integration.services.courses.page(integration.id, state.epoch, 10_000)
     return {one.id: (one.state, one.quarantine_reason) for one in rows if one.state != "live"}
 
 

@@ -33,7 +33,7 @@ class Watched:
     async def listed(self) -> dict[str, str]:
         """The quarantined courses with their reasons, checked against all counts."""
         services, state = self.integration.services, await self.integration.state()
-        rows, _ = await services.catalogue.rows(self.integration.id, state.epoch, EVERYTHING, None)
+        rows, _ = await services.courses.page(self.integration.id, state.epoch, EVERYTHING)
         found = {row.id: row.quarantine_reason for row in rows if row.quarantine_reason is not None}
         assert {row.id for row in rows if row.state == "quarantined"} == found.keys()
         assert state.quarantined == len(found)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
 
 from service.app import create_app
 from service.domain.courses.fingerprint import Fingerprint
 from service.settings import Settings
+from service.storage.polling.courses import MAX_EXAMINED
 from service.storage.redis import keys
 
 pytestmark = pytest.mark.slow
@@ -162,3 +164,36 @@ async def test_courses_are_listed_in_pages_of_at_most_the_limit(client, redis, c
         cursor = page["next"] and f"&after={page['next']}"
     assert set(seen) == names | {f"q{number}" for number in range(5)}
     assert len(seen) == len(set(seen))
+
+
+async def test_a_search_among_many_courses_costs_a_bounded_part_of_them(client, redis) -> None:
+    registered = await client.post(
+        "/v1/integrations",
+        json={"name": "a", "upstream_id": "w:1", "base_url": "https://a.example", "api_key": "k"},
+    )
+    integration = registered.json()
+    of = integration["id"], integration["epoch"]
+    one = Fingerprint(deleted=False, raw=b"r" * 16, paths=bytes(95), remote_id="", origin_id=None)
+    many = {
+        f"c{number}": msgspec.structs.replace(
+            one, remote_id=f"r{number}", deleted=number < 3
+        ).pack()
+        for number in range(4 * MAX_EXAMINED)
+    }
+    await redis.hset(keys.catalogue(*of), mapping=many)
+    await redis.hset(keys.quarantine(*of), mapping={"c7": "no id"})
+
+    async def search(query: str) -> tuple[set[str], int]:
+        """What is found, and in how many pages."""
+        found, pages, cursor = set(), 0, ""
+        while cursor is not None:
+            page = (await client.get(f"/v1/integrations/{of[0]}/courses?{query}{cursor}")).json()
+            found |= {course["course_id"] for course in page["items"]}
+            pages, cursor = pages + 1, page["next"] and f"&after={page['next']}"
+        return found, pages
+
+    for query, wanted in (("remote_id=r39999", {"c39999"}), ("state=deleted", {"c0", "c1", "c2"})):
+        found, pages = await search(query)
+        assert found == wanted
+        assert 4 <= pages <= 5
+    assert await search("state=quarantined") == ({"c7"}, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.bench.sweepers import _followed
 
 pytestmark = pytest.mark.slow
 
+CHROMIUM = shutil.which("chromium")
 ROOT = Path(__file__).parents[3]
 
 
@@ -57,6 +59,13 @@ def test_the_memory_of_a_catalogue_is_measured_for_each_course():
     result = measured("catalogue", "--courses", "600")
     assert result["bytes_per_course"] > result["fingerprint_bytes"] > 0
     assert result["million_mb"] > 0
+
+
+def test_what_the_console_asks_for_is_timed():
+    result = measured("console", "--rounds", "1", "--integrations", "20", "--events", "600")
+    assert len(result["requests_ms"]) > 30
+    assert all(median > 0 for median, *_ in result["requests_ms"].values())
+    assert {"sign-in form, empty cache"} <= result["first_view_ms"].keys() or not CHROMIUM
 
 
 def test_the_api_is_measured_against_a_bare_handler():

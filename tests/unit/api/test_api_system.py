@@ -259,7 +259,7 @@ async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
     await redis.zadd(keys.due("polls"), {"int_a": now - 5, "int_b": now + 60_000})
     await redis.zadd(keys.claimed("outboxes"), {"sub_a": now, "sub_b": now})
     await redis.set(keys.lease("outboxes", "sub_a"), "token")
-    await redis.hset(keys.TOTALS, mapping={"courses": 3, "pending": 2})
+    await redis.hset(keys.TOTALS, mapping={"courses": 3, "pending": 2, "outbox:failing": 1})
     status = (await client.get("/v1/status")).json()
     assert (status["status"], status["reasons"]) == ("ok", [])
     assert [one["name"] for one in status["schedulers"]] == ["one"]
@@ -277,6 +277,10 @@ async def test_the_status_of_a_working_system_is_ok(client, services) -> None:
     assert (status["polls"]["due"], status["polls"]["oldest_due_at"][-1]) == (1, "Z")
     assert (status["outboxes"]["claimed"], status["outboxes"]["leased"]) == (2, 1)
     assert (status["totals"]["courses"], status["totals"]["pending"]) == (3, 2)
+    assert status["subscriptions"] == {
+        **dict.fromkeys(("active", "parked", "paused", "disabled"), 0),
+        "failing": 1,
+    }
 
 
 async def test_overdue_work_degrades_the_status(client, services) -> None:

@@ -10,7 +10,8 @@ from msgspec import UNSET, UnsetType
 
 from service.api.access.route_guards import READERS
 from service.api.fields import samples
-from service.api.fields.kinds import means
+from service.api.fields.kinds import Several, means
+from service.api.fields.readers import or_none
 from service.api.fields.views import Page, View
 from service.api.http import cursors
 from service.api.http.requests import (
@@ -21,8 +22,8 @@ from service.api.http.requests import (
     ScanQuery,
     rest_of_path,
 )
-from service.domain.errors import NotFoundError
-from service.storage.polling.catalogue import CourseRow
+from service.api.resources.filtering import STATES, NamePart, named
+from service.storage.polling.courses import CourseRow, CourseState, WantedCourses
 
 
 class CourseView(View, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ class CourseView(View, frozen=True, kw_only=True):
     origin_id: Annotated[
         str | None, means("its id where it came from, if the learning system says so")
     ]
-    state: Annotated[str, means("live, deleted, held or quarantined")]
+    state: Annotated[CourseState, means("live, deleted, held or quarantined")]
     reason: Annotated[str | None, means("why its record does not decode")]
     sequence: Annotated[int | None, means("the number of its last event")]
     last_event_id: Annotated[str | None, means("the id of its last event")]
@@ -67,6 +68,14 @@ class CourseQuery(ScanQuery, frozen=True, kw_only=True):
     course_id: Annotated[
         CourseId | UnsetType, means("only this course, whatever characters its id has")
     ] = UNSET
+    remote_id: Annotated[
+        CourseId | UnsetType, means("only courses with this id in the learning system")
+    ] = UNSET
+    origin_id: Annotated[
+        CourseId | UnsetType, means("only courses with this id where they came from")
+    ] = UNSET
+    search: Annotated[NamePart | UnsetType, named("one of their ids")] = UNSET
+    state: Annotated[Several[CourseState] | UnsetType, STATES] = UNSET
 
 
 class CourseController(Controller):
@@ -85,16 +94,21 @@ class CourseController(Controller):
         self, integration_id: PathId, params: NamedDependency[CourseQuery], services: GivenServices
     ) -> CourseList:
         """What is kept of each, in no order. A page may hold few courses, or none, and still lead
-        on. Deleted courses stay listed for the epoch."""
+        on: no index of the other ids is kept, so a request with `remote_id`, `origin_id`, `search`
+        or `state` looks through some ten thousand courses and answers with what it has found and
+        `next`. Quarantined courses are found at once. Deleted courses stay listed for the epoch."""
         _, state = await services.integrations.get(integration_id)
+        wanted = WantedCourses(
+            remote_id=or_none(params.remote_id),
+            origin_id=or_none(params.origin_id),
+            part=or_none(params.search),
+            states=or_none(params.state),
+        )
         if params.course_id is not UNSET:
-            try:
-                row = await services.catalogue.row(integration_id, state.epoch, params.course_id)
-            except NotFoundError:
-                return CourseList(items=[], next=None)
-            return CourseList(items=[CourseView.of(row)], next=None)
-        rows, place = await services.catalogue.rows(
-            integration_id, state.epoch, params.limit, params.after or None
+            row = await services.courses.find(integration_id, state.epoch, params.course_id, wanted)
+            return CourseList(items=[CourseView.of(row)] if row else [], next=None)
+        rows, place = await services.courses.page(
+            integration_id, state.epoch, params.limit, or_none(params.after), wanted
         )
         return CourseList(
             items=[CourseView.of(row) for row in rows], next=cursors.write_scan(place)
@@ -119,4 +133,4 @@ class CourseController(Controller):
         `course_id` of the list instead."""
         _, state = await services.integrations.get(integration_id)
         course_id = rest_of_path(request, f"/{integration_id}/courses/", course_id)
-        return CourseView.of(await services.catalogue.row(integration_id, state.epoch, course_id))
+        return CourseView.of(await services.courses.get(integration_id, state.epoch, course_id))

@@ -37,11 +37,11 @@ from service.api.resources.integrations.upstream_check import check as check_ups
 from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.access.upstream_credential import UpstreamCredential
-from service.domain.polling.integration import Credential, Integration, PollingState, state_of
+from service.domain.polling.integration import Credential, Integration, PollingState
 from service.domain.review.guards import Guards
 from service.ids import new_id
 from service.storage.redis.paging import IndexPosition
-from service.storage.registry.integrations import PrepareCredential, Stored
+from service.storage.registry.integrations import Listed, PrepareCredential
 
 INLINE = ("base_url", "api_key")  # a credential's values
 
@@ -90,13 +90,19 @@ class IntegrationController(Controller):
         self, params: NamedDependency[IntegrationQuery], services: GivenServices
     ) -> IntegrationList:
         """In the order of creation, which neither additions nor deletions disturb."""
-        read, place = services.integrations.page, params.after or None
+        place = params.after or None
         if params.state or params.name or params.label:
-            found, position = await page_through(
-                read, partial(_takes, params), _place_of, params.limit, place
+            taken, position = await page_through(
+                services.integrations.listed,
+                partial(_takes, params),
+                _place_of,
+                params.limit,
+                place,
             )
+            stored = await services.integrations.get_many([one.id for one, _ in taken])
+            found = [one for one in stored if one is not None]
         else:
-            found, position = await read(params.limit, place)
+            found, position = await services.integrations.page(params.limit, place)
         return IntegrationList(
             items=await _views(services, found), next=cursors.write_index(position)
         )
@@ -206,18 +212,18 @@ class IntegrationController(Controller):
         return await check_upstream(services.upstream, credential, integration.upstream_id)
 
 
-async def _takes(params: IntegrationQuery, found: list[Stored]) -> list[bool]:
+async def _takes(params: IntegrationQuery, found: list[Listed]) -> list[bool]:
     """What the filters of a query let through."""
     return [
-        (not params.state or state_of(integration, state) in params.state)
+        (not params.state or state in params.state)
         and is_named(params.name or None, integration.name, integration.external_id)
         and has_labels(integration.labels, params.label or ())
         for integration, state in found
     ]
 
 
-def _place_of(stored: Stored) -> IndexPosition:
-    return IndexPosition(stored[0].created_at, stored[0].id)
+def _place_of(listed: Listed) -> IndexPosition:
+    return IndexPosition(listed[0].created_at, listed[0].id)
 
 
 async def _check_credential(data: IntegrationCheck, refusals: Refusals, services: Services) -> None:

@@ -266,15 +266,13 @@ async def _takes(
     params: SubscriptionQuery, services: Services, found: list[Subscription]
 ) -> list[bool]:
     """What the filters of a query let through."""
-    parked = [False] * len(found)
-    if params.state:
-        depths = await services.outboxes.depth_many([one.id for one in found])
-        parked = [depth.parked for depth in depths]
+    ids = [one.id for one in found]
+    parked = await services.summaries.parked_among(ids) if params.state else ()
     return [
-        (not params.state or state_of(one, parked=held) in params.state)
+        (not params.state or state_of(one, parked=one.id in parked) in params.state)
         and is_named(params.name or None, one.description, one.url)
         and has_labels(one.labels, params.label or ())
-        for one, held in zip(found, parked, strict=True)
+        for one in found
     ]
 
 

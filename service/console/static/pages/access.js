@@ -165,11 +165,10 @@ function Edit({ of: key, onClose, done }) {
 const ENTRIES = [
   { title: "When", cell: (one) => html`<${Time} at=${one.at} />` },
   { title: "Who", cell: (one) => html`<${Text} value=${one.actor} fallback="unknown" />` },
-  { title: "Action", cell: (one) => html`<span class="strong"><${Text} value=${one.action} /></span>` },
-  { title: "What", cell: (one) => html`<${Text} value=${one.object_id} mono />` },
+  { title: "Action", cell: (one) => html`<span class="strong"><${Text} value=${one.action} /></span>
+      <div class="muted"><${Text} value=${one.object_id} fallback="" mono /></div>` },
   { title: "Fields", cell: (one) => html`<${Chips} items=${one.fields} none="" />` },
-  { title: "From", cell: (one) => html`<${Text} value=${one.address} mono />` },
-  { title: "Request", cell: (one) => html`<${Text} value=${one.request_id} mono />` },
+  { title: "Request", cell: (one) => html`<${Text} value=${one.request_id} mono /> <div class="muted">from <${Text} value=${one.address} mono /></div>` },
 ];
 
 function Audit() {

@@ -7,7 +7,7 @@ import { Card, Facts, Page, Progress } from "../ui/page.js";
 import { Loaded, ProblemBox } from "../ui/problem.js";
 import { useScan } from "../ui/scan.js";
 import { Choice, Pager, Search, Table } from "../ui/table.js";
-import { count, Empty, Id, State, Text } from "../ui/text.js";
+import { Empty, Id, State, Text } from "../ui/text.js";
 import { integrationTabs } from "./integration.js";
 
 const STATES = [["", "All states"], ["live", "Live"], ["deleted", "Deleted"], ["held", "Held"], ["quarantined", "Quarantined"]];
@@ -38,9 +38,7 @@ export function Courses({ id }) {
       : html`<div class="filters" role="search">
           <${Search} name="q" label="Find by id, remote id or origin id" /><${Choice} name="state" label="State" options=${STATES} />
         </div>
-        ${wanted || state
-          ? html`<${Found} id=${id} wanted=${wanted} state=${state} total=${integration.data?.course_count} />`
-          : html`<${All} id=${id} />`}`}
+        ${wanted || state ? html`<${Found} id=${id} search=${wanted} state=${state} />` : html`<${All} id=${id} />`}`}
   </${Page}>`;
 }
 
@@ -54,19 +52,15 @@ function All({ id }) {
     <${Pager} page=${page} />`}</${Loaded}>`;
 }
 
-// The API finds one course by its id at once; for the other ids and for states all are looked at.
-function Found({ id, wanted, state, total }) {
-  const ids = wanted?.toLowerCase();
-  const matches = (row) =>
-    (!state || row.state === state) &&
-    (!ids || [row.course_id, row.remote_id, row.origin_id].some((value) => value?.toLowerCase().includes(ids)));
-  const scan = useScan(path`/v1/integrations/${id}/courses`, {}, matches, [id, wanted, state]);
+// A request looks through a part of the courses; the others follow until enough match.
+function Found({ id, search, state }) {
+  const scan = useScan(path`/v1/integrations/${id}/courses`, { search, state }, Boolean, [id, search, state]);
   return html`
     <${ProblemBox} problem=${scan.problem} retry=${scan.more} />
-    ${scan.busy && html`<div class="row"><${Progress} label="${count(scan.seen, "course")} looked at" value=${scan.seen} max=${Math.max(total ?? 0, scan.seen)} />
+    ${scan.busy && html`<div class="row"><${Progress} label="Looking through the courses" />
       <button type="button" class="small" onClick=${scan.cancel}>Stop</button></div>`}
     ${(scan.items.length > 0 || scan.done) && html`<${Table} caption="Courses found" columns=${columns(id)} rows=${scan.items} id=${(row) => row.course_id}
-      empty=${html`<${Empty} title="No course matches.">${count(scan.seen, "course")} were looked at.</${Empty}>`} />`}
+      empty=${html`<${Empty} title="No course matches.">Change the text or the state. Part of an id is enough.</${Empty}>`} />`}
     ${!scan.busy && !scan.done && html`<p class="more"><button type="button" onClick=${scan.more}>Look for more</button></p>`}`;
 }
 

@@ -42,7 +42,7 @@ export function Integration({ id }) {
         href=${url("integrations", id, "courses", { state: "quarantined" })} />
       <${Tile} label="Last poll" value=${html`<${Time} at=${one.last_poll?.finished_at ?? one.last_poll?.started_at} ago fallback="never" />`}
         note=${one.last_poll && `${one.last_poll.kind}, ${one.last_poll.state}`} />
-      <${Tile} label="Next poll" value=${html`<${Time} at=${one.next_poll_at} ago fallback=${one.paused ? "paused" : "now"} />`} />
+      <${Tile} label="Next poll" value=${html`<${Time} at=${one.next_poll_at} ago next fallback=${one.paused ? "paused" : "now"} />`} />
     </${Tiles}>
     <${Polls} id=${id} latest=${one.last_poll} />
     <${Card} title="Settings"><${Settings} one=${one} /></${Card}>

@@ -19,7 +19,7 @@ const COLUMNS = [
       ${one.state === "review" && html`<div><a href=${url("integrations", one.id, "review")}>${number(one.held)} held</a></div>`}` },
   { title: "Courses", number: true, cell: (one) => number(one.course_count) },
   { title: "Last poll", cell: (one) => html`<${Time} at=${one.last_poll?.finished_at ?? one.last_poll?.started_at} ago />` },
-  { title: "Next poll", cell: (one) => html`<${Time} at=${one.next_poll_at} ago fallback=${one.paused ? "paused" : "now"} />` },
+  { title: "Next poll", cell: (one) => html`<${Time} at=${one.next_poll_at} ago next fallback=${one.paused ? "paused" : "now"} />` },
   { title: "Problem", cell: (one) => one.error && html`<span class="bad"><${Text} value=${sentence(one.error.message)} /></span>` },
 ];
 

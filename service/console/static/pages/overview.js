@@ -7,7 +7,7 @@ import { EventName, EventType } from "../ui/event.js";
 import { useLoad } from "../ui/load.js";
 import { Card, Page, Tile, Tiles } from "../ui/page.js";
 import { Loaded } from "../ui/problem.js";
-import { count, sentence, short, State, Text, Time } from "../ui/text.js";
+import { count, number, sentence, short, State, Text, Time } from "../ui/text.js";
 import { Plots } from "./plots.js";
 
 const REFRESH = 5; // seconds
@@ -18,17 +18,33 @@ export function Overview() {
     <${Loaded} of=${status}>${(found) => html`
       <${Health} status=${found} />
       ${found.totals && html`<${Figures} status=${found} />`}
-      ${found.totals && !found.totals.integrations && html`<${FirstSteps} totals=${found.totals} />`}
-      ${found.totals && html`<${Plots} /><div class="grid"><${Attention} /><${Latest} /></div>`}
+      ${found.totals && !(found.totals.integrations && found.totals.subscriptions) && html`<${FirstSteps} totals=${found.totals} />`}
+      ${found.totals && found.totals.integrations + found.totals.subscriptions + found.totals.events > 0 && html`<${Plots} /><div class="grid"><${Attention} status=${found} /><${Latest} /></div>`}
     `}</${Loaded}>
   </${Page}>`;
 }
 
 const HEALTH = {
-  ok: ["ok", "Everything works", "Integrations are polled and events are delivered."],
-  degraded: ["warn", "Coursewire works in part", null],
-  down: ["bad", "Coursewire is down", null],
+  ok: ["ok", "Everything works"],
+  waiting: ["warn", "Coursewire runs, and some work waits for you"],
+  degraded: ["warn", "Coursewire works in part"],
+  down: ["bad", "Coursewire is down"],
 };
+
+// What waits for a person although the service runs: [how many, one, many, what to do, where].
+const waiting = ({ integrations, subscriptions }) =>
+  integrations
+    ? [
+        [integrations.error, "integration fails", "integrations fail", "Open it: its page says what to do.", ["integrations", { state: "error" }]],
+        [integrations.review, "integration has changes held for review", "integrations have changes held for review",
+          "Publish them or accept them silently.", ["integrations", { state: "review" }]],
+        [subscriptions.disabled, "subscription is disabled", "subscriptions are disabled", "Mend the receiver, then resume it.", ["subscriptions", { state: "disabled" }]],
+        [subscriptions.parked, "receiver fails steadily and is only probed", "receivers fail steadily and are only probed",
+          "Mend the receiver. Pending events follow by themselves.", ["subscriptions", { state: "parked" }]],
+        [subscriptions.failing, "receiver failed its last attempt", "receivers failed their last attempts",
+          "Coursewire tries again. Look at what the receiver answered.", ["deliveries", { state: "retrying" }]],
+      ].filter(([n]) => n)
+    : [];
 
 // What to do about a reason of /v1/status that does not say it itself.
 const REMEDIES = [
@@ -43,37 +59,36 @@ const REMEDIES = [
 ];
 
 export function Health({ status }) {
-  const [tone, title, text] = HEALTH[status.status];
+  const waits = waiting(status);
+  const [tone, title] = HEALTH[status.status === "ok" && waits.length ? "waiting" : status.status];
   return html`<section class="health ${tone}" aria-label="Health">
     <div><h2>${title}</h2>
-      ${text && html`<p>${text}</p>`}
-      ${status.reasons.length > 0 && html`<ul>${status.reasons.map((reason) => html`<li>
-        <${Text} value=${sentence(reason)} />
-        ${" "}${REMEDIES.find(([pattern]) => pattern.test(reason))?.[1] ?? ""}</li>`)}</ul>`}</div>
+      ${tone === "ok"
+        ? html`<p>${status.totals.integrations ? "Integrations are polled and events are delivered." : "All parts run. Nothing is registered yet."}</p>`
+        : html`<ul>${status.reasons.map((reason) => html`<li><${Text} value=${sentence(reason)} />
+            ${" "}${REMEDIES.find(([pattern]) => pattern.test(reason))?.[1] ?? ""}</li>`)}
+          ${waits.map(([n, one, many, remedy, where]) => html`<li><a href=${url(...where)}>${count(n, one, many)}</a>. ${remedy}</li>`)}</ul>`}</div>
     <p class="muted">Version ${status.version}<br />Checked <${Time} at=${status.time} ago /></p>
   </section>`;
 }
 
-function Figures({ status: { integrations, totals } }) {
-  const broken = integrations.error + integrations.review;
-  const note = [
-    integrations.error && `${integrations.error} failing`,
-    integrations.review && `${integrations.review} to review`,
-    integrations.pending && `${integrations.pending} starting`,
-    integrations.paused && `${integrations.paused} paused`,
-  ].filter(Boolean).join(", ");
+function Figures({ status: { integrations, subscriptions, totals } }) {
+  const states = (of, names) => Object.entries(names).filter(([state]) => of[state]).map(([state, name]) => `${number(of[state])} ${name}`).join(", ");
+  const broken = subscriptions.parked + subscriptions.failing;
   return html`<${Tiles}>
-    <${Tile} label="Integrations" value=${short(totals.integrations)} note=${note || (totals.integrations ? "all active" : "none yet")}
-      tone=${integrations.error ? "bad" : broken ? "warn" : ""} href=${url("integrations")} />
+    <${Tile} label="Integrations" value=${short(totals.integrations)} tone=${integrations.error ? "bad" : integrations.review ? "warn" : ""}
+      note=${states(integrations, { error: "failing", review: "to review", pending: "starting", paused: "paused" }) || (totals.integrations ? "all active" : "none yet")} href=${url("integrations")} />
     <${Tile} label="Courses" value=${short(totals.courses)}
       note=${totals.quarantined ? `${totals.quarantined} quarantined` : "live"} tone=${totals.quarantined ? "warn" : ""} />
     <${Tile} label="Held for review" value=${short(totals.held)} note="changes"
       tone=${totals.held ? "warn" : ""} href=${url("integrations", { state: "review" })} />
     <${Tile} label="Events" value=${short(totals.events)} note="in the log" href=${url("events")} />
-    <${Tile} label="Subscriptions" value=${short(totals.subscriptions)} note="receivers" href=${url("subscriptions")} />
-    <${Tile} label="Pending" value=${short(totals.pending)} note="deliveries" href=${url("subscriptions")} />
+    <${Tile} label="Subscriptions" value=${short(totals.subscriptions)} tone=${subscriptions.disabled ? "bad" : broken ? "warn" : ""}
+      note=${states(subscriptions, { disabled: "disabled", parked: "parked", failing: "failing", paused: "paused" }) || (totals.subscriptions ? "all active" : "none yet")}
+      href=${url("subscriptions")} />
+    <${Tile} label="Pending" value=${short(totals.pending)} note="deliveries" href=${url("deliveries", { state: "pending,retrying" })} />
     <${Tile} label="Dead letters" value=${short(totals.dead)} note="given up"
-      tone=${totals.dead ? "bad" : ""} href=${url("subscriptions")} />
+      tone=${totals.dead ? "bad" : ""} href=${url("deliveries", { state: "dead" })} />
   </${Tiles}>`;
 }
 
@@ -87,17 +102,21 @@ function FirstSteps({ totals }) {
       <li><strong>Change a course.</strong> The event appears under Events, and its delivery with the
         subscription.</li>
     </ol>
-    ${isAdmin() && html`<p class="row"><a class="button primary" href=${url("integrations", "new")}>Register an integration</a>
-      <a class="button" href=${url("integrations", "new", { sandbox: 1 })}>Try it with the sandbox</a></p>`}
+    ${isAdmin() && html`<p class="row">${totals.integrations
+      ? html`<a class="button primary" href=${url("subscriptions", "new")}>Create a subscription</a>`
+      : html`<a class="button primary" href=${url("integrations", "new")}>Register an integration</a>
+          <a class="button" href=${url("integrations", "new", { sandbox: 1 })}>Try it with the sandbox</a>`}</p>`}
   </${Card}>`;
 }
 
 // Integrations and subscriptions that wait for a person.
-function Attention() {
+function Attention({ status }) {
+  const find = (what, state, signal) =>
+    state.some((one) => status[what][one]) ? get(`/v1/${what}`, { state, limit: 10 }, signal) : { items: [] };
   const list = useLoad(async (signal) => {
     const [integrations, subscriptions] = await Promise.all([
-      get("/v1/integrations", { state: ["error", "review"], limit: 10 }, signal),
-      get("/v1/subscriptions", { state: ["disabled", "parked"], limit: 10 }, signal),
+      find("integrations", ["error", "review"], signal),
+      find("subscriptions", ["disabled", "parked"], signal),
     ]);
     return [
       ...integrations.items.map((one) => ({

@@ -7,7 +7,7 @@ import { Card } from "../ui/page.js";
 import { Plot } from "../ui/plot.js";
 import { Loaded } from "../ui/problem.js";
 import { Choice } from "../ui/table.js";
-import { count, duration, number } from "../ui/text.js";
+import { duration, number } from "../ui/text.js";
 
 const HOUR = 3_600_000; // ms
 const RANGES = {
@@ -45,13 +45,16 @@ function Figures({ history: { times, series } }) {
       .map((one) => ({ label: one.labels[label] ?? "", tone: tones[one.labels[label]] ?? "warn", values: one.values }));
   if (!series.some((one) => one.values.some((value) => value !== null)))
     return html`<p class="muted">Nothing is recorded yet. The scheduler records once a minute.</p>`;
-  const events = of("events_total", "type", EVENT_TONES);
+  // What is not about courses is rare, and one series.
+  const types = of("events_total", "type", EVENT_TONES);
+  const operational = types.filter((one) => !EVENT_TONES[one.label]).map((one) => one.values);
+  const events = [...types.filter((one) => EVENT_TONES[one.label]), ...(operational.length
+    ? [{ label: "others", tone: "warn", values: operational.reduce((a, b) => a.map((value, at) => (value === null ? b[at] : value + b[at]))) }] : [])];
   const latency = of("detection_to_receipt_seconds", "quantile", QUANTILE_TONES)
     .filter((one) => QUANTILE_TONES[one.label])
     .map((one) => ({ ...one, label: `p${one.label * 100}` }));
-  const total = events.flatMap((one) => one.values).reduce((sum, value) => sum + (value ?? 0), 0);
   return html`<div class="grid">
-    <${Plot} title="Events (${count(total, "event")})" times=${times} series=${events} kind="bars" />
+    <${Plot} title="Events" times=${times} series=${events} kind="bars" />
     <${Plot} title="Deliveries that ended" times=${times} series=${of("deliveries_total", "state", DELIVERY_TONES)} kind="bars" />
     <${Plot} title="From the change found to its receipt" times=${times} series=${latency} format=${duration} />
     <${Plot} title="Pending deliveries" times=${times} format=${number}

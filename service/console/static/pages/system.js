@@ -101,7 +101,6 @@ function Processes({ status }) {
     ...status.schedulers.map((one) => ({
       name: one.name, kind: "scheduler", at: one.last_turn_at,
       state: lag(one.last_turn_at) > SILENT ? "down" : "active",
-      note: `looked for work ${duration(lag(one.last_turn_at))} before`,
     })),
     ...status.workers.map((one) => ({
       name: one.name, kind: "worker", state: one.state, at: one.last_heartbeat_at,

@@ -7,14 +7,17 @@ const DAY = 86_400; // seconds
 
 // times: epoch seconds; series: [{ label, values, tone }], a value null where nothing is known.
 // kind: "line" or "bars" (stacked). `format` writes a value. The values under the pointer, or under
-// the place that arrow keys move to, stand below; else the latest.
+// the place that arrow keys move to, stand below; else the sums of bars and the latest of lines.
 export function Plot({ title, times, series, kind = "line", format = number }) {
   const [at, setAt] = useState(null);
   const bars = kind === "bars";
   const tops = bars ? stacked(series) : series.map((one) => one.values);
   const high = roundUp(Math.max(format === number ? 2 : 0, ...tops.flat()));
   const y = (value) => TALL * (1 - value / high);
-  const shown = (one) => one.values[at ?? one.values.findLastIndex((value) => value !== null)];
+  const sum = (values) => values.reduce((all, value) => (value === null ? all : (all ?? 0) + value), null);
+  const shown = ({ values }) =>
+    at !== null ? values[at] : bars ? sum(values) : values.findLast((value) => value !== null);
+  const when = at !== null ? new Date(times[at] * 1000).toLocaleString() : bars ? "In all" : "Latest";
   const point = (event) => {
     const { left, width } = event.currentTarget.getBoundingClientRect();
     setAt(Math.max(0, Math.min(times.length - 1, Math.floor(((event.clientX - left) / width) * times.length))));
@@ -24,11 +27,11 @@ export function Plot({ title, times, series, kind = "line", format = number }) {
     if (step) setAt(Math.max(0, Math.min(times.length - 1, (at ?? times.length) + step)));
   };
   const drawn = series.map((one, n) => [one.tone, (bars ? barPath : linePath)(tops[n], y)]);
-  const latest = series.map((one) => `${one.label} ${format(shown(one))}`);
+  const written = series.map((one) => `${one.label} ${format(shown(one))}`);
   return html`<figure class="plot">
     <figcaption>${title}</figcaption>
     <div class="scale" aria-hidden="true">${[1, 0.5, 0].map((part) => html`<span>${format(high * part)}</span>`)}</div>
-    <div class="drawing" role="img" tabindex="0" aria-label="${title}. Latest: ${latest.join(", ")}"
+    <div class="drawing" role="img" tabindex="0" aria-label="${title}. ${when}: ${written.join(", ")}"
       onPointerMove=${point} onPointerLeave=${() => setAt(null)} onKeyDown=${press} onBlur=${() => setAt(null)}>
       <svg viewBox="0 0 ${times.length} ${TALL}" preserveAspectRatio="none" aria-hidden="true">
         <path class="grid-lines" d="M0 0H${times.length}M0 50H${times.length}M0 100H${times.length}" />
@@ -38,7 +41,7 @@ export function Plot({ title, times, series, kind = "line", format = number }) {
     </div>
     <div class="times" aria-hidden="true">${labels(times).map((text) => html`<span>${text}</span>`)}</div>
     <p class="key muted">
-      <span>${at === null ? "Latest" : new Date(times[at] * 1000).toLocaleString()}</span>
+      <span>${when}</span>
       ${series.map((one) => html`<span><i class=${one.tone}></i>${one.label} <b>${format(shown(one))}</b></span>`)}
     </p>
   </figure>`;

@@ -50,7 +50,7 @@ const UNITS = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]];
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return `${numbers.format(Math.round(seconds * 10) / 10)} s`;
   const first = UNITS.findIndex(([size]) => seconds >= size);
   const [size, name] = UNITS[first];
   const [smaller, smallerName] = UNITS[first + 1] ?? [];
@@ -62,7 +62,9 @@ export function duration(seconds) {
 const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const timed = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-function relative(at) {
+// `next`: of something to come, which is due once its time is past.
+function relative(at, next) {
+  if (next && at <= Date.now()) return "now";
   const seconds = Math.round(Math.abs(Date.now() - at) / 1000);
   if (seconds < 1) return "now";
   const [size, name] = UNITS.find(([one]) => seconds >= one);
@@ -70,8 +72,9 @@ function relative(at) {
   return at > Date.now() ? `in ${text}` : `${text} ago`;
 }
 
-// A time in the person's own zone, with UTC on hover; `ago`: how long ago, or how soon.
-export function Time({ at, ago = false, fallback = "–" }) {
+// A time in the person's own zone, with UTC on hover; `ago`: how long ago, or how soon, or, for what
+// comes `next`, that it is due.
+export function Time({ at, ago = false, next = false, fallback = "–" }) {
   const [, tick] = useState(0);
   useEffect(() => {
     if (!ago || !at) return undefined;
@@ -84,7 +87,7 @@ export function Time({ at, ago = false, fallback = "–" }) {
   const local = (today ? timed : dated).format(date);
   const utc = `${date.toISOString().replace("T", " ").replace("Z", "")} UTC`;
   return html`<time datetime=${at} title=${ago ? `${dated.format(date)}\n${utc}` : utc}
-    >${ago ? relative(date) : local}</time>`;
+    >${ago ? relative(date, next) : local}</time>`;
 }
 
 const TONES = {
@@ -153,7 +156,7 @@ export const Chips = ({ items, none = "–" }) =>
     ? html`<span class="chips">${items.map(
         (one) => html`<span class="chip"><${Text} value=${one} /></span>`,
       )}</span>`
-    : html`<span class="muted">${none}</span>`;
+    : none && html`<span class="muted">${none}</span>`;
 
 export const Labels = ({ labels, none }) => html`<${Chips} none=${none}
   items=${labels && Object.entries(labels).map(([name, value]) => `${name}=${value}`)} />`;

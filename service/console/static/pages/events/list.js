@@ -21,7 +21,7 @@ const columns = (arrived) => [
   { title: "When", cell: ({ timestamp, data }) => html`<span class=${arrived.has(data.event_id) ? "arrived" : ""}><${Time} at=${timestamp} /></span>` },
   { title: "Type", cell: (event) => html`<${EventType} type=${event.type} />` },
   { title: "Event", cell: (event) => html`<a class="strong" href=${url("events", event.data.event_id)}><${EventName} event=${event} /></a>
-      ${event.data.course_id && html`<div class="muted"><${Text} value=${event.data.course_id} mono /></div>`}` },
+      ${courseTitle(event.data.course) && html`<div class="muted"><${Text} value=${event.data.course_id} mono /></div>`}` },
   { title: "Changed", cell: ({ data }) => html`<${Chips} items=${data.changed?.slice(0, SHOWN)} none="" />
       ${data.changed?.length > SHOWN && html` <span class="muted">and ${data.changed.length - SHOWN} more</span>`}` },
 ];

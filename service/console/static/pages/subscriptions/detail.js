@@ -9,7 +9,7 @@ import { Loaded, ProblemBox } from "../../ui/problem.js";
 import { Tabs } from "../../ui/table.js";
 import { Chips, Code, count, duration, Empty, Id, Labels, number, percent, short, State, Text, Time } from "../../ui/text.js";
 import { Actions } from "./actions.js";
-import { SubscriptionDeliveries } from "./deliveries.js";
+import { FilteredDeliveries } from "./deliveries.js";
 import { maySubscribe, nameOf } from "./list.js";
 import { Receivers } from "./receivers.js";
 import { Replays } from "./replays.js";
@@ -30,7 +30,7 @@ export function Subscription({ id, tab }) {
       ...Object.entries(TABS).map(([name, text]) => [["subscriptions", id, name], text])]} />
     <${ProblemBox} problem=${shown.problem} retry=${shown.reload} />
     <${Trouble} one=${one} />
-    ${!tab && html`<${Figures} one=${one} /><${SubscriptionDeliveries} id=${id} />`}
+    ${!tab && html`<${Figures} one=${one} /><${FilteredDeliveries} id=${id} />`}
     ${tab === "replays" && html`<${Replays} one=${one} />`}
     ${tab === "receiver" && html`<${Receiver} one=${one} />`}
     ${tab === "settings" && html`<${Card} title="Settings"><${Settings} one=${one} /></${Card}>`}

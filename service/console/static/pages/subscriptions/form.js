@@ -1,7 +1,7 @@
 // The fields of a subscription.
 import { html, useRef } from "../../vendor/standalone.module.js";
 import { get } from "../../api.js";
-import { isSubscriber } from "../../session.js";
+import { isAdmin, isSubscriber } from "../../session.js";
 import { Field, labelsText, readLabels, readList } from "../../ui/form.js";
 import { useLoad } from "../../ui/load.js";
 import { sentence, Text } from "../../ui/text.js";
@@ -46,6 +46,7 @@ export const initialValues = (one = {}) => ({
   signature: "hmac",
   secret: "",
   paused: one.paused ?? false,
+  owner: one.owner ?? "",
 });
 
 // What is not a number goes to the API as it is, which says what is wrong with it.
@@ -80,6 +81,7 @@ export function bodyOf(values, { creating = false } = {}) {
     ...(values.no_headers ? { headers: {} } : values.headers.trim() && { headers: readHeaders(values.headers) }),
     ...(values.no_certificate ? { client_certificate: null } : (certificate || key) && {
       client_certificate: { certificate, private_key: key } }),
+    ...(isAdmin() && { owner: values.owner.trim() || null }),
     ...(creating && {
       paused: values.paused,
       ...(values.from !== "now" && { from: values.from === "time" ? new Date(values.from_time || NaN).toJSON() ?? "" : values.from }),
@@ -145,6 +147,7 @@ export function SubscriptionFields({ form, one }) {
       <${Field} form=${form} name="timeout_seconds" label="Timeout in seconds" type="number" min="1" step="any" hint="15 if left empty." />
       <${Field} form=${form} name="retry_schedule_seconds" label="Waits before retries" hint="Seconds with commas between them. Empty: ten attempts in 75 hours." />
     </div></details>
+    ${isAdmin() && html`<details><summary>Owner</summary><${Owner} form=${form} /></details>`}
     ${!one && html`<details><summary>Start and signature</summary><div class="stack">
       <div class="columns">
         <${Field} form=${form} name="from" label="Begins with" type="select" options=${[["now", "events from now on"], ["oldest", "every event that is kept"], ["time", "events since a time"]]} />
@@ -154,6 +157,16 @@ export function SubscriptionFields({ form, one }) {
       </div>
       <${Field} form=${form} name="paused" label="Start paused: collect events, send nothing yet" type="checkbox" />
     </div></details>`}`;
+}
+
+function Owner({ form }) {
+  const list = useLoad((signal) => get("/v1/api-keys", { limit: 500 }, signal), []);
+  const keys = (list.data?.items ?? []).filter((key) => key.scope === "subscriber").map((key) => [key.id, key.name]);
+  const chosen = form.values.owner;
+  if (chosen && !keys.some(([id]) => id === chosen)) keys.push([chosen, chosen]);
+  return html`<${Field} form=${form} name="owner" label="API key that it belongs to" type=${list.data?.next ? "text" : "select"}
+    options=${[["", "none: it is the operator's"], ...keys]}
+    hint="The holder of the key sees the subscription and its secret, and only events that the key may see are sent. Pending events that it may not see become dead." />`;
 }
 
 function Integrations({ form }) {
