@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -94,7 +95,8 @@ async def _deliver(
             return
         try:
             drain = await _open(context, lease, subscription)
-            await drain.run()
+            with context.send_share.turn():
+                await drain.run()
             await _release(context, drain, subscription_id)
         except LeaseLostError as error:
             _log.info("outbox given up", subscription=subscription_id, reason=str(error))
@@ -147,7 +149,7 @@ async def _open(context: JobContext, lease: Lease, subscription: Subscription) -
     return Drain(
         turn,
         OutboxQueues(opened, services.outboxes, services.bodies, turn),
-        AttemptsInFlight(services.receiver, turn),
+        AttemptsInFlight(services.receiver, turn, context.send_share),
         OutcomeRecorder(recording, turn),
         _feeder(services, lease, subscription) if opened.unfed else None,
     )
@@ -200,6 +202,7 @@ class Drain:
         self._any_failed = False  # of those
         self._recording: asyncio.Task[Judgement] | None = None
         self._rate_wait_ms = 0
+        self._room_wait_seconds = 0.0
 
     async def run(self) -> None:
         """Sends what is due until nothing is, or the turn is over."""
@@ -297,14 +300,14 @@ class Drain:
 
     def _send(self) -> None:
         """Begins as many attempts as may be under way."""
-        self._rate_wait_ms = 0
+        self._rate_wait_ms, self._room_wait_seconds = 0, 0.0
         # The judgement of a failure may be that nothing more is to be sent.
         if self._any_failed or self._recorder.judging or self._turn.must_stop():
             return
         slots = self._turn.slots
-        while len(self._in_flight.tasks) < slots:
-            queue = self._queues.choose(slots)
-            if queue is None:
+        while (queue := self._queues.choose(slots)) is not None:
+            self._room_wait_seconds = self._in_flight.seconds_to_room(slots)
+            if self._room_wait_seconds:
                 return
             self._rate_wait_ms = self._turn.take_token()
             if self._rate_wait_ms:
@@ -331,11 +334,13 @@ class Drain:
         pause = self._pause()
         if pause is None and not (self._in_flight.tasks or self._recording or self._feeding):
             return False
-        progress = self._turn.progress
+        progress, timer = self._turn.progress, None
         if pause is not None:
-            asyncio.get_running_loop().call_later(pause, progress.set)
+            timer = asyncio.get_running_loop().call_later(pause, progress.set)
         await progress.wait()
         progress.clear()
+        if timer is not None:
+            timer.cancel()
         if self._recording is not None and self._recording.done():
             self._queues.recorded(await self._recording)
             self._recording = None
@@ -350,13 +355,15 @@ class Drain:
         self._turn.progress.set()
 
     def _pause(self) -> float | None:
-        """Seconds after which the outbox is looked at again, for the subscription's rate or while
-        a replay waits for the upstream; None: when something has ended."""
-        seconds = self._rate_wait_ms / 1000
-        waits_for_rate = 0 < seconds <= MAX_PAUSE_SECONDS and not self._turn.must_stop()
-        if self._feeding is not None:
-            return min(FEEDING_LOOK_SECONDS, seconds) if waits_for_rate else FEEDING_LOOK_SECONDS
-        return seconds if waits_for_rate else None
+        """Seconds after which the outbox is looked at again, for the subscription's rate, for room
+        to send or while a replay waits for the upstream; None: when something has ended."""
+        waits = [FEEDING_LOOK_SECONDS] if self._feeding is not None else []
+        if self._room_wait_seconds < math.inf:
+            waits.append(self._room_wait_seconds)
+        rate_wait = self._rate_wait_ms / 1000
+        if rate_wait <= MAX_PAUSE_SECONDS and not (rate_wait and self._turn.must_stop()):
+            waits.append(rate_wait)
+        return min(filter(None, waits), default=None)
 
     async def _look_at_feeding(self) -> None:
         """Reads what was added to be replayed. As long as that takes, the outbox is read for new
