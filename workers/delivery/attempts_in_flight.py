@@ -12,6 +12,7 @@ from workers.delivery.attempt_verdict import CompletedAttempt, PendingAttempt
 from workers.delivery.outbox_turn import OutboxTurn
 
 REPLAY_HEADERS = {"coursewire-replay": "true"}
+GATHER_SECONDS = 0.002  # that attempts which have ended wait for others, to be recorded together
 
 
 class AttemptsInFlight:
@@ -20,7 +21,10 @@ class AttemptsInFlight:
 
     def __init__(self, receiver: Receiver, turn: OutboxTurn) -> None:
         self.tasks: set[asyncio.Task[CompletedAttempt]] = set()
+        self.quiet = False  # the end of an attempt is of no use until all have ended
         self._ended: list[asyncio.Task[CompletedAttempt]] = []
+        self._gathering: asyncio.TimerHandle | None = None
+        self._gathered = False
         self._receiver = receiver
         self._turn = turn
 
@@ -39,11 +43,30 @@ class AttemptsInFlight:
 
     def _end(self, task: asyncio.Task[CompletedAttempt]) -> None:
         self._ended.append(task)
+        if not self.quiet or len(self._ended) == len(self.tasks):
+            self._turn.progress.set()
+
+    def gathered(self) -> bool:
+        """Whether what has been collected has waited for the other attempts for long enough. The
+        first call begins the wait."""
+        if self.tasks and not self._gathered:
+            if self._gathering is None:
+                loop = asyncio.get_running_loop()
+                self._gathering = loop.call_later(GATHER_SECONDS, self._end_gathering)
+            self.quiet = True
+            return False
+        if self._gathering is not None:
+            self._gathering.cancel()
+        self._gathering, self._gathered = None, False
+        return True
+
+    def _end_gathering(self) -> None:
+        self._gathered = True
         self._turn.progress.set()
 
     async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
         turn, permissions = self._turn, self._turn.permissions
-        if turn.lease_is_short():
+        if turn.lease_is_over():
             raise LeaseLostError
         at = now_ms()
         entry, event = attempt.entry, attempt.event
