@@ -60,7 +60,7 @@ class AttemptsInFlight:
 
     async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
         turn, permissions = self._turn, self._turn.permissions
-        if turn.lease_is_short():
+        if turn.lease_is_over():
             raise LeaseLostError
         at = now_ms()
         entry, event = attempt.entry, attempt.event

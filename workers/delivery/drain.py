@@ -20,7 +20,7 @@ from service.domain.errors import LeaseLostError
 from service.logs import get_logger
 from service.storage.delivery.outbox_scripts import Due
 from service.storage.delivery.outboxes import Outboxes, Recorded, Released
-from service.storage.scheduling.leases import OUTBOX_LEASE_MARGIN_MS, Lease
+from service.storage.scheduling.leases import Lease
 from workers.context import JobContext
 from workers.delivery.attempt_verdict import CompletedAttempt, Judgement
 from workers.delivery.attempts_in_flight import AttemptsInFlight
@@ -36,6 +36,7 @@ from workers.isolated_batch import run_isolated
 STAY_SECONDS = 0.1  # that a job waits for its slowest outbox
 MAX_LINGERING = 100  # batches that go on without their jobs
 AWAY_WAIT_MS = 1_000  # until an outbox that Redis has failed goes on, once Redis is back
+UNRECORDED = 3  # times `max_concurrency`: attempts that have begun and are not recorded
 FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the outbox is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
@@ -80,34 +81,38 @@ async def _deliver(
     context: JobContext, subscription_id: str, claim: int, subscription: Subscription | None
 ) -> None:
     services = context.services
-    timeout = subscription.timeout_seconds if subscription is not None else 0
-    lease_ms = int(timeout * 1000) + OUTBOX_LEASE_MARGIN_MS
-    lease = await services.leases.take("outboxes", subscription_id, claim, lease_ms)
+    lease = await services.leases.take("outboxes", subscription_id, claim)
     if lease is None:
         return
-    async with services.leases.kept(lease):
-        if subscription is None:
-            await services.leases.drop(lease, None)
-            return
-        if state_of(subscription) is not SubscriptionState.ACTIVE:
-            await services.outboxes.release(lease, "never")
-            await _wake_if_resumed(context, subscription_id)
-            return
-        try:
-            drain = await _open(context, lease, subscription)
-            with context.send_share.turn():
-                await drain.run()
-            await _release(context, drain, subscription_id)
-        except LeaseLostError as error:
-            _log.info("outbox given up", subscription=subscription_id, reason=str(error))
-        except (ConnectionError, TimeoutError):
-            await services.leases.give_back(lease, AWAY_WAIT_MS)
-            raise
-        except RedisError:
-            raise  # the claim lapses
-        except Exception:  # whatever it is, it must not come back at once; the job shows it
-            await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
-            raise
+    try:
+        async with services.leases.kept(lease):
+            await _take_turn(context, lease, subscription)
+    except LeaseLostError as error:
+        _log.info("outbox given up", subscription=subscription_id, reason=str(error))
+
+
+async def _take_turn(context: JobContext, lease: Lease, subscription: Subscription | None) -> None:
+    services, subscription_id = context.services, lease.owned_id
+    if subscription is None:
+        await services.leases.drop(lease, None)
+        return
+    if state_of(subscription) is not SubscriptionState.ACTIVE:
+        await services.outboxes.release(lease, "never")
+        await _wake_if_resumed(context, subscription_id)
+        return
+    try:
+        drain = await _open(context, lease, subscription)
+        with context.send_share.turn():
+            await drain.run()
+        await _release(context, drain, subscription_id)
+    except (ConnectionError, TimeoutError):
+        await services.leases.give_back(lease, AWAY_WAIT_MS)
+        raise
+    except (LeaseLostError, RedisError):
+        raise  # the claim lapses
+    except Exception:  # whatever it is, it must not come back at once; the job shows it
+        await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
+        raise
 
 
 async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
@@ -203,6 +208,7 @@ class Drain:
         self._recording: asyncio.Task[Judgement] | None = None
         self._rate_wait_ms = 0
         self._room_wait_seconds = 0.0
+        self._unrecorded = 0  # attempts that have begun and are not recorded
 
     async def run(self) -> None:
         """Sends what is due until nothing is, or the turn is over."""
@@ -299,13 +305,17 @@ class Drain:
     # --- send ------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Begins as many attempts as may be under way."""
+        """Begins as many attempts as may be in flight. Those that are not recorded are bounded,
+        because a worker that is killed leaves each of them to be sent again."""
         self._rate_wait_ms, self._room_wait_seconds = 0, 0.0
         # The judgement of a failure may be that nothing more is to be sent.
         if self._any_failed or self._recorder.judging or self._turn.must_stop():
             return
         slots = self._turn.slots
-        while (queue := self._queues.choose(slots)) is not None:
+        while (
+            self._unrecorded < UNRECORDED * slots
+            and (queue := self._queues.choose(slots)) is not None
+        ):
             self._room_wait_seconds = self._in_flight.seconds_to_room(slots)
             if self._room_wait_seconds:
                 return
@@ -313,6 +323,7 @@ class Drain:
             if self._rate_wait_ms:
                 return
             self._in_flight.begin(self._queues.begin(queue))
+            self._unrecorded += 1
 
     # --- judge and record --------------------------------------------------------------------
 
@@ -342,7 +353,9 @@ class Drain:
         if timer is not None:
             timer.cancel()
         if self._recording is not None and self._recording.done():
-            self._queues.recorded(await self._recording)
+            judgement = await self._recording
+            self._queues.recorded(judgement)
+            self._unrecorded -= len(judgement.recorded)
             self._recording = None
         await self._look_at_feeding()
         for one in self._in_flight.collect():
