@@ -26,7 +26,7 @@ class SlowReceiver:
 
 def in_flight(receiver: SlowReceiver, share: SendShare) -> AttemptsInFlight:
     turn = SimpleNamespace(
-        lease_is_short=lambda: False,
+        lease_is_over=lambda: False,
         redis_ms=lambda at: at,
         progress=asyncio.Event(),
         permissions=SimpleNamespace(
