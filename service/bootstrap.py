@@ -201,7 +201,7 @@ def assemble(
         retries=Retries(redis),
         schedule=schedule,
         control=Control(redis),
-        leases=Leases(redis),
+        leases=Leases(redis, settings.instance),
         budgets=Budgets(redis),
         memory=Memory(redis),
         reviews=Reviews(redis),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from workers.send_share import SendShare
+
 if TYPE_CHECKING:
     from service.bootstrap import Services
     from workers.dispatch.dispatcher import Dispatcher
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
 class JobContext(msgspec.Struct, frozen=True):
     """What a job works with. `draining` is set once the process is to end: hand back then.
 
-    `lingering` holds what jobs have begun and not waited for; the process does before it ends.
+    All outboxes of the process share `send_share`. `lingering` holds what jobs have begun and not
+    waited for; the process waits for it before it ends.
     """
 
     services: Services
     dispatcher: Dispatcher
     draining: asyncio.Event
+    send_share: SendShare = msgspec.field(default_factory=SendShare)
     lingering: set[asyncio.Task[Any]] = msgspec.field(default_factory=set)

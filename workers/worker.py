@@ -7,10 +7,11 @@ import os
 import resource
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import click
+from redis.exceptions import RedisError
 
 from service.bootstrap import open_services
 from service.domain.errors import CoursewireError
@@ -81,7 +82,11 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
     async def open_context(draining: asyncio.Event) -> AsyncIterator[JobContext]:
         async with open_services(settings, part="worker") as services:
             with open_sync(redis_url) as connection:
-                yield JobContext(services, Dispatcher(services.schedule, connection), draining)
+                dispatcher = Dispatcher(services.schedule, connection)
+                if settings.instance is not None:
+                    with suppress(RedisError):  # then the leases run out
+                        await dispatcher.take_over(services.leases)
+                yield JobContext(services, dispatcher, draining)
 
     return serve(open_context, redis_url, lines, drain_seconds=drain_seconds)
 

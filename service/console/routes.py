@@ -39,7 +39,7 @@ def console_route(root_path: str, *, documented: bool) -> HTTPRouteHandler:
     preloads = "\n".join(
         f'<link rel="modulepreload" href="{{assets}}/{name}">'
         for name in files
-        if name.endswith(".js")
+        if name.endswith(".js") and not name.startswith("pages/")
     )
     docs = "docs/index.html" if documented else ""
     html = _PAGE.read_text().replace("{preloads}", preloads).replace("{docs}", docs)

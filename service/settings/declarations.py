@@ -121,6 +121,16 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "load balancers remove it first; `coursewire up` does not wait",
         ),
     ] = 0
+    instance: Annotated[
+        str | None,
+        Declaration(
+            "text",
+            parsers.instance,
+            "a name that a worker keeps when it is restarted, and that no other process has: a "
+            "worker takes over at once what an earlier process of its name left when it was "
+            "killed. Without it, that takes 10 seconds. `coursewire up` makes one",
+        ),
+    ] = None
     admin_token: Annotated[
         str | None,
         Declaration(

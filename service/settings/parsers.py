@@ -28,6 +28,7 @@ MAKE_A_KEY = (
 
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_INSTANCE = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _SHOWN = 60  # characters of a wrong value that are repeated
 
@@ -123,6 +124,16 @@ def token(text: str) -> str:
         raise ValueError(
             f"has {len(text)} characters, at most {MAX_TOKEN_LENGTH} can be sent; "
             f"make one with {MAKE_A_TOKEN}"
+        )
+    return text
+
+
+def instance(text: str) -> str:
+    """The name of a process among all processes."""
+    if not _INSTANCE.fullmatch(text):
+        raise ValueError(
+            f"{_shown(text)} is not up to 64 letters, digits and any of ._:@-; use for example the "
+            "host name and a number"
         )
     return text
 

@@ -35,6 +35,9 @@ class ChaosHouse(House):
         self.processes["valkey"].argv += ["--auto-aof-rewrite-percentage", "0"]
         for name in WORKERS:
             self.processes[name] = worker.like(name, PYTHONPATH=str(ROOT))
+        # One takes over what it held when it was killed, the leases of the other run out.
+        named_worker = self.processes[WORKERS[0]]
+        self.processes[WORKERS[0]] = named_worker.like(WORKERS[0], COURSEWIRE_INSTANCE=WORKERS[0])
         self.integrations = integrations
         self.ids: dict[str, str] = {}  # of integrations, by their ids at the upstream
         self.foreign = ForeignIds()  # of courses, as the upstream before the sandbox shows them

@@ -39,7 +39,7 @@ _ACTIONS: Final[dict[str, tuple[int, float, float]]] = {
     "kill scheduler": (5, 0, 5),
     "kill valkey": (6, 0, 3),
     "cut valkey": (8, 0.5, 4),  # so many seconds of the append-only file are lost
-    "stop worker": (12, 2, 25),  # SIGSTOP, past the leases, and SIGCONT
+    "stop worker": (12, 5, 30),  # SIGSTOP, mostly past the leases, and SIGCONT
     "stop scheduler": (4, 2, 10),
     "stop api": (4, 1, 8),
     "stop valkey": (4, 0.5, 4),

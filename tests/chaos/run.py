@@ -24,6 +24,7 @@ from tests.chaos.upstream import Upstream
 from tests.e2e.conftest import until
 
 SETTLED = 300.0  # seconds within which all must have come to rest
+LONG_TIMEOUT = 15  # seconds, longer than a lease, that some subscriptions wait for an answer
 ODD_POLLS = 5  # of each integration
 BORNE = 60.0  # seconds within which a calm house has dealt with peers that are odd and no more
 OPERATIONS = {"edit": 60, "provider": 8, "skill": 8, "revision_add": 6, "revision_remove": 3,
@@ -118,21 +119,21 @@ class _Chaos:
             wanted = house.integrations
             if number % 3 == 2:
                 wanted = [house.integrations[number % len(house.integrations)]]
-            await self._subscribe(receiver, wanted)
+            await self._subscribe(receiver, wanted, LONG_TIMEOUT if number % 5 == 4 else 1)
         for upstream_id in house.integrations:
             self._history.states += await house.all_states(upstream_id)
             await house.call(
                 "PATCH", f"/v1/integrations/{house.ids[upstream_id]}", json={"paused": False}
             )
 
-    async def _subscribe(self, receiver: Receiver, wanted: Sequence[str]) -> None:
+    async def _subscribe(self, receiver: Receiver, wanted: Sequence[str], seconds: float) -> None:
         made = await self._house.call(
             "POST",
             "/v1/subscriptions",
             json={
                 "url": self._receivers.url(receiver),
                 "integration_ids": [self._house.ids[one] for one in wanted],
-                "timeout_seconds": 1,
+                "timeout_seconds": seconds,
                 "retry_schedule_seconds": RETRIES,
             },
         )

@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 async def initial_load(house: House, subscriber: Subscriber, courses: int) -> None:
-    # A short timeout makes for short leases, so that an outbox of a killed worker is free soon.
     await house.subscribe(subscriber, timeout_seconds=3)
     # Long intervals: the test itself says when to poll, so that what is seen is what it asked.
     await house.register(baseline="emit", delta_interval_seconds=3600, full_interval_seconds=86_400)

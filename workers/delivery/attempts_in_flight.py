@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from itertools import islice
 
 from service.clients.webhook_sender import Receiver
 from service.clock import now_ms
@@ -10,31 +13,45 @@ from service.domain.errors import LeaseLostError
 from service.domain.events.event import CONTENT_TYPES
 from workers.delivery.attempt_verdict import CompletedAttempt, PendingAttempt
 from workers.delivery.outbox_turn import OutboxTurn
+from workers.send_share import FAST_SECONDS, SendShare
 
 REPLAY_HEADERS = {"coursewire-replay": "true"}
 
 
 class AttemptsInFlight:
     """Posts events to one subscriber, several at a time. `tasks` are the attempts that have not
-    been collected."""
+    been collected, oldest first, and when they began."""
 
-    def __init__(self, receiver: Receiver, turn: OutboxTurn) -> None:
-        self.tasks: set[asyncio.Task[CompletedAttempt]] = set()
+    def __init__(self, receiver: Receiver, turn: OutboxTurn, share: SendShare) -> None:
+        self.tasks: dict[asyncio.Task[CompletedAttempt], float] = {}
         self._ended: list[asyncio.Task[CompletedAttempt]] = []
         self._receiver = receiver
         self._turn = turn
+        self._share = share
+
+    def seconds_to_room(self, slots: int) -> float:
+        """Seconds until another attempt may begin: 0 if one may begin now, infinite if an attempt
+        must end before. `slots` is how many attempts may be in flight."""
+        if len(self.tasks) >= slots:
+            return math.inf
+        share = self._share.attempts
+        if len(self.tasks) < share:
+            return 0
+        oldest_in_share = next(islice(reversed(self.tasks.values()), share - 1, None))
+        return max(0, oldest_in_share + FAST_SECONDS - time.monotonic())
 
     def begin(self, attempt: PendingAttempt) -> None:
         """Begins an attempt."""
         task = asyncio.create_task(self._post(attempt))
-        self.tasks.add(task)
+        self.tasks[task] = time.monotonic()
         task.add_done_callback(self._end)
 
     def collect(self) -> list[CompletedAttempt]:
         """The attempts that have ended since the last call. Raises LeaseLostError where one could
         not begin for that reason."""
         ended, self._ended = self._ended, []
-        self.tasks.difference_update(ended)
+        for task in ended:
+            del self.tasks[task]
         return [task.result() for task in ended]
 
     def _end(self, task: asyncio.Task[CompletedAttempt]) -> None:
@@ -43,7 +60,7 @@ class AttemptsInFlight:
 
     async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
         turn, permissions = self._turn, self._turn.permissions
-        if turn.lease_is_short():
+        if turn.lease_is_over():
             raise LeaseLostError
         at = now_ms()
         entry, event = attempt.entry, attempt.event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from service.domain.errors import LeaseLostError
 from service.logs import get_logger
 from service.storage.delivery.outbox_scripts import Due
 from service.storage.delivery.outboxes import Outboxes, Recorded, Released
-from service.storage.scheduling.leases import OUTBOX_LEASE_MARGIN_MS, Lease
+from service.storage.scheduling.leases import Lease
 from workers.context import JobContext
 from workers.delivery.attempt_verdict import CompletedAttempt, Judgement
 from workers.delivery.attempts_in_flight import AttemptsInFlight
@@ -35,6 +36,7 @@ from workers.isolated_batch import run_isolated
 STAY_SECONDS = 0.1  # that a job waits for its slowest outbox
 MAX_LINGERING = 100  # batches that go on without their jobs
 AWAY_WAIT_MS = 1_000  # until an outbox that Redis has failed goes on, once Redis is back
+UNRECORDED = 3  # times `max_concurrency`: attempts that have begun and are not recorded
 FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the outbox is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
@@ -79,33 +81,38 @@ async def _deliver(
     context: JobContext, subscription_id: str, claim: int, subscription: Subscription | None
 ) -> None:
     services = context.services
-    timeout = subscription.timeout_seconds if subscription is not None else 0
-    lease_ms = int(timeout * 1000) + OUTBOX_LEASE_MARGIN_MS
-    lease = await services.leases.take("outboxes", subscription_id, claim, lease_ms)
+    lease = await services.leases.take("outboxes", subscription_id, claim)
     if lease is None:
         return
-    async with services.leases.kept(lease):
-        if subscription is None:
-            await services.leases.drop(lease, None)
-            return
-        if state_of(subscription) is not SubscriptionState.ACTIVE:
-            await services.outboxes.release(lease, "never")
-            await _wake_if_resumed(context, subscription_id)
-            return
-        try:
-            drain = await _open(context, lease, subscription)
+    try:
+        async with services.leases.kept(lease):
+            await _take_turn(context, lease, subscription)
+    except LeaseLostError as error:
+        _log.info("outbox given up", subscription=subscription_id, reason=str(error))
+
+
+async def _take_turn(context: JobContext, lease: Lease, subscription: Subscription | None) -> None:
+    services, subscription_id = context.services, lease.owned_id
+    if subscription is None:
+        await services.leases.drop(lease, None)
+        return
+    if state_of(subscription) is not SubscriptionState.ACTIVE:
+        await services.outboxes.release(lease, "never")
+        await _wake_if_resumed(context, subscription_id)
+        return
+    try:
+        drain = await _open(context, lease, subscription)
+        with context.send_share.turn():
             await drain.run()
-            await _release(context, drain, subscription_id)
-        except LeaseLostError as error:
-            _log.info("outbox given up", subscription=subscription_id, reason=str(error))
-        except (ConnectionError, TimeoutError):
-            await services.leases.give_back(lease, AWAY_WAIT_MS)
-            raise
-        except RedisError:
-            raise  # the claim lapses
-        except Exception:  # whatever it is, it must not come back at once; the job shows it
-            await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
-            raise
+        await _release(context, drain, subscription_id)
+    except (ConnectionError, TimeoutError):
+        await services.leases.give_back(lease, AWAY_WAIT_MS)
+        raise
+    except (LeaseLostError, RedisError):
+        raise  # the claim lapses
+    except Exception:  # whatever it is, it must not come back at once; the job shows it
+        await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
+        raise
 
 
 async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
@@ -147,7 +154,7 @@ async def _open(context: JobContext, lease: Lease, subscription: Subscription) -
     return Drain(
         turn,
         OutboxQueues(opened, services.outboxes, services.bodies, turn),
-        AttemptsInFlight(services.receiver, turn),
+        AttemptsInFlight(services.receiver, turn, context.send_share),
         OutcomeRecorder(recording, turn),
         _feeder(services, lease, subscription) if opened.unfed else None,
     )
@@ -200,6 +207,8 @@ class Drain:
         self._any_failed = False  # of those
         self._recording: asyncio.Task[Judgement] | None = None
         self._rate_wait_ms = 0
+        self._room_wait_seconds = 0.0
+        self._unrecorded = 0  # attempts that have begun and are not recorded
 
     async def run(self) -> None:
         """Sends what is due until nothing is, or the turn is over."""
@@ -296,20 +305,25 @@ class Drain:
     # --- send ------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Begins as many attempts as may be under way."""
-        self._rate_wait_ms = 0
+        """Begins as many attempts as may be in flight. Those that are not recorded are bounded,
+        because a worker that is killed leaves each of them to be sent again."""
+        self._rate_wait_ms, self._room_wait_seconds = 0, 0.0
         # The judgement of a failure may be that nothing more is to be sent.
         if self._any_failed or self._recorder.judging or self._turn.must_stop():
             return
         slots = self._turn.slots
-        while len(self._in_flight.tasks) < slots:
-            queue = self._queues.choose(slots)
-            if queue is None:
+        while (
+            self._unrecorded < UNRECORDED * slots
+            and (queue := self._queues.choose(slots)) is not None
+        ):
+            self._room_wait_seconds = self._in_flight.seconds_to_room(slots)
+            if self._room_wait_seconds:
                 return
             self._rate_wait_ms = self._turn.take_token()
             if self._rate_wait_ms:
                 return
             self._in_flight.begin(self._queues.begin(queue))
+            self._unrecorded += 1
 
     # --- judge and record --------------------------------------------------------------------
 
@@ -331,13 +345,17 @@ class Drain:
         pause = self._pause()
         if pause is None and not (self._in_flight.tasks or self._recording or self._feeding):
             return False
-        progress = self._turn.progress
+        progress, timer = self._turn.progress, None
         if pause is not None:
-            asyncio.get_running_loop().call_later(pause, progress.set)
+            timer = asyncio.get_running_loop().call_later(pause, progress.set)
         await progress.wait()
         progress.clear()
+        if timer is not None:
+            timer.cancel()
         if self._recording is not None and self._recording.done():
-            self._queues.recorded(await self._recording)
+            judgement = await self._recording
+            self._queues.recorded(judgement)
+            self._unrecorded -= len(judgement.recorded)
             self._recording = None
         await self._look_at_feeding()
         for one in self._in_flight.collect():
@@ -350,13 +368,15 @@ class Drain:
         self._turn.progress.set()
 
     def _pause(self) -> float | None:
-        """Seconds after which the outbox is looked at again, for the subscription's rate or while
-        a replay waits for the upstream; None: when something has ended."""
-        seconds = self._rate_wait_ms / 1000
-        waits_for_rate = 0 < seconds <= MAX_PAUSE_SECONDS and not self._turn.must_stop()
-        if self._feeding is not None:
-            return min(FEEDING_LOOK_SECONDS, seconds) if waits_for_rate else FEEDING_LOOK_SECONDS
-        return seconds if waits_for_rate else None
+        """Seconds after which the outbox is looked at again, for the subscription's rate, for room
+        to send or while a replay waits for the upstream; None: when something has ended."""
+        waits = [FEEDING_LOOK_SECONDS] if self._feeding is not None else []
+        if self._room_wait_seconds < math.inf:
+            waits.append(self._room_wait_seconds)
+        rate_wait = self._rate_wait_ms / 1000
+        if rate_wait <= MAX_PAUSE_SECONDS and not (rate_wait and self._turn.must_stop()):
+            waits.append(rate_wait)
+        return min(filter(None, waits), default=None)
 
     async def _look_at_feeding(self) -> None:
         """Reads what was added to be replayed. As long as that takes, the outbox is read for new

@@ -64,9 +64,9 @@ class OutboxTurn:
         """Whether the turn's time is up."""
         return time.monotonic() >= self._ends
 
-    def lease_is_short(self) -> bool:
-        """Whether the lease could end before an attempt that begins now."""
-        return self.lease.remaining() <= self.subscription.timeout_seconds
+    def lease_is_over(self) -> bool:
+        """Whether the lease has run out, or was refused."""
+        return self.lease.remaining() <= 0
 
     def must_stop(self) -> bool:
         """Whether no more attempts may begin in this turn."""
@@ -78,7 +78,7 @@ class OutboxTurn:
             # Nobody else can send while the turn waits for what a replay has asked the upstream.
             or (self.is_over() and not self.feeding)
             or self.breaker.ready_at > self.redis_ms()
-            or self.lease_is_short()
+            or self.lease_is_over()
         )
 
     def take_token(self) -> int:

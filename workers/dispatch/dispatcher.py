@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from service.storage.scheduling.leases import Kind
+from service.logs import get_logger
+from service.storage.scheduling.leases import Kind, Leases
 from service.storage.scheduling.schedule import ClaimLimit, Claims, Schedule
 from workers.dispatch import queues
 
 if TYPE_CHECKING:
     from redis import Redis
 
-CLAIM_MS = 20_000  # within which a job must have begun, or what it was to do is due again
+CLAIM_MS = 10_000  # within which a job must have begun, or what it was to do is due again
 BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs from which nothing more is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
+
+_log = get_logger("dispatch")
 
 
 class Dispatcher:
@@ -27,6 +30,17 @@ class Dispatcher:
         self._connection = connection
         self._turns: dict[tuple[Kind, ...], asyncio.Lock] = {}
         self._waiting: set[tuple[Kind, ...]] = set()
+
+    async def take_over(self, leases: Leases) -> None:
+        """Dispatches what an earlier process of this instance held when it died."""
+        begun = {
+            kind: await asyncio.to_thread(queues.begun, self._connection, queue)
+            for kind, queue in QUEUES.items()
+        }
+        reclaimed = await leases.reclaim(begun)
+        if reclaimed:
+            _log.info("took over the work of a killed process", claims=reclaimed)
+            await self.dispatch(*QUEUES)
 
     async def dispatch_soon(self, *kinds: Kind) -> None:
         """Dispatches, unless somebody who is about to will do for this caller as well: what

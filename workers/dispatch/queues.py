@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from rq import Queue
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 if TYPE_CHECKING:
@@ -50,6 +52,16 @@ def enqueue(
     return _enqueue(
         connection, queue, (claims,), _DESCRIPTIONS[queue].format(len(claims)), ttl, timeout
     )
+
+
+def begun(connection: Redis, queue: str) -> dict[str, int]:
+    """The newest claims by id in jobs that workers have taken from a queue. Raises RedisError."""
+    taken = Queue(queue, connection=connection, serializer=JSONSerializer)
+    ids = taken.started_job_registry.get_job_ids(cleanup=False)
+    ids += taken.intermediate_queue.get_job_ids()
+    jobs = Job.fetch_many(ids, connection, serializer=JSONSerializer)
+    claims = [claim for job in jobs if job is not None for claim in job.args[0]]
+    return dict(sorted(claims, key=itemgetter(1)))
 
 
 def enqueue_maintenance(connection: Redis) -> str | None:

@@ -46,7 +46,7 @@ from service.domain.polling.turn_end import after_completion, after_interruption
 from service.ids import new_id
 from service.logs import get_logger
 from service.storage.redis.counters import field
-from service.storage.scheduling.leases import POLL_LEASE_MS, Lease
+from service.storage.scheduling.leases import Lease
 from workers.context import JobContext
 from workers.isolated_batch import run_isolated
 from workers.polling.absences import AbsenceSearch
@@ -77,34 +77,39 @@ async def poll_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> 
 async def poll_one(resources: PollResources, integration_id: str, claim: int) -> None:
     """Takes one turn at an integration, unless its claim is stale or another worker has it."""
     leases = resources.leases
-    lease = await leases.take("polls", integration_id, claim, POLL_LEASE_MS)
+    lease = await leases.take("polls", integration_id, claim)
     if lease is None:
         return
-    async with leases.kept(lease):
-        try:
-            integration, state = await resources.integrations.get(integration_id)
-        except NotFoundError:
-            await leases.drop(lease, None)
-            return
-        if integration.paused:
-            await leases.drop(lease, None)
-            await _wake_if_resumed(resources, integration_id)
-            return
-        stored = await resources.polls.progress(integration_id)
-        poll = Poll(resources, lease, integration, state, stored)
-        try:
-            await poll.run()
-        except (LeaseLostError, EpochEndedError) as error:
-            _log.info("poll given up", integration=integration_id, reason=str(error))
-            await leases.drop(lease, 0)
-        except (ConnectionError, TimeoutError):
-            await leases.give_back(lease, AWAY_WAIT_MS)
-            raise
-        except RedisError:
-            raise  # the claim lapses
-        except Exception:  # whatever it is, it must not come back at once; the job shows it
-            await leases.drop(lease, UNEXPECTED_WAIT_MS)
-            raise
+    try:
+        async with leases.kept(lease):
+            await _take_turn(resources, lease)
+    except (LeaseLostError, EpochEndedError) as error:
+        _log.info("poll given up", integration=integration_id, reason=str(error))
+        await leases.drop(lease, 0)
+
+
+async def _take_turn(resources: PollResources, lease: Lease) -> None:
+    leases, integration_id = resources.leases, lease.owned_id
+    try:
+        integration, state = await resources.integrations.get(integration_id)
+    except NotFoundError:
+        await leases.drop(lease, None)
+        return
+    if integration.paused:
+        await leases.drop(lease, None)
+        await _wake_if_resumed(resources, integration_id)
+        return
+    stored = await resources.polls.progress(integration_id)
+    try:
+        await Poll(resources, lease, integration, state, stored).run()
+    except (ConnectionError, TimeoutError):
+        await leases.give_back(lease, AWAY_WAIT_MS)
+        raise
+    except (LeaseLostError, EpochEndedError, RedisError):
+        raise  # the claim lapses
+    except Exception:  # whatever it is, it must not come back at once; the job shows it
+        await leases.drop(lease, UNEXPECTED_WAIT_MS)
+        raise
 
 
 async def _wake_if_resumed(resources: PollResources, integration_id: str) -> None:

@@ -7,40 +7,51 @@ import { Notices } from "./ui/dialog.js";
 import { Page } from "./ui/page.js";
 import { ProblemBox } from "./ui/problem.js";
 import { Empty, Text } from "./ui/text.js";
-import { Access } from "./pages/access.js";
-import { Courses } from "./pages/courses.js";
-import { Deliveries } from "./pages/subscriptions/deliveries.js";
-import { Event } from "./pages/events/event.js";
-import { Events } from "./pages/events/list.js";
-import { Integration } from "./pages/integration.js";
-import { Integrations } from "./pages/integrations.js";
-import { NewIntegration } from "./pages/new_integration.js";
-import { Overview } from "./pages/overview.js";
-import { Review } from "./pages/review.js";
 import { SignIn } from "./pages/signin.js";
-import { Subscription } from "./pages/subscriptions/detail.js";
-import { Subscriptions } from "./pages/subscriptions/list.js";
-import { NewSubscription } from "./pages/subscriptions/new.js";
-import { System } from "./pages/system.js";
+
+// A page that is loaded before it is first shown, so that the first view needs few files.
+function page(file, name) {
+  let component, loading;
+  function Loaded(properties) {
+    const [failure, fail] = useState(null);
+    const missing = !component; // by the time the effect runs, it may be there
+    useEffect(() => {
+      if (missing) Loaded.load().then(() => change({}), fail);
+    }, []);
+    if (failure) throw failure;
+    return component
+      ? html`<${component} ...${properties} />`
+      : html`<div class="loading page-loading" role="status"><span class="visually-hidden">Loading the page</span></div>`;
+  }
+  Loaded.load = () =>
+    (loading ??= import(`./pages/${file}.js`).then(
+      (module) => (component = module[name]),
+      (error) => {
+        loading = null;
+        throw error;
+      },
+    ));
+  return Loaded;
+}
 
 // [address, page, whether subscribers have it]. ":name" fills in a property of the page.
 const PAGES = [
-  ["", Overview, false],
-  ["integrations", Integrations, true],
-  ["integrations/new", NewIntegration, false],
-  ["integrations/:id", Integration, false],
-  ["integrations/:id/review", Review, false],
-  ["integrations/:id/courses", Courses, false],
-  ["subscriptions", Subscriptions, true],
-  ["subscriptions/new", NewSubscription, true],
-  ["subscriptions/:id", Subscription, true],
-  ["subscriptions/:id/:tab", Subscription, true],
-  ["deliveries", Deliveries, true],
-  ["events", Events, true],
-  ["events/:id", Event, true],
-  ["access", Access, false],
-  ["access/:tab", Access, false],
-  ["system", System, false],
+  ["", page("overview", "Overview"), false],
+  ["integrations", page("integrations", "Integrations"), true],
+  ["integrations/new", page("new_integration", "NewIntegration"), false],
+  ["integrations/:id", page("integration", "Integration"), false],
+  ["integrations/:id/review", page("review", "Review"), false],
+  ["integrations/:id/courses", page("courses", "Courses"), false],
+  ["subscriptions", page("subscriptions/list", "Subscriptions"), true],
+  ["subscriptions/new", page("subscriptions/new", "NewSubscription"), true],
+  ["subscriptions/:id", page("subscriptions/detail", "Subscription"), true],
+  ["subscriptions/:id/:tab", page("subscriptions/detail", "Subscription"), true],
+  ["deliveries", page("subscriptions/deliveries", "Deliveries"), true],
+  ["events", page("events/list", "Events"), true],
+  ["events/:id", page("events/event", "Event"), true],
+  ["access", page("access", "Access"), false],
+  ["access/:tab", page("access", "Access"), false],
+  ["system", page("system", "System"), false],
 ];
 
 const MENU = [
@@ -165,12 +176,13 @@ function App() {
   useAddress();
   useEffect(() => onChange(() => draw((n) => n + 1)), []);
   useEffect(() => {
-    if (shown.current !== null && shown.current !== location.pathname) {
+    if (shown.current === location.pathname || main.current?.querySelector(".page-loading")) return;
+    if (shown.current !== null) {
       main.current?.querySelector("h1")?.focus({ preventScroll: true });
       scrollTo(0, 0);
     }
     shown.current = location.pathname;
-  }, [location.pathname]);
+  });
   if (!session.token) return html`<${SignIn} enter=${enterWith} />`;
   if (!session.me) return html`<${Entering} />`;
   const path = currentPath();
@@ -189,4 +201,6 @@ function App() {
 // Browsers read the address of the icon again whenever the address of the page changes.
 const icon = document.querySelector('link[rel="icon"]');
 icon.href = icon.href;
+if (session.token) found(currentPath())[0].load?.().catch(() => {});
 render(html`<${App} />`, document.getElementById("app"));
+addEventListener("load", () => setTimeout(() => PAGES.forEach(([, { load }]) => load().catch(() => {})), 1000));

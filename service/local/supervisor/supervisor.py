@@ -13,6 +13,7 @@ import msgspec
 
 from service.domain.errors import StartError
 from service.domain.hosts import in_url, reachable
+from service.ids import new_token
 from service.local import embedded_valkey as embedded
 from service.local.data_directory import API_URL_FILE, REDIS_URL_FILE, DataDirectory
 from service.local.embedded_valkey import EmbeddedValkey, free_port
@@ -80,7 +81,10 @@ class Supervisor:
             port = self.settings.port or free_port(self.settings.host)
             check_port(self.settings.host, port)
             self.settings = msgspec.structs.replace(
-                self.settings, port=port, data_dir=self._data.path
+                self.settings,
+                port=port,
+                data_dir=self._data.path,
+                instance=self.settings.instance or new_token(),
             )
             self.settings, self.token_file = complete_secrets(self.settings, self._data)
             if self.settings.redis_url is None:

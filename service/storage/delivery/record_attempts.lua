@@ -104,7 +104,6 @@ for _, one in ipairs(attempts) do
   end
 end
 if #ordered > 0 then redis.call('ZADD', records.order, unpack(ordered)) end
-redis.call('PEXPIRE', lease.key, lease.ms)
 local surplus = redis.call('XLEN', records.stream) - kept_records
 if surplus >= TRIMMED_RECORDS then trim_records(records, '+', surplus) end
 

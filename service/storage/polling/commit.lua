@@ -42,7 +42,6 @@ end
 
 -- A write that may grow comes first: at the memory limit Redis then refuses the whole commit.
 redis.call('HSET', integration, 'poll', progress)
-redis.call('PEXPIRE', lease.key, lease.ms)
 local now = now_ms()
 local live, appended, entered, quarantined = 0, 0, 0, 0
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+from redis import exceptions
 
+from service.domain.errors import LeaseLostError
 from service.ids import new_token
+from service.logs import get_logger
 from service.storage.redis import keys
 from service.storage.redis.keys import Key, ScheduleKeys
+from service.storage.redis.paging import all_ids
 from service.storage.redis.scripts import Script, run
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis's own names
-
 Kind = Literal["polls", "outboxes"]
-POLL_LEASE_MS = 15_000
-OUTBOX_LEASE_MARGIN_MS = 10_000  # beyond the timeout of one attempt
-_RENEWALS = 5  # renewals within the duration of a lease
-_GIVE_BACK_SECONDS = 0.5  # between attempts while Redis is away
+KINDS: Final[tuple[Kind, ...]] = ("polls", "outboxes")
+LEASE_MS: Final = 10_000  # after which others take over what a process held that died
+RENEWAL_SECONDS: Final = 2.0  # between renewals of all leases of a process
+_AWAY_SECONDS: Final = 0.5  # between attempts while Redis is away
+_RETURN_SECONDS: Final = 1.0  # that a turn gets to end after its lease was refused: the turn itself
+# may have returned the lease just before
+_BATCH: Final = 500  # leases in one script
+
+_log = get_logger("leases")
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -45,12 +52,36 @@ class TakeLease(Script[bool]):
     claim: int
 
 
-class RenewLease(Script[None]):
-    """Extends a lease, and the claim beneath it. Refuses with LEASE."""
+class HeldLease(Fence, frozen=True):
+    """A lease to renew; `id` is what it is held on."""
+
+    id: str
+
+
+class RenewLeases(Script[list[int]]):
+    """Extends leases of one kind, and the claims beneath them. Returns which of them, counted from
+    1, are not ours."""
+
+    claimed: Key
+    leases: Sequence[HeldLease]
+
+
+class ClaimedWork(msgspec.Struct, frozen=True):
+    """Something claimed; `claim` is the claim in a job that a worker has taken, 0 if there is
+    none."""
+
+    lease: Key
+    id: str
+    claim: int
+
+
+class ReclaimWork(Script[int]):
+    """Makes due what a dead process held: leases whose token begins with `holder`, and claims that
+    a worker has taken and not begun. Returns how much that was."""
 
     schedule: ScheduleKeys
-    lease: Fence
-    id: str
+    holder: str
+    work: Sequence[ClaimedWork]
 
 
 class DropLease(Script[None]):
@@ -99,22 +130,20 @@ class Lease:
 class Leases:
     """Takes and renews leases."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, instance: str | None = None) -> None:
         self._redis = redis
+        self._holder = "" if instance is None else f"{instance} "
+        self._held: dict[Lease, asyncio.Timeout] = {}
+        self._renewing: asyncio.Task[None] | None = None
 
-    async def take(self, kind: Kind, owned_id: str, claim: int, duration_ms: int) -> Lease | None:
+    async def take(
+        self, kind: Kind, owned_id: str, claim: int, duration_ms: int = LEASE_MS
+    ) -> Lease | None:
         """Begins work on a claim; None if the claim is stale or somebody is at work."""
-        lease = Lease(kind, owned_id, new_token(), duration_ms)
+        lease = Lease(kind, owned_id, self._holder + new_token(), duration_ms)
         take = TakeLease(schedule=keys.schedule(kind), lease=lease.fence, id=owned_id, claim=claim)
         taken = await run(self._redis, take)
         return lease if taken else None
-
-    async def renew(self, lease: Lease) -> None:
-        """Extends a lease. Raises LeaseLostError if it is no longer ours."""
-        asked_at = time.monotonic()
-        schedule = keys.schedule(lease.kind)
-        await run(self._redis, RenewLease(schedule=schedule, lease=lease.fence, id=lease.owned_id))
-        lease.extended(asked_at)
 
     async def drop(self, lease: Lease, wait_ms: int | None) -> None:
         """Gives a lease back without having worked; due again in `wait_ms`, or never."""
@@ -132,30 +161,81 @@ class Leases:
         while lease.remaining() > 0:
             try:
                 await self.drop(lease, wait_ms)
-            except (ConnectionError, TimeoutError):
-                await asyncio.sleep(_GIVE_BACK_SECONDS)
+            except (exceptions.ConnectionError, exceptions.TimeoutError):
+                await asyncio.sleep(_AWAY_SECONDS)
             else:
                 return
 
     @asynccontextmanager
     async def kept(self, lease: Lease) -> AsyncIterator[None]:
-        """Renews a lease in the background while the body runs.
-
-        A renewal that fails is tried again until the lease has run out; the body finds that
-        out from its own commits and from `Lease.remaining`.
-        """
-        keeper = asyncio.create_task(self._keep(lease))
+        """Renews a lease while the body runs. Cancels the body when the lease has run out, or
+        somebody else has it; raises LeaseLostError then."""
+        limit = asyncio.timeout(lease.remaining())
         try:
-            yield
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            async with limit:
+                self._held[lease] = limit
+                if self._renewing is None:
+                    self._renewing = asyncio.create_task(self._renew_held())
+                try:
+                    yield
+                finally:
+                    del self._held[lease]
+        except TimeoutError:
+            if limit.expired():
+                raise LeaseLostError from None
+            raise
 
-    async def _keep(self, lease: Lease) -> None:
-        interval = lease.duration_ms / 1000 / _RENEWALS
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.renew(lease)
-            except (ConnectionError, TimeoutError):
+    async def _renew_held(self) -> None:
+        """Renews all leases of the process as long as there are any."""
+        try:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            while self._held:
+                try:
+                    await self._renew()
+                except exceptions.RedisError as error:
+                    _log.debug("leases not renewed", leases=len(self._held), error=str(error))
+                    await asyncio.sleep(_AWAY_SECONDS)
+                else:
+                    await asyncio.sleep(RENEWAL_SECONDS)
+        finally:
+            self._renewing = None
+
+    async def _renew(self) -> None:
+        for kind in KINDS:
+            held = [lease for lease in self._held if lease.kind == kind]
+            for at in range(0, len(held), _BATCH):
+                await self._renew_batch(kind, held[at : at + _BATCH])
+
+    async def _renew_batch(self, kind: Kind, held: Sequence[Lease]) -> None:
+        loop, asked_at = asyncio.get_running_loop(), time.monotonic()
+        leases = [HeldLease(one.key, one.token, one.duration_ms, one.owned_id) for one in held]
+        lost = await run(self._redis, RenewLeases(claimed=keys.claimed(kind), leases=leases))
+        for number, lease in enumerate(held, 1):
+            limit = self._held.get(lease)
+            if limit is None or limit.expired():
                 continue
+            if number in lost:
+                lease.expires = asked_at
+                limit.reschedule(loop.time() + _RETURN_SECONDS)
+            else:
+                lease.extended(asked_at)
+                limit.reschedule(loop.time() + lease.remaining())
+
+    async def reclaim(self, begun: Mapping[Kind, Mapping[str, int]]) -> int:
+        """Makes due what an earlier process of this instance held when it died, and what is in
+        `begun`, the claims by id in jobs that workers have taken, and no worker has a lease of.
+        Returns how much that was. Call it before this process takes a lease."""
+        reclaimed = 0
+        if not self._holder:  # nobody is known to be dead
+            return reclaimed
+        for kind in KINDS:
+            work = [
+                ClaimedWork(keys.lease(kind, owned_id), owned_id, begun[kind].get(owned_id, 0))
+                for owned_id in await all_ids(self._redis, keys.claimed(kind))
+            ]
+            for at in range(0, len(work), _BATCH):
+                reclaim = ReclaimWork(
+                    schedule=keys.schedule(kind), holder=self._holder, work=work[at : at + _BATCH]
+                )
+                reclaimed += await run(self._redis, reclaim)
+        return reclaimed

@@ -19,7 +19,7 @@ from service.storage.delivery.deliveries import Wanted
 from service.storage.delivery.outboxes import NOT_GRANTED
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret
-from workers.delivery.drain import deliver_batch
+from workers.delivery.drain import UNRECORDED, deliver_batch
 
 
 async def test_every_event_is_signed_sent_recorded_and_leaves_the_outbox(subscribe, hook):
@@ -259,6 +259,50 @@ async def test_a_sender_frozen_past_its_lease_sends_nothing(subscribe, hook, con
     await harness.turn()
     assert hook.received == []
     assert (await harness.depth()).pending == 1
+
+
+async def test_an_attempt_that_outlasts_its_lease_is_made_once(
+    subscribe, hook, context, monkeypatch
+):
+    monkeypatch.setattr("service.storage.scheduling.leases.RENEWAL_SECONDS", 0.05)
+    take, taken = context.services.leases.take, []
+
+    async def take_briefly(*arguments):
+        taken.append(await take(*arguments, 500))
+        return taken[-1]
+
+    harness = await subscribe()
+    await harness.emit("c1")
+    context.services.leases.take = take_briefly
+    hook.gate.clear()
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    begun = time.monotonic()
+    while taken[-1].expires < begun + 1.5:  # noqa: ASYNC110 - a renewal tells nobody
+        await asyncio.sleep(0.01)
+    hook.gate.set()
+    await turn
+    assert hook.courses() == ["c1"]
+    assert (await harness.depth()).pending == 0
+
+
+async def test_a_killed_sender_leaves_a_bounded_number_to_be_sent_again(subscribe, hook, context):
+    harness = await subscribe(max_concurrency=3)
+    await harness.emit(*(f"c{number}" for number in range(20)))
+    recording, killed = asyncio.Event(), asyncio.Event()
+
+    async def record_never(*_arguments):
+        recording.set()
+        await killed.wait()
+
+    context.services.outboxes.record = record_never
+    turn = asyncio.create_task(harness.turn())
+    await recording.wait()
+    await asyncio.wait({turn}, timeout=0.2)  # in which more would be sent
+    assert len(hook.received) == UNRECORDED * 3
+    turn.cancel()
+    killed.set()
+    await asyncio.gather(turn, return_exceptions=True)
 
 
 async def test_a_secret_that_does_not_open_delays_only_its_own_outbox(subscribe, hook, services):

@@ -6,6 +6,7 @@ import threading
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -55,6 +56,16 @@ def test_the_backlog_is_the_length_of_the_list_under_its_key(connection):
     queues.enqueue(connection, queues.POLL, [("int_a", 1)], ttl=30)
     assert queues.backlog(connection, queues.POLL) == 1
     assert connection.llen(queues.key(queues.POLL)) == 1
+
+
+def test_claims_that_workers_have_taken_are_found_by_id(connection):
+    queue = Queue(queues.POLL, connection=connection, serializer=JSONSerializer)
+    for claims in ([("int_a", 3), ("int_b", 1)], [("int_a", 2)], [("int_waiting", 1)]):
+        queues.enqueue(connection, queues.POLL, claims, ttl=30)
+    assert queues.begun(connection, queues.POLL) == {}
+    for _ in range(2):
+        Queue.lmove(connection, queue.key, 1)
+    assert queues.begun(connection, queues.POLL) == {"int_a": 3, "int_b": 1}
 
 
 def test_maintenance_is_enqueued_once_at_a_time(connection):

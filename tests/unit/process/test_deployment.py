@@ -313,7 +313,7 @@ def test_the_page_makes_the_secret_that_the_manifests_use():
         for pod in PODS
         for container in pod["spec"]["template"]["spec"]["containers"]
         for variable in container["env"]
-        if "valueFrom" in variable
+        if "secretKeyRef" in variable.get("valueFrom", {})
     }
     assert set(re.findall(r"--from-literal=([a-z-]+)=", page)) == used
 

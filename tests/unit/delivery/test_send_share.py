@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+from service.domain.delivery.outbox_window import Entry
+from service.domain.delivery.outcome import Outcome, OutcomeClass
+from service.domain.delivery.subscription import Rendering
+from workers.delivery.attempt_verdict import PendingAttempt
+from workers.delivery.attempts_in_flight import AttemptsInFlight
+from workers.send_share import FAST_SECONDS, LEAST, MOST, SendShare
+
+
+class SlowReceiver:
+    """Answers once it is told to."""
+
+    def __init__(self):
+        self.answer = asyncio.Event()
+
+    async def post(self, *_, **__):
+        await self.answer.wait()
+        return Outcome(kind=OutcomeClass.DELIVERED, duration_ms=1)
+
+
+def in_flight(receiver: SlowReceiver, share: SendShare) -> AttemptsInFlight:
+    turn = SimpleNamespace(
+        lease_is_over=lambda: False,
+        redis_ms=lambda at: at,
+        progress=asyncio.Event(),
+        permissions=SimpleNamespace(
+            headers={},
+            signer=SimpleNamespace(headers=lambda *_: {}),
+            redactor=None,
+            certificate=None,
+        ),
+        subscription=SimpleNamespace(url="http://receiver/", timeout_seconds=1),
+    )
+    return AttemptsInFlight(receiver, turn, share)
+
+
+def attempt() -> PendingAttempt:
+    entry = Entry("1-0", "key", next(iter(Rendering)))
+    return PendingAttempt(entry, SimpleNamespace(id="evt_1", body=b"{}"))
+
+
+def test_turns_under_way_divide_the_process_and_none_gets_less_than_the_least():
+    share = SendShare()
+    with ExitStack() as turns:
+        turns.enter_context(share.turn())
+        assert share.attempts == MOST
+        turns.enter_context(share.turn())
+        assert share.attempts == MOST // 2
+        for _ in range(MOST):
+            turns.enter_context(share.turn())
+        assert share.attempts == LEAST
+    assert share.attempts == MOST
+
+
+async def test_a_turn_waits_once_its_share_is_in_flight_until_its_attempts_are_slow():
+    share, receiver = SendShare(), SlowReceiver()
+    with ExitStack() as turns:
+        for _ in range(MOST):
+            turns.enter_context(share.turn())
+        sending = in_flight(receiver, share)
+        for _ in range(LEAST):
+            assert sending.seconds_to_room(100) == 0
+            sending.begin(attempt())
+        assert 0 < sending.seconds_to_room(100) <= FAST_SECONDS
+        assert sending.seconds_to_room(LEAST) == math.inf
+
+        for task in sending.tasks:  # as if they had begun earlier
+            sending.tasks[task] -= FAST_SECONDS
+        assert sending.seconds_to_room(100) == 0
+        assert sending.seconds_to_room(LEAST) == math.inf, "slow attempts count for the limit"
+        receiver.answer.set()
+        await asyncio.gather(*sending.tasks)
+
+
+async def test_an_attempt_that_ends_makes_room():
+    share, receiver = SendShare(), SlowReceiver()
+    with share.turn():
+        sending = in_flight(receiver, share)
+        sending.begin(attempt())
+        assert sending.seconds_to_room(1) == math.inf
+        receiver.answer.set()
+        await asyncio.gather(*sending.tasks)
+        (completed,) = sending.collect()
+        assert completed.outcome.delivered
+        assert sending.seconds_to_room(1) == 0
