@@ -365,7 +365,7 @@ async def test_the_command_says_what_it_did(services, subscribe, capsys):
     code, said = await asyncio.to_thread(command, settings)
     assert code == 0
     assert f"{OLD_NAME} may be removed from COURSEWIRE_ENCRYPTION_KEYS" in said
-    assert "signing secrets: 1 looked at, 1 encrypted anew" in capsys.readouterr().err
+    assert "signing secrets: 1 looked at, 1 re-encrypted" in capsys.readouterr().err
     code, said = await asyncio.to_thread(command, settings, as_json=True)
     document = json.loads(said)
     assert document["complete"]
