@@ -114,8 +114,8 @@ async def open_services(settings: Settings, *, part: str | None = None) -> Async
     """
     if settings.redis_url is None:
         raise SettingsError(
-            "COURSEWIRE_REDIS_URL is not set: name the Redis or Valkey server to use, "
-            "or start everything with `coursewire up`, which brings its own"
+            "COURSEWIRE_REDIS_URL is not set: set it to a Redis or Valkey server, or start "
+            "everything with `coursewire up`, which includes one"
         )
     redis = open_async(settings.redis_url)
     guard = AddressGuard(settings.allowed_targets)

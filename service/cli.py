@@ -31,10 +31,10 @@ _TOUR = """\b
 From the first start to the first event:
 coursewire up                          # in a terminal of its own
 coursewire integrations create ...     # register a learning system
-coursewire subscriptions create ...    # say who gets its events
+coursewire subscriptions create ...    # register a receiver of its events
 coursewire subscriptions test sub_...  # try the receiver
 coursewire events --follow             # watch what is detected
-coursewire deliveries list ...         # see what became of it, and why
+coursewire deliveries list ...         # show every attempt and its outcome
 """
 
 
@@ -134,7 +134,7 @@ def _become(module: str, arguments: tuple[str, ...]) -> NoReturn:
     "--api-key",
     default=_SANDBOX.api_key,
     show_default=True,
-    help="The bearer token it asks for.",
+    help="The bearer token that it requires.",
 )
 @click.option(
     "--integration",
@@ -149,10 +149,10 @@ def _become(module: str, arguments: tuple[str, ...]) -> NoReturn:
     default=_SANDBOX.courses,
     show_default=True,
     type=click.IntRange(min=0),
-    help="How many each integration has.",
+    help="The number of courses in each integration.",
 )
 @click.option(
-    "--seed", default=_SANDBOX.seed, show_default=True, help="The same seed, the same courses."
+    "--seed", default=_SANDBOX.seed, show_default=True, help="The same seed gives the same courses."
 )
 @click.option(
     "--churn",
@@ -161,7 +161,7 @@ def _become(module: str, arguments: tuple[str, ...]) -> NoReturn:
     type=click.FloatRange(min=0),
     help="Changes per second.",
 )
-@click.option("--quiet", is_flag=True, help="Print the address alone.")
+@click.option("--quiet", is_flag=True, help="Print only the address.")
 def sandbox(
     *,
     host: str,
@@ -203,15 +203,17 @@ def sandbox(
     "--secret",
     envvar="COURSEWIRE_LISTEN_SECRET",
     show_envvar=True,
-    help="The subscription's secret, whsec_..., or public key, whpk_...; without one a secret "
-    "is made and shown.",
+    help=(
+        "The subscription's secret, whsec_..., or public key, whpk_...; without one, a "
+        "secret is generated and printed."
+    ),
 )
 @click.option(
     "--status",
     default=200,
     show_default=True,
     type=click.IntRange(200, 599),
-    help="What a verified push is answered, to watch retries with.",
+    help=("The status returned for a verified push, to try out retries."),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the bodies instead, one per line.")
 @click.option(
@@ -276,7 +278,7 @@ def listen(
     type=click.FloatRange(min=1),
     help="Seconds the start may take and, with --events, the whole.",
 )
-@click.option("--keep", is_flag=True, help="Leave data and log behind.")
+@click.option("--keep", is_flag=True, help="Keep the data and the log.")
 def demo(*, events: int | None, timeout: float, keep: bool) -> None:
     """Show the service at work: everything embedded, a sandbox whose courses change, a receiver."""
     from service.commands.demo.run import demo as perform
@@ -334,7 +336,9 @@ def _control(
 
 
 @coursewire.command()
-@click.option("--all", "everything", is_flag=True, help="Open every stored secret, not a sample.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Decrypt every stored secret, not a sample."
+)
 @options.JSON
 def doctor(*, everything: bool, as_json: bool) -> None:
     """Examine settings, Redis, the parts at work and stored secrets, and say what to do; exit

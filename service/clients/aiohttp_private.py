@@ -322,7 +322,7 @@ def _what_instead(head: bytes) -> str:
     if head.startswith((b"\x15\x03", b"\x16\x03")):
         return "it is TLS, so the URL should begin with https://"
     if head[:6] == b"HTTP/2" or (len(head) > 9 and head[3:5] == b"\x04\x00"):
-        return "it is HTTP/2, and HTTP/1.1 was asked for"
+        return "it is HTTP/2, but HTTP/1.1 was requested"
     if head[:5] == b"HTTP/":
         return "its status line is malformed"
     return "it does not begin with HTTP/1.1 and a status"

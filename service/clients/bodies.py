@@ -138,7 +138,7 @@ def _layers(header: str, limit: int) -> list[_Layer]:
     if any(one not in _LAYERS for one in codings) or len(codings) > MAX_CODINGS:
         raise UpstreamPageError(
             f"the upstream's answer is encoded as {printable(header, TYPE_LENGTH)!r}, which cannot "
-            "be read; gzip was asked for"
+            "be read; gzip was requested"
         )
     rooms = [limit] + [limit + PACKING_BYTES] * len(codings)  # the last that is undone comes first
     layers = [_LAYERS[one](room) for one, room in zip(codings, rooms, strict=False)]
@@ -169,7 +169,7 @@ def describe(response: httpx.Response, body: bytes, redactor: Redactor) -> str:
     if not body:
         return f"{kind}, and empty"
     if body.startswith(_GZIP_BEGINS):
-        return f"{kind}; it is compressed with gzip, and Content-Encoding does not say so"
+        return f"{kind}; it is compressed with gzip, without Content-Encoding"
     head = body[: _EXAMINED + redactor.reach]
     charset = foreign_charset(head)
     if charset is not None:

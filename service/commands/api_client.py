@@ -18,7 +18,7 @@ from service.settings import CLIENT_TOKEN, CLIENT_URL, PREFIX, Settings
 
 EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
-STRANGER: Final = "what answers there is not Coursewire's API"
+STRANGER: Final = "the server at this address is not Coursewire's API"
 _SECONDS: Final = 10.0  # within which the API must answer
 _PATIENT_SECONDS: Final = 75.0  # where it asks others first, or waits for events
 
@@ -165,7 +165,7 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for one in status["workers"]:
         yield (
             "worker",
-            f"{one['name']}, {one['state']}, last heard of at {one['last_heartbeat_at']}",
+            f"{one['name']}, {one['state']}, last heartbeat at {one['last_heartbeat_at']}",
         )
     for one in status["queues"]:
         yield (

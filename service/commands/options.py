@@ -102,7 +102,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not on_terminal(sys.stdin):
-        raise click.UsageError(f"{question} Nobody can answer here: give --yes")
+        raise click.UsageError(f"{question} The input is not a terminal: give --yes")
     if not click.confirm(question, err=True):
         raise CoursewireError("nothing is changed")
 

@@ -103,9 +103,9 @@ def _check(processes: Sequence[Process], encryptor: Encryptor) -> None:
     lacking = sorted(one.name for one in processes if encryptor.first not in one.key_names)
     if lacking:
         raise KeyMissingError(
-            f"{_some(lacking)} could not open what is encrypted with key {encryptor.first}, the "
+            f"{_some(lacking)} could not decrypt secrets encrypted with key {encryptor.first}, the "
             f"first of {PREFIX}ENCRYPTION_KEYS here; put that key behind the old one for every "
-            "part, restart them, and try again. A part that was killed is forgotten after 45 s"
+            "part, restart them, and try again. The record of a killed part expires after 45 s"
         )
 
 
@@ -114,7 +114,7 @@ def _note(spoiled: dict[str, list[str]], kind: str, encrypted: EncryptedValue) -
 
 
 def _line(kind: str, looked_at: Counter[str], reencrypted: Counter[str]) -> str:
-    return f"{kind}: {looked_at[kind]} looked at, {reencrypted[kind]} encrypted anew"
+    return f"{kind}: {looked_at[kind]} looked at, {reencrypted[kind]} re-encrypted"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -127,12 +127,12 @@ def verdict(rotated: Rotated) -> list[str]:
     said = []
     for kind, ids in rotated.spoiled.items():
         advice = (
-            "they are gone after a day"
+            "they expire after a day"
             if kind == REPLIES
-            else "give back the key that encrypted them, at the end, and run this again; or store "
-            "them again"
+            else "add the key that encrypted them at the end, and run this again; or store the "
+            "secrets again"
         )
-        said.append(f"no key opens these {kind}: {_some(ids)}; {advice}")
+        said.append(f"no key decrypts these {kind}: {_some(ids)}; {advice}")
     others = ", ".join(rotated.other_keys)
     if rotated.others_encrypting:
         said.append(
@@ -181,7 +181,7 @@ def run(settings: Settings, out: TextIO, *, as_json: bool) -> int:
         rotated = asyncio.run(perform())
     except (RedisError, OSError) as error:
         raise StorageUnavailableError(
-            f"Redis cannot be used ({error}); what was encrypted anew stays so: run this again"
+            f"Redis cannot be used ({error}); re-encrypted secrets are stored: run this again"
         ) from error
     if as_json:
         out.write(json.dumps(as_document(rotated), indent=2) + "\n")

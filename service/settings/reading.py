@@ -168,11 +168,11 @@ def _is_unknown(variable: str) -> bool:
 def _unknown(variable: str) -> str:
     name = variable.upper().removeprefix(PREFIX)
     if (plain := name.removesuffix(SUFFIX)) != name and PREFIX + plain in _VARIABLES:
-        return f"{variable} is no setting; only secrets are read from files: set {PREFIX}{plain}"
+        return f"{variable} is not a setting; only secrets are read from files: set {PREFIX}{plain}"
     known = sorted(one.removeprefix(PREFIX) for one in _KNOWN)
     near = difflib.get_close_matches(name, known, n=1)
     remedy = f"did you mean {PREFIX}{near[0]}?" if near else f"known are {', '.join(_VARIABLES)}"
-    return f"{variable} is no setting; {remedy}"
+    return f"{variable} is not a setting; {remedy}"
 
 
 def _contradictions(settings: Settings) -> list[str]:
@@ -188,8 +188,8 @@ def _contradictions(settings: Settings) -> list[str]:
         settings.previous_admin_token,
     ):
         problems.append(
-            f"{PREFIX}METRICS_TOKEN is the admin token, which would let whoever reads the "
-            f"metrics do everything; make another with {MAKE_A_TOKEN}"
+            f"{PREFIX}METRICS_TOKEN is the admin token, which would give every reader of "
+            f"the metrics all rights; make another with {MAKE_A_TOKEN}"
         )
     return problems
 

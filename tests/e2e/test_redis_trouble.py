@@ -148,7 +148,7 @@ TROUBLES: tuple[tuple[Trouble, str], ...] = (
     (frozen, "Redis does not answer"),
     (demoted, "read-only replica"),
     (orphaned, "Redis refuses"),
-    (alone, "no replica keeps up"),
+    (alone, "fewer replicas keep up"),
     (full, "of its memory limit"),
     (slow, ""),
     (forgetful, ""),

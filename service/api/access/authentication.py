@@ -103,7 +103,7 @@ async def _identify(scope: Scope) -> Actor:
     if failures.note(address):
         await _tell(address, services)
     wrong = pasted._replace(start=0).wrong(is_visible)
-    reason = "" if wrong is None else f": {wrong}, so copy it again"
+    reason = "" if wrong is None else f": {wrong}; copy the token again"
     raise NotAuthenticatedError(f"this token is not valid{reason}; {_WHERE}")
 
 

@@ -206,7 +206,7 @@ def read_signing_secret(value: Any) -> str:
     try:
         return read_secret(value).secret
     except ValueError as error:
-        raise Refusal(str(error), "leave it out and one is made") from None
+        raise Refusal(str(error), "leave it out to have one generated") from None
 
 
 # --- of queries ----------------------------------------------------------------------------------

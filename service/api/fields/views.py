@@ -38,7 +38,9 @@ class Page(View, frozen=True, kw_only=True):
     """A page of a list."""
 
     items: Annotated[list[Any], means("the page")]
-    next: Annotated[str | None, means("pass it as `after` to go on; null: this is the end")]
+    next: Annotated[
+        str | None, means("pass it as `after` to get the next page; null: this is the last page")
+    ]
 
     @classmethod
     def of_one(cls) -> dict[str, Any]:

@@ -38,9 +38,11 @@ class IfMatch(Fields, kw_only=True, frozen=True):
     tags: Annotated[
         Annotated[str, text(1_000), Meta(extra={"read": read_tags})] | UnsetType,
         means(
-            "the ETag with which it was shown: if it has changed since, nothing is done; left "
-            "out, or *, it is done however it is now. `W/` before it and the name of a coding "
-            'behind it, such as `"...-gzip"`, which proxies add, are ignored'
+            "the ETag of the response that the change is based on: if the resource has "
+            "changed since, the request fails and changes nothing. Without this header, or "
+            "with *, the request applies to the current state. A `W/` prefix and the name "
+            'of a content coding at the end, such as `"...-gzip"`, are ignored, because '
+            "proxies add them"
         ),
     ] = msgspec.field(default=UNSET, name=IF_MATCH)
 
@@ -69,7 +71,7 @@ def precondition(condition: IfMatch) -> Callable[[msgspec.Struct], None]:
     def check(record: msgspec.Struct) -> None:
         if wanted is not None and ANY not in wanted and _digest(record) not in wanted:
             raise PreconditionFailedError(
-                "it has changed since it was shown with that ETag; look at it again"
+                "the resource has changed since that ETag was returned; get the resource again"
             )
 
     return check

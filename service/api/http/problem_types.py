@@ -80,7 +80,7 @@ NOT_FOUND = ProblemType(
     "not-found",
     HTTPStatus.NOT_FOUND,
     "Not found",
-    "The path is unknown, the resource does not exist, or it is not yours.",
+    ("The path is unknown, the resource does not exist, or the token may not see it."),
 )
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
@@ -99,8 +99,10 @@ INTEGRATION_EXISTS = ProblemType(
     "integration-exists",
     HTTPStatus.CONFLICT,
     "The upstream integration is already registered",
-    "A second registration would report every change twice. Change the one that `existing_id` "
-    "names.",
+    (
+        "A second registration would report every change twice. Change the integration "
+        "in `existing_id`."
+    ),
 )
 CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use",
@@ -112,7 +114,10 @@ LIMIT_REACHED = ProblemType(
     "limit-reached",
     HTTPStatus.CONFLICT,
     "Limit reached",
-    "A setting limits how many there may be. Delete one, or ask the operator to raise the setting.",
+    (
+        "A setting limits the number of these resources. Delete one, or ask the "
+        "operator to raise the setting."
+    ),
 )
 REQUEST_RUNNING = ProblemType(
     "request-running",
@@ -204,7 +209,7 @@ INTERNAL = ProblemType(
     "internal",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "Internal error",
-    "This is a defect. The log has it under the `X-Request-ID` of the answer.",
+    ("This is a defect. The log has the details under the `X-Request-ID` of the response."),
 )
 SECRET_UNREADABLE = ProblemType(
     "secret-unreadable",

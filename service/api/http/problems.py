@@ -133,13 +133,13 @@ class ProblemDocument(View, frozen=True, kw_only=True, omit_defaults=True):
 
     example: ClassVar = VALIDATION.example()
 
-    type: Annotated[str, means("a URI that names the kind of problem")]
-    title: Annotated[str, means("the kind of problem, in words")]
+    type: Annotated[str, means("a URI that identifies the type of problem")]
+    title: Annotated[str, means("the title of the type of problem")]
     status: Annotated[int, means("the HTTP status")]
-    detail: Annotated[str, means("what is wrong this time, and what to do")]
+    detail: Annotated[str, means("the cause of this occurrence and the remedy")]
     errors: Annotated[tuple[FieldError, ...], means("the fields of a `validation` problem")] = ()
     existing_id: Annotated[
-        str | None, means("the registration that an `integration-exists` problem speaks of")
+        str | None, means("the integration that an `integration-exists` problem refers to")
     ] = None
     integration_count: Annotated[
         int | None, means("how many integrations use the credential of `credential-in-use`")
@@ -149,7 +149,10 @@ class ProblemDocument(View, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()
     oldest_cursor: Annotated[
         str | None,
-        means("where a `cursor-expired` problem lets you go on: behind it nothing is lost"),
+        means(
+            "of a `cursor-expired` problem: the cursor to continue from; every event after "
+            "it is retained"
+        ),
     ] = None
 
 
@@ -168,8 +171,10 @@ def expired(error: EventsExpiredError) -> ProblemDocument:
     """What is said to a reader whose place in the event log is no longer there."""
     return document(
         CURSOR_EXPIRED,
-        "events that you have not read were trimmed by the retention; go on behind "
-        "oldest_cursor, and look up what you may have missed",
+        (
+            "the retention trimmed events that you have not read; continue from "
+            "oldest_cursor and look up the events that you may have missed"
+        ),
         oldest_cursor=cursors.write_log(error.oldest),
     )
 
@@ -229,7 +234,7 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
     else:
         return _of_defect(request, error)
     if problem is SECRET_UNREADABLE:
-        _log.error("a stored secret does not open", path=request.url.path)
+        _log.error("a stored secret cannot be decrypted", path=request.url.path)
     return answer(
         problem,
         _detail(error),
@@ -284,17 +289,20 @@ def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocume
     if isinstance(error, OutOfMemoryError):
         detail = "Redis is at its memory limit; give it more, or shorten the retention"
     elif isinstance(error, NotServingError):
-        detail = f"Redis takes no writes at present ({error}); try again shortly"
+        detail = f"Redis does not accept writes at present ({error}); try again shortly"
     elif isinstance(error, AuthenticationError):
         detail = f"Redis refuses the user or the password in {PREFIX}REDIS_URL"
     elif isinstance(error, NoPermissionError):
-        detail = "Redis does not grant what this takes; /readyz and `coursewire doctor` say more"
+        detail = (
+            "Redis does not grant the rights that this request needs; /readyz and "
+            "`coursewire doctor` list the missing ones"
+        )
     return answer(STORAGE_UNAVAILABLE, detail, headers={"retry-after": "5"})
 
 
 def _of_defect(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
     _log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
-    return answer(INTERNAL, "the service's log says more")
+    return answer(INTERNAL, "the service's log has the details")
 
 
 _HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Response[ProblemDocument]]] = {

@@ -49,7 +49,7 @@ _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _IDENTITY = "identity"
 _UNENCODED = frozenset({"", _IDENTITY})
 
-_BEFORE = means("`next` of the answer before")
+_BEFORE = means("`next` of the previous response")
 IndexCursor = Annotated[IndexPosition, cursor(cursors.read_index, "list")]
 LogCursor = Annotated[str, cursor(cursors.read_log, "log")]
 StartCursor = Annotated[str, cursor(cursors.read_start, "log")]
@@ -58,7 +58,9 @@ CourseId = Annotated[str, any_text(LONGEST_ID_BYTES), Meta(examples=[samples.COU
 
 
 Limit = Annotated[
-    int, number_in_text(1, MAX_PAGE_SIZE), means(f"how many items at most, {PAGE_SIZE} if left out")
+    int,
+    number_in_text(1, MAX_PAGE_SIZE),
+    means(f"the maximum number of items, {PAGE_SIZE} if left out"),
 ]
 
 
@@ -236,7 +238,7 @@ def _check_encoding(request: AnyRequest) -> None:
     sent = request.headers.get("content-type", "")
     media_type, *parameters = (part.strip().lower() for part in sent.split(";"))
     if media_type != "application/json":
-        found = f"not {media_type[:100]!r}" if media_type else "the request names no type"
+        found = f"not {media_type[:100]!r}" if media_type else "the request has no Content-Type"
         raise _unsupported(f"send a JSON object with `Content-Type: application/json`; {found}")
     for parameter in parameters:
         name, _, value = parameter.partition("=")

@@ -30,7 +30,7 @@ from service.storage.security.api_keys import StoredKey, token_prefix
 
 GRANTS = ("integration_ids", "labels")
 MAX_OVERLAP_SECONDS = 604_800
-_Name = Annotated[str, text(200), means("what people call it")]
+_Name = Annotated[str, text(200), means("a name for people")]
 
 
 class ApiKeyView(View, frozen=True, kw_only=True):
@@ -51,8 +51,8 @@ class ApiKeyView(View, frozen=True, kw_only=True):
         "previous_token_expires_at": None,
     }
     id: Annotated[str, means("its id")]
-    name: Annotated[str, means("what people call it")]
-    prefix: Annotated[str, means("what its token begins with, to know a token found somewhere")]
+    name: Annotated[str, means("a name for people")]
+    prefix: Annotated[str, means("the beginning of its token, to identify a leaked token")]
     scope: Annotated[str, means("admin, subscriber, read or metrics")]
     integration_ids: Annotated[
         tuple[str, ...] | None,
@@ -64,16 +64,18 @@ class ApiKeyView(View, frozen=True, kw_only=True):
     ]
     created_at: Annotated[Timestamp, means("when it was created")]
     updated_at: Annotated[Timestamp, means("when it was last changed")]
-    expires_at: Annotated[Timestamp | None, means("when it opens nothing any more; null: never")]
+    expires_at: Annotated[Timestamp | None, means("when it expires; null: never")]
     last_used_at: Annotated[
         Timestamp | None, means("when it was last used, to the minute; null: never")
     ]
     previous_token_expires_at: Annotated[
         Timestamp | None,
-        means("until when the token from before the last rotation is valid too; null: it is not"),
+        means(
+            "how long the token from before the last rotation stays valid; null: it is not valid"
+        ),
     ]
     token: Annotated[
-        str | UnsetType, means("the bearer token; only in the answer that makes it")
+        str | UnsetType, means("the bearer token; only in the response that creates it")
     ] = UNSET
 
     @classmethod
@@ -115,9 +117,7 @@ class ApiKeyChange(Fields, frozen=True, kw_only=True):
             "those of integration_ids"
         ),
     ] = UNSET
-    expires_at: Annotated[
-        Moment | UnsetType | None, means("when it opens nothing any more; null: never")
-    ] = UNSET
+    expires_at: Annotated[Moment | UnsetType | None, means("when it expires; null: never")] = UNSET
 
 
 class ApiKeyCreate(ApiKeyChange, frozen=True, kw_only=True):
@@ -148,7 +148,7 @@ class TokenRotation(Fields, frozen=True, kw_only=True):
     overlap_seconds: Annotated[
         int,
         Meta(ge=0, le=MAX_OVERLAP_SECONDS, extra={"unit": "seconds"}),
-        means("how long the token until now stays valid beside the new one; 0 ends it at once"),
+        means("how long the current token stays valid beside the new one; 0 revokes it at once"),
     ] = 0
 
 
@@ -250,7 +250,9 @@ class ApiKeyController(Controller):
             elif grants:
                 grant = _grant(before.grant or NOTHING, data)
                 if grant == NOTHING:
-                    refusals.refuse(grants[0], "would leave nothing", "revoke the key instead")
+                    refusals.refuse(
+                        grants[0], "would leave the key without any right", "revoke the key instead"
+                    )
             refusals.settle()
             return msgspec.structs.replace(
                 before,
@@ -284,7 +286,7 @@ class ApiKeyController(Controller):
         "/{key_id:str}",
         operation_id="revokeAPIKey",
         summary="Revoke an API key",
-        response_description="It is revoked",
+        response_description="The key is revoked",
         guards=[ADMINS],
         opt={ACTION: "api_key.revoked"},
     )

@@ -28,17 +28,15 @@ class AuditView(View, frozen=True, kw_only=True):
         "address": "192.0.2.7",
     }
     at: Annotated[Timestamp, means("when")]
-    actor: Annotated[
-        str | None, means("the API key's id, or `admin token`; null: nobody that is known")
-    ]
-    action: Annotated[str, means("what was done, such as subscription.updated")]
-    object_id: Annotated[str | None, means("what it was done to")]
+    actor: Annotated[str | None, means("the API key's id, or `admin token`; null: unauthenticated")]
+    action: Annotated[str, means("the action, such as subscription.updated")]
+    object_id: Annotated[str | None, means("the id of the resource")]
     fields: Annotated[tuple[str, ...], means("the names of the fields that were sent")]
     request_id: Annotated[
         str | None, means("the `X-Request-ID` of the answer, which the log's lines carry too")
     ]
     address: Annotated[
-        str | None, means("where the request came from: the client, or the last proxy before us")
+        str | None, means("the address of the client, or of the last proxy before the service")
     ]
 
 
@@ -51,7 +49,7 @@ class AuditList(Page, frozen=True, kw_only=True):
 @get(
     "/audit",
     operation_id="listAuditEntries",
-    summary="List who changed what",
+    summary="List audit records",
     response_description="A page of the audit trail",
     tags=["Access"],
     guards=[ADMINS],

@@ -30,7 +30,7 @@ from service.domain.errors import TargetRefusedError
 from service.domain.polling.integration import Credential
 from service.ids import new_id
 
-Name = Annotated[str, text(200), means("what people call it")]
+Name = Annotated[str, text(200), means("a name for people")]
 UpstreamUrl = Annotated[str, url(read_base_url, "https://api.kombo.dev/v1")]
 UpstreamKey = Annotated[str, pasted_key(500)]
 _BaseUrl = Annotated[UpstreamUrl, means("the upstream's base URL, the part before /lms/courses")]
@@ -56,10 +56,14 @@ class CredentialView(View, frozen=True, kw_only=True):
         "updated_at": samples.EARLIER,
     }
     id: Annotated[str, means("its id")]
-    name: Annotated[str, means("what people call it")]
+    name: Annotated[str, means("a name for people")]
     base_url: Annotated[str, means("the upstream's base URL")]
     inline: Annotated[
-        bool, means("whether a registration made it: then it goes with its last integration")
+        bool,
+        means(
+            "whether the registration of an integration created it: such a credential is "
+            "deleted with its last integration"
+        ),
     ]
     created_at: Annotated[Timestamp, means("when it was created")]
     updated_at: Annotated[Timestamp, means("when it was last changed")]
@@ -215,7 +219,7 @@ class CredentialController(Controller):
         "/{credential_id:str}",
         operation_id="deleteCredential",
         summary="Delete a credential",
-        response_description="It is deleted",
+        response_description="The credential is deleted",
         guards=[ADMINS],
         opt={ACTION: "credential.deleted", PROBLEMS: (CREDENTIAL_IN_USE,)},
     )

@@ -60,28 +60,28 @@ class AttemptView(View, frozen=True, kw_only=True):
     }
     event_id: Annotated[str, means("the event that was posted")]
     number: Annotated[int, means("the first attempt is 1")]
-    at: Annotated[Timestamp, means("when it began")]
-    outcome: Annotated[str, means("what it came to; `delivered` is the only success")]
-    duration_ms: Annotated[int, means("until the answer was read, or given up")]
-    status: Annotated[int | None, means("the receiver's HTTP status; null: it did not answer")]
+    at: Annotated[Timestamp, means("when the attempt began")]
+    outcome: Annotated[str, means("the outcome; `delivered` is the only success")]
+    duration_ms: Annotated[int, means("the time until the response was read or abandoned")]
+    status: Annotated[int | None, means("the receiver's HTTP status; null: no response")]
     dns_ms: Annotated[
-        int | None, means("until the host's address was known; null: it was known before")
+        int | None, means("the time until the host name was resolved; null: no lookup was needed")
     ]
-    connect_ms: Annotated[int | None, means("until the connection stood")]
-    first_byte_ms: Annotated[int | None, means("until the answer began")]
-    error: Annotated[str | None, means("what went wrong, in words")]
-    excerpt: Annotated[str, means("the beginning of the answer")]
+    connect_ms: Annotated[int | None, means("the time until the connection was established")]
+    first_byte_ms: Annotated[int | None, means("the time until the response began")]
+    error: Annotated[str | None, means("a description of the failure")]
+    excerpt: Annotated[str, means("the beginning of the response")]
     next_attempt_at: Annotated[
-        Timestamp | None, means("when the next one is due; null: there is none")
+        Timestamp | None, means("when the next attempt is due; null: there is none")
     ]
     counted: Annotated[
         bool,
         means(
-            "false: the service's own network failed, or its machine was short of something; the "
-            "attempt used up no retry"
+            "false: the service's own network failed, or its machine lacked a resource; "
+            "the attempt is not counted as a retry"
         ),
     ]
-    replay: Annotated[bool, means("whether it was made for a replay")]
+    replay: Annotated[bool, means("whether a replay requested it")]
 
 
 class DeliveryView(View, frozen=True, kw_only=True):
@@ -116,11 +116,11 @@ class DeliveryView(View, frozen=True, kw_only=True):
     state: Annotated[
         DeliveryState,
         means(
-            "pending: not attempted yet; retrying: an attempt failed, and another one follows; "
-            "delivered; dead: given up"
+            "pending: not attempted yet; retrying: an attempt failed, and another one "
+            "follows; delivered; dead: not attempted again"
         ),
     ]
-    reason: Annotated[str | None, means("why a dead delivery was given up")]
+    reason: Annotated[str | None, means("why a dead delivery is not attempted again")]
     next_attempt_at: Annotated[
         Timestamp | None,
         means("when the next attempt of a retrying delivery is due; null in other states"),
@@ -170,7 +170,7 @@ class DeliveryQuery(Fields, frozen=True, kw_only=True):
     ] = UNSET
     status: Annotated[
         Annotated[int, number_in_text(100, 599)] | UnsetType,
-        means("only deliveries whose last attempt was answered with this HTTP status"),
+        means("only deliveries whose last attempt received this HTTP status"),
     ] = UNSET
     since: Annotated[
         Moment | UnsetType, means("only events that happened at this time or later")
@@ -185,7 +185,7 @@ class DeliveryQuery(Fields, frozen=True, kw_only=True):
     limit: Limit = PAGE_SIZE
     after: Annotated[
         Annotated[Place, cursor(cursors.read_place, "delivery")] | UnsetType,
-        means("`next` of the answer before"),
+        means("`next` of the previous response"),
     ] = UNSET
 
     def check(self) -> Iterable[FieldError]:

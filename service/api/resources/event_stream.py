@@ -47,8 +47,8 @@ class StreamQuery(FilterQuery, frozen=True, kw_only=True):
     after: Annotated[
         StartCursor | UnsetType,
         means(
-            "where to begin, as in GET /v1/events: behind a cursor or an event's id; `latest`: "
-            "with what happens from now on; if left out, from the oldest event that is kept"
+            "the position to start after, as in GET /v1/events: a cursor or an event's id; "
+            "`latest`: only new events; if left out, from the oldest event that is kept"
         ),
     ] = UNSET
 
@@ -63,8 +63,8 @@ class LastEvent(Fields, frozen=True, kw_only=True):
     position: Annotated[
         Annotated[str, cursor(_read_last, "log")] | UnsetType,
         means(
-            "the last `id` received, which browsers send by themselves when they reconnect; it "
-            "goes before `after`"
+            "the last `id` received, which browsers send automatically when they "
+            "reconnect; it takes precedence over `after`"
         ),
     ] = msgspec.field(default=UNSET, name=LAST_EVENT_ID)
 

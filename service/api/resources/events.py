@@ -73,8 +73,8 @@ class EventView(View, frozen=True, kw_only=True):
         },
     }
     type: Annotated[str, means("the event type")]
-    timestamp: Annotated[Timestamp, means("when the change was found")]
-    data: Annotated[dict[str, Any], means("what happened; see the webhook of this type")]
+    timestamp: Annotated[Timestamp, means("when the change was detected")]
+    data: Annotated[dict[str, Any], means("the fields of the event; see the webhook of this type")]
 
 
 class EventList(Page, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class EventList(Page, frozen=True, kw_only=True):
     items: Annotated[list[EventView], means("the page")]
     cursor: Annotated[
         str | None,
-        means("pass it as `after` at any later time for what came since; null with order=desc"),
+        means("pass it as `after` at any later time to get newer events; null with order=desc"),
     ]
     example: ClassVar = {"items": [EventView.example], "next": None, "cursor": samples.CURSOR}
 
@@ -94,7 +94,10 @@ class RenderingQuery(Fields, frozen=True, kw_only=True):
 
     payload: Annotated[
         Payload,
-        means("full: with the course, if left out; thin: without it, as subscriptions may ask for"),
+        means(
+            "full: with the course (default); thin: without it, as in subscriptions with "
+            "payload thin"
+        ),
     ] = Payload.FULL
 
     @property
@@ -136,17 +139,17 @@ class EventQuery(FilterQuery, frozen=True, kw_only=True):
     after: Annotated[
         StartCursor | UnsetType,
         means(
-            "`next` or `cursor` of an earlier answer, or the id of the last event seen; `latest`: "
-            "the end of the log; if left out, from the oldest event that is kept. With desc the "
-            "events before it follow"
+            "`next` or `cursor` of an earlier response, or the id of the last event seen; "
+            "`latest`: the end of the log; if left out, from the oldest event that is "
+            "kept. With desc, events before this position are returned"
         ),
     ] = UNSET
     wait: Annotated[
         Annotated[int, number_in_text(0, MAX_WAIT_SECONDS)] | UnsetType,
         means(
             "with asc: how many seconds to wait for an event where there is none yet, 0 if left "
-            f"out. The answer comes after at most {LONGEST_WAIT_SECONDS} seconds, since many "
-            "proxies give up after 60"
+            f"out. The maximum is {LONGEST_WAIT_SECONDS} seconds, because many "
+            "proxies time out after 60"
         ),
     ] = UNSET
 

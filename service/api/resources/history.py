@@ -69,7 +69,7 @@ class HistoryView(View, frozen=True, kw_only=True):
         "minutes": [1, 1, 0],
         "series": [SeriesView.example],
     }
-    resolution: Annotated[Literal["minute", "hour"], means("how long each period is")]
+    resolution: Annotated[Literal["minute", "hour"], means("the length of each period")]
     since: Annotated[Timestamp, means("the first period begins then")]
     until: Annotated[Timestamp, means("the last period ends then")]
     times: Annotated[list[int], means("when each period ends, in seconds since 1970")]
@@ -92,9 +92,9 @@ class HistoryQuery(Fields, frozen=True, kw_only=True):
     ] = "minute"
     since: Annotated[
         Moment | UnsetType,
-        means("from when on; an hour, or with resolution=hour a week, before `until` if left out"),
+        means("the start; if left out, an hour before `until`, or a week with resolution=hour"),
     ] = UNSET
-    until: Annotated[Moment | UnsetType, means("until when; now, if left out")] = UNSET
+    until: Annotated[Moment | UnsetType, means("the end; now, if left out")] = UNSET
     series: Annotated[
         Several[Annotated[str, one_of(FAMILIES)]] | UnsetType,
         means("only these metrics, separated by commas or given repeatedly; all if left out"),

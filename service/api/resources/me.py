@@ -36,7 +36,7 @@ class MeView(View, frozen=True, kw_only=True):
         "owner": samples.KEY,
     }
     id: Annotated[str | None, means("the API key; null: a token of the service's settings")]
-    name: Annotated[str, means("what people call it")]
+    name: Annotated[str, means("a name for people")]
     scope: Annotated[str, means("admin, subscriber, read or metrics")]
     integration_ids: Annotated[
         tuple[str, ...] | None, means("of a subscriber: integrations granted by id; null: none")
@@ -46,7 +46,7 @@ class MeView(View, frozen=True, kw_only=True):
         means("of a subscriber: integrations with all of these labels are granted; null: none"),
     ]
     expires_at: Annotated[
-        Timestamp | None, means("when this token ends, by expiry or after a rotation; null: never")
+        Timestamp | None, means("when this token expires, or ends after a rotation; null: never")
     ]
     owner: Annotated[
         str | None,
@@ -69,24 +69,24 @@ class GrantedIntegration(View, frozen=True, kw_only=True):
         "delta_interval_seconds": 60,
     }
     id: Annotated[str, means("its id")]
-    name: Annotated[str, means("what people call it")]
+    name: Annotated[str, means("a name for people")]
     upstream_id: Annotated[str, means("its X-Integration-Id at the upstream")]
     external_id: Annotated[str | None, means("the operator's own name for it")]
     labels: Annotated[dict[str, str], means("its labels")]
     state: Annotated[
         str,
         means(
-            "paused; error: it needs its operator; review: changes are held for a decision; "
-            "pending: its first full poll is not complete; active"
+            "paused; error: the operator must act; review: changes are held for a "
+            "decision; pending: its first full poll is not complete; active"
         ),
     ]
     last_completed_at: Annotated[
         Timestamp | None, means("when a poll last completed; null: none has")
     ]
     behind_seconds: Annotated[
-        float | None, means("how long ago that is: later changes may not be known yet")
+        float | None, means("the time since then: later changes may not be detected yet")
     ]
-    delta_interval_seconds: Annotated[int, means("how often it is polled if all is well")]
+    delta_interval_seconds: Annotated[int, means("the time between polls when polls succeed")]
 
     @classmethod
     def of(cls, stored: Stored, now: int) -> GrantedIntegration:
@@ -116,7 +116,7 @@ class MeController(Controller):
     @get(
         guards=[EVERY_SCOPE],
         operation_id="showMe",
-        summary="Show what this token may do",
+        summary="Show the rights of this token",
         response_description="The token's rights",
     )
     async def show(self, actor: GivenActor, services: GivenServices) -> MeView:

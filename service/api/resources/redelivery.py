@@ -39,7 +39,9 @@ class Redelivery(Fields, frozen=True, kw_only=True):
     """Who is sent one event once more."""
 
     examples: ClassVar = {"one": ("To one subscription", {"subscription_id": samples.SUBSCRIPTION})}
-    subscription_id: Annotated[str, identifier("sub"), means("who is sent the event again")]
+    subscription_id: Annotated[
+        str, identifier("sub"), means("the subscription that receives the event again")
+    ]
 
 
 @post(
@@ -49,7 +51,7 @@ class Redelivery(Fields, frozen=True, kw_only=True):
     operation_id="redeliverEvent",
     summary="Redeliver an event",
     opt={ACTION: "event.redelivered", PROBLEMS: (EVENT_EXPIRED,)},
-    response_description="The replay that this is",
+    response_description="The replay that sends the event",
     tags=["Replays"],
 )
 async def redeliver(
@@ -69,7 +71,9 @@ async def redeliver(
     subject = subject_of(event)
     if subject is not None and subject.subscription_id == subscription.id:
         refusals.refuse(
-            "subscription_id", "is what the event is about", "send it to another subscription"
+            "subscription_id",
+            "is the subscription that the event is about",
+            "send it to another subscription",
         )
         refusals.settle()
     (dead,) = await services.dead.get_many(subscription.id, [event.position])

@@ -64,38 +64,40 @@ class ReplayView(View, frozen=True, kw_only=True):
         "error": None,
     }
     id: Annotated[str, means("its id")]
-    subscription_id: Annotated[str, means("who is sent them")]
+    subscription_id: Annotated[str, means("the subscription that receives the events")]
     which: Annotated[str, means("all, dead, missing or backfill; event: one was redelivered")]
-    since: Annotated[Timestamp | None, means("events from this time on; null: all there were")]
-    until: Annotated[Timestamp | None, means("events before this time; null: all there were")]
-    event_types: Annotated[tuple[str, ...] | None, means("only these; null: any that match")]
+    since: Annotated[Timestamp | None, means("events from this time on; null: no lower limit")]
+    until: Annotated[Timestamp | None, means("events before this time; null: no upper limit")]
+    event_types: Annotated[
+        tuple[str, ...] | None, means("only these event types; null: all that match")
+    ]
     event_id: Annotated[str | None, means("the event that is redelivered")]
     state: Annotated[
         str,
         means(
-            "queued: others come first; running; completed: everything has been delivered or is "
-            "dead; cancelled; failed"
+            "queued: other replays run first; running; completed: everything has been "
+            "delivered or is dead; cancelled; failed"
         ),
     ]
-    scanned: Annotated[int, means("events looked at so far; of a backfill, the upstream's records")]
-    queued: Annotated[int, means("of these, those to be sent")]
-    delivered: Annotated[int, means("of these, those delivered")]
-    dead: Annotated[int, means("of these, those given up")]
+    scanned: Annotated[int, means("events read so far; of a backfill, the upstream's records")]
+    queued: Annotated[int, means("the number of these events to send")]
+    delivered: Annotated[int, means("the number delivered")]
+    dead: Annotated[int, means("the number that became dead")]
     left_out: Annotated[
         int,
         means(
-            "courses that a backfill did not send, because what the upstream shows of them is not "
-            "what the polls have found so far, or is held for review"
+            "courses that a backfill did not send, because their upstream records differ "
+            "from the state that the polls have recorded, or are held for review"
         ),
     ]
     reached_at: Annotated[
         Timestamp | None,
-        means("when the last event happened that was looked at; null for a backfill"),
+        means("when the last event that was read happened; null for a backfill"),
     ]
-    created_at: Annotated[Timestamp, means("when it was asked for")]
-    started_at: Annotated[Timestamp | None, means("when its first event was looked at")]
+    created_at: Annotated[Timestamp, means("when it was requested")]
+    started_at: Annotated[Timestamp | None, means("when its first event was read")]
     finished_at: Annotated[Timestamp | None, means("when it ended")]
-    error: Annotated[str | None, means("why it failed, or what it could not do")]
+    error: Annotated[str | None, means("why it failed, or which events it could not send")]
 
     @classmethod
     def of(cls, one: Replay, progress: ReplayProgress) -> ReplayView:
@@ -124,18 +126,18 @@ class ReplayCreate(Fields, frozen=True, kw_only=True):
     which: Annotated[
         Annotated[Which, one_of(REQUESTED)],
         means(
-            "all: every event that matches the subscription now; dead: deliveries that were given "
-            "up; missing: events that match and were neither delivered, as far as attempts are on "
-            "record, nor are pending; backfill: every live course of the integrations that match, "
-            "fetched anew and sent as course.created with initial true"
+            "all: every event that matches the subscription now; dead: dead deliveries; "
+            "missing: matching events that are not pending and have no recorded delivery; "
+            "backfill: every live course of the matching integrations, requested from the "
+            "upstream and sent as course.created with initial true"
         ),
     ]
     since: Annotated[
         Moment | UnsetType | None,
         means(
-            "events that happened at this time or later; null, or left out: all that are kept, and "
-            "of what is missing, all since the subscription began. Not for a backfill, which is of "
-            "the present"
+            "events that happened at this time or later; null, or left out: all that are "
+            "kept; with missing, all since the subscription began. Not for a backfill, "
+            "which sends the present state"
         ),
     ] = UNSET
     until: Annotated[
@@ -148,8 +150,8 @@ class ReplayCreate(Fields, frozen=True, kw_only=True):
     event_types: Annotated[
         _EventTypes | UnsetType | None,
         means(
-            "null: whatever the subscription's filter says; else only these. A backfill sends "
-            "course.created alone"
+            "null: all types that the subscription's filter selects; else only these. A "
+            "backfill sends only course.created"
         ),
     ] = UNSET
 
@@ -249,7 +251,7 @@ class ReplayController(Controller):
         operation_id="cancelReplay",
         summary="Cancel a replay",
         opt={ACTION: "subscription.replay_cancelled", PROBLEMS: (CONFLICT,)},
-        response_description="It is cancelled",
+        response_description="The replay is cancelled",
     )
     async def cancel(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
@@ -272,7 +274,7 @@ async def _since(
     if since is not None and since < kept_from:
         refusals.refuse(
             "since",
-            f"is before what the log holds: events are kept from {rfc3339(kept_from)} on",
+            f"is before the oldest event in the log: events are kept from {rfc3339(kept_from)} on",
             "send that time or a later one, or leave it out for all that are kept",
         )
     elif since is not None and since > now_ms():
@@ -285,8 +287,8 @@ async def _since(
         if reach is not None and (since or kept_from) < reach:
             refusals.refuse(
                 "since",
-                f"is before what is on record: attempts are from {rfc3339(reach)} on, so it is not "
-                "known what was delivered of earlier events",
+                f"is before the oldest recorded attempt, at {rfc3339(reach)}, so the deliveries of "
+                "earlier events are unknown",
                 f"send {rfc3339(reach)} or a later time, or replay all instead of missing",
             )
     return since
@@ -298,7 +300,10 @@ def _check_backfill(data: ReplayCreate, refusals: Refusals, subscription: Subscr
         if getattr(data, name) not in (None, UNSET):
             refusals.refuse(
                 name,
-                "means nothing to a backfill, which sends every live course as it is now",
+                (
+                    "does not apply to a backfill, which sends the present state of every live "
+                    "course"
+                ),
                 "leave it out, or replay all events of that time",
             )
     wanted = data.event_types

@@ -17,21 +17,31 @@ from service.api.schema.webhooks import webhooks
 from service.settings import Settings
 
 _SCHEME = (
-    "The admin token, the metrics token, or that of an API key. Each operation names the scopes of "
-    "which any one opens it. `admin`: everything. `subscriber`: its own subscriptions, their "
-    "deliveries, and the course events granted to it; what is not its own is not found. `read`: "
-    "reads everything but secrets and the audit trail. `metrics`: `/metrics` alone."
+    "The admin token, the metrics token, or the token of an API key. Each "
+    "operation lists the scopes that authorize it; one of them is enough. `admin`: "
+    "everything. `subscriber`: its own subscriptions, their deliveries, and the "
+    "course events granted to the key; other resources return 404. `read`: reads "
+    "everything but secrets and the audit trail. `metrics`: `/metrics` alone."
 )
 _TAGS = (
-    ("Credentials", "Base URLs of the upstream and the API keys that open them."),
-    ("Integrations", "Connected learning systems, how they are polled and what is known of them."),
-    ("Subscriptions", "Who is told of changes, of which, and how."),
-    ("Replays", "Events of the past that are sent once more."),
-    ("Deliveries", "What was sent, and what came back."),
+    (
+        "Credentials",
+        ("Base URLs of the upstream and the API keys that authorize requests to them."),
+    ),
+    ("Integrations", "Connected learning systems, their polls, and their courses."),
+    (
+        "Subscriptions",
+        ("The receivers of events, their filters, and the settings of their pushes."),
+    ),
+    ("Replays", "Past events that are sent again."),
+    ("Deliveries", ("Deliveries, their attempts, and the responses of the receivers.")),
     ("Events", "The event log: every change, in order."),
-    ("Webhooks", "What subscribers are sent, after Standard Webhooks."),
-    ("Access", "Who may do what."),
-    ("System", "How the service itself is doing."),
+    (
+        "Webhooks",
+        ("The requests that Coursewire sends to subscribers, in the format of Standard Webhooks."),
+    ),
+    ("Access", "API keys, their scopes, and the audit trail."),
+    ("System", "The state, metrics and health of the service."),
 )
 
 
@@ -39,14 +49,15 @@ def config(settings: Settings, contract: Contract) -> OpenAPIConfig:
     """The document's head, and where it and its page are served."""
     documentation = ""
     if settings.docs_dir is not None:
-        documentation = f" Read on in [the documentation]({settings.root_path}/docs/index.html)."
+        documentation = f" See also [the documentation]({settings.root_path}/docs/index.html)."
     return OpenAPIConfig(
         title="Coursewire",
         version=version(),
         description=(
-            "Tells downstream applications that a course changed. Times are RFC 3339 in UTC, "
-            "durations are seconds, lists are pages that `next` leads on from. Every answer has an "
-            "`X-Request-ID`, under which the log and the audit trail speak of the request."
+            "Notifies downstream applications when a course changes. Times are RFC 3339 in "
+            "UTC. Durations are in seconds. Lists are paginated: pass `next` as `after` to "
+            "get the next page. Every response has an `X-Request-ID` header, and the log "
+            "and the audit trail record the same id."
         )
         + documentation,
         use_handler_docstrings=True,

@@ -66,9 +66,10 @@ class Contract:
 SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}]
 _PUBLIC: Final[list[Json]] = [{}]  # the security of what needs no token
 _REPEATABLE = (
-    "a text of your own, such as a UUID, that is new for each request: for a day, repeating the "
-    "request with it gives the same answer again, with `Idempotency-Replayed: true`, and does "
-    "nothing. It is yours alone. Answers of 500 and more are not kept"
+    "a unique value for each request, such as a UUID. For a day, a repeated "
+    "request with this key returns the stored response, with "
+    "`Idempotency-Replayed: true`, and changes nothing. Keys of different tokens "
+    "are independent. Responses with status 500 or higher are not stored"
 )
 _IDEMPOTENCY: Final[Json] = {
     "name": IDEMPOTENCY_KEY,
@@ -96,11 +97,14 @@ _PARAMETERS: Final[dict[str, tuple[str, str]]] = {  # of paths: what they are, a
     "key_id": ("the API key's id", "key_[0-9a-z]{1,64}"),
 }
 _HEADERS: Final[dict[str, str]] = {
-    "x-request-id": "under which the log and the audit trail speak of the request",
-    "location": "the path of what was made",
-    "etag": "to be sent as `If-Match` with a change that builds on this answer",
-    "www-authenticate": "how to send a token",
-    "retry-after": "after how many seconds to try again",
+    "x-request-id": "the id of the request in the log and the audit trail",
+    "location": "the path of the created resource",
+    "etag": (
+        "the version of the resource: send it as `If-Match` with a change that is "
+        "based on this response"
+    ),
+    "www-authenticate": "the authentication scheme",
+    "retry-after": "the number of seconds to wait before the next attempt",
 }
 
 

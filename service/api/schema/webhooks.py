@@ -67,7 +67,7 @@ _DATA = {
     "remote_id": "the id of the course in the learning system",
     "origin_id": "the id of the course in the system it came from, if the learning system has it",
     "sequence": "grows with each event of the course; the values are not consecutive",
-    "previous_sequence": "the sequence of the previous event of the course; null: there is none",
+    "previous_sequence": ("the sequence of the previous event of the course; null: there is none"),
     "changed": "the changed paths of a course.updated, such as `revisions.title`",
     "reason": "restored: the course was deleted and exists again; null: none of these",
     "evidence": "of a course.deleted: tombstone: the upstream marks the course as deleted; "
@@ -76,8 +76,10 @@ _DATA = {
     "reports it",
     "detected_by": "delta or full: the kind of poll that detected the change; review: the change "
     "was held and then published; backfill: the subscription requested all courses",
-    "course_omitted": "why `course` is absent: thin: the subscription asks for that; size: the "
-    "body would exceed 256 KiB; gone: there is no record any more; null: it is present",
+    "course_omitted": (
+        "why `course` is absent: thin: the subscription asks for that; size: the body "
+        "would exceed 256 KiB; gone: the record no longer exists; null: it is present"
+    ),
     "course": "the course as the upstream returns it",
 }
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -96,9 +98,12 @@ _OF_AN_INTEGRATION: _Fields = {
     "labels": ({"type": "object", "additionalProperties": _TEXT}, _DATA["labels"]),
 }
 _OF_A_SUBSCRIPTION: _Fields = {
-    "subscription_id": (_TEXT, "the subscription that it is about, never the one it is sent to"),
+    "subscription_id": (
+        _TEXT,
+        ("the subscription that the event is about, never the one that receives it"),
+    ),
     "description": (_MAYBE_TEXT, "your own description of it"),
-    "owner": (_MAYBE_TEXT, "the API key that it belongs to; null: the operator's"),
+    "owner": (_MAYBE_TEXT, "the API key that owns it; null: the operator"),
 }
 _BASELINE = {"type": "string", "enum": [one.value for one in Baseline]}
 _COUNTS = {"type": "object", "additionalProperties": _COUNT}
@@ -113,29 +118,32 @@ _REASONS = {
 _SAID: dict[str, _Fields] = {
     "integration.baseline_completed": {
         "baseline": (_BASELINE, "whether its courses were reported"),
-        "records": (_COUNT, "how many records it was shown"),
-        "epoch": (_TEXT, "the epoch that it is of"),
-        "previous_epoch": (_MAYBE_TEXT, "the one before; null: there was none"),
+        "records": (_COUNT, "how many records the poll received"),
+        "epoch": (_TEXT, "the epoch of the poll"),
+        "previous_epoch": (_MAYBE_TEXT, "the previous epoch; null: there was none"),
     },
     "integration.epoch_started": {
-        "epoch": (_TEXT, "the epoch that begins"),
-        "previous_epoch": (_TEXT, "the one that ends"),
+        "epoch": (_TEXT, "the new epoch"),
+        "previous_epoch": (_TEXT, "the previous epoch"),
         "reason": (
             {"type": "string", "enum": ["upstream", "baseline"]},
-            "upstream: another upstream_id or base URL; baseline: it was edited",
+            (
+                "upstream: its upstream_id or base URL changed; baseline: its unfinished "
+                "baseline was edited"
+            ),
         ),
-        "baseline": (_BASELINE, "whether the courses that are there will be reported"),
+        "baseline": (_BASELINE, "whether existing courses will be reported"),
     },
     "integration.error": {
-        "code": (_TEXT, "the upstream's error code, or our own"),
-        "message": (_TEXT, "what went wrong"),
+        "code": (_TEXT, "the error code of the upstream, or of Coursewire"),
+        "message": (_TEXT, "a description of the failure"),
         "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was an answer"),
-        "log_url": (_MAYBE_TEXT, "where the upstream shows the request"),
-        "since": (_TIME, "of the first failure in a row"),
+        "log_url": (_MAYBE_TEXT, "the upstream's page about the request"),
+        "since": (_TIME, "when the first of the consecutive failures occurred"),
     },
     "integration.recovered": {
-        "code": (_TEXT, "the code of the error that is over"),
-        "since": (_TIME, "since when there had been failures"),
+        "code": (_TEXT, "the code of the error that has cleared"),
+        "since": (_TIME, "when the failures started"),
     },
     "integration.review_required": {
         "deleted": (_COUNT, "how many deletions are held"),
@@ -143,22 +151,22 @@ _SAID: dict[str, _Fields] = {
     },
     "subscription.deliveries_dead": {
         "deliveries": (_COUNT, "how many"),
-        "reasons": (_REASONS, "why, the most frequent reasons first"),
+        "reasons": (_REASONS, "the reasons, the most frequent first"),
         "first_event_at": (_TIME, "when the earliest of their events happened"),
-        "last_event_at": (_TIME, "when the latest did"),
+        "last_event_at": (_TIME, "when the latest of their events happened"),
     },
     "subscription.disabled": {"reason": (_TEXT, "why")},
     "subscription.parked": {
-        "failures": (_COUNT, "failures in a row"),
+        "failures": (_COUNT, "consecutive failures"),
         "failing_since": (_TIME, "since when"),
         "last_outcome": (_TEXT, "the class of the last outcome"),
         "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was an answer"),
     },
     "subscription.recovered": {
-        "was": ({"type": "string", "enum": ["parked", "disabled"]}, "what it was"),
+        "was": ({"type": "string", "enum": ["parked", "disabled"]}, "the previous state"),
         "by": (
             {"type": "string", "enum": ["delivery", "resume"]},
-            "what ended that: an attempt that succeeded, or somebody who resumed it",
+            ("the cause of the resumption: a successful attempt, or a person"),
         ),
     },
     TEST_EVENT: {},
@@ -216,12 +224,18 @@ def _body(event_type: str, wanted: Format) -> Schema:
             "source": {
                 "type": "string",
                 "format": "uri-reference",
-                "description": "the path in the API of what it is about, or of the API itself",
+                "description": (
+                    "the path in the API of the resource that the event is about, or of the API "
+                    "itself"
+                ),
             },
             "type": named,
             "subject": {"type": "string", "description": _DATA["course_id"]},
             "time": found,
-            "datacontenttype": {"const": "application/json", "description": "what `data` is"},
+            "datacontenttype": {
+                "const": "application/json",
+                "description": "the media type of `data`",
+            },
         }
         if not of_course:
             del properties["subject"]

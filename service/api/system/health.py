@@ -53,7 +53,7 @@ async def root(state: State) -> Root:
 @get(
     "/healthz",
     operation_id="healthz",
-    summary="Whether this process lives",
+    summary="Check that this process is running",
     response_description="It lives",
     tags=["System"],
     security=[{}],
@@ -66,8 +66,8 @@ async def healthz() -> Health:
 @get(
     "/readyz",
     operation_id="readyz",
-    summary="Whether this process can serve",
-    response_description="It can serve",
+    summary="Check that this process can serve requests",
+    response_description="The process can serve requests",
     tags=["System"],
     security=[{}],
     opt={PROBLEMS: (TOO_MANY_LISTENERS, OVERLOADED, STOPPING, STORAGE_UNAVAILABLE)},

@@ -24,7 +24,7 @@ class MetricsQuery(Fields, frozen=True, kw_only=True):
     detail: Annotated[
         Several[Detail] | UnsetType,
         means(
-            f"also tells of each of these, of at most {DETAIL_MOST:,} that were registered first; "
+            f"also returns metrics for each of these, the first {DETAIL_MOST:,} registered; "
             "separated by commas or given repeatedly"
         ),
     ] = UNSET

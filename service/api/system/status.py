@@ -59,7 +59,7 @@ _TOTALS = ("courses", "quarantined", "held", "pending", "dead")
 class PauseRequest(Fields, frozen=True, kw_only=True):
     """What is stopped."""
 
-    examples: ClassVar = {"polling": ("Leave the upstream alone", {"what": "polling"})}
+    examples: ClassVar = {"polling": ("Stop requests to the upstream", {"what": "polling"})}
     what: Annotated[
         Annotated[Activity, one_of(ACTIVITIES.values())] | UnsetType,
         means("`polling` the upstreams or `delivery` to subscribers; both if left out"),
@@ -109,7 +109,7 @@ class StatusController(Controller):
         except BusyLoadingError:
             return _down("Redis is still loading its data")
         except (NotServingError, NoPermissionError) as error:
-            return _down(f"Redis refuses: {error}")
+            return _down(f"Redis returned an error: {error}")
         except (RedisConnectionError, RedisTimeoutError):
             return _down("Redis does not answer")
         last_turn = max((turn for _, turn in schedulers), default=None)
@@ -166,7 +166,7 @@ class ControlController(Controller):
         operation_id="pause",
         summary="Stop polling or delivery",
         opt={ACTION: "service.paused"},
-        response_description="What is paused now",
+        response_description="The paused activities",
     )
     async def pause(self, services: GivenServices, data: JSONBody[PauseRequest] = _BOTH) -> Paused:
         """Nothing more is begun, and what is under way stops at its next step, within seconds:
@@ -182,7 +182,7 @@ class ControlController(Controller):
         operation_id="resume",
         summary="Start polling or delivery again",
         opt={ACTION: "service.resumed"},
-        response_description="What is paused now",
+        response_description="The paused activities",
     )
     async def resume(
         self, services: GivenServices, data: JSONBody[ResumeRequest] = _BOTH_AGAIN

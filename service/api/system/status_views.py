@@ -26,7 +26,7 @@ class RedisStatus(View, frozen=True, kw_only=True):
         "aof_enabled": True,
         "aof_ok": True,
     }
-    up: Annotated[bool, means("whether it answers")]
+    up: Annotated[bool, means("whether it responds")]
     server: Annotated[str | None, means("redis or valkey")] = None
     version: Annotated[str | None, means("its version")] = None
     uptime_seconds: Annotated[int | None, means("how long it has been running")] = None
@@ -35,14 +35,10 @@ class RedisStatus(View, frozen=True, kw_only=True):
     memory_share: Annotated[
         float | None, means("the part of the limit in use, 0 to 1; null: no limit")
     ] = None
-    eviction_policy: Annotated[
-        str | None, means("what it drops when its memory is full; must be noeviction")
-    ] = None
+    eviction_policy: Annotated[str | None, means("its eviction policy; must be noeviction")] = None
     persistence: Annotated[
         str | None,
-        means(
-            "aof, snapshots, none, or unknown where it does not tell whether it writes snapshots"
-        ),
+        means("aof, snapshots, none, or unknown if the server does not report snapshots"),
     ] = None
     aof_enabled: Annotated[bool | None, means("whether it keeps an append-only file")] = None
     aof_ok: Annotated[
@@ -72,9 +68,9 @@ class WorkerStatus(View, frozen=True, kw_only=True):
     name: Annotated[str, means("its name")]
     state: Annotated[str, means("busy, idle, suspended or started")]
     queues: Annotated[tuple[str, ...], means("the queues it serves, the most urgent first")]
-    host: Annotated[str | None, means("where it runs")]
-    pid: Annotated[int | None, means("its process id there")]
-    last_heartbeat_at: Annotated[Timestamp | None, means("when it last said that it lives")]
+    host: Annotated[str | None, means("the host name")]
+    pid: Annotated[int | None, means("its process id on that host")]
+    last_heartbeat_at: Annotated[Timestamp | None, means("the time of its last heartbeat")]
 
 
 class QueueStatus(View, frozen=True, kw_only=True):
@@ -112,16 +108,17 @@ class LatenessStatus(View, frozen=True, kw_only=True):
         "oldest_full_poll_at": samples.AT,
     }
     window_seconds: Annotated[int, means("the time that the receipts were counted in")]
-    receipts: Annotated[int, means("deliveries that were received in it")]
+    receipts: Annotated[int, means("deliveries that were received in this time")]
     receipt_p50_seconds: Annotated[
-        float | None, means("within which half of them were received after detection; null: none")
+        float | None, means("the median time from detection to receipt; null: none")
     ]
     receipt_p99_seconds: Annotated[
-        float | None, means("within which 99 of 100 were received after detection; null: none")
+        float | None,
+        means("the 99th percentile of the time from detection to receipt; null: none"),
     ]
     oldest_pending_at: Annotated[
         Timestamp | None,
-        means("the oldest event pending, paused and disabled subscriptions left out"),
+        means("when the oldest pending event happened, without paused and disabled subscriptions"),
     ]
     oldest_poll_at: Annotated[
         Timestamp | None,
@@ -137,8 +134,8 @@ class Paused(View, frozen=True, kw_only=True):
     """What was stopped over the API, and since when."""
 
     example: ClassVar = {"polling": samples.AT, "delivery": None}
-    polling: Annotated[Timestamp | None, means("since when nothing is polled; null: it goes on")]
-    delivery: Annotated[Timestamp | None, means("since when nothing is pushed; null: it goes on")]
+    polling: Annotated[Timestamp | None, means("since when polling is paused; null: not paused")]
+    delivery: Annotated[Timestamp | None, means("since when delivery is paused; null: not paused")]
 
 
 class IntegrationStates(View, frozen=True, kw_only=True):
@@ -147,9 +144,9 @@ class IntegrationStates(View, frozen=True, kw_only=True):
     example: ClassVar = {"active": 12, "pending": 1, "paused": 0, "error": 1, "review": 0}
     active: Annotated[int, means("polled, their baselines complete")]
     pending: Annotated[int, means("polled for the first time")]
-    paused: Annotated[int, means("not polled, as somebody wished")]
-    error: Annotated[int, means("cannot be polled until a person acts")]
-    review: Annotated[int, means("polled, with changes held for a decision")]
+    paused: Annotated[int, means("paused by a person")]
+    error: Annotated[int, means("cannot be polled until an operator acts")]
+    review: Annotated[int, means("polled, with changes held for review")]
 
 
 class SubscriptionStates(View, frozen=True, kw_only=True):
@@ -159,9 +156,11 @@ class SubscriptionStates(View, frozen=True, kw_only=True):
     example: ClassVar = {"active": 3, "failing": 1, "parked": 0, "paused": 0, "disabled": 1}
     active: Annotated[int, means("sent to, the last attempt delivered or none made yet")]
     failing: Annotated[int, means("sent to, the last attempt failed; active in lists")]
-    parked: Annotated[int, means("only probed, because the receiver fails steadily")]
-    paused: Annotated[int, means("not sent to, as somebody wished")]
-    disabled: Annotated[int, means("not sent to until somebody resumes them")]
+    parked: Annotated[
+        int, means("parked: only probes are sent, because the receiver keeps failing")
+    ]
+    paused: Annotated[int, means("paused by a person")]
+    disabled: Annotated[int, means("disabled until a person resumes them")]
 
 
 class Totals(View, frozen=True, kw_only=True):
@@ -182,11 +181,11 @@ class Totals(View, frozen=True, kw_only=True):
     integrations: Annotated[int, means("integrations")]
     subscriptions: Annotated[int, means("subscriptions")]
     courses: Annotated[int, means("live courses")]
-    quarantined: Annotated[int, means("courses whose records do not decode")]
+    quarantined: Annotated[int, means("courses whose records cannot be decoded")]
     held: Annotated[int, means("changes that wait for a decision on them")]
     events: Annotated[int, means("events in the log")]
     pending: Annotated[int, means("events not yet delivered, over all subscriptions")]
-    dead: Annotated[int, means("events whose delivery was given up, over all subscriptions")]
+    dead: Annotated[int, means("dead deliveries that are still listed, over all subscriptions")]
 
 
 class SystemStatus(View, frozen=True, kw_only=True):
@@ -211,21 +210,19 @@ class SystemStatus(View, frozen=True, kw_only=True):
         "totals": Totals.example,
     }
     status: Annotated[str, means("ok, degraded or down")]
-    reasons: Annotated[tuple[str, ...], means("why it is not ok")]
+    reasons: Annotated[tuple[str, ...], means("the reasons why the status is not ok")]
     version: Annotated[str, means("of this service")]
     time: Annotated[Timestamp, means("of this answer")]
     redis: Annotated[RedisStatus, means("the Redis or Valkey server")]
-    schedulers: Annotated[list[SchedulerStatus], means("the schedulers at work")]
+    schedulers: Annotated[list[SchedulerStatus], means("the running schedulers")]
     workers: Annotated[list[WorkerStatus], means("the worker processes")]
     queues: Annotated[list[QueueStatus], means("the job queues")]
-    polls: Annotated[WorkStatus | None, means("where polls stand")]
-    outboxes: Annotated[WorkStatus | None, means("where pushes stand")]
-    lateness: Annotated[LatenessStatus | None, means("how late changes are")]
-    paused: Annotated[Paused | None, means("what is stopped, and since when")]
-    integrations: Annotated[
-        IntegrationStates | None, means("how many integrations are in which state")
-    ]
+    polls: Annotated[WorkStatus | None, means("the state of polls")]
+    outboxes: Annotated[WorkStatus | None, means("the state of pushes")]
+    lateness: Annotated[LatenessStatus | None, means("the delays of polls and deliveries")]
+    paused: Annotated[Paused | None, means("the paused activities, with the time of each pause")]
+    integrations: Annotated[IntegrationStates | None, means("the number of integrations by state")]
     subscriptions: Annotated[
-        SubscriptionStates | None, means("how many subscriptions are in which state")
+        SubscriptionStates | None, means("the number of subscriptions by state")
     ]
-    totals: Annotated[Totals | None, means("what there is in all")]
+    totals: Annotated[Totals | None, means("totals")]

@@ -41,7 +41,7 @@ def backup(settings: Settings, path: Path) -> str:
     if settings.redis_url is None and not embedded.has_data(settings.data_dir.expanduser()):
         raise SettingsError(
             f"{PREFIX}REDIS_URL is not set, and {settings.data_dir} holds no data of "
-            "`coursewire up`: say which service to back up"
+            "`coursewire up`: set one of them to the service to back up"
         )
     manifest, count = _run(_backup(settings, path.absolute()), path)
     needed = ", ".join(manifest.encryption_keys)
@@ -63,8 +63,8 @@ def restore(settings: Settings, path: Path, *, replace: bool) -> str:
     if not settings.encryption_keys:
         raise SettingsError(
             f"{PREFIX}ENCRYPTION_KEYS is not set, and there is no file encryption-keys in "
-            f"{settings.data_dir}: give the keys that the backup was made with, since without them "
-            "new ones would be made that decrypt nothing of it"
+            f"{settings.data_dir}: give the keys that the backup was made with, because newly "
+            "generated keys cannot decrypt it"
         )
     if not outside:  # what `up` left behind when it was killed leads nowhere
         settings = msgspec.structs.replace(settings, redis_url=None)
@@ -75,7 +75,7 @@ def restore(settings: Settings, path: Path, *, replace: bool) -> str:
         f"{PREFIX}ENCRYPTION_KEYS lacks {', '.join(lacking)}, which secrets in it need: add them "
         "before anything starts"
         if lacking
-        else "Start the service, then ask `coursewire doctor`"
+        else "Start the service, then run `coursewire doctor`"
     )
 
 
@@ -123,8 +123,8 @@ async def _restore(settings: Settings, path: Path, *, replace: bool) -> tuple[Ma
             # The lock of the data directory says it of the embedded Valkey.
             if settings.redis_url is not None and (alive := await Processes(redis).alive()):
                 raise BackupError(
-                    f"{', '.join(one.name for one in alive)} are at work: stop every part first. "
-                    "One that was killed is forgotten after 45 s"
+                    f"{', '.join(one.name for one in alive)} are running: stop every part first. "
+                    "The record of a killed part expires after 45 s"
                 )
             if await contents.is_there(redis):
                 if not replace:

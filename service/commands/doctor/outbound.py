@@ -71,7 +71,7 @@ async def egress(settings: Settings, guard: AddressGuard) -> Found:
         try:
             await client.check_proxy()
         except ExchangeError as fault:
-            advice = f"correct {PREFIX}EGRESS_PROXY, or see to the proxy"
+            advice = f"correct {PREFIX}EGRESS_PROXY, or repair the proxy"
             return [("fail", f"{fault}; {advice}. Until then nothing is sent or polled")]
     address = read_egress_proxy(settings.egress_proxy).address
     return [("ok", f"{address} can be reached and accepts our requests")]

@@ -48,12 +48,12 @@ async def persistence(overview: Overview) -> Found:
             (
                 "warn",
                 (
-                    "no append-only file, and Redis does not tell whether it writes snapshots; "
-                    "make sure that the provider persists every second"
+                    "no append-only file, and Redis does not report snapshots; make sure that the "
+                    "provider persists every second"
                 ),
             )
         ]
-    return [("ok", "append-only file, written well")]
+    return [("ok", "append-only file, last write succeeded")]
 
 
 async def memory(overview: Overview) -> Found:

@@ -23,9 +23,9 @@ async def secrets(
             (
                 "fail",
                 (
-                    f"what is kept for {len(spoiled)} does not open, of {shown}; give back the "
-                    "key that encrypted it in ENCRYPTION_KEYS, behind the first, or store "
-                    "it again"
+                    f"the secrets of {len(spoiled)} resources cannot be decrypted: {shown}; "
+                    "add the key that encrypted them to ENCRYPTION_KEYS, after the first, or store "
+                    "the secrets again"
                 ),
             )
         )
@@ -48,7 +48,7 @@ async def secrets(
     if found:
         return found
     opened = encrypted_with.total()
-    said = f"all {opened} looked at open, and are encrypted with the first key, {encryptor.first}"
+    said = f"all {opened} checked secrets can be decrypted and use the first key, {encryptor.first}"
     return [("ok", said)]
 
 

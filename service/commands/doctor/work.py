@@ -33,7 +33,7 @@ async def workers(overview: Overview) -> Found:
     served = {queue for worker in found for queue in worker.queues}
     missing = [queue for queue in keys.QUEUES if queue not in served]
     if missing:
-        return [("fail", f"nobody serves {', '.join(missing)}; start `coursewire worker`")]
+        return [("fail", f"no worker serves {', '.join(missing)}; start `coursewire worker`")]
     suspended = [worker.name for worker in found if worker.state == "suspended"]
     if suspended:
         return [("warn", f"suspended: {', '.join(suspended)}; `rq resume` starts them again")]

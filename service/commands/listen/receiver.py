@@ -155,7 +155,7 @@ class Listener:
         try:
             event = _read(headers.get("content-type", ""), body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            refusal = f"the signature is right, but the body is no event: {error}"
+            refusal = f"the signature is valid, but the body is not an event: {error}"
             return Push(at=at, id=webhook_id, body=body, refusal=refusal)
         times, altered = self._count(webhook_id or "", body)
         return Push(

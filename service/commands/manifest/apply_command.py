@@ -44,7 +44,9 @@ subscriptions:
 @click.option(
     "--resend-secrets",
     is_flag=True,
-    help="Send headers and client certificates again, whose values the API does not show.",
+    help=(
+        "Send headers and client certificates again, because the API does not return their values."
+    ),
 )
 @click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
 @options.JSON

@@ -98,7 +98,7 @@ def _faults(name: str, key: str, items: Any) -> list[str]:
     for position, item in enumerate(items):
         value = item.get(key)
         if not isinstance(value, str) or not value:
-            found.append(f"{name}[{position}] has no {key}, by which it is found again; add it")
+            found.append(f"{name}[{position}] has no {key}, which identifies the item; add it")
         elif value in seen:
             found.append(f"{name}[{position}] has the {key} of an earlier item: {value}")
         seen.add(value if isinstance(value, str) else None)

@@ -89,8 +89,8 @@ class Call(NamedTuple):
         if self.operation.condition == "required" and etag is None:
             if yes or not options.on_terminal(sys.stdin):
                 raise click.UsageError(
-                    "Give --if-match with the `etag` that `show` printed: the decision is on "
-                    "exactly what was shown"
+                    "Give --if-match with the `etag` that `show` printed: the decision "
+                    "applies to exactly the changes that were shown"
                 )
             shown = pages(self.remote, path, {}, _SAMPLE)
             etag = shown["etag"]

@@ -61,7 +61,7 @@ RESOURCES: Mapping[str, Resource] = {
             "edit": Verb("changeIntegration"),
             "delete": Verb(
                 "deleteIntegration",
-                ask="Delete {0}, with everything that is known of its courses?",
+                ask="Delete {0}, with all records of its courses?",
                 done="deleted",
             ),
             "check-values": Verb("tryValues", good=_OK),
@@ -71,7 +71,7 @@ RESOURCES: Mapping[str, Resource] = {
             "show-poll": Verb("showPoll"),
             "pause": Verb(
                 "changeIntegration",
-                "Stop polling an integration. Its deliveries go on.",
+                "Stop polling an integration. Its deliveries continue.",
                 body={"paused": True},
             ),
             "resume": Verb(
@@ -93,7 +93,7 @@ coursewire integrations poll int_... --kind full
 coursewire integrations list --state error,review""",
     ),
     "subscriptions": Resource(
-        "Who gets which events, and the secrets that sign them.",
+        ("Receivers of events, their filters and their signing secrets."),
         "id description url owner state pending dead oldest_pending_at",
         {
             "list": Verb("listSubscriptions"),
@@ -117,7 +117,7 @@ coursewire integrations list --state error,review""",
             ),
             "pause": Verb(
                 "changeSubscription",
-                "Send nothing to a subscription. Its events are collected meanwhile.",
+                ("Stop sending to a subscription. Its events are queued meanwhile."),
                 body={"paused": True},
             ),
             "resume": Verb("resumeSubscription"),
@@ -137,9 +137,9 @@ coursewire subscriptions edit sub_... --url https://example.com/other --label re
 coursewire subscriptions resume sub_...""",
     ),
     "deliveries": Resource(
-        "What became of each event, with every attempt.\n\n"
+        "The state of each delivery, with every attempt.\n\n"
         "To send again: `subscriptions retry` makes deliveries that wait for a retry due now, "
-        "`subscriptions resume` goes on with a disabled or paused subscription, `events redeliver` "
+        "`subscriptions resume` resumes a disabled or paused subscription, `events redeliver` "
         "sends one event once more, `replays create` those that are dead or missing.",
         f"event_id event_type course_id subscription_id state reason attempts.# {_LATEST}at "
         f"{_LATEST}outcome {_LATEST}answer next_attempt_at",
@@ -154,7 +154,7 @@ coursewire subscriptions resume sub_...""",
             ),
             "show": Verb(
                 "listDeliveries",
-                "Show the deliveries of an event: every attempt with what the receiver answered.",
+                ("Show the deliveries of an event: every attempt with the receiver's response."),
                 argument="event_id",
                 view="fields",
             ),
@@ -165,12 +165,12 @@ coursewire deliveries show evt_...
 coursewire deliveries list --subscription-id sub_... --state pending,dead --json""",
     ),
     "events": Resource(
-        "What was detected, newest first; --follow waits for more.",
+        "Detected events, newest first; --follow waits for more.",
         "data.event_id timestamp type data.integration_id data.course_id data.changed",
         {
             "list": Verb(
                 "listEvents",
-                "List detected events, newest first unless --order says otherwise.\n\n"
+                "List detected events, newest first unless --order is given.\n\n"
                 "--follow waits for events instead, oldest first. A filtered page may hold few "
                 "events, or none, and more may still follow.",
                 query={"order": "desc"},
@@ -197,8 +197,10 @@ coursewire events redeliver evt_... --subscription-id sub_...""",
             "show": Verb("showReview", columns=_HELD, view="review"),
             "publish": Verb(
                 "decideReview",
-                "Publish the held changes. Coursewire requests these courses from the upstream "
-                "again, and sends events for what the upstream shows then.",
+                (
+                    "Publish the held changes. Coursewire requests these courses from the upstream "
+                    "again, and sends events for their current state."
+                ),
                 columns=_HELD,
                 body={"decision": "publish"},
                 ask="Send events of these changes?",
@@ -219,7 +221,7 @@ coursewire reviews show int_... --preview 5
 coursewire reviews publish int_...""",
     ),
     "replays": Resource(
-        "Events of the past, sent once more.",
+        "Past events that are sent again.",
         "id which state since until queued delivered dead created_at error",
         {
             "list": Verb("listReplays"),
@@ -246,7 +248,7 @@ coursewire replays show sub_... rpl_...""",
 coursewire credentials edit cred_... --api-key @new-key.txt""",
     ),
     "api-key": Resource(
-        "API keys of this service, and what each may do.",
+        "API keys of this service, and their rights.",
         "id name scope integration_ids labels created_at expires_at last_used_at",
         {
             "list": Verb("listAPIKeys"),
@@ -265,19 +267,19 @@ coursewire api-key create --name 'Tenant 42' --scope subscriber --label tenant=4
 coursewire api-key rotate key_... --get token""",
     ),
     "me": Resource(
-        "What the token in use may do, and see.",
+        "The rights of the token in use.",
         "id name external_id state last_completed_at behind_seconds",
         {"show": Verb("showMe"), "integrations": Verb("listMyIntegrations")},
         """\
 coursewire --token-file key.txt me integrations""",
     ),
     "audit": Resource(
-        "Who changed what and when, newest first.",
+        "Audit records of changes, newest first.",
         "at actor action object_id fields address request_id",
         {"list": Verb("listAuditEntries")},
     ),
     "history": Resource(
-        "Metrics of the past, by minute or by hour.",
+        "Recorded metrics, by minute or by hour.",
         "",
         {"show": Verb("showHistory", view="history")},
         """\

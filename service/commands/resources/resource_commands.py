@@ -28,7 +28,7 @@ _ALL: Final = click.Option(["--all", "everything"], is_flag=True, help="All item
 _FOLLOW: Final = click.Option(
     ["--follow", "-f"],
     is_flag=True,
-    help="Print what happens from now on, or after --after, until Ctrl-C or --limit items.",
+    help=("Print new events, or those after --after, until Ctrl-C or --limit items."),
 )
 _DATA: Final = click.Option(
     ["--data", "sent"],
@@ -38,14 +38,14 @@ _DATA: Final = click.Option(
 _ETAG: Final = click.Option(
     ["--if-match", "etag"],
     metavar="ETAG",
-    help="Change it only if it still has this `etag`, with which it was shown.",
+    help="Change the resource only if it still has this `etag`.",
 )
 _OUTPUT: Final = (
     click.Option(["--json", "as_json"], is_flag=True, help="Print JSON on a terminal too."),
     click.Option(
         ["--get", "wanted"],
         metavar="FIELD",
-        help="Print one field alone, such as id or labels.region; of a list, one in a line.",
+        help=("Print only one field, such as id or labels.region; for a list, one value a line."),
     ),
 )
 
@@ -175,7 +175,7 @@ class Action(NamedTuple):
 def _complete_id(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The ids that begin so, each with what people call it."""
+    """The ids that begin so, each with its name."""
     from service.domain.errors import CoursewireError
 
     if parameter.name not in _LISTS:

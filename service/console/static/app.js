@@ -84,7 +84,7 @@ function found(path) {
 }
 
 const NotFound = () => html`<${Page} title="Not found">
-  <${Empty} title="Nothing is at this address."
+  <${Empty} title="Page not found"
     action=${html`<a class="button" href=${url()}>Go to the start</a>`}>
     The address may be mistyped, or the token may not see this page.
   </${Empty}>
@@ -154,7 +154,7 @@ function Entering() {
 export async function enterWith(token) {
   const me = await whoHas(token);
   if (me.scope === "metrics") {
-    signOut("This token opens /metrics alone. The console needs a token of the scope admin, read or subscriber.");
+    signOut("This token authorizes only /metrics. The console needs a token of the scope admin, read or subscriber.");
     return;
   }
   if (me.scope === "subscriber" && !currentPath().length) navigate(url("subscriptions"), { replace: true });

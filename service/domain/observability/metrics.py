@@ -126,7 +126,7 @@ UPSTREAM_REQUEST = HistogramMetric(
 )
 RATE_LIMIT_REMAINING = HistogramMetric(
     "rate_limit_remaining_ratio",
-    "Rest of a credential's rate limit window, as an upstream response reports it.",
+    "Remaining part of a credential's rate limit window, as reported by an upstream response.",
     (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
     unit="ratio",
 )

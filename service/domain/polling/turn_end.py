@@ -90,7 +90,7 @@ def _note(integration: Integration, state: PollingState, progress: PollProgress)
         notes.append(f"{progress.nameless} records without an id were skipped")
     if state.held:
         notes.append(
-            f"{state.held} changes are held until they are decided on: "
+            f"{state.held} changes are held for review: "
             f"GET /v1/integrations/{integration.id}/review"
         )
     return "; ".join(notes) or None

@@ -90,8 +90,8 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
             notes.append(f"{self.skipped - len(self.notes)} more integrations were left out")
         if self.left_out:
             notes.append(
-                f"{self.left_out} courses were left out: what the upstream shows of them is not "
-                "what the polls have found so far, or is held for review; polls report it"
+                f"{self.left_out} courses were left out: their upstream records differ "
+                "from what the polls have recorded, or are held for review; polls report them"
             )
         return "; ".join(notes)
 
@@ -121,7 +121,7 @@ def skip(progress: BackfillProgress, integration_id: str, reason: str) -> Backfi
     """Leaves the integration out that is gone through, or was to be."""
     notes = progress.notes
     if len(notes) < MAX_NOTES:
-        notes = (*notes, f"{integration_id} was not gone through to its end: {reason}")
+        notes = (*notes, f"{integration_id} was not read to its end: {reason}")
     return msgspec.structs.replace(
         progress, leg=None, slot=0, wait_until=0, skipped=progress.skipped + 1, notes=notes
     )

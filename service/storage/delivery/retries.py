@@ -62,8 +62,8 @@ class Retries:
         pending."""
         found = None if event_id is None else event_position(event_id)
         not_pending = NotFoundError(
-            f"event {event_id} is not pending for subscription {subscription_id}; an event that "
-            "was delivered, skipped or given up is sent again by POST /v1/events/{id}/redeliver"
+            f"event {event_id} is not pending for subscription {subscription_id}; to send "
+            "a delivered, skipped or dead event again, use POST /v1/events/{id}/redeliver"
         )
         if event_id is not None and found is None:
             raise not_pending

@@ -190,8 +190,8 @@ def not_there(identifier: str) -> str:
     place = event_position(identifier)
     if place is not None and is_backfilled(place[0]):
         return (
-            f"event {identifier} was made by a backfill for one subscription: it is in no log, and "
-            "what became of it is among the deliveries of that subscription"
+            f"event {identifier} was made by a backfill for one subscription: it is not in the "
+            "event log; the deliveries of that subscription list it"
         )
     return f"there is no event {identifier}, or it is older than the retention"
 

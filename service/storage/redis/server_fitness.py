@@ -97,18 +97,18 @@ def persistence_fault(server: Server) -> str | None:
             )
         case "snapshots":
             return (
-                "Redis writes snapshots alone: a crash loses what came since the last, "
+                "Redis writes only snapshots: a crash loses everything after the last one, "
                 f"registrations included; {advice}"
             )
         case "aof" if not server.aof_ok:
             return (
-                "Redis cannot write its append-only file: a crash loses what came since; look "
-                "for a full disk and into the server's log"
+                "Redis cannot write its append-only file: a crash loses later writes; check "
+                "for a full disk, and read the server's log"
             )
         case _ if not server.snapshot_ok:
             return (
-                "Redis cannot write its snapshot, and may refuse every write until it can; look "
-                "for a full disk and into the server's log"
+                "Redis cannot write its snapshot, and may refuse every write until it can; "
+                "check for a full disk, and read the server's log"
             )
     return None
 
@@ -120,13 +120,13 @@ def replication_fault(server: Server) -> str | None:
     """
     if server.replica:
         return (
-            "Redis is a read-only replica and takes no writes; give the address of the primary, "
-            "or of the sentinels that know it"
+            "Redis is a read-only replica and does not accept writes; give the address of "
+            "the primary, or of its sentinels"
         )
     if server.good_replicas == 0:
         return (
-            "Redis takes no writes, for no replica keeps up with it and min-replicas-to-write "
-            "asks for some; look after its replicas"
+            "Redis does not accept writes, because fewer replicas keep up than "
+            "min-replicas-to-write requires; check its replicas"
         )
     return None
 

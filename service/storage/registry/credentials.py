@@ -226,7 +226,7 @@ class CredentialStore:
             await run(self._redis, edited)
             return after
 
-        return await edit(f"others are editing credential {credential_id}", attempt)
+        return await edit(f"another request is editing credential {credential_id}", attempt)
 
     async def delete(
         self, credential_id: str, check: Callable[[Credential], None] | None = None
@@ -245,7 +245,7 @@ class CredentialStore:
             return await run(self._redis, delete)
 
         try:
-            uses = await edit(f"others are editing credential {credential_id}", attempt)
+            uses = await edit(f"another request is editing credential {credential_id}", attempt)
         except RefusedError:
             raise NotFoundError(f"there is no credential {credential_id}") from None
         if uses > 0:

@@ -128,7 +128,7 @@ class IntegrationStore:
             await run(self._redis, register)
 
         try:
-            await edit("others are editing its credential", attempt)
+            await edit("another request is editing its credential", attempt)
         except RefusedError:
             raise LimitReachedError(
                 f"there are {self.most} integrations already; delete one, or raise "
@@ -216,7 +216,7 @@ class IntegrationStore:
             await run(self._redis, edited)
             return after
 
-        return await edit(f"others are editing integration {integration_id}", attempt)
+        return await edit(f"another request is editing integration {integration_id}", attempt)
 
     async def delete(
         self, integration_id: str, check: Callable[[Integration], None] | None = None
@@ -250,7 +250,7 @@ class IntegrationStore:
             )
             await run(self._redis, delete)
 
-        await edit(f"others are editing integration {integration_id}", attempt)
+        await edit(f"another request is editing integration {integration_id}", attempt)
 
     async def request_poll(self, integration_id: str, kind: PollKind, now_ms: int) -> PollRecord:
         """Asks for a poll now and returns it as queued, or the one under way.
@@ -293,7 +293,7 @@ class IntegrationStore:
             await run(self._redis, request)
             return poll
 
-        return await edit(f"others are asking for polls of {integration_id}", attempt)
+        return await edit(f"other requests are starting polls of {integration_id}", attempt)
 
     async def list_polls(self, integration_id: str) -> list[PollRecord]:
         """The poll under way, then those that are kept, the latest first. Raises NotFoundError."""

@@ -199,7 +199,7 @@ class SubscriptionStore:
             )
             return after
 
-        return await edit(f"others are editing subscription {subscription_id}", attempt)
+        return await edit(f"another request is editing subscription {subscription_id}", attempt)
 
     async def rotate(
         self,
@@ -227,7 +227,7 @@ class SubscriptionStore:
             await self._store(after, record, secrets=encrypted)
             return after, secrets
 
-        return await edit(f"others are editing subscription {subscription_id}", attempt)
+        return await edit(f"another request is editing subscription {subscription_id}", attempt)
 
     async def resume(self, subscription_id: str, now: int) -> Subscription:
         """Brings a subscription back to active, whatever stopped it, and makes everything on
@@ -256,7 +256,7 @@ class SubscriptionStore:
             await run(self._redis, resume)
             return after
 
-        return await edit(f"others are editing subscription {subscription_id}", attempt)
+        return await edit(f"another request is editing subscription {subscription_id}", attempt)
 
     async def delete(
         self, subscription_id: str, check: Callable[[Subscription], None] | None = None
@@ -271,7 +271,7 @@ class SubscriptionStore:
             await self._delete(subscription_id, record)
 
         try:
-            await edit(f"others are editing subscription {subscription_id}", attempt)
+            await edit(f"another request is editing subscription {subscription_id}", attempt)
         except RefusedError:
             raise _not_found(subscription_id) from None
 

@@ -173,7 +173,7 @@ class ApiKeys:
         return await self._edited(key_id, attempt), token
 
     async def _edited(self, key_id: str, attempt: Callable[[bool], Awaitable[None]]) -> StoredKey:
-        await edit(f"others are editing API key {key_id}", attempt)
+        await edit(f"another request is editing API key {key_id}", attempt)
         self.recent.forget(key_id)
         return await self.get(key_id)
 

@@ -159,7 +159,7 @@ class EncryptedValues:
                 return False
             encrypted = found[0]
         raise DecryptionError(
-            f"others keep replacing what is kept for {encrypted.location.id}: try again"
+            f"other requests keep replacing the secret of {encrypted.location.id}: try again"
         )
 
     async def _of_index(

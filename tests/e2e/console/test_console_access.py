@@ -52,7 +52,7 @@ async def test_a_key_from_its_creation_to_its_revocation(
     row = page.get_by_role("row").filter(has_text="Portal renamed")
     await expect(row).to_contain_text("2090")
     await row.get_by_role("button", name="New token").click()
-    await dialog.get_by_role("button", name="Make a new token").click()
+    await dialog.get_by_role("button", name="Create a new token").click()
     await expect(token).to_be_visible()
     assert await token.inner_text() != first
     assert (await house.api.get("/v1/subscriptions", headers=asked)).status_code == 401
@@ -91,7 +91,7 @@ async def test_half_of_the_service_is_paused_and_resumed(
     await expect(page.get_by_role("row").filter(has_text="scheduler")).to_be_visible()
     await page.get_by_role("button", name=f"Pause {what}").click()
     dialog = page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("Nothing is lost")
+    await expect(dialog).to_contain_text("No changes are lost")
     await dialog.get_by_role("button", name=f"Pause {what}").click()
     await expect(dialog).to_have_count(0)
     await expect(page.get_by_text("Coursewire works in part")).to_be_visible()

@@ -71,7 +71,7 @@ async def test_a_token_that_is_revoked_leads_to_the_sign_in_with_the_reason(
 
 async def test_a_key_for_metrics_is_told_that_it_cannot_enter(console: Console, make_key) -> None:
     await console.page.goto(f"{console.url}/console#token={await make_key('metrics')}")
-    await expect(console.page.get_by_text("opens /metrics alone")).to_be_visible()
+    await expect(console.page.get_by_text("authorizes only /metrics")).to_be_visible()
 
 
 async def test_pages_are_reached_by_keyboard_and_the_back_button(console: Console) -> None:
@@ -141,7 +141,7 @@ async def test_the_overview_draws_what_the_history_tells(
     for label in (
         "Events. In all: course.updated 236, others 59",
         "Deliveries that ended. In all: delivered 295",
-        "From the change found to its receipt. Latest: p99 250 ms",
+        "From detection to receipt. Latest: p99 250 ms",
         "Pending deliveries. Latest: pending 7",
     ):
         plot = page.get_by_role("img", name=label)

@@ -81,7 +81,7 @@ async def test_the_first_event_arrives_while_one_watches(
         await expect(page.get_by_role("region", name="Secret")).to_contain_text("whsec_")
         assert await console.violations(axe) == []
         await page.get_by_role("button", name="Send a test event").click()
-        await expect(page.get_by_text("The receiver took a signed")).to_be_visible()
+        await expect(page.get_by_text("The receiver accepted a signed")).to_be_visible()
         await page.get_by_role("dialog").get_by_role("button", name="Close").last.click()
 
         await page.get_by_role("link", name="Watch events").click()
@@ -234,7 +234,9 @@ async def test_deliveries_to_all_subscriptions_are_found_from_the_overview(
         await console.open()
         health = page.get_by_role("region", name="Health")
         await expect(health).to_contain_text("some work waits for you")
-        await expect(health).to_contain_text("disabled. Mend the receiver, then resume it.")
+        await expect(health).to_contain_text(
+            "disabled. Repair the receiver, then resume the subscription."
+        )
         await health.get_by_role("link", name="failed").click()
         await expect(page).to_have_url(f"{console.url}/console/deliveries?state=retrying")
         rows = page.locator(".deliveries > li")
@@ -273,7 +275,7 @@ async def test_a_secret_is_rotated_and_both_sign_for_a_while(
         assert await secret.inner_text() != one["secret"]
         await page.get_by_role("button", name="I have copied it").click()
         await page.get_by_role("button", name="Send a test event").click()
-        await expect(page.get_by_text("The receiver took a signed")).to_be_visible()
+        await expect(page.get_by_text("The receiver accepted a signed")).to_be_visible()
         assert len(target.signatures[-1].split()) == 2
 
 
@@ -306,7 +308,7 @@ async def test_a_subscription_is_edited_paused_resumed_skipped_and_deleted(
         key = await house.call("POST", "/v1/api-keys", json={"name": "New owner", **grant})
         await page.get_by_role("button", name="Edit").click()
         await dialog.get_by_text("Owner", exact=True).click()
-        await dialog.get_by_label("API key that it belongs to").select_option("New owner")
+        await dialog.get_by_label("API key that owns it").select_option("New owner")
         assert await console.violations(axe) == []
         await dialog.get_by_role("button", name="Save").click()
         await expect(dialog).to_have_count(0)
@@ -452,7 +454,7 @@ async def test_a_pasted_receiver_verifies(
 
         await until(refuses, seconds=60, what="a receiver that refuses what is forged")
         await page.get_by_role("button", name="Send a test event").click()
-        await expect(page.get_by_text("The receiver took a signed")).to_be_visible()
+        await expect(page.get_by_text("The receiver accepted a signed")).to_be_visible()
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

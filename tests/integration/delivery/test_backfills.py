@@ -404,7 +404,7 @@ async def test_what_cannot_be_gone_through_is_spoken_of(register, subscribe, ser
     )
     done = await finish(harness, await ask(harness))
     assert (done.state, done.queued) == ("failed", 0)
-    assert done.error == f"{integration.id} was not gone through to its end: it is paused"
+    assert done.error == f"{integration.id} was not read to its end: it is paused"
     await services.integrations.update(
         integration.id, lambda old: msgspec.structs.replace(old, paused=False)
     )

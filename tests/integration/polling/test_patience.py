@@ -78,7 +78,7 @@ async def test_a_failing_full_poll_is_given_up_after_ten_minutes_and_a_delta_goe
     assert 10 * MINUTE - 2_000 <= passed <= 10 * MINUTE + 2_000
     assert waits[-1] <= 1  # of the delta
     (failed, *_) = await integration.polls()
-    assert failed.error.endswith("; given up after 10 minutes without a page")
+    assert failed.error.endswith("; stopped after 10 minutes without a page")
     shelf.status = 200
     await integration.turn()
     (delta, *_) = await integration.polls()
@@ -107,7 +107,7 @@ async def test_a_wait_that_the_upstream_asks_for_is_kept_to_and_ends_a_full_poll
     assert passed == pytest.approx(8 * MINUTE, abs=2_000)
     (failed, *_) = await integration.polls()
     assert failed.error.endswith(
-        "; given up: the upstream asks for a wait of 4 minutes, longer than what is left of "
+        "; stopped: the upstream asks for a wait of 4 minutes, longer than what is left of "
         "10 minutes"
     )
     # The delta keeps to it too.

@@ -169,7 +169,7 @@ def test_without_the_keys_nothing_is_restored_into_a_data_directory(old, tmp_pat
     with pytest.raises(SettingsError, match="give the keys that the backup was made with"):
         restore(Settings(data_dir=data), path, replace=False)
     assert not data.exists()
-    with pytest.raises(SettingsError, match="say which service to back up"):
+    with pytest.raises(SettingsError, match="set one of them to the service to back up"):
         backup(Settings(data_dir=data), tmp_path / "c")
     restore(Settings(data_dir=data, encryption_keys=(KEY,)), path, replace=False)
     backup(Settings(data_dir=data, encryption_keys=(KEY,)), tmp_path / "c")

@@ -218,7 +218,7 @@ async def test_a_replica_is_waited_for_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("option", "trouble", "well", "reason"),
     [
-        ("min-replicas-to-write", 1, 0, "no replica keeps up"),
+        ("min-replicas-to-write", 1, 0, "fewer replicas keep up"),
         ("maxmemory", 1, 0, "of its memory limit"),
     ],
 )

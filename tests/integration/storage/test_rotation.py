@@ -272,7 +272,7 @@ async def test_a_process_without_the_new_key_stops_it_before_anything_is_touched
     await new_credential(services, "https://api.example/v1")
     async with services.processes.announced(Process("worker h-1", (OLD_NAME,))):
         await until_alive(services, 1)
-        with pytest.raises(rotation.KeyMissingError, match="worker h-1 could not open"):
+        with pytest.raises(rotation.KeyMissingError, match="worker h-1 could not decrypt"):
             await rotate(with_both, silent)
         assert {one.key_name for one in await everything(services)} == {OLD_NAME}
     assert (await rotate(with_both, silent)).complete
@@ -365,7 +365,7 @@ async def test_the_command_says_what_it_did(services, subscribe, capsys):
     code, said = await asyncio.to_thread(command, settings)
     assert code == 0
     assert f"{OLD_NAME} may be removed from COURSEWIRE_ENCRYPTION_KEYS" in said
-    assert "signing secrets: 1 looked at, 1 encrypted anew" in capsys.readouterr().err
+    assert "signing secrets: 1 looked at, 1 re-encrypted" in capsys.readouterr().err
     code, said = await asyncio.to_thread(command, settings, as_json=True)
     document = json.loads(said)
     assert document["complete"]

@@ -406,8 +406,8 @@ JSON = {"content-type": "application/json"}
         ({"content-type": "application/x-www-form-urlencoded"}, "x-www-form-urlencoded"),
         ({"content-type": "text/plain"}, "text/plain"),
         ({"content-type": "application/jsonx"}, "application/jsonx"),
-        ({"content-type": ""}, "the request names no type"),
-        ({}, "the request names no type"),
+        ({"content-type": ""}, "the request has no Content-Type"),
+        ({}, "the request has no Content-Type"),
     ],
 )
 async def test_a_body_in_another_form_is_refused_by_its_name(

@@ -393,7 +393,9 @@ def test_an_answer_that_is_no_json_is_no_answer_of_the_api(api, run):
     api.answers = [httpx.Response(200, text="<html>")]
     failed = run("subscriptions", "show", "sub_1")
     assert isinstance(failed.exception, RemoteError)
-    assert "answers 200: what answers there is not Coursewire's API" in str(failed.exception)
+    assert "answers 200: the server at this address is not Coursewire's API" in str(
+        failed.exception
+    )
     api.answers = [httpx.Response(404, json={"detail": "Not Found"})]
     assert "is not Coursewire's API" in str(run("subscriptions", "show", "sub_1").exception)
     api.says({"status": "up"})
@@ -486,7 +488,7 @@ def test_every_command_explains_itself_without_a_service(group, verb):
 @pytest.mark.parametrize(
     ("arguments", "said", "unsaid"),
     [
-        ("replays", "sent once more", "Without a command"),
+        ("replays", "sent again", "Without a command"),
         ("deliveries", "subscriptions retry", "null"),
         ("events list", "[default: desc", "Oldest first"),
         ("reviews publish", "Ask nothing, and give --if-match.", "null"),

@@ -112,7 +112,7 @@ def test_a_poll_goes_on_only_within_its_patience(error, kind, passed, chance, ba
     if failed.progress is not None:
         assert passed + failed.wait_ms <= patience
     else:
-        assert "; given up after" in failed.error
+        assert "; stopped after" in failed.error
     assert (failed.change.full_retry_at is not UNSET) == (full and failed.progress is None)
 
 

@@ -143,7 +143,10 @@ def test_without_redis_the_reason_is_all_there_is_to_show():
             ),
             "token is not valid",
         ),
-        (httpx.Response(502, text="<html>"), "answers 502: what answers there is not Coursewire's"),
+        (
+            httpx.Response(502, text="<html>"),
+            "answers 502: the server at this address is not Coursewire's",
+        ),
     ],
 )
 def test_an_api_that_does_not_answer_as_it_should_is_down(api, run, answer, said):

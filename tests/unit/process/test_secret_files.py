@@ -120,7 +120,8 @@ def test_what_a_file_holds_is_checked_like_the_variable(tmp_path, content, named
 
 def test_only_secrets_are_read_from_files():
     assert refusal({"COURSEWIRE_PORT_FILE": "/run/secrets/port"}) == (
-        "COURSEWIRE_PORT_FILE is no setting; only secrets are read from files: set COURSEWIRE_PORT"
+        "COURSEWIRE_PORT_FILE is not a setting; only secrets are read from files: set "
+        "COURSEWIRE_PORT"
     )
     assert "did you mean COURSEWIRE_ADMIN_TOKEN_FILE?" in refusal(
         {"COURSEWIRE_ADMIN_TOKEN_FIEL": "/run/secrets/token"}

@@ -202,7 +202,7 @@ def test_every_problem_is_reported_at_once():
 
 def test_an_unknown_variable_is_refused_with_the_nearest_known_name():
     assert refusal(ADMIN_TOKN=TOKEN) == (
-        "COURSEWIRE_ADMIN_TOKN is no setting; did you mean COURSEWIRE_ADMIN_TOKEN?"
+        "COURSEWIRE_ADMIN_TOKN is not a setting; did you mean COURSEWIRE_ADMIN_TOKEN?"
     )
     assert "known are COURSEWIRE_REDIS_URL" in refusal(X="1")
 
@@ -370,7 +370,9 @@ def test_every_kind_of_host_is_taken(given, kept):
     ],
 )
 def test_a_misspelt_name_is_noticed(variable, meant):
-    with pytest.raises(SettingsError, match=f"{variable} is no setting; did you mean {meant}\\?"):
+    with pytest.raises(
+        SettingsError, match=f"{variable} is not a setting; did you mean {meant}\\?"
+    ):
         Settings.from_env({variable: "1"})
 
 

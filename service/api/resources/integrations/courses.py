@@ -43,10 +43,10 @@ class CourseView(View, frozen=True, kw_only=True):
     course_id: Annotated[str, means("its id at the upstream")]
     remote_id: Annotated[str | None, means("its id in the learning system")]
     origin_id: Annotated[
-        str | None, means("its id where it came from, if the learning system says so")
+        str | None, means("its id in the system it came from, if the learning system has it")
     ]
     state: Annotated[CourseState, means("live, deleted, held or quarantined")]
-    reason: Annotated[str | None, means("why its record does not decode")]
+    reason: Annotated[str | None, means("why its record cannot be decoded")]
     sequence: Annotated[int | None, means("the number of its last event")]
     last_event_id: Annotated[str | None, means("the id of its last event")]
 
@@ -72,7 +72,7 @@ class CourseQuery(ScanQuery, frozen=True, kw_only=True):
         CourseId | UnsetType, means("only courses with this id in the learning system")
     ] = UNSET
     origin_id: Annotated[
-        CourseId | UnsetType, means("only courses with this id where they came from")
+        CourseId | UnsetType, means("only courses with this id in the system they came from")
     ] = UNSET
     search: Annotated[NamePart | UnsetType, named("one of their ids")] = UNSET
     state: Annotated[Several[CourseState] | UnsetType, STATES] = UNSET

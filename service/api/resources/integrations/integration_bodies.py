@@ -30,7 +30,7 @@ from service.domain.review.guards import Guards
 
 _CREDENTIAL_REMEDY = "change its credential: PATCH /v1/credentials/{credential_id}"
 
-_Share = Annotated[float, Meta(ge=0, le=1, extra={"unit": "1 switches it off"})]
+_Share = Annotated[float, Meta(ge=0, le=1, extra={"unit": "1 disables this limit"})]
 
 
 class GuardLimits(Fields, frozen=True, kw_only=True):
@@ -44,15 +44,15 @@ class GuardLimits(Fields, frozen=True, kw_only=True):
     deleted_share: Annotated[
         _Share | UnsetType,
         means(
-            "deletions are held if they are more than this share of the live courses and more than "
-            "deleted_count; 1 switches this limit off, and deleted_share_max still applies"
+            "deletions are held if they exceed this share of the live courses and "
+            "deleted_count; 1 disables this limit, and deleted_share_max still applies"
         ),
     ] = UNSET
     deleted_share_max: Annotated[
         _Share | UnsetType,
         means(
-            "deletions are held if they are more than this share of the live courses, however few; "
-            "1 switches this limit off, and deleted_share still applies"
+            "deletions are held if they exceed this share of the live courses, in a "
+            "catalogue of any size; 1 disables this limit, and deleted_share still applies"
         ),
     ] = UNSET
     changed_count: Annotated[
@@ -62,8 +62,8 @@ class GuardLimits(Fields, frozen=True, kw_only=True):
     changed_share: Annotated[
         _Share | UnsetType,
         means(
-            "changes of one path are held if they are in more than this share of the live courses "
-            "and in at least changed_count; 1 switches this limit off"
+            "changes of one path are held if they affect more than this share of the live "
+            "courses and at least changed_count; 1 disables this limit"
         ),
     ] = UNSET
 
@@ -87,7 +87,10 @@ class _Settings(Fields, frozen=True, kw_only=True):
     track_remote_data: TrackRemoteData | UnsetType = UNSET
     guards: Annotated[
         GuardLimits | UnsetType,
-        means("how much change in one poll is held for review; omitted limits keep their values"),
+        means(
+            "the limits above which the changes of one poll are held for review; omitted "
+            "limits keep their values"
+        ),
     ] = UNSET
     paused: Paused | UnsetType = UNSET
 

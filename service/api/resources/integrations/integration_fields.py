@@ -15,7 +15,7 @@ MAX_DELTA_INTERVAL = 86_400
 MAX_FULL_INTERVAL = 13 * 86_400  # tombstones are anonymised after 14 days
 _SECONDS = {"unit": "seconds"}
 
-Name = Annotated[str, text(200), means("what people call it")]
+Name = Annotated[str, text(200), means("a name for people")]
 UpstreamId = Annotated[
     str, visible(200, samples.UPSTREAM), means("its X-Integration-Id at the upstream")
 ]
@@ -26,12 +26,12 @@ OwnLabels = Annotated[Labels, means("your own labels, repeated in every event, t
 DeltaInterval = Annotated[
     int,
     Meta(ge=1, le=MAX_DELTA_INTERVAL, extra=_SECONDS),
-    means("from one look for changed courses to the next"),
+    means("the time between delta polls, which request changed courses"),
 ]
 FullInterval = Annotated[
     int,
     Meta(ge=1, le=MAX_FULL_INTERVAL, extra=_SECONDS),
-    means("from one look at all courses to the next"),
+    means("the time between full polls, which request all courses"),
 ]
 FIRST_REPORT = means(
     "whether the courses of the first complete full poll are reported as created: emit: they "
@@ -45,5 +45,5 @@ IgnoredPaths = Annotated[
     IGNORED_PATHS,
 ]
 TrackRemoteData = Annotated[bool, means("whether changes of remote_data count as changes")]
-Paused = Annotated[bool, means("whether it is not polled")]
+Paused = Annotated[bool, means("whether polling is paused")]
 CredentialId = Annotated[str, identifier("cred")]

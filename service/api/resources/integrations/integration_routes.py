@@ -166,7 +166,7 @@ class IntegrationController(Controller):
         operation_id="deleteIntegration",
         summary="Delete an integration",
         opt={ACTION: "integration.deleted", PROBLEMS: (CONFLICT,)},
-        response_description="It is deleted",
+        response_description="The integration is deleted",
     )
     async def remove(
         self, integration_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
@@ -182,7 +182,7 @@ class IntegrationController(Controller):
         operation_id="tryValues",
         summary="Try values before registering them",
         opt={ACTION: None},
-        response_description="What came of it",
+        response_description="The result of the check",
     )
     async def check_values(
         self, data: JSONBody[IntegrationCheck], refusals: GivenRefusals, services: GivenServices
@@ -203,7 +203,7 @@ class IntegrationController(Controller):
         operation_id="tryIntegration",
         summary="Try an integration's values",
         opt={ACTION: None},
-        response_description="What came of it",
+        response_description="The result of the check",
     )
     async def check_stored(self, integration_id: PathId, services: GivenServices) -> CheckResult:
         """One small request to the upstream with the stored values; nothing is saved."""

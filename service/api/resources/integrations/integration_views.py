@@ -47,11 +47,11 @@ class IntegrationProblem(View, frozen=True, kw_only=True):
         "log_url": None,
     }
     code: Annotated[str, means("the upstream's error code, or the name of what went wrong")]
-    message: Annotated[str, means("what went wrong, in words")]
-    remedy: Annotated[str, means("what to do about it")]
-    since: Annotated[Timestamp, means("when the first failure in a row was")]
-    attention: Annotated[bool, means("whether a person must act")]
-    status: Annotated[int | None, means("the upstream's HTTP status; null: it did not answer")]
+    message: Annotated[str, means("a description of the failure")]
+    remedy: Annotated[str, means("the remedy")]
+    since: Annotated[Timestamp, means("when the first of the consecutive failures occurred")]
+    attention: Annotated[bool, means("whether an operator must act")]
+    status: Annotated[int | None, means("the upstream's HTTP status; null: no response")]
     log_url: Annotated[str | None, means("the upstream's own page about the request")]
 
     @classmethod
@@ -77,8 +77,8 @@ class IntegrationNotice(View, frozen=True, kw_only=True):
             "unconfirmed_changes, clock_skew, cached_answers, flapping_path or records_without_id"
         ),
     ]
-    message: Annotated[str, means("what was noticed and what to do about it, in words")]
-    since: Annotated[Timestamp, means("since when it has been so")]
+    message: Annotated[str, means("a description of the problem and its remedy")]
+    since: Annotated[Timestamp, means("when the problem started")]
 
 
 class IntegrationView(View, frozen=True, kw_only=True):
@@ -129,34 +129,41 @@ class IntegrationView(View, frozen=True, kw_only=True):
     baseline: Annotated[str, FIRST_REPORT]
     ignore_paths: Annotated[tuple[str, ...], IGNORED_PATHS]
     track_remote_data: TrackRemoteData
-    guards: Annotated[dict[str, float], means("how much change in one poll is held for review")]
+    guards: Annotated[
+        dict[str, float],
+        means("the limits above which the changes of one poll are held for review"),
+    ]
     paused: Paused
     created_at: Annotated[Timestamp, means("when it was registered")]
     updated_at: Annotated[Timestamp, means("when it was last changed")]
     state: Annotated[
         str,
         means(
-            "the first that applies: paused; error: a person must act, see `error`; review: "
-            "changes are held for a decision; pending: its first full poll is not complete; active"
+            "the first that applies: paused; error: an operator must act, see `error`; "
+            "review: changes are held for a decision; pending: its first full poll is not "
+            "complete; active"
         ),
     ]
-    epoch: Annotated[str, means("names its catalogue; another one begins with another upstream")]
-    held: Annotated[int, means("changes held for a decision, or until it is carried out")]
+    epoch: Annotated[str, means("the id of its catalogue; a different upstream starts a new epoch")]
+    held: Annotated[int, means("changes held until a decision on them is carried out")]
     course_count: Annotated[int, means("live courses")]
-    quarantined: Annotated[int, means("courses whose records do not decode")]
+    quarantined: Annotated[int, means("courses whose records cannot be decoded")]
     clock_skew_seconds: Annotated[
         float | None,
-        means("how far the upstream's clock is ahead of ours; null: within 30 seconds"),
+        means(
+            "how far the upstream's clock is ahead of the service's clock; null: within 30 seconds"
+        ),
     ]
     last_poll: Annotated[PollView | None, means("the latest poll")]
     next_poll_at: Annotated[
-        Timestamp | None, means("when it is due; null: it is under way or paused")
+        Timestamp | None,
+        means("when the next poll is due; null: a poll is running or polling is paused"),
     ]
     error: Annotated[
-        IntegrationProblem | None, means("what polls fail with; null: the last one did not")
+        IntegrationProblem | None, means("the failure of the latest poll; null: it did not fail")
     ]
     notices: Annotated[
-        list[IntegrationNotice], means("what polls come through, and a person should know")
+        list[IntegrationNotice], means("problems that do not stop polls but need attention")
     ]
 
     @classmethod

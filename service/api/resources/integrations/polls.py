@@ -39,19 +39,19 @@ class PollView(View, frozen=True, kw_only=True):
         "error": None,
     }
     id: Annotated[str, means("its id")]
-    kind: Annotated[str, means("delta: changed courses; full poll: all courses")]
+    kind: Annotated[str, means("delta: changed courses; full: all courses")]
     state: Annotated[str, means("queued, running, completed or failed")]
     requested_at: Annotated[
-        Timestamp | None, means("when it was asked for; null: it was due by itself")
+        Timestamp | None, means("when it was requested; null: the schedule started it")
     ]
-    started_at: Annotated[Timestamp | None, means("when its first page was asked for")]
+    started_at: Annotated[Timestamp | None, means("when its first page was requested")]
     finished_at: Annotated[Timestamp | None, means("when it ended")]
-    duration_seconds: Annotated[float | None, means("from start to end")]
+    duration_seconds: Annotated[float | None, means("the time from start to end")]
     pages: Annotated[int, means("pages read so far")]
     records: Annotated[int, means("records read so far")]
-    verdicts: Annotated[dict[str, int], means("how many records meant what for their courses")]
-    changes: Annotated[int, means("events that it led to")]
-    error: Annotated[str | None, means("why it failed, or what the last attempt failed with")]
+    verdicts: Annotated[dict[str, int], means("the number of records by verdict")]
+    changes: Annotated[int, means("events that it published")]
+    error: Annotated[str | None, means("why it failed, or the failure of the last attempt")]
 
     @classmethod
     def of(cls, one: PollRecord) -> PollView:
@@ -71,8 +71,8 @@ class PollList(Page, frozen=True, kw_only=True):
 class PollRequest(Fields, frozen=True, kw_only=True):
     """A poll that is asked for."""
 
-    examples: ClassVar = {"full": ("Look at all courses", {"kind": "full"})}
-    kind: Annotated[PollKind, means("delta: changed courses; full poll: all courses")] = "delta"
+    examples: ClassVar = {"full": ("Request all courses", {"kind": "full"})}
+    kind: Annotated[PollKind, means("delta: changed courses; full: all courses")] = "delta"
 
 
 _DELTA = PollRequest()  # where there is no body

@@ -58,9 +58,9 @@ class ExceededLimit(View, frozen=True, kw_only=True):
     limit: Annotated[str, means("deleted_share, deleted_share_max or changed_share")]
     allowed: Annotated[float, means("the share of the live courses that it allows")]
     share: Annotated[float, means("the share that was found")]
-    count: Annotated[int, means("how many courses that is, those included that were held before")]
+    count: Annotated[int, means("the number of affected courses, including those held before")]
     live: Annotated[int, means("how many live courses there were")]
-    path: Annotated[str | None, means("of changed_share: the path that changed in them")]
+    path: Annotated[str | None, means("of changed_share: the path that changed")]
 
     @classmethod
     def of(cls, one: Exceeded) -> ExceededLimit:
@@ -88,7 +88,7 @@ class HeldChangeView(View, frozen=True, kw_only=True):
     ]
     changed: Annotated[tuple[str, ...], means("of an update: the paths that are held")]
     upstream: Annotated[
-        UpstreamCourse | None, means("what the upstream shows now; null: not previewed")
+        UpstreamCourse | None, means("the current state at the upstream; null: not previewed")
     ]
 
     @classmethod
@@ -127,32 +127,32 @@ class ReviewView(Page, frozen=True, kw_only=True):
     state: Annotated[
         str,
         means(
-            "open: a decision is needed; publishing or accepting_silently: the last decision is "
-            "being carried out; none"
+            "open: a decision is needed; publishing or accepting_silently: the last "
+            "decision is being carried out; none"
         ),
     ]
-    since: Annotated[Timestamp | None, means("when the first of them was held")]
+    since: Annotated[Timestamp | None, means("when the first change was held")]
     decision: Annotated[
         Decision | None, means("the decision that was just taken or is being carried out")
     ]
     subscriptions_not_informed: Annotated[
         int | None,
         means(
-            "in the answer to accept_silently: how many subscriptions match the accepted changes "
-            "and get no event of them"
+            "in the response to accept_silently: how many subscriptions match the accepted "
+            "changes and receive no event for them"
         ),
     ]
-    deleted: Annotated[int, means("how many courses seem to be deleted")]
+    deleted: Annotated[int, means("how many courses appear to be deleted")]
     changed: Annotated[dict[str, int], means("how many courses changed, by path")]
     exceeded: Annotated[
         list[ExceededLimit],
         means(
-            "the limits for which changes are held; empty: a deletion could not be confirmed when "
-            "it was to be published"
+            "the exceeded limits; empty: a deletion could not be confirmed before it was published"
         ),
     ]
     preview: Annotated[
-        CheckResult | None, means("how the request for a preview went; null: none was asked for")
+        CheckResult | None,
+        means("the result of the preview request; null: no preview was requested"),
     ]
     items: Annotated[list[HeldChangeView], means("the page")]
 
@@ -163,8 +163,8 @@ class ReviewQuery(ScanQuery, frozen=True, kw_only=True):
     preview: Annotated[
         Annotated[int, number_in_text(1, MAX_PREVIEWED)] | UnsetType,
         means(
-            "how many items of the page to request from the upstream, in one request within its "
-            "rate limit, to show what it has for them now; needs the scope admin"
+            "the number of items of the page whose current state is requested from the "
+            "upstream, in one request within its rate limit; needs the scope admin"
         ),
     ] = UNSET
 
@@ -179,8 +179,8 @@ class ReviewDecision(Fields, frozen=True, kw_only=True):
     decision: Annotated[
         Decision,
         means(
-            "publish: request the courses again and send events of what they show; "
-            "accept_silently: record what was shown and send no event"
+            "publish: request the courses again and send events for their current state; "
+            "accept_silently: record the shown changes and send no event"
         ),
     ]
 
@@ -190,7 +190,7 @@ class ReviewCondition(Fields, frozen=True, kw_only=True):
 
     tags: Annotated[
         Annotated[str, text(100), Meta(extra={"read": read_tags})] | UnsetType,
-        means("the ETag of the review as it was shown"),
+        means("the ETag of the review that the decision is based on"),
     ] = msgspec.field(name=IF_MATCH)
 
 
@@ -244,7 +244,7 @@ class ReviewController(Controller):
         if sent_headers.tags is UNSET:
             raise PreconditionRequiredError(
                 f"send the ETag of GET /v1/integrations/{integration_id}/review as If-Match, so "
-                "that the decision is on what was shown"
+                "that the decision applies to the changes that were shown"
             )
         shown_versions = [
             int(tag) for tag in sent_headers.tags.split(",") if _VERSION.fullmatch(tag)

@@ -29,7 +29,7 @@ _SET_UP = (
 )
 _WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"
 
-_FAILS = "wait: the upstream fails; if it stays, tell its operators"
+_FAILS = "wait: the upstream fails; if the failure persists, contact its operators"
 
 # By the upstream's code, or where it gave none by the name of what went wrong.
 _BY_CODE = {
@@ -48,19 +48,25 @@ _BY_CODE = {
     "INTEGRATION.QA_FAILED": _SET_UP,
     "INTEGRATION.MODEL_NOT_AVAILABLE": "enable courses for this integration at the upstream",
     UNCONFIRMED_CODE: (
-        "nothing of this integration is stopped; tell the upstream's operators that requests with "
-        "ids= do not show courses that exist. Such courses stay live here until a full poll can "
-        "confirm that they are gone, or the upstream sends a tombstone"
+        "nothing of this integration is stopped; report to the upstream's operators "
+        "that requests with ids= do not show courses that exist. Such courses stay "
+        "live here until a full poll can confirm that they are gone, or the upstream "
+        "sends a tombstone"
     ),
-    "UpstreamTargetRefused": "do what the message says, or set another base_url",
+    "UpstreamTargetRefused": "follow the message, or set another base_url",
     "UpstreamProxy": "correct COURSEWIRE_EGRESS_PROXY; `coursewire doctor` tries it",
-    "FingerprintVersion": "go back to the release that wrote it, or delete and register anew",
+    "FingerprintVersion": (
+        "go back to the release that wrote it, or delete the integration and register it again"
+    ),
     "RedisMemory": "give Redis more memory, or shorten the retention of events",
-    "UpstreamPaging": "nothing, if it passes by itself; else tell the upstream's operators",
+    "UpstreamPaging": (
+        "nothing, if the failure is temporary; otherwise contact the upstream's operators"
+    ),
     "UpstreamNotFound": _BASE_URL,
     "UpstreamInput": "check upstream_id and base_url",
     "UpstreamPage": (
-        "nothing, if it passes by itself; else show the message to the upstream's operators"
+        "nothing, if the failure is temporary; otherwise send the message to the "
+        "upstream's operators"
     ),
     "UpstreamAuth": _KEY,
 }
@@ -82,14 +88,14 @@ class CheckResult(View, frozen=True, kw_only=True, omit_defaults=True):
     wrong and what to do."""
 
     example: ClassVar = {"ok": True, "records_seen": 1}
-    ok: Annotated[bool, means("whether the upstream answered with a page")]
-    records_seen: Annotated[int | None, means("courses on it")] = None
+    ok: Annotated[bool, means("whether the upstream returned a page")]
+    records_seen: Annotated[int | None, means("the number of courses on the page")] = None
     code: Annotated[
         str | None, means("the upstream's error code, or the name of what went wrong")
     ] = None
     status: Annotated[int | None, means("the upstream's HTTP status")] = None
-    message: Annotated[str | None, means("what went wrong, in words")] = None
-    remedy: Annotated[str | None, means("what to do about it")] = None
+    message: Annotated[str | None, means("a description of the failure")] = None
+    remedy: Annotated[str | None, means("the remedy")] = None
 
 
 def code_of(error: UpstreamError) -> str:
@@ -110,7 +116,7 @@ def remedy(code: str, status: int | None, *, elsewhere: bool = False) -> str:
         return _UNREACHED
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _FAILS
-    return _BY_STATUS.get(status, "look into the upstream's log")
+    return _BY_STATUS.get(status, "check the upstream's log")
 
 
 async def check(

@@ -26,7 +26,7 @@ class RetriedView(View, frozen=True, kw_only=True):
     """What is attempted now."""
 
     example: ClassVar = {"retried": 3, "pending": 12}
-    retried: Annotated[int, means("how many retries waited for their time, and are due now")]
+    retried: Annotated[int, means("how many scheduled retries are due now")]
     pending: Annotated[int, means("how many deliveries are pending, first attempts included")]
 
 
@@ -37,8 +37,8 @@ class Retry(Fields, frozen=True, kw_only=True):
     event_id: Annotated[
         Annotated[str, identifier("evt")] | UnsetType | None,
         means(
-            "retry the delivery of this event. An earlier event of its course that is retried goes "
-            "first. null, or left out: all deliveries that wait for a retry"
+            "retry the delivery of this event, after any earlier event of its course that "
+            "waits for a retry. null, or left out: all deliveries that wait for a retry"
         ),
     ] = UNSET
 

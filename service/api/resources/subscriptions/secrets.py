@@ -57,7 +57,7 @@ class EndingSecretView(KeyView, frozen=True, kw_only=True):
         "public_key": None,
         "expires_at": "2026-11-24T09:30:00.000Z",
     }
-    expires_at: Annotated[Timestamp, means("when it signs no more")]
+    expires_at: Annotated[Timestamp, means("when it stops signing")]
 
 
 class SecretView(KeyView, frozen=True, kw_only=True):
@@ -133,7 +133,9 @@ class SecretController(Controller):
             now = now_ms()
             new = take_secret(data.secret, data.signature or before.signature)
             if any(one.secret == new for one in in_force(secrets, now)):
-                refusals.refuse("secret", "is in force already", "leave it out and another is made")
+                refusals.refuse(
+                    "secret", "is already in force", "leave it out to have another one generated"
+                )
                 refusals.settle()
             after = rotated(secrets, new, overlap_ms, now)
             if len(after) > MAX_IN_FORCE:
@@ -160,7 +162,7 @@ def check_secret(
         refusals.refuse(
             "secret",
             f"is one for {signature_of(secret)}",
-            f"leave it out and one for {signature} is made, or leave out signature",
+            f"leave it out to have one for {signature} generated, or leave out signature",
         )
 
 

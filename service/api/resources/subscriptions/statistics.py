@@ -32,8 +32,8 @@ class AttemptSliceView(View, frozen=True, kw_only=True):
     at: Annotated[Timestamp, means("when the first of them began")]
     attempts: Annotated[int, means("how many there are")]
     delivered: Annotated[int, means("how many succeeded")]
-    p50_ms: Annotated[int, means("half of them took this long at most, in milliseconds")]
-    p95_ms: Annotated[int, means("95 % of them took this long at most, in milliseconds")]
+    p50_ms: Annotated[int, means("the median duration, in milliseconds")]
+    p95_ms: Annotated[int, means("the 95th percentile of the duration, in milliseconds")]
 
 
 class SubscriptionStatistics(View, frozen=True, kw_only=True):
@@ -52,17 +52,16 @@ class SubscriptionStatistics(View, frozen=True, kw_only=True):
     attempts: Annotated[
         int,
         means(
-            "how many attempts these are; those that failed through the service's own network are "
-            "left out"
+            "the number of attempts, without those that failed because of the service's own network"
         ),
     ]
     success_rate: Annotated[float | None, means("the share of them that succeeded, 0 to 1")]
-    p50_ms: Annotated[int | None, means("half of them took this long at most, in milliseconds")]
-    p95_ms: Annotated[int | None, means("95 % of them took this long at most, in milliseconds")]
-    outcomes: Annotated[dict[str, int], means("how many of them had which outcome")]
+    p50_ms: Annotated[int | None, means("the median duration, in milliseconds")]
+    p95_ms: Annotated[int | None, means("the 95th percentile of the duration, in milliseconds")]
+    outcomes: Annotated[dict[str, int], means("the number of attempts by outcome")]
     slices: Annotated[
         list[AttemptSliceView],
-        means(f"the same of at most {SLICES} groups of attempts in a row, the oldest first"),
+        means(f"statistics of at most {SLICES} groups of consecutive attempts, the oldest first"),
     ]
 
 
@@ -81,7 +80,7 @@ class StatisticsQuery(Fields, frozen=True, kw_only=True):
     tags=["Subscriptions"],
     guards=[READERS_AND_SUBSCRIBERS],
     operation_id="showSubscriptionStatistics",
-    summary="Show how attempts went",
+    summary="Show statistics of attempts",
     response_description="The statistics",
     opt={PROBLEMS: (NOT_FOUND,)},
 )

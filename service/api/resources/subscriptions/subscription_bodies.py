@@ -75,9 +75,11 @@ class SubscriptionChange(Fields, frozen=True, kw_only=True):
     client_certificate: Annotated[
         GivenCertificate | UnsetType | None,
         means(
-            "for receivers that demand one (mTLS), https alone: `certificate`, PEM, with its "
-            "intermediates behind it, and `private_key`, PEM without a passphrase. Both are "
-            "encrypted and never returned; null removes them",
+            (
+                "for receivers that require one (mTLS), only with https: `certificate`, PEM, "
+                "with its intermediates behind it, and `private_key`, PEM without a "
+                "passphrase. Both are encrypted and never returned; null removes them"
+            ),
             writeOnly=True,
         ),
     ] = UNSET
@@ -89,8 +91,8 @@ class SubscriptionChange(Fields, frozen=True, kw_only=True):
     owner: Annotated[
         Annotated[str, identifier("key")] | UnsetType | None,
         means(
-            "for an admin to set: the API key of scope subscriber that the subscription belongs to "
-            "and whose grant limits it; null: the operator's"
+            "only an admin can set it: the API key of scope subscriber that the "
+            "subscription belongs to and whose grant limits it; null: the operator's"
         ),
     ] = UNSET
 
@@ -121,9 +123,11 @@ class SubscriptionCreate(SubscriptionChange, frozen=True, kw_only=True):
     signature: Annotated[
         Signature | UnsetType,
         means(
-            "hmac: v1, with a secret that both sides know; ed25519: v1a, with a private key that "
-            "never leaves the service and a public one for the receiver. Left out, it is what "
-            "`secret` is for",
+            (
+                "hmac: v1, with a shared secret; ed25519: v1a, with a private key that never "
+                "leaves the service and a public one for the receiver. If left out, it follows "
+                "from the kind of `secret`"
+            ),
             default=str(Signature.HMAC),
         ),
     ] = UNSET
@@ -139,8 +143,8 @@ class SecretRotation(Fields, frozen=True, kw_only=True):
     signature: Annotated[
         Signature | UnsetType,
         means(
-            "hmac or ed25519, for a change from one to the other; left out, it is what `secret` "
-            "is for, or stays"
+            "hmac or ed25519, for a change from one to the other; if left out, it follows "
+            "from the kind of `secret`, or stays"
         ),
     ] = UNSET
 
@@ -148,10 +152,10 @@ class SecretRotation(Fields, frozen=True, kw_only=True):
 class Skipping(Fields, frozen=True, kw_only=True):
     """What is skipped."""
 
-    examples: ClassVar = {"until": ("What is older", {"until": "2026-11-23T09:30:00Z"})}
+    examples: ClassVar = {"until": ("Events up to a time", {"until": "2026-11-23T09:30:00Z"})}
     until: Annotated[
         Moment | UnsetType | None,
-        means("skip events that happened up to this time; null, or left out: all there are"),
+        means("skip events that happened up to this time; null, or left out: all of them"),
     ] = UNSET
 
 

@@ -38,9 +38,11 @@ OLDEST: Final = "oldest"
 _SECONDS = {"unit": "seconds"}
 
 Url = Annotated[
-    str, url(read_url, "https://example.com/webhooks"), means("where events are posted to")
+    str, url(read_url, "https://example.com/webhooks"), means("the URL that events are posted to")
 ]
-Description = Annotated[Annotated[str, text(1_000, lines=True)] | None, means("what it is for")]
+Description = Annotated[
+    Annotated[str, text(1_000, lines=True)] | None, means("the purpose of the subscription")
+]
 WantedTypes = Annotated[
     Annotated[
         tuple[Annotated[str, one_of((*EVENT_TYPES, *EVENT_TYPE_PATTERNS))], ...],
@@ -81,11 +83,11 @@ WantedFormat = Annotated[Format, FORMAT]
 Concurrency = Annotated[
     int,
     Meta(ge=1, le=MAX_CONCURRENCY),
-    means("how many pushes may be under way at once"),
+    means("the maximum number of concurrent pushes"),
 ]
 Rate = Annotated[
     Annotated[float, Meta(ge=MIN_RATE, le=MAX_RATE, extra={"unit": "per second"})] | None,
-    means("null: as fast as it takes them; else how many pushes may begin per second"),
+    means("null: no limit; else how many pushes may start per second"),
 ]
 Timeout = Annotated[
     float,
@@ -100,20 +102,19 @@ RetrySchedule = Annotated[
     Meta(min_length=0, max_length=MAX_RETRIES, extra={"repeats": True}),
     RETRY_SCHEDULE,
 ]
-Paused = Annotated[bool, means("whether nothing is sent; events are collected meanwhile")]
+Paused = Annotated[bool, means("whether sending is paused; events are queued meanwhile")]
 Overlap = Annotated[
     int,
     Meta(ge=0, le=MAX_OVERLAP_SECONDS, extra=_SECONDS),
     means(
-        "how long the secrets in force until now go on signing beside the new one; 0 revokes them "
-        "at once"
+        "how long the current secrets continue to sign beside the new one; 0 revokes them at once"
     ),
 ]
 Secret = Annotated[
     str,
     Meta(extra={"read": read_signing_secret}),
     means(
-        "what pushes are signed with; one is made if it is left out. whsec_ and base64 of "
+        "the secret that signs pushes; one is generated if it is left out. whsec_ and base64 of "
         f"{MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes for hmac; whsk_ and base64 of a private "
         "key's 32-byte seed, or of seed and public half, for ed25519",
         format="signing-secret",
@@ -139,7 +140,8 @@ Beginning = Annotated[
     str | int,
     Meta(extra_json_schema=_BEGINNING, extra={"read": _read_beginning}),
     means(
-        "where its outbox begins: now, if left out; oldest: with every event that is still kept "
-        "and matches; or with those since a time. They come first, in their order"
+        "the events that its outbox starts with: now (default): none; oldest: every "
+        "matching event that is still kept; a time: the matching events since then. "
+        "They are sent first, in order"
     ),
 ]

@@ -55,8 +55,8 @@ class SkippedView(View, frozen=True, kw_only=True):
     """What became of pending deliveries."""
 
     example: ClassVar = {"skipped": 12, "pending": 0}
-    skipped: Annotated[int, means("how many were taken off the outbox")]
-    pending: Annotated[int, means("how many are on it now")]
+    skipped: Annotated[int, means("how many events were removed from the outbox")]
+    pending: Annotated[int, means("how many events are on the outbox now")]
 
 
 _ALL = Skipping()  # where there is no body
@@ -216,7 +216,7 @@ class SubscriptionController(Controller):
         operation_id="deleteSubscription",
         summary="Delete a subscription",
         opt={ACTION: "subscription.deleted"},
-        response_description="It is deleted",
+        response_description="The subscription is deleted",
     )
     async def remove(
         self, subscription_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
@@ -300,7 +300,7 @@ async def _check(
             if not any(includes([event_type], one) for one in OWNERS_EVENT_TYPES):
                 refusals.refuse(
                     f"event_types[{index}]",
-                    f"{event_type} is about the service, which is its operator's to know",
+                    f"{event_type} is about the service, and only its operator can receive it",
                     f"leave it out; yours are {', '.join(OWNERS_EVENT_TYPES)}",
                 )
 
@@ -310,7 +310,7 @@ async def _check_owner(
 ) -> None:
     """Only an admin may set the owner, because the owner can read the secret."""
     if owner is not UNSET and actor.scope is not Scope.ADMIN:
-        refusals.refuse("owner", "is for an admin to set", "leave it out")
+        refusals.refuse("owner", "can be set only by an admin", "leave it out")
     elif owner:
         key = await services.api_keys.current(owner)
         if key is None:

@@ -40,8 +40,8 @@ class ClientCertificateView(View, frozen=True, kw_only=True):
         "fingerprint_sha256": "9f86d081" * 8,
         "not_after": "2027-11-27T00:00:00.000Z",
     }
-    subject: Annotated[str, means("whose it is, as RFC 4514 writes names")]
-    issuer: Annotated[str, means("who issued it, written the same way")]
+    subject: Annotated[str, means("the subject, in the notation of RFC 4514")]
+    issuer: Annotated[str, means("the issuer, in the notation of RFC 4514")]
     serial: Annotated[str, means("its serial number, in hexadecimal")]
     fingerprint_sha256: Annotated[str, means("the SHA-256 of its DER form, in hexadecimal")]
     not_after: Annotated[Timestamp, means("when it expires")]
@@ -92,11 +92,11 @@ class SubscriptionView(View, frozen=True, kw_only=True):
     format: Annotated[str, FORMAT]
     signature: Annotated[str, means("hmac: signed as v1; ed25519: signed as v1a")]
     public_key: Annotated[
-        str | None, means("what ed25519 signatures are verified with: whpk_ and base64")
+        str | None, means("the public key that verifies ed25519 signatures: whpk_ and base64")
     ]
     headers: Annotated[dict[str, None], means("the names of its headers, with null for each value")]
     client_certificate: Annotated[
-        ClientCertificateView | None, means("what is shown to a receiver that demands one")
+        ClientCertificateView | None, means("the client certificate for receivers that require one")
     ]
     max_concurrency: Concurrency
     rate_per_second: Rate
@@ -108,20 +108,22 @@ class SubscriptionView(View, frozen=True, kw_only=True):
     state: Annotated[
         str,
         means(
-            "active; paused by someone; parked: it fails, and is only probed; "
-            "disabled by the service until it is resumed"
+            "active; paused by a person; parked: its receiver fails, and only probes are "
+            "sent; disabled by the service until it is resumed"
         ),
     ]
     disabled_reason: Annotated[str | None, means("why it is disabled")]
     owner: Annotated[
-        str | None, means("the API key that created it, of the scope subscriber; null: no such")
+        str | None, means("the API key with scope subscriber that owns it; null: the operator")
     ]
     pending: Annotated[int, means("events not yet delivered")]
-    dead: Annotated[int, means("events whose delivery was given up")]
+    dead: Annotated[int, means("dead deliveries that are still listed")]
     oldest_pending_at: Annotated[Timestamp | None, means("when the oldest pending event happened")]
     secret: Annotated[
         str | msgspec.UnsetType,
-        means("what hmac pushes are signed with; only in the answer to its creation"),
+        means(
+            "the secret that signs hmac pushes; only in the response that creates the subscription"
+        ),
     ] = msgspec.UNSET
 
     @classmethod

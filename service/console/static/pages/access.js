@@ -90,16 +90,16 @@ function Rotate({ of: key, onClose, done }) {
     onClose();
     done(data);
   };
-  return html`<${Dialog} title="Make a new token for ${key.name}?" onClose=${onClose}>
-    <p>The new token is shown once. The key keeps its subscriptions and what it may see.</p>
-    <${Form} form=${form} onSubmit=${rotate} action="Make a new token" danger onCancel=${onClose}>
-      <${Field} form=${form} name="overlap_seconds" label="The present token ends" type="select" options=${OVERLAPS} />
+  return html`<${Dialog} title="Create a new token for ${key.name}?" onClose=${onClose}>
+    <p>The new token is shown once. The key keeps its subscriptions and its grant.</p>
+    <${Form} form=${form} onSubmit=${rotate} action="Create a new token" danger onCancel=${onClose}>
+      <${Field} form=${form} name="overlap_seconds" label="The current token expires" type="select" options=${OVERLAPS} />
     </${Form}>
   </${Dialog}>`;
 }
 
 const KeyFields = ({ form, scope }) => html`
-  <${Field} form=${form} name="name" label="Name" hint="Who or what uses it." />
+  <${Field} form=${form} name="name" label="Name" hint="The person or system that uses the key." />
   ${scope === "subscriber" && html`<fieldset><legend>Course events that it may see</legend>
     <${Field} form=${form} name="integration_ids" label="Integrations" type="textarea" hint="One id on each line." />
     <${Field} form=${form} name="labels" label="Labels" type="textarea"

@@ -48,7 +48,7 @@ function All({ id }) {
   const list = useLoad((signal) => get(path`/v1/integrations/${id}/courses`, { after, limit: 50 }, signal), [id, after]);
   return html`<${Loaded} of=${list}>${(page) => html`
     <${Table} caption="Courses" columns=${columns(id)} rows=${page.items} id=${(row) => row.course_id}
-      empty=${page.next ? html`<p class="muted">This page is empty. The next one may hold courses.</p>` : html`<${Empty} title="No course is known yet.">The first full poll finds them.</${Empty}>`} />
+      empty=${page.next ? html`<p class="muted">This page is empty. The next one may hold courses.</p>` : html`<${Empty} title="No course is recorded yet.">The first full poll detects the courses.</${Empty}>`} />
     <${Pager} page=${page} />`}</${Loaded}>`;
 }
 
@@ -57,7 +57,7 @@ function Found({ id, search, state }) {
   const scan = useScan(path`/v1/integrations/${id}/courses`, { search, state }, Boolean, [id, search, state]);
   return html`
     <${ProblemBox} problem=${scan.problem} retry=${scan.more} />
-    ${scan.busy && html`<div class="row"><${Progress} label="Looking through the courses" />
+    ${scan.busy && html`<div class="row"><${Progress} label="Searching the courses" />
       <button type="button" class="small" onClick=${scan.cancel}>Stop</button></div>`}
     ${(scan.items.length > 0 || scan.done) && html`<${Table} caption="Courses found" columns=${columns(id)} rows=${scan.items} id=${(row) => row.course_id}
       empty=${html`<${Empty} title="No course matches.">Change the text or the state. Part of an id is enough.</${Empty}>`} />`}
@@ -77,7 +77,7 @@ function Course({ id, courseId }) {
             ["Remote id", html`<${Text} value=${course.remote_id} mono />`],
             ["Origin id", html`<${Text} value=${course.origin_id} mono />`],
             ["Last event", eventLink(course)],
-            ["Why its record does not decode", course.reason && html`<${Text} value=${course.reason} />`],
+            ["Why its record cannot be decoded", course.reason && html`<${Text} value=${course.reason} />`],
           ]} />`
         : html`<${Empty} title="This integration has no such course.">Its next poll may find it.</${Empty}>`}</${Loaded}>
   </${Card}>`;

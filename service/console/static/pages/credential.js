@@ -31,7 +31,7 @@ function Edit({ one, etag, reload, onClose }) {
     <${Form} form=${form} onSubmit=${save} action="Save" onCancel=${onClose}>
       <${Field} form=${form} name="name" label="Name" />
       <${Field} form=${form} name="base_url" label="Base URL" type="url" />
-      <${Field} form=${form} name="api_key" label="New API key" type="password" autocomplete="off" hint="Empty: the present one stays." />
+      <${Field} form=${form} name="api_key" label="New API key" type="password" autocomplete="off" hint="Empty: the current value stays." />
     </${Form}>
   </${Dialog}>`;
 }

@@ -113,10 +113,10 @@ function Actions({ one, etag, reload }) {
     ${open === "edit" && html`<${Edit} one=${one} etag=${etag} patch=${patch} onClose=${close} reload=${reload} />`}
     ${open === "pause" && html`<${Confirm} title=${`${one.paused ? "Resume" : "Pause"} ${one.name}?`}
       action=${one.paused ? "Resume" : "Pause"} onClose=${close}
-      onConfirm=${() => act(() => patch({ paused: !one.paused }, etag), one.paused ? "Polling goes on." : "Polling is paused.")}>
+      onConfirm=${() => act(() => patch({ paused: !one.paused }, etag), one.paused ? "Polling resumed." : "Polling is paused.")}>
       ${one.paused
-        ? html`<p>The next poll begins at once. It finds what changed meanwhile.</p>`
-        : html`<p>Nothing is polled until you resume it. Changes meanwhile are found then.</p>`}
+        ? html`<p>The next poll starts immediately and detects the changes made in the meantime.</p>`
+        : html`<p>Polls stop until you resume the integration. Changes in the meantime are detected then.</p>`}
     </${Confirm}>`}
     ${open === "delete" && html`<${Confirm} title=${`Delete ${one.name}?`} action="Delete" danger onClose=${close}
       onConfirm=${async () => {

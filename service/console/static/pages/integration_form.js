@@ -65,7 +65,7 @@ export const check = async (values) =>
 export function CheckResult({ result }) {
   if (!result) return null;
   return result.ok
-    ? html`<p class="notice good" role="status">The upstream answered with a page of courses. These values work.</p>`
+    ? html`<p class="notice good" role="status">The upstream returned a page of courses. These values work.</p>`
     : html`<div class="problem" role="alert">
         <p class="strong">The upstream refused the check${result.status ? ` with HTTP ${result.status}` : ""}</p>
         <p><${Text} value=${sentence(result.message ?? result.code)} /></p>
@@ -84,7 +84,7 @@ export function IntegrationFields({ form }) {
   };
   return html`
     <div class="columns">
-      <${Field} form=${form} name="name" label="Name" required hint="What people call it." />
+      <${Field} form=${form} name="name" label="Name" required hint="A name for people." />
       <${Field} form=${form} name="upstream_id" label="Integration id at the upstream" required
         hint="Sent as X-Integration-Id, such as workday:HWUTwvyx2wLoSUHphiWVrp28." spellcheck=${false} />
     </div>
@@ -115,7 +115,7 @@ export function IntegrationFields({ form }) {
       </div>
       <${Field} form=${form} name="track_remote_data" label="Changes of remote_data count as changes" type="checkbox" />
     </div></details>
-    <details><summary>Guards: how much change in one poll is held for review</summary>
+    <details><summary>Guards: the limits above which the changes of one poll are held</summary>
       <div class="columns">${GUARDS.map(([name, label, hint]) => html`<${Field} form=${form}
         name=${`guards.${name}`} label=${label} hint=${hint} type="number" step="any" min="0" />`)}</div>
     </details>`;

@@ -31,7 +31,7 @@ export function NewIntegration() {
         ? html`<p class="notice">These are the values of the sandbox. Start it in a terminal with
             ${" "}<code>coursewire sandbox</code>, and add <code>127.0.0.1</code> to
             ${" "}<code>COURSEWIRE_ALLOWED_TARGETS</code> of the service.</p>`
-        : html`<p class="muted">No learning system at hand? <a href=${url("integrations", "new", { sandbox: 1 })}
+        : html`<p class="muted">Do you have no learning system to try? <a href=${url("integrations", "new", { sandbox: 1 })}
             onClick=${() => form.set(initialValues(null, true))}>Fill in the values of the sandbox</a>.</p>`}
       <${Form} form=${form} action="Check and register"
         onSubmit=${async (values) => (await checked(values)) && register(values)}

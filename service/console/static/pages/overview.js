@@ -35,14 +35,14 @@ const HEALTH = {
 const waiting = ({ integrations, subscriptions }) =>
   integrations
     ? [
-        [integrations.error, "integration fails", "integrations fail", "Open it: its page says what to do.", ["integrations", { state: "error" }]],
+        [integrations.error, "integration fails", "integrations fail", "Its page shows the cause and the remedy.", ["integrations", { state: "error" }]],
         [integrations.review, "integration has changes held for review", "integrations have changes held for review",
           "Publish them or accept them silently.", ["integrations", { state: "review" }]],
-        [subscriptions.disabled, "subscription is disabled", "subscriptions are disabled", "Mend the receiver, then resume it.", ["subscriptions", { state: "disabled" }]],
+        [subscriptions.disabled, "subscription is disabled", "subscriptions are disabled", "Repair the receiver, then resume the subscription.", ["subscriptions", { state: "disabled" }]],
         [subscriptions.parked, "receiver fails steadily and is only probed", "receivers fail steadily and are only probed",
-          "Mend the receiver. Pending events follow by themselves.", ["subscriptions", { state: "parked" }]],
+          "Repair the receiver. Pending events are then sent automatically.", ["subscriptions", { state: "parked" }]],
         [subscriptions.failing, "receiver failed its last attempt", "receivers failed their last attempts",
-          "Coursewire tries again. Look at what the receiver answered.", ["deliveries", { state: "retrying" }]],
+          "Coursewire tries again. Check the receiver's responses.", ["deliveries", { state: "retrying" }]],
       ].filter(([n]) => n)
     : [];
 
@@ -51,10 +51,10 @@ const REMEDIES = [
   [/^no scheduler is running/, "Start one: coursewire scheduler."],
   [/^no scheduler has looked/, "Check the log of the scheduler, then restart it."],
   [/^no worker is running/, "Start one: coursewire worker."],
-  [/has been paused since/, "Resume it on the System page when the reason for the pause is over."],
-  [/has been due since/, "Workers are too few or stuck. Start more of them, or check their logs."],
+  [/has been paused since/, "Resume it on the System page when the reason for the pause no longer applies."],
+  [/has been due since/, "There are too few workers, or they are stuck. Start more of them, or check their logs."],
   [/memory limit/, "Give Redis more memory, or shorten COURSEWIRE_EVENT_RETENTION_SECONDS."],
-  [/does not answer/, "Check that Redis runs and that COURSEWIRE_REDIS_URL leads to it."],
+  [/does not answer/, "Check that Redis runs and that COURSEWIRE_REDIS_URL is its address."],
   [/still loading/, "Wait until Redis has loaded its data."],
 ];
 
@@ -64,7 +64,7 @@ export function Health({ status }) {
   return html`<section class="health ${tone}" aria-label="Health">
     <div><h2>${title}</h2>
       ${tone === "ok"
-        ? html`<p>${status.totals.integrations ? "Integrations are polled and events are delivered." : "All parts run. Nothing is registered yet."}</p>`
+        ? html`<p>${status.totals.integrations ? "Integrations are polled and events are delivered." : "All processes run. Nothing is registered yet."}</p>`
         : html`<ul>${status.reasons.map((reason) => html`<li><${Text} value=${sentence(reason)} />
             ${" "}${REMEDIES.find(([pattern]) => pattern.test(reason))?.[1] ?? ""}</li>`)}
           ${waits.map(([n, one, many, remedy, where]) => html`<li><a href=${url(...where)}>${count(n, one, many)}</a>. ${remedy}</li>`)}</ul>`}</div>
@@ -87,7 +87,7 @@ function Figures({ status: { integrations, subscriptions, totals } }) {
       note=${states(subscriptions, { disabled: "disabled", parked: "parked", failing: "failing", paused: "paused" }) || (totals.subscriptions ? "all active" : "none yet")}
       href=${url("subscriptions")} />
     <${Tile} label="Pending" value=${short(totals.pending)} note="deliveries" href=${url("deliveries", { state: "pending,retrying" })} />
-    <${Tile} label="Dead letters" value=${short(totals.dead)} note="given up"
+    <${Tile} label="Dead letters" value=${short(totals.dead)} note="not attempted again"
       tone=${totals.dead ? "bad" : ""} href=${url("deliveries", { state: "dead" })} />
   </${Tiles}>`;
 }

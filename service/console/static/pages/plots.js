@@ -56,7 +56,7 @@ function Figures({ history: { times, series } }) {
   return html`<div class="grid">
     <${Plot} title="Events" times=${times} series=${events} kind="bars" />
     <${Plot} title="Deliveries that ended" times=${times} series=${of("deliveries_total", "state", DELIVERY_TONES)} kind="bars" />
-    <${Plot} title="From the change found to its receipt" times=${times} series=${latency} format=${duration} />
+    <${Plot} title="From detection to receipt" times=${times} series=${latency} format=${duration} />
     <${Plot} title="Pending deliveries" times=${times} format=${number}
       series=${of("deliveries_pending", "", { undefined: "busy" }).map((one) => ({ ...one, label: "pending" }))} />
   </div>`;

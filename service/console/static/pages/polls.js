@@ -29,7 +29,7 @@ export function Polls({ id, latest }) {
       ${latest?.state === "running" && html`<${Progress} label="A ${latest.kind} poll is running: ${count(latest.records, "record")} so far" />`}
       ${items.length > 0 && html`<${Timeline} polls=${items} />`}
       <${Table} caption="Polls" columns=${COLUMNS} rows=${all ? items : items.slice(0, LISTED)}
-        empty=${html`<${Empty} title="No poll yet.">The first one is a full poll. It begins by itself.</${Empty}>`} />
+        empty=${html`<${Empty} title="No poll yet.">The first poll is a full poll. It starts automatically.</${Empty}>`} />
       ${items.length > LISTED && !all && html`<p class="more"><button type="button" onClick=${() => setAll(true)}>Show all ${items.length}</button></p>`}
     `}</${Loaded}>
   </${Card}>`;

@@ -64,7 +64,7 @@ function Held({ id, one, review, etag, reload, compare, comparing, onDecided }) 
     try {
       taken = await send("POST", path`/v1/integrations/${id}/review`, { body: { decision: decision.word }, etag });
     } catch (problem) {
-      if (problem.status === 412) problem.title = "The held changes are no longer those that you see";
+      if (problem.status === 412) problem.title = "The held changes differ from those shown";
       throw problem;
     }
     const left = taken.data.subscriptions_not_informed;
@@ -83,10 +83,10 @@ function Held({ id, one, review, etag, reload, compare, comparing, onDecided }) 
         <${Tile} label="Live courses" value=${number(one.course_count)} />
       </${Tiles}>
       ${review.exceeded.map((limit) => html`<p><${Text} value=${LIMITS[limit.limit](limit)} /></p>`)}
-      ${review.state === "open" && !review.exceeded.length && html`<p>A deletion could not be confirmed when it was to be published.</p>`}
+      ${review.state === "open" && !review.exceeded.length && html`<p>A deletion could not be confirmed before it was published.</p>`}
       <${CheckFailure} result=${review.preview} />
       <p class="muted">${review.state === "open"
-        ? "Check the samples below against the learning system, then decide. Your decision applies to exactly the changes that you see here: if they change meanwhile, it is refused."
+        ? "Check the samples below against the learning system, then decide. Your decision applies to exactly the changes shown here. If they change in the meantime, the decision is refused."
         : "A decision is being carried out. This page follows it."}</p>
     </${Card}>
     ${groups.map((group) => html`<${Group} key=${group.title} id=${id} group=${group} />`)}
@@ -99,8 +99,8 @@ function Held({ id, one, review, etag, reload, compare, comparing, onDecided }) 
 }
 
 const DECISIONS = [
-  { word: "accept_silently", action: "Accept silently", style: "", meaning: "Coursewire takes what the upstream shows as known and publishes nothing. Subscribers do not learn of these changes." },
-  { word: "publish", action: "Publish", style: "primary", meaning: "Coursewire asks for these courses once more and publishes an event for each change that is still there. A course that turns out not to be missing is not deleted." },
+  { word: "accept_silently", action: "Accept silently", style: "", meaning: "Coursewire records these changes and publishes no events. Subscribers are not informed of these changes." },
+  { word: "publish", action: "Publish", style: "primary", meaning: "Coursewire requests these courses again and publishes an event for each change that still exists. A course that still exists is not reported as deleted." },
 ];
 
 // By kind: deletions by their evidence, changes by the set of paths.

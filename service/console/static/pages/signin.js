@@ -40,4 +40,4 @@ const refused = (status, message, remedy, requestId) =>
 
 const empty = () => refused(422, "The token is missing", "Paste the token");
 const wrong = (problem) =>
-  refused(401, "This token is not valid", "Check that it was copied whole, and that its API key has not expired or been revoked", problem.requestId);
+  refused(401, "This token is not valid", "Check that you copied the whole token, and that its API key has not expired or been revoked", problem.requestId);

@@ -14,8 +14,8 @@ const REFRESH = 3; // seconds
 const SILENT = 10; // seconds, after which a scheduler counts as away
 
 const ACTIVITIES = [
-  ["polling", "Polling", "No poll is begun, and running ones stop after their page. Changes at the upstream are found when polling goes on.", "Polls that have become due begin within a second."],
-  ["delivery", "Delivery", "Nothing more is sent. Events are still found and queue up in the outboxes, for as long as events are kept.", "What has queued up is sent, in order."],
+  ["polling", "Polling", "No poll starts, and running polls stop after their current page. Changes at the upstream are detected when polling resumes.", "Due polls start within a second."],
+  ["delivery", "Delivery", "Sending stops. Events are still detected and queued in the outboxes until their retention ends.", "Queued events are sent, in order."],
 ];
 
 export function System() {
@@ -38,7 +38,7 @@ function Switches({ status, reload }) {
     const [what, name] = asked;
     const verb = status.paused[what] ? "resume" : "pause";
     await send("POST", `/v1/${verb}`, { body: { what } });
-    notify(`${name} ${verb === "pause" ? "is paused" : "goes on"}.`);
+    notify(`${name} ${verb === "pause" ? "is paused" : "resumed"}.`);
     reload();
   };
   const paused = asked && status.paused[asked[0]];
@@ -48,13 +48,13 @@ function Switches({ status, reload }) {
       return html`<${Card} title=${html`${one[1]} <${State} state=${since ? "paused" : "active"} label=${since ? "paused" : "on"} />`}
         actions=${isAdmin() && html`<button type="button" class=${since ? "primary" : ""} onClick=${() => setAsked(one)}>
           ${since ? "Resume" : "Pause"} ${one[0]}</button>`}>
-        <p class="muted">${since ? html`Paused since <${Time} at=${since} />.` : one[0] === "polling" ? "Upstreams are asked for changes." : "Events are pushed to subscribers."}</p>
+        <p class="muted">${since ? html`Paused since <${Time} at=${since} />.` : one[0] === "polling" ? "Coursewire polls the upstreams." : "Events are pushed to subscribers."}</p>
       </${Card}>`;
     })}
     ${asked && html`<${Confirm} title="${paused ? "Resume" : "Pause"} ${asked[0]} for the whole service?" action="${paused ? "Resume" : "Pause"} ${asked[0]}"
       danger=${!paused} onConfirm=${act} onClose=${() => setAsked(null)}>
       <p>${paused ? asked[3] : asked[2]}</p>
-      <p>${paused ? "" : "Nothing is lost. It stays so until somebody resumes it, restarts included."}</p>
+      <p>${paused ? "" : "No changes are lost. The pause lasts until somebody resumes the activity, even across restarts."}</p>
     </${Confirm}>`}
   </div>`;
 }

@@ -7,7 +7,7 @@ let numbers = 0;
 
 // const form = useForm({ name: "" });
 // html`<${Form} form=${form} onSubmit=${(values) => send(...)} action="Save">
-//        <${Field} form=${form} name="name" label="Name" hint="what people call it" />`
+//        <${Field} form=${form} name="name" label="Name" hint="a name for people" />`
 // `onSubmit` may be asynchronous and raise Problem.
 export function useForm(initial) {
   const [values, setValues] = useState(initial);

@@ -66,11 +66,11 @@ function Redeliver({ id, onClose }) {
   const list = useLoad((signal) => get("/v1/subscriptions", { limit: 500 }, signal), []);
   const again = async (values) => {
     await send("POST", path`/v1/events/${id}/redeliver`, { body: values });
-    notify("The event is sent once more.");
+    notify("The event is sent again.");
     onClose();
   };
   return html`<${Dialog} title="Redeliver this event" onClose=${onClose}>
-    <p>The subscription receives the event once more, whether or not it matches the filter.</p>
+    <p>The subscription receives the event again, whether or not it matches the filter.</p>
     <${Form} form=${form} onSubmit=${again} action="Redeliver" onCancel=${onClose}>
       <${Field} form=${form} name="subscription_id" label="Subscription" type="select"
         options=${[["", "Choose one"], ...(list.data?.items ?? []).map((one) => [one.id, nameOf(one)])]} />

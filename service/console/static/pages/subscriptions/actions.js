@@ -23,8 +23,8 @@ function Test({ one, onClose }) {
   return html`<${Dialog} title="Test of ${nameOf(one)}" onClose=${onClose}>
     <${Loaded} of=${result}>${(attempt) => html`
       ${attempt.outcome === "delivered"
-        ? html`<p class="notice good" role="status">The receiver took a signed <code>coursewire.test</code>.</p>`
-        : html`<p class="notice" role="status">The receiver did not take the test event. It is not sent again.</p>`}
+        ? html`<p class="notice good" role="status">The receiver accepted a signed <code>coursewire.test</code>.</p>`
+        : html`<p class="notice" role="status">The receiver did not accept the test event. Test events are not retried.</p>`}
       <${Attempt} attempt=${attempt} />`}</${Loaded}>
     <footer><button type="button" disabled=${result.busy} onClick=${result.reload}>Send again</button>
       <button type="button" class="primary" onClick=${onClose}>Close</button></footer>
@@ -52,17 +52,17 @@ export function Actions({ one, etag, reload }) {
     ${open === "edit" && html`<${Edit} one=${one} etag=${etag} onClose=${close} done=${done} />`}
     ${open === "rotate" && html`<${Rotate} one=${one} onClose=${close} done=${done} />`}
     ${open === "skip" && html`<${Skip} one=${one} onClose=${close} done=${done} />`}
-    ${open === "retry" && html`<${Confirm} title="Retry what ${name} did not take?" action="Retry now" onClose=${close}
+    ${open === "retry" && html`<${Confirm} title="Retry the failed deliveries of ${name}?" action="Retry now" onClose=${close}
       onConfirm=${async () => {
         const { data } = await send("POST", path`/v1/subscriptions/${one.id}/retry`, { body: {} });
         done(`${count(data.retried, "retry is", "retries are")} due now.`);
-      }}><p>${one.state === "parked" ? "One probe is sent at once, and everything else when it succeeds." : "Retries that wait for their time are due at once."}
+      }}><p>${one.state === "parked" ? "One probe is sent immediately. The other events follow when the probe succeeds." : "Scheduled retries become due immediately."}
         ${" "}Each attempt counts.</p></${Confirm}>`}
     ${open === "pause" && html`<${Confirm} title="Pause ${name}?" action="Pause" onClose=${close} onStale=${reload}
       onConfirm=${async () => {
         await send("PATCH", path`/v1/subscriptions/${one.id}`, { body: { paused: true }, etag });
         done("The subscription is paused.");
-      }}><p>Nothing is sent until you resume it. Events are collected meanwhile.</p></${Confirm}>`}
+      }}><p>Sending stops until you resume the subscription. Events are queued meanwhile.</p></${Confirm}>`}
     ${open === "resume" && html`<${Confirm} title="Resume ${name}?" action="Resume" onClose=${close}
       onConfirm=${async () => {
         await send("POST", path`/v1/subscriptions/${one.id}/resume`);
@@ -105,17 +105,17 @@ function Rotate({ one, onClose, done }) {
   };
   if (made) return html`<${Dialog} title="The new ${made.secret ? "secret" : "public key"} of ${nameOf(one)}" onClose=${onClose} wide>
     <p>Give it to the receiver now. ${made.previous.length > 0
-      ? html`The former one goes on signing beside it until <${Time} at=${made.previous[0].expires_at} />.` : "The former one signs no more."}</p>
+      ? html`The previous secret continues to sign until <${Time} at=${made.previous[0].expires_at} />.` : "The previous secret no longer signs."}</p>
     <${Code} text=${made.secret ?? made.public_key} label=${made.secret ? "Secret" : "Public key"} />
     <details><summary>A receiver with it</summary><${Receivers} one=${{ ...one, ...made }} secret=${made.secret} /></details>
     <footer><button type="button" class="primary" onClick=${onClose}>I have copied it</button></footer>
   </${Dialog}>`;
   return html`<${Dialog} title="Rotate the secret of ${nameOf(one)}" onClose=${onClose}>
-    <p>While both secrets sign, each push carries a signature of each, so the receiver may change at any time between.</p>
+    <p>While both secrets sign, each push carries a signature of each, so the receiver can switch at any time in that period.</p>
     <${Form} form=${form} onSubmit=${rotate} action="Rotate" onCancel=${onClose}>
-      <${Field} form=${form} name="overlap_seconds" label="The former secret goes on signing" type="select" options=${OVERLAPS} />
+      <${Field} form=${form} name="overlap_seconds" label="The previous secret continues to sign" type="select" options=${OVERLAPS} />
       <details><summary>A secret of your own</summary>
-        <${Field} form=${form} name="secret" label="Secret" type="password" autocomplete="off" hint="whsec_ or whsk_ and base64. Empty: one is made." /></details>
+        <${Field} form=${form} name="secret" label="Secret" type="password" autocomplete="off" hint="whsec_ or whsk_ and base64. Empty: one is generated." /></details>
     </${Form}>
   </${Dialog}>`;
 }
@@ -127,7 +127,7 @@ function Skip({ one, onClose, done }) {
     done(`${count(data.skipped, "event")} skipped, ${data.pending} still pending.`);
     onClose();
   };
-  return html`<${Dialog} title="Skip what is pending for ${nameOf(one)}?" onClose=${onClose}>
+  return html`<${Dialog} title="Skip the pending deliveries of ${nameOf(one)}?" onClose=${onClose}>
     <p>${count(one.pending, "event")} not delivered yet. Skipped events are never sent and not listed as dead. A replay
       of missing events brings them back while they are kept.</p>
     <${Form} form=${form} onSubmit=${skip} action="Skip" danger onCancel=${onClose}>

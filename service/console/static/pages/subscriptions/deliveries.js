@@ -40,7 +40,7 @@ export function FilteredDeliveries({ id }) {
       <${Choice} name="event_type" label="Event type" options=${TYPES} /><${Choice} name="hours" label="Time of the event" options=${RANGES} />
     </div>
     <${Loaded} of=${list}>${(page) => html`
-      <${List} items=${page.items} event receiver=${!id} empty=${page.next ? html`<p class="muted">No match among the deliveries looked at. The next page looks further.</p>` : empty} reload=${list.reload} />
+      <${List} items=${page.items} event receiver=${!id} empty=${page.next ? html`<p class="muted">No match among the deliveries searched so far. The next page continues the search.</p>` : empty} reload=${list.reload} />
       <${Pager} page=${page} />`}</${Loaded}>`;
 }
 
@@ -104,7 +104,7 @@ function Details({ one, event, receiver, reload }) {
       setProblem(found);
     }
   };
-  const again = () => ask(path`/v1/events/${one.event_id}/redeliver`, { subscription_id: one.subscription_id }, "The event is sent once more.");
+  const again = () => ask(path`/v1/events/${one.event_id}/redeliver`, { subscription_id: one.subscription_id }, "The event is sent again.");
   const retry = () => ask(path`/v1/subscriptions/${one.subscription_id}/retry`, { event_id: one.event_id }, "The retry is due now.");
   return html`<div class="stack">
     <p class="row">

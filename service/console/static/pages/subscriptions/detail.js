@@ -34,16 +34,16 @@ export function Subscription({ id, tab }) {
     ${tab === "replays" && html`<${Replays} one=${one} />`}
     ${tab === "receiver" && html`<${Receiver} one=${one} />`}
     ${tab === "settings" && html`<${Card} title="Settings"><${Settings} one=${one} /></${Card}>`}
-    ${tab && !TABS[tab] && html`<${Empty} title="Nothing is at this address.">Choose one of the pages above.</${Empty}>`}
+    ${tab && !TABS[tab] && html`<${Empty} title="Page not found">Choose one of the pages above.</${Empty}>`}
   </${Page}>`;
 }
 
 function Trouble({ one }) {
   if (one.state === "disabled") return html`<div class="problem" role="alert">
     <p class="strong">Nothing is sent any more: <${Text} value=${one.disabled_reason} /></p>
-    <p>Mend the receiver, send a test event, then resume the subscription. Events are collected meanwhile.</p></div>`;
-  if (one.state === "parked") return html`<div class="notice"><p><strong>The receiver fails steadily, so it is only probed.</strong>
-    ${" "}Mend it, then resume the subscription. Events are collected meanwhile.</p></div>`;
+    <p>Repair the receiver, send a test event, then resume the subscription. Events are queued meanwhile.</p></div>`;
+  if (one.state === "parked") return html`<div class="notice"><p><strong>The receiver keeps failing, so only probes are sent.</strong>
+    ${" "}Repair the receiver, then resume the subscription. Events are queued meanwhile.</p></div>`;
   return null;
 }
 
@@ -71,9 +71,9 @@ function Receiver({ one }) {
   return html`<${Card} title="Secret" actions=${hidden && maySubscribe() && html`<button type="button" onClick=${show}>Show the secret</button>`}>
       <${ProblemBox} problem=${problem} />
       ${hidden
-        ? html`<p class="muted">Pushes are signed with it. ${maySubscribe() ? "Show it to have it in the receivers below." : "Your token may not see it."}</p>`
+        ? html`<p class="muted">This secret signs the pushes. ${maySubscribe() ? "Show it to have it in the receivers below." : "Your token may not see it."}</p>`
         : html`<${Code} text=${one.signature === "hmac" ? secret.secret : one.public_key} label=${one.signature === "hmac" ? "Secret" : "Public key"} />
-          ${secret?.previous.map((old) => html`<p class="muted">The one before it signs until <${Time} at=${old.expires_at} />.</p>`)}`}
+          ${secret?.previous.map((old) => html`<p class="muted">The previous secret signs until <${Time} at=${old.expires_at} />.</p>`)}`}
     </${Card}>
     <${Card} title="Receiver"><${Receivers} one=${one} secret=${secret?.secret} /></${Card}>`;
 }

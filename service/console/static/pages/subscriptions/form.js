@@ -117,13 +117,13 @@ export function SubscriptionFields({ form, one }) {
   return html`
     <div class="columns">
       <${Field} form=${form} name="url" label="URL" type="url" required spellcheck=${false} hint="Where events are posted to, such as https://example.com/hooks." />
-      <${Field} form=${form} name="description" label="Description" hint="What it is for, such as search index." />
+      <${Field} form=${form} name="description" label="Description" hint="The purpose, such as search index." />
     </div>
     <${Choices} form=${form} name="event_types" legend="Event types" groups=${EVENT_TYPE_GROUPS}
       hint="None chosen: every course event. Events about integrations and subscriptions are sent only if chosen. Those with * include types of later releases." />
     <details open=${form.values.changed.length > 0}><summary>Only some changes or integrations</summary><div class="stack">
       <${Choices} form=${form} name="changed" legend="Changed paths" groups=${[same(CHANGED_PATHS.filter((one) => !one.includes("."))), same(CHANGED_PATHS.filter((one) => one.includes(".")))]}
-        hint="None chosen: any change. Other events than course.updated come all the same." />
+        hint="None chosen: any change. This filter applies only to course.updated." />
       <div class="columns">
         <${Integrations} form=${form} />
         <${Field} form=${form} name="labels" label="Labels" type="textarea" hint="One NAME=VALUE on each line: only integrations that carry all of them." />
@@ -136,14 +136,14 @@ export function SubscriptionFields({ form, one }) {
       </div>
       <${Field} form=${form} name="headers" label="Headers" type="textarea" spellcheck=${false} autocomplete="off" hint="${headers} Values are encrypted and never shown again." />
       <div class="columns">
-        <${Field} form=${form} name="client_certificate.certificate" label="Client certificate" type="textarea" spellcheck=${false} hint="PEM, for receivers that demand one (mTLS)." />
+        <${Field} form=${form} name="client_certificate.certificate" label="Client certificate" type="textarea" spellcheck=${false} hint="PEM, for receivers that require one (mTLS)." />
         <${Field} form=${form} name="client_certificate.private_key" label="Its private key" type="textarea" spellcheck=${false} autocomplete="off" hint="PEM without a passphrase. Encrypted and never shown again." />
       </div>
       ${secrets}
     </div></details>
     <details><summary>Rate, timeout, retries</summary><div class="columns">
       <${Field} form=${form} name="max_concurrency" label="Pushes at once" type="number" min="1" hint="8 if left empty." />
-      <${Field} form=${form} name="rate_per_second" label="Pushes per second" type="number" min="0" step="any" hint="Empty: as fast as the receiver takes them." />
+      <${Field} form=${form} name="rate_per_second" label="Pushes per second" type="number" min="0" step="any" hint="Empty: no limit." />
       <${Field} form=${form} name="timeout_seconds" label="Timeout in seconds" type="number" min="1" step="any" hint="15 if left empty." />
       <${Field} form=${form} name="retry_schedule_seconds" label="Waits before retries" hint="Seconds with commas between them. Empty: ten attempts in 75 hours." />
     </div></details>
@@ -152,10 +152,10 @@ export function SubscriptionFields({ form, one }) {
       <div class="columns">
         <${Field} form=${form} name="from" label="Begins with" type="select" options=${[["now", "events from now on"], ["oldest", "every event that is kept"], ["time", "events since a time"]]} />
         ${form.values.from === "time" && html`<${Field} form=${form} name="from_time" label="Since" type="datetime-local" hint="In your own time." />`}
-        <${Field} form=${form} name="signature" label="Signature" type="select" options=${[["hmac", "hmac: a secret that both sides know"], ["ed25519", "ed25519: a public key for the receiver"]]} />
-        <${Field} form=${form} name="secret" label="Secret of your own" type="password" autocomplete="off" hint="whsec_ or whsk_ and base64. Empty: one is made." />
+        <${Field} form=${form} name="signature" label="Signature" type="select" options=${[["hmac", "hmac: a shared secret"], ["ed25519", "ed25519: a public key for the receiver"]]} />
+        <${Field} form=${form} name="secret" label="Secret of your own" type="password" autocomplete="off" hint="whsec_ or whsk_ and base64. Empty: one is generated." />
       </div>
-      <${Field} form=${form} name="paused" label="Start paused: collect events, send nothing yet" type="checkbox" />
+      <${Field} form=${form} name="paused" label="Start paused: queue events, send nothing yet" type="checkbox" />
     </div></details>`}`;
 }
 
@@ -164,7 +164,7 @@ function Owner({ form }) {
   const keys = (list.data?.items ?? []).filter((key) => key.scope === "subscriber").map((key) => [key.id, key.name]);
   const chosen = form.values.owner;
   if (chosen && !keys.some(([id]) => id === chosen)) keys.push([chosen, chosen]);
-  return html`<${Field} form=${form} name="owner" label="API key that it belongs to" type=${list.data?.next ? "text" : "select"}
+  return html`<${Field} form=${form} name="owner" label="API key that owns it" type=${list.data?.next ? "text" : "select"}
     options=${[["", "none: it is the operator's"], ...keys]}
     hint="The holder of the key sees the subscription and its secret, and only events that the key may see are sent. Pending events that it may not see become dead." />`;
 }
@@ -178,7 +178,7 @@ function Integrations({ form }) {
     event.target.value = "";
   };
   return html`<div class="stack">
-    <${Field} form=${form} name="integration_ids" label="Integrations" type="textarea" spellcheck=${false} hint="One id on each line. Empty: all that you may see." />
+    <${Field} form=${form} name="integration_ids" label="Integrations" type="textarea" spellcheck=${false} hint="One id on each line. Empty: all that your token may see." />
     ${known.length > 0 && known.length <= FEW && html`<select aria-label="Add an integration" onChange=${add}>
       <option value="">Add an integration …</option>
       ${known.filter((one) => !chosen.includes(one.id)).map((one) => html`<option value=${one.id}>${one.name}</option>`)}

@@ -30,8 +30,8 @@ function Made({ one }) {
     <p class="notice good" role="status"><span>The subscription <strong><${Text} value=${nameOf(one)} /></strong> is created.</span></p>
     <${Card} title=${one.secret ? "1. Copy the secret" : "1. Copy the public key"}>
       <div class="stack">
-        <p>${one.secret ? "Every push is signed with it. Keep it where your receiver finds it, and show it to nobody else."
-          : "The receiver verifies signatures with it. The private key stays in Coursewire."}</p>
+        <p>${one.secret ? "This secret signs every push. Store it in the receiver's configuration and keep it secret."
+          : "The receiver verifies signatures with this key. The private key stays in Coursewire."}</p>
         <${Code} text=${one.secret ?? one.public_key} label=${one.secret ? "Secret" : "Public key"} />
       </div>
     </${Card}>

@@ -178,7 +178,7 @@ export function Receivers({ one, secret }) {
   const key = one.signature === "ed25519" ? one.public_key : secret ?? "whsec_...";
   const text = code.file(code[one.signature](key), portOf(one.url));
   return html`<div class="stack">
-    <p>The receiver verifies each push and answers 204. It listens on this machine; put it where the URL leads.</p>
+    <p>The receiver verifies each push and answers 204. It listens on this machine. Run it where the URL of the subscription points.</p>
     <div class="row" role="group" aria-label="Language">${LANGUAGES.map(([name]) => html`<button type="button"
       aria-pressed=${name === language} onClick=${() => setLanguage(name)}>${name}</button>`)}</div>
     <${Code} text=${text} label="Receiver in ${language}" />

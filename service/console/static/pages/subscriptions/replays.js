@@ -1,4 +1,4 @@
-// Sends events of the past once more, and follows how far that has come.
+// Sends events of the past again, and follows how far that has come.
 import { html, useState } from "../../vendor/standalone.module.js";
 import { get, path, send } from "../../api.js";
 import { url, useQuery } from "../../router.js";
@@ -14,9 +14,9 @@ import { maySubscribe, nameOf } from "./list.js";
 
 const KINDS = {
   all: ["All events that match", "Every event that is kept and matches the subscription now."],
-  dead: ["Dead deliveries", "Deliveries that were given up."],
-  missing: ["Missing events", "Events that match, and were neither delivered nor are pending, as far as attempts are on record."],
-  backfill: ["Backfill of all live courses", "Every live course, fetched anew from the upstream and sent as course.created."],
+  dead: ["Dead deliveries", "Deliveries that became dead letters."],
+  missing: ["Missing events", "Matching events that are not pending and have no recorded delivery."],
+  backfill: ["Backfill of all live courses", "Every live course, requested from the upstream and sent as course.created."],
   event: ["One event", ""],
 };
 const unfinished = (one) => one.state === "queued" || one.state === "running";
@@ -33,7 +33,7 @@ export function Replays({ one }) {
     <${Loaded} of=${list}>${(page) => html`
       ${page.items.length
         ? [...page.items].reverse().map((replay) => html`<${Replay} key=${replay.id} replay=${replay} cancel=${() => setCancelled(replay)} />`)
-        : html`<${Empty} title="There are no replays.">A replay sends events of the past once more: what died while the receiver
+        : html`<${Empty} title="There are no replays.">A replay sends events of the past again: what died while the receiver
             was broken, what it lost, or every live course for a new receiver.</${Empty}>`}
       <${Pager} page=${page} />`}</${Loaded}>
     ${starting && html`<${Start} one=${one} onClose=${() => setStarting(false)} reload=${list.reload} />`}
@@ -42,7 +42,7 @@ export function Replays({ one }) {
         await send("DELETE", path`/v1/subscriptions/${one.id}/replays/${cancelled.id}`);
         notify("The replay is cancelled.");
         list.reload();
-      }}><p>What it has not delivered yet is dropped. What is delivered stays delivered.</p></${Confirm}>`}`;
+      }}><p>Events that the replay has not delivered yet are dropped. Delivered events stay delivered.</p></${Confirm}>`}`;
 }
 
 function Replay({ replay, cancel }) {
