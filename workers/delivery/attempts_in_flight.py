@@ -24,7 +24,6 @@ class AttemptsInFlight:
 
     def __init__(self, receiver: Receiver, turn: OutboxTurn, share: SendShare) -> None:
         self.tasks: dict[asyncio.Task[CompletedAttempt], float] = {}
-        self._ended: list[asyncio.Task[CompletedAttempt]] = []
         self._receiver = receiver
         self._turn = turn
         self._share = share
@@ -49,14 +48,14 @@ class AttemptsInFlight:
     def collect(self) -> list[CompletedAttempt]:
         """The attempts that have ended since the last call. Raises LeaseLostError where one could
         not begin for that reason."""
-        ended, self._ended = self._ended, []
+        ended = [task for task in self.tasks if task.done()]
         for task in ended:
             del self.tasks[task]
         return [task.result() for task in ended]
 
     def _end(self, task: asyncio.Task[CompletedAttempt]) -> None:
-        self._ended.append(task)
-        self._turn.progress.set()
+        if task in self.tasks:
+            self._turn.progress.set()
 
     async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
         turn, permissions = self._turn, self._turn.permissions

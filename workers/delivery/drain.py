@@ -36,7 +36,7 @@ from workers.isolated_batch import run_isolated
 STAY_SECONDS = 0.1  # that a job waits for its slowest outbox
 MAX_LINGERING = 100  # batches that go on without their jobs
 AWAY_WAIT_MS = 1_000  # until an outbox that Redis has failed goes on, once Redis is back
-UNRECORDED = 3  # times `max_concurrency`: attempts that have begun and are not recorded
+UNRECORDED = 8  # times `max_concurrency`: attempts that have begun and are not recorded
 FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the outbox is looked at
 MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
 UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw

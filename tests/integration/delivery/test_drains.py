@@ -288,7 +288,7 @@ async def test_an_attempt_that_outlasts_its_lease_is_made_once(
 
 async def test_a_killed_sender_leaves_a_bounded_number_to_be_sent_again(subscribe, hook, context):
     harness = await subscribe(max_concurrency=3)
-    await harness.emit(*(f"c{number}" for number in range(20)))
+    await harness.emit(*(f"c{number}" for number in range(40)))
     recording, killed = asyncio.Event(), asyncio.Event()
 
     async def record_never(*_arguments):
