@@ -374,7 +374,7 @@ def _redirection(response: httpx.Response, redactor: Redactor) -> str:
     except ValueError:
         target = ""
     if not target:
-        return "it redirects without a Location header"
+        return "it redirects without a usable Location header"
     return f"it redirects to {redactor.text(printable(target, LOCATION_LENGTH))}"
 
 

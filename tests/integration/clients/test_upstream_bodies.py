@@ -277,7 +277,7 @@ async def test_members_are_told_apart_wherever_their_bytes_are_parted(
         ("gzip", compressed(b"") * 10_001, "too many parts"),
         ("deflate", b"\x78", "breaks off"),
         ("deflate", PAGE, "damaged"),
-        ("", compressed(PAGE), "does not say so"),
+        ("", compressed(PAGE), "without Content-Encoding"),
     ],
     ids=lambda value: repr(value)[:20],
 )
@@ -410,9 +410,9 @@ async def test_an_error_document_under_200_is_told_as_one(client: OutboundClient
         (f"https://x.example/{KEY}/", "redirects to https://x.example/…/"),
         (f"https://x.example/{KEY[:-2]}", "redirects to https://x.example/…"),
         ("https://x.example/" + "y" * 5_000, "redirects to https://x.example/yyy"),
-        ("", "does not say where"),
-        ("http://[", "does not say where"),
-        ("?a=b", "does not say where"),
+        ("", "without a usable Location header"),
+        ("http://[", "without a usable Location header"),
+        ("?a=b", "without a usable Location header"),
     ],
 )
 async def test_a_redirection_says_where_it_leads_and_is_not_followed(
