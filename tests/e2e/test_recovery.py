@@ -24,6 +24,11 @@ from tests.e2e.test_main_job import received
 from workers.delivery.drain import UNRECORDED
 
 # Whole processes, and leases that run out.
+# Half of these are nightly, so that `make test-slow` stays short; chaos kills for every change.
+SUBSCRIBERS_AND_COURSES = [
+    pytest.param(1, 2_500, id="1"),
+    pytest.param(20, 125, id="20", marks=pytest.mark.nightly),
+]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 IN_FLIGHT = 8  # attempts at once, to a subscription
@@ -179,7 +184,7 @@ async def lease_of(house: House, kind: str, owned_id: str) -> bytes | None:
 
 
 @pytest.mark.parametrize(
-    ("subscribers", "courses"), [(1, 2_500), (20, 125)], indirect=["subscribers"], ids=["1", "20"]
+    ("subscribers", "courses"), SUBSCRIBERS_AND_COURSES, indirect=["subscribers"]
 )
 async def test_after_a_kill_of_the_only_worker_of_up_deliveries_go_on_when_it_is_restarted(
     build, subscribers: list[TimedSubscriber], courses: int
@@ -199,6 +204,7 @@ async def test_after_a_kill_of_the_only_worker_of_up_deliveries_go_on_when_it_is
     assert stood < 3 * LEASE_SECONDS / 2
 
 
+@pytest.mark.nightly
 async def test_after_a_kill_of_the_only_worker_of_up_polls_go_on_when_it_is_restarted(build):
     house: UpHouse = build(UpHouse, 2_000)
     await house.start()
@@ -231,7 +237,7 @@ async def baselined(house: House) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("subscribers", "courses"), [(1, 2_500), (20, 125)], indirect=["subscribers"], ids=["1", "20"]
+    ("subscribers", "courses"), SUBSCRIBERS_AND_COURSES, indirect=["subscribers"]
 )
 async def test_when_a_host_is_lost_another_takes_over_when_its_leases_have_run_out(
     build, subscribers: list[TimedSubscriber], courses: int
