@@ -147,7 +147,7 @@ TROUBLES: tuple[tuple[Trouble, str], ...] = (
     (loading, "Redis is still loading its data"),
     (frozen, "Redis does not answer"),
     (demoted, "read-only replica"),
-    (orphaned, "Redis refuses"),
+    (orphaned, "Redis returned an error"),
     (alone, "fewer replicas keep up"),
     (full, "of its memory limit"),
     (slow, ""),

@@ -564,6 +564,8 @@ async def test_killing_the_supervisor_leaves_no_process_and_frees_the_directory(
     with up(tmp_path, programs) as process:
         try:
             shown = read_until(process, '"event": "ready"')
+            while sum('"event": "pid ' in line for line in shown) < 2:  # one may start late
+                shown += read_until(process, '"event": "pid ')
             pids = [
                 int(line["event"].split()[1])
                 for line in map(json.loads, shown)

@@ -147,7 +147,7 @@ def test_nothing_starts_on_half_a_backup_or_is_restored_under_running_parts(old,
                     await asyncio.sleep(0.01)
             await asyncio.to_thread(restore, settings_of(fresh), path, replace=True)
 
-    with pytest.raises(BackupError, match=r"^worker .* at work: stop every part first"):
+    with pytest.raises(BackupError, match=r"^worker .* are running: stop every part first"):
         asyncio.run(at_work())
 
 
