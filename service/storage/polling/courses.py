@@ -61,7 +61,7 @@ EVERY_COURSE = WantedCourses()
 
 
 class Courses:
-    """Reads what is kept of courses."""
+    """Reads the stored fingerprints and states of courses."""
 
     def __init__(self, redis: Redis, catalogue: Catalogue) -> None:
         self._redis = redis

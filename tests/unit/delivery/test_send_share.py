@@ -14,7 +14,7 @@ from workers.send_share import FAST_SECONDS, LEAST, MOST, SendShare
 
 
 class SlowReceiver:
-    """Answers once it is told to."""
+    """Answers when `answer` is set."""
 
     def __init__(self):
         self.answer = asyncio.Event()
