@@ -122,7 +122,7 @@ function Account() {
     <label>Colours <select value=${theme()} onChange=${(event) => setTheme(event.target.value)}>
       ${["system", "light", "dark"].map((name) => html`<option value=${name} selected=${name === theme()}>${name}</option>`)}
     </select></label>
-    <p><${Doc} page="index" text="Documentation" /><br />
+    <p><${Doc} page="index" text="contents" /><br />
       <a href=${BASE + "../schema"}>API reference</a></p>
     <button onClick=${() => signOut()}>Sign out</button>
   </div>`;

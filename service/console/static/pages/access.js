@@ -29,7 +29,7 @@ export function Access({ tab }) {
     if (key?.token) setMade(key);
   };
   const audit = tab === "audit" && isAdmin();
-  return html`<${Page} title=${audit ? "Audit trail" : "API keys"} doc=${["access", "Access"]}
+  return html`<${Page} title=${audit ? "Audit trail" : "API keys"} doc="access"
     actions=${isAdmin() && !audit && html`<button class="primary" onClick=${() => setCreating(true)}>Create an API key</button>`}>
     ${isAdmin() && html`<${Tabs} label="Access" tabs=${[[["access"], "API keys"], [["access", "audit"], "Audit trail"]]} />`}
     ${audit ? html`<${Audit} />` : html`<${Keys} changes=${changes} done=${done} create=${() => setCreating(true)} />`}

@@ -18,11 +18,11 @@ import { Review } from "./review.js";
 
 const REFRESH = 3; // seconds
 
-// [label, page, topic of the documentation] of each tab.
+// [label, page, page of the documentation] of each tab.
 const TABS = {
-  "": ["Polls", Main, ["operations/troubleshooting", "Troubleshooting"]],
-  review: ["Review", Review, ["reviews", "Reviews"]],
-  courses: ["Courses", Courses, ["glossary", "Glossary"]],
+  "": ["Polls", Main, "operations/troubleshooting"],
+  review: ["Review", Review, "reviews"],
+  courses: ["Courses", Courses, "glossary"],
 };
 const NoPage = () => html`<${Empty} title="Page not found">Choose one of the pages above.<//>`;
 

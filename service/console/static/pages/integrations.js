@@ -39,7 +39,7 @@ function All() {
     ? html`<${Empty} title="No integration matches.">Change the search or the state.<//>`
     : html`<${Empty} title="No integration is registered yet." action=${html`${register}${isAdmin() && html` <a class="button" href=${url("integrations", "new", { sandbox: 1 })}>Try it with the sandbox</a>`}`}>An integration is one learning
         system whose courses Coursewire polls. Register one to receive its changes as events.<//>`;
-  return html`<${Page} title="Integrations" actions=${register} doc=${["getting-started", "Getting started"]}>
+  return html`<${Page} title="Integrations" actions=${register} doc="getting-started">
     <div class="filters" role="search">
       <${Search} label="Search by name" /><${Choice} name="state" label="State" options=${STATES} />
     </div>

@@ -14,7 +14,7 @@ const REFRESH = 5; // seconds
 
 export function Overview() {
   const status = useLoad((signal) => get("/v1/status", {}, signal), [], { every: REFRESH });
-  return html`<${Page} title="Overview" doc=${["operations/monitoring", "Monitoring"]}>
+  return html`<${Page} title="Overview" doc="operations/monitoring">
     <${Loaded} of=${status}>${(found) => html`
       <${Health} status=${found} />
       ${found.totals && html`<${Figures} status=${found} />`}

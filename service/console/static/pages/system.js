@@ -20,7 +20,7 @@ const ACTIVITIES = [
 
 export function System() {
   const status = useLoad((signal) => get("/v1/status", {}, signal), [], { every: REFRESH });
-  return html`<${Page} title="System" doc=${["operations/index", "Operations"]}>
+  return html`<${Page} title="System" doc="operations/monitoring">
     <${Loaded} of=${status}>${(found) => html`
       <${Health} status=${found} />
       ${found.paused && html`<${Switches} status=${found} reload=${status.reload} />`}

@@ -6,13 +6,12 @@ import { Text, visible } from "./text.js";
 const SERVED = document.documentElement.dataset.docs; // "" where the documentation is not served
 
 // Where the documentation has a topic: a page that is served, or a file of the project.
-export const Doc = ({ page, text }) =>
-  SERVED
-    ? html`<a href=${`${BASE}../docs/${page}.html`}>${text}</a>`
-    : html`${text}: <code>${page === "index" ? "README" : `docs/${page}`}.md</code>`;
+export const Doc = ({ page, text = page.split("/").pop().replaceAll("-", " ") }) => html`Documentation: ${SERVED
+  ? html`<a href=${`${BASE}../docs/${page}.html`}>${text}</a>`
+  : html`<code>${page === "index" ? "README" : `docs/${page}`}.md</code>`}`;
 
 // `crumbs`: [[href, text]] that lead here; `actions`: buttons; `title` is text, `heading` may be more;
-// `doc`: [page, text] of the documentation.
+// `doc`: a page of the documentation.
 export function Page({ title, heading, crumbs = [], actions, doc, children }) {
   useEffect(() => {
     document.title = `${visible(title).slice(0, 100)} · Coursewire`;
@@ -28,7 +27,7 @@ export function Page({ title, heading, crumbs = [], actions, doc, children }) {
       ${actions && html`<div class="actions">${actions}</div>`}
     </div>
     ${children}
-    ${doc && html`<p class="doc muted"><${Doc} page=${doc[0]} text=${doc[1]} /></p>`}`;
+    ${doc && html`<p class="doc muted"><${Doc} page=${doc} /></p>`}`;
 }
 
 export function Card({ title, actions, class: name = "", children }) {

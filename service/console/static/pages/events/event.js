@@ -26,7 +26,7 @@ export function Event({ id }) {
   const event = shown.data;
   const { data } = event;
   const name = courseTitle(data.course) ?? data.course_id ?? event.type;
-  return html`<${Page} title=${name} crumbs=${crumbs} doc=${["event-types", "Event types"]} heading=${html`<${EventName} event=${event} /> <${EventType} type=${event.type} />`}
+  return html`<${Page} title=${name} crumbs=${crumbs} doc="event-types" heading=${html`<${EventName} event=${event} /> <${EventType} type=${event.type} />`}
     actions=${html`${data.course_id && html`<a class="button" href=${url("events", { integration_id: data.integration_id, course_id: data.course_id })}>History of the course</a>`}
       ${maySubscribe() && html`<button onClick=${() => setSending(true)}>Redeliver</button>`}`}>
     <div class="grid">

@@ -37,7 +37,7 @@ export function Events() {
   const crumbs = course ? [[url("events"), "Events"]] : [];
   return html`<${Page} title=${course ? `History of ${title ?? course}` : "Events"} crumbs=${crumbs}
     heading=${course ? html`History of <${Text} value=${title ?? course} />` : "Events"}
-    doc=${["event-types", "Event types"]} actions=${html`<span class="state ${paused ? "off" : "ok"}" role="status">${paused ? "paused" : "live"}</span>
+    doc="event-types" actions=${html`<span class="state ${paused ? "off" : "ok"}" role="status">${paused ? "paused" : "live"}</span>
       <button onClick=${() => setPaused(!paused)}>${paused ? "Resume" : "Pause"}</button>`}>
     <div class="filters" role="search">
       <${Choice} name="type" label="Type" options=${TYPES} />

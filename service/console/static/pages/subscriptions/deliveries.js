@@ -20,7 +20,7 @@ const OUTCOMES = [["", "All outcomes"], ["delivered", "Delivered"], ["status", "
 const TYPES = [["", "All event types"], ...EVENT_TYPES.map((type) => [type, type])];
 const RANGES = [["", "Any time"], ["1", "Events of the last hour"], ["24", "Events of the last day"], ["168", "Events of the last week"]]; // hours
 
-export const Deliveries = () => html`<${Page} title="Deliveries" doc=${["catching-up", "Catch up on missed events"]}><${FilteredDeliveries} /><//>`;
+export const Deliveries = () => html`<${Page} title="Deliveries" doc="catching-up"><${FilteredDeliveries} /><//>`;
 
 // Deliveries to one subscription or to all, with filters that stand in the address.
 export function FilteredDeliveries({ id }) {

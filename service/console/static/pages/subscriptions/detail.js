@@ -25,7 +25,7 @@ export function Subscription({ id, tab }) {
   const crumbs = [[url("subscriptions"), "Subscriptions"]];
   if (!shown.data) return html`<${Page} title="Subscription" crumbs=${crumbs}><${Loaded} of=${shown} /><//>`;
   const { one, etag } = shown.data;
-  return html`<${Page} title=${nameOf(one)} crumbs=${crumbs} heading=${html`<${Text} value=${nameOf(one)} /> <${State} state=${one.state} />`}
+  return html`<${Page} title=${nameOf(one)} crumbs=${crumbs} doc="receiving-events" heading=${html`<${Text} value=${nameOf(one)} /> <${State} state=${one.state} />`}
     actions=${maySubscribe() && html`<${Actions} one=${one} etag=${etag} reload=${shown.reload} />`}>
     <${Tabs} label="Subscription" tabs=${[[["subscriptions", id], "Deliveries"],
       ...Object.entries(TABS).map(([name, text]) => [["subscriptions", id, name], text])]} />

@@ -51,7 +51,7 @@ export function Subscriptions() {
     ? html`<${Empty} title="No subscription matches.">Change the search or the state.<//>`
     : html`<${Empty} title="There are no subscriptions yet." action=${create}>A subscription sends events to a URL of yours.
         Create one: the console then shows its secret and a receiver, ready to be started.<//>`;
-  return html`<${Page} title="Subscriptions" actions=${create} doc=${["receiving-events", "Receive events"]}>
+  return html`<${Page} title="Subscriptions" actions=${create} doc="receiving-events">
     <div class="filters" role="search">
       <${Search} label="Search by description or URL" /><${Choice} name="state" label="State" options=${STATES} />
     </div>
