@@ -114,7 +114,7 @@ export function IntegrationFields({ form }) {
           hint="One path on each line, such as custom_fields or revisions.description. Their changes are not reported." />
       </div>
       <${Field} form=${form} name="track_remote_data" label="Report changes of the raw data" type="checkbox"
-        hint="remote_data: the record as the learning system sent it. It often changes when nothing else does." />
+        hint="remote_data: the record as the learning system sent it." />
     </div></details>
     <details><summary>Guards: the limits above which the changes of one poll are held</summary>
       <div class="columns">${GUARDS.map(([name, label, hint]) => html`<${Field} form=${form}
