@@ -47,7 +47,7 @@ _TAGS = (
 
 def config(settings: Settings, contract: Contract) -> OpenAPIConfig:
     """The document's head, and where it and its page are served."""
-    documentation = ""
+    documentation = " See also docs/api.md and the other files in docs of the project."
     if settings.docs_dir is not None:
         documentation = f" See also [the documentation]({settings.root_path}/docs/index.html)."
     return OpenAPIConfig(

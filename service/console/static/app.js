@@ -4,8 +4,8 @@ import { whoHas } from "./api.js";
 import { BASE, currentPath, navigate, url, useAddress } from "./router.js";
 import { change, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
 import { Notices } from "./ui/dialog.js";
-import { Page } from "./ui/page.js";
-import { ProblemBox } from "./ui/problem.js";
+import { Doc, Page } from "./ui/page.js";
+import { Loading, ProblemBox } from "./ui/problem.js";
 import { Empty, Text } from "./ui/text.js";
 import { SignIn } from "./pages/signin.js";
 
@@ -40,8 +40,7 @@ const PAGES = [
   ["integrations", page("integrations", "Integrations"), true],
   ["integrations/new", page("new_integration", "NewIntegration"), false],
   ["integrations/:id", page("integration", "Integration"), false],
-  ["integrations/:id/review", page("review", "Review"), false],
-  ["integrations/:id/courses", page("courses", "Courses"), false],
+  ["integrations/:id/:tab", page("integration", "Integration"), false],
   ["subscriptions", page("subscriptions/list", "Subscriptions"), true],
   ["subscriptions/new", page("subscriptions/new", "NewSubscription"), true],
   ["subscriptions/:id", page("subscriptions/detail", "Subscription"), true],
@@ -87,8 +86,8 @@ const NotFound = () => html`<${Page} title="Not found">
   <${Empty} title="Page not found"
     action=${html`<a class="button" href=${url()}>Go to the start</a>`}>
     The address may be mistyped, or the token may not see this page.
-  </${Empty}>
-</${Page}>`;
+  <//>
+<//>`;
 
 function Menu({ path }) {
   const [open, setOpen] = useState(false);
@@ -99,7 +98,7 @@ function Menu({ path }) {
   return html`<header class="menu ${open ? "open" : ""}">
     <div class="brand">
       <a href=${url()}><span class="logo" aria-hidden="true"></span>Coursewire</a>
-      <button type="button" class="toggle" aria-expanded=${open} aria-controls="menu" onClick=${() => setOpen(!open)}>Menu</button>
+      <button class="toggle" aria-expanded=${open} aria-controls="menu" onClick=${() => setOpen(!open)}>Menu</button>
     </div>
     <div class="drawer" id="menu">
       <nav aria-label="Pages">
@@ -113,8 +112,6 @@ function Menu({ path }) {
   </header>`;
 }
 
-const DOCS = document.documentElement.dataset.docs; // "" where it is not served
-
 const SCOPES = { admin: "administrator", read: "reader", subscriber: "subscriber" };
 
 function Account() {
@@ -125,9 +122,9 @@ function Account() {
     <label>Colours <select value=${theme()} onChange=${(event) => setTheme(event.target.value)}>
       ${["system", "light", "dark"].map((name) => html`<option value=${name} selected=${name === theme()}>${name}</option>`)}
     </select></label>
-    <p>${DOCS && html`<a href=${BASE + "../" + DOCS}>Documentation</a><br />`}
+    <p><${Doc} page="index" text="contents" /><br />
       <a href=${BASE + "../schema"}>API reference</a></p>
-    <button type="button" onClick=${() => signOut()}>Sign out</button>
+    <button onClick=${() => signOut()}>Sign out</button>
   </div>`;
 }
 
@@ -147,7 +144,7 @@ function Entering() {
     enter();
   }, [session.token]);
   return html`<main class="entering">
-    ${problem ? html`<${ProblemBox} problem=${problem} retry=${enter} />` : html`<div class="loading" role="status"><span class="visually-hidden">Signing in</span></div>`}
+    ${problem ? html`<${ProblemBox} problem=${problem} retry=${enter} />` : html`<${Loading} label="Signing in" />`}
   </main>`;
 }
 
@@ -165,7 +162,7 @@ export async function enterWith(token) {
 function Shown({ page, properties }) {
   const [error, forget] = useErrorBoundary();
   return error
-    ? html`<${Page} title="This page failed"><${ProblemBox} problem=${error} retry=${forget} /></${Page}>`
+    ? html`<${Page} title="This page failed"><${ProblemBox} problem=${error} retry=${forget} /><//>`
     : html`<${page} ...${properties} />`;
 }
 

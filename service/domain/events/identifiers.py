@@ -74,6 +74,7 @@ def sort_key(position: str) -> str:
     return encode(milliseconds, 10) + encode(counter, 4)
 
 
+@lru_cache(maxsize=4096)
 def sort_key_number(key: str) -> int:
     """The number of the position with this sort key."""
     return int(key.translate(_DIGITS), 32)

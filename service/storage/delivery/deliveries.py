@@ -9,6 +9,7 @@ import msgspec
 
 from service.clock import now_ms
 from service.domain.delivery.delivery_merge import Look, Merge, Place
+from service.domain.delivery.outcome import OutcomeClass
 from service.domain.delivery.subscription import DeliveryState
 from service.domain.events.event import EventFilter, StoredEvent, is_shown
 from service.domain.events.identifiers import (
@@ -76,8 +77,8 @@ class SortedSource(msgspec.Struct, frozen=True):
 class FindDeliveries(Script[list[str]]):
     """Reads where the next deliveries of subscriptions are, at most `most` from each source: for
     each subscription the sources, between bars, and in them positions on the outbox or sort keys,
-    between blanks. The keys have a star in the place of the subscription's id. That `rare` sources
-    are empty takes one command to see."""
+    between blanks. The keys have a star in the place of the subscription's id. One command finds
+    that the outbox and the `rare` sources are empty."""
 
     outbox: str | None
     usual: Sequence[SortedSource]
@@ -138,6 +139,7 @@ class ReadDeliveries(Script[list[DeliveryAsFound]]):
 
 # Where deliveries in each state are found, besides the pending ones of the outbox itself.
 _DELIVERED = SortedSource(keys.attempts_order(_ANY), "S")
+_ATTEMPTED = SortedSource(keys.attempts_order(_ANY), "F")  # without success
 _RARE: tuple[tuple[DeliveryState, SortedSource], ...] = (
     ("pending", SortedSource(keys.replayed_order(_ANY))),
     ("retrying", SortedSource(keys.outbox_retrying(_ANY))),
@@ -253,11 +255,14 @@ class _Search:
             subscription_ids, (wanted.first, wanted.last), newest_first=newest_first, after=after
         )
         # Where pending ones are looked for, those that are retried are found as well.
-        states = wanted.states or ("pending", "dead", "delivered")
+        states: Collection[DeliveryState] = wanted.states or ("pending", "dead", "delivered")
+        usual = [_DELIVERED] if "delivered" in states else []
+        if (attempted := _attempted(wanted)) and not {"pending", "delivered"}.isdisjoint(states):
+            states, usual = (), attempted
         end = position_of(self._merge.end)
         self._find = FindDeliveries(
             outbox=keys.outbox(_ANY) if "pending" in states else None,
-            usual=[_DELIVERED] if "delivered" in states else [],
+            usual=usual,
             rare=[source for state, source in _RARE if state in states],
             end_position=end,
             end_sort_key=sort_key(end),
@@ -294,6 +299,18 @@ class _Search:
 def _number(found: str) -> int:
     """The number of a position, or of a position's sort key."""
     return position_number(found) if "-" in found else sort_key_number(found)
+
+
+def _attempted(wanted: Wanted) -> list[SortedSource]:
+    """Where all deliveries are found whose last attempt may be one that is wanted; nowhere if none
+    is needed."""
+    if wanted.outcomes is None and wanted.status is None:
+        return []
+    outcomes = {*(wanted.outcomes or OutcomeClass)}
+    if wanted.status is not None and not 200 <= wanted.status <= 299:
+        outcomes.discard(OutcomeClass.DELIVERED)
+    succeeded = [_DELIVERED] if OutcomeClass.DELIVERED in outcomes else []
+    return succeeded + [_ATTEMPTED] * bool(outcomes - {OutcomeClass.DELIVERED})
 
 
 def _ended_so(made: Sequence[Attempt], wanted: Wanted) -> bool:

@@ -26,15 +26,17 @@ local found = {}
 for at, id in ipairs(ids) do
   local parts, names = {}, {}
   for index, source in ipairs(rare) do names[index] = source.key_of(id) end
-  if #rare > 0 and redis.call('EXISTS', unpack(names)) > 0 then
+  if stream_of then names[#rare + 1] = stream_of(id) end
+  if #names > 0 and redis.call('EXISTS', unpack(names)) > 0 then
     for index, source in ipairs(rare) do parts[index] = read(source, names[index]) end
+    if stream_of then
+      local entries =
+        redis.call(command, names[#names], start_position, end_position, 'COUNT', most)
+      for place, entry in ipairs(entries) do entries[place] = entry[1] end
+      parts[#names] = table.concat(entries, ' ')
+    end
   end
   for _, source in ipairs(usual) do parts[#parts + 1] = read(source, source.key_of(id)) end
-  if stream_of then
-    local entries = redis.call(command, stream_of(id), start_position, end_position, 'COUNT', most)
-    for place, entry in ipairs(entries) do entries[place] = entry[1] end
-    parts[#parts + 1] = table.concat(entries, ' ')
-  end
   found[at] = table.concat(parts, '|')
 end
 return found

@@ -25,16 +25,16 @@ async def page_of_ids(
 ) -> tuple[list[str], IndexPosition | None]:
     """At most `limit` ids behind `after`, and the position to go on from (None at the end)."""
     found: list[IndexPosition] = []
-    offset = 0
+    offset, most = 0, limit + 2  # among them `after` itself, and one that shows whether more follow
     while len(found) <= limit:
-        page = await _read(redis, key, after.created_at if after else 0, offset, limit + 1)
+        page = await _read(redis, key, after.created_at if after else 0, offset, most)
         # Ids of the same millisecond are in the order of their bytes.
         found += [
             position
             for position in page
             if after is None or (position.created_at, position.id) > (after.created_at, after.id)
         ]
-        if len(page) <= limit:
+        if len(page) < most:
             break
         offset += len(page)
     ids = [position.id for position in found[:limit]]

@@ -1,10 +1,11 @@
 -- include _states
 local found = {}
 for _, id in ipairs(ids) do
-  local integration = integration_prefix .. id
-  local record = redis.call('HGET', integration, 'record')
+  local record, paused, attention, held, baselined = unpack(redis.call(
+    'HMGET', integration_prefix .. id, 'record', 'paused', 'attention', 'held', 'baselined'))
   if record then
-    found[#found + 1] = listed_integration {record = record, state = state_of(integration)}
+    local state = state_from(paused, attention, held, baselined)
+    found[#found + 1] = listed_integration {record = record, state = state}
   end
 end
 return found

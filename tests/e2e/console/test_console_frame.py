@@ -101,13 +101,47 @@ async def test_the_menu_of_a_narrow_screen_opens(console: Console) -> None:
     await expect(link).to_be_hidden()
 
 
+async def show_registered(console: Console, integrations: int, subscriptions: int) -> None:
+    """Lets the API report these numbers, all of them active."""
+
+    async def status(route: Route) -> None:
+        found = await (await route.fetch()).json()
+        for name, number in (("integrations", integrations), ("subscriptions", subscriptions)):
+            found[name] = {**dict.fromkeys(found[name], 0), "active": number}
+            found["totals"][name] = number
+        await route.fulfill(json=found)
+
+    await console.page.route("**/v1/status", status)
+
+
 async def test_the_overview_says_that_all_is_well(console: Console, axe: str) -> None:
+    await show_registered(console, 1, 1)
     await console.open()
     await expect(console.page.get_by_role("heading", name="Everything works")).to_be_visible()
     assert await console.violations(axe) == []
 
 
+@pytest.mark.parametrize(
+    ("integrations", "subscriptions", "title", "step"),
+    [
+        (0, 0, "No integration is registered yet", "Register an integration"),
+        (1, 0, "Nobody is subscribed yet", "Create a subscription"),
+    ],
+)
+async def test_the_overview_names_the_first_step(
+    console: Console, axe: str, integrations: int, subscriptions: int, title: str, step: str
+) -> None:
+    await show_registered(console, integrations, subscriptions)
+    await console.open()
+    health = console.page.get_by_role("region", name="Health")
+    await expect(health.get_by_role("heading")).to_have_text(title)
+    assert await console.violations(axe) == []
+    await health.get_by_role("link", name=step).click()
+    await expect(console.page.get_by_role("heading", level=1)).to_have_text(step)
+
+
 async def test_the_overview_says_what_to_do(console: Console, house: House) -> None:
+    await show_registered(console, 1, 1)
     await house.call("POST", "/v1/pause", json={"what": "polling"})
     await console.open()
     reason = console.page.get_by_role("listitem").filter(has_text="Polling has been paused since")

@@ -181,6 +181,38 @@ async def vanish(house: House, upstream_id: str, count: int) -> None:
     assert answer.is_success, answer.text
 
 
+async def test_a_poll_that_completes_during_a_review_does_not_look_failed(
+    console: Console, house: House, axe: str
+) -> None:
+    one, _ = await held(house)
+    page = console.page
+    await console.open(f"integrations/{one['id']}")
+    poll = page.get_by_role("region", name="Polls").get_by_role("row").nth(1)
+    await expect(poll.locator(".state.warn")).to_have_text("completed")
+    await expect(poll).to_contain_text("20 changes are held for review.")
+    await expect(poll.locator(".bad")).to_have_count(0)
+    assert await console.violations(axe) == []
+    await poll.get_by_role("link", name="Review").click()
+    await expect(page.get_by_text("Held since")).to_be_visible()
+
+
+async def test_a_held_change_has_the_title_of_its_course(console: Console, house: House) -> None:
+    upstream_id = await upstream_of(house)
+    one = await registered(house, upstream_id, baseline="emit")
+    await vanish(house, upstream_id, 20)
+    await full_poll(house, one["id"])
+    path = f"/v1/events?integration_id={one['id']}&type=course.created&limit=100"
+    events = (await house.call("GET", path))["items"]
+    courses = [event["data"]["course"] for event in events]
+    titles = {revision["title"] for course in courses for revision in course["revisions"]}
+    await console.open(f"integrations/{one['id']}/review")
+    group = console.page.get_by_role("region", name="Courses that are missing from the upstream")
+    links = group.get_by_role("link")
+    await expect(links).to_have_count(5)
+    await expect(links.filter(has_text="Show the course")).to_have_count(0)
+    assert titles.issuperset(await links.all_inner_texts())
+
+
 async def test_exactly_what_was_reviewed_is_published(
     console: Console, house: House, axe: str
 ) -> None:
@@ -188,21 +220,24 @@ async def test_exactly_what_was_reviewed_is_published(
     page = console.page
     await console.open()
     health = page.get_by_role("region", name="Health")
-    await expect(health).to_contain_text("held for review. Publish them or accept them silently.")
-    attention = page.get_by_role("listitem").filter(has_text=one["name"])
+    await expect(health).to_contain_text("held for review. Publish them, accept them silently")
+    attention = page.get_by_role("listitem").filter(has_text=one["name"]).filter(has_text="held")
     await attention.get_by_role("link").click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text(one["name"])
+    await expect(page.get_by_role("heading", level=1)).to_have_text(f"{one['name']} review")
+    await expect(page.get_by_role("button", name="Poll now")).to_be_visible()
+    await expect(page.get_by_text("The review ends by itself")).to_be_visible()
     group = page.get_by_role("region", name="Courses that are missing from the upstream")
     await expect(group.get_by_role("row")).to_have_count(6)  # five samples and the head
     await page.get_by_role("button", name="Show all 20").click()
     await expect(group.get_by_role("row")).to_have_count(21)
     await expect(page.get_by_text("20 of 60 courses are missing or deleted")).to_be_visible()
-    await page.get_by_role("button", name="Compare with the upstream").click()
     await expect(group.get_by_role("row").filter(has_text="missing")).to_have_count(20)
     assert await console.violations(axe) == []
 
     await vanish(house, upstream_id, 1)
     await full_poll(house, one["id"])
+    for action in ("Publish", "Accept silently"):  # neither is the one to choose
+        await expect(page.get_by_role("button", name=action)).not_to_have_class("primary")
     await page.get_by_role("button", name="Publish").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("20 deletions")
@@ -264,7 +299,9 @@ async def test_a_course_is_found_by_each_of_its_ids(
         rows = page.get_by_role("region", name="Courses").get_by_role("row")
         await expect(rows).to_have_count(1 + len(COURSES))
         assert await console.violations(axe) == []
-        find = page.get_by_label("Find by id, remote id or origin id")
+        await expect(page.get_by_text("stores digests of courses")).to_be_visible()
+        await expect(page.get_by_role("button", name="Poll now")).to_be_visible()
+        find = page.get_by_label("Find by any of its ids")
         for wanted in ("COURSE2", "remote-2", "origin-2"):
             await find.fill(wanted)
             await expect(rows).to_have_count(2)

@@ -97,9 +97,9 @@ async def test_the_first_event_arrives_while_one_watches(
         await page.get_by_role("button", name="Resume").click()
         await expect(event).to_have_count(2)
         assert await console.violations(axe) == []
-        await page.get_by_label("Changed path").select_option("provider")
+        await page.get_by_label("Changed field").select_option("provider")
         await expect(page.get_by_text("No event matches.")).to_be_visible()
-        await page.get_by_label("Changed path").select_option("revisions")
+        await page.get_by_label("Changed field").select_option("revisions")
         await expect(event).to_have_count(2)
 
         await event.first.click()

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
 
-from deploy.site import build
+from deploy.site import ROOT, build
 from service.app import create_app
+from service.console.routes import STATIC
 from service.domain.errors import SettingsError
 from service.settings import Settings
 
@@ -56,6 +57,13 @@ async def test_the_api_serves_it_and_links_to_it(site: Path) -> None:
         assert 'data-docs="docs/index.html"' in (await client.get("/console")).text
         document = (await client.get("/schema/openapi.json")).json()
         assert "(/prefix/docs/index.html)" in document["info"]["description"]
+
+
+def test_the_console_names_pages_that_exist() -> None:
+    scripts = "".join(path.read_text() for path in STATIC.rglob("pages/**/*.js"))
+    named = set(re.findall(r'doc="([^"]+)"|\["\w+", \w+, "([^"]+)"\]', scripts))
+    assert len(named) > 5
+    assert [one for one in named if not (ROOT / f"docs/{one[0] or one[1]}.md").is_file()] == []
 
 
 async def test_without_it_nothing_links_to_it() -> None:

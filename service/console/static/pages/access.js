@@ -4,8 +4,9 @@ import { get, path, send } from "../api.js";
 import { useQuery } from "../router.js";
 import { isAdmin } from "../session.js";
 import { Confirm, Dialog, notify } from "../ui/dialog.js";
-import { Field, Form, labelsText, readLabels, readList, useForm } from "../ui/form.js";
+import { changedFields, Field, Form, labelsText, readLabels, readList, useForm } from "../ui/form.js";
 import { useLoad } from "../ui/load.js";
+import { Name } from "../ui/names.js";
 import { Page } from "../ui/page.js";
 import { Loaded, ProblemBox } from "../ui/problem.js";
 import { useScan } from "../ui/scan.js";
@@ -28,20 +29,20 @@ export function Access({ tab }) {
     if (key?.token) setMade(key);
   };
   const audit = tab === "audit" && isAdmin();
-  return html`<${Page} title=${audit ? "Audit trail" : "API keys"}
-    actions=${isAdmin() && !audit && html`<button type="button" class="primary" onClick=${() => setCreating(true)}>Create an API key</button>`}>
+  return html`<${Page} title=${audit ? "Audit trail" : "API keys"} doc="access"
+    actions=${isAdmin() && !audit && html`<button class="primary" onClick=${() => setCreating(true)}>Create an API key</button>`}>
     ${isAdmin() && html`<${Tabs} label="Access" tabs=${[[["access"], "API keys"], [["access", "audit"], "Audit trail"]]} />`}
     ${audit ? html`<${Audit} />` : html`<${Keys} changes=${changes} done=${done} create=${() => setCreating(true)} />`}
     ${creating && html`<${Create} onClose=${() => setCreating(false)} done=${done} />`}
     ${made && html`<${Dialog} title="The token of ${made.name}" onClose=${() => setMade(null)}>
       <p>Copy the token now. It is not shown again.</p>
       <${Code} text=${made.token} label="Token" />
-      <footer><button type="button" class="primary" onClick=${() => setMade(null)}>I have copied it</button></footer>
-    </${Dialog}>`}
-  </${Page}>`;
+      <footer><button class="primary" onClick=${() => setMade(null)}>I have copied it</button></footer>
+    <//>`}
+  <//>`;
 }
 
-const grants = (key) => html`${key.integration_ids && html`<${Chips} items=${key.integration_ids} />`}
+const grants = (key) => html`${key.integration_ids && html`<${Chips} items=${key.integration_ids.map((id) => html`<${Name} what="integrations" id=${id} />`)} />`}
   ${" "}${key.labels && html`<${Labels} labels=${key.labels} />`}
   ${!key.integration_ids && !key.labels && html`<span class="muted">${key.scope === "subscriber" ? "no events" : "all"}</span>`}`;
 
@@ -60,15 +61,15 @@ function Keys({ changes, done, create }) {
     { title: "Created", cell: (key) => html`<${Time} at=${key.created_at} />` },
     isAdmin() && { title: "Actions", cell: (key) => html`<span class="row">
         ${[["edit", "Edit", ""], ["rotate", "New token", ""], ["revoke", "Revoke", "danger"]].map(([what, text, style]) => html`<button
-          type="button" class="small ${style}" aria-label="${text}: ${key.name}" onClick=${() => setOpen([what, key])}>${text}</button>`)}</span>` },
+          class="small ${style}" aria-label="${text}: ${key.name}" onClick=${() => setOpen([what, key])}>${text}</button>`)}</span>` },
   ].filter(Boolean);
   const [what, key] = open ?? [];
   return html`<${Loaded} of=${list}>${(page) => html`
       <${Table} caption="API keys" columns=${columns} rows=${page.items} busy=${list.busy}
-        empty=${html`<${Empty} title="There are no API keys." action=${isAdmin() && html`<button type="button" class="primary" onClick=${create}>Create an API key</button>`}>
+        empty=${html`<${Empty} title="There are no API keys." action=${isAdmin() && html`<button class="primary" onClick=${create}>Create an API key</button>`}>
           Give each program and each person a key of their own instead of the admin token. A key has one scope,
-          and can be revoked without disturbing the others.</${Empty}>`} />
-      <${Pager} page=${page} />`}</${Loaded}>
+          and can be revoked without disturbing the others.<//>`} />
+      <${Pager} page=${page} />`}<//>
     ${what === "edit" && html`<${Edit} of=${key} onClose=${close} done=${done} />`}
     ${what === "rotate" && html`<${Rotate} of=${key} onClose=${close} done=${done} />`}
     ${what === "revoke" && html`<${Confirm} title="Revoke ${key.name}?" action="Revoke" danger onClose=${close}
@@ -77,7 +78,7 @@ function Keys({ changes, done, create }) {
         notify(`${key.name} is revoked.`);
         done();
       }}>
-      <p>Its token stops working within a second.${key.scope === "subscriber" ? " Its subscriptions stay, but course events are no longer sent to them." : ""}</p></${Confirm}>`}`;
+      <p>Its token stops working within a second.${key.scope === "subscriber" ? " Its subscriptions stay, but course events are no longer sent to them." : ""}</p><//>`}`;
 }
 
 const OVERLAPS = [["0", "at once"], ["3600", "in an hour"], ["86400", "in a day"], ["604800", "in a week"]];
@@ -94,8 +95,8 @@ function Rotate({ of: key, onClose, done }) {
     <p>The new token is shown once. The key keeps its subscriptions and its grant.</p>
     <${Form} form=${form} onSubmit=${rotate} action="Create a new token" danger onCancel=${onClose}>
       <${Field} form=${form} name="overlap_seconds" label="The current token expires" type="select" options=${OVERLAPS} />
-    </${Form}>
-  </${Dialog}>`;
+    <//>
+  <//>`;
 }
 
 const KeyFields = ({ form, scope }) => html`
@@ -137,8 +138,8 @@ function Create({ onClose, done }) {
     <${Form} form=${form} onSubmit=${create} action="Create" onCancel=${onClose}>
       <${Field} form=${form} name="scope" label="Scope" type="select" options=${SCOPES} />
       <${KeyFields} form=${form} scope=${form.values.scope} />
-    </${Form}>
-  </${Dialog}>`;
+    <//>
+  <//>`;
 }
 
 function Edit({ of: key, onClose, done }) {
@@ -150,16 +151,14 @@ function Edit({ of: key, onClose, done }) {
   };
   const form = useForm(initial);
   const save = async (values) => {
-    const [before, after] = [body(initial, key.scope), body(values, key.scope)];
-    const changed = Object.entries(after).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name]));
-    await send("PATCH", path`/v1/api-keys/${key.id}`, { body: Object.fromEntries(changed) });
+    await send("PATCH", path`/v1/api-keys/${key.id}`, { body: changedFields(body(initial, key.scope), body(values, key.scope)) });
     notify(`${values.name} is saved.`);
     onClose();
     done();
   };
   return html`<${Dialog} title="Edit ${key.name}" onClose=${onClose}>
-    <${Form} form=${form} onSubmit=${save} action="Save" onCancel=${onClose}><${KeyFields} form=${form} scope=${key.scope} /></${Form}>
-  </${Dialog}>`;
+    <${Form} form=${form} onSubmit=${save} action="Save" onCancel=${onClose}><${KeyFields} form=${form} scope=${key.scope} /><//>
+  <//>`;
 }
 
 const ENTRIES = [
@@ -185,7 +184,7 @@ function Audit() {
     ${(scan.items.length > 0 || scan.done) && html`<${Table} caption="Audit trail" columns=${ENTRIES} rows=${scan.items} busy=${scan.busy}
       id=${(one) => `${one.at} ${one.request_id} ${one.action}`}
       empty=${html`<${Empty} title=${scan.seen ? "No entry matches." : "Nothing has been changed yet."}>Every change through the API is
-        noted here, with who made it and the fields that were sent.</${Empty}>`} />`}
+        noted here, with who made it and the fields that were sent.<//>`} />`}
     ${scan.busy && html`<p class="muted" role="status">${count(scan.seen, "entry", "entries")} looked at</p>`}
-    ${!scan.busy && !scan.done && html`<p class="more"><button type="button" onClick=${scan.more}>Show more</button></p>`}`;
+    ${!scan.busy && !scan.done && html`<p class="more"><button onClick=${scan.more}>Show more</button></p>`}`;
 }

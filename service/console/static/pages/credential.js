@@ -13,7 +13,7 @@ export function Credential({ id }) {
   if (!shown.data) return html`<code>${id}</code>`;
   const { data: one, etag } = shown.data;
   return html`<${Text} value=${one.name} /> <div class="muted"><${Text} value=${one.base_url} /></div>
-    ${isAdmin() && html`<button type="button" class="small" onClick=${() => setOpen(true)}>Edit the credential</button>`}
+    ${isAdmin() && html`<button class="small" onClick=${() => setOpen(true)}>Edit the credential</button>`}
     ${open && html`<${Edit} one=${one} etag=${etag} reload=${shown.reload} onClose=${() => setOpen(false)} />`}`;
 }
 
@@ -32,6 +32,6 @@ function Edit({ one, etag, reload, onClose }) {
       <${Field} form=${form} name="name" label="Name" />
       <${Field} form=${form} name="base_url" label="Base URL" type="url" />
       <${Field} form=${form} name="api_key" label="New API key" type="password" autocomplete="off" hint="Empty: the current value stays." />
-    </${Form}>
-  </${Dialog}>`;
+    <//>
+  <//>`;
 }

@@ -102,18 +102,19 @@ export function IntegrationFields({ form }) {
       <${Field} form=${form} name="delta_interval_seconds" label="Poll for changed courses" type="number" min="1" hint=${seconds("delta_interval_seconds", "60")} />
       <${Field} form=${form} name="full_interval_seconds" label="Poll for all courses" type="number" min="1" hint=${seconds("full_interval_seconds", "21,600 (6 h)")} />
     </div>
-    <details><summary>Labels, baseline, ignored paths</summary><div class="stack">
+    <details><summary>Reference, labels, first full poll, ignored fields</summary><div class="stack">
       <div class="columns">
-        <${Field} form=${form} name="external_id" label="Your own id" hint="Repeated in every event." />
+        <${Field} form=${form} name="external_id" label="Your reference" hint="Such as the number of a customer (external_id). Repeated in every event." />
         <${Field} form=${form} name="baseline" label="First full poll" type="select"
           options=${[["silent", "reports nothing (silent)"], ["emit", "reports every course as created (emit)"]]} />
       </div>
       <div class="columns">
         <${Field} form=${form} name="labels" label="Labels" type="textarea" hint="One NAME=VALUE on each line. Repeated in every event." />
-        <${Field} form=${form} name="ignore_paths" label="Ignored paths" type="textarea"
-          hint="One on each line, such as custom_fields or revisions.description. Their changes are not reported." />
+        <${Field} form=${form} name="ignore_paths" label="Ignored fields" type="textarea"
+          hint="One path on each line, such as custom_fields or revisions.description. Their changes are not reported." />
       </div>
-      <${Field} form=${form} name="track_remote_data" label="Changes of remote_data count as changes" type="checkbox" />
+      <${Field} form=${form} name="track_remote_data" label="Report changes of the raw data" type="checkbox"
+        hint="remote_data: the record as the learning system sent it." />
     </div></details>
     <details><summary>Guards: the limits above which the changes of one poll are held</summary>
       <div class="columns">${GUARDS.map(([name, label, hint]) => html`<${Field} form=${form}

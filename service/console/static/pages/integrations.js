@@ -36,17 +36,17 @@ function All() {
   );
   const register = isAdmin() && html`<a class="button primary" href=${url("integrations", "new")}>Register an integration</a>`;
   const empty = filtered
-    ? html`<${Empty} title="No integration matches.">Change the search or the state.</${Empty}>`
-    : html`<${Empty} title="No integration is registered yet." action=${register}>An integration is one learning
-        system whose courses Coursewire polls. Register one to receive its changes as events.</${Empty}>`;
-  return html`<${Page} title="Integrations" actions=${register}>
+    ? html`<${Empty} title="No integration matches.">Change the search or the state.<//>`
+    : html`<${Empty} title="No integration is registered yet." action=${html`${register}${isAdmin() && html` <a class="button" href=${url("integrations", "new", { sandbox: 1 })}>Try it with the sandbox</a>`}`}>An integration is one learning
+        system whose courses Coursewire polls. Register one to receive its changes as events.<//>`;
+  return html`<${Page} title="Integrations" actions=${register} doc="getting-started">
     <div class="filters" role="search">
       <${Search} label="Search by name" /><${Choice} name="state" label="State" options=${STATES} />
     </div>
     <${Loaded} of=${list}>${(page) => html`
       <${Table} caption="Integrations" columns=${COLUMNS} rows=${page.items} empty=${empty} busy=${list.busy} />
-      <${Pager} page=${page} />`}</${Loaded}>
-  </${Page}>`;
+      <${Pager} page=${page} />`}<//>
+  <//>`;
 }
 
 const GRANTED = [
@@ -67,7 +67,7 @@ function Granted() {
   return html`<${Page} title="Integrations">
     <${Loaded} of=${list}>${(page) => html`
       <${Table} caption="Integrations" columns=${GRANTED} rows=${page.items} busy=${list.busy}
-        empty=${html`<${Empty} title="No integration is granted to you.">Ask the operator of the service.</${Empty}>`} />
-      <${Pager} page=${page} />`}</${Loaded}>
-  </${Page}>`;
+        empty=${html`<${Empty} title="No integration is granted to you.">Ask the operator of the service.<//>`} />
+      <${Pager} page=${page} />`}<//>
+  <//>`;
 }

@@ -40,7 +40,7 @@ export function NewIntegration() {
             onClick=${() => form.run(register)}>Register all the same</button>`}`}>
         <${IntegrationFields} form=${form} />
         <${CheckResult} result=${result} />
-      </${Form}>
-    </${Card}>
-  </${Page}>`;
+      <//>
+    <//>
+  <//>`;
 }

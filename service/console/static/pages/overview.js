@@ -14,14 +14,14 @@ const REFRESH = 5; // seconds
 
 export function Overview() {
   const status = useLoad((signal) => get("/v1/status", {}, signal), [], { every: REFRESH });
-  return html`<${Page} title="Overview">
+  return html`<${Page} title="Overview" doc="operations/monitoring">
     <${Loaded} of=${status}>${(found) => html`
       <${Health} status=${found} />
       ${found.totals && html`<${Figures} status=${found} />`}
       ${found.totals && !(found.totals.integrations && found.totals.subscriptions) && html`<${FirstSteps} totals=${found.totals} />`}
       ${found.totals && found.totals.integrations + found.totals.subscriptions + found.totals.events > 0 && html`<${Plots} /><div class="grid"><${Attention} status=${found} /><${Latest} /></div>`}
-    `}</${Loaded}>
-  </${Page}>`;
+    `}<//>
+  <//>`;
 }
 
 const HEALTH = {
@@ -37,7 +37,7 @@ const waiting = ({ integrations, subscriptions }) =>
     ? [
         [integrations.error, "integration fails", "integrations fail", "Its page shows the cause and the remedy.", ["integrations", { state: "error" }]],
         [integrations.review, "integration has changes held for review", "integrations have changes held for review",
-          "Publish them or accept them silently.", ["integrations", { state: "review" }]],
+          "Publish them, accept them silently, or correct the learning system.", ["integrations", { state: "review" }]],
         [subscriptions.disabled, "subscription is disabled", "subscriptions are disabled", "Repair the receiver, then resume the subscription.", ["subscriptions", { state: "disabled" }]],
         [subscriptions.parked, "receiver fails steadily and is only probed", "receivers fail steadily and are only probed",
           "Repair the receiver. Pending events are then sent automatically.", ["subscriptions", { state: "parked" }]],
@@ -45,6 +45,16 @@ const waiting = ({ integrations, subscriptions }) =>
           "Coursewire tries again. Check the receiver's responses.", ["deliveries", { state: "retrying" }]],
       ].filter(([n]) => n)
     : [];
+
+// What is to be done first, before anything can arrive: [what is missing, what to do, where, the name of that place].
+const firstStep = ({ integrations, subscriptions, totals }) =>
+  totals && [
+    [!totals.integrations, "No integration is registered yet", "Coursewire polls nothing until you register one.", ["integrations", "new"], "Register an integration"],
+    [integrations.paused === totals.integrations, "All integrations are paused", "Changes are detected when you resume one.", ["integrations"], "Integrations"],
+    [!totals.subscriptions, "Nobody is subscribed yet", "Changes are detected, and their events are kept, but nobody receives them.", ["subscriptions", "new"], "Create a subscription"],
+    [subscriptions.paused === totals.subscriptions, "All subscriptions are paused", "Events are queued and sent when you resume one.", ["subscriptions"], "Subscriptions"],
+    [integrations.pending === totals.integrations, "The first full poll is running", "It records the courses. Later changes are sent as events.", ["integrations"], "Integrations"],
+  ].find(([missing]) => missing);
 
 // What to do about a reason of /v1/status that does not say it itself.
 const REMEDIES = [
@@ -60,36 +70,38 @@ const REMEDIES = [
 
 export function Health({ status }) {
   const waits = waiting(status);
-  const [tone, title] = HEALTH[status.status === "ok" && waits.length ? "waiting" : status.status];
+  const step = firstStep(status);
+  const [tone, title] = status.status !== "ok" ? HEALTH[status.status] : waits.length ? HEALTH.waiting : step ? ["busy", step[1]] : HEALTH.ok;
   return html`<section class="health ${tone}" aria-label="Health">
     <div><h2>${title}</h2>
-      ${tone === "ok"
-        ? html`<p>${status.totals.integrations ? "Integrations are polled and events are delivered." : "All processes run. Nothing is registered yet."}</p>`
-        : html`<ul>${status.reasons.map((reason) => html`<li><${Text} value=${sentence(reason)} />
+      ${tone === "busy" && html`<p>${step[2]} <a href=${url(...step[3])}>${step[4]}</a></p>`}
+      ${tone === "ok" && html`<p>Integrations are polled, and their events are sent to the subscriptions.</p>`}
+      ${tone !== "ok" && tone !== "busy" && html`<ul>${status.reasons.map((reason) => html`<li><${Text} value=${sentence(reason)} />
             ${" "}${REMEDIES.find(([pattern]) => pattern.test(reason))?.[1] ?? ""}</li>`)}
-          ${waits.map(([n, one, many, remedy, where]) => html`<li><a href=${url(...where)}>${count(n, one, many)}</a>. ${remedy}</li>`)}</ul>`}</div>
+          ${waits.map(([n, one, many, remedy, where]) => html`<li><a href=${url(...where)}>${count(n, one, many)}</a>. ${remedy}</li>`)}
+          ${step && html`<li><a href=${url(...step[3])}>${step[1]}</a>. ${step[2]}</li>`}</ul>`}</div>
     <p class="muted">Version ${status.version}<br />Checked <${Time} at=${status.time} ago /></p>
   </section>`;
 }
 
 function Figures({ status: { integrations, subscriptions, totals } }) {
-  const states = (of, names) => Object.entries(names).filter(([state]) => of[state]).map(([state, name]) => `${number(of[state])} ${name}`).join(", ");
+  const states = (of, ...names) => names.filter((state) => of[state]).map((state) => `${number(of[state])} ${state}`).join(", ");
   const broken = subscriptions.parked + subscriptions.failing;
   return html`<${Tiles}>
     <${Tile} label="Integrations" value=${short(totals.integrations)} tone=${integrations.error ? "bad" : integrations.review ? "warn" : ""}
-      note=${states(integrations, { error: "failing", review: "to review", pending: "starting", paused: "paused" }) || (totals.integrations ? "all active" : "none yet")} href=${url("integrations")} />
+      note=${states(integrations, "error", "review", "pending", "paused") || (totals.integrations ? "all active" : "none yet")} href=${url("integrations")} />
     <${Tile} label="Courses" value=${short(totals.courses)}
       note=${totals.quarantined ? `${totals.quarantined} quarantined` : "live"} tone=${totals.quarantined ? "warn" : ""} />
     <${Tile} label="Held for review" value=${short(totals.held)} note="changes"
       tone=${totals.held ? "warn" : ""} href=${url("integrations", { state: "review" })} />
     <${Tile} label="Events" value=${short(totals.events)} note="in the log" href=${url("events")} />
     <${Tile} label="Subscriptions" value=${short(totals.subscriptions)} tone=${subscriptions.disabled ? "bad" : broken ? "warn" : ""}
-      note=${states(subscriptions, { disabled: "disabled", parked: "parked", failing: "failing", paused: "paused" }) || (totals.subscriptions ? "all active" : "none yet")}
+      note=${states(subscriptions, "disabled", "parked", "failing", "paused") || (totals.subscriptions ? "all active" : "none yet")}
       href=${url("subscriptions")} />
     <${Tile} label="Pending" value=${short(totals.pending)} note="deliveries" href=${url("deliveries", { state: "pending,retrying" })} />
     <${Tile} label="Dead letters" value=${short(totals.dead)} note="not attempted again"
       tone=${totals.dead ? "bad" : ""} href=${url("deliveries", { state: "dead" })} />
-  </${Tiles}>`;
+  <//>`;
 }
 
 function FirstSteps({ totals }) {
@@ -106,7 +118,7 @@ function FirstSteps({ totals }) {
       ? html`<a class="button primary" href=${url("subscriptions", "new")}>Create a subscription</a>`
       : html`<a class="button primary" href=${url("integrations", "new")}>Register an integration</a>
           <a class="button" href=${url("integrations", "new", { sandbox: 1 })}>Try it with the sandbox</a>`}</p>`}
-  </${Card}>`;
+  <//>`;
 }
 
 // Integrations and subscriptions that wait for a person.
@@ -139,8 +151,8 @@ function Attention({ status }) {
         ? html`<ul class="list">${items.map((one) => html`<li key=${one.href}>
             <${State} state=${one.state} /> <a href=${one.href}><${Text} brief value=${one.name} /></a>
             <span class="muted"><${Text} value=${sentence(one.text)} /></span></li>`)}</ul>`
-        : html`<p class="muted">Nothing needs you.</p>`}</${Loaded}>
-  </${Card}>`;
+        : html`<p class="muted">Nothing fails, and nothing is held for review.</p>`}<//>
+  <//>`;
 }
 
 // The newest events.
@@ -153,6 +165,6 @@ function Latest() {
             <${EventType} type=${one.type} />
             <a href=${url("events", one.data.event_id)}><${EventName} event=${one} /></a>
             <${Time} at=${one.timestamp} ago /></li>`)}</ul>`
-        : html`<p class="muted">No event yet.</p>`}</${Loaded}>
-  </${Card}>`;
+        : html`<p class="muted">No event yet. An event appears when a poll finds a change.</p>`}<//>
+  <//>`;
 }

@@ -34,8 +34,8 @@ export function Plots() {
   if (history.problem?.status === 404) return null; // this API keeps no history
   return html`<${Card} title="Activity"
     actions=${html`<${Choice} name="range" label="Time" options=${Object.entries(RANGES).map(([name, [text]]) => [name === "hour" ? "" : name, text])} />`}>
-    <${Loaded} of=${history}>${(found) => html`<${Figures} history=${found} />`}</${Loaded}>
-  </${Card}>`;
+    <${Loaded} of=${history}>${(found) => html`<${Figures} history=${found} />`}<//>
+  <//>`;
 }
 
 function Figures({ history: { times, series } }) {
@@ -43,8 +43,8 @@ function Figures({ history: { times, series } }) {
     series
       .filter((one) => one.name === name && (tones[one.labels[label]] || one.values.some(Boolean)))
       .map((one) => ({ label: one.labels[label] ?? "", tone: tones[one.labels[label]] ?? "warn", values: one.values }));
-  if (!series.some((one) => one.values.some((value) => value !== null)))
-    return html`<p class="muted">Nothing is recorded yet. The scheduler records once a minute.</p>`;
+  if (!series.some((one) => one.values.filter((value) => value !== null).length > 2))
+    return html`<p class="muted">The plots begin in some minutes. The scheduler records once a minute.</p>`;
   // What is not about courses is rare, and one series.
   const types = of("events_total", "type", EVENT_TONES);
   const operational = types.filter((one) => !EVENT_TONES[one.label]).map((one) => one.values);

@@ -30,7 +30,7 @@ export function SignIn({ enter }) {
           autofocus spellcheck=${false}
           hint="coursewire up keeps the admin token in the file admin-token of its data directory." />
         <${Field} form=${form} name="keep" label="Stay signed in until this tab is closed" type="checkbox" />
-      </${Form}>
+      <//>
     </div>
   </main>`;
 }

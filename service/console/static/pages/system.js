@@ -20,7 +20,7 @@ const ACTIVITIES = [
 
 export function System() {
   const status = useLoad((signal) => get("/v1/status", {}, signal), [], { every: REFRESH });
-  return html`<${Page} title="System">
+  return html`<${Page} title="System" doc="operations/monitoring">
     <${Loaded} of=${status}>${(found) => html`
       <${Health} status=${found} />
       ${found.paused && html`<${Switches} status=${found} reload=${status.reload} />`}
@@ -28,8 +28,8 @@ export function System() {
         <${Redis} redis=${found.redis} />
         ${found.polls && html`<${Work} status=${found} />`}
       </div>
-      <${Processes} status=${found} />`}</${Loaded}>
-  </${Page}>`;
+      <${Processes} status=${found} />`}<//>
+  <//>`;
 }
 
 function Switches({ status, reload }) {
@@ -46,16 +46,16 @@ function Switches({ status, reload }) {
     ${ACTIVITIES.map((one) => {
       const since = status.paused[one[0]];
       return html`<${Card} title=${html`${one[1]} <${State} state=${since ? "paused" : "active"} label=${since ? "paused" : "on"} />`}
-        actions=${isAdmin() && html`<button type="button" class=${since ? "primary" : ""} onClick=${() => setAsked(one)}>
+        actions=${isAdmin() && html`<button class=${since ? "primary" : ""} onClick=${() => setAsked(one)}>
           ${since ? "Resume" : "Pause"} ${one[0]}</button>`}>
         <p class="muted">${since ? html`Paused since <${Time} at=${since} />.` : one[0] === "polling" ? "Coursewire polls the upstreams." : "Events are pushed to subscribers."}</p>
-      </${Card}>`;
+      <//>`;
     })}
     ${asked && html`<${Confirm} title="${paused ? "Resume" : "Pause"} ${asked[0]} for the whole service?" action="${paused ? "Resume" : "Pause"} ${asked[0]}"
       danger=${!paused} onConfirm=${act} onClose=${() => setAsked(null)}>
       <p>${paused ? asked[3] : asked[2]}</p>
       <p>${paused ? "" : "No changes are lost. The pause lasts until somebody resumes the activity, even across restarts."}</p>
-    </${Confirm}>`}
+    <//>`}
   </div>`;
 }
 
@@ -67,7 +67,7 @@ const PERSISTENCE = {
 };
 
 function Redis({ redis }) {
-  if (!redis.up) return html`<${Card} title=${html`Redis <${State} state="down" />`}><p>Redis does not answer.</p></${Card}>`;
+  if (!redis.up) return html`<${Card} title=${html`Redis <${State} state="down" />`}><p>Redis does not answer.</p><//>`;
   const share = redis.memory_share;
   return html`<${Card} title=${html`Redis <${State} state="up" />`}>
     <${Facts} items=${[
@@ -78,7 +78,7 @@ function Redis({ redis }) {
       ["Persistence", html`${PERSISTENCE[redis.persistence] ?? redis.persistence}${redis.aof_ok === false ? html` <${State} state="failed" label="cannot be written" />` : ""}`],
       ["When memory is full", redis.eviction_policy && (redis.eviction_policy === "noeviction" ? "writes are refused, nothing is dropped" : `drops keys by ${redis.eviction_policy}`)],
     ]} />
-  </${Card}>`;
+  <//>`;
 }
 
 function Work({ status }) {
@@ -91,7 +91,7 @@ function Work({ status }) {
       { title: "Being worked on", number: true, cell: ([, work]) => number(work.leased) },
       { title: "Oldest due", cell: ([, work]) => html`<${Time} at=${work.oldest_due_at} ago fallback="none" />` },
     ]} />
-  </${Card}>`;
+  <//>`;
 }
 
 function Processes({ status }) {
@@ -115,8 +115,8 @@ function Processes({ status }) {
         { title: "Last sign of life", cell: (one) => html`<${Time} at=${one.at} ago />` },
         { title: "Where", cell: (one) => html`<${Text} value=${one.note} />` },
         { title: "Queues", cell: (one) => html`<${Chips} items=${one.queues} none="" />` },
-      ]} empty=${html`<${Empty} title="No process is running.">Start <code>coursewire scheduler</code> and ${" "}<code>coursewire worker</code>.</${Empty}>`} />
-    </${Card}>
+      ]} empty=${html`<${Empty} title="No process is running.">Start <code>coursewire scheduler</code> and ${" "}<code>coursewire worker</code>.<//>`} />
+    <//>
     <${Card} title="Queues">
       <${Table} caption="Queues" rows=${status.queues} id=${(one) => one.name} columns=${[
         { title: "Queue", cell: (one) => html`<${Text} value=${one.name} mono />` },
@@ -124,5 +124,5 @@ function Processes({ status }) {
         { title: "Running", number: true, cell: (one) => number(one.started) },
         { title: "Failed in a day", number: true, cell: (one) => html`<span class=${one.failed ? "bad" : ""}>${number(one.failed)}</span>` },
       ]} />
-    </${Card}>`;
+    <//>`;
 }

@@ -51,7 +51,7 @@ export function Confirm({ title, action, danger = false, onConfirm, onClose, onS
         ${action}
       </button>
     </footer>
-  </${Dialog}>`;
+  <//>`;
 }
 
 const notices = new Set();

@@ -1,5 +1,8 @@
 // What people call an event: its type as a mark, and the title of its course.
 import { html } from "../vendor/standalone.module.js";
+import { get, path } from "../api.js";
+import { useLoad } from "./load.js";
+import { Name } from "./names.js";
 import { Text } from "./text.js";
 
 const TONES = { "course.created": "ok", "course.updated": "busy", "course.deleted": "off" };
@@ -16,5 +19,16 @@ export function courseTitle(course) {
   return newest.find((one) => one.title)?.title ?? course?.title ?? null;
 }
 
-export const EventName = ({ event: { data } }) => html`<${Text} brief
-  value=${courseTitle(data.course) ?? data.course_id ?? data.name ?? data.integration_id ?? data.subscription_id} />`;
+export function EventName({ event: { data } }) {
+  const text = courseTitle(data.course) ?? data.course_id;
+  if (text) return html`<${Text} brief value=${text} />`;
+  return data.integration_id
+    ? html`<${Name} what="integrations" id=${data.integration_id} />`
+    : html`<${Name} what="subscriptions" id=${data.subscription_id} />`;
+}
+
+// The title that a course had in an event; `fallback` if the event has no course or is no longer kept.
+export function EventTitle({ id, fallback }) {
+  const { data } = useLoad((signal) => id && get(path`/v1/events/${id}`, {}, signal), [id]);
+  return html`<${Text} brief value=${courseTitle(data?.data.course)} fallback=${fallback} />`;
+}

@@ -96,6 +96,10 @@ export function Field({ form, name, label, hint, type = "text", options, ...rest
   return html`<div class="field"><label for=${id}>${label}</label>${input}${below}</div>`;
 }
 
+// The fields of a body that differ from those before.
+export const changedFields = (before, after) =>
+  Object.fromEntries(Object.entries(after).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name])));
+
 // Labels as people write them, one NAME=VALUE a line, and back.
 export const labelsText = (labels) =>
   Object.entries(labels ?? {}).map(([name, value]) => `${name}=${value}`).join("\n");

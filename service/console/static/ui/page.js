@@ -1,9 +1,18 @@
 // What a page is made of: its head, cards, tiles, facts, progress.
 import { html, useEffect } from "../vendor/standalone.module.js";
+import { BASE } from "../router.js";
 import { Text, visible } from "./text.js";
 
-// `crumbs`: [[href, text]] that lead here; `actions`: buttons; `title` is text, `heading` may be more.
-export function Page({ title, heading, crumbs = [], actions, children }) {
+const SERVED = document.documentElement.dataset.docs; // "" where the documentation is not served
+
+// Where the documentation has a topic: a page that is served, or a file of the project.
+export const Doc = ({ page, text = page.split("/").pop().replaceAll("-", " ") }) => html`Documentation: ${SERVED
+  ? html`<a href=${`${BASE}../docs/${page}.html`}>${text}</a>`
+  : html`<code>${page === "index" ? "README" : `docs/${page}`}.md</code>`}`;
+
+// `crumbs`: [[href, text]] that lead here; `actions`: buttons; `title` is text, `heading` may be more;
+// `doc`: a page of the documentation.
+export function Page({ title, heading, crumbs = [], actions, doc, children }) {
   useEffect(() => {
     document.title = `${visible(title).slice(0, 100)} · Coursewire`;
   }, [title]);
@@ -11,13 +20,14 @@ export function Page({ title, heading, crumbs = [], actions, children }) {
       <div>
         ${crumbs.length > 0 &&
         html`<nav class="crumbs" aria-label="Where you are">
-          ${crumbs.map(([href, text]) => html`<a href=${href}>${text}</a><span aria-hidden="true">/</span>`)}
+          ${crumbs.map(([href, text]) => html`<a href=${href}>${text}</a>`)}
         </nav>`}
         <h1 tabindex="-1">${heading ?? html`<${Text} brief value=${title} />`}</h1>
       </div>
       ${actions && html`<div class="actions">${actions}</div>`}
     </div>
-    ${children}`;
+    ${children}
+    ${doc && html`<p class="doc muted"><${Doc} page=${doc} /></p>`}`;
 }
 
 export function Card({ title, actions, class: name = "", children }) {

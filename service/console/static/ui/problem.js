@@ -25,12 +25,14 @@ export function ProblemBox({ problem, retry, again = "Try again", shown = [] }) 
   </div>`;
 }
 
+export const Loading = ({ label = "Loading" }) => html`<div class="loading" role="status"><span class="visually-hidden">${label}</span></div>`;
+
 // What `useLoad` has: `children(data)` once there is some, with a problem of later loads above it.
 export function Loaded({ of, children }) {
   if (of.data === undefined) {
     return of.problem
       ? html`<${ProblemBox} problem=${of.problem} retry=${of.reload} />`
-      : html`<div class="loading" role="status"><span class="visually-hidden">Loading</span></div>`;
+      : html`<${Loading} />`;
   }
   return html`<${ProblemBox} problem=${of.problem} retry=${of.reload} />${children(of.data)}`;
 }

@@ -154,7 +154,7 @@ export function Outside({ href, children }) {
 export const Chips = ({ items, none = "–" }) =>
   items?.length
     ? html`<span class="chips">${items.map(
-        (one) => html`<span class="chip"><${Text} value=${one} /></span>`,
+        (one) => html`<span class="chip">${typeof one === "object" ? one : html`<${Text} value=${one} />`}</span>`,
       )}</span>`
     : none && html`<span class="muted">${none}</span>`;
 
@@ -163,4 +163,4 @@ export const Labels = ({ labels, none }) => html`<${Chips} none=${none}
 
 // What stands where there is nothing: what it would hold and what to do first.
 export const Empty = ({ title, children, action }) => html`<div class="empty">
-  <p class="strong">${title}</p><div>${children}</div>${action && html`<p>${action}</p>`}</div>`;
+  <p class="strong">${title}</p><div>${children}</div>${action && html`<p class="row">${action}</p>`}</div>`;

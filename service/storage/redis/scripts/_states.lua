@@ -2,13 +2,17 @@
 -- integrations are in which state is kept in the totals.
 
 -- The state that people are shown; `state_of` in domain/integrations.py says the same.
+local function state_from(paused, attention, held, baselined)
+  if paused == '1' then return 'paused' end
+  if attention == '1' then return 'error' end
+  if tonumber(held or '0') ~= 0 then return 'review' end
+  if baselined ~= '1' then return 'pending' end
+  return 'active'
+end
+
 local function state_of(integration)
   local known = redis.call('HMGET', integration, 'paused', 'attention', 'held', 'baselined')
-  if known[1] == '1' then return 'paused' end
-  if known[2] == '1' then return 'error' end
-  if tonumber(known[3] or '0') ~= 0 then return 'review' end
-  if known[4] ~= '1' then return 'pending' end
-  return 'active'
+  return state_from(unpack(known))
 end
 
 -- Counts an integration no longer.

@@ -6,7 +6,7 @@ import { isSubscriber } from "../../session.js";
 import { courseTitle, EventName, EventType } from "../../ui/event.js";
 import { useLoad } from "../../ui/load.js";
 import { Page } from "../../ui/page.js";
-import { ProblemBox } from "../../ui/problem.js";
+import { Loading, ProblemBox } from "../../ui/problem.js";
 import { Choice, Search, Table } from "../../ui/table.js";
 import { Chips, count, Empty, Text, Time } from "../../ui/text.js";
 import { CHANGED_PATHS, EVENT_TYPES, integrationsPath } from "../subscriptions/form.js";
@@ -37,32 +37,32 @@ export function Events() {
   const crumbs = course ? [[url("events"), "Events"]] : [];
   return html`<${Page} title=${course ? `History of ${title ?? course}` : "Events"} crumbs=${crumbs}
     heading=${course ? html`History of <${Text} value=${title ?? course} />` : "Events"}
-    actions=${html`<span class="state ${paused ? "off" : "ok"}" role="status">${paused ? "paused" : "live"}</span>
-      <button type="button" onClick=${() => setPaused(!paused)}>${paused ? "Resume" : "Pause"}</button>`}>
+    doc="event-types" actions=${html`<span class="state ${paused ? "off" : "ok"}" role="status">${paused ? "paused" : "live"}</span>
+      <button onClick=${() => setPaused(!paused)}>${paused ? "Resume" : "Pause"}</button>`}>
     <div class="filters" role="search">
       <${Choice} name="type" label="Type" options=${TYPES} />
       <${IntegrationFilter} />
-      <${Choice} name="changed" label="Changed path" options=${PATHS} />
+      <${Choice} name="changed" label="Changed field" options=${PATHS} />
       <${Search} name="course_id" label="Course id" />
-      ${filtered && html`<button type="button" class="link" onClick=${() => setQuery({ type: "", integration_id: "", course_id: "", changed: "" })}>Clear</button>`}
+      ${filtered && html`<button class="link" onClick=${() => setQuery({ type: "", integration_id: "", course_id: "", changed: "" })}>Clear</button>`}
     </div>
     <${ProblemBox} problem=${tail.problem} />
     <p class="visually-hidden" role="status">${tail.arrived.size > 0 && count(tail.arrived.size, "new event")}</p>
     ${tail.events.length > 0 && html`<${Table} caption="Events" columns=${columns(tail.arrived)} rows=${tail.events} id=${(one) => one.data.event_id} />`}
-    ${tail.busy && html`<div class="loading" role="status"><span class="visually-hidden">Loading</span></div>`}
+    ${tail.busy && html`<${Loading} />`}
     ${!tail.busy && !tail.events.length && !tail.more && !tail.problem && html`<${Nothing} filtered=${filtered} />`}
-    ${!tail.busy && tail.more && html`<p class="more"><button type="button" onClick=${tail.older}>${tail.events.length ? "Show older events" : "Look further back"}</button></p>`}
-  </${Page}>`;
+    ${!tail.busy && tail.more && html`<p class="more"><button onClick=${tail.older}>${tail.events.length ? "Show older events" : "Look further back"}</button></p>`}
+  <//>`;
 }
 
 function Nothing({ filtered }) {
-  if (filtered) return html`<${Empty} title="No event matches.">Events that match appear here as they happen. Change the filters to see others.</${Empty}>`;
+  if (filtered) return html`<${Empty} title="No event matches.">Events that match appear here as they happen. Change the filters to see others.<//>`;
   return isSubscriber()
     ? html`<${Empty} title="There are no events yet." action=${html`<a class="button primary" href=${url("subscriptions", "new")}>Create a subscription</a>`}>
-        Events that your key may see appear here as they happen. A subscription sends them to a URL of yours.</${Empty}>`
-    : html`<${Empty} title="There are no events yet." action=${html`<a class="button primary" href=${url("integrations")}>Integrations</a>`}>
-        Events appear here as polls find changes. Register an integration first; the first full poll of a silent
-        baseline reports nothing, later changes do.</${Empty}>`;
+        Events that your key may see appear here as they happen. A subscription sends them to a URL of yours.<//>`
+    : html`<${Empty} title="There are no events yet." action=${html`<a class="button" href=${url("integrations")}>Integrations</a>`}>
+        First register an integration. Its first full poll only records the courses. Events appear here when later polls
+        find changes.<//>`;
 }
 
 function IntegrationFilter() {
@@ -70,7 +70,7 @@ function IntegrationFilter() {
   const list = useLoad((signal) => get(integrationsPath(), { limit: FEW + 1 }, signal), []);
   const known = list.data?.items ?? [];
   const chosen = query.get("integration_id");
-  if (!known.length || known.length > FEW) return html`<${Search} name="integration_id" label="Integration id" />`;
+  if (known.length > FEW) return html`<${Search} name="integration_id" label="Integration id" />`;
   const options = known.map((one) => [one.id, one.name]);
   if (chosen && !known.some((one) => one.id === chosen)) options.push([chosen, chosen]);
   return html`<${Choice} name="integration_id" label="Integration" options=${[["", "All integrations"], ...options]} />`;

@@ -4,6 +4,7 @@ import { get, path } from "../../api.js";
 import { url, useQuery } from "../../router.js";
 import { isAdmin, isSubscriber } from "../../session.js";
 import { useLoad } from "../../ui/load.js";
+import { nameOf } from "../../ui/names.js";
 import { Page } from "../../ui/page.js";
 import { Spark } from "../../ui/plot.js";
 import { Loaded } from "../../ui/problem.js";
@@ -13,7 +14,6 @@ import { count, Empty, percent, short, State, Text, Time } from "../../ui/text.j
 const STATES = [["", "All states"], ["active", "Active"], ["paused", "Paused"], ["parked", "Parked"], ["disabled", "Disabled"]];
 
 export const maySubscribe = () => isAdmin() || isSubscriber();
-export const nameOf = (one) => one.description || one.url;
 
 const COLUMNS = [
   { title: "Receiver", cell: (one) => html`<a class="strong" href=${url("subscriptions", one.id)}><${Text} brief value=${nameOf(one)} /></a>
@@ -48,15 +48,15 @@ export function Subscriptions() {
   );
   const create = maySubscribe() && html`<a class="button primary" href=${url("subscriptions", "new")}>Create a subscription</a>`;
   const empty = filter.name || filter.state || filter.label.length
-    ? html`<${Empty} title="No subscription matches.">Change the search or the state.</${Empty}>`
+    ? html`<${Empty} title="No subscription matches.">Change the search or the state.<//>`
     : html`<${Empty} title="There are no subscriptions yet." action=${create}>A subscription sends events to a URL of yours.
-        Create one: the console then shows its secret and a receiver, ready to be started.</${Empty}>`;
-  return html`<${Page} title="Subscriptions" actions=${create}>
+        Create one: the console then shows its secret and a receiver, ready to be started.<//>`;
+  return html`<${Page} title="Subscriptions" actions=${create} doc="receiving-events">
     <div class="filters" role="search">
       <${Search} label="Search by description or URL" /><${Choice} name="state" label="State" options=${STATES} />
     </div>
     <${Loaded} of=${list}>${(page) => html`
       <${Table} caption="Subscriptions" columns=${COLUMNS} rows=${page.items} empty=${empty} busy=${list.busy} />
-      <${Pager} page=${page} />`}</${Loaded}>
-  </${Page}>`;
+      <${Pager} page=${page} />`}<//>
+  <//>`;
 }

@@ -3,11 +3,11 @@ import { html, useState } from "../../vendor/standalone.module.js";
 import { send } from "../../api.js";
 import { url } from "../../router.js";
 import { Form, useForm } from "../../ui/form.js";
+import { nameOf } from "../../ui/names.js";
 import { Card, Page } from "../../ui/page.js";
 import { Code, Text } from "../../ui/text.js";
 import { TestButton } from "./actions.js";
 import { bodyOf, initialValues, SubscriptionFields } from "./form.js";
-import { nameOf } from "./list.js";
 import { Receivers } from "./receivers.js";
 
 export function NewSubscription() {
@@ -19,10 +19,10 @@ export function NewSubscription() {
     scrollTo(0, 0);
   };
   const crumbs = [[url("subscriptions"), "Subscriptions"]];
-  if (made) return html`<${Page} title="Receive the events" crumbs=${crumbs}><${Made} one=${made} /></${Page}>`;
+  if (made) return html`<${Page} title="Receive the events" crumbs=${crumbs}><${Made} one=${made} /><//>`;
   return html`<${Page} title="Create a subscription" crumbs=${crumbs}>
-    <${Card}><${Form} form=${form} onSubmit=${create} action="Create"><${SubscriptionFields} form=${form} /></${Form}></${Card}>
-  </${Page}>`;
+    <${Card}><${Form} form=${form} onSubmit=${create} action="Create"><${SubscriptionFields} form=${form} /><//><//>
+  <//>`;
 }
 
 function Made({ one }) {
@@ -34,8 +34,8 @@ function Made({ one }) {
           : "The receiver verifies signatures with this key. The private key stays in Coursewire."}</p>
         <${Code} text=${one.secret ?? one.public_key} label=${one.secret ? "Secret" : "Public key"} />
       </div>
-    </${Card}>
-    <${Card} title="2. Start a receiver"><${Receivers} one=${one} secret=${one.secret} /></${Card}>
+    <//>
+    <${Card} title="2. Start a receiver"><${Receivers} one=${one} secret=${one.secret} /><//>
     <${Card} title="3. See the first event">
       <div class="stack">
         <p>Send a signed test event now, or watch events and deliveries as they happen.</p>
@@ -43,5 +43,5 @@ function Made({ one }) {
           <a class="button" href=${url("subscriptions", one.id)}>Its deliveries</a>
           <a class="button" href=${url("events")}>Watch events</a></div>
       </div>
-    </${Card}>`;
+    <//>`;
 }

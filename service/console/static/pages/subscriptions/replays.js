@@ -5,12 +5,13 @@ import { url, useQuery } from "../../router.js";
 import { Confirm, Dialog, notify } from "../../ui/dialog.js";
 import { Field, Form, useForm } from "../../ui/form.js";
 import { useLoad } from "../../ui/load.js";
+import { nameOf } from "../../ui/names.js";
 import { Card, Progress } from "../../ui/page.js";
 import { Loaded } from "../../ui/problem.js";
 import { Pager } from "../../ui/table.js";
 import { Chips, count, Empty, Id, number, State, Text, Time } from "../../ui/text.js";
 import { Choices, EVENT_TYPE_GROUPS } from "./form.js";
-import { maySubscribe, nameOf } from "./list.js";
+import { maySubscribe } from "./list.js";
 
 const KINDS = {
   all: ["All events that match", "Every event that is kept and matches the subscription now."],
@@ -27,22 +28,22 @@ export function Replays({ one }) {
   const [cancelled, setCancelled] = useState(null);
   const after = query.get("after");
   const list = useLoad((signal) => get(path`/v1/subscriptions/${one.id}/replays`, { after, limit: 50 }, signal), [one.id, after], { every: 1 });
-  const start = maySubscribe() && html`<button type="button" class="primary" onClick=${() => setStarting(true)}>Start a replay</button>`;
+  const start = maySubscribe() && html`<button class="primary" onClick=${() => setStarting(true)}>Start a replay</button>`;
   return html`
     ${start && html`<div class="filters">${start}</div>`}
     <${Loaded} of=${list}>${(page) => html`
       ${page.items.length
         ? [...page.items].reverse().map((replay) => html`<${Replay} key=${replay.id} replay=${replay} cancel=${() => setCancelled(replay)} />`)
         : html`<${Empty} title="There are no replays.">A replay sends events of the past again: what died while the receiver
-            was broken, what it lost, or every live course for a new receiver.</${Empty}>`}
-      <${Pager} page=${page} />`}</${Loaded}>
+            was broken, what it lost, or every live course for a new receiver.<//>`}
+      <${Pager} page=${page} />`}<//>
     ${starting && html`<${Start} one=${one} onClose=${() => setStarting(false)} reload=${list.reload} />`}
     ${cancelled && html`<${Confirm} title="Cancel the replay to ${nameOf(one)}?" action="Cancel the replay" danger onClose=${() => setCancelled(null)}
       onConfirm=${async () => {
         await send("DELETE", path`/v1/subscriptions/${one.id}/replays/${cancelled.id}`);
         notify("The replay is cancelled.");
         list.reload();
-      }}><p>Events that the replay has not delivered yet are dropped. Delivered events stay delivered.</p></${Confirm}>`}`;
+      }}><p>Events that the replay has not delivered yet are dropped. Delivered events stay delivered.</p><//>`}`;
 }
 
 function Replay({ replay, cancel }) {
@@ -52,7 +53,7 @@ function Replay({ replay, cancel }) {
     replay.dead && `${number(replay.dead)} dead`, replay.left_out && `${count(replay.left_out, "course")} left out`].filter(Boolean).join(", ");
   const finished = replay.state === "completed";
   return html`<${Card} class="replay" title=${html`${title} <${State} state=${replay.state} />`}
-    actions=${unfinished(replay) && maySubscribe() && html`<button type="button" class="danger small" onClick=${cancel}>Cancel</button>`}>
+    actions=${unfinished(replay) && maySubscribe() && html`<button class="danger small" onClick=${cancel}>Cancel</button>`}>
     <div class="stack">
       <${Progress} label=${label} value=${finished ? 1 : ended} max=${finished ? 1 : replay.queued || (unfinished(replay) ? 0 : 1)} />
       ${replay.error && html`<p class="bad"><${Text} value=${replay.error} /></p>`}
@@ -64,7 +65,7 @@ function Replay({ replay, cancel }) {
         ${replay.event_id && html`<a href=${url("events", replay.event_id)}>the event</a>`}
         <${Id} id=${replay.id} /></p>
     </div>
-  </${Card}>`;
+  <//>`;
 }
 
 function Start({ one, onClose, reload }) {
@@ -90,6 +91,6 @@ function Start({ one, onClose, reload }) {
         </div>
         <${Choices} form=${form} name="event_types" legend="Event types" groups=${EVENT_TYPE_GROUPS} hint="None chosen: all that match." />`}
       <p class="muted">Events keep their ids and are marked with <code>coursewire-replay: true</code>. New events go first.</p>
-    </${Form}>
-  </${Dialog}>`;
+    <//>
+  <//>`;
 }
