@@ -1,4 +1,4 @@
-"""`/v1/events`: the event log, for those who would rather pull than be pushed to."""
+"""`/v1/events`: the event log, for clients that pull."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from service.domain.errors import NotFoundError
 from service.domain.events.event import EventFilter, StoredEvent, is_shown, render
 from service.storage.events.event_log import ReadPosition, not_there
 
-MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
+MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than exceed this
 MAX_WAIT_SECONDS = 60
-LONGEST_WAIT_SECONDS = 50  # proxies give up on an answer after 60
+LONGEST_WAIT_SECONDS = 50  # many proxies time out after 60
 
 
 class EventView(View, frozen=True, kw_only=True):
@@ -78,8 +78,11 @@ class EventView(View, frozen=True, kw_only=True):
 
 
 class EventList(Page, frozen=True, kw_only=True):
-    """A page of the event log. `next` leads on and is null at the end of the log. `cursor` is the
-    bookmark to store: it is there on every page, the last one and an empty one included."""
+    """A page of the event log.
+
+    `next` is the cursor of the next page, and null at the end of the log. `cursor` is the position
+    to store: every page has it, even the last one and an empty one.
+    """
 
     items: Annotated[list[EventView], means("the page")]
     cursor: Annotated[
@@ -90,7 +93,7 @@ class EventList(Page, frozen=True, kw_only=True):
 
 
 class RenderingQuery(Fields, frozen=True, kw_only=True):
-    """How events are rendered."""
+    """The rendering of events."""
 
     payload: Annotated[
         Payload,
@@ -102,12 +105,12 @@ class RenderingQuery(Fields, frozen=True, kw_only=True):
 
     @property
     def rendering(self) -> Rendering:
-        """The rendering that is asked for."""
+        """The requested rendering."""
         return Rendering((self.payload, Format.STANDARD))
 
 
 class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
-    """Which events are read."""
+    """The filter of events."""
 
     type: Annotated[
         Several[Annotated[str, one_of(EVENT_TYPES)]] | UnsetType,
@@ -119,7 +122,7 @@ class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
     course_id: Annotated[CourseId | UnsetType, means("only events of this course")] = UNSET
 
     def wanted(self, grant: Grant | None) -> EventFilter:
-        """The events that are asked for, as far as the grant goes."""
+        """The requested events that the grant includes."""
         return EventFilter(
             types=None if self.type is UNSET else frozenset(self.type),
             integration_id=self.integration_id or None,
@@ -129,7 +132,7 @@ class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
 
 
 class EventQuery(FilterQuery, frozen=True, kw_only=True):
-    """Where in the log, and which way."""
+    """The position in the log, and the direction."""
 
     order: Annotated[
         Literal["asc", "desc"],
@@ -154,13 +157,13 @@ class EventQuery(FilterQuery, frozen=True, kw_only=True):
     ] = UNSET
 
     def check(self) -> Iterable[FieldError]:
-        """Only what is to come can be waited for."""
+        """Only new events can be waited for."""
         if self.order == "desc" and self.wait is not UNSET:
             yield FieldError("wait", "goes with order=asc only", "leave out one of them")
 
 
 class EventController(Controller):
-    """Thin over the event log."""
+    """Reads the event log."""
 
     path = "/events"
     tags = ["Events"]  # noqa: RUF012 - Litestar reads it as it is
@@ -230,7 +233,7 @@ class EventController(Controller):
 
 
 async def starting_place(services: Services, read_to: str | None) -> str | None:
-    """The position to begin behind; None: the oldest event."""
+    """The position to start after; None: the oldest event."""
     if read_to != cursors.LATEST:
         return read_to
     end, _ = await services.events.bounds()
@@ -240,7 +243,7 @@ async def starting_place(services: Services, read_to: str | None) -> str | None:
 async def _follow(
     services: Services, params: EventQuery, actor: Actor, wait: int
 ) -> tuple[list[StoredEvent], ReadPosition]:
-    """The page behind `after`, once there is something on it or the wait is over."""
+    """The page after `after`, once it has an event or the wait has ended."""
     limit, filters = params.limit, params.wanted(actor.grant)
     events, read_to = await services.events.read(
         await starting_place(services, params.after or None), limit, filters
@@ -264,7 +267,7 @@ async def _follow(
 
 
 def _bodies(events: list[StoredEvent], rendering: Rendering) -> tuple[list[bytes], str | None]:
-    """As many bodies as a page may hold, and the position of the last one if that is not all."""
+    """As many bodies as fit on a page, and the position of the last one if more follow."""
     bodies: list[bytes] = []
     size = 0
     for event in events:

@@ -57,13 +57,13 @@ class CourseView(View, frozen=True, kw_only=True):
 
 
 class CourseList(Page, frozen=True, kw_only=True):
-    """At most `limit` courses in no order; `next` leads on."""
+    """At most `limit` courses in no order; `next` is the cursor of the next page."""
 
     items: Annotated[list[CourseView], means("the page")]
 
 
 class CourseQuery(ScanQuery, frozen=True, kw_only=True):
-    """Which courses are listed."""
+    """The filters of courses."""
 
     course_id: Annotated[
         CourseId | UnsetType, means("only this course, whatever characters its id has")
@@ -79,7 +79,7 @@ class CourseQuery(ScanQuery, frozen=True, kw_only=True):
 
 
 class CourseController(Controller):
-    """Thin over the catalogue."""
+    """Reads the catalogue."""
 
     path = "/integrations/{integration_id:str}/courses"
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is

@@ -1,4 +1,4 @@
-"""`/v1/integrations`: registering, changing and trying them."""
+"""`/v1/integrations`: register, change and check them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from service.ids import new_id
 from service.storage.redis.paging import IndexPosition
 from service.storage.registry.integrations import Listed, PrepareCredential
 
-INLINE = ("base_url", "api_key")  # a credential's values
+INLINE = ("base_url", "api_key")  # the fields of a credential
 
 
 class IntegrationController(Controller):
-    """Thin over the integration store."""
+    """Calls the integration store."""
 
     path = "/integrations"
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
