@@ -1,4 +1,4 @@
-"""Documents what subscribers are sent, as the OpenAPI document's webhooks."""
+"""Documents pushes as the webhooks of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def _body(event_type: str, wanted: Format) -> Schema:
             del properties["subject"]
     properties["data"] = _data(event_type)
     body = {"type": "object", "properties": properties, "required": list(properties)}
-    # Litestar passes plain JSON through; its own class could not hold what msgspec generates.
+    # Litestar passes plain JSON through; its own class cannot hold all that msgspec generates.
     return cast("Schema", body)
 
 

@@ -1,4 +1,4 @@
-"""The fields of subscriptions: what each takes and means, in requests and in answers alike."""
+"""The fields of subscriptions in requests and responses: their kinds and meanings."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from service.domain.signatures.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 MAX_RETRIES = 20
 MAX_RETRY_DELAY = 86_400
 MAX_CONCURRENCY = 100
-MIN_RATE = 0.001  # pushes per second: one in a quarter of an hour
+MIN_RATE = 0.001  # pushes per second: one in 15 minutes
 MAX_RATE = 10_000
 MAX_TIMEOUT_SECONDS = 60
-SPARE_SECONDS = 3_600  # beyond all delays, for the attempts themselves and for queueing
+SPARE_SECONDS = 3_600  # in addition to all delays, for the attempts and their queueing
 
 MAX_OVERLAP_SECONDS = 604_800
 OVERLAP_SECONDS = 86_400
