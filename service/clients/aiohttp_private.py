@@ -220,7 +220,7 @@ class AnswerProtocol(ResponseHandler):
         return False
 
     def _start_body(self, rest: bytes) -> bytes:
-        """Passes the head to the parser, and determines how the body ends. `rest` follows the head."""
+        """Passes the head to the parser; determines how the body ends. `rest` follows the head."""
         if self._head.count(b"\n") - 2 > MAX_FIELDS:
             self._use_status_alone(f"its header has more than {MAX_FIELDS} fields")
             return b""

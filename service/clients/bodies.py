@@ -93,7 +93,7 @@ class _Gzip(_Layer):
 
 
 class _Deflate(_Layer):
-    """The format of HTTP, or raw deflate, which some servers send. Bytes after the end are ignored."""
+    """The format of HTTP, or raw deflate as some servers send. Bytes after the end are ignored."""
 
     def unpack(self, data: bytes) -> bytes:
         if self._unpacker is None:

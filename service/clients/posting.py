@@ -61,7 +61,7 @@ class Answer:
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """The part that all requests to one URL share. `request` is the object that the connector uses."""
+    """The part that requests to one URL share. `request` is the object that the connector uses."""
 
     request: ClientRequest
     start: str
