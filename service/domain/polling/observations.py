@@ -1,4 +1,4 @@
-"""What polls noticed about an integration besides its courses: what is kept from poll to poll."""
+"""Observations of polls about an integration besides its courses, kept from poll to poll."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from service.domain.polling.flapping_paths import Flapping
 
 UNCONFIRMED_FULL_POLLS: Final = (
-    3  # full polls in a row with unconfirmed changes until a person must act
+    3  # consecutive full polls with unconfirmed changes until an operator must act
 )
 
 Reason = Literal[
@@ -44,13 +44,13 @@ REASONS: Final[Mapping[Reason, str]] = {
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the latest polls noticed. Times are epoch ms.
+    """The observations of the latest polls. Times are epoch ms.
 
     `unconfirmed` counts, by reason, the changes that the last full poll could not confirm, and
-    `unconfirmed_full_polls` the full polls in a row since `unconfirmed_since` that had any;
+    `unconfirmed_full_polls` the consecutive full polls since `unconfirmed_since` that had any;
     `nameless` counts records of the last full poll without an id; `flapping` are paths in which the
-    same courses may be changing again and again; `skewed_since` is since when the upstream's clock
-    has been off, and `cached_ms` the age of an answer that a cache gave.
+    same courses may be changing again and again; `skewed_since` is the time since which the
+    upstream's clock has differed, and `cached_ms` the age of a response from a cache.
     """
 
     unconfirmed: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def reasons(unconfirmed: Mapping[str, int]) -> str:
-    """How many changes were not confirmed for which reason, in words."""
+    """The numbers of unconfirmed changes by reason, in words."""
     return "; ".join(
         f"{count} because {REASONS[reason]}"
         for reason in REASONS
