@@ -1,4 +1,4 @@
-"""Reads the address of a Redis server, and refuses every part of it that is not understood."""
+"""Parses the address of a Redis server, and refuses every part that is not supported."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ _OPTION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the server is, and how to log in to it.
-
-    `options` are those of `OPTIONS` that the URL gives, with the values that they stand for.
-    Behind sentinels the address of the server is unknown: `sentinels` know it by the name
-    `service`. A socket has a `path` instead of host and port.
+    """The server's address and credentials. `options` are the parsed options of the URL, by their
+    names in `OPTIONS`. With sentinels the address of the server is unknown: `sentinels` return it
+    for the name `service`. A socket has a `path` instead of host and port.
     """
 
     scheme: Scheme
@@ -63,7 +61,7 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Option(msgspec.Struct, frozen=True):
-    """An option that a URL may have: what it takes, where, and how to read it."""
+    """An option that a URL may have: its values, its schemes, and its parser."""
 
     takes: str
     schemes: tuple[Scheme, ...]
@@ -95,7 +93,7 @@ def _boolean(text: str) -> bool:
 
 
 def _always(*spellings: str) -> Callable[[str], None]:
-    """The only value that is taken is what holds in any case."""
+    """Accepts only the value that applies in any case."""
 
     def read(text: str) -> None:
         if text.lower() not in spellings:
@@ -184,7 +182,7 @@ def _options(parts: SplitResult, scheme: Scheme) -> dict[str, Any]:
 
 def _unknown(name: str, scheme: Scheme) -> str:
     supported = [one for one, option in OPTIONS.items() if scheme in option.schemes]
-    if not _OPTION_NAME.fullmatch(name):  # it may be a piece of a password
+    if not _OPTION_NAME.fullmatch(name):  # it may be part of a password
         return f"has an option that is not supported; supported are {', '.join(supported)}"
     near = difflib.get_close_matches(name.lower(), supported, n=1, cutoff=0.8)
     if name.lower() in ("ssl", "tls"):
@@ -209,10 +207,10 @@ def _tls_remedy(scheme: Scheme) -> str:
 
 
 def read_redis_url(text: str) -> RedisAddress:
-    """The address that a URL gives.
+    """The address in a URL. Raises ValueError with the fault and its remedy.
 
-    Raises ValueError with what is wrong and what to write instead. No message repeats any of
-    the text but the name of an option: a password with a slash in it may stand anywhere.
+    Messages repeat nothing of the text except the name of an option, because a password with a
+    slash in it may be anywhere.
     """
     if _UNPRINTABLE.search(text):
         raise ValueError(

@@ -7,7 +7,7 @@ from service.domain.delivery.outcome import Outcome
 
 DISABLE_FAILURES = 20  # consecutive failures that disable a subscription ...
 DISABLE_AFTER_MS = 5 * 86_400_000  # ... if they last this long
-GONE = 410  # the receiver wants nothing any more (RFC 9110, 15.5.11)
+GONE = 410  # the receiver rejects all further events (RFC 9110, 15.5.11)
 
 
 def disabling_reason(breaker: Breaker, outcome: Outcome, now: int) -> str | None:

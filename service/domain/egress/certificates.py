@@ -31,7 +31,7 @@ _PRIVATE_KEY = re.compile(
 _ENCRYPTED = re.compile(r"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: *4, *ENCRYPTED")
 
 
-class Unusable(ValueError):  # noqa: N818 - it says what is wrong, and is always caught
+class Unusable(ValueError):  # noqa: N818 - it is always caught
     """A PEM text cannot be used. `remedy` explains how to fix it."""
 
     def __init__(self, message: str, remedy: str) -> None:
