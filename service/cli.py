@@ -92,7 +92,7 @@ def api() -> None:
     logs.configure(settings.log_format, settings.log_level, "api")
     asyncio.run(check_server(settings.require_redis_url()))
     app = create_app(settings)
-    logs.get_logger("api").info("api starting", host=settings.host, port=settings.port)
+    logs.get_logger("api").info("API starting", host=settings.host, port=settings.port)
     serve(app, settings)
 
 

@@ -26,10 +26,10 @@ async def run_isolated(log: BoundLogger, parts: Mapping[str, Coroutine[Any, Any,
         if result is None:
             continue
         if isinstance(result, ConnectionError | TimeoutError | OutOfMemoryError):
-            log.warning("redis cannot be used", id=owned_id, error=str(result))
+            log.warning("Redis is unavailable", id=owned_id, error=str(result))
             continue
         if isinstance(result, Exception):
-            log.error("failed", id=owned_id, exc_info=result)
+            log.error("turn failed", id=owned_id, exc_info=result)
         unexpected.append(result)
     if unexpected:
         raise unexpected[0]

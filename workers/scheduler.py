@@ -60,7 +60,7 @@ async def run(settings: Settings) -> None:
             except RedisError as error:
                 failures += 1
                 claimed = 0
-                _log.warning("redis cannot be used", error=str(error), failures=failures)
+                _log.warning("Redis is unavailable", error=str(error), failures=failures)
                 if isinstance(error, OutOfMemoryError):
                     await _make_room(services.retention, settings)
             now = time.monotonic()
@@ -82,7 +82,7 @@ async def sample_history(history: History, stop: asyncio.Event) -> None:
         try:
             wait = await history.sample()
         except RedisError as error:
-            _log.warning("the metrics were not sampled", error=str(error))
+            _log.warning("metrics not sampled", error=str(error))
             wait = MAX_WAIT_SECONDS
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), wait)
@@ -93,7 +93,7 @@ async def _make_room(retention: Retention, settings: Settings) -> None:
     try:
         _log.info("trimmed", **await upkeep.trim(retention, settings))
     except RedisError as error:
-        _log.warning("nothing could be trimmed", error=str(error))
+        _log.warning("trimming failed", error=str(error))
 
 
 def pause(failures: int, *, busy: bool) -> float:

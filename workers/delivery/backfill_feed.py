@@ -223,7 +223,7 @@ class Backfiller:
 
     def _skipped(self, progress: BackfillProgress, leg: Leg, reason: str) -> Step:
         _log.warning(
-            "backfill passes an integration by", integration=leg.integration_id, reason=reason
+            "backfill skipped an integration", integration=leg.integration_id, reason=reason
         )
         return self._moved(backfills.skip(progress, leg.integration_id, reason))
 
@@ -255,7 +255,7 @@ class Backfiller:
                 return self._skipped(progress, leg, str(error))
             wait_ms = next_ms
         _log.info(
-            "backfill waits for the upstream", integration=leg.integration_id, trouble=str(error)
+            "backfill waits for the upstream", integration=leg.integration_id, error=str(error)
         )
         again = msgspec.structs.replace(leg, failures=failures, **changed)
         waiting = msgspec.structs.replace(

@@ -54,7 +54,7 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     try:
         found = await context.services.subscriptions.get_many([owned_id for owned_id, _ in claims])
     except (ConnectionError, TimeoutError) as error:  # the claims lapse
-        _log.warning("redis is away", outboxes=len(claims), error=str(error))
+        _log.warning("Redis is unreachable", outboxes=len(claims), error=str(error))
         return
     outboxes = {
         owned_id: _deliver(context, owned_id, token, subscription)
@@ -74,7 +74,7 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
 def _log_failure(batch: asyncio.Task[None]) -> None:
     """Logs the batch's failure, because no job does; each outbox has logged its own."""
     if not batch.cancelled() and (error := batch.exception()) is not None:
-        _log.error("a batch failed after its job had ended", error=str(error))
+        _log.error("batch failed after its job had ended", error=str(error))
 
 
 async def _deliver(
@@ -88,7 +88,7 @@ async def _deliver(
         async with services.leases.kept(lease):
             await _take_turn(context, lease, subscription)
     except LeaseLostError as error:
-        _log.info("outbox given up", subscription=subscription_id, reason=str(error))
+        _log.info("lease lost, outbox released", subscription=subscription_id, reason=str(error))
 
 
 async def _take_turn(context: JobContext, lease: Lease, subscription: Subscription | None) -> None:

@@ -141,8 +141,7 @@ class QueueReader:
         self.in_flight -= 1
 
     def recorded(self, one: Recorded) -> None:
-        """An attempt, or the death of a delivery, has been recorded: its course moves on or
-        waits."""
+        """An attempt, or a dead delivery, is recorded: its course continues or waits."""
         self._tried.pop(one.entry.position, None)
         if one.result == "R":
             self._any_failing = True

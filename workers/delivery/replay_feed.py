@@ -109,7 +109,12 @@ class Feeder:
         elif wait_ms:
             self._block(wait_ms, wait_ms)
         if status == "OK" and (part.last or part.error):
-            _log.info("replay fed", replay=replay.id, which=replay.which, error=part.error or None)
+            _log.info(
+                "replay queued completely",
+                replay=replay.id,
+                which=replay.which,
+                error=part.error or None,
+            )
         return status == "OK" and bool(part.entries)
 
     def _block(self, pause_ms: float, wait_ms: int) -> None:

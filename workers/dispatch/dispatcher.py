@@ -39,7 +39,7 @@ class Dispatcher:
         }
         reclaimed = await leases.reclaim(begun)
         if reclaimed:
-            _log.info("took over the work of a killed process", claims=reclaimed)
+            _log.info("work of a killed process reclaimed", claims=reclaimed)
             await self.dispatch(*QUEUES)
 
     async def dispatch_soon(self, *kinds: Kind) -> None:

@@ -85,7 +85,9 @@ async def poll_one(resources: PollResources, integration_id: str, claim: int) ->
         async with leases.kept(lease):
             await _take_turn(resources, lease)
     except (LeaseLostError, EpochEndedError) as error:
-        _log.info("poll given up", integration=integration_id, reason=str(error))
+        _log.info(
+            "lease or epoch lost, poll released", integration=integration_id, reason=str(error)
+        )
         await leases.drop(lease, 0)
 
 

@@ -184,7 +184,9 @@ class WaitingChanges:
             if progress.kind == "delta":
                 raise
             _log.warning(
-                "request by ids refused", integration=self._integration.id, reason=str(error)
+                "upstream refused the request by ids",
+                integration=self._integration.id,
+                reason=str(error),
             )
             planned = with_unconfirmed(progress, "refused", len(request.course_ids))
             return _Confirmed(later=later, planned=planned)

@@ -73,7 +73,7 @@ class BatchWorker(RegisteredWorker):
         try:
             self.connection.client_unblock(client)
         except RedisError as error:  # then the wait ends by itself
-            _log.debug("waiting for jobs was not interrupted", error=str(error))
+            _log.debug("wait for jobs not interrupted", error=str(error))
 
     def give_up(self) -> None:
         """Leaves unrecorded jobs to the maintenance of other workers."""
@@ -100,7 +100,7 @@ class BatchWorker(RegisteredWorker):
                 self.note_away(error)
                 wait = AWAY_SECONDS
             except Exception as error:  # noqa: BLE001 - no error may end the serving
-                _log.error("no job taken", worker=self.name, exc_info=error)
+                _log.error("job not taken", worker=self.name, exc_info=error)
                 wait = FAILED_SECONDS
             if job is None:
                 self._free.release()
@@ -132,7 +132,7 @@ class BatchWorker(RegisteredWorker):
         except NoSuchJobError:
             pass
         except Exception as error:  # noqa: BLE001 - a job that cannot be read now can never be read
-            _log.error("job not readable", job=job_id, exc_info=error)
+            _log.error("job cannot be read", job=job_id, exc_info=error)
         self._queue.intermediate_queue.remove(job_id)
         return None
 
@@ -146,7 +146,7 @@ class BatchWorker(RegisteredWorker):
         try:
             self._run_job(job)
         except Exception as error:  # noqa: BLE001 - the slot must become free
-            _log.error("job left unrecorded", job=job.id, exc_info=error)
+            _log.error("job result not recorded", job=job.id, exc_info=error)
         finally:
             self._vacate_slot()
 
@@ -157,7 +157,7 @@ class BatchWorker(RegisteredWorker):
                 if not self._running:
                     self.set_state(WorkerStatus.IDLE)
         except RedisError as error:  # the next heartbeat sends it
-            _log.debug("state not set", worker=self.name, error=str(error))
+            _log.debug("worker state not set", worker=self.name, error=str(error))
         finally:
             self._free.release()
 
@@ -168,7 +168,7 @@ class BatchWorker(RegisteredWorker):
         except RedisError as error:
             # The claim lapses and is due again; the keys of the execution expire.
             self._recorder.forget(job)
-            _log.warning("job not begun", job=job.id, error=str(error))
+            _log.warning("job not started", job=job.id, error=str(error))
             return
         try:
             with process.CarriedTimeout(job.timeout or queues.JOB_TIMEOUT):

@@ -89,7 +89,7 @@ class LoopThread(Generic[Context]):
             if future.done():  # the coroutine's own
                 raise
             future.cancel()
-            _log.error("a cancelled job does not end", timeout_seconds=timeout)
+            _log.error("cancelled job does not end", timeout_seconds=timeout)
             raise JobTimeoutException(_timed_out(timeout)) from None
 
     def begin_draining(self) -> None:

@@ -95,17 +95,17 @@ class RegisteredWorker(BaseWorker):
         self._pulse_thread.join(_END_SECONDS)
         try:
             if self._away:
-                raise ConnectionError("Redis is away")
+                raise ConnectionError("Redis is unreachable")
             self.register_death()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         except RedisError as error:
-            _log.warning("worker not signed off", worker=self.name, error=str(error))
+            _log.warning("worker not deregistered", worker=self.name, error=str(error))
         self.connection.close()
 
     def note_away(self, error: Exception) -> None:
         """Logs that Redis is unreachable, once until it is reachable again."""
         if not self._away:
             self._away = True
-            _log.warning("redis is away", worker=self.name, error=str(error))
+            _log.warning("Redis is unreachable", worker=self.name, error=str(error))
 
     # --- methods of RQ's worker that assume one job at a time in the main thread --------------
 
@@ -209,7 +209,7 @@ class RegisteredWorker(BaseWorker):
                     self._away = False
                     # The other workers reconnect now too: wait for their heartbeats first.
                     self._postpone_maintenance()
-                    _log.info("redis is back", worker=self.name)
+                    _log.info("Redis is reachable again", worker=self.name)
                 if self.should_run_maintenance_tasks and not self._stopping.is_set():
                     self.clean_registries()
             except WAITED_FOR as error:

@@ -80,7 +80,7 @@ def _wait_for_signal(
         except Empty:
             continue
         return True
-    _log.critical("a part of the worker ended by itself")
+    _log.critical("part of the worker ended unexpectedly")
     return False
 
 
@@ -113,7 +113,7 @@ def _drain(
     if wait(begun + drain_seconds, patient=True):
         return True
     forced = time.monotonic() < begun + drain_seconds
-    _log.warning("worker cancels its jobs", forced=forced)
+    _log.warning("cancelling running jobs", forced=forced)
     loop.cancel_all()
     settled = wait(
         time.monotonic() + (FORCED_SETTLE_SECONDS if forced else SETTLE_SECONDS), patient=False

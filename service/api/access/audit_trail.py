@@ -67,7 +67,7 @@ async def _note(services: Services, record: AuditRecord) -> None:
         await services.audit.note(record)
     except (RedisError, OSError) as error:
         _log.error(
-            "a change is missing from the audit trail",
+            "audit record not written",
             reason=type(error).__name__,
             **msgspec.structs.asdict(record),
         )

@@ -150,7 +150,7 @@ def _authorization(scope: Scope) -> str:
 
 async def _tell(address: str, services: Services) -> None:
     """Records a burst of wrong tokens in the audit trail, if Redis accepts the record."""
-    _log.warning("many wrong tokens", address=address)
+    _log.warning("too many failed authentication attempts", address=address)
     with suppress(RedisError, OSError):
         await services.audit.note(AuditRecord(action="authentication.failed", address=address))
 

@@ -81,7 +81,7 @@ async def _run(
                 await replies.keep(running, reply)
                 kept = True
             except (RedisError, OSError) as error:  # the change has been made
-                _log.error("an answer cannot be kept", reason=type(error).__name__)
+                _log.error("idempotent response not stored", reason=type(error).__name__)
                 kept = True
     finally:
         if not kept:

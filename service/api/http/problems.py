@@ -234,7 +234,7 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
     else:
         return _of_defect(request, error)
     if problem is SECRET_UNREADABLE:
-        _log.error("a stored secret cannot be decrypted", path=request.url.path)
+        _log.error("stored secret cannot be decrypted", path=request.url.path)
     return answer(
         problem,
         _detail(error),

@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
             self._stops_at = now + self._delay
             self._app.state.stopping = True
             if self._delay and not self._in_a_hurry:
-                _log.info("api stopping", serves_for_seconds=self._delay)
+                _log.info("API stopping", serves_for_seconds=self._delay)
         state = self.server_state
         state.default_headers = [*(one for one in state.default_headers if one != _CLOSE), _CLOSE]
         return self._in_a_hurry or now >= self._stops_at

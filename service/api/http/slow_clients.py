@@ -125,7 +125,7 @@ class BoundedProtocol(H11Protocol):
     def _give_up_reading(self) -> None:
         self._arriving = None
         if not self.transport.is_closing():
-            _log.info("a request took too long to arrive", awaited=self._awaited)
+            _log.info("request not received in time", awaited=self._awaited)
             self._refuse(REQUEST_TIMEOUT)
 
     def _await_reader(self, before: int | None = None) -> None:
@@ -133,7 +133,7 @@ class BoundedProtocol(H11Protocol):
         later."""
         left = self.transport.get_write_buffer_size()
         if before is not None and left >= before:
-            _log.info("an answer is not read")
+            _log.info("response not read by the client")
             self.transport.abort()
         else:
             self._unread = self.loop.call_later(self.unread_seconds, self._await_reader, left)

@@ -123,10 +123,10 @@ class Supervisor:
         while (status := await readiness(host, port)) != b"200":
             now = time.monotonic()
             if timeout is not None and now - begun > timeout:
-                raise StartError(f"{self.api_url}/readyz did not say 200 within {timeout:g} s")
+                raise StartError(f"{self.api_url}/readyz did not return 200 within {timeout:g} s")
             if now - reported > REPORT_EVERY_SECONDS:
                 reported = now
-                reason = f"{self.api_url}/readyz does not say 200; the API's own lines say why"
+                reason = f"{self.api_url}/readyz does not return 200; the API's log lines give the reason"
                 if self._outside_redis is not None:
                     reason = await redis_fault(self._outside_redis) or reason
                 _log.warning("not ready yet", reason=reason)
@@ -181,12 +181,12 @@ async def _first_answer(valkey: EmbeddedValkey, child: Child) -> None:
         now = time.monotonic()
         if child.failures or now - begun > _FIRST_ANSWER_SECONDS:
             raise StartError(
-                f"the embedded Valkey does not start: {valkey.last_words() or 'it said nothing'} "
+                f"the embedded Valkey does not start: {valkey.last_words() or 'no output'} "
                 f"(log: {valkey.log})"
             )
         if now - reported > REPORT_EVERY_SECONDS:
             reported = now
-            _log.info("the embedded Valkey is still loading its data", log=str(valkey.log))
+            _log.info("embedded Valkey is loading its data", log=str(valkey.log))
         await asyncio.sleep(_POLL_SECONDS)
 
 

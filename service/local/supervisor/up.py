@@ -47,7 +47,7 @@ async def _up(settings: Settings, programs: Sequence[Program], out: TextIO) -> N
         if signals.again():
             supervisor.hurry()
         elif not stopping.is_set():
-            _log.info("stopping; once more to end at once", signal=name)
+            _log.info("stopping; a second signal stops at once", signal=name)
             stopping.set()
 
     loop = asyncio.get_running_loop()

@@ -180,7 +180,7 @@ class Tail:
                     failing = False
                 except (RedisError, OSError) as error:
                     if not failing:
-                        _log.warning("the log cannot be followed", reason=type(error).__name__)
+                        _log.warning("event log cannot be read", reason=type(error).__name__)
                     failing = True
                     await asyncio.sleep(RETRY_SECONDS)
         finally:

@@ -81,14 +81,14 @@ async def check_server(url: str) -> None:
         server = await read_server(redis)
         restoring = await redis.exists(keys.RESTORING)
     except NotServingError as error:
-        _log.warning("redis takes no writes at present", reason=str(error))
+        _log.warning("Redis does not accept writes", reason=str(error))
         return
     except (RedisError, OSError):
         return
     finally:
         await redis.aclose()
     if (refusal := replication_fault(server)) is not None:
-        _log.warning("redis takes no writes at present", reason=refusal)
+        _log.warning("Redis does not accept writes", reason=refusal)
     fault = version_fault(server) or eviction_fault(server)
     if fault is not None:
         raise StartError(fault)
@@ -98,4 +98,4 @@ async def check_server(url: str) -> None:
             "`coursewire restore` to end, or run it again with --replace"
         )
     if (loss := persistence_fault(server)) is not None:
-        _log.warning("redis may lose data", reason=loss)
+        _log.warning("Redis may lose data", reason=loss)

@@ -232,7 +232,7 @@ async def test_it_is_ready_once_the_api_says_so(tmp_path, lines):
 
 async def test_waiting_for_readiness_may_be_limited(tmp_path, lines):
     async with supervisor(tmp_path, lines) as running:
-        with pytest.raises(StartError, match=r"/readyz did not say 200 within 0\.1 s"):
+        with pytest.raises(StartError, match=r"/readyz did not return 200 within 0\.1 s"):
             await running.ready(0.1)
 
 
