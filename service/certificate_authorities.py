@@ -40,7 +40,7 @@ def certificates_fault(path: str) -> str | None:
             return "which is empty"
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        return "which holds no certificate in PEM form that can be read"
+        return "which contains no certificate in PEM form that can be read"
     except FileNotFoundError:
         return "which does not exist"
     except PermissionError:
@@ -68,9 +68,9 @@ def _directories_fault(text: str) -> str | None:
             faults.append(f"which cannot be read ({error.strerror})")
         else:
             faults.append(
-                "which holds no certificates under their hashes (`openssl rehash` makes the links)"
+                "which contains no certificates under their hashes (use `openssl rehash`)"
             )
-    return faults[0] if faults else "which is no directory"
+    return faults[0] if faults else "which is not a directory"
 
 
 def client_certificate_fault(certificate: str, key: str | None) -> str | None:
@@ -79,7 +79,7 @@ def client_certificate_fault(certificate: str, key: str | None) -> str | None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_cert_chain(certificate, key, password=lambda: "")
     except ssl.SSLError:
-        return "do not hold a certificate and its unencrypted key in PEM form"
+        return "do not contain a certificate and its unencrypted key in PEM form"
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     return None

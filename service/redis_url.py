@@ -157,7 +157,7 @@ def _options(parts: SplitResult, scheme: Scheme) -> dict[str, Any]:
     try:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True, errors="strict")
     except (ValueError, UnicodeDecodeError):
-        raise ValueError("has a part behind ? that is not NAME=VALUE; remove it") from None
+        raise ValueError("has a part after ? that is not NAME=VALUE; remove it") from None
     read: dict[str, Any] = {}
     for name, text in pairs:
         option = OPTIONS.get(name)
@@ -200,7 +200,7 @@ def _unknown(name: str, scheme: Scheme) -> str:
 def _tls_remedy(scheme: Scheme) -> str:
     if scheme in ("redis", "rediss"):
         return "for TLS, begin the URL with rediss://"
-    return "connections by way of sentinels or a socket are not encrypted, so remove it"
+    return "connections through sentinels or a socket are not encrypted, so remove it"
 
 
 # --- the address ---------------------------------------------------------------------------
@@ -230,9 +230,9 @@ def read_redis_url(text: str) -> RedisAddress:
         hosts = parts.netloc
     where = _place(scheme, parts, hosts)
     if "@" in f"{parts.path}?{parts.query}#{parts.fragment}" and scheme != "unix":
-        raise ValueError(f"has an @ behind its host; {_SHAPE}, {_ENCODE}")
+        raise ValueError(f"has an @ after its host; {_SHAPE}, {_ENCODE}")
     if parts.fragment or "#" in text:
-        raise ValueError(f"has a part behind #; {_SHAPE}, {_ENCODE}")
+        raise ValueError(f"has a part after #; {_SHAPE}, {_ENCODE}")
     options = _options(parts, scheme)
     db = options.pop("db", None)
     if scheme != "unix":
@@ -287,12 +287,12 @@ def _host_and_port(text: str, shape: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::(.*))?", text)
     if found is None or (text.count(":") > 1 and "[" not in text):
         raise ValueError(
-            f"has a host or a port that is not readable; {shape}, with an IPv6 address in "
+            f"has a host or a port that cannot be parsed; {shape}, with an IPv6 address in "
             f"brackets, {_ENCODE}"
         )
     bracketed, name, port = found.groups()
     if not (bracketed or name):
-        raise ValueError(f"names no host; {shape}, {_ENCODE}")
+        raise ValueError(f"has no host; {shape}, {_ENCODE}")
     host = _address(bracketed) if bracketed is not None else _name(name)
     if host is None:
         raise ValueError(

@@ -54,7 +54,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) 
     callback=_seconds,
     default=DRAIN_SECONDS,
     show_default=True,
-    help="How long running jobs get to hand back at a stop.",
+    help="Time for running jobs to end after a signal.",
 )
 def main(*, poll_slots: int, deliver_slots: int, drain_seconds: float) -> None:
     """Poll integrations and deliver events until stopped."""

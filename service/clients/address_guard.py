@@ -296,7 +296,7 @@ class SystemResolver(AbstractResolver):
                 await began.wait()
         except TimeoutError as exc:
             lookup.cancel()
-            raise OSError(errno.EAGAIN, "every thread looks up another name") from exc
+            raise OSError(errno.EAGAIN, "all threads are looking up other names") from exc
         found = await lookup
         return [
             ResolveResult(
@@ -334,7 +334,7 @@ def _host_of(url: str) -> str:
         raise TargetRefusedError("the port must be between 1 and 65535")
     name = host.removesuffix(".")
     if not name:
-        raise TargetRefusedError("the URL names no host")
+        raise TargetRefusedError("the URL has no host")
     _check_form(host, name)
     return name
 
@@ -348,7 +348,7 @@ def _check_form(host: str, name: str) -> None:
             pass
         else:
             if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-                raise TargetRefusedError(f"{host} carries a zone, which only this machine knows")
+                raise TargetRefusedError(f"{host} has a zone, which is valid only on this machine")
             return
     try:
         meant = ipaddress.IPv4Address(socket.inet_aton(name))

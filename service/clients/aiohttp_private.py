@@ -408,7 +408,7 @@ def _require(one: object, names: tuple[str, ...]) -> None:
     if missing := [name for name in names if not hasattr(one, name)]:
         raise ImportError(
             f"aiohttp {aiohttp.__version__} cannot be used: {type(one).__name__} has no "
-            f"{', '.join(missing)}; install the version that Coursewire names"
+            f"{', '.join(missing)}; install the version that Coursewire requires"
         )
 
 

@@ -53,7 +53,7 @@ class _Layer(ABC):
         try:
             part = unpacker.decompress(data, self._room)
         except zlib.error as exc:
-            raise UpstreamPageError("the upstream's compressed answer is damaged") from exc
+            raise UpstreamPageError("the upstream's compressed response is damaged") from exc
         self._room -= len(part)
         if not self._room:
             raise _too_large(self._limit)
@@ -85,7 +85,7 @@ class _Gzip(_Layer):
                 self._waiting = b""
                 self._members += 1
                 if self._members > MAX_MEMBERS:
-                    raise UpstreamPageError("the upstream's compressed answer is in too many parts")
+                    raise UpstreamPageError("the upstream's compressed response has too many parts")
                 self._unpacker = zlib.decompressobj(wbits=31)
             parts.append(self._inflate(self._unpacker, data))
             data = self._unpacker.unused_data
@@ -128,7 +128,7 @@ async def read_body(response: httpx.Response, limit: int, parts: list[bytes]) ->
                 raise _too_large(limit)
             parts.append(part)
     if not all(layer.complete for layer in layers):
-        raise UpstreamPageError("the upstream's compressed answer breaks off")
+        raise UpstreamPageError("the upstream's compressed response is incomplete")
 
 
 def _layers(header: str, limit: int) -> list[_Layer]:
@@ -137,8 +137,8 @@ def _layers(header: str, limit: int) -> list[_Layer]:
     codings = [one for one in named if one not in _PLAIN]
     if any(one not in _LAYERS for one in codings) or len(codings) > MAX_CODINGS:
         raise UpstreamPageError(
-            f"the upstream's answer is encoded as {printable(header, TYPE_LENGTH)!r}, which cannot "
-            "be read; gzip was requested"
+            f"the upstream's response is encoded as {printable(header, TYPE_LENGTH)!r}, which "
+            "cannot be read; gzip was requested"
         )
     rooms = [limit] + [limit + PACKING_BYTES] * len(codings)  # the last coding is decoded first
     layers = [_LAYERS[one](room) for one, room in zip(codings, rooms, strict=False)]
@@ -146,7 +146,7 @@ def _layers(header: str, limit: int) -> list[_Layer]:
 
 
 def _too_large(limit: int) -> UpstreamPageError:
-    return UpstreamPageError(f"the upstream's answer is larger than {limit} bytes")
+    return UpstreamPageError(f"the upstream's response is larger than {limit} bytes")
 
 
 def without_mark(body: bytes) -> bytes:

@@ -140,9 +140,9 @@ _WORDS = {
     OutcomeClass.DNS: "the host name did not resolve",
     OutcomeClass.CONNECT: "no connection",
     OutcomeClass.TLS: "no secure connection",
-    OutcomeClass.RESET: "the connection broke before the answer was complete",
-    OutcomeClass.PROTOCOL: "the answer is not valid HTTP",
-    OutcomeClass.REFUSED_TARGET: "the URL names no usable address",
+    OutcomeClass.RESET: "the connection broke before the response was complete",
+    OutcomeClass.PROTOCOL: "the response is not valid HTTP",
+    OutcomeClass.REFUSED_TARGET: "the URL has no usable address",
 }
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # OpenSSL's X509_V_ERR_*
 _ALERT = re.compile(
@@ -242,10 +242,10 @@ def _certificate_refusal(exc: BaseException) -> str | None:
         return None
     alert = found[1].replace("_", " ").lower()
     if alert == "certificate required":
-        return "the server demands a client certificate"
+        return "the server requires a client certificate"
     if alert == "handshake failure":
-        return f"the server ended the handshake ({alert}); it may demand a client certificate"
-    return f"the server demands a client certificate, or refuses the one that was sent ({alert})"
+        return f"the server ended the handshake ({alert}); it may require a client certificate"
+    return f"the server requires a client certificate, or refuses the one that was sent ({alert})"
 
 
 def _system_words(exc: OSError) -> str:

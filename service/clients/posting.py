@@ -159,7 +159,7 @@ def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
     fields = {**target.usual, **{_field_name(name): value for name, value in headers.items()}}
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     if not lines.count("\r") == lines.count("\n") == len(fields) or "\0" in lines:
-        raise ValueError("a header field holds a line break or a null")
+        raise ValueError("a header field contains a line break or a null")
     return f"{target.start}{lines}content-length: {length}\r\n\r\n".encode("ascii")
 
 

@@ -119,7 +119,7 @@ class EgressProxy:
                 transport = await self._tunnel(connector, request, _authority(url))
         except TimeoutError:
             raise ProxyFaultError(
-                OutcomeClass.PROXY, f"{_THE_PROXY} takes connections and does not answer"
+                OutcomeClass.PROXY, f"{_THE_PROXY} accepts connections and does not answer"
             ) from None
         except ProxyFaultError as fault:
             if fault.kind is not OutcomeClass.PROXY:
@@ -289,7 +289,7 @@ class _TunnelProtocol(asyncio.Protocol):
             raise _refusal(status)
         if self._received:
             raise ProxyFaultError(
-                OutcomeClass.PROXY, f"{_THE_PROXY} sent something behind its answer to CONNECT"
+                OutcomeClass.PROXY, f"{_THE_PROXY} sent data after its response to CONNECT"
             )
 
     def data_received(self, data: bytes) -> None:
@@ -306,7 +306,7 @@ class _TunnelProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answer.done():
-            said = f"{_THE_PROXY} closed the connection without an answer to CONNECT"
+            said = f"{_THE_PROXY} closed the connection without a response to CONNECT"
             self._fail(ProxyFaultError(OutcomeClass.PROXY, said))
 
     def _fail(self, fault: ProxyFaultError) -> None:
@@ -362,7 +362,7 @@ def _refusal(status: int) -> ProxyFaultError:
     if status == _PROXY_AUTHENTICATION_REQUIRED:
         return ProxyFaultError(
             OutcomeClass.PROXY,
-            f"{_THE_PROXY} refuses the credentials in that setting, or misses them (HTTP 407)",
+            f"{_THE_PROXY} refuses the credentials in that setting, or requires some (HTTP 407)",
         )
     if status >= 500:
         said = f"{_THE_PROXY} could not connect to this host (HTTP {status})"

@@ -38,7 +38,7 @@ def make_context(ca_file: Path | None = None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=read_authorities(ca_file.read_bytes()))
         except (OSError, Unusable) as error:
-            raise SettingsError(f"COURSEWIRE_CA_FILE cannot be used any more: {error}") from error
+            raise SettingsError(f"COURSEWIRE_CA_FILE can no longer be used: {error}") from error
     return context
 
 

@@ -192,7 +192,7 @@ class UpstreamClient:
             request = self._request(credential, upstream_id, query)
         except ValueError:  # the message quotes the value
             raise UpstreamAuthError(
-                "the API key or the integration id holds characters no HTTP header can carry"
+                "the API key or the integration id contains characters unfit for HTTP headers"
             ) from None
         try:
             async with asyncio.timeout(self._timeout):
@@ -279,14 +279,16 @@ class UpstreamClient:
         status = response.status_code
         charset = foreign_charset(body)
         if charset is not None:
-            message = f"the upstream's answer is {charset}, but JSON must be UTF-8"
+            message = f"the upstream's response is {charset}, but JSON must be UTF-8"
             return UpstreamPageError(message, status=status)
         if _PAGE_BEGINS.match(body) and b'"status"' in body:
             message = f"the upstream's page cannot be read: {reason}"
             return UpstreamPageError(message, status=status)
         seen = describe(response, body, Redactor([api_key]))
         return UpstreamPageError(
-            f"the upstream's answer is not a page of courses: {seen}", status=status, elsewhere=True
+            f"the upstream's response is not a page of courses: {seen}",
+            status=status,
+            elsewhere=True,
         )
 
     def _error(self, response: httpx.Response, body: bytes, api_key: str) -> UpstreamError:

@@ -115,4 +115,4 @@ def _awaited(timeline: Timeline, answer: Answer) -> str:
         return f"the proxy of {PROXY_SETTING} had not connected to this host"
     if timeline.connected_at is None:
         return "no connection"
-    return "no answer" if answer.status is None else "the answer did not end"
+    return "no response" if answer.status is None else "the response did not end"

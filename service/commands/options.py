@@ -104,7 +104,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if not on_terminal(sys.stdin):
         raise click.UsageError(f"{question} The input is not a terminal: give --yes")
     if not click.confirm(question, err=True):
-        raise CoursewireError("nothing is changed")
+        raise CoursewireError("nothing was changed")
 
 
 def yes(also: str = "") -> click.Option:

@@ -97,7 +97,7 @@ class DataDirectory:
     def _read(self, path: Path) -> str:
         text = path.read_text().strip()
         if not text:
-            raise StartError(f"{path} is empty; restore it, or remove it to have a new one made")
+            raise StartError(f"{path} is empty; restore it, or remove it to generate a new one")
         return text
 
     def write_private(self, name: str, text: str) -> Path:

@@ -140,7 +140,7 @@ def keys(text: str) -> tuple[bytes, ...]:
     read: list[bytes] = []
     for number, part in enumerate((part.strip() for part in text.split(",")), 1):
         try:
-            # The padding may be missing, because some tools that generate such keys leave it off.
+            # The padding may be missing, because some tools that generate such keys leave it out.
             key = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise ValueError(
@@ -152,7 +152,7 @@ def keys(text: str) -> tuple[bytes, ...]:
                 f"make one with {MAKE_A_KEY}"
             )
         if key in read:
-            raise ValueError(f"key {number} repeats key {read.index(key) + 1}; leave it off")
+            raise ValueError(f"key {number} repeats key {read.index(key) + 1}; remove it")
         read.append(key)
     return tuple(read)
 

@@ -45,7 +45,7 @@ _KNOWN = frozenset(
 _REMEDIES = {
     "REDIS_URL": "write for example redis://127.0.0.1:6379/0",
     "ADMIN_TOKEN": f"make one with {MAKE_A_TOKEN}",
-    "ENCRYPTION_KEYS": f"give those of the other parts; a new service makes one with {MAKE_A_KEY}",
+    "ENCRYPTION_KEYS": f"give the keys of the other parts, or generate one with {MAKE_A_KEY}",
 }
 
 
@@ -195,4 +195,4 @@ def _contradictions(settings: Settings) -> list[str]:
 def _listed(problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
-    return "\n  ".join([f"{len(problems)} settings are not usable:", *problems])
+    return "\n  ".join([f"{len(problems)} settings cannot be used:", *problems])

@@ -59,7 +59,7 @@ async def _choose_postponed(
         if found is None:
             progress = backfills.skip(without, integration_id, "it was deleted")
         elif not wants(selection, found[0]):
-            progress = backfills.skip(without, integration_id, "it matches no more")
+            progress = backfills.skip(without, integration_id, "it no longer matches")
         elif now_ms() - created_at > backfills.BASELINE_PATIENCE_MS:
             reason = "its baseline was not complete in time"
             progress = backfills.skip(without, integration_id, reason)

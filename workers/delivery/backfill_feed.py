@@ -128,7 +128,7 @@ class Backfiller:
         if reason := backfills.why_not(integration, state):
             return self._skipped(progress, leg, reason)
         if not wants(selection, integration):
-            return self._skipped(progress, leg, "it matches no more")
+            return self._skipped(progress, leg, "it no longer matches")
         if state.epoch != leg.epoch:
             # The pages of its cursor no longer exist, and neither do its courses.
             anew = msgspec.structs.replace(progress, leg=None, slot=0, wait_until=0)
@@ -291,9 +291,9 @@ def _check_page(leg: Leg, page: Page) -> None:
     if leg.at == "deferred":
         return
     if leg.pages >= MAX_PAGES:
-        raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+        raise UpstreamPagingError(f"the upstream's pages never end: {MAX_PAGES} pages")
     if page.next is not None and page.next in (leg.cursor, leg.landmark):
-        raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
+        raise UpstreamPagingError("the upstream repeats pages: a cursor was returned twice")
     if len(page.results) > max(PAGE_SIZE, leg.page_size):
         raise UpstreamPageError(
             f"the upstream sent {len(page.results)} records where {leg.page_size} were asked for"

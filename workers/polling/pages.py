@@ -36,7 +36,7 @@ from service.storage.polling.reviews import Reviews
 from workers.polling.commit import Committer, Portion
 from workers.polling.page_fetch import Fetcher
 
-MAX_PAGES = 100_000  # pages of one poll: more means that the upstream pages without end
+MAX_PAGES = 100_000  # pages of one poll: more means that the upstream's pages never end
 LAPS_FROM_PAGES = 16  # at this page, and at each doubling, a full poll is checked for repetitions
 
 
@@ -78,7 +78,7 @@ class Pages:
         spent."""
         progress = self._committer.progress
         if progress.pages >= MAX_PAGES:
-            raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+            raise UpstreamPagingError(f"the upstream's pages never end: {MAX_PAGES} pages")
         await self._check_laps(progress)
         page = await self._fetcher.page(_query(progress))
         _check_page(progress, page)
@@ -166,7 +166,9 @@ class Pages:
         seen = sorted_digests(await self._catalogue.seen(self._integration.id, progress.poll_id))
         # A poll that restarted because of its cursor has read every course twice.
         if len(seen) > 3 * distinct(seen):
-            raise UpstreamPagingError("the upstream pages without end: the same courses come again")
+            raise UpstreamPagingError(
+                "the upstream's pages never end: the same courses were returned again"
+            )
 
     async def _triage(
         self,
@@ -208,7 +210,7 @@ def _query(progress: PollProgress) -> PageQuery:
 
 def _check_page(progress: PollProgress, page: Page) -> None:
     if page.next is not None and page.next in (progress.cursor, progress.landmark):
-        raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
+        raise UpstreamPagingError("the upstream repeats pages: a cursor was returned twice")
     if len(page.results) > max(PAGE_SIZE, progress.page_size):
         raise UpstreamPageError(
             f"the upstream sent {len(page.results)} records where {progress.page_size} were "

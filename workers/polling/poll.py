@@ -152,7 +152,7 @@ class Poll:
     async def run(self) -> None:
         """Polls until the poll is over, the turn is over, or the upstream requests a wait."""
         started = time.monotonic()
-        outcome, trouble, note = "failed", None, None
+        outcome, problem, note = "failed", None, None
         try:
             if not await self._begin():
                 return
@@ -160,10 +160,10 @@ class Poll:
             note = await self._complete()
             outcome = "completed"
         except TurnOverError as over:
-            outcome, trouble = over.outcome, over.reason if over.problem else None
+            outcome, problem = over.outcome, over.reason if over.problem else None
             await self._interrupt(over)
         except (UpstreamError, FingerprintVersionError) as error:
-            trouble = str(error)
+            problem = str(error)
             await self._fail(error)
         except NotFoundError as error:  # deleted meanwhile
             raise EpochEndedError from error
@@ -174,7 +174,7 @@ class Poll:
                 and note is None
                 and progress.verdicts.keys() <= {Verdict.UNCHANGED}
             )
-            (_log.warning if trouble else _log.debug if quiet else _log.info)(
+            (_log.warning if problem else _log.debug if quiet else _log.info)(
                 "poll",
                 integration=self._integration.id,
                 poll=progress.poll_id,
@@ -184,7 +184,7 @@ class Poll:
                 records=progress.records,
                 verdicts=progress.verdicts,
                 events=self._committer.events,
-                trouble=trouble or note,
+                problem=problem or note,
                 seconds=round(time.monotonic() - started, 3),
             )
 
@@ -272,7 +272,7 @@ class Poll:
         except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {credential_id} cannot be read: {error}; "
-                "store it again with PATCH /v1/credentials, or give back the encryption key"
+                "store it again with PATCH /v1/credentials, or restore the encryption key"
             ) from error
 
     # --- end -----------------------------------------------------------------------------

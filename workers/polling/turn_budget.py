@@ -65,7 +65,7 @@ class Turn:
         if share > MEMORY_SHARE:
             reason = (
                 f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "
-                f"{MEMORY_SHARE:.0%}, deliveries go on"
+                f"{MEMORY_SHARE:.0%}, deliveries continue"
             )
             problem = Problem(code=MEMORY_PROBLEM, message=reason, since=now_ms, attention=False)
             raise TurnOverError("waiting", wait_ms=MEMORY_WAIT_MS, reason=reason, problem=problem)

@@ -37,7 +37,7 @@ _METRICS = Actor(name="metrics token", scope=Opened.METRICS)
 _log = get_logger("api")
 _SCHEME = re.compile(r"bearer[\s:]", re.IGNORECASE)
 _WHERE = (
-    "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
+    "use the token of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
     "DATA_DIR/admin-token"
 )
 

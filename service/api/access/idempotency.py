@@ -51,7 +51,7 @@ class Idempotency(Layer):
             return
         if not _FORM.fullmatch(given):
             remedy = f"send 1 to {MAX_LENGTH} visible ASCII characters, such as a UUID"
-            raise InvalidRequestError([FieldError(HEADER, "is no idempotency key", remedy)])
+            raise InvalidRequestError([FieldError(HEADER, "is not an idempotency key", remedy)])
         services: Services = request.app.state.services
         same = b"\n".join(
             (scope["path"].encode(), scope.get("query_string", b""), await request.body())

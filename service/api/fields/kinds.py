@@ -98,7 +98,10 @@ def pasted_key(most: int) -> Meta:
         key = trimmed(value, *KEY_PREFIXES)
         wrong = key.wrong(is_visible)
         if wrong is not None:
-            raise Refusal(f"is not a key: {wrong}", "copy it again; a key is visible ASCII")
+            raise Refusal(
+                f"is not a key: {wrong}",
+                "copy it again; a key consists of visible ASCII characters",
+            )
         if not key.text:
             raise Refusal("is blank", "send the key")
         if len(key.text) > most:
@@ -241,7 +244,7 @@ def cursor(read: Callable[[str], Any], kind: str) -> Meta:
             return read(value)
         except ValueError:
             raise Refusal(
-                "is not a cursor of this list", "send the `next` of an earlier answer unchanged"
+                "is not a cursor of this list", "send the `next` of an earlier response unchanged"
             ) from None
 
     schema = {"type": "string", "format": f"{kind}-cursor"}

@@ -248,7 +248,7 @@ def _check_encoding(request: AnyRequest) -> None:
     codings = request.headers.get("content-encoding", "").strip().lower()
     if codings not in _UNENCODED:
         raise _unsupported(
-            f"send the body as it is, not with `Content-Encoding: {codings[:100]}`",
+            f"send the body without `Content-Encoding: {codings[:100]}`",
             {"accept-encoding": _IDENTITY},
         )
 

@@ -76,7 +76,7 @@ async def readyz(services: GivenServices, state: State) -> Health:
     """Redis answers and grants all needed rights, and the process is not stopping; otherwise the
     problem gives the reason."""
     if state.stopping:
-        raise StoppingError("this process is about to stop; send new requests to another one")
+        raise StoppingError("this process is stopping; send new requests to another one")
     try:
         async with asyncio.timeout(READY_SECONDS):
             await services.rights.check()

@@ -187,7 +187,7 @@ class Performance:
                 await story.look()
                 if first is None and story.verified:
                     first = loop.time() - begun
-            self._waiting_for = "what was under way did not arrive"
+            self._waiting_for = "pending events did not arrive"
             await story.settle()
         except asyncio.CancelledError:
             # After a signal, or at the end of the time: pending events are not waited for.

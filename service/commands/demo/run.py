@@ -95,13 +95,13 @@ async def _settings() -> Settings:
     try:
         empty = await is_empty(redis)
     except (RedisError, OSError) as error:
-        raise StartError(f"{variable} does not lead to a Redis that answers: {error}") from error
+        raise StartError(f"{variable} does not lead to a reachable Redis: {error}") from error
     finally:
         await redis.aclose()
     if not empty:
         raise StartError(
-            f"the database that {variable} names holds data; name an empty one, or unset it "
-            "and the demo brings its own"
+            f"the database in {variable} contains data; use an empty one, or unset it, and the "
+            "demo starts its own"
         )
     return settings
 

@@ -97,7 +97,7 @@ class Story:
             self._terminal.refused(push)
             raise DemoFailedError(f"a push was refused: {push.refusal}")
         if push.altered:
-            raise DemoFailedError(f"{push.id} came again with another body")
+            raise DemoFailedError(f"{push.id} was sent again with another body")
         if not event.type.startswith("course."):
             return  # the sandbox's log does not contain test events and operational events
         reported = _reported(push, event)
@@ -134,7 +134,7 @@ class Story:
 def _reported(push: Push, event: Event) -> ReportedEvent:
     data = event.data
     if push.id is None or data.course_id is None or data.sequence is None:
-        raise DemoFailedError(f"a {event.type} came without course or sequence: {push.body!r}")
+        raise DemoFailedError(f"a {event.type} has no course or sequence: {push.body!r}")
     return ReportedEvent(
         id=push.id,
         type=event.type,

@@ -53,10 +53,10 @@ def read_manifest(
     problems: list[str] = []
     document = _filled(document, environ, problems)
     if not isinstance(document, dict):
-        raise ManifestError(f"the file must hold {' and '.join(keys)}")
+        raise ManifestError(f"the file must contain {' and '.join(keys)}")
     if unknown := [f"{one}{did_you_mean(one, keys)}" for one in document if one not in keys]:
         raise ManifestError(
-            f"the file must hold {' and '.join(keys)}, and nothing else: {', '.join(unknown)}"
+            f"the file must contain {' and '.join(keys)}, and nothing else: {', '.join(unknown)}"
         )
     for name, items in document.items():
         problems += _faults(name, keys[name], items)

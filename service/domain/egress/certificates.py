@@ -73,7 +73,7 @@ def read_authorities(content: bytes) -> str:
     text = content.decode("ascii", "replace")
     found = _CERTIFICATE.findall(text)
     if not found or len(found) != text.count(_BEGIN):
-        what = "holds a certificate that breaks off" if _BEGIN in text else "holds no certificate"
+        what = "contains an incomplete certificate" if _BEGIN in text else "contains no certificate"
         raise Unusable(
             what,
             "give PEM, which begins with -----BEGIN CERTIFICATE-----; DER becomes PEM with "
@@ -86,7 +86,7 @@ def read_authorities(content: bytes) -> str:
         except (ValueError, ssl.SSLError):
             raise Unusable(
                 f"has a broken certificate: number {number} of {len(found)}",
-                "replace it, or take it out",
+                "replace it, or remove it",
             ) from None
     return "\n".join(found) + "\n"
 
@@ -99,7 +99,7 @@ def read_client_certificate(certificate: str, now_ms: int) -> tuple[str, Certifi
     """
     found = _CERTIFICATE.findall(certificate)
     if _PRIVATE_KEY_BEGIN.search(certificate):
-        raise Unusable("holds a private key", "send the key as private_key alone")
+        raise Unusable("contains a private key", "send the key as private_key alone")
     if not found or len(found) != certificate.count(_BEGIN):
         raise Unusable(
             "is not a certificate in PEM",
@@ -143,7 +143,7 @@ def read_private_key(private_key: str) -> str:
     try:
         serialization.load_pem_private_key(found[0].encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Unusable("is a broken private key", "send it as it was made") from None
+        raise Unusable("is a broken private key", "send it unchanged") from None
     return f"{found[0]}\n"
 
 
@@ -161,7 +161,7 @@ def _loaded(pem: str, number: int) -> x509.Certificate:
         certificate.issuer.rfc4514_string()
         _public(certificate.public_key())
     except (ValueError, UnsupportedAlgorithm):
-        raise Unusable(f"is broken: certificate {number}", "send it as it was issued") from None
+        raise Unusable(f"is broken: certificate {number}", "send it unchanged") from None
     return certificate
 
 

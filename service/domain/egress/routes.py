@@ -62,11 +62,11 @@ def read_egress_proxy(text: str) -> Proxy:
         raise ValueError(f"contains a space, a control character or a backslash; {_EXAMPLE}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError(
-            f"has something behind the port; {_EXAMPLE}, and percent-encode / @ : # ? of a password"
+            f"has text after the port; {_EXAMPLE}, and percent-encode / @ : # ? of a password"
         )
     name = (host or "").removesuffix(".")
     if not _is_host(name):
-        raise ValueError(f"names no host; {_EXAMPLE}")
+        raise ValueError(f"has no host; {_EXAMPLE}")
     if port == 0:
         raise ValueError(f"has port 0; {_EXAMPLE}")
     user, password = _login(parts.username, parts.password)

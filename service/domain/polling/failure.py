@@ -204,7 +204,7 @@ def _given_up(error: Exception, patience_ms: int, passed_ms: int) -> str:
     """Why a poll is stopped, in words."""
     if (asked_ms := _asked_ms(error)) > patience_ms - passed_ms >= 1_000:
         return (
-            f"; stopped: the upstream asks for a wait of {duration(asked_ms)}, longer than what "
+            f"; stopped: the upstream requests a wait of {duration(asked_ms)}, longer than what "
             f"is left of {duration(patience_ms)}"
         )
     return f"; stopped after {duration(passed_ms)} without a page"

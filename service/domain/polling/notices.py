@@ -52,8 +52,8 @@ def notices(integration: Integration, state: PollingState) -> list[Notice]:
         found.append(
             Notice(
                 code="cached_answers",
-                message="A cache between this service and the upstream gives old answers, the last "
-                f"one {duration(observed.cached_ms)} old. Exclude the upstream's API from it.",
+                message="A cache between this service and the upstream returns old responses, the "
+                f"last one {duration(observed.cached_ms)} old. Exclude the upstream's API from it.",
                 since=observed.cached_since,
             )
         )
@@ -140,7 +140,7 @@ def _skew(skew_ms: int) -> str:
     where = "ahead of" if skew_ms > 0 else "behind"
     message = (
         f"The upstream's clock (the Date of its answers) is {duration(skew_ms)} {where} this "
-        "service's clock. Check both clocks, and whether a cache gives old answers."
+        "service's clock. Check both clocks, and whether a cache returns old responses."
     )
     if abs(skew_ms) <= MAX_SKEW_MS:
         return message

@@ -25,20 +25,20 @@ Reason = Literal[
 
 REASONS: Final[Mapping[Reason, str]] = {
     "cut_short": (
-        "the answer to a request by ids was not complete: it had a further page, or records "
+        "the response to a request by ids was not complete: it had a further page, or records "
         "without an id"
     ),
     "control_missing": (
-        "the answer to a request by ids lacked courses that the upstream had just shown"
+        "the response to a request by ids lacked courses that the upstream had just shown"
     ),
-    "no_control": "no live course could be asked for beside them",
+    "no_control": "no live course could be requested beside them",
     "cannot_be_asked": (
         "neither the course id nor the remote id can be sent in a list of ids: they are missing, "
         "too long, or contain a comma, a control character, or a blank at an end"
     ),
     "refused": "the upstream refused the request by ids",
-    "unreadable": ("the answer to a request by ids had broken records, which may be theirs"),
-    "empty": "the poll showed no live course at all",
+    "unreadable": ("the response to a request by ids had broken records, which may belong to them"),
+    "empty": "the poll returned no live course",
 }
 """Why a change that a poll found was not confirmed."""
 

@@ -127,7 +127,7 @@ def _read_private_key(given: Pasted) -> Ed25519Key:
         )
     key = Ed25519Key(pair[:SEED_BYTES])
     if len(pair) > SEED_BYTES and key.public_half != pair[SEED_BYTES:]:
-        raise ValueError(f"the public half of this {PRIVATE_PREFIX!r} key is not that of its seed")
+        raise ValueError(f"the public half of this {PRIVATE_PREFIX!r} key does not match its seed")
     return key
 
 
@@ -169,8 +169,8 @@ def _decode(given: Pasted, prefix: str) -> bytes:
     text = content.text.translate({ord("-"): "+", ord("_"): "/"})
     if len(text) % 4 == 1:
         raise ValueError(
-            f"after {prefix!r} come {len(text)} characters of base64, which cannot be all of it: "
-            "copy it whole"
+            f"after {prefix!r} are {len(text)} characters of base64, which cannot be complete: "
+            "copy the whole key"
         )
     return base64.b64decode(text + "=" * (-len(text) % 4))
 

@@ -30,12 +30,12 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise StartError(
-                    f"port {port} on {host} is taken; set {PREFIX}PORT to another, or to 0 "
+                    f"port {port} on {host} is in use; set {PREFIX}PORT to another, or to 0 "
                     "for any free one"
                 ) from error
             raise StartError(
                 f"nothing can listen on {host} port {port} ({error.strerror}); "
-                f"set {PREFIX}HOST and {PREFIX}PORT to what can"
+                f"set {PREFIX}HOST and {PREFIX}PORT to a usable address"
             ) from error
 
 

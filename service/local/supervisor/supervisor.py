@@ -126,7 +126,7 @@ class Supervisor:
                 raise StartError(f"{self.api_url}/readyz did not return 200 within {timeout:g} s")
             if now - reported > REPORT_EVERY_SECONDS:
                 reported = now
-                reason = f"{self.api_url}/readyz does not return 200; the API's log lines give the reason"
+                reason = f"{self.api_url}/readyz does not return 200; the API's log has the reason"
                 if self._outside_redis is not None:
                     reason = await redis_fault(self._outside_redis) or reason
                 _log.warning("not ready yet", reason=reason)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
 EXPIRED = "the event is older than the retention"
-NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
+NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may not see the event"
 
 Released = Literal["lost", "idle", "due"]
 

@@ -272,7 +272,7 @@ def _judged(refused: Sequence[_Refusal], user: str) -> str | None:
             f"Redis does not know {_shown(sorted(unknown))}; end the renaming of commands in its "
             "configuration, or use a server that has them"
         )
-    return f"Redis refuses what the service needs ({others[0]})" if others else None
+    return f"Redis refuses a command that the service needs ({others[0]})" if others else None
 
 
 def _of_the_address(error: ResponseError, text: str, user: str) -> str | None:

@@ -86,7 +86,7 @@ def eviction_fault(server: Server) -> str | None:
 def persistence_fault(server: Server) -> str | None:
     """The data that a crash of the server would lose, with the remedy; None for a second at
     most."""
-    advice = "switch on appendonly, with appendfsync everysec"
+    advice = "enable appendonly, with appendfsync everysec"
     match server.persistence:
         case "none":
             return (

@@ -94,7 +94,7 @@ async def check_server(url: str) -> None:
         raise StartError(fault)
     if restoring:
         raise StartError(
-            "a backup is being restored into Redis, or that was broken off; wait for "
+            "a backup is being restored into Redis, or a restore was interrupted; wait for "
             "`coursewire restore` to end, or run it again with --replace"
         )
     if (loss := persistence_fault(server)) is not None:

@@ -80,7 +80,7 @@ class Backlog:
             ):
                 return
         await self._redis.unlink(keys.outbox(subscription.id))
-        raise ConflictError("events come too fast to begin anywhere but now: try again")
+        raise ConflictError("new events arrive too fast to start in the past: try again")
 
     async def _catch_up(
         self, subscription: Subscription, selection: Selection, start: str, held: int

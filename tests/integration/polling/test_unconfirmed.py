@@ -177,7 +177,7 @@ async def test_an_upstream_that_ignores_ids_and_shows_a_page_confirms_nothing(
     shelf.take("d300")
     shelf.by_ids = "ignored"
     poll = await integration.poll("full")
-    assert "1 because the answer to a request by ids was not complete" in poll.error
+    assert "1 because the response to a request by ids was not complete" in poll.error
     assert await told(integration) == {}
 
 

@@ -250,7 +250,7 @@ class ReviewController(Controller):
             int(tag) for tag in sent_headers.tags.split(",") if _VERSION.fullmatch(tag)
         ]
         if not shown_versions:
-            raise StaleReviewError("If-Match holds no ETag of this review")
+            raise StaleReviewError("If-Match does not contain an ETag of this review")
         current = await services.reviews.get(integration_id, state.epoch)
         version = current.version if current.version in shown_versions else shown_versions[0]
         matching = await _matching_subscriptions(services, integration, current.held)

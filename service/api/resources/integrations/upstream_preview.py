@@ -80,7 +80,7 @@ async def _request(
     credential = await services.credentials.decrypt(credential_id)
     if wait_ms := await services.budgets.spend_now(credential_id):
         raise UpstreamRateLimitedError(
-            f"the credential's rate limit leaves no request for {ceil(wait_ms / 1000)} s",
+            f"the credential's rate limit allows no request for {ceil(wait_ms / 1000)} s",
             code="PLATFORM.RATE_LIMIT_EXCEEDED",
         )
     try:

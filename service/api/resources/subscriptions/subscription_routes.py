@@ -333,7 +333,7 @@ def _check_scheme(url: str, certificate: CertificateFacts | None) -> None:
             [
                 FieldError(
                     "client_certificate",
-                    "cannot be shown to an http URL",
+                    "cannot be presented to an http URL",
                     "send a url that begins with https://, or client_certificate null",
                 )
             ]
