@@ -23,12 +23,12 @@ _LINE_BREAKS = r"\u000a\u2028\u2029"  # more forbidden characters
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _LINE_BREAK = re.compile(f"[{_LINE_BREAKS}]")
 _TIMESTAMP = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
+    r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d))?", re.IGNORECASE | re.ASCII
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 MAX_LABELS = 50
 KEY_PREFIXES = ("authorization:", "bearer ")  # prefix of a key that was copied with its header
-_A_TIME = "send for example 2026-11-23T09:30:00Z"
+A_TIME = "send for example 2026-11-23T09:30:00Z, or 2026-11-23"
 
 
 def means(description: str, **schema: Any) -> Meta:
@@ -137,18 +137,23 @@ def one_of(choices: Iterable[str]) -> Meta:
 
 
 def read_moment(value: Any) -> int:
-    """A moment in RFC 3339, as epoch ms."""
+    """A time in RFC 3339, or the start of a date in UTC, as epoch ms."""
     expect(value, str, "text")
-    if not _TIMESTAMP.fullmatch(value):
-        raise Refusal("is not a time in RFC 3339", _A_TIME)
+    if not (found := _TIMESTAMP.fullmatch(value)):
+        raise Refusal("is neither a time in RFC 3339 nor a date", A_TIME)
+    time = value.upper() if found[1] else f"{value}T00:00:00Z"
     try:
-        milliseconds = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
+        milliseconds = (datetime.fromisoformat(time) - _EPOCH) // _MILLISECOND
     except ValueError:
-        raise Refusal("is not a time", _A_TIME) from None
+        raise Refusal("is not a time", A_TIME) from None
     return max(milliseconds, 0)  # nothing happened here earlier
 
 
-MOMENT = {"type": "string", "format": "date-time", "examples": ["2026-11-23T09:30:00Z"]}
+MOMENT = {
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"format": "date"}],
+    "examples": ["2026-11-23T09:30:00Z", "2026-11-23"],
+}
 Moment = Annotated[int, Meta(extra_json_schema=MOMENT, extra={"read": read_moment})]
 
 

@@ -16,7 +16,7 @@ from service.api.access.authentication import GivenActor
 from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.access.visible_events import VisibleEvents
 from service.api.fields import samples
-from service.api.fields.kinds import Several, identifier, means, number_in_text, one_of
+from service.api.fields.kinds import Moment, Several, identifier, means, number_in_text, one_of
 from service.api.fields.readers import Fields
 from service.api.fields.refusals import FieldError
 from service.api.fields.views import Page, Timestamp, View
@@ -39,6 +39,7 @@ from service.domain.delivery.event_types import EVENT_TYPES
 from service.domain.delivery.subscription import Format, Payload, Rendering
 from service.domain.errors import NotFoundError
 from service.domain.events.event import EventFilter, StoredEvent, is_shown, render
+from service.domain.events.identifiers import position_before, position_order
 from service.storage.events.event_log import ReadPosition, not_there
 
 MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than exceed this
@@ -132,7 +133,14 @@ class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
 
 
 class EventQuery(FilterQuery, frozen=True, kw_only=True):
-    """The position in the log, and the direction."""
+    """The part of the log, and the direction."""
+
+    since: Annotated[
+        Moment | UnsetType, means("only events that happened at this time or later")
+    ] = UNSET
+    until: Annotated[Moment | UnsetType, means("only events that happened before this time")] = (
+        UNSET
+    )
 
     order: Annotated[
         Literal["asc", "desc"],
@@ -157,9 +165,31 @@ class EventQuery(FilterQuery, frozen=True, kw_only=True):
     ] = UNSET
 
     def check(self) -> Iterable[FieldError]:
-        """Only new events can be waited for."""
+        """Only new events can be waited for; a time must lie between both."""
         if self.order == "desc" and self.wait is not UNSET:
             yield FieldError("wait", "goes with order=asc only", "leave out one of them")
+        if self.until is not UNSET and self.wait is not UNSET:
+            yield FieldError("wait", "does not go with until", "leave out one of them")
+        if self.since and self.until is not UNSET and self.until <= self.since:
+            yield FieldError("until", "is not after since", "send a later time, or leave it out")
+
+    @property
+    def before_since(self) -> str | None:
+        """The position before the first event, None if `since` was left out."""
+        return position_before(self.since) if self.since else None
+
+    @property
+    def last(self) -> str | None:
+        """The position of the last possible event, None if `until` was left out."""
+        return None if self.until is UNSET else position_before(self.until)
+
+    @property
+    def end(self) -> str | None:
+        """The position before which `desc` starts, None: the end of the log."""
+        ends = [] if not self.after or self.after == cursors.LATEST else [self.after]
+        if self.until is not UNSET:
+            ends.append(f"{self.until}-0")
+        return min(ends, key=position_order, default=None)
 
 
 class EventController(Controller):
@@ -194,9 +224,7 @@ class EventController(Controller):
         filters = params.wanted(actor.grant)
         if params.order == "desc":
             events, before = await services.events.read_back(
-                None if params.after == cursors.LATEST else params.after or None,
-                params.limit,
-                filters,
+                params.end, params.limit, filters, after=params.before_since
             )
             bodies, cut = _bodies(events, params.rendering)
             return _page(bodies, cut or before, None)
@@ -240,14 +268,23 @@ async def starting_place(services: Services, read_to: str | None) -> str | None:
     return end
 
 
+async def _later(services: Services, start: str | None, since: str) -> str | None:
+    """The later of two positions; None, the oldest event, if events after `since` were trimmed."""
+    if start is None:
+        start = await services.events.trimmed()
+        return since if position_order(since) > position_order(start) else None
+    return max(start, since, key=position_order)
+
+
 async def _follow(
     services: Services, params: EventQuery, actor: Actor, wait: int
 ) -> tuple[list[StoredEvent], ReadPosition]:
     """The page after `after`, once it has an event or the wait has ended."""
     limit, filters = params.limit, params.wanted(actor.grant)
-    events, read_to = await services.events.read(
-        await starting_place(services, params.after or None), limit, filters
-    )
+    start = await starting_place(services, params.after or None)
+    if (since := params.before_since) is not None:
+        start = await _later(services, start, since)
+    events, read_to = await services.events.read(start, limit, filters, last=params.last)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(wait, LONGEST_WAIT_SECONDS)
     if events or read_to.more or deadline <= loop.time():

@@ -104,7 +104,8 @@ class Call(NamedTuple):
 
     def _follow(self, path: str, query: dict[str, Any]) -> None:
         """Prints events as they happen."""
-        query = {"after": "latest", **query, "order": "asc", "wait": _WAIT}
+        start = {} if "since" in query else {"after": "latest"}
+        query = {**start, **query, "order": "asc", "wait": _WAIT}
         left = self.values["limit"]
         while left is None or left > 0:
             query["limit"] = min(left or _PAGE, _PAGE)

@@ -183,7 +183,7 @@ coursewire deliveries list --subscription-id sub_... --state pending,dead --json
         },
         """\
 coursewire events --follow
-coursewire events list --type course.deleted --integration-id int_...
+coursewire events list --type course.deleted --since 2026-11-24
 coursewire events redeliver evt_... --subscription-id sub_...""",
     ),
     "reviews": Resource(

@@ -89,6 +89,11 @@ def first_number(milliseconds: int) -> int:
     return milliseconds << COUNTER_BITS
 
 
+def position_before(milliseconds: int) -> str:
+    """The last position before a time."""
+    return position_of(max(first_number(milliseconds) - 1, 0))
+
+
 def position_of(number: int) -> str:
     """The position with this number."""
     return f"{number >> COUNTER_BITS}-{number & LAST_COUNTER}"

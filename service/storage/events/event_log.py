@@ -90,47 +90,59 @@ class EventLog:
         ]
 
     async def read(
-        self, after: str | None, limit: int, wanted: EventFilter = EVERYTHING
+        self,
+        after: str | None,
+        limit: int,
+        wanted: EventFilter = EVERYTHING,
+        *,
+        last: str | None = None,
     ) -> tuple[list[StoredEvent], ReadPosition]:
-        """The requested events after the position `after` (None: from the oldest), oldest first,
-        and the position to continue from.
+        """The requested events after the position `after` (None: from the oldest) up to `last`,
+        oldest first, and the position to continue from.
 
         It reads a bounded part of the log, so it may return fewer than `limit` events, or none,
         although more follow. Raises EventsExpiredError if events after `after` have been trimmed.
         """
         events: list[StoredEvent] = []
-        last = after
+        read_to = after
         scanned = 0
         while scanned < MAX_SCANNED:
             # If few events match, the pages grow, so that a long search takes few commands.
             count = min(max(limit - len(events), scanned), _SCAN_PAGE)
-            page, trimmed = await self._page(last, count)
+            page, trimmed = await self._page(read_to, count, last)
             for entry_id, fields in page:
                 event = read_event(entry_id, fields)
-                last = event.position
+                read_to = event.position
                 if wanted.takes(event):
                     events.append(event)
                     if len(events) == limit:
-                        return events, ReadPosition(last, more=True)
+                        return events, ReadPosition(read_to, more=True)
             scanned += len(page)
             if len(page) < count:
                 if scanned == 0 and after is not None:
                     return [], ReadPosition(await self._within(after), more=False)
-                return events, ReadPosition(last or trimmed, more=False)
-        return events, ReadPosition(last or START, more=True)
+                return events, ReadPosition(read_to or trimmed, more=False)
+        return events, ReadPosition(read_to or START, more=True)
 
     async def read_back(
-        self, before: str | None, limit: int, wanted: EventFilter = EVERYTHING
+        self,
+        before: str | None,
+        limit: int,
+        wanted: EventFilter = EVERYTHING,
+        *,
+        after: str | None = None,
     ) -> tuple[list[StoredEvent], str | None]:
-        """The requested events before the position `before` (None: from the end), newest first, and
-        the position to continue from, None at the oldest. It reads a bounded part of the log, like
-        `read`."""
+        """The requested events before the position `before` (None: from the end) and after `after`,
+        newest first, and the position to continue from, None at the oldest.
+
+        It reads a bounded part of the log, like `read`.
+        """
         events: list[StoredEvent] = []
         last = before
         scanned = 0
         while scanned < MAX_SCANNED:
             count = min(max(limit - len(events), scanned), _SCAN_PAGE)
-            page = await read_stream_back(self._redis, keys.EVENTS, last, count)
+            page = await read_stream_back(self._redis, keys.EVENTS, last, count, after)
             for entry_id, fields in page:
                 event = read_event(entry_id, fields)
                 last = event.position
@@ -168,10 +180,12 @@ class EventLog:
         found = cast("bytes | None", await self._redis.get(keys.EVENTS_TRIMMED))
         return START if found is None else found.decode()
 
-    async def _page(self, after: str | None, count: int) -> tuple[list[StreamEntry], str]:
-        """Entries after `after`, and the position of the last one trimmed."""
+    async def _page(
+        self, after: str | None, count: int, last: str | None
+    ) -> tuple[list[StreamEntry], str]:
+        """Entries after `after` up to `last`, and the position of the last one trimmed."""
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.xrange(keys.EVENTS, f"({after}" if after else "-", "+", count=count)
+            pipeline.xrange(keys.EVENTS, f"({after}" if after else "-", last or "+", count=count)
             pipeline.get(keys.EVENTS_TRIMMED)
             page, trimmed = await pipeline.execute()
         lost = START if trimmed is None else trimmed.decode()

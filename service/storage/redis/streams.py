@@ -31,10 +31,12 @@ async def await_stream(
 
 
 async def read_stream_back(
-    redis: Redis, key: str, before: str | None, count: int
+    redis: Redis, key: str, before: str | None, count: int, after: str | None = None
 ) -> list[StreamEntry]:
-    """At most `count` entries before the id `before` (None: from the end), newest first."""
+    """At most `count` entries before the id `before` (None: from the end), newest first, and only
+    those after `after`."""
     if before is not None and position_order(before) == (0, 0):
         return []  # the server refuses a range below the lowest id
     start = f"({before}" if before else "+"
-    return cast("list[StreamEntry]", await redis.xrevrange(key, start, "-", count=count))
+    end = f"({after}" if after else "-"
+    return cast("list[StreamEntry]", await redis.xrevrange(key, start, end, count=count))

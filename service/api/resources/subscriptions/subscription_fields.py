@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from service.api.fields.kinds import (
+    A_TIME,
     MOMENT,
     IntegrationIds,
     Labels,
@@ -130,8 +131,7 @@ def _read_beginning(value: Any) -> str | int:
         return read_moment(value)
     except Refusal:
         raise Refusal(
-            "is neither now nor oldest nor an RFC 3339 time",
-            "send for example 2026-11-23T09:30:00Z",
+            "is neither now nor oldest nor a time in RFC 3339 nor a date", A_TIME
         ) from None
 
 
