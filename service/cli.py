@@ -19,7 +19,7 @@ from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
-EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
+EXIT_INTERRUPTED = 130  # after Ctrl-C, as in shells
 
 _SANDBOX = SandboxConfig()  # the defaults
 

@@ -413,4 +413,4 @@ def _require(one: object, names: tuple[str, ...]) -> None:
 
 
 # Without a loop, which only connections need.
-_require(ResponseHandler(loop=None), _PRIVATE_PARTS)  # type: ignore[arg-type]  # as said above
+_require(ResponseHandler(loop=None), _PRIVATE_PARTS)  # type: ignore[arg-type]  # as above

@@ -25,7 +25,7 @@ class RedisRefusedError(StartError):
     """Redis does not grant the rights that the service needs."""
 
 
-# --- what a caller asked for ---------------------------------------------------------------
+# --- errors of requests --------------------------------------------------------------------
 
 
 class NotFoundError(CoursewireError):

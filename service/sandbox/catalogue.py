@@ -108,7 +108,7 @@ class Catalogue:
         for number in range(courses):
             self._append(self._content.course(number))
 
-    # --- what can be read ------------------------------------------------------------------
+    # --- reads -----------------------------------------------------------------------------
 
     @property
     def changes(self) -> int:
@@ -218,7 +218,7 @@ class Catalogue:
         found.sort(key=lambda row: row.position)
         yield from (row for row in found if row.position > after)
 
-    # --- what can be changed ---------------------------------------------------------------
+    # --- changes ---------------------------------------------------------------------------
 
     def apply(self, requests: list[ChangeRequest], now: int, skew: int = 0) -> list[Change]:
         """Make the changes in order, at `now` (ms) or just after the previous change.
@@ -444,7 +444,7 @@ class Catalogue:
             changes.append(self._logged(stroke, "provider", sharing, self._touched(course, after)))
         return changes
 
-    # --- how it is kept --------------------------------------------------------------------
+    # --- the stored form -------------------------------------------------------------------
 
     def _append(self, course: Course) -> _Row:
         row = _Row(len(self._rows), course.id, None, b"", b"", 0)

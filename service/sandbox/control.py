@@ -49,9 +49,9 @@ class Sandbox:
 
 
 class NewIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An integration to make. Filters it does not support find nothing, as at the upstream,
-    unless the request says `ignore_unsupported_filters=true`. With `null_lists` a list of
-    `revisions`, `integration_fields` or `skill_assignments` without an entry is served as null.
+    """An integration to make. Unsupported filters find nothing, as at the upstream, unless the
+    request has `ignore_unsupported_filters=true`. With `null_lists` a list of `revisions`,
+    `integration_fields` or `skill_assignments` without an entry is served as null.
     """
 
     upstream_id: Annotated[str, Meta(min_length=1, max_length=200)]

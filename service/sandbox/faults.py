@@ -95,9 +95,9 @@ class VanishFault(Fault, frozen=True, kw_only=True, tag="vanish"):
 
 
 class ShiftFault(Fault, frozen=True, kw_only=True, tag="shift"):
-    """The page begins `by` records later than its cursor says, so that those are skipped, or
-    earlier where `by` is negative, so that those come twice: the rows before it changed while
-    a client was paging by offset. Meant for `on: later`.
+    """The page begins `by` records after its cursor's position, so that these are skipped, or
+    earlier for a negative `by`, so that these are repeated: the rows before it changed while a
+    client was paging by offset. Meant for `on: later`.
     """
 
     by: int

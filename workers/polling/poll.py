@@ -223,7 +223,7 @@ class Poll:
             increments=self._poll_counters("failed"),
         )
 
-    # --- go on: what was decided, pages, absences, what waits ------------------------------
+    # --- the steps: decisions, pages, absences, waiting changes -----------------------------
 
     async def _go_on(self) -> None:
         resources, integration, committer = self._resources, self._integration, self._committer

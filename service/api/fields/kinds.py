@@ -217,7 +217,7 @@ def read_signing_secret(value: Any) -> str:
         raise Refusal(str(error), "leave it out to have one generated") from None
 
 
-# --- of queries ----------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------
 
 Item = TypeVar("Item")
 Several = Annotated[

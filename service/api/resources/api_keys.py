@@ -290,8 +290,8 @@ class ApiKeyController(Controller):
         opt={ACTION: "api_key.revoked"},
     )
     async def revoke(self, key_id: PathId, services: GivenServices) -> None:
-        """Its token opens nothing any more, within a second. Subscriptions that it created stay
-        and get no more events; what is pending on them becomes dead when it would be sent."""
+        """Its token becomes invalid within a second. Subscriptions that it created stay and receive
+        no events; their pending deliveries become dead when they are due."""
         await services.api_keys.revoke(key_id)
 
 

@@ -218,9 +218,9 @@ class EventController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[bytes]:
-        """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
-        Store `cursor` after each page and pass it as `after`: then no event is missed or repeated.
-        A filtered page may hold few events, or none, and more may still follow."""
+        """Oldest first unless `order` is desc, each event byte for byte as it is pushed. Store
+        `cursor` after each page and pass it as `after`: then no event is missed or repeated. A
+        filtered page may hold few events, or none, and more may still follow."""
         filters = params.wanted(actor.grant)
         if params.order == "desc":
             events, before = await services.events.read_back(

@@ -119,7 +119,7 @@ class ReplayCreate(Fields, frozen=True, kw_only=True):
 
     examples: ClassVar = {
         "missing": (
-            "What was missed since Friday",
+            "Events missed since Friday",
             {"which": "missing", "since": "2026-11-20T00:00:00Z"},
         )
     }
@@ -181,10 +181,10 @@ class ReplayController(Controller):
         events of a course keep their order, new events go first, and replays of a subscription
         follow each other. Events after the request are not part of the replay.
 
-        A backfill requests every live course from the upstream and creates an event for each, for
-        this subscription only. The event is not in the event log, and is kept until it is delivered
-        or dead. It has the course's present `sequence`, or 1 if no event has reported the course,
-        so it never hides a later change.
+        A backfill requests every live course from the upstream and creates an event for each, which
+        only this subscription receives. The event is not in the event log, and is kept until it is
+        delivered or dead. It has the course's present `sequence`, or 1 if no event has reported the
+        course, so it never hides a later change.
         """
         subscription = await services.subscriptions.get(subscription_id)
         end, trimmed = await services.events.bounds()

@@ -69,7 +69,7 @@ class PauseRequest(Fields, frozen=True, kw_only=True):
 class ResumeRequest(PauseRequest, frozen=True, kw_only=True):
     """The kind of work to start."""
 
-    examples: ClassVar = {"polling": ("Go on", {"what": "polling"})}
+    examples: ClassVar = {"polling": ("Resume polling", {"what": "polling"})}
 
 
 _BOTH, _BOTH_AGAIN = PauseRequest(), ResumeRequest()  # for an empty body

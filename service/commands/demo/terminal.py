@@ -1,4 +1,4 @@
-"""What the demo prints: lines in columns that fit the terminal."""
+"""The demo's output: lines in columns that fit the terminal."""
 
 from __future__ import annotations
 

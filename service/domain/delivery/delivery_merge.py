@@ -78,7 +78,7 @@ class Merge:
 
     def found(self, look: Look, sources: Sequence[Sequence[int]], most: int) -> None:
         """Takes the result of a read: for each source of a subscription's deliveries, the numbers
-        of the first positions. A source with fewer than `most` has no more."""
+        of the first positions. A source with fewer than `most` is at its end."""
         numbers: set[int] = set()
         known_to = self._end
         for source in sources:

@@ -20,18 +20,18 @@ MIN_PAGE_SIZE = 10
 MIN_UNREADABLE_PAGE_SIZE = 1  # after a page that arrives and cannot be read
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 FULL_PATIENCE_MS = 10 * 60_000  # of a full poll without a page, while deltas wait for it
-RESUMABLE_MS = 30 * 60_000  # an interrupted poll is resumed if its last page is no older
+RESUMABLE_MS = 30 * 60_000  # an interrupted poll is resumed if its last page is at most this old
 
 
 class PollProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a poll stands after its last commit. Times are epoch ms.
+    """The state of a poll after its last commit. Times are epoch ms.
 
     `updated_after` is where a delta begins (None for a full poll); `watermark` is the watermark
     after the poll; `phase` is reading pages, finding absences, or confirming the changes that wait;
     `step` counts commits, so that all states of a poll differ; `landmark` is an earlier cursor, to
     detect repeated pages; `controls` are the ids of the first and the last live course; `not_live`
     counts records of courses that do not count as live; `changed` counts courses by changed path,
-    and `waiting` says whether any change waits for the end; `slot` is the ms of its turn to spend
+    and `waiting` is whether any change waits for the end; `slot` is the ms of its turn to spend
     from the credential's budget; `skew_ms` how far the upstream's clock is ahead of ours; `error`
     the failure of the last attempt; `cached_ms` the age of the first response, if it came from a
     cache; `nameless` counts records without an id, `unconfirmed` changes that were not confirmed,
@@ -252,7 +252,7 @@ def after_commit(
     )
 
 
-# --- where it is broken off ------------------------------------------------------------------
+# --- incomplete texts ------------------------------------------------------------------------
 
 
 def in_turn(progress: PollProgress) -> PollProgress:

@@ -160,7 +160,7 @@ class Reviews:
                 )
             raise ConflictError(message) from None
 
-    # --- what waits, what is decided -----------------------------------------------------
+    # --- waiting and decided changes -----------------------------------------------------
 
     async def waiting_deletions(self, integration_id: str, poll_id: str) -> int:
         """How many deletions wait for the end of a poll."""

@@ -141,8 +141,8 @@ def _sentinel_settings(address: RedisAddress) -> dict[str, Any]:
 
 
 def _settings(address: RedisAddress) -> dict[str, Any]:
-    """What each connection to the server is made with. Nothing of a URL passes unread: redis-py
-    would take any option from it, and let it undo what is pinned here."""
+    """The parameters of each connection to the server. The URL is parsed completely, because
+    redis-py would accept any option in it, even one that undoes the pinned ones."""
     where: dict[str, Any] = {}
     if address.scheme == "unix":
         where = {"path": address.path}
@@ -173,7 +173,7 @@ class _Packing(AbstractAsyncConnection):
             return super().pack_command(*args)
 
 
-# --- answers that mean: not now, or not here -----------------------------------------------------
+# --- errors: not now, or not here ----------------------------------------------------------------
 
 # Redis before 7 wraps the reply to a command in a script in its own error. Clients that wait for a
 # job get UNBLOCKED when the server is demoted.

@@ -397,7 +397,7 @@ def budget(credential_id: str) -> Key:
 NETWORK_UNREACHABLE = Key("cw:network:unreachable")  # zset: receiver -> ms; expires after a minute
 NETWORK_REACHED = Key("cw:network:reached")  # zset: receiver -> ms; expires after a minute
 
-# --- figures --------------------------------------------------------------------------------
+# --- metrics --------------------------------------------------------------------------------
 
 # hash: gauges that scripts keep true (pending, dead, state:<of integrations>, outbox:<state>, ...)
 TOTALS = Key("cw:totals")
@@ -416,7 +416,7 @@ HISTORY_MINUTES = Key("cw:history:minutes")
 # the last
 HISTORY_HOURS = Key("cw:history:hours")
 
-# --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
+# --- RQ's keys for the status page, because RQ 3 has no asynchronous interface ---------------
 
 QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
 RQ_WORKERS = Key("rq:workers")  # set: keys of the workers

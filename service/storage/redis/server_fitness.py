@@ -37,7 +37,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def persistence(self) -> Persistence:
-        """What would survive a crash of the server."""
+        """The data that would survive a crash of the server."""
         if self.aof_enabled:
             return "aof"
         if self.snapshots is None:

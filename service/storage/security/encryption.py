@@ -86,7 +86,7 @@ def key_name(encrypted: bytes) -> str | None:
     return encrypted[_KEY_ID].hex()
 
 
-# --- who owns what is encrypted: two places share an owner in nothing ----------------------------
+# --- the owners of encrypted values: each location has its own -----------------------------------
 
 
 def owner_of_api_key(credential_id: str) -> str:

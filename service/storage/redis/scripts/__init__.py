@@ -19,9 +19,9 @@ names: a preamble that is generated from the declaration binds them. The body ne
 | `bytes` | a string, passed as an argument of its own |
 | a struct | a table with the struct's fields |
 | a `Sequence` of keys or of structs | an array |
-| any other | what msgpack makes of it: text, number, boolean, array, table |
+| any other | its msgpack value: text, number, boolean, array, table |
 
-What is None is nil, and so are empty `bytes` where they are optional. Bytes are not packed with the
+None is nil, and so are empty `bytes` if they are optional. Bytes are not packed with the
 other values, because msgpack in Redis does not know them and large ones are not to be copied.
 
 A script returns what `Script[...]` names. It builds a struct by the struct's name in Lua: `return

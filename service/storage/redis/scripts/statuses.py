@@ -17,7 +17,7 @@ from service.domain.errors import (
 
 
 class Status(StrEnum):
-    """Why a script refused. What `EXISTS` concerns follows it, after a space."""
+    """Why a script refused. The conflicting id follows `EXISTS`, after a space."""
 
     LEASE = "LEASE"  # the lease is lost
     # the poll's progress differs from the stored one: another commit came before
