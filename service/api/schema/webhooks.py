@@ -137,7 +137,7 @@ _SAID: dict[str, _Fields] = {
     "integration.error": {
         "code": (_TEXT, "the error code of the upstream, or of Coursewire"),
         "message": (_TEXT, "a description of the failure"),
-        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was an answer"),
+        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was a response"),
         "log_url": (_MAYBE_TEXT, "the upstream's page about the request"),
         "since": (_TIME, "when the first of the consecutive failures occurred"),
     },
@@ -160,7 +160,7 @@ _SAID: dict[str, _Fields] = {
         "failures": (_COUNT, "consecutive failures"),
         "failing_since": (_TIME, "since when"),
         "last_outcome": (_TEXT, "the class of the last outcome"),
-        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was an answer"),
+        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was a response"),
     },
     "subscription.recovered": {
         "was": ({"type": "string", "enum": ["parked", "disabled"]}, "the previous state"),
