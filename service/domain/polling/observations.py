@@ -29,7 +29,7 @@ REASONS: Final[Mapping[Reason, str]] = {
         "without an id"
     ),
     "control_missing": (
-        "the response to a request by ids lacked courses that the upstream had just shown"
+        "the response to a request by ids lacked courses that the upstream had just returned"
     ),
     "no_control": "no live course could be requested beside them",
     "cannot_be_asked": (

@@ -549,7 +549,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
         try:
             read_until(process, '"event": "ready"')
             process.send_signal(signal.SIGTERM)
-            read_until(process, "once more to end at once")
+            read_until(process, "a second signal stops at once")
             process.send_signal(signal.SIGTERM)
             rest = process.stdout.read()
             assert process.wait(30) == 0
