@@ -15,6 +15,7 @@ The layout before the path digests is the same in every version of the tracked p
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from struct import Struct
 from typing import Final
 
 import msgspec
@@ -41,6 +42,7 @@ RAW: Final = slice(41, 57)
 _PATHS_START: Final = RAW.stop
 
 
+_DIGEST: Final = Struct(f"{PATH_DIGEST_BYTES}s")
 _SEED: Final = CURRENT.seed
 _BETWEEN_NAMES: Final = b"\xff"  # a byte that never occurs in UTF-8, so names do not contain it
 
@@ -119,12 +121,12 @@ def changed_paths(
 ) -> tuple[str, ...]:
     """The paths whose digests differ, in the order of the version of both, without the ignored
     ones."""
-    size = PATH_DIGEST_BYTES
     return tuple(
         path
-        for index, path in enumerate(version.tracked)
-        if before[index * size : (index + 1) * size] != after[index * size : (index + 1) * size]
-        and path not in ignored
+        for path, old, new in zip(
+            version.tracked, _DIGEST.iter_unpack(before), _DIGEST.iter_unpack(after), strict=True
+        )
+        if old != new and path not in ignored
     )
 
 

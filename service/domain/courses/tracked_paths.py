@@ -6,6 +6,7 @@ A version consists of its paths and the input of each.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -49,34 +50,34 @@ def _by_revision(value: Callable[[Revision], Any]) -> _Extractor:
     """`value` of each revision, by revision id; empty for null and empty values."""
 
     def collect(course: Course) -> Any:
-        found = [
-            (revision.id, extracted)
-            for revision in course.revisions or ()
-            if (extracted := value(revision)) not in (None, [])
-        ]
+        found = []
+        for revision in course.revisions or ():
+            extracted = value(revision)
+            if extracted is not None and extracted != []:
+                found.append((revision.id, extracted))
         return sorted(found, key=_encode) if len(found) > 1 else found
 
     return collect
 
 
 _TRACKED: Final[dict[str, _Extractor]] = {
-    "remote_id": lambda course: course.remote_id,
-    "origin_id": lambda course: course.origin_id,
-    "remote_created_at": lambda course: course.remote_created_at,
-    "remote_data": lambda course: course.remote_data,
-    "custom_fields": lambda course: course.custom_fields,
+    "remote_id": attrgetter("remote_id"),
+    "origin_id": attrgetter("origin_id"),
+    "remote_created_at": attrgetter("remote_created_at"),
+    "remote_data": attrgetter("remote_data"),
+    "custom_fields": attrgetter("custom_fields"),
     "integration_fields": lambda course: _fields(course.integration_fields),
     "provider": lambda course: (course.provider_id, course.provider),
     "revisions": lambda course: sorted(revision.id for revision in course.revisions or ()),
-    "revisions.remote_id": _by_revision(lambda revision: revision.remote_id),
-    "revisions.remote_created_at": _by_revision(lambda revision: revision.remote_created_at),
-    "revisions.remote_deleted_at": _by_revision(lambda revision: revision.remote_deleted_at),
-    "revisions.remote_data": _by_revision(lambda revision: revision.remote_data),
-    "revisions.title": _by_revision(lambda revision: revision.title),
-    "revisions.description": _by_revision(lambda revision: revision.description),
-    "revisions.remote_url": _by_revision(lambda revision: revision.remote_url),
-    "revisions.status": _by_revision(lambda revision: revision.status),
-    "revisions.custom_fields": _by_revision(lambda revision: revision.custom_fields),
+    "revisions.remote_id": _by_revision(attrgetter("remote_id")),
+    "revisions.remote_created_at": _by_revision(attrgetter("remote_created_at")),
+    "revisions.remote_deleted_at": _by_revision(attrgetter("remote_deleted_at")),
+    "revisions.remote_data": _by_revision(attrgetter("remote_data")),
+    "revisions.title": _by_revision(attrgetter("title")),
+    "revisions.description": _by_revision(attrgetter("description")),
+    "revisions.remote_url": _by_revision(attrgetter("remote_url")),
+    "revisions.status": _by_revision(attrgetter("status")),
+    "revisions.custom_fields": _by_revision(attrgetter("custom_fields")),
     "revisions.integration_fields": _by_revision(
         lambda revision: _fields(revision.integration_fields)
     ),

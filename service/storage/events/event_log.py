@@ -16,6 +16,7 @@ from service.domain.events.identifiers import (
     is_backfilled,
     position_order,
 )
+from service.storage.events.stored_bodies import decompressed
 from service.storage.redis import keys
 from service.storage.redis.keys import Key
 from service.storage.redis.scripts import Script, run
@@ -224,5 +225,5 @@ def read_event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
         sequence=int(fields[b"s"]),
         previous_sequence=previous or None,
         facts=fields[b"m"],
-        course=fields.get(b"b") or None,
+        course=decompressed(fields.get(b"b", b"")) or None,
     )

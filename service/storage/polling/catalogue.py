@@ -16,6 +16,7 @@ from service.domain.polling.triage import Mark
 from service.domain.review.guards import Exceeded
 from service.ids import event_suffixes
 from service.storage.events.announcing import OutboxArgument, OutboxTable
+from service.storage.events.stored_bodies import compressed
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
@@ -293,7 +294,7 @@ def _event(
         type=event.type,
         suffix=next(suffixes),
         facts=event.facts,
-        body=event.body,
+        body=compressed(event.body),
         order_key=event.order_key,
         targets=table.targets(event.outboxes),
     )

@@ -44,6 +44,7 @@ end
 redis.call('HSET', integration, 'poll', progress)
 local now = now_ms()
 local live, appended, entered, quarantined = 0, 0, 0, 0
+local any_quarantined = redis.call('EXISTS', kept.quarantine) == 1
 
 -- Appends an event and puts it on its outboxes; returns its id.
 local function append(event, course, sequence, previous)
@@ -75,7 +76,9 @@ for _, change in ipairs(changes) do
     redis.call('HSET', kept.catalogue, course,
       change.head .. string.format(SEQUENCE_FORMAT, sequence) .. event .. change.tail)
     live = live + change.live
-    quarantined = quarantined - redis.call('HDEL', kept.quarantine, course)
+    if any_quarantined then
+      quarantined = quarantined - redis.call('HDEL', kept.quarantine, course)
+    end
   end
 end
 

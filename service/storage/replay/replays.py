@@ -10,6 +10,7 @@ import msgspec
 from service.domain.errors import ConflictError, NotFoundError, StaleRecordError
 from service.domain.replay.replay import Replay, ReplayProgress, Which
 from service.ids import event_suffixes, new_token
+from service.storage.events.stored_bodies import compressed
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
@@ -317,7 +318,7 @@ def _event(one: Backfilled, suffix: str) -> BackfilledEvent:
         suffix=suffix,
         sequence=one.sequence,
         facts=one.facts,
-        body=one.body,
+        body=compressed(one.body),
     )
 
 
