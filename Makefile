@@ -48,7 +48,7 @@ bench: compared ## Measure, beside peers and limits; ARGS='sweep --profile' choo
 chaos: dev ## Break everything for ten minutes, judge what arrived; ARGS='--seconds 60 --seed 7'
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-check: dev ## Check formatting, lint, types, the import rule, deployment, prose and the lock files
+check: dev ## Check formatting, lint, types, the import rule, deployment, texts and the lock files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

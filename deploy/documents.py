@@ -85,14 +85,14 @@ def settings_table() -> str:
 
 
 def with_version(path: str) -> str:
-    """A file whose version of the image is that of pyproject.toml, the one place that says it."""
+    """A file whose version of the image is that of pyproject.toml, its only source."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     return _IMAGE.sub(rf"\g<1>{version}", (ROOT / path).read_text())
 
 
 def documents() -> dict[str, str]:
-    """Their paths in the repository, and what they say."""
-    # Nothing is opened or served: a token and a key are there because an API needs them.
+    """The generated files: their paths in the repository, and their contents."""
+    # No connection is opened; the API only requires a token and a key.
     app = create_app(Settings(admin_token="x" * 16, encryption_keys=(bytes(32),)))
     document = published(app, app.openapi_schema.to_schema())
     return {
@@ -112,7 +112,7 @@ def _formatted(document: Any) -> str:
 
 
 def _operations(document: dict[str, Any]) -> dict[str, Operation]:
-    """What the commands need to know of the operations under `/v1`."""
+    """The facts that the commands need of the operations under `/v1`."""
     return {
         item[method]["operationId"]: _operation(document, path, method.upper(), item[method])
         for path, item in document["paths"].items()

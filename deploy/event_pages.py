@@ -1,4 +1,4 @@
-"""The pages for those who receive events: the reference of events, and the receivers as shown."""
+"""The pages for receivers: the reference of events, and the receivers as shown."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ DEV_LOCK = "requirements-dev.lock"
 BENCH_LOCK = "requirements-bench.lock"
 JAVASCRIPT_LOCK = "tests/javascript/package-lock.json"
 
-# What hatchling asks for on top of itself when a project is installed in editable mode.
+# The additional requirements of hatchling for an editable installation.
 EDITABLE_BUILD = ["editables>=0.5"]
 
 INPUTS_LINE = re.compile(r"^# inputs: sha256:([0-9a-f]{64})$", re.MULTILINE)
@@ -76,7 +76,7 @@ def faults() -> list[str]:
 
 
 def compile_locks(options: list[str]) -> None:
-    """Rewrites all lock files with uv, keeping the versions pinned now unless told to upgrade.
+    """Rewrites all lock files with uv, keeping the pinned versions unless `options` upgrade them.
 
     `options` go to uv for the first lock; the others follow its versions.
     """

@@ -1,18 +1,24 @@
-"""Refuses sentences in the Markdown that a busy reader has to read twice: run by `make check`.
+"""Refuses sentences that a busy reader has to read twice: run by `make check`.
 
-`prose.py [PATH ...]` reads these files and folders, or all documentation. Code is not read.
+`prose.py [PATH ...]` reads these files and folders, or everything: Markdown, the descriptions in
+docs/openapi.json, and the docstrings, comments and log events of the code.
 """
 
 from __future__ import annotations
 
+import ast
+import io
+import json
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs")
+CODE = ("service", "workers", "deploy")
 MAX_WORDS = 40
 
 _VERB = r"(?:is|are|was|were|has|have|had|can|cannot|could|may|must|will|would|do|does|did)"
@@ -29,7 +35,7 @@ _LIVING = (
 )
 _OPENED = r"(?:(?:key|keys|scope|scopes|secret|secrets|token|tokens)(?: does not| cannot| may)?)"
 
-# What a sentence must not contain, and what to write instead.
+# Patterns that a sentence must not contain, with the alternatives.
 RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), advice)
     for pattern, advice in (
@@ -69,6 +75,9 @@ _CODE = (
 _BLOCK = re.compile(r"\s*(?:(?:[-*+]|\d+\.)\s+|>\s*|#+\s+)")
 
 
+_LEVELS = {"debug", "info", "warning", "error", "critical"}
+
+
 class Fault(NamedTuple):
     """Where a sentence is, and what is wrong with it."""
 
@@ -89,7 +98,7 @@ def paragraphs(text: str) -> Iterator[tuple[int, bool, str]]:
         if not line.strip() or begins or line.startswith("|"):
             if gathered:
                 yield start, False, gathered
-            start, gathered = number, ""
+            start, gathered = number + (not line.strip()), ""
         if line.startswith("|"):
             yield from ((number, False, cell.strip()) for cell in line.strip("|").split("|"))
         elif line.lstrip().startswith("#"):
@@ -99,7 +108,7 @@ def paragraphs(text: str) -> Iterator[tuple[int, bool, str]]:
 
 
 def faults(text: str) -> Iterator[Fault]:
-    """What is wrong with the sentences of a page, in their order."""
+    """The faults in the sentences of a page, in their order."""
     for line, heading, paragraph in paragraphs(text):
         for sentence in _SENTENCE_END.split(_ABBREVIATION.sub(r"\1", paragraph)):
             plain = sentence.replace("*", "").strip()
@@ -113,13 +122,65 @@ def faults(text: str) -> Iterator[Fault]:
                 yield Fault(line, f"has {words} words: divide it, 25 are long", plain)
 
 
+def described(document: object) -> Iterator[str]:
+    """The titles, summaries and descriptions in an OpenAPI document."""
+    if isinstance(document, list):
+        for item in document:
+            yield from described(item)
+    elif isinstance(document, dict):
+        for name, value in document.items():
+            if isinstance(value, str) and name in {"title", "summary", "description"}:
+                yield value.replace("; ", "\n\n")
+            yield from described(value)
+
+
+def written(source: str) -> Iterator[tuple[int, str]]:
+    """The docstrings, comments and log events of a module, each with its line."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(ast.Constant(str(text))):
+                yield node.lineno, text
+            case ast.Call(
+                ast.Attribute(ast.Name("_log" | "log"), level), [ast.Constant(str(text)), *_]
+            ):
+                if level in _LEVELS:
+                    yield node.lineno, text
+    begun, gathered, column = 0, "", -1
+    for token in tokenize.generate_tokens(io.StringIO(source + "\n").readline):
+        if token.type == tokenize.COMMENT:
+            if token.start != (begun + gathered.count("\n"), column):
+                yield begun, gathered
+                begun, gathered, column = token.start[0], "", token.start[1]
+            gathered += token.string.lstrip("# ") + "\n"
+    yield begun, gathered
+
+
+def read(path: Path) -> Iterator[Fault]:
+    """The faults in a file."""
+    content = path.read_text()
+    if path.suffix == ".md":
+        yield from faults(content)
+    elif path.suffix == ".json":
+        for text in dict.fromkeys(described(json.loads(content))):
+            yield from faults(text)
+    else:
+        for begun, text in written(content):
+            for line, message, sentence in faults(text):
+                if "words:" not in message:  # a docstring may list many fields
+                    yield Fault(begun + line - 1, message, sentence)
+
+
 def main(arguments: list[str]) -> int:
     """Prints each fault with its place; 1 if there is any."""
-    named = [Path(one).resolve() for one in arguments] or [ROOT / one for one in PAGES]
+    named = [Path(one).resolve() for one in arguments] or [
+        *(ROOT / one for one in (*PAGES, *CODE)),
+        ROOT / "docs/openapi.json",
+    ]
     count = 0
     for root in named:
-        for page in sorted(root.rglob("*.md")) if root.is_dir() else [root]:
-            for line, message, sentence in faults(page.read_text()):
+        paths = sorted(p for p in root.rglob("*") if p.suffix in {".md", ".py"})
+        for page in paths if root.is_dir() else [root]:
+            for line, message, sentence in read(page):
                 place = page.relative_to(ROOT) if page.is_relative_to(ROOT) else page
                 sys.stdout.write(f"{place}:{line}: {message}\n    {sentence[:160]}\n")
                 count += 1

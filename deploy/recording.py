@@ -59,7 +59,7 @@ class Line(NamedTuple):
 
 
 def record() -> Iterator[Line]:
-    """What the demo prints on a terminal. Raises SystemExit if it fails."""
+    """The output of the demo on a terminal."""
     process, terminal = pty.fork()
     if not process:
         os.environ |= {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}

@@ -77,8 +77,8 @@ OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
 
 
 class Application(Litestar):
-    """Logs every request under an id, those included that the router refuses: its own middleware
-    sees only what a route takes."""
+    """Logs every request with an id, even those that the router refuses; the framework's middleware
+    sees only requests that match a route."""
 
     async def __call__(
         self,
@@ -94,7 +94,7 @@ class Application(Litestar):
 
     @cached_property
     def entrance(self) -> ASGIApp:
-        """What stands before the router."""
+        """The middleware before the router."""
         settings: Settings = self.state.settings
         app: ASGIApp = Gate(cast("ASGIApp", super().__call__))
         if settings.root_path:
@@ -110,7 +110,7 @@ class Application(Litestar):
 def create_app(settings: Settings, *, open_services: OpenServices | None = None) -> Litestar:
     """The API over the services that `open_services` opens while it runs.
 
-    Raises SettingsError if there is no admin token to guard it with.
+    Raises SettingsError if no admin token is set.
     """
     settings.require("ADMIN_TOKEN", "ENCRYPTION_KEYS")
     opener = open_services or partial(bootstrap.open_services, part="api")

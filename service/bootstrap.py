@@ -1,4 +1,4 @@
-"""Settings -> Services: the only place where the parts are wired together."""
+"""Settings -> Services: the only module that connects the parts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from service.storage.upkeep.retention import Retention
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the API and the workers share."""
+    """The stores and clients that the API and the workers share."""
 
     settings: Settings
     redis: Redis
@@ -107,10 +107,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_services(settings: Settings, *, part: str | None = None) -> AsyncIterator[Services]:
-    """The services of one process, closed at the end. Waits for no connection yet.
+    """The services of one process, closed at the end. It does not wait for a connection.
 
-    A `part` (api, worker, scheduler) is registered with its keys and allowed targets.
-    Raises SettingsError where a setting that only the service needs is missing.
+    A `part` (api, worker, scheduler) is registered with its keys and allowed targets. Raises
+    SettingsError if a setting that only the service needs is missing.
     """
     if settings.redis_url is None:
         raise SettingsError(
@@ -158,7 +158,7 @@ def assemble(
     upstream: UpstreamClient,
     receiver: Receiver,
 ) -> Services:
-    """The services over connections that are open already."""
+    """The services over open connections."""
     encryptor = Encryptor(settings.encryption_keys)
     counters = Counters(redis)
     events = EventLog(redis)

@@ -1,4 +1,4 @@
-"""Checks the files that certificates are verified with, before anything is verified with them."""
+"""Checks files of certificates before they are used for verification."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ _UNSET: Final = "correct it, or unset it for the public authorities"
 
 
 def authority_faults(environ: Mapping[str, str]) -> list[str]:
-    """Why `SSL_CERT_FILE` or `SSL_CERT_DIR` lead to no certificates, where they are set.
+    """Why `SSL_CERT_FILE` or `SSL_CERT_DIR`, if set, provide no certificates.
 
-    Without certificates no TLS connection can be made, and the error of each attempt would blame
-    the other side.
+    Without certificates every TLS connection fails, and each error would blame the other side.
     """
-    if file := environ.get(CERT_FILE):  # the directory is not looked at then
+    if file := environ.get(CERT_FILE):  # the directory is then ignored
         fault = certificates_fault(file)
         return [] if fault is None else [f"{CERT_FILE} names {file!r}, {fault}; {_UNSET}"]
     if directories := environ.get(CERT_DIR):
@@ -41,7 +40,7 @@ def certificates_fault(path: str) -> str | None:
             return "which is empty"
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        return "which holds no certificate in PEM form that can be read"
+        return "which contains no certificate in PEM form that can be read"
     except FileNotFoundError:
         return "which does not exist"
     except PermissionError:
@@ -52,7 +51,7 @@ def certificates_fault(path: str) -> str | None:
 
 
 def _directories_fault(text: str) -> str | None:
-    """Why a list of directories gives no certificate. One that does is enough."""
+    """Why a list of directories provides no certificate. One usable directory is enough."""
     faults = []
     for name in filter(None, text.split(os.pathsep)):
         directory = Path(name)
@@ -69,18 +68,18 @@ def _directories_fault(text: str) -> str | None:
             faults.append(f"which cannot be read ({error.strerror})")
         else:
             faults.append(
-                "which holds no certificates under their hashes (`openssl rehash` makes the links)"
+                "which contains no certificates under their hashes (use `openssl rehash`)"
             )
-    return faults[0] if faults else "which is no directory"
+    return faults[0] if faults else "which is not a directory"
 
 
 def client_certificate_fault(certificate: str, key: str | None) -> str | None:
-    """Why a certificate of our own cannot be used with its key, None if it can."""
+    """Why a client certificate cannot be used with its key, None if it can."""
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_cert_chain(certificate, key, password=lambda: "")
     except ssl.SSLError:
-        return "do not hold a certificate and its unencrypted key in PEM form"
+        return "do not contain a certificate and its unencrypted key in PEM form"
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"
     return None

@@ -19,7 +19,7 @@ from service.sandbox.config import SandboxConfig
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
-EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells say it
+EXIT_INTERRUPTED = 130  # after Ctrl-C, as in shells
 
 _SANDBOX = SandboxConfig()  # the defaults
 
@@ -42,11 +42,11 @@ class Root(click.Group):
     """Commands in the order in which they are added, in two sections."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
+        """The names of the commands."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Those that ask a running API, which all take the same options, then the others."""
+        """Lists the commands that call the API, which share their options, then the others."""
         shown = {name: one for name, one in self.commands.items() if not one.hidden}
         asking = [name for name in shown if options.asks_api(shown[name])]
         others = [name for name in shown if name not in asking]
@@ -92,7 +92,7 @@ def api() -> None:
     logs.configure(settings.log_format, settings.log_level, "api")
     asyncio.run(check_server(settings.require_redis_url()))
     app = create_app(settings)
-    logs.get_logger("api").info("api starting", host=settings.host, port=settings.port)
+    logs.get_logger("api").info("API starting", host=settings.host, port=settings.port)
     serve(app, settings)
 
 
@@ -110,14 +110,20 @@ _PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @coursewire.command(context_settings=_PASSED_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
-    """Run a worker, which polls and delivers. ARGUMENTS are the worker's own; try --help."""
+    """Run a worker, which polls and delivers.
+
+    ARGUMENTS are the worker's own; try --help.
+    """
     _become("workers.worker", arguments)
 
 
 @coursewire.command(context_settings=_PASSED_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def scheduler(arguments: tuple[str, ...]) -> None:
-    """Run a scheduler, which hands out what is due. ARGUMENTS are its own; try --help."""
+    """Run a scheduler, which enqueues due work.
+
+    ARGUMENTS are its own; try --help.
+    """
     _become("workers.scheduler", arguments)
 
 
@@ -233,7 +239,7 @@ def listen(
     as_json: bool,
     exit_after: int | None,
 ) -> None:
-    """Receive pushes, verify each and show what it says: a subscriber for development."""
+    """Receive pushes, verify each and print it: a subscriber for development."""
     import asyncio
 
     from service.commands.listen.run import run
@@ -256,7 +262,7 @@ def listen(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--secret") from error
     except OSError as error:
-        # What asyncio makes of it repeats the address; a failed look-up has no number above 0.
+        # asyncio's message repeats the address; a failed lookup has no positive errno.
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
         raise StartError(
@@ -294,7 +300,7 @@ _WHAT = click.argument("what", required=False, type=click.Choice(["polling", "de
 @options.JSON
 @click.pass_context
 def status(context: click.Context, *, as_json: bool) -> None:
-    """Show how a running service is doing; exit code 0 is ok, 1 degraded, 2 down."""
+    """Show the state of a running service; exit code 0 is ok, 1 degraded, 2 down."""
     from service.commands import api_client as remote
     from service.commands.attention import attention
 
@@ -341,9 +347,8 @@ def _control(
 )
 @options.JSON
 def doctor(*, everything: bool, as_json: bool) -> None:
-    """Examine settings, Redis, the parts at work and stored secrets, and say what to do; exit
-    code 0 is all well, 1 warnings, 2 failures.
-    """
+    """Check settings, Redis, running parts and stored secrets, and print remedies; exit code 0 is
+    ok, 1 warnings, 2 failures."""
     from service.commands.doctor.run import diagnose
     from service.settings import Settings
 
@@ -354,9 +359,8 @@ def doctor(*, everything: bool, as_json: bool) -> None:
 @coursewire.command("rotate-keys")
 @options.JSON
 def rotate_keys(*, as_json: bool) -> None:
-    """Encrypt everything kept encrypted with the first of COURSEWIRE_ENCRYPTION_KEYS, while the
-    service runs, and say whether the others may be removed; exit code 0 is yes, 1 not yet.
-    """
+    """Encrypt all stored secrets with the first of COURSEWIRE_ENCRYPTION_KEYS, while the service
+    runs, and report whether the other keys may be removed; exit code 0 is yes, 1 not yet."""
     from service.commands import rotate_keys as rotation
     from service.settings import Settings
 
@@ -365,9 +369,8 @@ def rotate_keys(*, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the command; an error of the house ends it with one line and no traceback, and
-    Ctrl-C before the part has its own handler without any.
-    """
+    """Run the command; a CoursewireError ends it with one line and without a traceback, as does
+    Ctrl-C before the part has its own handler."""
     from service.domain.errors import CoursewireError, SettingsError
 
     try:

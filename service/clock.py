@@ -1,4 +1,4 @@
-"""Tells the time of this machine; due times are told by the clock of Redis instead."""
+"""Reads this machine's clock; due times use the clock of Redis instead."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import time
 
 
 def now_ms() -> int:
-    """The present, in epoch ms."""
+    """The current time in epoch ms."""
     return time.time_ns() // 1_000_000

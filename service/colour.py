@@ -1,4 +1,4 @@
-"""Whether text that is written has colours."""
+"""Whether output has colours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 def wants_colour(out: TextIO) -> bool:
-    """Whether `out` shows colours: a terminal, or FORCE_COLOR; NO_COLOR overrides both."""
+    """Whether `out` supports colours: a terminal, or FORCE_COLOR; NO_COLOR overrides both."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or out.isatty()

@@ -1,7 +1,7 @@
-"""`python -m service.healthcheck`: asks the API of this container whether it lives.
+"""`python -m service.healthcheck`: checks that the API of this container runs.
 
-It reads the settings that the API reads, so it follows COURSEWIRE_HOST and COURSEWIRE_PORT. It
-uses no proxy, and loads little, because it runs every few seconds.
+It reads the settings that the API reads, so it follows COURSEWIRE_HOST and COURSEWIRE_PORT. It uses
+no proxy, and loads little, because it runs every few seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECONDS = 4.0
 
 
 def main() -> int:
-    """Returns 0 if the API answers /healthz with 200; otherwise prints why not and returns 1."""
+    """Returns 0 if the API answers /healthz with 200; otherwise prints the reason and returns 1."""
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""Makes new identifiers from the system's randomness."""
+"""Generates identifiers from the system's randomness."""
 
 from __future__ import annotations
 

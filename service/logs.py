@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 _REDACTED = "***"
-_PLAIN = frozenset({bool, int, float, type(None)})  # carry no text to look into
+_PLAIN = frozenset({bool, int, float, type(None)})  # values without text
 
-# The last words of a key whose value is a secret: `x-api-key`, `admin_token`, `keys`.
+# The last words of keys with secret values: `x-api-key`, `admin_token`, `keys`.
 _SECRET_KEY = re.compile(
     r"(?:^|[_-])(?:authorization|cookie|password|passphrase|secrets?|tokens?|"
     r"api[_-]?keys?|encryption[_-]?keys?|private[_-]?key|signature)$",
@@ -31,14 +31,14 @@ _USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
 _SECRET_PARAMETER = re.compile(
     r"([?&][\w.-]*(?:token|secret|key|password|signature|sig)=)[^&\s#]+", re.IGNORECASE
 )
-_API_KEY = re.compile(r"\b(cwk_[0-9a-z]+)_[0-9a-z]+")  # the first part says whose it is
+_API_KEY = re.compile(r"\b(cwk_[0-9a-z]+)_[0-9a-z]+")  # the first part names its kind
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE)
 
-# Control characters of foreign text would steer the reader's terminal or forge lines.
+# Control characters in foreign text would act on the reader's terminal or forge lines.
 _CONTROL = {code: f"\\x{code:02x}" for code in [*range(32), *range(0x7F, 0xA0)]}
 _CONTROL_IN_TRACEBACK = {code: text for code, text in _CONTROL.items() if code not in (9, 10)}
 
-# Libraries that log a line of their own for what has its one wide line already.
+# Libraries that log operations which already have one wide line.
 _REPEATING = (
     "aiohttp.access",
     "httpcore",
@@ -94,7 +94,7 @@ def configure(
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
     logging.captureWarnings(capture=True)
     structlog.configure(
-        # The bound logger has filled in positional arguments already.
+        # The bound logger has already inserted positional arguments.
         processors=[
             one
             for one in (*known_to_all, *rendering)
@@ -106,15 +106,15 @@ def configure(
 
 
 class _Lines:
-    """Writes our own lines where the libraries' go. On their way, through a record for each line, a
-    line would cost twice as much, and the API writes one for each request."""
+    """Writes our own lines to the stream of the libraries' lines. A logging record for each line
+    would double its cost, and the API writes one for each request."""
 
     def __init__(self, handler: logging.StreamHandler[TextIO], name: str = "") -> None:
         self.name = name
         self._handler = handler
 
     def msg(self, line: str) -> None:
-        """Writes a line; a stream that takes none any more stops nothing."""
+        """Writes a line; a closed stream does not raise."""
         with self._handler.lock or nullcontext(), suppress(OSError, ValueError):
             self._handler.stream.write(line + self._handler.terminator)
             self._handler.flush()
@@ -131,8 +131,8 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
-    """Replace secrets: values under telling keys, and in any text user information of URLs,
-    telling query parameters, bearer tokens and API keys."""
+    """Replace secrets: values of secret-sounding keys and, in any text, user information of URLs,
+    secret query parameters, bearer tokens and API keys."""
     return {
         key: value if type(value) in _PLAIN and not _names_a_secret(key) else _clean(key, value)
         for key, value in event_dict.items()
@@ -189,7 +189,8 @@ def _for_machines() -> list[Processor]:
     ]
 
 
-# Made once: `json.dumps` makes an encoder of its own for each line unless all is as by default.
+# Created once, because `json.dumps` creates an encoder for each line unless all options are
+# default.
 _encode = json.JSONEncoder(default=repr).encode
 
 

@@ -1,4 +1,4 @@
-"""Reads the address of a Redis server, and refuses every part of it that is not understood."""
+"""Parses the address of a Redis server, and refuses every part that is not supported."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ _OPTION_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the server is, and how to log in to it.
-
-    `options` are those of `OPTIONS` that the URL gives, with the values that they stand for.
-    Behind sentinels the address of the server is unknown: `sentinels` know it by the name
-    `service`. A socket has a `path` instead of host and port.
+    """The server's address and credentials. `options` are the parsed options of the URL, by their
+    names in `OPTIONS`. With sentinels the address of the server is unknown: `sentinels` return it
+    for the name `service`. A socket has a `path` instead of host and port.
     """
 
     scheme: Scheme
@@ -63,7 +61,7 @@ class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Option(msgspec.Struct, frozen=True):
-    """An option that a URL may have: what it takes, where, and how to read it."""
+    """An option that a URL may have: its values, its schemes, and its parser."""
 
     takes: str
     schemes: tuple[Scheme, ...]
@@ -95,7 +93,7 @@ def _boolean(text: str) -> bool:
 
 
 def _always(*spellings: str) -> Callable[[str], None]:
-    """The only value that is taken is what holds in any case."""
+    """Accepts only the value that applies in any case."""
 
     def read(text: str) -> None:
         if text.lower() not in spellings:
@@ -159,7 +157,7 @@ def _options(parts: SplitResult, scheme: Scheme) -> dict[str, Any]:
     try:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True, errors="strict")
     except (ValueError, UnicodeDecodeError):
-        raise ValueError("has a part behind ? that is not NAME=VALUE; remove it") from None
+        raise ValueError("has a part after ? that is not NAME=VALUE; remove it") from None
     read: dict[str, Any] = {}
     for name, text in pairs:
         option = OPTIONS.get(name)
@@ -184,7 +182,7 @@ def _options(parts: SplitResult, scheme: Scheme) -> dict[str, Any]:
 
 def _unknown(name: str, scheme: Scheme) -> str:
     supported = [one for one, option in OPTIONS.items() if scheme in option.schemes]
-    if not _OPTION_NAME.fullmatch(name):  # it may be a piece of a password
+    if not _OPTION_NAME.fullmatch(name):  # it may be part of a password
         return f"has an option that is not supported; supported are {', '.join(supported)}"
     near = difflib.get_close_matches(name.lower(), supported, n=1, cutoff=0.8)
     if name.lower() in ("ssl", "tls"):
@@ -202,17 +200,17 @@ def _unknown(name: str, scheme: Scheme) -> str:
 def _tls_remedy(scheme: Scheme) -> str:
     if scheme in ("redis", "rediss"):
         return "for TLS, begin the URL with rediss://"
-    return "connections by way of sentinels or a socket are not encrypted, so remove it"
+    return "connections through sentinels or a socket are not encrypted, so remove it"
 
 
 # --- the address ---------------------------------------------------------------------------
 
 
 def read_redis_url(text: str) -> RedisAddress:
-    """The address that a URL gives.
+    """The address in a URL. Raises ValueError with the fault and its remedy.
 
-    Raises ValueError with what is wrong and what to write instead. No message repeats any of
-    the text but the name of an option: a password with a slash in it may stand anywhere.
+    Messages repeat nothing of the text except the name of an option, because a password with a
+    slash in it may be anywhere.
     """
     if _UNPRINTABLE.search(text):
         raise ValueError(
@@ -232,9 +230,9 @@ def read_redis_url(text: str) -> RedisAddress:
         hosts = parts.netloc
     where = _place(scheme, parts, hosts)
     if "@" in f"{parts.path}?{parts.query}#{parts.fragment}" and scheme != "unix":
-        raise ValueError(f"has an @ behind its host; {_SHAPE}, {_ENCODE}")
+        raise ValueError(f"has an @ after its host; {_SHAPE}, {_ENCODE}")
     if parts.fragment or "#" in text:
-        raise ValueError(f"has a part behind #; {_SHAPE}, {_ENCODE}")
+        raise ValueError(f"has a part after #; {_SHAPE}, {_ENCODE}")
     options = _options(parts, scheme)
     db = options.pop("db", None)
     if scheme != "unix":
@@ -289,12 +287,12 @@ def _host_and_port(text: str, shape: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::(.*))?", text)
     if found is None or (text.count(":") > 1 and "[" not in text):
         raise ValueError(
-            f"has a host or a port that is not readable; {shape}, with an IPv6 address in "
+            f"has a host or a port that cannot be parsed; {shape}, with an IPv6 address in "
             f"brackets, {_ENCODE}"
         )
     bracketed, name, port = found.groups()
     if not (bracketed or name):
-        raise ValueError(f"names no host; {shape}, {_ENCODE}")
+        raise ValueError(f"has no host; {shape}, {_ENCODE}")
     host = _address(bracketed) if bracketed is not None else _name(name)
     if host is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Reads a setting from a file, as Docker and Kubernetes hand out secrets."""
+"""Reads settings from files, as Docker and Kubernetes provide secrets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ SUFFIX: Final = "_FILE"
 
 
 def read_secret_file(path: str) -> str:
-    """The text of a file without the newline at its end.
-
-    Raises ValueError with what is wrong with the file. No message repeats what the file holds,
-    nor a path that may be the secret itself, given in the wrong variable.
+    """The text of a file without the newline at its end. Raises ValueError with the file's fault.
+    No message repeats what the file holds, nor a path that may be the secret itself, given in the
+    wrong variable.
     """
     named = f"names {path}, which" if path.startswith(("/", "./", "../")) else "names a file that"
     try:
-        # A pipe without a writer would otherwise hold the start up for ever.
+        # A pipe without a writer would block the start forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ValueError(f"{named} {_reason(error)}") from None
@@ -49,7 +48,7 @@ def read_secret_file(path: str) -> str:
 
 
 def _content(descriptor: int) -> bytes:
-    """What the file holds, up to a byte more than it may."""
+    """The content of the file, up to one byte above the maximum."""
     content = b""
     while len(content) <= MAX_BYTES and (more := os.read(descriptor, MAX_BYTES + 1)):
         content += more

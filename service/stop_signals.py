@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: which of them repeat the first one."""
+"""Signals that stop a process: it distinguishes a second request from a repeated first one."""
 
 from __future__ import annotations
 

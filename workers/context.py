@@ -1,4 +1,4 @@
-"""What a job works with, whatever process it runs in."""
+"""The dependencies of a job, in any process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 
 class JobContext(msgspec.Struct, frozen=True):
-    """What a job works with. `draining` is set once the process is to end: hand back then.
-
-    All outboxes of the process share `send_share`. `lingering` holds what jobs have begun and not
-    waited for; the process waits for it before it ends.
-    """
+    """The dependencies of a job. `draining` is set when the process stops: jobs must return their
+    work then. All outboxes of the process share `send_share`. `lingering` holds tasks that jobs
+    have started without waiting for them; the process waits for them before it ends."""
 
     services: Services
     dispatcher: Dispatcher

@@ -1,4 +1,4 @@
-"""Runs the parts of a batch side by side, so that one part's failure stays its own."""
+"""Runs the parts of a batch concurrently, and isolates their failures."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from structlog.stdlib import BoundLogger
 
 
 async def run_isolated(log: BoundLogger, parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Awaits every part, named by its id. Redis being away, or full, is logged and
-    otherwise left to the schedule; any other error is raised once all parts have ended, so that
-    the job shows it."""
+    """Awaits every part, named by its id.
+
+    If Redis is unreachable or full, that is logged and the schedule repeats the part; any other
+    error is raised once all parts have ended, so that the job shows it.
+    """
     results = await asyncio.gather(*parts.values(), return_exceptions=True)
     unexpected: list[BaseException] = []
     for owned_id, result in zip(parts, results, strict=True):
         if result is None:
             continue
         if isinstance(result, ConnectionError | TimeoutError | OutOfMemoryError):
-            log.warning("redis cannot be used", id=owned_id, error=str(result))
+            log.warning("Redis is unavailable", id=owned_id, error=str(result))
             continue
         if isinstance(result, Exception):
-            log.error("failed", id=owned_id, exc_info=result)
+            log.error("turn failed", id=owned_id, exc_info=result)
         unexpected.append(result)
     if unexpected:
         raise unexpected[0]

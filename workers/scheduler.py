@@ -1,4 +1,4 @@
-"""The scheduler process: every second at least, claims what is due and enqueues it."""
+"""The scheduler process: at least every second, claims due work and enqueues it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from workers.dispatch import queues
 from workers.dispatch.dispatcher import Dispatcher
 
 TURN_SECONDS = 1.0
-BUSY_TURN_SECONDS = 0.1  # the same for a while after something was handed out: a full queue may
+# the same for a while after a turn with claims: a full queue may have limited them, and workers
+# empty it in less than a second
+BUSY_TURN_SECONDS = 0.1
 # have kept the rest, and workers empty it in less than a second
-MAX_WAIT_SECONDS = 15.0  # between turns, or samples, while Redis cannot be used
+MAX_WAIT_SECONDS = 15.0  # between turns, or samples, while Redis is unavailable
 
 _log = get_logger("scheduler")
 
 
 async def run(settings: Settings) -> None:
-    """Takes turns until asked to stop by SIGTERM or SIGINT. Any number may run at once."""
+    """Takes turns until SIGTERM or SIGINT. Any number of schedulers may run at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,7 +60,7 @@ async def run(settings: Settings) -> None:
             except RedisError as error:
                 failures += 1
                 claimed = 0
-                _log.warning("redis cannot be used", error=str(error), failures=failures)
+                _log.warning("Redis is unavailable", error=str(error), failures=failures)
                 if isinstance(error, OutOfMemoryError):
                     await _make_room(services.retention, settings)
             now = time.monotonic()
@@ -75,27 +77,27 @@ async def run(settings: Settings) -> None:
 
 
 async def sample_history(history: History, stop: asyncio.Event) -> None:
-    """Samples the metrics whenever a minute ends, until asked to stop."""
+    """Samples the metrics at the end of each minute, until `stop` is set."""
     while not stop.is_set():
         try:
             wait = await history.sample()
         except RedisError as error:
-            _log.warning("the metrics were not sampled", error=str(error))
+            _log.warning("metrics not sampled", error=str(error))
             wait = MAX_WAIT_SECONDS
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), wait)
 
 
 async def _make_room(retention: Retention, settings: Settings) -> None:
-    """Where no job can be enqueued, the one that trims cannot be either."""
+    """Trims here if no job can be enqueued, because the trimming job cannot be either."""
     try:
         _log.info("trimmed", **await upkeep.trim(retention, settings))
     except RedisError as error:
-        _log.warning("nothing could be trimmed", error=str(error))
+        _log.warning("trimming failed", error=str(error))
 
 
 def pause(failures: int, *, busy: bool) -> float:
-    """Seconds until the next turn after one that claimed nothing, or after failures in a row."""
+    """Seconds until the next turn after one without claims, or after consecutive failures."""
     if failures:
         return float(min(TURN_SECONDS * 2 ** (failures - 1), MAX_WAIT_SECONDS))
     return BUSY_TURN_SECONDS if busy else TURN_SECONDS
@@ -103,11 +105,11 @@ def pause(failures: int, *, busy: bool) -> float:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Every second, hands out the polls and deliveries that are due, until asked to stop."""
+    """Every second, enqueue the polls and deliveries that are due."""
     try:
         settings = Settings.from_env(os.environ)
         configure(settings.log_format, settings.log_level, "scheduler")
-        # It opens no secret, but what it is assembled from would not start without the keys.
+        # It decrypts no secret, but the services that it opens need the keys.
         settings.require("REDIS_URL", "ENCRYPTION_KEYS")
         asyncio.run(check_server(settings.require_redis_url()))
         asyncio.run(run(settings))

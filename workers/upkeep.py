@@ -1,4 +1,4 @@
-"""What is done every few minutes: retention, and putting right what an accident left."""
+"""Maintenance every few minutes: retention, and repairs of the schedule."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _log = get_logger("maintenance")
 
 
 async def run(context: JobContext) -> None:
-    """Trims the log, attempts, outboxes and dead deliveries to their retention, announces what
-    has died, and reschedules."""
+    """Trims the log, attempts, outboxes and dead deliveries to their retention, announces dead
+    letters, and repairs the schedule."""
     services = context.services
     trimmed = await trim(services.retention, services.settings)
     announced = await services.dead_letter_notices.announce()
@@ -30,7 +30,7 @@ async def run(context: JobContext) -> None:
 
 
 async def trim(retention: Retention, settings: Settings) -> dict[str, int]:
-    """Trims everything to its retention, and returns what it removed. Needs no free memory."""
+    """Trims everything to its retention, and returns the removed numbers. Needs no free memory."""
     now = now_ms()
     return await retention.trim(
         events_before=now - settings.event_retention_seconds * 1000,

@@ -24,7 +24,7 @@ from workers.dispatch import queues
 from workers.dispatch.dispatcher import Dispatcher
 from workers.rq.serving import DRAIN_SECONDS, Line, leave, serve
 
-MAX_FILES: Final = 16_384  # that the process asks to be allowed to open
+MAX_FILES: Final = 16_384  # open files that the process requests
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) -> float:
@@ -54,10 +54,10 @@ def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) 
     callback=_seconds,
     default=DRAIN_SECONDS,
     show_default=True,
-    help="How long running jobs get to hand back at a stop.",
+    help="Time for running jobs to end after a signal.",
 )
 def main(*, poll_slots: int, deliver_slots: int, drain_seconds: float) -> None:
-    """Polls integrations and delivers events until asked to stop."""
+    """Poll integrations and deliver events until stopped."""
     lines = [
         Line(queues.POLL, poll_slots),
         Line(queues.DELIVER, deliver_slots),
@@ -84,7 +84,7 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
             with open_sync(redis_url) as connection:
                 dispatcher = Dispatcher(services.schedule, connection)
                 if settings.instance is not None:
-                    with suppress(RedisError):  # then the leases run out
+                    with suppress(RedisError):  # then the leases expire
                         await dispatcher.take_over(services.leases)
                 yield JobContext(services, dispatcher, draining)
 
@@ -92,7 +92,8 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
 
 
 def _allow_files() -> None:
-    """Raises the limit of open files: each receiver that never answers holds connections."""
+    """Raises the limit of open files, because each receiver that never answers holds
+    connections."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(MAX_FILES, most)
     if files != resource.RLIM_INFINITY and files < wanted:

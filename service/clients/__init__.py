@@ -1,1 +1,1 @@
-"""The two foreign parties: the upstream that is polled, the receivers that are posted to."""
+"""The two external systems: the upstream, and the receivers."""

@@ -1,9 +1,8 @@
-"""Which addresses may be connected to, judged on the address itself at connect time.
+"""The addresses that connections may go to, checked at connect time.
 
-A URL's host name says nothing: it may resolve to a private address now, or only the next
-time it is asked (rebinding). So the judgement that counts is `AddressGuard.open_socket`,
-through which every connection of the process gets its socket; `check_url` only tells a
-person early what could never work.
+A URL's host name proves nothing: it may resolve to a private address now, or only at the next
+lookup (rebinding). So `AddressGuard.open_socket`, which creates the socket of every connection of
+the process, makes the final check; `check_url` only reports early which URLs can never work.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ SETTING = "COURSEWIRE_ALLOWED_TARGETS"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# The special-purpose address registries of IANA, written out because what the `ipaddress`
-# properties say about them differs between the Python releases we run on. First match wins.
+# The special-purpose address registries of IANA, written out because the properties of `ipaddress`
+# differ between the supported Python releases. First match wins.
 _FORBIDDEN: tuple[tuple[IPNetwork, str], ...] = tuple(
     (ipaddress.ip_network(network), reason)
     for network, reason in (
@@ -80,20 +79,22 @@ _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _LOCALHOST = (ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1"))
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-_NUMERIC_LABEL = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")  # a last label that makes it an address
+# a last label that makes the host an address
+_NUMERIC_LABEL = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")
 _AUTHORITY_END = re.compile(r"[/?#]")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 
-LOOKUP_THREADS = 32  # names looked up at once; a resolver that hangs holds one for half a minute
-LOOKUP_PATIENCE_SECONDS = 3.0  # that a lookup waits for a thread
+# names looked up at once; a resolver that hangs occupies a thread for half a minute
+LOOKUP_THREADS = 32
+LOOKUP_PATIENCE_SECONDS = 3.0  # for a lookup to wait for a thread
 
 
 class RefusedAddressError(OSError):
-    """The guard refuses an address: how it says so inside the HTTP client.
+    """The guard refuses an address: the error inside the HTTP client.
 
-    An OSError, because that is what the connector expects of a failing address and carries
-    along as the cause; `transport` turns it into the house's own error. Its text is the same
-    for all addresses, because only then several of them failing together keep this type.
+    An OSError, because the connector expects one of a failing address and keeps it as the cause;
+    `transport` translates it. Its text is the same for all addresses, because only then do several
+    failures together keep this type.
     """
 
     def __init__(self, explanation: str) -> None:
@@ -104,18 +105,18 @@ class RefusedAddressError(OSError):
 class VouchedAddress(str):
     """An address that an allowed host name resolved to.
 
-    The permission travels with the looked-up address itself, so it opens that address for
-    this name alone and ends with the name's cache entry.
+    The permission belongs to the looked-up address, so it allows that address for this name only
+    and ends with the name's cache entry.
     """
 
     __slots__ = ()
 
 
 class AddressGuard:
-    """Refuses every address that is not public, but for the operator's exceptions.
+    """Refuses every address that is not public, except the operator's exceptions.
 
-    `allowed` holds CIDRs, single addresses and host names. Raises `SettingsError` naming
-    each entry that is none of these.
+    `allowed` holds CIDRs, single addresses and host names. Raises `SettingsError` naming each entry
+    that is none of these.
     """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
@@ -141,7 +142,7 @@ class AddressGuard:
     def check_url(self, url: str) -> None:
         """Raise `TargetRefusedError` if requests to `url` could never be allowed.
 
-        Judges form and IP literals. What a host name stands for is judged when connecting.
+        Checks the form and IP literals. Addresses of host names are checked at connect time.
         """
         host = _host_of(url)
         if host in self._names:
@@ -165,11 +166,11 @@ class AddressGuard:
         return self._reason(parsed)
 
     def allows_name(self, host: str) -> bool:
-        """Whether the operator excepted this host name, whatever it resolves to."""
+        """Whether the operator allows this host name, whatever address it resolves to."""
         return host.lower().removesuffix(".") in self._names
 
     def open_socket(self, target: AddrInfoType) -> socket.socket:
-        """A socket for connecting to `target`, the last thing before the connection.
+        """A socket for connecting to `target`, the last step before the connection.
 
         The connector calls it with the final address of every connection. Raises
         `RefusedAddressError`.
@@ -181,7 +182,7 @@ class AddressGuard:
         return socket.socket(family, kind, protocol)
 
     def require(self, address: str, name: str | None = None) -> None:
-        """Raise `RefusedAddressError` unless `address`, what `name` stands for, may be used."""
+        """Raise `RefusedAddressError` unless `address`, which `name` resolved to, may be used."""
         if (reason := self.judge(address)) is None:
             return
         subject = f"{name} resolves to {address}, which" if name else address
@@ -219,10 +220,10 @@ class AddressGuard:
 
 
 class GuardedResolver(AbstractResolver):
-    """Looks names up for the connector and leaves out the addresses the guard refuses.
+    """Looks names up for the connector and leaves out addresses that the guard refuses.
 
-    Choosing among a name's addresses is all it does; the guard's socket has the last word.
-    `lookup` is another resolver to ask instead of the system's.
+    It only selects among a name's addresses; the guard makes the final check when it creates the
+    socket. `lookup` is another resolver to use instead of the system's.
     """
 
     def __init__(self, guard: AddressGuard, lookup: AbstractResolver | None = None) -> None:
@@ -244,15 +245,15 @@ class GuardedResolver(AbstractResolver):
         return usable
 
     async def close(self) -> None:
-        """Close the resolver asked."""
+        """Close the resolver."""
         await self._lookup.close()
 
 
 class SystemResolver(AbstractResolver):
-    """Looks names up with the system's resolver, in threads of its own.
+    """Looks names up with the system's resolver, in its own threads.
 
-    The event loop's default threads are few: a handful of names whose servers never answer
-    would hold up every other lookup of the process.
+    The event loop's default threads are few: a handful of names whose servers never answer would
+    block every other lookup of the process.
     """
 
     def __init__(
@@ -264,8 +265,11 @@ class SystemResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Every stream address of `host`. Raises `OSError`, with the number of what this machine
-        is short of where that is why."""
+        """Every stream address of `host`.
+
+        Raises `OSError`, with the errno of the resource that this machine lacks, if that is the
+        cause.
+        """
         loop = asyncio.get_running_loop()
         began = asyncio.Event()
 
@@ -278,8 +282,8 @@ class SystemResolver(AbstractResolver):
             except UnicodeError as exc:  # a label that no name server could know
                 raise socket.gaierror(socket.EAI_NONAME, "not a host name") from exc
             except socket.gaierror:
-                # Without a descriptor the system's resolver says that the name cannot be looked
-                # up now, or that it does not exist. This raises what is the matter instead.
+                # Without a descriptor the system's resolver reports that the name cannot be looked
+                # up now, or does not exist. This raises the real cause instead.
                 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
                 raise
 
@@ -292,7 +296,7 @@ class SystemResolver(AbstractResolver):
                 await began.wait()
         except TimeoutError as exc:
             lookup.cancel()
-            raise OSError(errno.EAGAIN, "every thread looks up another name") from exc
+            raise OSError(errno.EAGAIN, "all threads are looking up other names") from exc
         found = await lookup
         return [
             ResolveResult(
@@ -307,7 +311,7 @@ class SystemResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Give up lookups that have not begun; those under way end by themselves."""
+        """Cancel lookups that have not begun; running ones end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -330,13 +334,13 @@ def _host_of(url: str) -> str:
         raise TargetRefusedError("the port must be between 1 and 65535")
     name = host.removesuffix(".")
     if not name:
-        raise TargetRefusedError("the URL names no host")
+        raise TargetRefusedError("the URL has no host")
     _check_form(host, name)
     return name
 
 
 def _check_form(host: str, name: str) -> None:
-    """Refuse hosts that are neither a name nor an address in its usual notation."""
+    """Refuse hosts that are neither a name nor an address in the usual notation."""
     if host == name:
         try:
             address = ipaddress.ip_address(host)
@@ -344,7 +348,7 @@ def _check_form(host: str, name: str) -> None:
             pass
         else:
             if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-                raise TargetRefusedError(f"{host} carries a zone, which only this machine knows")
+                raise TargetRefusedError(f"{host} has a zone, which is valid only on this machine")
             return
     try:
         meant = ipaddress.IPv4Address(socket.inet_aton(name))
@@ -357,14 +361,14 @@ def _check_form(host: str, name: str) -> None:
 
 
 def _is_host_name(name: str) -> bool:
-    """Whether this is a host name: no resolver could take it for an address."""
+    """Whether this is a host name: no resolver could parse it as an address."""
     if not _HOST_NAME.fullmatch(name):
         return False
     return not _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2])
 
 
 def _embedded(address: IPAddress) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that packets to this IPv6 address end up at."""
+    """The IPv4 address that packets to this IPv6 address reach."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address.ipv4_mapped is not None:
@@ -379,6 +383,6 @@ def _embedded(address: IPAddress) -> ipaddress.IPv4Address | None:
 
 
 def _target(address: IPAddress) -> IPAddress | IPNetwork:
-    """The narrowest sensible entry of the setting that would allow this address."""
+    """The narrowest reasonable entry of the setting that would allow this address."""
     target = _embedded(address) or address
     return _LOOPBACK if target in _LOOPBACK else target

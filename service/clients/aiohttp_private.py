@@ -1,10 +1,10 @@
-"""What relies on private parts of aiohttp: which answer belongs to which request, and when a
-connection may be used again.
+"""The code that relies on private parts of aiohttp: it decides which response belongs to which
+request, and when a connection may be used again.
 
-aiohttp reads whatever arrives on a connection as an answer to the request that is sent next. Here
-bytes are an answer only from the moment at which a request is written until that answer ends.
-All other bytes end the connection. A connection is used again only if the end of its last answer
-is proven to be the last byte that came.
+aiohttp reads any bytes on a connection as the response to the next request. Here bytes are a
+response only from the moment at which a request is written until that response ends. All other
+bytes end the connection. A connection is used again only if the end of its last response is proven
+to be the last received byte.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MAX_FIELDS: Final = 500  # in the header of an answer
 # Seconds after which a connection is not used again, however busy it is: the name it was opened
 # for may lead elsewhere by now, and providers move names with lifetimes of 60 seconds.
 MAX_AGE_SECONDS: Final = 60.0
-# Turns of the event loop in which a new connection may take in what the kernel holds for it
-# before the first request, such as the session tickets of TLS.
+# Turns of the event loop in which a new connection may read the bytes that the kernel holds before
+# the first request, such as TLS session tickets.
 SETTLING_TURNS: Final = 20
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d ([1-9]\d\d)(?:[ \r][^\n]*)?\n")
@@ -49,8 +49,8 @@ _RETRY_AFTER: Final = re.compile(rb"\nretry-after:[ \t]*([\x20-\x7e]*)", re.IGNO
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _WITHOUT_BODY: Final = frozenset({101, 204, 304})
 
-# Where a protocol stands between its requests.
-_SILENT: Final = 0  # no answer is awaited: before the first request, and after an answer
+# The state of a protocol between its requests.
+_SILENT: Final = 0  # no response is awaited: before the first request, and after a response
 _HEAD: Final = 1
 _COUNTED: Final = 2  # in a body of known length
 _CHUNKED: Final = 3
@@ -68,26 +68,26 @@ _PRIVATE_PARTS_OF_CONNECTORS: Final = (
 
 
 class AnswerProtocol(ResponseHandler):
-    """One connection. `flaw` says why of the current answer only the status can be used, if that
-    is so."""
+    """One connection. `flaw` explains why only the status of the current response can be used, if
+    so."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         super().__init__(loop=loop)
         self.opened_at = clock()
         self.used = False  # whether a request was sent
-        self.stray = False  # whether bytes came that are no answer to anything
+        self.stray = False  # whether bytes came that belong to no response
         self.flaw: str | None = None
-        self._status: int | None = None  # of the answer that is read, informational ones included
+        self._status: int | None = None  # of the response that is read, informational ones included
         self._stage = _SILENT
-        self._head = b""  # of an answer, as long as it is incomplete
-        self._left = 0  # bytes of a counted body that are still to come
+        self._head = b""  # of an incomplete response
+        self._left = 0  # bytes of a counted body that are missing
         self._last = b""  # the last bytes of a chunked body
-        self._ended = False  # whether the last answer's end is proven, and nothing came after it
+        self._ended = False  # whether the last response's end is proven, and no byte followed
         self._body: StreamReader | None = None
         self._poll: select.poll | None = None
 
     def set_response_params(self, **options: Any) -> None:
-        """A request is about to be written: from here on bytes are its answer."""
+        """A request is about to be written: bytes from here on are its response."""
         early, self._head = self._head, b""
         self.used = True
         self._status = self.flaw = self._body = None
@@ -98,8 +98,8 @@ class AnswerProtocol(ResponseHandler):
             self.data_received(early)
 
     def refuses(self) -> bool:
-        """Whether what came before the first request is an answer that it failed, as servers
-        that are overloaded send it. No other request can be meant."""
+        """Whether the bytes before the first request are an error response, as overloaded servers
+        send it. It can only belong to that request."""
         line = _STATUS_LINE.match(self._head)
         return line is not None and int(line[1]) >= 400
 
@@ -113,7 +113,7 @@ class AnswerProtocol(ResponseHandler):
 
     @property
     def status(self) -> int | None:
-        """The final status of the current answer, as soon as its status line is complete."""
+        """The final status of the current response, as soon as its status line is complete."""
         status = self._status
         return status if status is not None and (status >= 200 or status == 101) else None
 
@@ -128,15 +128,15 @@ class AnswerProtocol(ResponseHandler):
         return bool(self._poll.poll(0))
 
     def close(self) -> None:
-        """Ends the connection, without waiting for the peer to take what was not sent yet."""
+        """Ends the connection, without waiting until the peer has read the unsent bytes."""
         if self._writing():
             self.abort()
         else:
             super().close()
 
     def data_received(self, data: bytes) -> None:
-        """Gives the parser what belongs to the answer, and nothing else."""
-        if not data:  # reading goes on after a pause
+        """Passes the bytes of the response to the parser, and no others."""
+        if not data:  # reading continues after a pause
             super().data_received(data)
             self._look_for_end()
             return
@@ -157,10 +157,10 @@ class AnswerProtocol(ResponseHandler):
             self._head += data
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Says in plain words what the parser refused, to whoever waits for it.
+        """Reports in words what the parser refused, to the reader that waits for it.
 
-        aiohttp tells whoever waits for the head of an answer alone: an attempt whose answer breaks
-        later would seem to be one that goes on, until its time is up.
+        aiohttp reports it only to the reader of a response's head: an attempt whose response breaks
+        later would seem to continue until its timeout.
         """
         body = self._body
         if isinstance(exc, AnswerError) or not isinstance(exc, HttpProcessingError):
@@ -172,16 +172,16 @@ class AnswerProtocol(ResponseHandler):
             super().set_exception(broken, *cause)
             body.set_exception(broken, *cause)
         else:
-            self._ended = False  # bytes behind the answer
+            self._ended = False  # bytes after the response
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """A failing status counts even if its header breaks off."""
+        """An error status counts even if its header is incomplete."""
         if self._stage == _HEAD and (self.status or 0) >= 300:
             self._use_status_alone("the connection broke within its header")
         super().connection_lost(exc)
 
     def _take_head(self, data: bytes) -> bytes:
-        """What is behind the head of the final answer, once that has come."""
+        """The bytes after the head of the final response, once the head is complete."""
         looked_at = max(0, len(self._head) - 2)
         head = self._head = self._head + data
         while True:
@@ -189,7 +189,8 @@ class AnswerProtocol(ResponseHandler):
                 if (line := _STATUS_LINE.match(head)) is not None:
                     self._status = int(line[1])
                 elif head[:1] in (b"\r", b"\n"):
-                    # Left over from an answer before: this answer may be read, and is the last.
+                    # Bytes of an earlier response were left over: this response may be read, and is
+                    # the last.
                     self.stray = True
                     head = self._head = head.lstrip(b"\r\n")
                     looked_at = 0
@@ -210,7 +211,7 @@ class AnswerProtocol(ResponseHandler):
             self._status, looked_at = None, 0
 
     def _wait_for_status_line(self, head: bytes) -> bool:
-        """Whether there is a status none the less, in a line that is too long."""
+        """Whether a line that is too long still has a status."""
         if len(head) > MAX_HEAD_BYTES and (line := _STATUS.match(head)) is not None:
             self._status = int(line[1])
             return True
@@ -219,13 +220,13 @@ class AnswerProtocol(ResponseHandler):
         return False
 
     def _start_body(self, rest: bytes) -> bytes:
-        """Has the head parsed, and finds out how the body ends. `rest` is what is behind it."""
+        """Passes the head to the parser; determines how the body ends. `rest` follows the head."""
         if self._head.count(b"\n") - 2 > MAX_FIELDS:
             self._use_status_alone(f"its header has more than {MAX_FIELDS} fields")
             return b""
         reason = _UNPRINTABLE.search(self._head, 12)
         if reason is not None and reason[0] != b"\n":
-            # Nobody reads it, and neither the parser nor the adapter to httpx takes every byte.
+            # The text is not used, and neither the parser nor the httpx adapter accepts every byte.
             behind = self._head.partition(b"\n")[2]
             self._head = self._head[:12] + b"\r\n" + behind
         super().data_received(self._head)
@@ -237,7 +238,7 @@ class AnswerProtocol(ResponseHandler):
         self._head, self._body, self._last = b"", body, b""
         length = message.headers.get("content-length")
         if self._skip_payload or message.code in _WITHOUT_BODY:
-            # Where a body is announced that must not come, none the less it may.
+            # A response that must not have a body announces one: it may still come.
             announced = message.chunked or length not in (None, "0")
             ends = not announced or self._skip_payload or message.code == 304
             self._stage, self._ended = _SILENT, ends and not rest and not self.stray
@@ -255,16 +256,20 @@ class AnswerProtocol(ResponseHandler):
         body, behind = data[: self._left], data[self._left :]
         self._left -= len(body)
         if not self._left:
-            # Before the parser has it: whoever reads gives the connection back at the last byte.
+            # Set before the parser runs, because the reader returns the connection at the last
+            # byte.
             self._stage, self._ended = _SILENT, not behind and not self.stray
         super().data_received(body)
         if behind:
             self._end_with_strays()
 
     def _take_chunks(self, data: bytes) -> None:
-        """The parser finds the end of chunks. Where it found one, bytes behind it would be an
-        error or another message, unless they are line breaks; these cannot end like a last chunk.
-        A body with trailers is not known to end so, and its connection is not used again."""
+        """Lets the parser find the end of chunks.
+
+        It would report bytes after that end as an error or another message, unless they are line
+        breaks; these cannot look like a last chunk. The end of a body with trailers is not proven,
+        so its connection is not used again.
+        """
         self._last = (self._last + data[-5:])[-5:]
         self._ended = self._last == _LAST_CHUNK and not self.stray
         super().data_received(data)
@@ -277,7 +282,7 @@ class AnswerProtocol(ResponseHandler):
                 self._end_with_strays()
 
     def _end_with_strays(self) -> None:
-        """Ends the connection, unless some of the answer is still to be read from it."""
+        """Ends the connection, unless part of the response is still to be read."""
         self.stray, self._ended, self._stage = True, False, _SILENT
         if self._body is None or self._body.is_eof():
             self.abort()
@@ -288,8 +293,10 @@ class AnswerProtocol(ResponseHandler):
         self.close()
 
     def _use_status_alone(self, flaw: str) -> None:
-        """Hands on an answer of which nothing can be used but its status, and ends its
-        connection. Whoever wants its body is told why there is none."""
+        """Delivers a response of which only the status can be used, and ends its connection.
+
+        A reader of its body gets the reason.
+        """
         if self.status is None:
             self._refuse(flaw)
             return
@@ -310,7 +317,7 @@ class AnswerProtocol(ResponseHandler):
         self.close()
 
     def _writing(self) -> bool:
-        """Whether some of a request is still to be sent."""
+        """Whether part of a request is unsent."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return False
@@ -318,7 +325,7 @@ class AnswerProtocol(ResponseHandler):
 
 
 def _what_instead(head: bytes) -> str:
-    """What came where an answer should begin."""
+    """Describes the bytes that came instead of a response."""
     if head.startswith((b"\x15\x03", b"\x16\x03")):
         return "it is TLS, so the URL should begin with https://"
     if head[:6] == b"HTTP/2" or (len(head) > 9 and head[3:5] == b"\x04\x00"):
@@ -329,9 +336,10 @@ def _what_instead(head: bytes) -> str:
 
 
 class CheckedConnector(aiohttp.TCPConnector):
-    """Gives out connections on which nothing has arrived that was not asked for, and none older
-    than a minute. Notes in the exchange's timeline when it had its connection: aiohttp's own
-    tracing would tell as well, but costs every request several times as much.
+    """Provides connections without unrequested bytes, and none older than a minute.
+
+    Records in the exchange's timeline when it got its connection: aiohttp's own tracing would do
+    that too, but costs every request several times as much.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
@@ -349,8 +357,10 @@ class CheckedConnector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden method's parameter
     ) -> Connection:
-        """A connection to which a request may be written at once. Raises `AnswerError` if a peer
-        sends bytes before it, unless they refuse it."""
+        """A connection to which a request may be written at once.
+
+        Raises `AnswerError` if a peer sends bytes first, unless these are an error response.
+        """
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol: AnswerProtocol = connection.protocol  # type: ignore[assignment]  # by _factory
@@ -366,7 +376,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         return connection
 
     async def _wait_for_available_connection(self, key: ConnectionKey, traces: list[Trace]) -> None:
-        """As aiohttp does, and notes if it is for the other hosts' sake, and not this one's."""
+        """Like aiohttp; records if the wait is caused by other hosts, and not by this one."""
         timeline = present.get()
         if timeline is not None and len(self._acquired) >= self._limit:
             timeline.waits_for = f"connection of this process's {self._limit}"
@@ -375,7 +385,7 @@ class CheckedConnector(aiohttp.TCPConnector):
             timeline.waits_for = None
 
     async def _settle(self, connection: Connection, protocol: AnswerProtocol) -> None:
-        """Has a new connection take in what the kernel holds for it, and looks what that is."""
+        """Lets a new connection read the bytes that the kernel holds, and checks them."""
         try:
             for _ in range(SETTLING_TURNS):
                 if protocol.refuses():
@@ -390,7 +400,7 @@ class CheckedConnector(aiohttp.TCPConnector):
             broken = protocol.exception()
             connection.close()
             if not protocol.stray and broken is not None:
-                raise broken  # it was ended, which may be for a reason such as an alert of TLS
+                raise broken  # the connection was ended, perhaps for a reason such as a TLS alert
             raise AnswerError("it began before the request was sent")
 
 
@@ -398,9 +408,9 @@ def _require(one: object, names: tuple[str, ...]) -> None:
     if missing := [name for name in names if not hasattr(one, name)]:
         raise ImportError(
             f"aiohttp {aiohttp.__version__} cannot be used: {type(one).__name__} has no "
-            f"{', '.join(missing)}; install the version that Coursewire names"
+            f"{', '.join(missing)}; install the version that Coursewire requires"
         )
 
 
 # Without a loop, which only connections need.
-_require(ResponseHandler(loop=None), _PRIVATE_PARTS)  # type: ignore[arg-type]  # as said above
+_require(ResponseHandler(loop=None), _PRIVATE_PARTS)  # type: ignore[arg-type]  # as above

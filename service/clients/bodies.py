@@ -1,4 +1,4 @@
-"""Bodies of answers: undoes their codings within a limit, and says in words what they are."""
+"""Bodies of responses: decodes them within a limit, and describes them in words."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ if TYPE_CHECKING:
 
     from service.domain.access.redaction import Redactor
 
-MAX_CODINGS = 4  # of one answer, one around the other
-MAX_MEMBERS = 10_000  # of one gzip body
-PACKING_BYTES = 65_536  # by which a packed body may be larger than the body itself may
-EXCERPT_LENGTH = 80  # characters of a body that are quoted
+MAX_CODINGS = 4  # codings of one response, nested
+MAX_MEMBERS = 10_000  # members of one gzip body
+PACKING_BYTES = 65_536  # by which a compressed body may be larger than its content
+EXCERPT_LENGTH = 80  # characters of a body that an error quotes
 TYPE_LENGTH = 60  # of its content type
 
-# What `Content-Encoding` says of bodies that need no decoding, rightly or not.
+# Values of `Content-Encoding` that need no decoding, correct or not.
 _PLAIN = frozenset({"", "identity", "none", "utf-8", "utf8", "binary", "8bit", "aws-chunked"})
 _GZIP_BEGINS = b"\x1f\x8b"
 _ZLIB_METHOD = 8
-_EXAMINED = 4_000  # bytes of a body that are looked at in order to quote some of it
+_EXAMINED = 4_000  # bytes of a body that are searched for a quotation
 
 
 class _Layer(ABC):
-    """Undoes one coding, and gives no more than `limit` bytes in all."""
+    """Decodes one coding, and returns at most `limit` bytes in all."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._room = limit + 1  # a byte too many tells that there is more
+        self._room = limit + 1  # one byte more reveals that the limit is exceeded
         self._unpacker: zlib._Decompress | None = None
-        self._waiting = b""  # too little yet to tell what it is
+        self._waiting = b""  # too few bytes to determine the format
 
     @property
     def complete(self) -> bool:
-        """Whether all that was packed has come."""
+        """Whether the compressed data is complete."""
         return self._unpacker is not None and self._unpacker.eof
 
     @abstractmethod
     def unpack(self, data: bytes) -> bytes:
-        """What comes of the next part. Raises `UpstreamPageError`."""
+        """The decoded bytes of the next part. Raises `UpstreamPageError`."""
 
     def _inflate(self, unpacker: zlib._Decompress, data: bytes) -> bytes:
         try:
             part = unpacker.decompress(data, self._room)
         except zlib.error as exc:
-            raise UpstreamPageError("the upstream's compressed answer is damaged") from exc
+            raise UpstreamPageError("the upstream's compressed response is damaged") from exc
         self._room -= len(part)
         if not self._room:
             raise _too_large(self._limit)
@@ -61,8 +61,8 @@ class _Layer(ABC):
 
 
 class _Gzip(_Layer):
-    """Members one behind the other. Zeros behind one are padding, and anything else that is no
-    member ends it, as with gzip itself."""
+    """Members in sequence. Zeros after a member are padding, and any other bytes end the body, as
+    gzip itself does."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -85,7 +85,7 @@ class _Gzip(_Layer):
                 self._waiting = b""
                 self._members += 1
                 if self._members > MAX_MEMBERS:
-                    raise UpstreamPageError("the upstream's compressed answer is in too many parts")
+                    raise UpstreamPageError("the upstream's compressed response has too many parts")
                 self._unpacker = zlib.decompressobj(wbits=31)
             parts.append(self._inflate(self._unpacker, data))
             data = self._unpacker.unused_data
@@ -93,7 +93,7 @@ class _Gzip(_Layer):
 
 
 class _Deflate(_Layer):
-    """As HTTP means it, or raw, as some send it. What follows the end is passed over."""
+    """The format of HTTP, or raw deflate as some servers send. Bytes after the end are ignored."""
 
     def unpack(self, data: bytes) -> bytes:
         if self._unpacker is None:
@@ -110,10 +110,10 @@ _LAYERS: dict[str, Callable[[int], _Layer]] = {"gzip": _Gzip, "x-gzip": _Gzip, "
 
 
 async def read_body(response: httpx.Response, limit: int, parts: list[bytes]) -> None:
-    """Adds the body to `parts` as it comes, decoded. It may have `limit` bytes, at each stage of
-    its decoding hardly more.
+    """Adds the decoded body to `parts` as it arrives.
 
-    Raises `UpstreamPageError` where it cannot be decoded or is larger.
+    It may have `limit` bytes, and hardly more at each stage of decoding. Raises `UpstreamPageError`
+    if it cannot be decoded or is larger.
     """
     layers = _layers(response.headers.get("content-encoding", ""), limit)
     received = size = 0
@@ -128,29 +128,29 @@ async def read_body(response: httpx.Response, limit: int, parts: list[bytes]) ->
                 raise _too_large(limit)
             parts.append(part)
     if not all(layer.complete for layer in layers):
-        raise UpstreamPageError("the upstream's compressed answer breaks off")
+        raise UpstreamPageError("the upstream's compressed response is incomplete")
 
 
 def _layers(header: str, limit: int) -> list[_Layer]:
-    """What undoes the codings, in the order in which they are undone."""
+    """The decoders, in the order of decoding."""
     named = [one.partition(";")[0].strip().lower() for one in header.split(",")]
     codings = [one for one in named if one not in _PLAIN]
     if any(one not in _LAYERS for one in codings) or len(codings) > MAX_CODINGS:
         raise UpstreamPageError(
-            f"the upstream's answer is encoded as {printable(header, TYPE_LENGTH)!r}, which cannot "
-            "be read; gzip was requested"
+            f"the upstream's response is encoded as {printable(header, TYPE_LENGTH)!r}, which "
+            "cannot be read; gzip was requested"
         )
-    rooms = [limit] + [limit + PACKING_BYTES] * len(codings)  # the last that is undone comes first
+    rooms = [limit] + [limit + PACKING_BYTES] * len(codings)  # the last coding is decoded first
     layers = [_LAYERS[one](room) for one, room in zip(codings, rooms, strict=False)]
     return layers[::-1]
 
 
 def _too_large(limit: int) -> UpstreamPageError:
-    return UpstreamPageError(f"the upstream's answer is larger than {limit} bytes")
+    return UpstreamPageError(f"the upstream's response is larger than {limit} bytes")
 
 
 def without_mark(body: bytes) -> bytes:
-    """The body without the byte order marks that some put before UTF-8."""
+    """The body without the byte order marks that some servers send before UTF-8."""
     while body.startswith(codecs.BOM_UTF8):
         body = body.removeprefix(codecs.BOM_UTF8)
     return body
@@ -163,7 +163,7 @@ def foreign_charset(body: bytes) -> str | None:
 
 
 def describe(response: httpx.Response, body: bytes, redactor: Redactor) -> str:
-    """What an answer is that is not what was asked for: its type and how it begins."""
+    """Describes an unexpected response: its type and its beginning."""
     kind = printable(response.headers.get("content-type", ""), TYPE_LENGTH)
     kind = redactor.text(kind.partition(";")[0]) or "no content type"
     if not body:
@@ -176,13 +176,13 @@ def describe(response: httpx.Response, body: bytes, redactor: Redactor) -> str:
         kind = f"{kind} in {charset}"
         head = head.decode(json.detect_encoding(head[:4]), "replace").encode("utf-8", "replace")
     text = redactor.excerpt(head, _EXAMINED).decode("utf-8", "replace")
-    # Once more, as leaving out what cannot be printed may have put a secret together.
+    # Redacted again, because removing unprintable characters may have joined a secret.
     return (
         f"{kind}; it begins {redactor.text(printable(text, 4 * EXCERPT_LENGTH))[:EXCERPT_LENGTH]!r}"
     )
 
 
 def printable(text: str, length: int) -> str:
-    """The beginning of a text on one line, without what cannot be printed."""
+    """The beginning of a text on one line, without unprintable characters."""
     shown = "".join(one if one.isprintable() else " " for one in text)
     return " ".join(shown.split())[:length]

@@ -1,7 +1,7 @@
-"""One HTTP exchange: how far it got and when, and why it failed if it did.
+"""One HTTP exchange: its progress, its times, and the cause of its failure.
 
-Foreign exceptions are translated here and nowhere else. The httpx adapter maps nearly every
-failure to `ConnectTimeout`, so what counts is the aiohttp, TLS or socket error beneath it.
+Exceptions of libraries are translated only here. The httpx adapter maps nearly every failure to
+`ConnectTimeout`, so the aiohttp, TLS or socket error beneath it decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.domain.errors import CoursewireError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What this machine has run out of. Other errors of sockets are a peer's, or the network's.
+# Resources that this machine has used up. Other socket errors are the peer's, or the network's.
 _SHORTAGES = {
     errno.EMFILE: "this process has no file descriptor left",
     errno.ENFILE: "this machine has no file descriptor left",
@@ -40,11 +40,10 @@ _ONE_OF_SEVERAL = re.compile(r"\[Errno (\d+)\]")
 
 
 class ExchangeError(CoursewireError):
-    """No complete answer came.
-
-    `kind` says at which stage it failed: never `DELIVERED`, `STATUS` or `TIMEOUT`; a deadline
-    is the caller's, and shows as its `TimeoutError`. The message names no URL, because URLs
-    may carry secrets. `shortage` tells that this machine ran out of something.
+    """The response is incomplete or missing. `kind` is the stage of the failure: never `DELIVERED`,
+    `STATUS` or `TIMEOUT`; a deadline is the caller's, and raises its `TimeoutError`. The message
+    names no URL, because URLs may carry secrets. `shortage` means that this machine used up a
+    resource.
     """
 
     def __init__(self, kind: OutcomeClass, message: str, *, shortage: bool = False) -> None:
@@ -54,16 +53,17 @@ class ExchangeError(CoursewireError):
 
 
 class AnswerError(HttpProcessingError):
-    """What a peer sent is not the HTTP answer it should be; says in plain words what it is."""
+    """The peer did not send a valid HTTP response; the message describes the fault."""
 
     def __init__(self, words: str) -> None:
         super().__init__(message=words)
 
 
 class ProxyFaultError(aiohttp.ClientError):
-    """The forward proxy opened no way to the target; `translate` makes it an `ExchangeError`.
+    """The forward proxy did not connect to the target; `translate` converts this to an
+    `ExchangeError`.
 
-    A kind of ClientError, because that passes through aiohttp and httpx as it is.
+    A kind of ClientError, because aiohttp and httpx pass that through.
     """
 
     def __init__(self, kind: OutcomeClass, explanation: str) -> None:
@@ -72,19 +72,20 @@ class ProxyFaultError(aiohttp.ClientError):
 
 
 class Stage(StrEnum):
-    """Whom an exchange without a connection yet is waiting for."""
+    """The party that an exchange without a connection waits for."""
 
     TARGET = "target"
-    REACHING_PROXY = "reaching_proxy"  # the proxy itself is being connected to
-    PROXY_CONNECTS = "proxy_connects"  # the proxy was asked to connect to the target
+    REACHING_PROXY = "reaching_proxy"  # the connection to the proxy
+    PROXY_CONNECTS = "proxy_connects"  # the proxy's connection to the target
 
 
 class Timeline:
-    """When one exchange got how far, in `time.perf_counter` seconds; None if it did not.
+    """The times of one exchange's stages, in `time.perf_counter` seconds; None if a stage was not
+    reached.
 
-    Given to the transport as the request extension `Timeline.EXTENSION`. `reused` tells a
-    kept-alive connection from a new one; `resolved_at` is there if a name was looked up for it.
-    `waits_for` names what the exchange is waiting for that this process is short of.
+    Given to the transport as the request extension `Timeline.EXTENSION`. `reused` distinguishes a
+    kept-alive connection from a new one; `resolved_at` is set if a name was looked up. `waits_for`
+    names a resource that this process lacks and the exchange waits for.
     """
 
     EXTENSION = "coursewire.timeline"
@@ -115,13 +116,13 @@ class Timeline:
 present: ContextVar[Timeline | None] = ContextVar("timeline", default=None)  # of the exchange
 
 
-# A status line that is not UTF-8 makes the adapter fail with a UnicodeDecodeError.
+# The adapter raises UnicodeDecodeError for a status line that is not UTF-8.
 FOREIGN = (
     *(httpx.HTTPError, aiohttp.ClientError, HttpProcessingError),
     *(OSError, MemoryError, UnicodeDecodeError),
 )
 
-# The first class that an exception in the chain belongs to decides; subclasses come first.
+# The first class in the chain of exceptions decides; subclasses come first.
 _KINDS: tuple[tuple[type[BaseException], OutcomeClass], ...] = (
     (aiohttp.ClientSSLError, OutcomeClass.TLS),
     (aiohttp.ClientConnectorDNSError, OutcomeClass.DNS),
@@ -139,9 +140,9 @@ _WORDS = {
     OutcomeClass.DNS: "the host name did not resolve",
     OutcomeClass.CONNECT: "no connection",
     OutcomeClass.TLS: "no secure connection",
-    OutcomeClass.RESET: "the connection broke before the answer was complete",
-    OutcomeClass.PROTOCOL: "the answer is not valid HTTP",
-    OutcomeClass.REFUSED_TARGET: "the URL names no usable address",
+    OutcomeClass.RESET: "the connection broke before the response was complete",
+    OutcomeClass.PROTOCOL: "the response is not valid HTTP",
+    OutcomeClass.REFUSED_TARGET: "the URL has no usable address",
 }
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})  # OpenSSL's X509_V_ERR_*
 _ALERT = re.compile(
@@ -151,7 +152,7 @@ _ALERT = re.compile(
 
 
 def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
-    """What an exception of the libraries means; `scheme` matters while connecting."""
+    """The ExchangeError for a library's exception; `scheme` matters while connecting."""
     chain = list(_causes(exc))
     for cause in chain:
         if isinstance(cause, RefusedAddressError):
@@ -160,7 +161,7 @@ def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
             words = f"{_WORDS[OutcomeClass.PROTOCOL]}: {cause.message}"
             return ExchangeError(OutcomeClass.PROTOCOL, words)
         if isinstance(cause, ProxyFaultError):
-            break  # what is behind it is about the proxy
+            break  # the cause beneath it is about the proxy
         if (refusal := _certificate_refusal(cause)) is not None:
             return ExchangeError(OutcomeClass.TLS, f"{_WORDS[OutcomeClass.TLS]}: {refusal}")
     shortage = next(filter(None, map(_shortage, chain)), None)
@@ -178,10 +179,10 @@ def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
 
 
 def _shortage(exc: BaseException) -> str | None:
-    """What this machine ran out of, if that is what the exception says.
+    """The resource that this machine used up, if the exception reports that.
 
-    A name's addresses that fail in different ways come as one error, with their numbers in its
-    text. A port may lack for one of them alone, an IPv6 address say: then it is the others' fault.
+    Different failures of a name's addresses come as one error, with the errnos in its text. A port
+    may lack for only one of them, such as an IPv6 address: then the other failures decide.
     """
     if isinstance(exc, MemoryError) or (
         isinstance(exc, socket.gaierror) and exc.errno == socket.EAI_MEMORY
@@ -203,7 +204,7 @@ def _causes(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explain(kind: OutcomeClass, exc: BaseException, scheme: str) -> ExchangeError:
-    """Put the failure into words that name neither a URL nor anything that was sent."""
+    """Describes the failure in words that contain neither a URL nor any sent data."""
     detail = ""
     if isinstance(exc, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorError)):
         detail = connecting_detail(exc)
@@ -214,13 +215,13 @@ def _explain(kind: OutcomeClass, exc: BaseException, scheme: str) -> ExchangeErr
                 exc.os_error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
             )
         ):
-            kind = OutcomeClass.TLS  # there was a connection, and it broke in the handshake
+            kind = OutcomeClass.TLS  # the connection broke in the handshake
     words = _WORDS[kind]
     return ExchangeError(kind, f"{words}: {detail}" if detail else words)
 
 
 def connecting_detail(exc: BaseException) -> str:
-    """Why a connection could not be made, in the words of the system or of OpenSSL."""
+    """Why a connection failed, in the words of the system or of OpenSSL."""
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
         said: str = getattr(exc.certificate_error, "verify_message", "")
         unknown = getattr(exc.certificate_error, "verify_code", 0) in _UNKNOWN_AUTHORITY
@@ -231,18 +232,20 @@ def connecting_detail(exc: BaseException) -> str:
 
 
 def _certificate_refusal(exc: BaseException) -> str | None:
-    """What an alert of the server says about our certificate, or the lack of one. Under TLS 1.3 it
-    comes when the handshake seems to be over."""
+    """Explains a server's alert about the client certificate, or the lack of one.
+
+    In TLS 1.3 it arrives when the handshake seems complete.
+    """
     reason = getattr(exc, "reason", None) if isinstance(exc, ssl.SSLError) else None
     found = _ALERT.search(reason or "")
     if found is None:
         return None
     alert = found[1].replace("_", " ").lower()
     if alert == "certificate required":
-        return "the server demands a client certificate"
+        return "the server requires a client certificate"
     if alert == "handshake failure":
-        return f"the server ended the handshake ({alert}); it may demand a client certificate"
-    return f"the server demands a client certificate, or refuses the one that was sent ({alert})"
+        return f"the server ended the handshake ({alert}); it may require a client certificate"
+    return f"the server requires a client certificate, or refuses the one that was sent ({alert})"
 
 
 def _system_words(exc: OSError) -> str:

@@ -1,4 +1,4 @@
-"""What the header fields of an answer say about time."""
+"""Times in the header fields of a response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,10})?")
 
 
 def http_date(value: str | None) -> float | None:
-    """An HTTP date as epoch seconds, or None where there is none."""
+    """An HTTP date as epoch seconds, None if invalid."""
     if not value:
         return None
     try:
@@ -23,7 +23,7 @@ def http_date(value: str | None) -> float | None:
 
 
 def seconds(value: str | None) -> float | None:
-    """A plain, non-negative number of seconds, or None."""
+    """A plain, non-negative number of seconds, None if invalid."""
     text = (value or "").strip()
     return float(text) if _SECONDS.fullmatch(text) else None
 
@@ -31,8 +31,8 @@ def seconds(value: str | None) -> float | None:
 def retry_after(value: str | None, *now: float) -> float | None:
     """Seconds that a `Retry-After` asks to wait from `now` (epoch seconds), or None.
 
-    It may be a number of seconds or a date; a date in the past means 0. Where two clocks say what
-    time it is, the shorter wait counts: one of the clocks may be wrong by years.
+    It may be a number of seconds or a date; a date in the past means 0. If two clocks differ, the
+    shorter wait applies, because one of the clocks may be wrong by years.
     """
     if not value:
         return None

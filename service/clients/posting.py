@@ -1,8 +1,8 @@
-"""Writes POSTs to the shared client's connections as plain bytes, and reads what is answered.
+"""Writes POSTs to the shared client's connections as plain bytes, and reads the responses.
 
-Connections come from the client's own connector, so they are pooled with its others, verified
-and guarded alike, and answers are parsed by aiohttp's parser. What is left out is all that a
-general client does around a request.
+Connections come from the client's own connector, so they share its pool, its certificate
+verification and its address guard. aiohttp's parser reads the responses. It leaves out all other
+work of a general client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from service.clients.tls import ClientContexts
     from service.domain.egress.certificates import ClientCertificate
 
-BODY_LIMIT: Final = 16 * 1024  # bytes of an answer that are read; the rest is dropped unread
+BODY_LIMIT: Final = 16 * 1024  # bytes of a response that are read; the rest is dropped unread
 
 _NO_LIMITS: Final = aiohttp.ClientTimeout(total=None)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -45,8 +45,10 @@ _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
 
 class Answer:
-    """As much of an answer as has come: none, its head, or its body up to the limit. Of the body
-    `keep` bytes are kept. `flaw` says why nothing but its status could be used, if so."""
+    """The received part of a response: nothing, its head, or its body up to the limit.
+
+    It keeps `keep` bytes of the body. `flaw` explains why only the status can be used, if so.
+    """
 
     __slots__ = ("excerpt", "flaw", "keep", "retry_after", "status")
 
@@ -59,7 +61,7 @@ class Answer:
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """What is the same in all requests to one URL. `request` is what the connector connects by."""
+    """The part that requests to one URL share. `request` is the object that the connector uses."""
 
     request: ClientRequest
     start: str
@@ -87,17 +89,17 @@ class Poster:
         answer: Answer,
         certificate: ClientCertificate | None = None,
     ) -> None:
-        """Sends `body` and puts into `answer` what comes back, noting times in `timeline`. The
-        connection is one that shows `certificate`, or none.
+        """Sends `body`, reads the response into `answer` and records times in `timeline`.
 
-        Sets no time limit: whoever is cancelled leaves no connection behind. Raises ExchangeError,
-        and ValueError where HTTP cannot carry the URL or the headers, quoting neither.
+        The connection presents `certificate`, or none. It sets no time limit; a cancelled call
+        leaves no connection behind. Raises ExchangeError, or ValueError if HTTP cannot carry the
+        URL or the headers, without quoting them.
         """
         token = present.set(timeline)
         try:
             if certificate is None:
                 target = self._target(url)
-            else:  # not kept here: `ClientContexts` bounds how many contexts there are
+            else:  # not kept here: `ClientContexts` limits the number of contexts
                 target = self._make_target(url, certificate)
             head = _head(target, headers, len(body))
             connection = await self._connector.connect(target.request, [], _NO_LIMITS)
@@ -106,7 +108,7 @@ class Poster:
             except BaseException:
                 _abort(connection)
                 raise
-        except UnicodeError as exc:  # it quotes the text
+        except UnicodeError as exc:  # the message quotes the text
             raise ValueError("HTTP cannot carry this request") from exc
         except FOREIGN as exc:
             raise translate(exc, url.partition(":")[0].lower()) from exc
@@ -140,9 +142,10 @@ class Poster:
 
 
 def _place(url: str) -> str:
-    """The path and query exactly as they are written in the URL.
+    """The path and query exactly as in the URL.
 
-    Characters outside ASCII are encoded: registration refuses them, but did not always.
+    Characters outside ASCII are encoded: registration refuses them now, but older data may have
+    them.
     """
     found = _PLACE.fullmatch(url)
     if found is None:
@@ -152,11 +155,11 @@ def _place(url: str) -> str:
 
 
 def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
-    """The request up to its body; what is usual gives way to what is given."""
+    """The request up to its body; given headers replace the usual ones."""
     fields = {**target.usual, **{_field_name(name): value for name, value in headers.items()}}
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     if not lines.count("\r") == lines.count("\n") == len(fields) or "\0" in lines:
-        raise ValueError("a header field holds a line break or a null")
+        raise ValueError("a header field contains a line break or a null")
     return f"{target.start}{lines}content-length: {length}\r\n\r\n".encode("ascii")
 
 
@@ -170,7 +173,7 @@ def _field_name(name: str) -> str:
 async def _exchange(
     connection: Connection, request: bytes, timeline: Timeline, answer: Answer
 ) -> None:
-    """One request and its answer; gives the connection back, or ends it where the body goes on."""
+    """One request and its response; it returns the connection, or ends it if the body continues."""
     protocol = cast("AnswerProtocol | None", connection.protocol)
     transport = connection.transport
     if protocol is None or transport is None or transport.is_closing():
@@ -186,7 +189,7 @@ async def _exchange(
     try:
         message, payload = await protocol.read()
     except BaseException:
-        answer.status = protocol.status  # of an answer whose header is incomplete
+        answer.status = protocol.status  # of a response whose header is incomplete
         raise
     timeline.answered_at = time.perf_counter()
     answer.status = message.code
@@ -208,7 +211,7 @@ async def _exchange(
 
 
 def _abort(connection: Connection) -> None:
-    """Ends a connection without waiting for the peer to take what was not sent yet."""
+    """Ends a connection without waiting until the peer has read the unsent bytes."""
     if connection.protocol is not None:
         connection.protocol.abort()
     connection.close()

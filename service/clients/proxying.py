@@ -1,4 +1,4 @@
-"""Connections through the forward proxy: judged here as far as possible, tunnelled for https."""
+"""Connections through the forward proxy: checked here as far as possible, tunnelled for https."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 REACH_SECONDS: Final = 10.0  # for a connection to the proxy, its TLS included
 LOOK_UP_SECONDS: Final = 3.0  # for the target's name; many networks cannot resolve public names
-VERDICT_SECONDS: Final = 10.0  # that what a name resolved to is remembered
+VERDICT_SECONDS: Final = 10.0  # for which a resolved name is cached
 MAX_VERDICTS: Final = 4096
-MAX_HEAD_BYTES: Final = 64 * 1024  # of the proxy's answer to CONNECT
+MAX_HEAD_BYTES: Final = 64 * 1024  # of the proxy's response to CONNECT
 NAMELESS: Final = "coursewire-check.invalid"  # a name that never resolves: RFC 2606
 
 _NO_LIMITS: Final = aiohttp.ClientTimeout(total=None)
@@ -55,10 +55,8 @@ _THE_PROXY: Final = f"the proxy of {PROXY_SETTING}"
 
 
 class EgressProxy:
-    """Says which requests go through the proxy, and opens their connections.
-
-    `lookup` resolves names without regard to the guard. `tls` verifies the proxy itself; it
-    shows no client certificate.
+    """Decides which requests go through the proxy, and opens their connections. `lookup` resolves
+    names without the guard. `tls` verifies the proxy itself; it presents no client certificate.
     """
 
     def __init__(
@@ -75,12 +73,12 @@ class EgressProxy:
         self._lookup = lookup
         self._tls = tls if proxy.scheme == "https" else None
         self._url = URL.build(scheme=proxy.scheme, host=proxy.host, port=proxy.port)
-        # Not in the keys of connections, which warnings show: there is one for each connector.
+        # Not in the keys of connections, which warnings contain: each connector has one proxy.
         self._login = None if proxy.user is None else _basic(proxy.user, proxy.password)
         self._verdicts: dict[str, tuple[float, str | None]] = {}
 
     def route(self, request: ClientRequest) -> None:
-        """Has the request go through the proxy, unless its target is reached without."""
+        """Sends the request through the proxy, unless its target is reached directly."""
         url = request.url
         if self._routes.proxy_for(url.raw_host or "", url.port or 0) is None:
             return
@@ -89,7 +87,8 @@ class EgressProxy:
             if self._login is not None:
                 request.headers[hdrs.PROXY_AUTHORIZATION] = self._login
         elif (url.raw_host or "").endswith("."):
-            request.server_hostname = (url.raw_host or "").rstrip(".")  # certificates have no dot
+            # certificates have no final dot
+            request.server_hostname = (url.raw_host or "").rstrip(".")
 
     async def connect(
         self,
@@ -97,9 +96,9 @@ class EgressProxy:
         request: ClientRequest,
         factory: Callable[[], ResponseHandler],
     ) -> ResponseHandler:
-        """A connection for the request's target: to the proxy itself for http, a tunnel with TLS
-        to the target inside for https. Raises RefusedAddressError, ProxyFaultError, or what
-        aiohttp raises where the target's TLS fails."""
+        """A connection for the request's target: to the proxy itself for http, a tunnel with TLS to
+        the target inside for https. Raises RefusedAddressError, ProxyFaultError, or aiohttp's error
+        if the target's TLS fails."""
         await self._judge(request.url)
         if not request.is_ssl():
             _, protocol = await self._reach(connector, request, factory)
@@ -111,8 +110,8 @@ class EgressProxy:
         return protocol
 
     async def check(self, connector: aiohttp.TCPConnector) -> None:
-        """Raises ProxyFaultError unless the proxy can be reached and takes the credentials: what it
-        says of a target that does not exist is of no interest."""
+        """Raises ProxyFaultError unless the proxy can be reached and accepts the credentials. The
+        requested target does not exist, so the proxy's answer about it is ignored."""
         url = URL.build(scheme="https", host=NAMELESS, port=443)
         request = ClientRequest("GET", url, loop=asyncio.get_running_loop())
         try:
@@ -120,7 +119,7 @@ class EgressProxy:
                 transport = await self._tunnel(connector, request, _authority(url))
         except TimeoutError:
             raise ProxyFaultError(
-                OutcomeClass.PROXY, f"{_THE_PROXY} takes connections and does not answer"
+                OutcomeClass.PROXY, f"{_THE_PROXY} accepts connections and does not answer"
             ) from None
         except ProxyFaultError as fault:
             if fault.kind is not OutcomeClass.PROXY:
@@ -132,7 +131,7 @@ class EgressProxy:
 
     async def _judge(self, url: URL) -> None:
         """Raise RefusedAddressError for a target that would be refused without a proxy, as far as
-        that can be known: a name that does not resolve here is left to the proxy."""
+        it can be resolved: the proxy decides about other names."""
         host = (url.raw_host or "").lower().removesuffix(".")
         if self._guard.allows_name(host):
             return
@@ -200,7 +199,7 @@ class EgressProxy:
         ]
         if _is_name(host):
             found = await self._lookup.resolve(host, port, socket.AF_UNSPEC)
-        for one in found:  # that the operator names the proxy allows its address, here alone
+        for one in found:  # because the operator names the proxy, its address is allowed, here only
             one["host"] = VouchedAddress(one["host"])
         tls: dict[str, Any] = {}
         if self._tls is not None:
@@ -216,7 +215,7 @@ class EgressProxy:
     async def _tunnel(
         self, connector: aiohttp.TCPConnector, request: ClientRequest, authority: str
     ) -> asyncio.Transport:
-        """A connection that leads to the target once the proxy has agreed."""
+        """A connection to the target, once the proxy has accepted CONNECT."""
         transport, protocol = await self._reach(connector, request, _TunnelProtocol)
         try:
             timeline = present.get()
@@ -236,8 +235,7 @@ class EgressProxy:
 
 
 class ProxyingConnector(CheckedConnector):
-    """Opens connections through the proxy where there is one, and for those targets that are not
-    reached without it."""
+    """Opens connections through the proxy, if there is one, and directly for excepted targets."""
 
     def __init__(self, *, egress: EgressProxy | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -274,21 +272,24 @@ class ProxyingConnector(CheckedConnector):
 
 
 class _TunnelProtocol(asyncio.Protocol):
-    """Reads the head of the proxy's answer to CONNECT, and nothing behind it."""
+    """Reads the head of the proxy's response to CONNECT, and no byte after it."""
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._received = b""
 
     async def agreed(self) -> None:
-        """Waits for the answer. Raises ProxyFaultError unless it is that the tunnel stands, and
-        nothing is behind it: nobody has anything to say before TLS begins to protect it."""
+        """Waits for the response.
+
+        Raises ProxyFaultError unless the tunnel is established and no bytes follow, because TLS
+        does not protect such bytes.
+        """
         status = await self._answer
         if not 200 <= status <= 299:
             raise _refusal(status)
         if self._received:
             raise ProxyFaultError(
-                OutcomeClass.PROXY, f"{_THE_PROXY} sent something behind its answer to CONNECT"
+                OutcomeClass.PROXY, f"{_THE_PROXY} sent data after its response to CONNECT"
             )
 
     def data_received(self, data: bytes) -> None:
@@ -305,15 +306,15 @@ class _TunnelProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answer.done():
-            said = f"{_THE_PROXY} closed the connection without an answer to CONNECT"
+            said = f"{_THE_PROXY} closed the connection without a response to CONNECT"
             self._fail(ProxyFaultError(OutcomeClass.PROXY, said))
 
     def _fail(self, fault: ProxyFaultError) -> None:
         self._answer.set_exception(fault)
-        self._answer.exception()  # else it would be logged where nobody waits any more
+        self._answer.exception()  # otherwise it would be logged when nothing waits for it
 
     def _status(self) -> int | None:
-        """The status once the head is complete; what stands behind the head stays."""
+        """The status once the head is complete; bytes after the head stay unread."""
         while (end := _END_OF_HEAD.search(self._received)) is not None:
             head, rest = self._received[: end.end()], self._received[end.end() :]
             line = _STATUS_LINE.match(head)
@@ -361,7 +362,7 @@ def _refusal(status: int) -> ProxyFaultError:
     if status == _PROXY_AUTHENTICATION_REQUIRED:
         return ProxyFaultError(
             OutcomeClass.PROXY,
-            f"{_THE_PROXY} refuses the credentials in that setting, or misses them (HTTP 407)",
+            f"{_THE_PROXY} refuses the credentials in that setting, or requires some (HTTP 407)",
         )
     if status >= 500:
         said = f"{_THE_PROXY} could not connect to this host (HTTP {status})"

@@ -1,4 +1,4 @@
-"""TLS of what goes out: whom it trusts, and the certificate that it shows."""
+"""TLS of outgoing connections: trusted authorities, and client certificates."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from service.domain.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_CONTEXTS: Final = 128  # kept: each takes some 10 ms and 1 MB, because it holds all authorities
+# contexts kept: each takes about 10 ms and 1 MB, because it holds all authorities
+MAX_CONTEXTS: Final = 128
 
 
 def make_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """A context that verifies servers against the public authorities and those in `ca_file`.
 
-    The public ones are certifi's, or what `SSL_CERT_FILE` or `SSL_CERT_DIR` name. Raises
-    SettingsError where the file has become unusable since the start.
+    The public ones are certifi's, or those of `SSL_CERT_FILE` or `SSL_CERT_DIR`. Raises
+    SettingsError if the file has become unusable since the start.
     """
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
-    # Python 3.13 sets this by itself: whatever certificate the operator lists is trusted as it is,
-    # an intermediate too. It also sets VERIFY_X509_STRICT, which stays as each Python has it: to
-    # relax it would weaken 3.13, and to demand it would break what runs on 3.11 and 3.12.
+    # Python 3.13 sets this by itself: it trusts each certificate that the operator lists, even an
+    # intermediate one. Python 3.13 also sets VERIFY_X509_STRICT. This code leaves that flag alone:
+    # clearing it would weaken 3.13, and setting it would break set-ups that work on 3.11 and 3.12.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if ca_file is not None:
         try:
             context.load_verify_locations(cadata=read_authorities(ca_file.read_bytes()))
         except (OSError, Unusable) as error:
-            raise SettingsError(f"COURSEWIRE_CA_FILE cannot be used any more: {error}") from error
+            raise SettingsError(f"COURSEWIRE_CA_FILE can no longer be used: {error}") from error
     return context
 
 
 class ClientContexts:
-    """One context for each client certificate: connections are pooled by their context, so those
-    made with one certificate are used with no other."""
+    """One context for each client certificate: connections are pooled by context, so a connection
+    that was made with one certificate is not used with another."""
 
     def __init__(self, ca_file: Path | None = None) -> None:
         self._ca_file = ca_file
         self._made: OrderedDict[ClientCertificate, ssl.SSLContext] = OrderedDict()
 
     def get(self, certificate: ClientCertificate) -> ssl.SSLContext:
-        """The context that shows this certificate. Raises Unusable."""
+        """The context that presents this certificate. Raises Unusable."""
         context = self._made.get(certificate)
         if context is None:
             context = make_context(self._ca_file)
@@ -63,7 +64,7 @@ class ClientContexts:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: ClientCertificate) -> None:
-    """Makes a context show this certificate. Raises Unusable where OpenSSL refuses it."""
+    """Makes a context present this certificate. Raises Unusable if OpenSSL refuses it."""
     with _as_file(certificate.certificate + certificate.private_key) as path:
         try:
             context.load_cert_chain(path, password=_no_passphrase)
@@ -76,13 +77,13 @@ def load_certificate(context: ssl.SSLContext, certificate: ClientCertificate) ->
 
 
 def _no_passphrase() -> str:
-    raise ValueError("the key is encrypted")  # else OpenSSL would ask the terminal
+    raise ValueError("the key is encrypted")  # otherwise OpenSSL would ask on the terminal
 
 
 @contextmanager
 def _as_file(text: str) -> Iterator[str]:
-    """A path that `text` can be read from, since ssl reads keys from files alone; where the system
-    can, it is in memory and nowhere on a disk."""
+    """A path to read `text` from, because ssl reads keys only from files; if the system supports
+    it, the file is in memory and not on a disk."""
     if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):  # noqa: PTH112 - no Path is needed
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""The process's one HTTP client: httpx over aiohttp, guarded, its failures told apart."""
+"""The process's one HTTP client: httpx over aiohttp, guarded, with classified failures."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ except PackageNotFoundError:  # run from a source tree
     USER_AGENT = "Coursewire"
 
 # Connections of one process: half of the files it may open, within these bounds. One host that
-# never answers cannot hold them all, and one subscription may ask for a hundred.
+# never answers cannot occupy all of them, because one subscription may have up to a hundred.
 MIN_CONNECTIONS = 512
 MAX_CONNECTIONS = 8192
 MAX_CONNECTIONS_PER_HOST = 128
-# Seconds an idle connection is kept. Node.js and uvicorn close theirs after 5 s, and a POST sent
-# into a closing connection is lost: it is not idempotent, so it is not repeated by itself.
+# Seconds an idle connection is kept. Node.js and uvicorn close theirs after 5 s. A POST on a
+# closing connection is lost and not repeated automatically, because it is not idempotent.
 KEEPALIVE_SECONDS = 4.0
 DNS_CACHE_SECONDS = 10
 
@@ -52,10 +52,10 @@ _target: ContextVar[str] = ContextVar("target")  # of the request: its path and 
 
 
 class OutboundClient(httpx.AsyncClient):
-    """The shared client; `poster` is for POSTs by the thousand, over the same connections.
+    """The shared client; `poster` sends many POSTs over the same connections.
 
-    What a client does for a request (objects for it and its answer, cookies, redirects,
-    authentication, a log line with the URL) takes most of the time of a small POST.
+    Most of the time of a small POST goes to the work of a client around it: objects for the request
+    and its response, cookies, redirects, authentication, a log line with the URL.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class OutboundClient(httpx.AsyncClient):
         self.check_proxy = check_proxy
 
     def _build_redirect_request(self, request: httpx.Request, _: httpx.Response) -> httpx.Request:
-        """Nothing is redirected. httpx would fail here where `Location` is not a URL."""
+        """Redirects are not followed. httpx would raise here if `Location` is not a URL."""
         return request
 
 
@@ -91,13 +91,13 @@ def open_client(
     ca_file: Path | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> OutboundClient:
-    """A client whose every connection passes `guard`; close it with `aclose` or `async with`.
+    """A client whose connections all pass `guard`; close it with `aclose` or `async with`.
 
-    Needs a running event loop, and belongs to it. It follows no redirects, keeps no cookies,
-    uses the proxy of `routes` alone, whatever the environment says, and sets no time limits of
-    its own. Without `tls`, certificates are verified against the public authorities and those in
-    `ca_file`. `lookup` replaces the system's name resolution, and `clock` what tells a
-    connection's age in seconds. Requests raise `ExchangeError`.
+    It needs a running event loop, and belongs to it. It follows no redirects, stores no cookies,
+    uses only the proxy of `routes`, whatever the environment sets, and has no timeouts of its own.
+    Without `tls`, certificates are verified against the public authorities and those in `ca_file`.
+    `lookup` replaces the system's name resolution, and `clock` measures a connection's age in
+    seconds. Requests raise `ExchangeError`.
     """
     if tls is None:
         tls = make_context(ca_file)
@@ -146,7 +146,7 @@ def open_client(
 
 
 def _connection_limit() -> int:
-    """As many connections as the limit of open files leaves room for."""
+    """The number of connections that the limit of open files allows."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -156,13 +156,13 @@ def _connection_limit() -> int:
 async def _as_written(
     request: aiohttp.ClientRequest, send: ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Sends path and query as httpx has them, which aiohttp would write in another way."""
+    """Sends path and query as httpx has them; aiohttp would encode them differently."""
     request.url = URL(f"{request.url.origin()}{_target.get()}", encoded=True)
     return await send(request)
 
 
 class _TimedResolver(AbstractResolver):
-    """Notes in the exchange's timeline when the name was looked up."""
+    """Records in the exchange's timeline when the name was looked up."""
 
     def __init__(self, resolver: AbstractResolver) -> None:
         self._resolver = resolver
@@ -180,7 +180,7 @@ class _TimedResolver(AbstractResolver):
 
 
 class _OutboundTransport(httpx_aiohttp.AiohttpTransport):
-    """The adapter with its exceptions translated; closing it closes all that is beneath it."""
+    """The adapter with translated exceptions; closing it closes everything beneath it."""
 
     def __init__(
         self, session: aiohttp.ClientSession, tls: ssl.SSLContext, resolver: AbstractResolver
@@ -209,7 +209,7 @@ class _OutboundTransport(httpx_aiohttp.AiohttpTransport):
 
 
 class _AnswerStream(httpx.AsyncByteStream):
-    """An answer's body with its exceptions translated; read at most once, to any point."""
+    """A response's body with translated exceptions; read at most once, up to any point."""
 
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
         self._stream = stream

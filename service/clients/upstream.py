@@ -1,4 +1,4 @@
-"""Pages of courses from the upstream, and what its errors mean."""
+"""Pages of courses from the upstream, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from service.domain.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TIMEOUT_SECONDS = 60.0  # of one request as a whole
+TIMEOUT_SECONDS = 60.0  # of one whole request
 MAX_PAGE_BYTES = 64 * 1024 * 1024  # of one page, decompressed
-MAX_ERROR_BYTES = 64 * 1024  # of an error's body; more is not read
+MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the rest is not read
 MAX_PAGE_SIZE = 250  # the upstream's own limit
 CODE_LENGTH = 100  # characters of the upstream's error code that are kept
 MESSAGE_LENGTH = 300  # of its message
 LOG_URL_LENGTH = 500  # of the address of its log
-LOCATION_LENGTH = 200  # of the address that it redirects to
-LONGEST_WINDOW_SECONDS = 86_400.0  # of a rate limit: what claims more is taken for a date
+LOCATION_LENGTH = 200  # of a redirection's address
+LONGEST_WINDOW_SECONDS = 86_400.0  # of a rate limit: a larger value is read as a date
 
 
 class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page is asked for. The filters must be the same for every cursor of a poll.
+    """The requested page. The filters must be the same for every cursor of a poll.
 
     `updated_after` is an ISO 8601 time in UTC with milliseconds and Z.
     """
@@ -63,7 +63,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     remote_ids: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, str]:
-        """The query as the upstream wants it: booleans as words, lists joined by commas."""
+        """The query as the upstream expects it: booleans as words, lists joined by commas."""
         parameters = {"page_size": str(self.page_size)}
         if self.cursor is not None:
             parameters["cursor"] = self.cursor
@@ -79,8 +79,8 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """What the upstream says of our budget: requests in all, requests left, seconds to its
-    renewal; None where it says nothing."""
+    """The reported rate limit: requests in all, remaining requests, seconds to its reset; None if
+    the upstream reports none."""
 
     limit: int | None = None
     remaining: int | None = None
@@ -90,8 +90,8 @@ class RateLimit(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """One page. The records are undecoded; `next` is None on the last page.
 
-    `date_ms` is the upstream's own clock (epoch ms) when it made the answer, `age_ms` how long a
-    cache has kept it since; `size` the page's bytes, decompressed.
+    `date_ms` is the upstream's own clock (epoch ms) at the response, `age_ms` how long a cache has
+    kept it since; `size` the page's decompressed bytes.
     """
 
     results: list[msgspec.Raw]
@@ -123,7 +123,7 @@ class _ErrorBody(msgspec.Struct, frozen=True):
     error: _ErrorDetail
 
 
-# How a page begins, broken or not: an answer of another shape is that of something else.
+# The beginning of a page, broken or not: a response of another shape comes from another server.
 _PAGE_BEGINS = re.compile(rb'\s*\{.{0,1000}"data"\s*:', re.DOTALL)
 _INTEGER = re.compile(r"\s*([0-9]{1,10})(?![0-9])")
 
@@ -161,10 +161,10 @@ _BY_STATUS: dict[int, type[UpstreamError]] = {
 
 
 class UpstreamClient:
-    """Asks the upstream for pages over the shared client.
+    """Requests pages from the upstream over the shared client.
 
-    `timeout` bounds each request as a whole, in seconds; `max_bytes` a page, decompressed;
-    `clock` tells epoch seconds, for an upstream that does not tell its own.
+    `timeout` bounds each whole request, in seconds; `max_bytes` bounds a decompressed page; `clock`
+    returns epoch seconds, for an upstream that sends no date.
     """
 
     def __init__(
@@ -185,14 +185,14 @@ class UpstreamClient:
     ) -> Page:
         """One page of the integration's courses.
 
-        Raises the `UpstreamError` that the answer, or its absence, amounts to, and
-        `UpstreamTargetRefusedError` where the address guard refuses the base URL.
+        Raises the `UpstreamError` for the response, or for its absence, and
+        `UpstreamTargetRefusedError` if the address guard refuses the base URL.
         """
         try:
             request = self._request(credential, upstream_id, query)
-        except ValueError:  # it quotes the value
+        except ValueError:  # the message quotes the value
             raise UpstreamAuthError(
-                "the API key or the integration id holds characters no HTTP header can carry"
+                "the API key or the integration id contains characters unfit for HTTP headers"
             ) from None
         try:
             async with asyncio.timeout(self._timeout):
@@ -233,7 +233,7 @@ class UpstreamClient:
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
-        ):  # it reads, and quotes, where a redirection leads
+        ):  # the error quotes the redirection's target
             raise UpstreamPageError(
                 "the upstream redirects to an address that cannot be read", elsewhere=True
             ) from None
@@ -271,26 +271,28 @@ class UpstreamClient:
     def _no_page(
         self, response: httpx.Response, body: bytes, api_key: str, reason: Exception
     ) -> UpstreamError:
-        """What a success stands for that is no page: an error after all, a page that is broken
-        beyond its records, or the answer of something else than the API."""
+        """The error for a success that is not a page: an error after all, a page that is broken
+        beyond its records, or the response of another server."""
         detail = _decode_error(body)
         if detail.code is not None or detail.message is not None or detail.title is not None:
             return self._error(response, body, api_key)
         status = response.status_code
         charset = foreign_charset(body)
         if charset is not None:
-            message = f"the upstream's answer is {charset}, but JSON must be UTF-8"
+            message = f"the upstream's response is {charset}, but JSON must be UTF-8"
             return UpstreamPageError(message, status=status)
         if _PAGE_BEGINS.match(body) and b'"status"' in body:
             message = f"the upstream's page cannot be read: {reason}"
             return UpstreamPageError(message, status=status)
         seen = describe(response, body, Redactor([api_key]))
         return UpstreamPageError(
-            f"the upstream's answer is not a page of courses: {seen}", status=status, elsewhere=True
+            f"the upstream's response is not a page of courses: {seen}",
+            status=status,
+            elsewhere=True,
         )
 
     def _error(self, response: httpx.Response, body: bytes, api_key: str) -> UpstreamError:
-        """The error an answer stands for: its code decides, then its status."""
+        """The error that a response reports: its code decides, then its status."""
         detail = _decode_error(body)
         status = response.status_code
         kind = _BY_CODE.get(detail.code or "") or _kind_by_status(status)
@@ -321,8 +323,8 @@ class UpstreamClient:
         )
 
     def _clocks(self, response: httpx.Response) -> list[float]:
-        """The time at which an answer was sent, in epoch seconds: by our clock, and by the
-        upstream's if the answer says it."""
+        """The time at which a response was sent, in epoch seconds: by our clock, and by the
+        upstream's if the response has a date."""
         date = http_date(response.headers.get("date"))
         known = [] if date is None else [date + _age_ms(response) / 1000]
         return [self._clock(), *known]
@@ -337,8 +339,11 @@ def _kind_by_status(status: int) -> type[UpstreamError]:
 
 
 def _salvaged(body: bytes) -> _PageData | None:
-    """A page that is broken in some of its records, or in what nobody reads; None if it is broken
-    elsewhere. The records may be anything, and each is decoded by itself."""
+    """A page whose faults are only in some of its records, or in unused members; None for other
+    faults.
+
+    The records may be anything, and each is decoded by itself.
+    """
     envelope = members(body.rstrip(b"\0")) or {}
     if text_of(envelope.get("status")) != "success":
         return None
@@ -354,7 +359,7 @@ def _salvaged(body: bytes) -> _PageData | None:
 
 
 def _decode_error(body: bytes) -> _ErrorDetail:
-    """What an error's body says; nothing, if it is HTML or plain text."""
+    """The error in a body; empty if the body is HTML or plain text."""
     try:
         return _error_decoder.decode(body).error
     except UNREADABLE:
@@ -366,7 +371,7 @@ def _decode_error(body: bytes) -> _ErrorDetail:
 
 
 def _redirection(response: httpx.Response, redactor: Redactor) -> str:
-    """Where a redirection leads, without what may be secret in it."""
+    """The target of a redirection, without possible secrets."""
     try:
         to = urlsplit(response.headers.get("location", "").strip())
         host = to.netloc.rpartition("@")[2]
@@ -379,7 +384,7 @@ def _redirection(response: httpx.Response, redactor: Redactor) -> str:
 
 
 def _age_ms(response: httpx.Response) -> int:
-    """How long a cache has kept an answer, 0 where it comes from none."""
+    """How long a cache has kept a response, 0 if it did not come from one."""
     return int((seconds(response.headers.get("age")) or 0) * 1000)
 
 
@@ -394,7 +399,7 @@ def _rate(response: httpx.Response) -> RateLimit:
 
 
 def _integer(value: str | None) -> int | None:
-    """The integer a field begins with; parameters may follow it."""
+    """The integer at the start of a field; parameters may follow it."""
     match = _INTEGER.match(value or "")
     return int(match[1]) if match else None
 
@@ -407,7 +412,7 @@ async def _read_page(response: httpx.Response, limit: int) -> bytes:
 
 
 async def _read_error(response: httpx.Response) -> bytes:
-    """An error's body, or as much of it as can be had: the status then says enough."""
+    """An error's body, or its readable part: the status is then enough."""
     parts: list[bytes] = []
     with suppress(ExchangeError, UpstreamPageError):
         await read_body(response, MAX_ERROR_BYTES, parts)

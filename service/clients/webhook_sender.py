@@ -1,4 +1,4 @@
-"""One POST to a subscriber, bounded as a whole, and what came of it."""
+"""One POST to a subscriber with one time limit, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from service.clients.transport import OutboundClient
     from service.domain.egress.certificates import ClientCertificate
 
-EXCERPT_LENGTH = 1024  # bytes of an answer that are kept
+EXCERPT_LENGTH = 1024  # bytes of a response that are kept
 
 _NO_SECRETS = Redactor()
 _TLS = OutcomeClass.TLS
 
 
 class Receiver:
-    """Posts to subscribers' URLs over the shared client.
-
-    `clock` tells epoch seconds, against which a `Retry-After` date is read.
-    """
+    """Posts to subscribers' URLs over the shared client. `clock` returns epoch seconds, with which
+    a `Retry-After` date is compared."""
 
     def __init__(self, client: OutboundClient, *, clock: Callable[[], float] = time.time) -> None:
         self._poster = client.poster
@@ -41,16 +39,15 @@ class Receiver:
         headers: Mapping[str, str],
         body: bytes,
         *,
-        timeout: float,  # noqa: ASYNC109 - it becomes an outcome here, not a TimeoutError
+        timeout: float,  # noqa: ASYNC109 - it becomes an outcome, not a TimeoutError
         redactor: Redactor = _NO_SECRETS,
         certificate: ClientCertificate | None = None,
     ) -> Outcome:
-        """Make one attempt of at most `timeout` seconds, from connecting to the answer's end.
+        """Make one attempt of at most `timeout` seconds, from connecting to the end of the
+        response.
 
-        `redactor` knows the secrets that the answer may repeat; `certificate` is shown in the
-        handshake.
-
-        Whatever the receiver does wrong is an outcome; only cancellation raises. An answer
+        `redactor` removes secrets that the response may repeat; `certificate` is presented in the
+        handshake. Every fault of the receiver is an outcome; only cancellation raises. A response
         other than 2xx counts by its status, even if its body never ends.
         """
         timeline = Timeline()
@@ -69,13 +66,13 @@ class Receiver:
             failure = (exc.kind, str(exc) + self._expired(exc, certificate))
             shortage = exc.shortage
         except ValueError:
-            # Headers or a URL that HTTP cannot carry: the subscription's fault, and no reason
+            # HTTP cannot carry the headers or the URL: the subscription's fault, and not a reason
             # to stop its outbox. The exception quotes the value, which may be a secret.
             failure = (OutcomeClass.PROTOCOL, "the request cannot be written as HTTP")
         return self._outcome(timeline, answer, failure, redactor, shortage=shortage)
 
     def _expired(self, exc: ExchangeError, certificate: ClientCertificate | None) -> str:
-        """What is to be added where a handshake may have failed for a certificate of ours."""
+        """An addition to the error if the client certificate may have caused it."""
         ended = certificate is not None and certificate.not_after <= self._clock() * 1000
         return "; the client certificate has expired" if ended and exc.kind is _TLS else ""
 
@@ -109,7 +106,7 @@ class Receiver:
 
 
 def _awaited(timeline: Timeline, answer: Answer) -> str:
-    """What had not happened when the time was up."""
+    """The stage that the timeout interrupted."""
     if timeline.waits_for is not None:
         return f"no {timeline.waits_for} was free"
     if timeline.stage is Stage.REACHING_PROXY:
@@ -118,4 +115,4 @@ def _awaited(timeline: Timeline, answer: Answer) -> str:
         return f"the proxy of {PROXY_SETTING} had not connected to this host"
     if timeline.connected_at is None:
         return "no connection"
-    return "no answer" if answer.status is None else "the answer did not end"
+    return "no response" if answer.status is None else "the response did not end"

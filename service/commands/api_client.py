@@ -1,4 +1,4 @@
-"""Asks a running service over its HTTP API, and shows how it is doing."""
+"""Calls a running service over its HTTP API, and shows its state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXIT_CODES: Final = {"ok": 0, "degraded": 1, "down": 2}
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
 STRANGER: Final = "the server at this address is not Coursewire's API"
 _SECONDS: Final = 10.0  # within which the API must answer
-_PATIENT_SECONDS: Final = 75.0  # where it asks others first, or waits for events
+_PATIENT_SECONDS: Final = 75.0  # where it calls other systems, or waits for events
 
 
 class RemoteError(CoursewireError):
@@ -28,8 +28,8 @@ class RemoteError(CoursewireError):
 
 
 class Remote:
-    """The API of a running service. `url` is where, if not where `coursewire up` or the settings
-    say; `token` opens it, if not the admin token."""
+    """The API of a running service. `url` replaces the address of `coursewire up` or the settings;
+    `token` replaces the admin token."""
 
     def __init__(
         self,
@@ -48,22 +48,23 @@ class Remote:
         self.url = (url or api_url(settings)).rstrip("/")
         self._client = httpx.Client(
             headers={"authorization": f"Bearer {token}"},
-            # Authorities take a while to load, and http:// has no use for them.
+            # Loading authorities takes a while, and http:// does not need them.
             verify=self.url.startswith("https:") and make_context(settings.ca_file),
             trust_env=False,
             transport=transport,
         )
 
     def status(self) -> dict[str, Any]:
-        """How the system is doing. Raises RemoteError."""
+        """The state of the system. Raises RemoteError."""
         return self._object("GET", "/v1/status")
 
     def control(self, verb: Literal["pause", "resume"], what: str | None) -> dict[str, Any]:
-        """Stops or starts `what`, everything if None; what is paused then. Raises RemoteError."""
+        """Stops or starts `what`, everything if None; returns the paused kinds. Raises
+        RemoteError."""
         return self._object("POST", f"/v1/{verb}", {} if what is None else {"what": what})
 
     def call(self, method: str, path: str, body: object = None, **options: Any) -> Any:
-        """The JSON that a request is answered with, None if it is no JSON. Raises RemoteError."""
+        """The JSON of a response, None if it is not JSON. Raises RemoteError."""
         return _document(self.send(method, path, body, **options))
 
     def send(
@@ -75,12 +76,12 @@ class Remote:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """The answer of a request that succeeded. Raises RemoteError."""
+        """The response of a successful request. Raises RemoteError."""
         patient = method != "GET" or "wait" in (query or {})
         try:
             answer = self._client.request(
                 method,
-                self.url.replace("%25", "%", 1) + path,  # httpx takes a zone as it is
+                self.url.replace("%25", "%", 1) + path,  # httpx expects a zone unencoded
                 headers=headers,
                 params=query,
                 json=body,
@@ -114,8 +115,8 @@ def _document(answer: httpx.Response) -> Any:
 
 
 def _problem(document: Any, request_id: str | None) -> str:
-    """What a problem document says: its title and detail, of wrong fields each with its remedy,
-    and the request's id."""
+    """The text of a problem document: its title and detail, each wrong field with its remedy, and
+    the request's id."""
     if not isinstance(document, dict) or "title" not in document:
         return ""
     errors = document.get("errors", ())
@@ -131,7 +132,7 @@ def _problem(document: Any, request_id: str | None) -> str:
 def show_status(
     status: dict[str, Any], out: TextIO, *, as_json: bool, more: Iterable[tuple[str, str]] = ()
 ) -> int:
-    """Prints a status, for people with `more` lines; returns the exit code that stands for it."""
+    """Prints a status, for people with `more` lines; returns its exit code."""
     if as_json:
         out.write(json.dumps(status, indent=2) + "\n")
     else:
@@ -145,7 +146,7 @@ def show_status(
 
 
 def show_paused(paused: dict[str, Any], out: TextIO, *, as_json: bool) -> None:
-    """Prints what is paused."""
+    """Prints the paused kinds of work."""
     if as_json:
         out.write(json.dumps(paused) + "\n")
         return

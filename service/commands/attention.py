@@ -1,4 +1,4 @@
-"""What needs a person, of the subscriptions and integrations: lines below a status."""
+"""Subscriptions and integrations that need attention: lines below a status."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from service.commands.api_client import Remote, RemoteError
 from service.commands.resources.call import pages
 from service.commands.resources.rendering import cell, pick
 
-_NAMED: Final = 20  # of each kind that are named
+_NAMED: Final = 20  # of each kind that are listed
 
 
 def attention(remote: Remote) -> Iterator[tuple[str, str]]:
-    """Labels and texts: how many subscriptions are in which state, those that are parked or
-    disabled, and integrations in error or review."""
+    """Labels and texts: the number of subscriptions by state, the parked and disabled ones, and
+    integrations in error or review."""
     try:
         subscriptions = pages(remote, "/v1/subscriptions", {}, None)["items"]
         states = Counter(one["state"] for one in subscriptions)
@@ -43,7 +43,7 @@ def _named(found: list[Any], causes: list[tuple[Any, Any]]) -> Iterator[tuple[st
 
 
 def _delivery(remote: Remote, subscription: dict[str, Any]) -> tuple[Any, Any]:
-    """What the delivery that is retried fails with, and since when."""
+    """The failure of the delivery that is retried, and the time of its first attempt."""
     query = {"subscription_id": subscription["id"], "state": "retrying", "limit": 1}
     items = remote.call("GET", "/v1/deliveries", query=query)["items"] or [None]
     return (

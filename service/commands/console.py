@@ -1,4 +1,4 @@
-"""A console whose lines cannot act on the terminal, for text that others chose."""
+"""A terminal output whose lines cannot act on the terminal, for text from other systems."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-
 
 
 class _Console(Console):
-    """One whose reader may leave, as in `coursewire listen | head`."""
+    """A console whose reader may close the pipe, as in `coursewire listen | head`."""
 
     def on_broken_pipe(self) -> None:
         try:
             super().on_broken_pipe()
         except SystemExit:
-            # An end that says why, so that callers can tell it from others and clean up.
+            # An exception, so that callers can distinguish this end and clean up.
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 
 
 def open_console(out: TextIO) -> Console:
-    """A console on `out` that writes escape sequences only where colours are wanted.
-
-    Printing raises BrokenPipeError, once, when nobody reads `out` any more.
+    """A console on `out` that writes escape sequences only with colours. Printing raises
+    BrokenPipeError once when the reader has closed `out`.
     """
     return _Console(
         file=out,

@@ -24,7 +24,7 @@ HOST: Final[Option] = click.option(
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    """Makes an option known to every command below the one that it was given to."""
+    """Passes an option on to every command below the one that it was given to."""
     if value is not None:
         context.meta[f"coursewire.{parameter.name}"] = value
 
@@ -45,8 +45,8 @@ _REMOTE: Final[dict[str, dict[str, Any]]] = {
 
 
 def remote_options(taken: Container[str] = ()) -> list[click.Parameter]:
-    """The options that say which API is asked, and as whom; `connect` reads them. Not those whose
-    names are `taken`."""
+    """The options that select the API and the token; `connect` reads them. Names in `taken` are
+    left out."""
     return [
         click.Option([flag], expose_value=False, callback=_keep, **said)
         for flag, said in _REMOTE.items()
@@ -55,7 +55,7 @@ def remote_options(taken: Container[str] = ()) -> list[click.Parameter]:
 
 
 def remote(function: Any) -> Any:
-    """A decorator that adds the options that say which API is asked."""
+    """A decorator that adds the options that select the API and the token."""
     for flag, said in reversed(_REMOTE.items()):
         function = click.option(flag, expose_value=False, callback=_keep, **said)(function)
     return function
@@ -67,7 +67,7 @@ def asks_api(command: click.Command) -> bool:
 
 
 def connect(context: click.Context) -> Remote:
-    """The API that `remote` and the environment name. Raises SettingsError."""
+    """The API that `remote` and the environment select. Raises SettingsError."""
     import httpx
 
     from service.commands.api_client import Remote
@@ -91,12 +91,12 @@ def connect(context: click.Context) -> Remote:
 
 
 def on_terminal(stream: TextIO) -> bool:
-    """Whether somebody reads the output, or can answer."""
+    """Whether the output, or the input, is a terminal."""
     return stream.isatty()
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Asks on a terminal unless `yes` answers already. Raises UsageError elsewhere."""
+    """Asks on a terminal unless `yes` is set. Raises UsageError if it is not a terminal."""
     from service.domain.errors import CoursewireError
 
     if yes:
@@ -104,16 +104,16 @@ def confirm(question: str, *, yes: bool) -> None:
     if not on_terminal(sys.stdin):
         raise click.UsageError(f"{question} The input is not a terminal: give --yes")
     if not click.confirm(question, err=True):
-        raise CoursewireError("nothing is changed")
+        raise CoursewireError("nothing was changed")
 
 
 def yes(also: str = "") -> click.Option:
-    """The option that answers `confirm`; `also` is what it needs."""
+    """The option that answers `confirm`; `also` names a requirement."""
     return click.Option(["--yes", "-y"], is_flag=True, help=f"Ask nothing{also}.")
 
 
 def port(default: int) -> Option:
-    """Where a command listens."""
+    """The address of a command's listener."""
     return click.option(
         "--port",
         default=default,

@@ -1,4 +1,4 @@
-"""`coursewire rotate-keys`: encrypts all that is kept encrypted with the first encryption key."""
+"""`coursewire rotate-keys`: re-encrypts all stored secrets with the first encryption key."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from service.storage.security.encrypted_values import (
 from service.storage.security.encryption import Encryptor
 from service.storage.security.key_holders import Process, Processes
 
-SHOWN: Final = 20  # of the locations that no key opens
+SHOWN: Final = 20  # of the locations that no key decrypts
 _REPORTED_EVERY: Final = 1_000  # values between two lines of progress
 
 Progress = Callable[[str], None]
 
 
 class KeyMissingError(CoursewireError):
-    """Processes are at work that could not open what is encrypted with the first key."""
+    """Running processes could not decrypt secrets encrypted with the first key."""
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rotation came to. `looked_at` and `reencrypted` count by kind; `spoiled` are the
-    locations that no key opens, `others_encrypting` the processes that go on encryption with
+    """The result of a rotation. `looked_at` and `reencrypted` count by kind; `spoiled` are the
+    locations that no key decrypts, `others_encrypting` the processes that still encrypt with
     another key."""
 
     first_key: str
@@ -50,7 +50,7 @@ class Rotated(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing needs any other key, and nothing is going to."""
+        """Whether no secret needs another key, now or later."""
         return not self.spoiled and not self.others_encrypting
 
 
@@ -61,9 +61,10 @@ async def rotate(
     audit: Audit,
     report: Progress,
 ) -> Rotated:
-    """Encrypts everything with the first key. It may be broken off at any location and begun again.
+    """Encrypts all secrets with the first key.
 
-    Raises KeyMissingError, before anything is touched, where a process lacks that key.
+    It can be interrupted at any location and started again. Raises KeyMissingError before any
+    change if a process lacks that key.
     """
     before = await processes.alive()
     _check(before, encryptor)
@@ -123,7 +124,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def verdict(rotated: Rotated) -> list[str]:
-    """What follows from it, in lines for people."""
+    """The conclusion, in lines for people."""
     said = []
     for kind, ids in rotated.spoiled.items():
         advice = (
@@ -153,7 +154,7 @@ def verdict(rotated: Rotated) -> list[str]:
 
 
 def as_document(rotated: Rotated) -> dict[str, Any]:
-    """A rotation as JSON, ids bounded."""
+    """A rotation as JSON, with a bounded number of ids."""
     document: dict[str, Any] = msgspec.to_builtins(rotated)
     document["spoiled"] = {
         kind: {"count": len(ids), "ids": ids[:SHOWN]} for kind, ids in rotated.spoiled.items()
@@ -163,8 +164,8 @@ def as_document(rotated: Rotated) -> dict[str, Any]:
 
 
 def run(settings: Settings, out: TextIO, *, as_json: bool) -> int:
-    """Rotates, reports progress on stderr and the result on `out`; the exit code is 0 where
-    nothing is left to be done, 1 otherwise.
+    """Rotates, reports progress on stderr and the result on `out`; the exit code is 0 if the
+    rotation is complete, otherwise 1.
 
     Raises SettingsError, KeyMissingError or StorageUnavailableError.
     """

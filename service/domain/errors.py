@@ -1,10 +1,10 @@
-"""The one error tree of the house; the first line of a docstring is its default message."""
+"""The errors of Coursewire; the first line of a docstring is the default message."""
 
 from __future__ import annotations
 
 
 class CoursewireError(Exception):
-    """Something went wrong in Coursewire."""
+    """An error in Coursewire."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().partition("\n")[0])
@@ -14,7 +14,7 @@ class CoursewireError(Exception):
 
 
 class SettingsError(CoursewireError):
-    """The settings are not usable."""
+    """The settings cannot be used."""
 
 
 class StartError(CoursewireError):
@@ -22,22 +22,22 @@ class StartError(CoursewireError):
 
 
 class RedisRefusedError(StartError):
-    """Redis does not grant what the service needs."""
+    """Redis does not grant the rights that the service needs."""
 
 
-# --- what a caller asked for ---------------------------------------------------------------
+# --- errors of requests --------------------------------------------------------------------
 
 
 class NotFoundError(CoursewireError):
-    """There is no such object."""
+    """Not found."""
 
 
 class ConflictError(CoursewireError):
-    """The request contradicts what is stored."""
+    """The request conflicts with the stored state."""
 
 
 class LimitReachedError(ConflictError):
-    """There are as many as the operator allows."""
+    """Limit reached."""
 
 
 class IntegrationExistsError(ConflictError):
@@ -66,38 +66,38 @@ class CredentialInUseError(ConflictError):
 
 
 class RequestRunningError(CoursewireError):
-    """The same request is being answered at this moment: try again shortly."""
+    """The same request is still running: try again shortly."""
 
 
 class IdempotencyMismatchError(CoursewireError):
-    """The Idempotency-Key was used with another path or body: each request needs one of its own."""
+    """The Idempotency-Key was used with another path or body: each request needs a new one."""
 
 
 class PreconditionFailedError(CoursewireError):
-    """What the request builds on has changed since it was shown."""
+    """The resource has changed since it was returned."""
 
 
 class PreconditionRequiredError(CoursewireError):
-    """The request must say what it builds on."""
+    """The request must name the version that it changes."""
 
 
 class StaleReviewError(PreconditionFailedError):
-    """What is held has changed since it was shown: look at it again."""
+    """The held changes have changed since they were returned: get them again."""
 
 
 class ForbiddenError(CoursewireError):
-    """This token may not do that."""
+    """Insufficient scope."""
 
 
 class NotAuthenticatedError(CoursewireError):
-    """The request carries no valid token."""
+    """The request has no valid token."""
 
 
 class TooManyFailuresError(CoursewireError):
-    """Too many wrong tokens came from this address."""
+    """Too many failed authentication attempts came from this address."""
 
     def __init__(self, retry_after: int) -> None:
-        """`retry_after` is the number of seconds after which another is looked at."""
+        """`retry_after` is the number of seconds until another attempt is accepted."""
         super().__init__(f"too many wrong tokens came from this address; wait {retry_after} s")
         self.retry_after = retry_after
 
@@ -107,27 +107,27 @@ class TargetRefusedError(CoursewireError):
 
 
 class DecryptionError(CoursewireError):
-    """A stored secret does not open: no encryption key fits, or it was moved or altered."""
+    """A stored secret cannot be decrypted: no encryption key fits, or it was moved or altered."""
 
 
 # --- storage -------------------------------------------------------------------------------
 
 
 class EventsExpiredError(CoursewireError):
-    """Events behind this place in the log are no longer kept."""
+    """Events after this position in the log are no longer retained."""
 
     def __init__(self, oldest: str) -> None:
-        """`oldest` is the earliest position behind which nothing was lost."""
+        """`oldest` is the earliest position after which no event was trimmed."""
         super().__init__()
         self.oldest = oldest
 
 
 class EventExpiredError(CoursewireError):
-    """The event is no longer kept."""
+    """The event is no longer retained."""
 
 
 class TooManyListenersError(CoursewireError):
-    """Too many requests wait for events already."""
+    """Too many requests already wait for events."""
 
 
 class StorageUnavailableError(CoursewireError):
@@ -135,7 +135,7 @@ class StorageUnavailableError(CoursewireError):
 
 
 class StoppingError(CoursewireError):
-    """This process was told to stop, and serves only until others have taken over."""
+    """This process is stopping, and serves only until others have taken over."""
 
 
 class LeaseLostError(CoursewireError):
@@ -155,10 +155,10 @@ class StaleRecordError(CoursewireError):
 
 
 class CoursesDifferError(CoursewireError):
-    """Courses are not as they were expected to be; nothing was written.
+    """Courses are not in the expected state; nothing was written.
 
-    `known` says which of those that were named, by index, and what is known of each: its packed
-    fingerprint, None if it is unknown.
+    `known` has the unexpected ones by index, with the packed fingerprint of each, None if it is
+    unknown.
     """
 
     def __init__(self, known: dict[int, bytes | None]) -> None:
@@ -169,7 +169,7 @@ class CoursesDifferError(CoursewireError):
 class FingerprintVersionError(CoursewireError):
     """The catalogue was written by a newer release of Coursewire.
 
-    `tag` is the byte that names the version of its fingerprints.
+    `tag` is the byte of its fingerprints' version.
     """
 
     def __init__(self, tag: bytes) -> None:
@@ -184,12 +184,12 @@ class FingerprintVersionError(CoursewireError):
 
 
 class UpstreamError(CoursewireError):
-    """The upstream did not answer with a page.
+    """The upstream did not return a page.
 
-    `code` is the upstream's `error.code` (an open set, may be null), `status` the HTTP
-    status (None where no response came), `retry_after` seconds the upstream asked to wait,
-    `log_url` the upstream's own page about this request; `elsewhere` says that the answer may be
-    that of something else than the API, so that the base URL may be wrong.
+    `code` is the upstream's `error.code` (an open set, may be null), `status` the HTTP status (None
+    without a response), `retry_after` the seconds to wait, `log_url` the upstream's own page about
+    this request. `elsewhere` means that the response may not come from the API, so the base URL may
+    be wrong.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class UpstreamError(CoursewireError):
 
 
 class UpstreamRateLimitedError(UpstreamError):
-    """The upstream limits our rate: wait `retry_after` seconds and go on where it stopped."""
+    """The upstream limits our rate: wait `retry_after` seconds and continue."""
 
 
 class UpstreamBusyError(UpstreamError):
@@ -227,7 +227,7 @@ class UpstreamProxyError(UpstreamUnavailableError):
 
 
 class UpstreamInputError(UpstreamError):
-    """The upstream calls the request invalid; in the middle of a poll, its cursor is no good."""
+    """The upstream calls the request invalid; in the middle of a poll, its cursor is invalid."""
 
 
 class UpstreamAuthError(UpstreamError):
@@ -255,4 +255,4 @@ class UpstreamPageError(UpstreamError):
 
 
 class UpstreamPagingError(UpstreamError):
-    """The upstream's pages lead in circles, or never end."""
+    """The upstream's pages repeat, or never end."""

@@ -1,4 +1,4 @@
-"""Hosts and networks: how settings name them, and how requests and URLs write them."""
+"""Hosts and networks: their forms in settings, requests and URLs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - no bi
 
 
 def reachable(host: str) -> str:
-    """The host at which a service that listens on `host` is reached from the same machine."""
+    """The host for connections from the same machine to a service that listens on `host`."""
     return _EVERYWHERE.get(host, host)
 
 
 def in_header(host: str) -> str:
-    """A host as a Host header has it: an IPv6 address in brackets, without its zone."""
+    """A host as in a Host header: an IPv6 address in brackets, without its zone."""
     return f"[{host.partition('%')[0]}]" if ":" in host else host
 
 
 def in_url(host: str) -> str:
-    """A host as a URL has it: an IPv6 address in brackets, the % of its zone encoded."""
+    """A host as in a URL: an IPv6 address in brackets, the % of its zone encoded."""
     return f"[{host.replace('%', '%25')}]" if ":" in host else host
 
 

@@ -1,1 +1,1 @@
-"""Running everything on one machine: `coursewire up`."""
+"""The whole service on one machine: `coursewire up`."""

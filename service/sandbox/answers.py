@@ -1,4 +1,4 @@
-"""The bodies and headers that the endpoint answers with."""
+"""The bodies and headers of the endpoint's responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KNOWN: Final[dict[str, tuple[int, str]]] = {
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """What the `error` of a refusal says."""
+    """The `error` of an error response."""
 
     code: str | None
     title: str | None
@@ -53,12 +53,12 @@ class _ErrorBody(msgspec.Struct, frozen=True, tag_field="status", tag="error"):
 
 
 def status_of(code: str | None) -> int:
-    """The HTTP status that goes with an error code; 500 for a code that is not known."""
+    """The HTTP status of an error code; 500 for an unknown code."""
     return _KNOWN.get(code or "", (500, ""))[0]
 
 
 def error_body(code: str | None, message: str, interaction: int) -> bytes:
-    """A refusal; `interaction` is the number of the request in the log of what was served."""
+    """An error response; `interaction` is the number of the request in the log of requests."""
     title = _KNOWN[code][1] if code in _KNOWN else None
     return msgspec.json.encode(
         _ErrorBody(ErrorDetail(code, title, message, f"{LOG_URL}{interaction}"))
@@ -66,7 +66,7 @@ def error_body(code: str | None, message: str, interaction: int) -> bytes:
 
 
 def page_body(records: list[bytes], next_cursor: str | None) -> bytes:
-    """One page of records that are already encoded."""
+    """One page of encoded records."""
     cursor = msgspec.json.encode(next_cursor)
     results = b",".join(records)
     return b'{"status":"success","data":{"next":%b,"results":[%b]}}' % (cursor, results)
@@ -83,15 +83,14 @@ _decode_id = msgspec.json.Decoder(_Identified).decode
 
 
 def record_id(record: bytes) -> str:
-    """The `id` of an encoded record; empty where it is no string any more."""
+    """The `id` of an encoded record; empty if it is not a string."""
     found = _decode_id(record).id
     return found if isinstance(found, str) else ""
 
 
 def with_wrong_type(record: bytes, field: str) -> bytes:
-    """An encoded record whose `field` has a type that it never has: a string in place of a
-    list or an object, a number in place of a string.
-    """
+    """An encoded record whose `field` has a wrong type: a string in place of a list or an object, a
+    number in place of a string."""
     value: int | str = "not of this type" if field in _CONTAINERS else 42
     return msgspec.json.encode(msgspec.json.decode(record, type=dict[str, Any]) | {field: value})
 
@@ -100,16 +99,16 @@ HTML_BODY: Final = (
     b"<!DOCTYPE html>\n<html><head><title>Bad gateway</title></head>\n"
     b"<body><center><h1>Bad gateway</h1></center><hr></body></html>\n"
 )
-"""What a load balancer says in place of the API."""
+"""A load balancer's response in place of the API's."""
 
 
 def date_header(now: int) -> str:
-    """The `Date` of an answer given at `now` (ms)."""
+    """The `Date` of a response at `now` (ms)."""
     return formatdate(now / 1000, usegmt=True)
 
 
 def rate_headers(allowance: Allowance) -> dict[str, str]:
-    """The `ratelimit-*` headers, and `Retry-After` where the budget is spent."""
+    """The `ratelimit-*` headers, and `Retry-After` if the budget is spent."""
     headers = {
         "ratelimit-limit": str(allowance.limit),
         "ratelimit-remaining": str(allowance.remaining),

@@ -44,7 +44,7 @@ def wall_clock() -> int:
 
 
 def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clock) -> Litestar:
-    """The application that `config` describes; `clock` gives the ms since 1970."""
+    """The application for `config`; `clock` returns the ms since 1970."""
     endpoint = Endpoint(
         api_key=config.api_key,
         rate_limit_per_minute=config.rate_limit_per_minute,
@@ -138,7 +138,8 @@ async def _send(answer: Answer, receive: Receive, send: Send) -> None:
     left = answer.length
     for piece, pause in pieces(answer):
         left -= len(piece)
-        # An application that returns before it sent all it announced has its connection closed.
+        # The server closes the connection if an application returns before it has sent all
+        # announced bytes.
         more = left > 0 or answer.drop_after is not None
         await send({"type": "http.response.body", "body": piece, "more_body": more})
         if left == 0 or not await _stays(receive, pause):
@@ -146,7 +147,7 @@ async def _send(answer: Answer, receive: Receive, send: Send) -> None:
 
 
 async def _stays(receive: Receive, seconds: float) -> bool:
-    """Whether the client is still there after so many seconds; False as soon as it is not."""
+    """Waits some seconds; returns False as soon as the client has disconnected."""
     if seconds <= 0:
         return True
     with contextlib.suppress(TimeoutError):

@@ -1,8 +1,6 @@
-"""The state of one sandbox integration: its courses, what changed, and what a query finds.
-
-Pure: the time is passed in. Courses are kept as the bytes they are served as, in the order
-they were made, which is the order of the pages; a page costs what it holds, and a poll reads
-each course once.
+"""The state of one sandbox integration: its courses, its changes, and the results of queries. Pure:
+the time is passed in. Courses are kept as served bytes, in the order of their creation, which is
+the order of the pages. The cost of a page follows its size, and a poll reads each course once.
 """
 
 from __future__ import annotations
@@ -41,13 +39,14 @@ from service.sandbox.presentation import Presentation
 from service.sandbox.query import Query
 
 LOG_LENGTH: Final = 500_000
-"""Changes that the log of one integration keeps; older ones leave it."""
+"""Changes in the log of one integration; older ones are removed."""
 
 FilterName = Literal["updated_after", "ids", "remote_ids"]
 
 
 class CourseSummary(msgspec.Struct, frozen=True):
-    """A course as the control API lists it; `updated_at` is what `updated_after` looks at."""
+    """A course in the control API; `updated_at` is the time that `updated_after` is compared
+    with."""
 
     id: str
     remote_id: str | None
@@ -56,7 +55,7 @@ class CourseSummary(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """The records of one page, and the position to go on after, or None at the end."""
+    """The records of one page, and the position to continue after, or None at the end."""
 
     records: list[bytes]
     next_after: int | None
@@ -67,15 +66,15 @@ class _Row(msgspec.Struct, gc=False):
     course_id: str
     remote_id: str | None
     body: bytes
-    """What the connected system holds."""
+    """The record in the connected system."""
     served: bytes
-    """What is served of it: the same bytes, unless fields are off."""
+    """The served record: the same bytes, unless fields are off."""
     updated_at: int
     state: State = State.LIVE
 
 
 class _Moment(NamedTuple):
-    """A true time, and how far the clock that records are dated by is ahead of it (ms)."""
+    """A true time, and how far the clock of the records is ahead of it (ms)."""
 
     now: int
     skew: int
@@ -109,21 +108,21 @@ class Catalogue:
         for number in range(courses):
             self._append(self._content.course(number))
 
-    # --- what can be read ------------------------------------------------------------------
+    # --- reads -----------------------------------------------------------------------------
 
     @property
     def changes(self) -> int:
-        """How many changes there have been; the number of the last one."""
+        """The number of changes, which is the number of the last one."""
         return self._changes
 
     @property
     def size(self) -> int:
-        """How many courses there ever were."""
+        """The number of courses that ever existed."""
         return len(self._rows)
 
     @property
     def live(self) -> int:
-        """How many courses are live."""
+        """The number of live courses."""
         return len(self._rows) - len(self._last_live)
 
     def courses(self, limit: int | None = None) -> list[CourseSummary]:
@@ -134,12 +133,12 @@ class Catalogue:
         ]
 
     def record(self, course_id: str) -> bytes | None:
-        """The course as it would be served, or None where there is none to serve."""
+        """The course as served, or None if it is not served."""
         row = self._by_id.get(course_id)
         return None if row is None or row.state is State.VANISHED else row.served
 
     def log(self, after: int = 0) -> list[Change]:
-        """The changes with a number above `after`, as far as they are still kept."""
+        """The changes with a number above `after` that are still kept."""
         skip = max(0, after - (self._changes - len(self._log)))
         return list(islice(self._log, skip, None))
 
@@ -150,10 +149,8 @@ class Catalogue:
         hidden: Callable[[str], bool] | None = None,
         shift: int = 0,
     ) -> Selection:
-        """The page of `query` that begins after position `after`, without `hidden` courses.
-
-        It begins `shift` of its records later than that, or earlier where `shift` is negative.
-        """
+        """The page of `query` after position `after`, without `hidden` courses. It begins `shift`
+        of its records later, or earlier for a negative `shift`."""
         records: list[bytes] = []
         last = after
         for row in self._shifted(query, after, hidden, shift):
@@ -221,15 +218,15 @@ class Catalogue:
         found.sort(key=lambda row: row.position)
         yield from (row for row in found if row.position > after)
 
-    # --- what can be changed ---------------------------------------------------------------
+    # --- changes ---------------------------------------------------------------------------
 
     def apply(self, requests: list[ChangeRequest], now: int, skew: int = 0) -> list[Change]:
-        """Make the changes in order, at `now` (ms) or just after the change before.
+        """Make the changes in order, at `now` (ms) or just after the previous change.
 
-        Courses that are drawn are distinct within one call, and none that the call names.
-        Times rise by at least 1 ms from change to change; records carry them `skew` (ms)
-        later, where the request does not say which time. Raises ChangesRefusedError at the
-        first change that cannot be made.
+        Randomly drawn courses are distinct within one call, and differ from those that the call
+        names. Times rise by at least 1 ms from change to change; records carry them `skew` (ms)
+        later, unless the request sets the time. Raises ChangesRefusedError at the first change that
+        cannot be made.
         """
         moment = _Moment(now, skew)
         applied: list[Change] = []
@@ -276,7 +273,7 @@ class Catalogue:
         return row
 
     def _drawn_gone(self, op: Operation, count: int, used: set[str]) -> list[_Row]:
-        """Courses to bring back or, of the tombstones, to anonymise."""
+        """Courses to restore or, of the tombstones, to anonymise."""
         if op not in {"restore", "anonymise"}:
             return []
         allowed = (State.DELETED,) if op == "anonymise" else ALLOWED_FROM[op]
@@ -300,7 +297,7 @@ class Catalogue:
             )
 
         chosen: dict[int, _Row] = {}
-        # Guessing is cheap while most courses fit; only where few do are all looked at.
+        # Random guesses are cheap while most courses fit; all courses are checked only if few do.
         for _ in range(5 * count + 20 if self._rows else 0):
             row = self._random.choice(self._rows)
             if fits(row):
@@ -338,7 +335,7 @@ class Catalogue:
         return change
 
     def _alter(self, request: ChangeRequest, row: _Row, stroke: Stroke) -> tuple[str, ...]:
-        """Change `row` and return the paths that were touched."""
+        """Change `row` and return the changed paths."""
         match request.op:
             case "delete" | "vanish" | "anonymise":
                 self._remove(request, row, stroke)
@@ -368,13 +365,13 @@ class Catalogue:
         return self._touched(course, after)
 
     def _touched(self, before: Course, after: Course) -> tuple[str, ...]:
-        """The paths in which two states of a course differ as they are served."""
+        """The paths in which two served states of a course differ."""
         return edits.touched_paths(
             self._presentation.shown(before), self._presentation.shown(after)
         )
 
     def _switch(self, request: ChangeRequest, moment: _Moment) -> list[Change]:
-        """Switch a field off or on in all records; live ones that it changes are updated."""
+        """Switch a field off or on in all records; changed live records are updated."""
         path = request.path or ""
         before = self._presentation
         self._presentation = before.switched(path, on=request.op == "field_on")
@@ -419,7 +416,7 @@ class Catalogue:
             self._forget_remote_id(row)
 
     def _as_now(self, course: Course) -> Course:
-        """A course that was away, under the name its provider has today."""
+        """A restored course, with its provider's current name."""
         today = {provider.id: provider for provider in self._content.providers}
         return replace(course, provider=today.get(course.provider_id or ""))
 
@@ -447,11 +444,11 @@ class Catalogue:
             changes.append(self._logged(stroke, "provider", sharing, self._touched(course, after)))
         return changes
 
-    # --- how it is kept --------------------------------------------------------------------
+    # --- the stored form -------------------------------------------------------------------
 
     def _append(self, course: Course) -> _Row:
         row = _Row(len(self._rows), course.id, None, b"", b"", 0)
-        # A seeded course was last updated when its youngest part was.
+        # A seeded course was last updated when its newest part was.
         stamps = [course.changed_at, *(revision.changed_at for revision in course.revisions)]
         row.updated_at = parse_time(max(stamps))
         self._rows.append(row)

@@ -1,4 +1,4 @@
-"""What may be asked to happen to the courses of an integration, and what is logged of it."""
+"""Requested changes of an integration's courses, and their log records."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Operation = CourseOperation | SwitchOperation
 
 
 class State(enum.StrEnum):
-    """Where a course stands."""
+    """The state of a course."""
 
     LIVE = "live"
     DELETED = "deleted"
-    """A tombstone: still there with `include_deleted`, `remote_deleted_at` set."""
+    """A tombstone: still served with `include_deleted`, `remote_deleted_at` set."""
     ANONYMISED = "anonymised"
-    """A tombstone that lost everything but its id, perhaps the date too."""
+    """A tombstone that kept only its id, and perhaps the date."""
     VANISHED = "vanished"
-    """Gone without a tombstone: no query finds it."""
+    """Removed without a tombstone: no query finds it."""
 
 
 ALLOWED_FROM: Final[dict[Operation, tuple[State, ...]]] = {
@@ -44,29 +44,26 @@ ALLOWED_FROM: Final[dict[Operation, tuple[State, ...]]] = {
     "revision_add": (State.LIVE,),
     "revision_remove": (State.LIVE,),
 }
-"""The states in which a course may be for an operation; `create` needs no course."""
+"""The states that an operation accepts; `create` needs no course."""
 
 UNSEEN_BY_UPDATED_AFTER: Final[frozenset[Operation]] = frozenset({"provider", "skill"})
-"""Operations that move no time of the course."""
+"""Operations that change no time of the course."""
 
 _SWITCHES: Final = get_args(SwitchOperation)
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One operation on the given course, on `count` courses drawn from those it fits, or on
-    `all` of those it fits, which may be none.
+    """One operation on the given course, on `count` random courses that it fits, or on `all`
+    courses that it fits, even if there are none.
 
-    `path` names the field of an `edit` (one of EDITABLE_PATHS; drawn when absent). For
-    `provider` it may be `provider.name`, which renames the provider of the course for every
-    course that shares it; otherwise the course moves to another provider.
-    `field_off` and `field_on` concern the whole integration: the field at `path` (one of
-    SWITCHABLE_PATHS) is served as null, or as an empty list, in every record until it is
-    switched on again. `keep_deleted_at` says whether the tombstone's date survives
-    `anonymise`.
-
-    `updated_at` is the time that `updated_after` looks at and that the record carries for
-    this change, in place of the time at which it is made: an older one for a record that
-    becomes visible late, the same one for several that are not told apart by it.
+    `path` names the field of an `edit` (one of EDITABLE_PATHS; drawn when absent). For `provider`
+    it may be `provider.name`, which renames the provider of the course for every course that shares
+    it; otherwise the course moves to another provider. `field_off` and `field_on` concern the whole
+    integration: the field at `path` (one of SWITCHABLE_PATHS) is served as null, or as an empty
+    list, in every record until it is switched on again. `keep_deleted_at` determines whether
+    `anonymise` keeps the tombstone's date. `updated_at` replaces the time of the change in the
+    record and for `updated_after`: an older time for a record that becomes visible late, the same
+    time for records that it must not distinguish.
     """
 
     op: Operation
@@ -78,7 +75,7 @@ class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     keep_deleted_at: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what no course could satisfy."""
+        """Refuse changes that no course could satisfy."""
         if self.course_id is not None and (self.op == "create" or self.count != 1):
             raise ValueError("course_id: only for a single course, and not for create")
         if self.all and (self.course_id is not None or self.count != 1):
@@ -117,10 +114,9 @@ def _check_time(text: str) -> None:
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change of one course: its number, from 1, its time, and the fields it touched.
-
-    `at` is the true time, whatever the record says. `paths` are those in which the record as
-    it is served differs; empty where the whole record came, went or was emptied.
+    """One change of one course: its number, from 1, its time, and the changed fields. `at` is the
+    true time, which may differ from the record's. `paths` are those in which the served record
+    differs; empty if the whole record was created, removed or emptied.
     """
 
     n: int
@@ -131,7 +127,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class ChangesRefusedError(Exception):
-    """A change could not be made; those before it were, and stay."""
+    """A change could not be made; earlier ones were made, and stay."""
 
     def __init__(self, reason: str, applied: list[Change]) -> None:
         super().__init__(reason)

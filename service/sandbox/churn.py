@@ -1,4 +1,4 @@
-"""Changes that the sandbox makes by itself, at a rate."""
+"""Automatic changes at a rate."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _WEIGHTS: Final[dict[CourseOperation, int]] = {
     "restore": 4,
 }
 _LEAST_LIVE_SHARE: Final = 0.5
-"""No deletion where fewer than this share of all courses is live."""
+"""No deletion if fewer than this share of all courses is live."""
 _TICK: Final = 0.05
-"""Seconds between looks at how many changes are due."""
+"""Seconds between checks for due changes."""
 
 
 def next_change(chance: random.Random, catalogue: Catalogue) -> ChangeRequest:
@@ -58,7 +58,7 @@ class Churn:
 
     @property
     def per_second(self) -> float:
-        """The rate; 0 means that nothing changes by itself."""
+        """The rate; 0 means no automatic changes."""
         return self._per_second
 
     def set_rate(self, per_second: float) -> None:
@@ -78,7 +78,7 @@ class Churn:
             catalogue.apply([change], self._clock.now(), self._clock.skew)
 
     async def run(self) -> None:
-        """Make what is due, until cancelled."""
+        """Make due changes, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 
 class Clock:
-    """The true time, and how far the clock that answers and records are dated by is from it.
+    """The true time, and the difference of the clock that dates responses and records.
 
-    The log of changes, the log of what was served and the request budget keep the true time.
+    The log of changes, the log of requests and the request budget use the true time.
     """
 
     def __init__(self, source: Callable[[], int]) -> None:
         self._source = source
         self.skew = 0
-        """In ms; negative where the clock is behind."""
+        """In ms; negative if the clock is behind."""
 
     def now(self) -> int:
         """The true time, in ms since 1970."""

@@ -1,4 +1,4 @@
-"""How a sandbox starts, with its defaults."""
+"""The configuration of a sandbox, with its defaults."""
 
 from __future__ import annotations
 

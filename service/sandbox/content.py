@@ -1,7 +1,6 @@
-"""What a sandbox course says: records made from a seed, the same on every run.
-
-Each value is drawn from a keyed digest of the seed, the integration and the record's own
-number, so a record does not depend on how many others were made before it.
+"""The content of sandbox courses: records generated from a seed, the same on every run. Each value
+is drawn from a keyed digest of the seed, the integration and the record's own number, so a record
+does not depend on the number of earlier ones.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SKILLS = 60
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """Who offers a course; shared by many courses."""
+    """The provider of a course; shared by many courses."""
 
     id: str
     remote_id: str
@@ -37,7 +36,7 @@ class Provider(msgspec.Struct, frozen=True):
 
 
 class Skill(msgspec.Struct, frozen=True):
-    """What a course teaches; shared by many revisions."""
+    """A skill that a course teaches; shared by many revisions."""
 
     id: str
     remote_id: str | None
@@ -51,7 +50,7 @@ class SkillAssignment(msgspec.Struct, frozen=True):
 
 
 class IntegrationField(msgspec.Struct, frozen=True):
-    """A passthrough field; its value is any JSON, whatever the endpoint's type says."""
+    """A passthrough field; its value is any JSON, whatever its declared type is."""
 
     id: str
     key: str
@@ -61,7 +60,7 @@ class IntegrationField(msgspec.Struct, frozen=True):
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
-    """One edition of a course. Times are as the upstream writes them."""
+    """One edition of a course. Times are in the upstream's format."""
 
     id: str
     remote_id: str
@@ -80,7 +79,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of the endpoint, every documented field present."""
+    """One record of the endpoint, with every documented field."""
 
     id: str
     remote_id: str
@@ -111,7 +110,7 @@ def decode_course(body: bytes) -> Course:
 
 
 def encode_anonymised(course_id: str, remote_deleted_at: str | None) -> bytes:
-    """What is left of a record 14 days after its deletion: its id, and perhaps the date."""
+    """A record 14 days after its deletion: its id, and perhaps the date."""
     nothing: dict[str, str | None] = dict.fromkeys(Course.__struct_fields__)
     return _encode(nothing | {"id": course_id, "remote_deleted_at": remote_deleted_at})
 
@@ -172,7 +171,7 @@ _LONGEST = 70
 
 @functools.cache
 def _prose() -> tuple[str, tuple[int, ...]]:
-    """A text to cut descriptions from, and where each of its sentences begins."""
+    """A text from which descriptions are cut, and the start of each sentence."""
     chance = random.Random(20220807)
     sentences = [
         f"{chance.choice(_SUBJECTS)} {chance.choice(_VERBS)} {chance.choice(_OBJECTS)} "
@@ -186,7 +185,7 @@ def _prose() -> tuple[str, tuple[int, ...]]:
 
 
 def _description(title: str, draw: bytes) -> str:
-    """Some 200 bytes to 6 kB: most are short, one in sixteen is long."""
+    """About 200 bytes to 6 kB: most are short, one in sixteen is long."""
     size_class = draw[0] % 16
     if size_class < 10:
         length = 2 + draw[1] % 4
@@ -238,7 +237,8 @@ class ContentSource:
         return Skill(_identifier(draw), remote_id, name)
 
     def course(self, number: int, created_at: int | None = None) -> Course:
-        """The `number`-th course (≥ 0); without `created_at` (ms) its dates come of the seed."""
+        """The `number`-th course (≥ 0); without `created_at` (ms) its dates follow from the
+        seed."""
         draw = self._draw(b"course", number)
         course_id = _identifier(draw)
         choices = draw[ID_LENGTH:]
@@ -312,16 +312,16 @@ class ContentSource:
         )
 
     def new_title(self, number: int) -> str:
-        """A title that no other `number` gives."""
+        """A title that no other `number` has."""
         return f"{_title(self._draw(b'title', number))}, edition {number}"
 
     def new_description(self, number: int) -> str:
-        """A description that no other `number` gives."""
+        """A description that no other `number` has."""
         draw = self._draw(b"description", number)
         return _description(f"{_title(draw)} (edition {number})", draw[3:])
 
     def new_integration_field(self, number: int) -> IntegrationField:
-        """A passthrough field that no other `number` gives."""
+        """A passthrough field that no other `number` has."""
         draw = self._draw(b"field", number)
         return IntegrationField(_identifier(draw), f"field{number}", "CUSTOM", str(number), None)
 

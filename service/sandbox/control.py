@@ -28,13 +28,13 @@ from service.sandbox.travel import gzip_bomb
 
 MAX_COURSES = 1_000_000
 MAX_SKEW_SECONDS = 1_000_000_000
-"""Some thirty years, to stay with dates that can be written."""
+"""About 30 years, so that dates stay within four-digit years."""
 Natural = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """All that the sandbox is made of."""
+    """The parts of the sandbox."""
 
     endpoint: Endpoint
     churn: Churn
@@ -49,9 +49,9 @@ class Sandbox:
 
 
 class NewIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An integration to make. Filters it does not support find nothing, as at the upstream,
-    unless the request says `ignore_unsupported_filters=true`. With `null_lists` a list of
-    `revisions`, `integration_fields` or `skill_assignments` without an entry is served as null.
+    """An integration to make. Unsupported filters find nothing, as at the upstream, unless the
+    request has `ignore_unsupported_filters=true`. With `null_lists` a list of `revisions`,
+    `integration_fields` or `skill_assignments` without an entry is served as null.
     """
 
     upstream_id: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -62,7 +62,8 @@ class NewIntegration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class IntegrationSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """An integration: how many courses it ever had, how many are live, and its last change."""
+    """An integration: the number of courses that ever existed, of live ones, and its last
+    change."""
 
     upstream_id: str
     seed: int
@@ -78,13 +79,13 @@ class ChurnRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClockSkew(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many seconds the clock is ahead of the true time; negative where it is behind."""
+    """How many seconds the clock is ahead of the true time; negative if it is behind."""
 
     skew_seconds: Annotated[float, Meta(ge=-MAX_SKEW_SECONDS, le=MAX_SKEW_SECONDS)]
 
 
 class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests that pass in a minute."""
+    """Requests that are accepted in a minute."""
 
     per_minute: Annotated[int, Meta(ge=0, le=1_000_000_000)]
 
@@ -198,12 +199,12 @@ class IntegrationControl(Controller):
         upstream_id: FromPath[str],
         after: FromQuery[Natural] = 0,
     ) -> list[Change]:
-        """Every change with a number above `after`, whoever asked for it."""
+        """Every change with a number above `after`, automatic ones included."""
         return sandbox.catalogue(upstream_id).log(after)
 
 
 class ServedControl(Controller):
-    """What the endpoint was asked and gave."""
+    """The endpoint's requests and responses."""
 
     path = "/control/served"
 
@@ -222,7 +223,7 @@ class FaultControl(Controller):
 
     @get()
     async def list_faults(self, sandbox: NamedDependency[Sandbox]) -> list[ActiveFault]:
-        """The faults that may still strike."""
+        """The faults that can still strike."""
         return sandbox.endpoint.faults.active()
 
     @post()
@@ -234,7 +235,7 @@ class FaultControl(Controller):
         end_early, vanish, shift, repeat_cursor, endless, wrong_types, drip, bomb, bloat.
         """
         if isinstance(data, BombFault):
-            # It is kept; made here, so that no answer has to wait for it.
+            # The body is cached here, so that no response has to wait for it.
             await asyncio.to_thread(gzip_bomb, data.megabytes)
         return sandbox.endpoint.faults.add(data)
 
@@ -253,7 +254,7 @@ class FaultControl(Controller):
 
 
 class ChurnControl(Controller):
-    """Changes that happen by themselves."""
+    """Automatic changes."""
 
     path = "/control/churn"
 
@@ -274,7 +275,7 @@ class ChurnControl(Controller):
 
 
 class ClockControl(Controller):
-    """A clock that is wrong."""
+    """A wrong clock."""
 
     path = "/control/clock"
 

@@ -1,8 +1,8 @@
-"""What each kind of edit does to a record, and whether `updated_after` will see it.
+"""The effect of each kind of edit on a record, and whether `updated_after` detects it.
 
-`changed_at` moves on the record whose own property changed: on the course for its own
-fields, on the revision for the revision's. A change of provider or of a skill assignment
-moves nothing. A field that is named here is always left different from what it was.
+`changed_at` moves on the record whose own property changed: on the course for its own fields, on
+the revision for the revision's. A change of provider or of a skill assignment moves nothing. Each
+edit changes the value of its field.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from service.sandbox.content import (
 
 
 class InapplicableError(Exception):
-    """The change cannot be made to this course as it is now."""
+    """The change cannot be made in the course's present state."""
 
 
 class Stroke(NamedTuple):
-    """What an edit may use: its number (unique within the integration), its time and content.
+    """The inputs of an edit: its number (unique within the integration), its time and content.
 
     `at` is the time that the record carries, `made_at` the true one (both in ms).
     """
@@ -79,7 +79,7 @@ _REVISION_FIELDS: Final[dict[str, Callable[[Revision, Stroke], Any]]] = {
     "changed_at": lambda revision, stroke: stroke.time,
 }
 EDITABLE_PATHS: Final = (*_COURSE_FIELDS, *(f"revisions.{name}" for name in _REVISION_FIELDS))
-"""What `edit` may touch. The two `changed_at` move a time and nothing that anybody tracks."""
+"""The paths of `edit`. The two `changed_at` change a time and no tracked field."""
 
 _COURSE_PATHS: Final = tuple(name for name in _COURSE_FIELDS if name != "changed_at")
 _REVISION_PATHS: Final = (
@@ -92,7 +92,7 @@ USUAL_PATHS: Final = (
     "revisions.status", "revisions.remote_url", "revisions.custom_fields", "custom_fields",
     "integration_fields", "origin_id",
 )  # fmt: skip
-"""What an `edit` without a path draws from."""
+"""The paths from which an `edit` without a path chooses."""
 
 
 def edit(course: Course, path: str, stroke: Stroke) -> Course:
@@ -113,9 +113,9 @@ def edit(course: Course, path: str, stroke: Stroke) -> Course:
 def touched_paths(before: Course, after: Course) -> tuple[str, ...]:
     """The paths, as events name them, in which two states of a course differ.
 
-    A revision's field counts by the revision's id, and not at all where it is null or empty;
-    so a revision that comes or goes touches `revisions` and each field that it fills.
-    `changed_at` is nobody's path.
+    A revision's field is compared by the revision's id, and ignored if it is null or empty; so an
+    added or removed revision changes `revisions` and each field that it fills. `changed_at` is not
+    a path.
     """
 
     def by_revision(course: Course, name: str) -> dict[str, Any]:
@@ -138,9 +138,8 @@ def touched_paths(before: Course, after: Course) -> tuple[str, ...]:
 
 
 def stamp(course: Course, path: str, stroke: Stroke) -> Course:
-    """`course` with the times moved that move when the field at `path` comes or goes
-    everywhere: of a revision's field, on each revision that has it.
-    """
+    """`course` with the times that change when the field at `path` appears or disappears
+    everywhere: of a revision's field, on each revision that has it."""
     parent, _, name = path.rpartition(".")
     if name in {"provider", "skill_assignments"}:
         return course
@@ -158,7 +157,7 @@ def stamp(course: Course, path: str, stroke: Stroke) -> Course:
 
 
 def reassign_provider(course: Course, stroke: Stroke) -> Course:
-    """`course` offered by another provider of the integration."""
+    """`course` with another provider of the integration."""
     providers = stroke.content.providers
     start = stroke.number % len(providers)
     provider = next(
@@ -191,7 +190,7 @@ def change_skills(course: Course, stroke: Stroke) -> Course:
 def add_revision(course: Course, stroke: Stroke) -> Course:
     """`course` with one more revision, now the newest."""
     title = stroke.content.new_title(stroke.number)
-    # Seeded revisions are numbered below 1000 per course; those of changes never meet them.
+    # Seeded revisions have numbers below 1000 per course, so they never collide with later ones.
     number = 1_000_000_000_000 + stroke.number
     revision = stroke.content.revision(course.id, title, number, stroke.at)
     return replace(course, revisions=(*course.revisions, revision))

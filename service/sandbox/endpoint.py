@@ -49,13 +49,13 @@ from service.sandbox.rate import Allowance, Budget
 from service.sandbox.travel import Answer, travelling
 
 SERVED_LENGTH: Final = 20_000
-"""Requests that the log of what was served keeps."""
+"""Requests in the log of requests."""
 
 JSON: Final = "application/json; charset=utf-8"
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """What of a request matters here. Names of headers are in lower case."""
+    """The relevant parts of a request. Names of headers are in lower case."""
 
     method: str
     query_string: str
@@ -63,10 +63,10 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and what it was given: for the log and for tests.
+    """One request and its response, for the log and for tests.
 
-    `ids` is how many ids and remote ids were asked for, where any were; `more` is whether the
-    answer named a next page.
+    `ids` is the number of requested ids and remote ids, if any; `more` is whether the response
+    named a next page.
     """
 
     n: int
@@ -89,7 +89,7 @@ class _RefusedError(Exception):
 
 
 class _BypassedError(Exception):
-    """Something in front of the API answers, which has neither its errors nor its headers."""
+    """A system before the API answers, without the API's errors and headers."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -114,32 +114,32 @@ class Endpoint:
         self._api_key = api_key
         self._rate_limit_per_minute = rate_limit_per_minute
         self._budget = Budget(rate_limit_per_minute)
-        # Requests without the right key share one budget: theirs are not keys to count by.
+        # Requests without the right key share one budget, because arbitrary keys are unlimited in
+        # number.
         self._strangers = Budget(rate_limit_per_minute)
-        # From the seed, so that cursors outlive a restart.
+        # From the seed, so that cursors survive a restart.
         self._cursors = Cursors(f"cursors of seed {seed}".encode())
         self._numbers = itertools.count(1)
         self._served: deque[Served] = deque(maxlen=SERVED_LENGTH)
 
     @property
     def rate_limit_per_minute(self) -> int:
-        """How many requests pass in a minute."""
+        """The number of requests accepted in a minute."""
         return self._rate_limit_per_minute
 
     def limit_rate(self, per_minute: int) -> None:
-        """Let so many requests pass in a minute; one begins with the next request."""
+        """Set the number of accepted requests; a minute begins with the next request."""
         self._rate_limit_per_minute = per_minute
         self._budget.renew(per_minute)
         self._strangers.renew(per_minute)
 
     def served(self, after: int = 0) -> list[Served]:
-        """The requests with a number above `after`, as far as they are still kept."""
+        """The requests with a number above `after` that are still kept."""
         return [entry for entry in self._served if entry.n > after]
 
     def answer(self, incoming: Incoming, now: int, skew: int = 0) -> tuple[Answer, Served]:
-        """The answer at `now` (ms), and its entry in the log of what was served. The answer is
-        dated `skew` (ms) later.
-        """
+        """The response at `now` (ms), and its record in the log. The response is dated `skew` (ms)
+        later."""
         number = next(self._numbers)
         upstream_id = incoming.headers.get("x-integration-id")
         parameters = dict(parse_qsl(incoming.query_string, keep_blank_values=True))
@@ -240,7 +240,7 @@ class Endpoint:
 
 
 def _refuse_by_fault(faults: list[AnyFault], headers: dict[str, str]) -> None:
-    """Raise what the first fault that replaces the answer calls for."""
+    """Raise the error of the first fault that replaces the response."""
     for fault in faults:
         if isinstance(fault, HtmlFault):
             raise _BypassedError(fault.status)
@@ -253,7 +253,7 @@ def _refuse_by_fault(faults: list[AnyFault], headers: dict[str, str]) -> None:
 def _following(
     position: PagePosition, next_after: int | None, faults: list[AnyFault]
 ) -> PagePosition | None:
-    """Where the page after the one at `position` begins; None where there is none."""
+    """The position of the page after the one at `position`; None if there is none."""
     if _has(faults, EndEarlyFault):
         return None
     if _has(faults, RepeatCursorFault):
@@ -264,7 +264,7 @@ def _following(
 
 
 def _with_wrong_types(records: list[bytes], cursor: str | None, faults: list[AnyFault]) -> bytes:
-    """The page, with the types that the faults give it."""
+    """The page, with the types that the faults set."""
     struck = [fault for fault in faults if isinstance(fault, WrongTypesFault)]
     if any(fault.where == "page" for fault in struck):
         return page_with_object(records, cursor)

@@ -1,8 +1,7 @@
-"""Which requests a fault is to strike, and in which way; carrying it out is the endpoint's.
-
-A fault strikes at one of three stages: it replaces the answer, it changes what the page holds
-or which page comes next, or it changes how the finished answer travels. Those of different
-kinds combine; of two that replace the answer, the one added first wins.
+"""The faults that can be injected, and the requests that they strike; the endpoint carries them
+out. A fault acts at one of three stages: it replaces the response, it changes the page or the next
+cursor, or it changes the transmission of the response. Faults of different kinds combine; of two
+that replace the response, the one added first wins.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ RECORD_FIELDS: Final = Course.__struct_fields__
 class Fault(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True
 ):
-    """What all faults share: whom they strike and how often.
+    """The common part of all faults: the requests that they strike, and how often.
 
-    `upstream_id` limits a fault to one integration. `on` limits it to requests without `ids`
-    and `remote_ids` (`walk`), to the first page of such a poll (`first`), to the pages after
-    it (`later`), or to requests for given ids (`ids`). Of the matching requests `probability`
-    are struck, until `times` were; without `times`, until the fault is removed.
+    `upstream_id` limits a fault to one integration. `on` limits it to requests without `ids` and
+    `remote_ids` (`walk`), to the first page of such a poll (`first`), to the pages after it
+    (`later`), or to requests for given ids (`ids`). Of the matching requests `probability` are
+    struck, until `times` were; without `times`, until the fault is removed.
     """
 
     upstream_id: str | None = None
@@ -42,7 +41,7 @@ class Fault(
 
 
 class ErrorFault(Fault, frozen=True, kw_only=True, tag="error"):
-    """An error answer. The status defaults to the one that goes with `code`."""
+    """An error response. The status defaults to that of `code`."""
 
     code: str | None = "PLATFORM.UNKNOWN_ERROR"
     status: Status | None = None
@@ -52,13 +51,13 @@ class ErrorFault(Fault, frozen=True, kw_only=True, tag="error"):
 
 
 class HtmlFault(Fault, frozen=True, kw_only=True, tag="html"):
-    """A load balancer's page in place of the API's answer."""
+    """A load balancer's page in place of the API's response."""
 
     status: Status = 502
 
 
 class DelayFault(Fault, frozen=True, kw_only=True, tag="delay"):
-    """The answer comes `seconds` late."""
+    """The response comes `seconds` late."""
 
     seconds: Annotated[float, Meta(ge=0, le=3600)]
 
@@ -70,59 +69,55 @@ class DropFault(Fault, frozen=True, kw_only=True, tag="drop"):
 
 
 class TruncateFault(Fault, frozen=True, kw_only=True, tag="truncate"):
-    """The body ends after this share of it, and the answer says that this was all."""
+    """The body ends after this share, and the response declares it as complete."""
 
     after: Share = 0.5
 
 
 class EmptyFault(Fault, frozen=True, kw_only=True, tag="empty"):
-    """A success without a single record and without a next page."""
+    """A success without records and without a next page."""
 
 
 class EndEarlyFault(Fault, frozen=True, kw_only=True, tag="end_early"):
-    """The page claims to be the last one."""
+    """The page declares itself the last one."""
 
 
 class VanishFault(Fault, frozen=True, kw_only=True, tag="vanish"):
-    """Some courses are missing from the answer: `course_ids`, and this share of all others
-    (always the same ones).
-    """
+    """Some courses are missing from the response: `course_ids`, and this share of all others
+    (always the same ones)."""
 
     share: Share = 0.0
     course_ids: frozenset[str] = frozenset()
 
     def hides(self, course_id: str) -> bool:
-        """Whether the course is one of the missing."""
+        """Whether the course is missing."""
         return _is_chosen(course_id, self.course_ids, self.share)
 
 
 class ShiftFault(Fault, frozen=True, kw_only=True, tag="shift"):
-    """The page begins `by` records later than its cursor says, so that those are skipped, or
-    earlier where `by` is negative, so that those come twice: the rows before it changed while
-    a client was paging by offset. Meant for `on: later`.
+    """The page begins `by` records after its cursor's position, so that these are skipped, or
+    earlier for a negative `by`, so that these are repeated: the rows before it changed while a
+    client was paging by offset. Meant for `on: later`.
     """
 
     by: int
 
 
 class RepeatCursorFault(Fault, frozen=True, kw_only=True, tag="repeat_cursor"):
-    """The next page is the one that was asked for, under the cursor that the request carried;
-    after a first page it is the first page again.
-    """
+    """The next page is the same page again, under its own cursor; after a first page it is the
+    first page again."""
 
 
 class EndlessFault(Fault, frozen=True, kw_only=True, tag="endless"):
-    """After the last page the first one comes again, under cursors that were not given before:
-    paging never ends.
-    """
+    """After the last page the first one follows, under new cursors: paging never ends."""
 
 
 class WrongTypesFault(Fault, frozen=True, kw_only=True, tag="wrong_types"):
-    """Values of a type that they must not have.
+    """Values of a wrong type.
 
-    With `where: records` the top level field `path` is a string where a list or an object
-    belongs, and a number where a string does, in `course_ids` and in this share of all other
-    records (always the same ones). With `where: page` the page's `results` is an object.
+    With `where: records` the top level field `path` is a string where a list or an object belongs,
+    and a number where a string does, in `course_ids` and in this share of all other records (always
+    the same ones). With `where: page` the page's `results` is an object.
     """
 
     where: Literal["records", "page"] = "records"
@@ -147,15 +142,14 @@ class DripFault(Fault, frozen=True, kw_only=True, tag="drip"):
 
 
 class BombFault(Fault, frozen=True, kw_only=True, tag="bomb"):
-    """The answer is gzip, a kilobyte for each of the MB that it unpacks to: the beginning of a
-    page, and blanks.
-    """
+    """The response is gzip, a kilobyte for each MB of its content: the beginning of a page, and
+    blanks."""
 
     megabytes: Annotated[int, Meta(ge=1, le=1024)] = 256
 
 
 class BloatFault(Fault, frozen=True, kw_only=True, tag="bloat"):
-    """The body is followed by blanks, up to so many MB in all."""
+    """Blanks follow the body, up to this many MB in all."""
 
     megabytes: Annotated[int, Meta(ge=1, le=4096)] = 80
 
@@ -184,7 +178,7 @@ AnyFault = (
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What of a request decides whether a fault strikes it."""
+    """The parts of a request that decide whether a fault strikes it."""
 
     upstream_id: str | None
     has_cursor: bool
@@ -192,7 +186,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class ActiveFault(msgspec.Struct):
-    """A fault with its number, how often it struck, and how often it still will."""
+    """A fault with its number, and how often it has struck and still will."""
 
     id: int
     struck: int
@@ -216,7 +210,7 @@ class FaultBoard:
         return active
 
     def active(self) -> list[ActiveFault]:
-        """The faults that may still strike, in the order they were added."""
+        """The faults that can still strike, in the order they were added."""
         return list(self._active)
 
     def remove(self, fault_id: int) -> bool:

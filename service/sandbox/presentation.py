@@ -1,6 +1,5 @@
-"""How an integration serves its records: with fields switched off, and with null for no list.
-
-The connected system holds what it holds; scope settings decide what of it comes through.
+"""How an integration serves its records: with fields switched off, and with null for empty lists.
+Scope settings decide which fields of the connected system are served.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ SWITCHABLE_PATHS: Final = (*_COURSE_FIELDS, *(f"revisions.{name}" for name in _R
 
 
 class Presentation(msgspec.Struct, frozen=True):
-    """What of the records is served. `off` are paths of SWITCHABLE_PATHS; with `null_lists` a
-    list of `revisions`, `integration_fields` or `skill_assignments` without an entry is null.
+    """The served parts of records. `off` are paths of SWITCHABLE_PATHS; with `null_lists` a list of
+    `revisions`, `integration_fields` or `skill_assignments` without an entry is null.
     """
 
     off: frozenset[str] = frozenset()
@@ -37,11 +36,11 @@ class Presentation(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> bool:
-        """Whether records are served just as they are held."""
+        """Whether records are served unchanged."""
         return not self.off and not self.null_lists
 
     def switched(self, path: str, *, on: bool) -> Presentation:
-        """The same, with the field at `path` on or off."""
+        """The same presentation with the field at `path` on or off."""
         return replace(self, off=self.off - {path} if on else self.off | {path})
 
     def shown(self, course: Course) -> Course:

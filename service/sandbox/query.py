@@ -1,7 +1,6 @@
-"""What a request for courses asks: the endpoint's parameters, validated, with its cursors.
-
-Where the endpoint's description is silent, the stricter reading is taken, so that a client
-which passes here passes there:
+"""The query of a request for courses: the endpoint's parameters, validated, with its cursors. If
+the endpoint's description is ambiguous, the stricter reading applies, so that a client which works
+here works there:
 
 - a parameter that the endpoint does not have, or one that is given twice, is refused;
 - `updated_after` is exclusive, and a time without `Z` is UTC;
@@ -37,7 +36,7 @@ _POSITION = struct.Struct(">II")
 
 
 class InvalidInputError(ValueError):
-    """A parameter is not acceptable; the message names it and what it must be."""
+    """A parameter cannot be accepted; the message names it and the accepted values."""
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,10 +52,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_parameters(query_string: str) -> dict[str, str]:
-    """The parameters of a query string, undecided.
-
-    Raises InvalidInputError for a parameter that is unknown or repeated.
-    """
+    """The parameters of a query string, unconverted. Raises InvalidInputError for a parameter that
+    is unknown or repeated."""
     parameters: dict[str, str] = {}
     for name, value in parse_qsl(query_string, keep_blank_values=True):
         if name not in _PARAMETERS:
@@ -68,7 +65,7 @@ def read_parameters(query_string: str) -> dict[str, str]:
 
 
 def parse_query(parameters: dict[str, str]) -> Query:
-    """The request that `parameters` make. Raises InvalidInputError."""
+    """The query in `parameters`. Raises InvalidInputError."""
     return Query(
         cursor=parameters.get("cursor"),
         page_size=_page_size(parameters.get("page_size")),
@@ -100,7 +97,7 @@ def _time(text: str | None) -> int | None:
         moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
         raise InvalidInputError(f"query.updated_after: no such time: {error}") from error
-    # Times of records are whole ms, so "later than" loses nothing when the rest is cut off.
+    # Times of records are whole ms, so cutting off the rest loses nothing.
     return (moment - _EPOCH).days * 86_400_000 + (
         (moment - _EPOCH).seconds * 1000 + int(((fraction or "") + "000")[:3])
     )
@@ -118,10 +115,9 @@ def _list(text: str | None) -> frozenset[str] | None:
 
 
 class PagePosition(NamedTuple):
-    """Where a page begins: after the record at position `after`, -1 for the beginning.
+    """The start of a page: after the record at position `after`, -1 for the beginning.
 
-    `lap` counts how often paging began again after the last page, which is never but for a
-    fault.
+    `lap` counts how often paging restarted after the last page, which only a fault causes.
     """
 
     after: int = -1
@@ -129,11 +125,11 @@ class PagePosition(NamedTuple):
 
 
 class Cursors:
-    """Issues and reads cursors that nobody else can make.
+    """Issues and reads cursors that cannot be forged.
 
     Identity: a cursor is the position where its page begins, with a keyed digest of that position,
-    the integration and the filters. Two polls with the same filters at the same position
-    therefore share a cursor.
+    the integration and the filters. Two polls with the same filters at the same position therefore
+    share a cursor.
     """
 
     def __init__(self, secret: bytes) -> None:

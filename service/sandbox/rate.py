@@ -10,7 +10,7 @@ WINDOW_MS: Final = 60_000
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """Whether a request may pass, and what is left until the budget is renewed."""
+    """Whether a request is accepted, and the budget until it is renewed."""
 
     granted: bool
     limit: int
@@ -27,15 +27,15 @@ class Budget:
         self._spent = 0
 
     def renew(self, per_minute: int) -> None:
-        """Begin a fresh window, in which so many requests pass, as in those after it."""
+        """Begin a fresh window for this number of requests, which applies to later windows too."""
         self._per_minute = per_minute
         self._ends_at = 0
 
     def spend(self, now: int) -> Allowance:
         """Take one request from the budget at `now` (ms).
 
-        A clock that was put back leaves the window it is in: else that would last for longer
-        than a minute.
+        A clock that was set back stays in its window, because otherwise the window would last for
+        longer than a minute.
         """
         if not self._ends_at - WINDOW_MS <= now < self._ends_at:
             self._ends_at = now + WINDOW_MS

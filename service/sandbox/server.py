@@ -19,12 +19,12 @@ from service.sandbox.config import SandboxConfig
 __all__ = ["SandboxConfig", "create_sandbox", "guide", "run"]
 
 _STOP_SECONDS = 2
-"""How long requests under way may take to finish when the process is told to stop."""
+"""Seconds for running requests to finish when the process stops."""
 _KEEP_ALIVE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does, and how to use it unless asked to be quiet."""
+    """Prints its address once it listens and, unless it is quiet, instructions."""
 
     def __init__(self, config: uvicorn.Config, sandbox: SandboxConfig) -> None:
         super().__init__(config)
@@ -43,9 +43,9 @@ class _Server(uvicorn.Server):
 
 
 def guide(config: SandboxConfig, url: str) -> str:
-    """How to connect Coursewire to the sandbox at `url`, and how to have courses change.
+    """How to connect Coursewire to the sandbox at `url`, and how to change courses.
 
-    Lines for a person, each with its end; the addresses are as a shell takes them.
+    Lines for people; addresses are quoted for a shell.
     """
     host = urlsplit(url).hostname
     lines = [
@@ -65,8 +65,8 @@ def guide(config: SandboxConfig, url: str) -> str:
 def run(config: SandboxConfig) -> None:
     """Serve until SIGINT or SIGTERM; to be called in the main thread.
 
-    Once it accepts requests it prints `sandbox listening on http://HOST:PORT/v1` and, unless
-    it is to be quiet, what `guide` says. Raises OSError when the address cannot be bound.
+    Once it accepts requests it prints `sandbox listening on http://HOST:PORT/v1` and, unless it is
+    quiet, the text of `guide`. Raises OSError if the address cannot be bound.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s sandbox %(message)s"))
@@ -98,5 +98,6 @@ def run(config: SandboxConfig) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Before the server takes signals over, and when it passes them on after it stopped."""
+    """Used before the server handles signals itself, and when it passes them on after it
+    stopped."""
     raise KeyboardInterrupt

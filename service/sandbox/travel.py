@@ -1,4 +1,4 @@
-"""How a finished answer travels: late, slowly, in part, or blown up."""
+"""The transmission of a finished response: late, slow, partial, or enlarged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.sandbox.faults import (
 
 MEGABYTE: Final = 1_000_000
 PIECES_PER_SECOND: Final = 20
-"""At most so many pieces of a slow body."""
+"""Maximum number of pieces of a slow body."""
 _PIECE: Final = 65_536
 """Bytes of padding that are sent at once."""
 _BLANKS: Final = b" " * _PIECE
@@ -32,11 +32,9 @@ _BOMB_BEGIN: Final = b'{"status":"success","data":{"next":null,"results":['
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer and how it is to travel.
-
-    It waits `delay_seconds`. After `body` come `padding` blanks. All of it comes at
-    `bytes_per_second`, where that is set; when `drop_after` is set the connection closes after
-    so many bytes of what was announced in full.
+    """A response and its transmission. It waits `delay_seconds`. `padding` blanks follow `body`.
+    The rate is `bytes_per_second`, if set. If `drop_after` is set, the connection closes after this
+    number of the announced bytes.
     """
 
     status: int
@@ -49,14 +47,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def length(self) -> int:
-        """The bytes that the answer announces."""
+        """The number of announced bytes."""
         return len(self.body) + self.padding
 
 
 def travelling(
     status: int, headers: dict[str, str], body: bytes, faults: Sequence[AnyFault]
 ) -> Answer:
-    """The answer with what the faults do to it on its way."""
+    """The response with the faults of its transmission."""
     headers = dict(headers)
     padding = 0
     drop_after = None
@@ -87,9 +85,7 @@ def travelling(
 
 
 def pieces(answer: Answer) -> Iterator[tuple[bytes, float]]:
-    """What is sent one after the other, at least one piece, each with the seconds to wait
-    after it.
-    """
+    """The pieces to send in sequence, at least one, each with the seconds to wait after it."""
     end = answer.length if answer.drop_after is None else answer.drop_after
     if answer.bytes_per_second is not None:
         size = max(1, math.ceil(answer.bytes_per_second / PIECES_PER_SECOND))
@@ -112,9 +108,8 @@ def _cut(answer: Answer, begin: int, end: int) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def gzip_bomb(megabytes: int) -> bytes:
-    """Some kilobytes of gzip for each MB that they unpack to: the beginning of a page, and
-    blanks. To make it takes some 5 ms for each MB, once.
-    """
+    """About a kilobyte of gzip for each MB of content: the beginning of a page, and blanks.
+    Generating it takes about 5 ms for each MB, once."""
     compressor = zlib.compressobj(wbits=_GZIP)
     packed = [compressor.compress(_BOMB_BEGIN)]
     left = megabytes * MEGABYTE - len(_BOMB_BEGIN)

@@ -27,10 +27,10 @@ _seconds = parsers.whole_number(1, MAX_SECONDS, "seconds")
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """What the name, the Python type and the default of a setting do not show.
+    """The properties of a setting besides its name, Python type and default. `kind` is the type as
+    the documentation names it.
 
-    `kind` is the type as the documentation names it. `parse` turns text into the value, and raises
-    ValueError with what is wrong and what to do instead.
+    `parse` converts text to the value, and raises ValueError with the fault and its remedy.
     """
 
     kind: str
@@ -44,7 +44,7 @@ def _choice(words: Any, meaning: str) -> Declaration:
 
 
 class Values(msgspec.Struct, frozen=True, kw_only=True):
-    """Every setting. Its environment variable is its name in capitals, behind `PREFIX`."""
+    """Every setting. Its environment variable is `PREFIX` and its name in capitals."""
 
     redis_url: Annotated[
         str | None,
@@ -273,9 +273,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(Declaration, frozen=True, kw_only=True):
-    """One environment variable, `COURSEWIRE_` left off its name.
+    """One environment variable, without `COURSEWIRE_` in its name.
 
-    `default` is the text that means the default, "" where there is none.
+    `default` is the text that means the default, "" if there is none.
     """
 
     name: str
@@ -293,7 +293,7 @@ class Setting(Declaration, frozen=True, kw_only=True):
 
 
 def as_text(value: object) -> str:
-    """The text from which `parse` makes `value`; "" for None."""
+    """The text that `parse` converts to `value`; "" for None."""
     match value:
         case None:
             return ""

@@ -1,7 +1,4 @@
-"""Turns the text of a setting into its value, or refuses it.
-
-Each parser raises ValueError with what is wrong and what to write instead.
-"""
+"""Parsers of settings. Each raises ValueError with the fault and its remedy."""
 
 from __future__ import annotations
 
@@ -30,11 +27,11 @@ _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _INSTANCE = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-_SHOWN = 60  # characters of a wrong value that are repeated
+_SHOWN = 60  # characters of a wrong value that a message repeats
 
 
 def redis_url(text: str) -> str:
-    """The address of Redis, whose certificates and keys can be read."""
+    """The address of Redis, after checking that its certificates and keys can be read."""
     options = read_redis_url(text).options
     if (file := options.get("ssl_ca_certs")) and (fault := certificates_fault(file)):
         raise ValueError(f"gives the option ssl_ca_certs={file}, {fault}; correct the path")
@@ -89,12 +86,12 @@ def _is_host_name(text: str) -> bool:
     return (
         len(text) <= 253
         and all(_HOST_LABEL.fullmatch(label) for label in labels)
-        and not labels[-1].isdecimal()  # else it would be a mistyped IPv4 address
+        and not labels[-1].isdecimal()  # otherwise it would be a mistyped IPv4 address
     )
 
 
 def whole_number(least: int, most: int, unit: str) -> Callable[[str], int]:
-    """The parser of a whole number within bounds."""
+    """Returns the parser of a whole number within bounds."""
 
     def parse(text: str) -> int:
         what = f"a whole number of {unit}".removesuffix(" of ")
@@ -129,7 +126,7 @@ def token(text: str) -> str:
 
 
 def instance(text: str) -> str:
-    """The name of a process among all processes."""
+    """A process name that no other process has."""
     if not _INSTANCE.fullmatch(text):
         raise ValueError(
             f"{_shown(text)} is not up to 64 letters, digits and any of ._:@-; use for example the "
@@ -143,7 +140,7 @@ def keys(text: str) -> tuple[bytes, ...]:
     read: list[bytes] = []
     for number, part in enumerate((part.strip() for part in text.split(",")), 1):
         try:
-            # The padding may be missing: some tools that make such keys leave it off.
+            # The padding may be missing, because some tools that generate such keys leave it out.
             key = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise ValueError(
@@ -155,7 +152,7 @@ def keys(text: str) -> tuple[bytes, ...]:
                 f"make one with {MAKE_A_KEY}"
             )
         if key in read:
-            raise ValueError(f"key {number} repeats key {read.index(key) + 1}; leave it off")
+            raise ValueError(f"key {number} repeats key {read.index(key) + 1}; remove it")
         read.append(key)
     return tuple(read)
 
@@ -176,7 +173,7 @@ def _target(text: str) -> str:
 
 
 def list_of(read: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    """The parser of a list whose parts `read` takes; each part stands in it once."""
+    """Returns the parser of a list whose parts `read` parses; duplicates are removed."""
 
     def parse(text: str) -> tuple[str, ...]:
         parts = (part.strip() for part in text.split(","))
@@ -226,7 +223,7 @@ def boolean(text: str) -> bool:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """The parser of one of a few words."""
+    """Returns the parser of one of several words."""
 
     def parse(text: str) -> str:
         if text.lower() not in choices:

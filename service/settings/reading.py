@@ -18,13 +18,14 @@ from service.secret_files import SUFFIX, read_secret_file
 from service.settings.declarations import PREFIX, SETTINGS, Values, as_text
 from service.settings.parsers import MAKE_A_KEY, MAKE_A_TOKEN
 
-# What commands read beside the settings, each from its variable or from the file that it names.
+# Variables that commands read besides the settings, each from the variable or from the file that it
+# names.
 LISTEN_SECRET = "COURSEWIRE_LISTEN_SECRET"  # noqa: S105 - the name of a variable
 CLIENT_TOKEN = "COURSEWIRE_TOKEN"  # noqa: S105 - the name of a variable
 CLIENT_URL = "COURSEWIRE_URL"  # of the API that commands call
 
-# The longest the default retries of one delivery take, and an hour for the attempts
-# themselves and the queueing between them; bodies must outlive it. Seconds.
+# The longest time that the default retries of one delivery take, and an hour for the attempts and
+# the queueing between them; bodies must outlive it. Seconds.
 RETRY_SPAN = math.ceil(sum(DEFAULT_SCHEDULE) * (1 + JITTER)) + 3600
 
 _VARIABLES = tuple(setting.variable for setting in SETTINGS)
@@ -44,24 +45,23 @@ _KNOWN = frozenset(
 _REMEDIES = {
     "REDIS_URL": "write for example redis://127.0.0.1:6379/0",
     "ADMIN_TOKEN": f"make one with {MAKE_A_TOKEN}",
-    "ENCRYPTION_KEYS": f"give those of the other parts; a new service makes one with {MAKE_A_KEY}",
+    "ENCRYPTION_KEYS": f"give the keys of the other parts, or generate one with {MAKE_A_KEY}",
 }
 
 
 class Settings(Values, frozen=True, kw_only=True):
-    """What the environment asks for, checked; `Values` gives each field's meaning.
+    """The checked settings of the environment; `Values` explains each field.
 
     Secrets (`redis_url`, `egress_proxy`, tokens, `encryption_keys`) never appear in its `repr`.
     """
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings that `environ` holds; a variable set to blanks counts as unset.
+        """The settings in `environ`; a variable of blanks counts as unset.
 
-        Every secret may stand in a file instead, whose path is in the variable's name with
-        `_FILE` behind it. `SSL_CERT_FILE` and `SSL_CERT_DIR` are checked too. Raises
-        SettingsError naming every problem at once: the variable, what is wrong with it, and
-        what to write instead.
+        Every secret may be in a file instead, whose path is in the variable with `_FILE` at the end
+        of its name. `SSL_CERT_FILE` and `SSL_CERT_DIR` are checked too. Raises SettingsError with
+        every problem at once: the variable, its fault, and the remedy.
         """
         problems = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
         values: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class Settings(Values, frozen=True, kw_only=True):
         return settings
 
     def to_environ(self) -> dict[str, str]:
-        """The variables from which `from_env` makes these settings again."""
+        """The variables that `from_env` would convert to these settings."""
         defaults = Settings()
         return {
             setting.variable: as_text(value)
@@ -96,10 +96,8 @@ class Settings(Values, frozen=True, kw_only=True):
         }
 
     def require(self, *names: str) -> None:
-        """Raise SettingsError for those of the variables `names` (without prefix) that are unset.
-
-        Which process needs which is the caller's knowledge; all that are missing are named.
-        """
+        """Raise SettingsError for each of the variables `names` (without prefix) that is unset. The
+        caller decides which ones its process needs."""
         problems = [
             f"{PREFIX}{name} is not set; {_REMEDIES[name]}"
             for name in names
@@ -121,7 +119,7 @@ class Settings(Values, frozen=True, kw_only=True):
         return f"Settings({fields})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
-        """What rich shows instead of the fields themselves."""
+        """The fields for rich, which would otherwise print them itself."""
         return [
             (name, "***" if name in _SECRET_FIELDS and value else value)
             for name, value in msgspec.structs.asdict(self).items()
@@ -129,7 +127,7 @@ class Settings(Values, frozen=True, kw_only=True):
 
 
 def _given(environ: Mapping[str, str], variable: str, *, secret: bool) -> tuple[str, str]:
-    """What a variable, or the file that it names, says, and from where; empty if nothing."""
+    """The value of a variable, or of the file that it names, and its source; empty if unset."""
     text = environ.get(variable, "").strip()
     path = environ.get(variable + SUFFIX, "").strip() if secret else ""
     if not path:
@@ -143,8 +141,8 @@ def _given(environ: Mapping[str, str], variable: str, *, secret: bool) -> tuple[
 
 
 def command_secret(environ: Mapping[str, str], variable: str) -> str | None:
-    """The secret that a command is given in the environment, or in a file that is named there;
-    None if there is none. Raises SettingsError."""
+    """A command's secret from the environment, or from the file that is named there; None if unset.
+    Raises SettingsError."""
     try:
         return _given(environ, variable, secret=True)[1] or None
     except ValueError as error:
@@ -152,8 +150,8 @@ def command_secret(environ: Mapping[str, str], variable: str) -> str | None:
 
 
 def _trusting(redis_url: str, ca_file: Path) -> str:
-    """The Redis URL with the private authorities, unless it names some itself. redis-py trusts
-    them beside those of the system."""
+    """The Redis URL with the private authorities, unless it names some itself. redis-py adds them
+    to those of the system."""
     parts = urlsplit(redis_url)
     if parts.scheme != "rediss" or "ssl_ca_certs" in parse_qs(parts.query):
         return redis_url
@@ -197,4 +195,4 @@ def _contradictions(settings: Settings) -> list[str]:
 def _listed(problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
-    return "\n  ".join([f"{len(problems)} settings are not usable:", *problems])
+    return "\n  ".join([f"{len(problems)} settings cannot be used:", *problems])

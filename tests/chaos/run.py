@@ -358,7 +358,9 @@ class _Chaos:
         history.crossed += self._upstream.crossed
         history.fenced = sum(
             house.processes[name].log().count(words)
-            for name, words in itertools.product(WORKERS, ("outbox given up", "poll given up"))
+            for name, words in itertools.product(
+                WORKERS, ("lease lost, outbox released", "lease or epoch lost, poll released")
+            )
         )
         async with Redis.from_url(house.redis_url) as redis:
             await until(lambda: at_rest(redis), seconds=60, what="leases and claims that end")

@@ -200,7 +200,7 @@ async def test_after_a_kill_of_the_only_worker_of_up_deliveries_go_on_when_it_is
     stood = max(one.standstill(killed) for one in subscribers)
     twice = [one.duplicates for one in subscribers]
     click.echo(f"deliveries went on after {stood:.1f} s; sent twice, by subscription: {twice}")
-    assert "took over the work of a killed process" in house.processes["up"].log()
+    assert "work of a killed process reclaimed" in house.processes["up"].log()
     assert stood < 3 * LEASE_SECONDS / 2
 
 
@@ -228,7 +228,7 @@ async def test_after_a_kill_of_the_only_worker_of_up_polls_go_on_when_it_is_rest
 
     poll = await house.poll("full", victim=kill)
     assert poll["state"] == "completed"
-    assert "took over the work of a killed process" in house.processes["up"].log()
+    assert "work of a killed process reclaimed" in house.processes["up"].log()
 
 
 async def baselined(house: House) -> bool:
@@ -272,7 +272,9 @@ async def test_a_worker_frozen_past_its_leases_writes_nothing_when_it_wakes(
     await until(passed_on, seconds=3 * LEASE_SECONDS, what=f"another sender\n{house.logs()}")
     frozen.send(signal.SIGCONT)
     await until(
-        lambda: "outbox given up" in frozen.log(), seconds=30, what=f"a fence\n{house.logs()}"
+        lambda: "lease lost, outbox released" in frozen.log(),
+        seconds=30,
+        what=f"a fence\n{house.logs()}",
     )
     await all_received(house, subscribers, courses, times=2)  # in flight once, and on waking
     await house.drained()

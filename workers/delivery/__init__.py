@@ -1,1 +1,1 @@
-"""Draining an outbox."""
+"""Draining outboxes."""

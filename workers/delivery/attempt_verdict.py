@@ -1,4 +1,4 @@
-"""What attempts that have ended mean for their deliveries and for the outbox as a whole."""
+"""The consequences of ended attempts for their deliveries and for the whole outbox."""
 
 from __future__ import annotations
 
@@ -26,11 +26,9 @@ from service.storage.events.event_bodies import RenderedEvent
 
 
 class PendingAttempt(msgspec.Struct, frozen=True):
-    """An outbox entry and its event as it is pushed: all that an attempt needs, except the time
-    and the signature.
-
-    `attempts` is how many attempts before this one count, `sent` how many there were; `due_at` is
-    when this one was due, epoch ms of Redis, or 0 for a first attempt.
+    """An outbox entry and its event to push: the inputs of an attempt, except the time and the
+    signature. `attempts` is the number of earlier attempts that count, `sent` the number of all;
+    `due_at` is when this one was due, epoch ms of Redis, or 0 for a first attempt.
     """
 
     entry: Entry
@@ -41,7 +39,7 @@ class PendingAttempt(msgspec.Struct, frozen=True):
 
 
 class CompletedAttempt(msgspec.Struct, frozen=True):
-    """An attempt that has ended, its outcome, and when it began: epoch ms of this machine and of
+    """An attempt that has ended, its outcome, and its start: epoch ms of this machine and of
     Redis."""
 
     attempt: PendingAttempt
@@ -51,8 +49,8 @@ class CompletedAttempt(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be recorded. `recovered`: a parked outbox was unparked; `disabled_reason` is why
-    the subscription is to be disabled, None if it is not."""
+    """The values to record. `recovered`: a parked outbox was unparked; `disabled_reason` explains
+    why the subscription becomes disabled, None if it does not."""
 
     recorded: list[Recorded]
     breaker: Breaker
@@ -69,10 +67,12 @@ def judge(
     own_fault: bool,
     encode: Callable[[str, Attempt], bytes],
 ) -> Judgement:
-    """Judges attempts in the order in which they ended. `now` is epoch ms of Redis. With
-    `own_fault`, failures to connect are those of our own network. A shortage of this machine is
-    never counted, however long it lasts. `encode` makes a record of an attempt of the subscription
-    with that id."""
+    """Judges attempts in the order in which they ended. `now` is epoch ms of Redis.
+
+    With `own_fault`, failures to connect count as failures of our own network. A shortage of this
+    machine is never counted, however long it lasts. `encode` creates the record of an attempt of
+    the subscription with that id.
+    """
     parked = breaker.parked
     reason = subscription.disabled_reason
     counted = []

@@ -1,4 +1,4 @@
-"""The attempts of a turn that have begun and not ended: each is signed and posted."""
+"""The attempts of a turn that are in flight: each is signed and posted."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ REPLAY_HEADERS = {"coursewire-replay": "true"}
 
 
 class AttemptsInFlight:
-    """Posts events to one subscriber, several at a time. `tasks` are the attempts that have not
-    been collected, oldest first, and when they began."""
+    """Posts events to one subscriber, several at a time. `tasks` are the uncollected attempts,
+    oldest first, with their start times."""
 
     def __init__(self, receiver: Receiver, turn: OutboxTurn, share: SendShare) -> None:
         self.tasks: dict[asyncio.Task[CompletedAttempt], float] = {}
@@ -46,8 +46,8 @@ class AttemptsInFlight:
         task.add_done_callback(self._end)
 
     def collect(self) -> list[CompletedAttempt]:
-        """The attempts that have ended since the last call. Raises LeaseLostError where one could
-        not begin for that reason."""
+        """The attempts that have ended since the last call. Raises LeaseLostError if that was the
+        reason why one could not begin."""
         ended = [task for task in self.tasks if task.done()]
         for task in ended:
             del self.tasks[task]

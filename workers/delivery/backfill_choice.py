@@ -14,7 +14,7 @@ from service.storage.redis.paging import IndexPosition
 from service.storage.registry.integrations import IntegrationStore
 
 FIRST_PAGE_SIZE = PAGE_SIZE
-LISTED_AT_ONCE = 100  # integrations looked at in one step
+LISTED_AT_ONCE = 100  # integrations examined in one step
 
 
 async def choose_integration(
@@ -23,16 +23,15 @@ async def choose_integration(
     created_at: int,
     selection: Selection,
 ) -> BackfillProgress | None:
-    """The progress after the next step of the search, with a leg if that has found an integration;
-    None where the backfill has to wait for a baseline. `created_at` is when the backfill was
-    requested."""
+    """The progress after the next step of the search, with a leg if it found an integration; None
+    if the backfill must wait for a baseline. `created_at` is when the backfill was requested."""
     if progress.listed:
         return await _choose_postponed(integrations, progress, created_at, selection)
     after = None if progress.after is None else IndexPosition(*progress.after)
     found, further = await integrations.page(LISTED_AT_ONCE, after)
     for integration, state in found:
         if integration.created_at > created_at:
-            further = None  # its baseline comes after this was requested
+            further = None  # its baseline is later than this request
             break
         if not wants(selection, integration):
             continue
@@ -51,7 +50,7 @@ async def _choose_postponed(
     created_at: int,
     selection: Selection,
 ) -> BackfillProgress | None:
-    """Takes up an integration whose baseline has become complete."""
+    """Starts an integration whose baseline has become complete."""
     before = progress
     stored = await integrations.get_many(progress.postponed)
     for integration_id, found in zip(progress.postponed, stored, strict=True):
@@ -60,7 +59,7 @@ async def _choose_postponed(
         if found is None:
             progress = backfills.skip(without, integration_id, "it was deleted")
         elif not wants(selection, found[0]):
-            progress = backfills.skip(without, integration_id, "it matches no more")
+            progress = backfills.skip(without, integration_id, "it no longer matches")
         elif now_ms() - created_at > backfills.BASELINE_PATIENCE_MS:
             reason = "its baseline was not complete in time"
             progress = backfills.skip(without, integration_id, reason)
@@ -73,7 +72,7 @@ async def _choose_postponed(
 
 
 def wants(selection: Selection, integration: Integration) -> bool:
-    """Whether the subscription is sent that integration's courses as they are backfilled."""
+    """Whether the subscription receives that integration's backfilled courses."""
     labels = msgspec.json.encode({"labels": integration.labels})
     return selection.takes(EventHead("", backfills.EVENT_TYPE, integration.id, "", labels))
 

@@ -1,4 +1,4 @@
-"""Feeds backfills, a page of the upstream at a time, to the one outbox that asked for them."""
+"""Feeds backfills, one upstream page at a time, to the outbox that requested them."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from workers.polling.commit import sendable
 from workers.polling.page_fetch import Fetcher
 from workers.polling.turn_budget import TurnOverError
 
-MOST_AHEAD = 1_000  # entries being replayed from which no further page is asked for ...
-MOST_BYTES_AHEAD = 33_554_432  # ... or bytes of events that wait, whatever they wait for
-LARGE_PAGE_BYTES = 4_194_304  # from which pages are asked for in half the size
-AHEAD_WAIT_MS = 300_000  # until the next turn where so much waits; its retries come before
+MOST_AHEAD = 1_000  # replayed entries above which no page is requested ...
+MOST_BYTES_AHEAD = 33_554_432  # ... or bytes of waiting events, whatever they wait for
+LARGE_PAGE_BYTES = 4_194_304  # above which pages are requested in half the size
+AHEAD_WAIT_MS = 300_000  # until the next turn if so many events wait; retries come earlier
 PAUSED_WAIT_MS = 15_000  # while polling is paused, or a baseline is not complete
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 MAX_PAGES = 100_000  # of one integration: more is an upstream that pages without end
@@ -62,7 +62,7 @@ _log = get_logger("replay")
 
 
 class BackfillStores(msgspec.Struct, frozen=True, kw_only=True):
-    """What backfills read, and the upstream that they ask."""
+    """The stores and the upstream that backfills use."""
 
     replays: Replays
     integrations: IntegrationStore
@@ -75,7 +75,7 @@ class BackfillStores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What is to be fed, None if nothing is yet, and how long the step after it has to wait."""
+    """The part to feed, None if there is none yet, and the wait before the next step."""
 
     part: Part | None
     wait_ms: int = 0
@@ -84,8 +84,8 @@ class Step(msgspec.Struct, frozen=True):
 class Backfiller:
     """Makes the steps of one outbox's backfills during one turn.
 
-    Each is fed together with the progress it leads to, so a step that is never fed, or is made
-    twice, does no harm.
+    Each part is fed together with its progress, so a step that is never fed, or is made twice, does
+    no harm.
     """
 
     def __init__(self, stores: BackfillStores, subscription: Subscription) -> None:
@@ -94,7 +94,7 @@ class Backfiller:
         self._increments: Counter[str] = Counter()
 
     async def step(self, replay: Replay, stands: ReplayProgress, selection: Selection) -> Step:
-        """The next step of a backfill from where it stands."""
+        """The next step of a backfill from its progress."""
         progress = backfills.read_progress(stands.position)
         if (wait_ms := await self._must_wait(replay, progress)) > 0:
             return Step(None, wait_ms)
@@ -106,7 +106,7 @@ class Backfiller:
         return await self._go_on(progress, progress.leg, selection)
 
     async def _must_wait(self, replay: Replay, progress: BackfillProgress) -> int:
-        """How many ms nothing may be asked of the upstream yet."""
+        """For how many ms no request may be sent to the upstream."""
         stores = self._stores
         if (wait_ms := progress.wait_until - now_ms()) > 0:
             return wait_ms
@@ -128,9 +128,9 @@ class Backfiller:
         if reason := backfills.why_not(integration, state):
             return self._skipped(progress, leg, reason)
         if not wants(selection, integration):
-            return self._skipped(progress, leg, "it matches no more")
+            return self._skipped(progress, leg, "it no longer matches")
         if state.epoch != leg.epoch:
-            # What its cursor leads through is not there any more, and neither are its courses.
+            # The pages of its cursor no longer exist, and neither do its courses.
             anew = msgspec.structs.replace(progress, leg=None, slot=0, wait_until=0)
             return self._moved(take_up(anew, integration, state))
         try:
@@ -171,10 +171,10 @@ class Backfiller:
     async def _take(
         self, progress: BackfillProgress, leg: Leg, integration: Integration, page: Page
     ) -> Step:
-        """Makes of a page what is to be sent of it."""
+        """The part to feed from a page."""
         judged_at = judging_time(now_ms(), page.date_ms)
         records_seen, _ = identify_records(page.results, judged_at)
-        # Read after the page: what was committed since it was made makes its courses differ.
+        # Read after the page: a later commit makes its courses differ.
         stored = await self._stores.catalogue.read(
             integration.id, leg.epoch, [one.course_id for one in records_seen]
         )
@@ -223,12 +223,12 @@ class Backfiller:
 
     def _skipped(self, progress: BackfillProgress, leg: Leg, reason: str) -> Step:
         _log.warning(
-            "backfill passes an integration by", integration=leg.integration_id, reason=reason
+            "backfill skipped an integration", integration=leg.integration_id, reason=reason
         )
         return self._moved(backfills.skip(progress, leg.integration_id, reason))
 
     def _failed(self, progress: BackfillProgress, leg: Leg, error: UpstreamError) -> Step:
-        """Tries again what may pass by itself; the integration's own polls find out the rest."""
+        """Retries failures that may be temporary; the integration's own polls report the others."""
         changed: Mapping[str, Any] = {}
         if isinstance(error, UpstreamInputError):
             if leg.cursor is None or leg.restarts:
@@ -255,7 +255,7 @@ class Backfiller:
                 return self._skipped(progress, leg, str(error))
             wait_ms = next_ms
         _log.info(
-            "backfill waits for the upstream", integration=leg.integration_id, trouble=str(error)
+            "backfill waits for the upstream", integration=leg.integration_id, error=str(error)
         )
         again = msgspec.structs.replace(leg, failures=failures, **changed)
         waiting = msgspec.structs.replace(
@@ -291,9 +291,9 @@ def _check_page(leg: Leg, page: Page) -> None:
     if leg.at == "deferred":
         return
     if leg.pages >= MAX_PAGES:
-        raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+        raise UpstreamPagingError(f"the upstream's pages never end: {MAX_PAGES} pages")
     if page.next is not None and page.next in (leg.cursor, leg.landmark):
-        raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
+        raise UpstreamPagingError("the upstream repeats pages: a cursor was returned twice")
     if len(page.results) > max(PAGE_SIZE, leg.page_size):
         raise UpstreamPageError(
             f"the upstream sent {len(page.results)} records where {leg.page_size} were asked for"
@@ -301,7 +301,7 @@ def _check_page(leg: Leg, page: Page) -> None:
 
 
 def _after_page(leg: Leg, page: Page, differing: Sequence[str]) -> tuple[Leg, int]:
-    """Where it stands after a page, and how many courses there was no room to keep in mind."""
+    """The progress after a page, and the number of deferred courses beyond the limit."""
     asked = [one for one in differing if can_be_asked(one)]
     deferred, left_out = backfills.defer(leg, asked)
     left_out += len(differing) - len(asked)

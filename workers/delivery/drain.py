@@ -33,28 +33,28 @@ from workers.delivery.replay_feed import Feeder, FeedStores
 from workers.delivery.send_permissions import SendPermissions
 from workers.isolated_batch import run_isolated
 
-STAY_SECONDS = 0.1  # that a job waits for its slowest outbox
-MAX_LINGERING = 100  # batches that go on without their jobs
-AWAY_WAIT_MS = 1_000  # until an outbox that Redis has failed goes on, once Redis is back
-UNRECORDED = 8  # times `max_concurrency`: attempts that have begun and are not recorded
-FEEDING_LOOK_SECONDS = 0.5  # while a replay waits for the upstream, until the outbox is looked at
-MAX_PAUSE_SECONDS = 1.0  # waited within a turn for the subscription's rate
-UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
+STAY_SECONDS = 0.1  # for which a job waits for its slowest outbox
+MAX_LINGERING = 100  # batches that continue without their jobs
+AWAY_WAIT_MS = 1_000  # until an outbox continues after Redis was unreachable
+UNRECORDED = 8  # times `max_concurrency`: unrecorded attempts
+FEEDING_LOOK_SECONDS = 0.5  # between checks of the outbox while a replay waits for the upstream
+MAX_PAUSE_SECONDS = 1.0  # maximum wait within a turn for the subscription's rate
+UNEXPECTED_WAIT_MS = 60_000  # until the next try after an unexpected error
 
 _log = get_logger("delivery")
 
 
 async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    """Drains a batch of outboxes concurrently; none of them disturbs another.
+    """Drains a batch of outboxes concurrently and independently.
 
-    Outboxes whose subscribers answer slowly or not at all go on after the job has ended, or a few
-    of them would occupy every slot of the worker. Not more of them than it can bear: then the
-    job waits, and others are left to other workers.
+    Outboxes with slow receivers continue after the job has ended, because a few of them would
+    otherwise occupy every slot of the worker. Their number is limited: beyond it the job waits, and
+    other workers take other outboxes.
     """
     try:
         found = await context.services.subscriptions.get_many([owned_id for owned_id, _ in claims])
     except (ConnectionError, TimeoutError) as error:  # the claims lapse
-        _log.warning("redis is away", outboxes=len(claims), error=str(error))
+        _log.warning("Redis is unreachable", outboxes=len(claims), error=str(error))
         return
     outboxes = {
         owned_id: _deliver(context, owned_id, token, subscription)
@@ -72,9 +72,9 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
 
 
 def _log_failure(batch: asyncio.Task[None]) -> None:
-    """Looks at what the batch ended with, since no job does: each outbox has logged its own."""
+    """Logs the batch's failure, because no job does; each outbox has logged its own."""
     if not batch.cancelled() and (error := batch.exception()) is not None:
-        _log.error("a batch failed after its job had ended", error=str(error))
+        _log.error("batch failed after its job had ended", error=str(error))
 
 
 async def _deliver(
@@ -88,7 +88,7 @@ async def _deliver(
         async with services.leases.kept(lease):
             await _take_turn(context, lease, subscription)
     except LeaseLostError as error:
-        _log.info("outbox given up", subscription=subscription_id, reason=str(error))
+        _log.info("lease lost, outbox released", subscription=subscription_id, reason=str(error))
 
 
 async def _take_turn(context: JobContext, lease: Lease, subscription: Subscription | None) -> None:
@@ -110,13 +110,13 @@ async def _take_turn(context: JobContext, lease: Lease, subscription: Subscripti
         raise
     except (LeaseLostError, RedisError):
         raise  # the claim lapses
-    except Exception:  # whatever it is, it must not come back at once; the job shows it
+    except Exception:  # an unexpected error must not repeat at once; the job shows it
         await services.leases.drop(lease, UNEXPECTED_WAIT_MS)
         raise
 
 
 async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
-    """One resumed while it was claimed could not be woken then."""
+    """A subscription that was resumed while its outbox was claimed could not be made due then."""
     services = context.services
     (now,) = await services.subscriptions.get_many([subscription_id])
     if now is not None and state_of(now) is SubscriptionState.ACTIVE:
@@ -124,7 +124,7 @@ async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
 
 
 async def _release(context: JobContext, drain: Drain, subscription_id: str) -> None:
-    """Gives the outbox back to the schedule."""
+    """Returns the outbox to the schedule."""
     released, due = await drain.release(context.services.outboxes)
     if released != "lost" and due == "never":
         await _wake_if_resumed(context, subscription_id)
@@ -133,7 +133,7 @@ async def _release(context: JobContext, drain: Drain, subscription_id: str) -> N
 
 
 async def _open(context: JobContext, lease: Lease, subscription: Subscription) -> Drain:
-    """Begins a turn at an outbox. Raises LeaseLostError if the subscription was deleted, and
+    """Begins a turn on an outbox. Raises LeaseLostError if the subscription was deleted, and
     DecryptionError."""
     services = context.services
     opened = await services.outboxes.open(subscription.id)
@@ -183,10 +183,10 @@ def _feeder(services: Services, lease: Lease, subscription: Subscription) -> Fee
 
 
 class Drain:
-    """One turn at one outbox.
+    """One turn on one outbox.
 
-    Attempts go on while others are being recorded; the next event of a course is not sent before
-    the last attempt at one of its events is recorded.
+    Attempts continue while others are being recorded; the next event of a course is sent after the
+    last attempt at its previous event is recorded.
     """
 
     def __init__(
@@ -204,14 +204,14 @@ class Drain:
         self._feeder = feeder
         self._feeding: asyncio.Task[bool] | None = None
         self._completed: list[CompletedAttempt] = []
-        self._any_failed = False  # of those
+        self._any_failed = False  # of the recorded attempts
         self._recording: asyncio.Task[Judgement] | None = None
         self._rate_wait_ms = 0
         self._room_wait_seconds = 0.0
         self._unrecorded = 0  # attempts that have begun and are not recorded
 
     async def run(self) -> None:
-        """Sends what is due until nothing is, or the turn is over."""
+        """Sends due events until there are none, or the turn is over."""
         started = time.monotonic()
         try:
             under_way = True
@@ -234,7 +234,7 @@ class Drain:
             )
 
     async def release(self, outboxes: Outboxes) -> tuple[Released, Due]:
-        """Gives the outbox back; returns what became of it, and what was asked for."""
+        """Returns the outbox to the schedule; returns whether it is due and what was requested."""
         turn, live, replayed = self._turn, self._queues.live, self._queues.replayed
         due, held_ms = self._due()
         released = await outboxes.release(
@@ -253,7 +253,7 @@ class Drain:
         return released, due
 
     def _due(self) -> tuple[Due, int]:
-        """When the outbox's next turn is, and how long nothing may wake it."""
+        """The time of the outbox's next turn, and how long no event may wake it."""
         turn = self._turn
         if not turn.active:
             return "never", 0
@@ -265,8 +265,8 @@ class Drain:
     # --- prepare ---------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        """Fetches the events that may be sent next; a parked outbox's probe is a replayed one only
-        if there is no other."""
+        """Fetches the events that may be sent next; the probe of a parked outbox is a replayed
+        event only if there is no other."""
         parked, recording = self._turn.breaker.parked, self._recording is not None
         idle = not (self._in_flight.tasks or self._completed or recording)
         for queue in self._queues:
@@ -288,7 +288,7 @@ class Drain:
             queue.recorded(one)
 
     def _feed(self) -> None:
-        """Lets the replay at work go on, once the events that it has added have been read."""
+        """Continues the current replay, once the events that it has added have been read."""
         turn, feeder = self._turn, self._feeder
         if (
             feeder is not None
@@ -305,10 +305,10 @@ class Drain:
     # --- send ------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Begins as many attempts as may be in flight. Those that are not recorded are bounded,
-        because a worker that is killed leaves each of them to be sent again."""
+        """Begins as many attempts as may be in flight. The number of unrecorded attempts is
+        limited, because they are sent again if the worker is killed."""
         self._rate_wait_ms, self._room_wait_seconds = 0, 0.0
-        # The judgement of a failure may be that nothing more is to be sent.
+        # The judgement of a failure may stop the sending.
         if self._any_failed or self._recorder.judging or self._turn.must_stop():
             return
         slots = self._turn.slots
@@ -328,7 +328,7 @@ class Drain:
     # --- judge and record --------------------------------------------------------------------
 
     def _record(self) -> None:
-        """Begins to record the attempts that have ended, unless others are being recorded."""
+        """Begins to record the attempts that have ended, unless a recording is running."""
         if self._completed and self._recording is None:
             self._recording = self._recorder.begin(self._completed)
             self._recording.add_done_callback(self._note_progress)
@@ -341,7 +341,7 @@ class Drain:
         return tasks | {task for task in (self._recording, self._feeding) if task is not None}
 
     async def _wait(self) -> bool:
-        """Waits until something has ended; False if nothing is under way."""
+        """Waits until an attempt or recording has ended; False if none is running."""
         pause = self._pause()
         if pause is None and not (self._in_flight.tasks or self._recording or self._feeding):
             return False
@@ -368,8 +368,8 @@ class Drain:
         self._turn.progress.set()
 
     def _pause(self) -> float | None:
-        """Seconds after which the outbox is looked at again, for the subscription's rate, for room
-        to send or while a replay waits for the upstream; None: when something has ended."""
+        """Seconds until the outbox is checked again, for the subscription's rate, for room to send
+        or while a replay waits for the upstream; None: when an attempt has ended."""
         waits = [FEEDING_LOOK_SECONDS] if self._feeding is not None else []
         if self._room_wait_seconds < math.inf:
             waits.append(self._room_wait_seconds)
@@ -379,9 +379,11 @@ class Drain:
         return min(filter(None, waits), default=None)
 
     async def _look_at_feeding(self) -> None:
-        """Reads what was added to be replayed. As long as that takes, the outbox is read for new
-        events. A turn that must stop for another reason than its time does not wait for the step:
-        the next turn makes it again."""
+        """Reads newly added replayed entries. New events of the outbox are sent meanwhile.
+
+        A turn that must stop for another reason than its time does not wait for the step: the next
+        turn repeats it.
+        """
         feeding, live, replayed = self._feeding, self._queues.live, self._queues.replayed
         if feeding is None:
             return

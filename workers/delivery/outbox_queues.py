@@ -1,4 +1,4 @@
-"""The queues of an outbox, live and replayed, and which of them sends next."""
+"""The live and the replayed queue of an outbox, and the choice between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.delivery.queue_reader import QueueReader
 
 
 class OutboxQueues:
-    """Both queues during one turn. There is a replayed one only where something is replayed."""
+    """Both queues during one turn. The replayed one exists only while there are replayed events."""
 
     def __init__(
         self, opened: OpenedOutbox, outboxes: Outboxes, bodies: EventBodies, turn: OutboxTurn
@@ -57,8 +57,8 @@ class OutboxQueues:
         return self.replayed is not None and self.replayed.hungry
 
     def choose(self, slots: int) -> QueueReader | None:
-        """The queue whose next event is sent, None if none may be. `slots` is how many attempts may
-        be under way."""
+        """The queue whose next event is sent, None if none may be. `slots` is the maximum number of
+        attempts in flight."""
         replayed = self.replayed
         kind = self._mix.choose(
             slots,

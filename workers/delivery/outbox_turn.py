@@ -1,4 +1,4 @@
-"""The state of one turn at an outbox: its clock, its end, and what its parts have found out."""
+"""The state of one turn on an outbox: its clock, its end, and its parts' results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from service.storage.delivery.outboxes import OpenedOutbox
 from service.storage.scheduling.leases import Lease
 from workers.delivery.send_permissions import SendPermissions
 
-TURN_SECONDS = 10.0  # after which an outbox is handed back to the schedule
+TURN_SECONDS = 10.0  # after which an outbox is returned to the schedule
 
 
 class OutboxTurn:
-    """What the parts of a turn share. `outdated` means that the subscription was edited, resumed
-    or emptied, so that the next turn has to begin anew; `feeding` that a replay is being fed;
-    `progress` that something under way has ended."""
+    """The shared state of a turn's parts. `outdated` means that the subscription was edited,
+    resumed or emptied, so that the next turn must start from the beginning; `feeding` that a replay
+    is being fed; `progress` that an attempt or recording has ended."""
 
     def __init__(
         self,
@@ -47,17 +47,16 @@ class OutboxTurn:
 
     @property
     def active(self) -> bool:
-        """Whether the subscription is sent to."""
+        """Whether the subscription is active."""
         return state_of(self.subscription) is SubscriptionState.ACTIVE
 
     @property
     def slots(self) -> int:
-        """How many attempts may be under way at once."""
+        """The maximum number of attempts in flight."""
         return self.breaker.concurrency(self.subscription.max_concurrency)
 
     def redis_ms(self, local_ms: int | None = None) -> int:
-        """The present by the clock of Redis, as far as it is known here, or what that clock
-        showed at `local_ms`."""
+        """The current time by the clock of Redis, as estimated here, or its time at `local_ms`."""
         return (now_ms() if local_ms is None else local_ms) + self._clock_offset
 
     def is_over(self) -> bool:
@@ -75,14 +74,14 @@ class OutboxTurn:
             or self.outdated
             or self.permissions.paused
             or not self.active
-            # Nobody else can send while the turn waits for what a replay has asked the upstream.
+            # No other worker can send while the turn waits for a replay's upstream request.
             or (self.is_over() and not self.feeding)
             or self.breaker.ready_at > self.redis_ms()
             or self.lease_is_over()
         )
 
     def take_token(self) -> int:
-        """Takes what one attempt uses up of the subscription's rate, or returns the ms to wait."""
+        """Takes one attempt from the subscription's rate, or returns the ms to wait."""
         per_second = self.subscription.rate_per_second
         if per_second is None:
             return 0

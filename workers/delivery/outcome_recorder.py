@@ -1,4 +1,4 @@
-"""Records what attempts came to, and what follows from that for the outbox."""
+"""Records the outcomes of attempts, and their consequences for the outbox."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from workers.delivery.attempt_verdict import CompletedAttempt, Judgement, judge
 from workers.delivery.outbox_turn import OutboxTurn
 from workers.dispatch.dispatcher import Dispatcher
 
-RETRY_SECONDS = 0.2  # between tries while Redis is away
+RETRY_SECONDS = 0.2  # between tries while Redis is unreachable
 
 _log = get_logger("delivery")
 
@@ -38,7 +38,7 @@ Answer = TypeVar("Answer")
 
 
 class RecordingStores(msgspec.Struct, frozen=True):
-    """What a recorder writes to, and whom it informs of outboxes that became due."""
+    """The stores of a recorder, and the dispatcher for outboxes that became due."""
 
     outboxes: Outboxes
     subscriptions: SubscriptionStore
@@ -48,12 +48,12 @@ class RecordingStores(msgspec.Struct, frozen=True):
 
 
 class OutcomeRecorder:
-    """Judges and records the attempts of one turn. While Redis is away it tries again for as long
-    as the lease lasts. Raises LeaseLostError."""
+    """Judges and records the attempts of one turn. If Redis is unreachable, it tries again until
+    the lease ends. Raises LeaseLostError."""
 
     def __init__(self, stores: RecordingStores, turn: OutboxTurn) -> None:
-        self.outcomes: Counter[str] = Counter()  # attempts by what they came to
-        self.judging = False  # failures of which it is not known yet what follows from them
+        self.outcomes: Counter[str] = Counter()  # attempts by outcome
+        self.judging = False  # failures whose consequences are not known yet
         self._stores = stores
         self._turn = turn
 
@@ -97,7 +97,7 @@ class OutcomeRecorder:
         return judgement
 
     async def _is_own_fault(self, completed: Sequence[CompletedAttempt]) -> bool:
-        """Whether failures to connect are to be put down to our own network."""
+        """Whether failures to connect count as failures of our own network."""
         outcomes = [one.outcome for one in completed]
         if any(map(proves_connection, outcomes)) or not any(map(failed_to_connect, outcomes)):
             return False
@@ -112,7 +112,7 @@ class OutcomeRecorder:
         completed: Sequence[CompletedAttempt],
         announcements: Sequence[Announcement],
     ) -> bool:
-        """Stores a judgement; False if it does not hold for the outbox as a whole, because the
+        """Stores a judgement; False if it no longer applies to the whole outbox, because the
         subscription was resumed meanwhile."""
         turn = self._turn
         increments = _increments(turn, judgement, completed)
@@ -144,7 +144,7 @@ class OutcomeRecorder:
         change: OutboxChange,
         announcements: Sequence[Announcement],
     ) -> bool:
-        """Records attempts by which the subscription becomes disabled."""
+        """Records attempts that disable the subscription."""
         turn = self._turn
         try:
             stored, as_read = await self._until_answered(
@@ -171,7 +171,7 @@ class OutcomeRecorder:
         announcements: Sequence[Announcement] = (),
     ) -> bool:
         """Records attempts; False if the subscription was resumed meanwhile. Raises
-        StaleSubscriptionsError if subscriptions are not as they are known here."""
+        StaleSubscriptionsError if subscriptions have changed."""
         turn, stores = self._turn, self._stores
         notices = None
         if announcements:
@@ -195,7 +195,7 @@ class OutcomeRecorder:
         return True
 
     async def _until_answered(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """What Redis answers; while it is away, asks again for as long as the lease lasts."""
+        """The reply of Redis; if it is unreachable, tries again until the lease ends."""
         while True:
             try:
                 return await call()
@@ -237,7 +237,7 @@ class OutcomeRecorder:
                 )
 
     def _log_state(self, judgement: Judgement, *, parked_now: bool) -> None:
-        """Logs that the state of the outbox has changed, once it is stored."""
+        """Logs a change of the outbox's state, once it is stored."""
         log = _log.bind(subscription=self._turn.subscription.id)
         if judgement.disabled_reason is not None:
             log.warning("subscription disabled", reason=judgement.disabled_reason)
@@ -250,14 +250,14 @@ class OutcomeRecorder:
 def _increments(
     turn: OutboxTurn, judgement: Judgement, completed: Sequence[CompletedAttempt]
 ) -> Counter[str]:
-    """What the attempts add to the counters."""
+    """The increments of the counters for the attempts."""
     increments: Counter[str] = Counter()
     for one, recorded in zip(completed, judgement.recorded, strict=True):
         outcome = one.outcome
         increments[field("attempts_total", outcome=outcome.kind)] += 1
         count(increments, ATTEMPT_DURATION, outcome.duration_ms / 1000)
         detected_at = position_ms(one.attempt.event.head.position)
-        # What is sent again was not late, nor is what a new subscription gets of the past.
+        # Replayed events are not late, nor are past events of a new subscription.
         if not recorded.entry.replay and detected_at >= turn.subscription.created_at:
             count_delivery(
                 increments,
@@ -273,6 +273,6 @@ def _increments(
 
 
 def _ending(recorded: Recorded) -> str:
-    """The counter of deliveries that ended like this one."""
+    """The counter of deliveries with this result."""
     name = "replayed_total" if recorded.entry.replay else "deliveries_total"
     return field(name, state="delivered" if recorded.result == "S" else "dead")

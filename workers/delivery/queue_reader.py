@@ -1,4 +1,4 @@
-"""One queue of an outbox, live or replayed: which of its events may be sent next."""
+"""One queue of an outbox, live or replayed: it finds the events that may be sent next."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from service.storage.events.event_bodies import EventBodies
 from workers.delivery.attempt_verdict import PendingAttempt
 from workers.delivery.outbox_turn import OutboxTurn
 
-READ = 200  # entries read at once, and retries
+READ = 200  # entries and retries that are read at once
 PREPARED = 64  # events fetched ahead of being sent, at most ...
-PREPARED_BYTES = 1_048_576  # ... and about so much of their bodies
-USUAL_BYTES = 16_384  # of a body, until a larger one has been seen
+PREPARED_BYTES = 1_048_576  # ... and about this size of their bodies
+USUAL_BYTES = 16_384  # of a body, until a larger one has been read
 PROBE_CHOICE = 20  # retries among which a probe is chosen
 
 
 class QueueReader:
     """Reads one queue during one turn.
 
-    `prepare`, `prepare_probe` and `withdraw` return deliveries that must not be sent any more. The
-    caller records them and hands each to `recorded`, as it does with attempts; of deliveries that
-    `prepare` and `prepare_probe` return, it calls the method again.
+    `prepare`, `prepare_probe` and `withdraw` return deliveries that must not be sent. The caller
+    records them and passes each to `recorded`, like attempts; after deliveries of `prepare` and
+    `prepare_probe`, it calls the method again.
     """
 
     def __init__(
@@ -49,47 +49,47 @@ class QueueReader:
         scanned_at: int,
         failing: int,
     ) -> None:
-        """`start` is where reading starts, the queue having been read up to there since
-        `scanned_at`; `failing` is how many courses are."""
+        """`start` is the position from which to read, after everything before it was read since
+        `scanned_at`; `failing` is the number of failing courses."""
         self.scanned_at = scanned_at
         self.prepared: deque[PendingAttempt] = deque()
-        self.in_flight = 0  # attempts that have begun and not ended
+        self.in_flight = 0  # attempts in flight
         self._outboxes = outboxes
         self._bodies = bodies
         self._turn = turn
         self._subscription_id = turn.subscription.id
         self._queue = queue
-        # By chance, so that turns of one attempt each starve neither.
+        # Random, so that turns of one attempt each starve neither kind.
         self._window = Window(retries_first=random.random() < 0.5)
         self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
         self._largest = USUAL_BYTES
         self._start = self._furthest = start
         self._exhausted = False
         self._any_failing = failing > 0
-        # When the next retry is due that has not been taken up.
+        # The time of the next retry that has not been fetched.
         self._next_retry: float = 0 if self._any_failing else math.inf
 
     @property
     def hungry(self) -> bool:
-        """Whether everything there is has been looked at and little of it can be sent."""
+        """Whether all entries have been read and few of them can be sent."""
         few = len(self.prepared) <= self._ahead() // 2
         return self._exhausted and few and not self._window.first_attempts
 
     def unsent(self) -> str:
-        """Where the next turn has to start reading."""
+        """The position from which the next turn must read."""
         unsent = self._window.unsent()
         if unsent is not None and _start_order(unsent) < _start_order(self._start):
             return unsent
         return self._start
 
     def look_again(self) -> None:
-        """There may be more than when it was read."""
+        """The queue may have grown since it was read."""
         self._exhausted = False
 
     async def prepare(self, *, recording: bool) -> list[Recorded]:
-        """Fetches the events that may be sent next, reading on where needed; no further than to
-        have something to do, for most of an outbox may wait behind failures. `recording`
-        means that attempts are being recorded, so that stored retries may be out of date."""
+        """Fetches the events that may be sent next, and reads more entries if needed. It reads only
+        as far as necessary, because most of an outbox may wait behind failures. `recording` means
+        that attempts are being recorded, so that stored retries may be outdated."""
         looked = False
         while len(self.prepared) <= self._ahead() // 2 and not self._turn.must_stop():
             await self._read_retries(recording=recording)
@@ -105,8 +105,8 @@ class QueueReader:
         return []
 
     async def prepare_probe(self, *, recording: bool) -> list[Recorded]:
-        """Fetches the one event that a parked outbox may try: a first attempt, or else a retry,
-        of another course than the last probe's, where there is one."""
+        """Fetches the one event that a parked outbox may try: a first attempt, or otherwise a
+        retry, if possible of another course than the last probe's."""
         while not self.prepared and not self._turn.must_stop():
             while not self._window.first_attempts and await self._read(recording=recording):
                 if self._turn.must_stop():
@@ -122,7 +122,7 @@ class QueueReader:
         return []
 
     def withdraw(self) -> list[Recorded]:
-        """Takes back prepared events that the subscription's owner may not see any more."""
+        """Withdraws prepared events that the subscription's owner may no longer see."""
         grant = self._turn.permissions.grant
         if grant is None:
             return []
@@ -137,12 +137,11 @@ class QueueReader:
         return self.prepared.popleft()
 
     def ended(self) -> None:
-        """An attempt has ended; what came of it is not recorded yet."""
+        """An attempt has ended; its outcome is not recorded yet."""
         self.in_flight -= 1
 
     def recorded(self, one: Recorded) -> None:
-        """An attempt, or the death of a delivery, has been recorded: its course moves on or
-        waits."""
+        """An attempt, or a dead delivery, is recorded: its course continues or waits."""
         self._tried.pop(one.entry.position, None)
         if one.result == "R":
             self._any_failing = True
@@ -168,7 +167,7 @@ class QueueReader:
         return next(iter(others or eligible), None)
 
     def _ahead(self) -> int:
-        """How many events are worth fetching ahead."""
+        """The number of events to fetch ahead."""
         per_second = self._turn.subscription.rate_per_second
         most = max(1, min(PREPARED, PREPARED_BYTES // self._largest))
         return most if per_second is None else min(most, 1 + math.ceil(per_second))
@@ -197,14 +196,14 @@ class QueueReader:
         return [self._dead(one, EXPIRED) for one in expired] + self.withdraw()
 
     def _dead(self, entry: Entry, reason: str) -> Recorded:
-        """What to record of a delivery that is given up unsent."""
+        """The record of a delivery that becomes dead unsent."""
         tried = self._tried.get(entry.position)
         attempts, sent = (tried.attempts, tried.sent) if tried is not None else (0, 0)
         return Recorded(entry=entry, attempts=attempts, sent=sent, result="D", reason=reason)
 
     async def _read_retries(self, *, recording: bool) -> None:
-        """Takes up retries that are due, unless there are some; those being recorded may not
-        be what they seem."""
+        """Fetches due retries, unless some are ready. Retries that are being recorded may be
+        outdated."""
         now = self._turn.redis_ms()
         if self._window.retries or now < self._next_retry or recording:
             return
@@ -217,7 +216,7 @@ class QueueReader:
                 self._window.offer_retry(one.entry)
 
     async def _read(self, *, recording: bool) -> bool:
-        """Reads on; False if there is nothing more that could be sent."""
+        """Reads more entries; False if no further entry could be sent."""
         window = self._window
         if window.rewind is not None and not recording and (self._exhausted or not self._busy()):
             if _start_order(window.rewind) < _start_order(self._start):
@@ -227,7 +226,7 @@ class QueueReader:
         if self._exhausted:
             return False
         if _start_order(self._start) < _start_order(self._furthest) and recording:
-            return False  # it may finish what would be read: look again afterwards
+            return False  # it may complete a course whose entries are read: check again afterwards
         found = await self._outboxes.read(self._subscription_id, self._start, READ, self._queue)
         failing: set[str] = set()
         if self._any_failing:
@@ -243,7 +242,7 @@ class QueueReader:
 
 
 def _start_order(start: str) -> tuple[int, int]:
-    """What starts of reading are compared by; one that leaves its entry out comes after it."""
+    """The sort key of a start of reading; one that excludes its entry comes after it."""
     if start == "-":
         return (0, 0)
     milliseconds, counter = position_order(start.removeprefix("("))

@@ -1,4 +1,5 @@
-"""Feeds replays, in bounded parts: which events of the log, or of the dead, are sent once more."""
+"""Feeds replays in bounded parts: selects the events of the log, or of the dead letters, to send
+again."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ from service.storage.scheduling.leases import Lease
 from service.storage.security.api_keys import ApiKeys
 from workers.delivery.backfill_feed import Backfiller
 
-SCANNED = 200  # events looked at in one step
-PAUSE_SECONDS = 1.0  # until a step is tried again that could not be made
-FULL_WAIT_MS = 300_000  # until the next turn where much waits for its retries
+SCANNED = 200  # events examined in one step
+PAUSE_SECONDS = 1.0  # until a failed step is repeated
+FULL_WAIT_MS = 300_000  # until the next turn if many events wait for retries
 
 BACKFILLED_DEAD = (
     "dead deliveries of backfills were left out: their events are kept no longer than they are "
@@ -42,7 +43,7 @@ _log = get_logger("replay")
 
 
 class FeedStores(msgspec.Struct, frozen=True, kw_only=True):
-    """What replays read and write."""
+    """The stores that replays use."""
 
     replays: Replays
     events: EventLog
@@ -74,12 +75,11 @@ class Feeder:
 
     @property
     def wait_ms(self) -> int:
-        """How long what waits to be fed has to."""
+        """The wait of a replay until it is fed."""
         return self._wait_ms if time.monotonic() < self._blocked_until else 0
 
     async def step(self) -> bool:
-        """Lets the replay at work go on by one part; returns whether that added anything to be
-        sent."""
+        """Continues the current replay by one part; returns whether that added events to send."""
         found = await self._stores.replays.next(self._subscription.id)
         if found is None:
             self._idle = True
@@ -101,7 +101,7 @@ class Feeder:
         try:
             status = await self._stores.replays.feed(self._lease, replay, progress, part)
         except OutOfMemoryError:
-            # Deliveries go on: they make room.
+            # Deliveries continue, and free memory.
             self._block(PAUSE_SECONDS * 1000, MEMORY_WAIT_MS)
             return False
         if status == "FULL":
@@ -109,11 +109,16 @@ class Feeder:
         elif wait_ms:
             self._block(wait_ms, wait_ms)
         if status == "OK" and (part.last or part.error):
-            _log.info("replay fed", replay=replay.id, which=replay.which, error=part.error or None)
+            _log.info(
+                "replay queued completely",
+                replay=replay.id,
+                which=replay.which,
+                error=part.error or None,
+            )
         return status == "OK" and bool(part.entries)
 
     def _block(self, pause_ms: float, wait_ms: int) -> None:
-        """Makes no step for `pause_ms` of this turn, and leaves the next `wait_ms` of time."""
+        """Makes no step for `pause_ms` of this turn, and sets the wait to `wait_ms`."""
         self._blocked_until = time.monotonic() + pause_ms / 1000
         self._wait_ms = wait_ms
 
@@ -150,10 +155,11 @@ class Feeder:
     async def _missing(
         self, found: list[EventHead], chosen: list[EventHead]
     ) -> tuple[list[EventHead], str]:
-        """Of the chosen events those that were neither delivered nor are going to be, or why that
-        cannot be known."""
+        """The chosen events that are neither delivered nor pending, or the reason why that is
+        unknown."""
         stores, subscription_id = self._stores, self._subscription.id
-        # In this order: what leaves the outbox meanwhile is on record by the time that is read.
+        # In this order: an entry that leaves the outbox meanwhile is on record when the records are
+        # read.
         span = (found[0].position, found[-1].position)
         pending = await stores.outboxes.pending(subscription_id, *span)
         pending |= await stores.replays.being_replayed(subscription_id, *span)
@@ -202,7 +208,7 @@ class Feeder:
         )
 
     async def _overtaken(self, replay: Replay, progress: ReplayProgress) -> str:
-        """The note of a replay if events were trimmed that it had not reached."""
+        """The note of a replay if events were trimmed before it reached them."""
         reached = progress.position or (f"{replay.since}-0" if replay.since is not None else "")
         _, trimmed = await self._stores.events.bounds()
         if not reached or position_order(trimmed) <= position_order(reached):

@@ -1,4 +1,4 @@
-"""What a turn may send, and what it signs with."""
+"""The permissions of a turn, and the secrets that it signs with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.storage.registry.subscriptions import SubscriptionStore
 from service.storage.scheduling.pause import Control
 from service.storage.security.api_keys import ApiKeys
 
-REFRESH_SECONDS = 1.0  # after which everything that may be revoked is read again within a turn
+REFRESH_SECONDS = 1.0  # after which everything that can be revoked is read again within a turn
 
 
 class SendPermissions:
@@ -67,7 +67,8 @@ class SendPermissions:
             await self._use(await self._subscriptions.secrets(self._subscription.id))
         except NotFoundError:
             raise LeaseLostError("the subscription was deleted") from None
-        except (ConnectionError, TimeoutError):  # without Redis nothing is revoked either
+        # if Redis is unreachable, nothing can be revoked either
+        except (ConnectionError, TimeoutError):
             self._read_at = time.monotonic()
             return False
         return True

@@ -1,1 +1,1 @@
-"""Puts what is due on RQ's queues."""
+"""Puts due work on RQ's queues."""

@@ -1,4 +1,4 @@
-"""Claims what is due and enqueues it as RQ jobs, in batches."""
+"""Claims due work and enqueues it as RQ jobs, in batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from workers.dispatch import queues
 if TYPE_CHECKING:
     from redis import Redis
 
-CLAIM_MS = 10_000  # within which a job must have begun, or what it was to do is due again
+CLAIM_MS = 10_000  # a job must begin within this time, otherwise its work is due again
 BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
-BACKLOG = 40  # queued jobs from which nothing more is claimed
+BACKLOG = 40  # queued jobs above which no work is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
 
 _log = get_logger("dispatch")
@@ -32,19 +32,19 @@ class Dispatcher:
         self._waiting: set[tuple[Kind, ...]] = set()
 
     async def take_over(self, leases: Leases) -> None:
-        """Dispatches what an earlier process of this instance held when it died."""
+        """Dispatches the work of an earlier, killed process of this instance."""
         begun = {
             kind: await asyncio.to_thread(queues.begun, self._connection, queue)
             for kind, queue in QUEUES.items()
         }
         reclaimed = await leases.reclaim(begun)
         if reclaimed:
-            _log.info("took over the work of a killed process", claims=reclaimed)
+            _log.info("work of a killed process reclaimed", claims=reclaimed)
             await self.dispatch(*QUEUES)
 
     async def dispatch_soon(self, *kinds: Kind) -> None:
-        """Dispatches, unless somebody who is about to will do for this caller as well: what
-        becomes due at one moment goes into few jobs."""
+        """Dispatches, unless another call that is about to dispatch will include this caller's
+        work: work that becomes due at one moment forms few jobs."""
         if kinds in self._waiting:
             return
         self._waiting.add(kinds)
@@ -53,7 +53,7 @@ class Dispatcher:
             await self.dispatch(*kinds)
 
     async def dispatch(self, *kinds: Kind, scheduler: str | None = None) -> int:
-        """Claims what is due of `kinds` and enqueues it; returns how much that was."""
+        """Claims due work of `kinds` and enqueues it; returns its amount."""
         limits = [ClaimLimit(kind, queues.key(QUEUES[kind]), MOST[kind], BACKLOG) for kind in kinds]
         claimed = await self._schedule.claim(limits, CLAIM_MS, scheduler)
         total = sum(len(claims.ids) for claims in claimed)

@@ -17,12 +17,12 @@ POLL: Final = "coursewire-poll"
 DELIVER: Final = "coursewire-deliver"
 MAINTAIN: Final = "coursewire-maintain"
 
-JOB_TIMEOUT: Final = 90  # seconds; a job hands back what it has not done long before
+JOB_TIMEOUT: Final = 90  # seconds; a job returns unfinished work long before
 MAINTAIN_TIMEOUT: Final = 240  # seconds
-MAINTAIN_TTL: Final = 300  # seconds that maintenance may wait for a worker
-FAILURE_TTL: Final = 86_400  # seconds that a failed job stays to be looked at
+MAINTAIN_TTL: Final = 300  # seconds for which maintenance may wait for a worker
+FAILURE_TTL: Final = 86_400  # seconds for which a failed job is kept
 
-# Jobs name their function, so that enqueueing loads none of the code that does the work.
+# Jobs name their function, so that enqueueing does not import the code of the work.
 _FUNCTIONS: Final = {
     POLL: "workers.rq.jobs.poll",
     DELIVER: "workers.rq.jobs.deliver",
@@ -46,8 +46,9 @@ def enqueue(
 ) -> str:
     """Enqueues one job for `claims`, pairs of an id and its claim token; returns the job's id.
 
-    `ttl` is how many seconds the claims hold: a job that nobody began by then is gone.
-    `timeout` is how many seconds the job may run. Raises RedisError if it was not enqueued.
+    `ttl` is the lifetime of the claims in seconds: a job that has not begun by then expires.
+    `timeout` is the maximum run time of the job in seconds. Raises RedisError if it was not
+    enqueued.
     """
     return _enqueue(
         connection, queue, (claims,), _DESCRIPTIONS[queue].format(len(claims)), ttl, timeout
@@ -75,7 +76,7 @@ def enqueue_maintenance(connection: Redis) -> str | None:
 
 
 def backlog(connection: Redis, queue: str) -> int:
-    """How many job ids a queue holds, those of jobs that expired while waiting included."""
+    """The number of job ids in a queue, including those of expired jobs."""
     length: int = connection.llen(key(queue))
     return length
 

@@ -1,4 +1,4 @@
-"""Finds the courses that a full poll has not seen."""
+"""Finds the courses that a full poll has not read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.storage.polling.reviews import Reviews
 from service.storage.registry.integrations import IntegrationStore
 from workers.polling.commit import Committer, Portion
 
-FOUND_AT_ONCE = 1_000  # absences written down in one commit
+FOUND_AT_ONCE = 1_000  # absences stored in one commit
 ABSENT = Withheld(kind="absence").pack()
 
 
 class AbsenceSearch:
-    """Compares the catalogue with what one full poll has seen."""
+    """Compares the catalogue with the courses that one full poll has read."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class AbsenceSearch:
         self._committer = committer
 
     async def carry_out(self) -> None:
-        """Writes down the live courses that a complete full poll has not seen. A poll that saw no
-        live course at all proves nothing about the others."""
+        """Stores the live courses that a complete full poll has not read as absences. A poll that
+        read no live course proves nothing about the others."""
         progress = self._committer.progress
         seen = sorted_digests(await self._catalogue.seen(self._integration_id, progress.poll_id))
         unconfirmed = 0
         if progress.controls:
             _, state = await self._integrations.get(self._integration_id)
-            # Counted low rather than high, as others may be counted twice; then it is looked up.
+            # A low estimate, because some may be counted twice; then the catalogue is read.
             if distinct(seen) - progress.not_live < state.course_count:
                 await self.write_down(seen)
             await self._forget_quarantined(seen)
@@ -54,7 +54,7 @@ class AbsenceSearch:
         await self._committer.stash(after_absences(progress))
 
     async def write_down(self, seen: array[int]) -> None:
-        """Lets the absences wait for their confirmation."""
+        """Makes the absences wait for their confirmation."""
         async for absent in self._absent(seen):
             progress = self._committer.progress
             held = await self._reviews.held(self._integration_id, progress.epoch, absent)
@@ -67,7 +67,7 @@ class AbsenceSearch:
             await self._committer.commit(Portion(marks=marks), planned)
 
     async def _absent(self, seen: array[int]) -> AsyncIterator[list[str]]:
-        """The live courses that were not seen, some at a time."""
+        """The live courses that were not read, in batches."""
         absent: list[str] = []
         epoch = self._committer.progress.epoch
         async for course_id in self._catalogue.live(self._integration_id, epoch):
@@ -80,7 +80,7 @@ class AbsenceSearch:
             yield absent
 
     async def _forget_quarantined(self, seen: array[int]) -> None:
-        """Forgets records that did not decode, of no live course, and that are there no more."""
+        """Removes records that did not decode, of no live course, that no longer exist."""
         progress = self._committer.progress
         quarantined = await self._catalogue.quarantined_not_live(
             self._integration_id, progress.epoch

@@ -29,8 +29,8 @@ def baseline_completed(
 def of_problem(
     integration: Integration, known: Problem | None, problem: Problem | None, change: StateChange
 ) -> list[Announcement]:
-    """What is announced about the `problem` that a person must act on, if there is one: that it is
-    there, or that the `known` one is over."""
+    """The announcement about the `problem` that an operator must act on: that it started, or that
+    the `known` one has ended."""
     if problem is not None and problem.attention:
         return [_troubled(integration, problem)] if isinstance(change.problem, Problem) else []
     replaced = isinstance(change.problem, Problem) or change.problem is None

@@ -1,4 +1,4 @@
-"""Commits what a poll judged: fingerprints with their events, in parts of bounded size."""
+"""Commits the judgements of a poll: fingerprints with their events, in parts of bounded size."""
 
 from __future__ import annotations
 
@@ -40,12 +40,11 @@ T = TypeVar("T")
 
 
 class Portion(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be committed of a poll at once.
-
-    `unchanged` and `nameless` records are only counted; `seen` are digests of ids to add to the
-    full poll's; `opening` says how much is held if `marks` open a review, `exceeded` for which
-    limits; `detected_by` is the poll's kind unless given; nothing is committed unless all courses
-    of `expected` are known to be live with just these digests.
+    """The part of a poll to commit at once. `unchanged` and `nameless` records are only counted;
+    `seen` are digests of ids to add to the full poll's; `opening` is the number of held changes if
+    `marks` open a review, `exceeded` are the exceeded limits; `detected_by` is the poll's kind
+    unless given; the commit fails unless all courses of `expected` are live with exactly these
+    digests.
     """
 
     expected: PageDigests | None = None
@@ -60,7 +59,7 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
     is_page: bool = False
 
     def verdicts(self) -> Counter[str]:
-        """How many records got which verdict; those that wait get theirs later."""
+        """The number of records by verdict, without waiting ones, which get theirs later."""
         counted = Counter(str(one.verdict) for one in self.judged)
         counted[Verdict.UNCHANGED.value] += self.unchanged
         counted[Verdict.QUARANTINED.value] += self.nameless
@@ -71,10 +70,9 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Committer:
-    """Writes for one poll under its lease, each commit building on the one before.
-
-    `progress` is where the poll stands, `stored` what Redis holds of it (empty if nothing
-    yet), `events` how many were appended; `advanced` whether this turn committed anything.
+    """Writes for one poll under its lease, each commit based on the previous one. `progress` is the
+    poll's progress, `stored` its stored form (empty if none), `events` the number of appended
+    events; `advanced` is whether this turn committed progress.
     """
 
     def __init__(
@@ -107,10 +105,10 @@ class Committer:
         self._uncounted += increments
 
     async def commit(self, portion: Portion, planned: PollProgress) -> None:
-        """Commits what was judged, in parts of bounded size, and moves the progress to `planned`.
+        """Commits judgements in parts of bounded size, and moves the progress to `planned`.
 
-        Only the last part does that, so that a poll broken off in between does the whole again.
-        Raises CoursesDifferError.
+        Only the last part does that, so that a poll that is interrupted in between repeats the
+        whole. Raises CoursesDifferError.
         """
         rest = portion.judged
         while True:
@@ -127,7 +125,7 @@ class Committer:
         )
 
     async def _with_matcher(self, attempt: Callable[[Matcher], Awaitable[T]]) -> T:
-        """Makes an attempt, again as long as the subscriptions have changed meanwhile."""
+        """Runs an attempt, again while the subscriptions have changed meanwhile."""
         matcher = await self._matchers.current()
         while True:
             try:
@@ -142,7 +140,7 @@ class Committer:
         planned: PollProgress,
         matcher: Matcher,
     ) -> int:
-        """Commits some of the rest of a portion; returns how many of the judgements."""
+        """Commits part of the rest of a portion; returns the number of its judgements."""
         before = self.progress
         changes, taken = self._changes(matcher, portion.detected_by or before.kind, rest)
         types = Counter(change.event.type for change in changes if change.event is not None)
@@ -252,7 +250,7 @@ class Committer:
         )
 
     def _opening(self, matcher: Matcher, counts: Mapping[str, Any] | None) -> NewEvent | None:
-        """The event that says that a review has opened, with how much it holds."""
+        """The event for a new review, with the numbers of held changes."""
         if counts is None:
             return None
         announced = of_integration(self._integration, REVIEW_REQUIRED, counts)
@@ -273,8 +271,8 @@ class Committer:
         increments: Counter[str],
         announcements: Sequence[Announcement] = (),
     ) -> None:
-        """Gives the integration back to the schedule, with its state changed. `Polls.finish` says
-        what is stored."""
+        """Returns the integration to the schedule, with its state changed. `Polls.finish` explains
+        the arguments."""
 
         async def attempt(matcher: Matcher | None) -> int:
             return await self._polls.finish(
@@ -296,5 +294,5 @@ class Committer:
 
 
 def sendable(record: bytes | None) -> bytes:
-    """The record, unless no body could carry it anyway."""
+    """The record, unless it is too large for any body."""
     return record if record is not None and len(record) <= MAX_BODY_BYTES else b""

@@ -1,4 +1,4 @@
-"""Requests single courses from the upstream by id, and judges the answer."""
+"""Requests single courses from the upstream by id, and judges the response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.polling.page_fetch import Fetcher
 
 
 class LookupRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: the courses it asks for, the `controls` beside them, which are known to be live
+    """One request: the courses to request, the `controls` beside them, which are known to be live
     and without which a missing course proves nothing, and the lists that it sends."""
 
     course_ids: tuple[str, ...]
@@ -30,13 +30,13 @@ class LookupRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookupResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the upstream answered about some courses.
+    """The upstream's response about some courses.
 
-    `judged` are the courses that came back changed, `returned` all that came back; `missing` those
-    that surely did not, with what is known of them; the answer is `whole` if it says so and every
-    record of it has an id; `controls_live` is how many of the controls came back live, and
-    `lacking` says why a missing course would not be proof, if it would not; `doubtful` are courses
-    that did not come back and may be part of what cannot be read.
+    `judged` are the returned courses with changes, `returned` all returned ones; `missing` those
+    that were certainly not returned, with their known state; the response is `whole` if it has no
+    further page and every record has an id; `controls_live` is the number of controls that were
+    returned live, and `lacking` explains why a missing course would prove nothing, if so;
+    `doubtful` are courses that were not returned and may be in unreadable records.
     """
 
     judged: list[Judgement]
@@ -68,11 +68,11 @@ class CourseLookup:
     async def request(
         self, course_ids: Sequence[str], controls: Sequence[str]
     ) -> LookupRequest | None:
-        """One request for some of the courses, with those of the controls that can be asked for in
-        the same way; None where none of the courses can be asked for.
+        """One request for some of the courses, with the controls that can be requested in the same
+        way; None if none of the courses can be requested.
 
-        A course whose id no list carries is asked for by its remote id, and found by its id in the
-        answer.
+        A course whose id cannot be in a list is requested by its remote id, and found by its id in
+        the response.
         """
         if carried := [one for one in course_ids if can_be_asked(one)]:
             beside = tuple(one for one in controls if can_be_asked(one))
@@ -89,14 +89,14 @@ class CourseLookup:
         return LookupRequest(course_ids=tuple(asked), controls=beside, remote_ids=tuple(sent))
 
     async def ask(self, request: LookupRequest) -> LookupResult:
-        """Sends the request. Raises what `Fetcher.page` raises."""
+        """Sends the request. Raises the errors of `Fetcher.page`."""
         page = await self._fetcher.page(
             PageQuery(ids=request.ids, remote_ids=request.remote_ids, include_deleted=True)
         )
         course_ids, controls = request.course_ids, request.controls
         received, nameless = identify_records(page.results, judging_time(now_ms(), page.date_ms))
         returned = {one.course_id: one for one in received}
-        # Read after the answer, so that nothing older is judged.
+        # Read after the response, so that outdated state is not judged.
         stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
         known = dict(zip(course_ids, stored, strict=True))
         found = [one for one in course_ids if one in returned]
@@ -125,7 +125,7 @@ class CourseLookup:
         )
 
     async def _remote_ids(self, course_ids: Sequence[str]) -> dict[str, str]:
-        """The remote ids of those courses that can be asked for by them."""
+        """The remote ids of the courses that can be requested by them."""
         stored = await self._catalogue.read(self._integration_id, self._epoch, course_ids)
         found = {
             course_id: unpack(packed).remote_id or ""
@@ -136,9 +136,9 @@ class CourseLookup:
 
 
 def _lacking(*, whole: bool, live: int, controls: int) -> Reason | None:
-    """Why an answer does not prove that what it lacks is gone; None if it does."""
+    """Why missing courses of a response are not proven to be deleted; None if they are."""
     if not controls:
         return "no_control"
-    if not whole:  # one cut short in the order of the poll would lack the last control
+    if not whole:  # a response cut off in the order of the poll would lack the last control
         return "cut_short"
     return "control_missing" if live < controls else None

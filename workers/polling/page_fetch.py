@@ -1,4 +1,4 @@
-"""Asks the upstream for an integration's pages, within its credential's budget."""
+"""Requests an integration's pages from the upstream, within its credential's budget."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from workers.polling.turn_budget import TurnOverError
 
 
 class Fetcher:
-    """One integration's way to the upstream, for one turn. `slot` is the poll's slot in the
-    line for the budget, 0 if it is not in one; `count` receives what each request adds to the
-    counters."""
+    """One integration's requests during one turn. `slot` is the poll's slot in the queue for the
+    budget, 0 if none; `count` receives the increments of each request."""
 
     def __init__(
         self,
@@ -40,8 +39,8 @@ class Fetcher:
         self._count = count
 
     async def page(self, query: PageQuery) -> Page:
-        """One page. Raises the `UpstreamError` that its failure amounts to, or TurnOverError
-        where the budget makes us wait."""
+        """One page. Raises the `UpstreamError` of its failure, or TurnOverError if the budget
+        requires a wait."""
         credential_id = self._integration.credential_id
         line = await self._budgets.spend(credential_id, self._kind, self._slot)
         if line is not None:

@@ -1,4 +1,4 @@
-"""Reads the pages of a poll and commits what changed on them."""
+"""Reads the pages of a poll and commits their changes."""
 
 from __future__ import annotations
 
@@ -36,16 +36,14 @@ from service.storage.polling.reviews import Reviews
 from workers.polling.commit import Committer, Portion
 from workers.polling.page_fetch import Fetcher
 
-MAX_PAGES = 100_000  # pages of one poll: more is an upstream that pages without end
-LAPS_FROM_PAGES = 16  # at which, and at each doubling, a full poll is checked for laps
+MAX_PAGES = 100_000  # pages of one poll: more means that the upstream's pages never end
+LAPS_FROM_PAGES = 16  # at this page, and at each doubling, a full poll is checked for repetitions
 
 
 class _ToJudge(msgspec.Struct, frozen=True, kw_only=True):
-    """The records of a page that may be news, with their digests if they are known.
-
-    `known` are packed fingerprints by id, as far as they were read already; `unchanged` are the
-    ids of the page's other records, whose courses are live and unchanged.
-    """
+    """The records of a page that may have changed, with their digests if known. `known` are packed
+    fingerprints by id, as far as they were read; `unchanged` are the ids of the page's other
+    records, whose courses are live and unchanged."""
 
     records: Sequence[msgspec.Raw]
     digests: Sequence[bytes] | None = None
@@ -54,7 +52,7 @@ class _ToJudge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pages:
-    """The pages of one poll, during one turn. `held` counts what is held of the integration."""
+    """The pages of one poll, during one turn. `held` counts the integration's held changes."""
 
     def __init__(
         self,
@@ -76,11 +74,11 @@ class Pages:
         self._held = held
 
     async def take_next(self) -> None:
-        """Reads one page and commits it. Raises UpstreamError, or TurnOverError where the budget
-        of requests is spent."""
+        """Reads one page and commits it. Raises UpstreamError, or TurnOverError if the budget is
+        spent."""
         progress = self._committer.progress
         if progress.pages >= MAX_PAGES:
-            raise UpstreamPagingError(f"the upstream pages without end: {MAX_PAGES} pages")
+            raise UpstreamPagingError(f"the upstream's pages never end: {MAX_PAGES} pages")
         await self._check_laps(progress)
         page = await self._fetcher.page(_query(progress))
         _check_page(progress, page)
@@ -94,8 +92,8 @@ class Pages:
             await self._commit_judged(page, _differing(page, digests, error.known))
 
     def _may_be_unchanged(self, progress: PollProgress) -> bool:
-        """Whether a page can be committed without a look at its records: nothing is held or waits
-        that they could contradict."""
+        """Whether a page can be committed without reading its records, because no held or waiting
+        changes can contradict them."""
         return self._state.baselined and not self._state.held and not progress.waiting
 
     async def _commit_unchanged(self, page: Page, digests: PageDigests) -> None:
@@ -112,7 +110,7 @@ class Pages:
         await self._committer.commit(portion, self._after_page(summary))
 
     async def _commit_judged(self, page: Page, rest: _ToJudge) -> None:
-        """Commits a page of which some records may be news."""
+        """Commits a page of which some records may have changed."""
         judged_at = judging_time(now_ms(), page.date_ms)
         received, nameless = identify_records(rest.records, judged_at, rest.digests)
         course_ids = [one.course_id for one in received]
@@ -160,15 +158,17 @@ class Pages:
         return after_page(self._committer.progress, summary, now_ms())
 
     async def _check_laps(self, progress: PollProgress) -> None:
-        """Raises UpstreamPagingError where a full poll gets the same courses over and over,
-        under cursors that are new each time: what it has seen would fill Redis."""
+        """Raises UpstreamPagingError if a full poll gets the same courses repeatedly under new
+        cursors: the stored digests would fill Redis."""
         pages = progress.pages
         if progress.kind != "full" or pages < LAPS_FROM_PAGES or pages & (pages - 1):
             return
         seen = sorted_digests(await self._catalogue.seen(self._integration.id, progress.poll_id))
-        # A poll that began anew because of its cursor has seen everything twice.
+        # A poll that restarted because of its cursor has read every course twice.
         if len(seen) > 3 * distinct(seen):
-            raise UpstreamPagingError("the upstream pages without end: the same courses come again")
+            raise UpstreamPagingError(
+                "the upstream's pages never end: the same courses were returned again"
+            )
 
     async def _triage(
         self,
@@ -178,7 +178,7 @@ class Pages:
         live: Sequence[str],
     ) -> Triaged:
         integration, state = self._integration, self._state
-        if not state.baselined:  # nobody knows of these courses yet: they need no guard
+        if not state.baselined:  # these courses are new: they need no guard
             return Triaged(committed=judged, marks=[], waiting=planned.waiting, changed={})
         held = (
             await self._reviews.held(integration.id, planned.epoch, course_ids)
@@ -210,7 +210,7 @@ def _query(progress: PollProgress) -> PageQuery:
 
 def _check_page(progress: PollProgress, page: Page) -> None:
     if page.next is not None and page.next in (progress.cursor, progress.landmark):
-        raise UpstreamPagingError("the upstream pages in circles: a cursor came back")
+        raise UpstreamPagingError("the upstream repeats pages: a cursor was returned twice")
     if len(page.results) > max(PAGE_SIZE, progress.page_size):
         raise UpstreamPageError(
             f"the upstream sent {len(page.results)} records where {progress.page_size} were "
@@ -219,7 +219,7 @@ def _check_page(progress: PollProgress, page: Page) -> None:
 
 
 def _differing(page: Page, digests: PageDigests, known: Mapping[int, bytes | None]) -> _ToJudge:
-    """The records of a page that are not as expected, with what is known of their courses."""
+    """The records of a page in an unexpected state, with their courses' known state."""
     return _ToJudge(
         records=[page.results[index] for index in known],
         digests=[digests.digests[index] for index in known],

@@ -1,4 +1,4 @@
-"""One turn at an integration: begin or resume a poll, read pages, find absences, end."""
+"""One turn of an integration's poll: start or resume it, read pages, find absences, end it."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ from workers.polling.review_decision import Reviewer
 from workers.polling.turn_budget import Turn, TurnOverError
 from workers.polling.waiting_changes import WaitingChanges
 
-AWAY_WAIT_MS = 1_000  # until a poll that Redis has failed goes on, once Redis is back
-UNEXPECTED_WAIT_MS = 60_000  # until the next try after an error that nobody foresaw
+AWAY_WAIT_MS = 1_000  # until a poll continues after Redis was unreachable
+UNEXPECTED_WAIT_MS = 60_000  # until the next try after an unexpected error
 
 _log = get_logger("poll")
 
 
 async def poll_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    """Polls a batch of integrations concurrently; none of them disturbs another."""
+    """Polls a batch of integrations concurrently and independently."""
     resources = PollResources.of(context)
     await run_isolated(
         _log, {owned_id: poll_one(resources, owned_id, token) for owned_id, token in claims}
@@ -75,7 +75,8 @@ async def poll_batch(context: JobContext, claims: Sequence[tuple[str, int]]) -> 
 
 
 async def poll_one(resources: PollResources, integration_id: str, claim: int) -> None:
-    """Takes one turn at an integration, unless its claim is stale or another worker has it."""
+    """Takes one turn on an integration, unless its claim is stale or another worker has the
+    lease."""
     leases = resources.leases
     lease = await leases.take("polls", integration_id, claim)
     if lease is None:
@@ -84,7 +85,9 @@ async def poll_one(resources: PollResources, integration_id: str, claim: int) ->
         async with leases.kept(lease):
             await _take_turn(resources, lease)
     except (LeaseLostError, EpochEndedError) as error:
-        _log.info("poll given up", integration=integration_id, reason=str(error))
+        _log.info(
+            "lease or epoch lost, poll released", integration=integration_id, reason=str(error)
+        )
         await leases.drop(lease, 0)
 
 
@@ -107,13 +110,13 @@ async def _take_turn(resources: PollResources, lease: Lease) -> None:
         raise
     except (LeaseLostError, EpochEndedError, RedisError):
         raise  # the claim lapses
-    except Exception:  # whatever it is, it must not come back at once; the job shows it
+    except Exception:  # an unexpected error must not repeat at once; the job shows it
         await leases.drop(lease, UNEXPECTED_WAIT_MS)
         raise
 
 
 async def _wake_if_resumed(resources: PollResources, integration_id: str) -> None:
-    """An integration resumed while it was claimed could not be woken then."""
+    """An integration that was resumed while it was claimed could not be made due then."""
     (stored,) = await resources.integrations.get_many([integration_id])
     if stored is not None and not stored[0].paused:
         await resources.schedule.wake("polls", integration_id)
@@ -147,9 +150,9 @@ class Poll:
         self._turn = Turn(resources.control, resources.memory, resources.draining)
 
     async def run(self) -> None:
-        """Polls until the poll is over, the turn is, or the upstream asks to wait."""
+        """Polls until the poll is over, the turn is over, or the upstream requests a wait."""
         started = time.monotonic()
-        outcome, trouble, note = "failed", None, None
+        outcome, problem, note = "failed", None, None
         try:
             if not await self._begin():
                 return
@@ -157,10 +160,10 @@ class Poll:
             note = await self._complete()
             outcome = "completed"
         except TurnOverError as over:
-            outcome, trouble = over.outcome, over.reason if over.problem else None
+            outcome, problem = over.outcome, over.reason if over.problem else None
             await self._interrupt(over)
         except (UpstreamError, FingerprintVersionError) as error:
-            trouble = str(error)
+            problem = str(error)
             await self._fail(error)
         except NotFoundError as error:  # deleted meanwhile
             raise EpochEndedError from error
@@ -171,7 +174,7 @@ class Poll:
                 and note is None
                 and progress.verdicts.keys() <= {Verdict.UNCHANGED}
             )
-            (_log.warning if trouble else _log.debug if quiet else _log.info)(
+            (_log.warning if problem else _log.debug if quiet else _log.info)(
                 "poll",
                 integration=self._integration.id,
                 poll=progress.poll_id,
@@ -181,26 +184,26 @@ class Poll:
                 records=progress.records,
                 verdicts=progress.verdicts,
                 events=self._committer.events,
-                trouble=trouble or note,
+                problem=problem or note,
                 seconds=round(time.monotonic() - started, 3),
             )
 
     # --- begin ---------------------------------------------------------------------------
 
     async def _begin(self) -> bool:
-        """Whether there is a poll to go on with; one that is too old is ended instead."""
+        """Whether there is a poll to continue; one that is too old is ended instead."""
         state, progress = self._state, self._committer.progress
         if self._committer.stored and not resumable(progress, state.epoch, now_ms()):
             await self._abandon(progress)
             return False
         await self._turn.check_memory(now_ms())
-        # A full poll answers a request for a delta too.
+        # A full poll also answers a request for a delta.
         answers = state.requested in (progress.kind, "delta")
         if not self._committer.stored and state.requested_id is not None and answers:
             request = await self._resources.integrations.get_poll(
                 self._integration.id, state.requested_id
             )
-            # A request is answered by a poll that begins after it: others begin anew from here.
+            # The poll that answers a request begins after it: other polls restart here.
             self._committer.progress = for_request(progress, request)
             await self._committer.stash(self._committer.progress)
         return True
@@ -220,7 +223,7 @@ class Poll:
             increments=self._poll_counters("failed"),
         )
 
-    # --- go on: what was decided, pages, absences, what waits ------------------------------
+    # --- the steps: decisions, pages, absences, waiting changes -----------------------------
 
     async def _go_on(self) -> None:
         resources, integration, committer = self._resources, self._integration, self._committer
@@ -249,7 +252,7 @@ class Poll:
         ).confirm()
 
     async def _fetcher(self) -> Fetcher:
-        """The poll's way to the upstream. It takes over the poll's slot in the line."""
+        """The poll's access to the upstream. It keeps the poll's slot in the queue."""
         credential, progress = await self._credential(), self._committer.progress
         self._committer.progress = in_turn(progress)
         return Fetcher(
@@ -269,13 +272,13 @@ class Poll:
         except (NotFoundError, DecryptionError) as error:
             raise UpstreamAuthError(
                 f"the API key of {credential_id} cannot be read: {error}; "
-                "store it again with PATCH /v1/credentials, or give back the encryption key"
+                "store it again with PATCH /v1/credentials, or restore the encryption key"
             ) from error
 
     # --- end -----------------------------------------------------------------------------
 
     async def _complete(self) -> str | None:
-        """Ends the poll well; returns what people should know of it all the same."""
+        """Ends the poll in success; returns its note for operators."""
         now, progress = now_ms(), self._committer.progress
         # Read again, because its intervals may have been edited meanwhile.
         integration, state = await self._resources.integrations.get(self._integration.id)
@@ -295,7 +298,7 @@ class Poll:
         return completed.note
 
     async def _interrupt(self, over: TurnOverError) -> None:
-        """Ends the turn of a poll that goes on later."""
+        """Ends the turn of a poll that continues later."""
         committer = self._committer
         change, standing = after_interruption(
             self._state, over.problem, advanced=committer.advanced
@@ -354,7 +357,7 @@ class Poll:
 
 
 def _progress(integration: Integration, state: PollingState, stored: bytes) -> PollProgress:
-    """The progress of the poll under way, or of one that begins now."""
+    """The progress of the running poll, or of one that begins now."""
     if stored:
         return msgspec.json.decode(stored, type=PollProgress)
     now = now_ms()
@@ -363,8 +366,8 @@ def _progress(integration: Integration, state: PollingState, stored: bytes) -> P
 
 
 def _label(error: PollError) -> str:
-    """What an error is counted under. The upstream's codes are an open set, and each would be a
-    series for ever: those that are not known go by what they were taken for."""
+    """The label that an error is counted under. The upstream's codes are an open set, and each
+    would be a permanent series: unknown codes are counted under the error's kind."""
     if isinstance(error, UpstreamError) and error.code in KNOWN_CODES:
         return error.code
     return type(error).__name__.removesuffix("Error")

@@ -1,4 +1,4 @@
-"""The stores and clients that polls use, out of those that the process has."""
+"""The stores and clients of the process that polls use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.dispatch.dispatcher import Dispatcher
 
 
 class PollResources(msgspec.Struct, frozen=True, kw_only=True):
-    """What a turn of a poll works with. `draining` is set once the process is to end."""
+    """The dependencies of a poll's turn. `draining` is set when the process stops."""
 
     integrations: IntegrationStore
     credentials: CredentialStore
@@ -42,7 +42,7 @@ class PollResources(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, context: JobContext) -> PollResources:
-        """Those of a job."""
+        """The dependencies from those of a job."""
         services = context.services
         return cls(
             integrations=services.integrations,

@@ -1,4 +1,4 @@
-"""Carries out what was decided about held changes."""
+"""Carries out the decision about held changes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from workers.polling.commit import Committer, Portion
 from workers.polling.course_lookup import CourseLookup, LookupResult
 from workers.polling.turn_budget import Turn
 
-CONTROLS = 3  # live courses asked for beside those that may be gone
-CANDIDATES = 20  # courses from which the controls are picked
-SEARCHED_AT_ONCE = 1_000  # courses looked at together where these are not enough
+CONTROLS = 3  # live courses requested beside those that may be deleted
+CANDIDATES = 20  # courses from which the controls are chosen
+SEARCHED_AT_ONCE = 1_000  # courses examined together if these are not enough
 
 DETECTED_BY = "review"
 
-# What is to be committed of a batch, and why so many deletions were not confirmed.
+# The part of a batch to commit, and why some deletions were not confirmed.
 _Outcome = tuple[Portion, Reason | None, int]
 
 
 class Reviewer:
-    """Carries out the decision on one integration's held changes, before its poll goes on."""
+    """Carries out the decision on one integration's held changes, before its poll continues."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Reviewer:
         self._rare: list[str] | None = None
 
     async def carry_out(self) -> None:
-        """Publishes or accepts all that is decided, in batches, so that it can be broken off."""
+        """Publishes or accepts all decided changes, in batches, so that it can be interrupted."""
         if self._state.decision is None:
             return
         outcome_of = self._publish if self._state.decision == "publish" else self._accept
@@ -65,8 +65,8 @@ class Reviewer:
             await self._committer.commit(portion, planned)
 
     async def _accept(self, batch: Mapping[str, Withheld]) -> _Outcome:
-        """Records the held changes without an event. A course that has changed since is found
-        again, by the next full poll at the latest."""
+        """Records the held changes without events. The next full poll at the latest finds a course
+        that has changed since."""
         live = await self._catalogue.live_among(
             self._integration.id, self._state.epoch, list(batch)
         )
@@ -82,8 +82,8 @@ class Reviewer:
         return Portion(judged=judged, marks=_done(batch)), None, 0
 
     async def _publish(self, batch: Mapping[str, Withheld]) -> _Outcome:
-        """Requests as many of the courses again as one request carries, and commits what is true of
-        them now. A deletion that cannot be confirmed goes back to be reviewed."""
+        """Requests as many of the courses again as fit into one request, and commits their present
+        state. A deletion that cannot be confirmed is held again."""
         request = await self._lookup.request(list(batch), await self._controls())
         if request is None:
             return await self._publish_unasked(batch)
@@ -95,7 +95,7 @@ class Reviewer:
         unproven = 0
         for course_id, packed in found.missing.items():
             if batch[course_id].kind == "update":
-                continue  # whether it is gone is for a full poll to find out
+                continue  # a full poll decides whether it is deleted
             if lacking is None:
                 judged.append(judge_absence(course_id, unpack(packed)))
             else:
@@ -109,9 +109,8 @@ class Reviewer:
         return portion, lacking, unproven
 
     async def _publish_unasked(self, batch: Mapping[str, Withheld]) -> _Outcome:
-        """What is done about courses that cannot be requested: deletions that the upstream has
-        stated itself are committed, absences go back to be reviewed, and updates are left for the
-        next full poll to find."""
+        """Handles courses that cannot be requested: deletions that the upstream has stated itself
+        are committed, absences are held again, and updates are left to the next full poll."""
         live = await self._catalogue.live_among(
             self._integration.id, self._state.epoch, list(batch)
         )
@@ -129,10 +128,10 @@ class Reviewer:
     async def _controls(self) -> list[str]:
         integration_id, epoch = self._integration.id, self._state.epoch
         live = await self._catalogue.any_live(integration_id, epoch, CANDIDATES)
-        # Those that any list carries come first.
+        # Courses that fit any list come first.
         controls = sorted(await self._undecided(live), key=can_be_asked, reverse=True)
         if not controls:
-            # Where hardly any course is left, a sample has none: then all are gone through.
+            # If hardly any course is left, the sample may be empty: then all are examined.
             if self._rare is None:
                 self._rare = await self._search()
             controls = self._rare
@@ -158,8 +157,8 @@ class Reviewer:
 
 
 def _lacking(found: LookupResult, controls: Sequence[str]) -> Reason | None:
-    """Why an answer proves nothing of what it lacks; None if it does. A control that was deleted
-    since comes back as that."""
+    """Why missing courses of a response are not proven to be deleted; None if they are. A control
+    that was deleted since comes back as deleted."""
     if found.whole and found.controls_live and found.returned.issuperset(controls):
         return None
     return found.lacking or "control_missing"

@@ -1,4 +1,4 @@
-"""When a worker's turn at a poll is over, though the poll is not."""
+"""Decides when a worker's turn of a poll ends before the poll."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from service.domain.polling.integration import Problem
 from service.storage.redis.memory import MEMORY_SHARE, MEMORY_WAIT_MS, Memory
 from service.storage.scheduling.pause import Control
 
-TURN_SECONDS = 20.0  # after which a poll is handed back to the schedule, to be resumed
+TURN_SECONDS = 20.0  # after which a poll is returned to the schedule, to be resumed
 MEMORY_PROBLEM = "RedisMemory"
 
 
 class TurnOverError(Exception):
-    """The poll is to go on in another turn, in `wait_ms`.
-
-    `slot` is its slot in the line for the credential's budget, 0 if it is not in one; `reason`
-    says why it waits and `problem` what keeps the poll from going on, if anything does.
-    """
+    """The poll continues in another turn, in `wait_ms`. `slot` is its slot in the queue for the
+    credential's budget, 0 if none; `reason` explains the wait and `problem` is the problem that
+    blocks the poll, if any."""
 
     def __init__(
         self,
@@ -38,7 +36,7 @@ class TurnOverError(Exception):
 
 
 class Turn:
-    """How long a turn lasts."""
+    """The time limit of a turn."""
 
     def __init__(self, control: Control, memory: Memory, draining: asyncio.Event) -> None:
         self._control = control
@@ -48,9 +46,11 @@ class Turn:
         self._steps = 0
 
     async def check(self, now_ms: int) -> None:
-        """To be asked before each step. Raises TurnOverError where the turn is over, polling is
-        paused, or the server's memory nearly full. However long it has taken, a turn that is
-        not kept from it makes one step."""
+        """Called before each step. Raises TurnOverError if the turn is over, polling is paused, or
+        the server's memory nearly full.
+
+        Unless it is blocked, each turn makes at least one step, however long that takes.
+        """
         late = time.monotonic() >= self._ends and self._steps > 0
         if self._draining.is_set() or late:
             raise TurnOverError
@@ -60,12 +60,12 @@ class Turn:
         await self.check_memory(now_ms)
 
     async def check_memory(self, now_ms: int) -> None:
-        """Raises TurnOverError where the server's memory is nearly full."""
+        """Raises TurnOverError if the server's memory is nearly full."""
         share = await self._memory.used_share()
         if share > MEMORY_SHARE:
             reason = (
                 f"Redis uses {share:.0%} of its memory limit; polls wait until it is below "
-                f"{MEMORY_SHARE:.0%}, deliveries go on"
+                f"{MEMORY_SHARE:.0%}, deliveries continue"
             )
             problem = Problem(code=MEMORY_PROBLEM, message=reason, since=now_ms, attention=False)
             raise TurnOverError("waiting", wait_ms=MEMORY_WAIT_MS, reason=reason, problem=problem)

@@ -35,8 +35,8 @@ _log = get_logger("poll")
 
 
 class _Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of the changes that wait are not believed, and what the event reports if a review is
-    opened because of them."""
+    """The waiting changes that exceed limits, and the contents of the event if they open a
+    review."""
 
     review: Review
     opening: Mapping[str, Any]
@@ -44,18 +44,18 @@ class _Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hold_deleted(self) -> bool:
-        """Whether deletions are not believed."""
+        """Whether deletions exceed a limit."""
         return any(one.path is None for one in self.exceeded)
 
     @property
     def distrusted(self) -> frozenset[str]:
-        """The paths whose changes are not believed."""
+        """The paths whose changes exceed a limit."""
         return frozenset(one.path for one in self.exceeded if one.path is not None)
 
 
 class _Confirmed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request for some courses led to: what is committed and held of them, those for which
-    the request had no room, and the poll's progress with what could not be confirmed."""
+    """The result of a request for some courses: the changes to commit and to hold, those that did
+    not fit into the request, and the poll's progress with unconfirmed ones."""
 
     judged: Sequence[Judgement] = ()
     marks: Sequence[Mark] = ()
@@ -64,7 +64,7 @@ class _Confirmed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Batch:
-    """Some of the changes that wait, by what is done about them."""
+    """Some of the waiting changes, grouped by the way to handle them."""
 
     def __init__(self, changes: Mapping[str, Withheld], limits: _Limits) -> None:
         self.changes = changes
@@ -86,7 +86,7 @@ class _Batch:
 
 
 class WaitingChanges:
-    """The changes of one poll that wait for its end."""
+    """The waiting changes of one poll."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class WaitingChanges:
         self._turn = turn
 
     async def confirm(self) -> None:
-        """Commits or holds everything that waits, in batches, so that it can be broken off."""
+        """Commits or holds all waiting changes, in batches, so that it can be interrupted."""
         progress = self._committer.progress
         if not progress.waiting:
             return
@@ -127,7 +127,7 @@ class WaitingChanges:
         # Some changes of this poll may not have looked suspicious and are committed already.
         changed = Counter(progress.changed) + Counter(review.held.changed)
         deleted = waiting + review.held.deleted
-        # Nobody knows of the courses of a baseline yet: they need no guard.
+        # The courses of a baseline are new: they need no guard.
         exceeded = (
             exceeded_limits(guards, deleted, changed, state.course_count) if state.baselined else []
         )
@@ -148,7 +148,7 @@ class WaitingChanges:
         kept = confirmed.later | {mark.course_id for mark in marks}
         marks += [Mark(one, "absolve") for one in batch.changes if one not in kept]
         if limits.review.since is not None:
-            # A course that is gone has no other change left to decide on.
+            # A deleted course has no other change to decide on.
             marks += [
                 Mark(one.course_id, "release") for one in judged if one.verdict is Verdict.DELETED
             ]
@@ -167,9 +167,9 @@ class WaitingChanges:
         ]
 
     async def _request(self, batch: _Batch, limits: _Limits) -> _Confirmed:
-        """Requests as many of the courses as one request carries. A full poll goes on without an
-        answer where the upstream refuses the request as such: the next full poll finds all of the
-        changes again."""
+        """Requests as many of the courses as fit into one request. If the upstream refuses the
+        request itself, a full poll continues without a response: the next full poll finds all of
+        the changes again."""
         progress = self._committer.progress
         if not batch.to_request:
             return _Confirmed(planned=progress)
@@ -184,7 +184,9 @@ class WaitingChanges:
             if progress.kind == "delta":
                 raise
             _log.warning(
-                "request by ids refused", integration=self._integration.id, reason=str(error)
+                "upstream refused the request by ids",
+                integration=self._integration.id,
+                reason=str(error),
             )
             planned = with_unconfirmed(progress, "refused", len(request.course_ids))
             return _Confirmed(later=later, planned=planned)
@@ -205,7 +207,7 @@ def _after_lookup(
 def divide_found(
     found: LookupResult, changes: Mapping[str, Withheld], limits: _Limits
 ) -> tuple[list[Judgement], list[Mark]]:
-    """What of an answer is committed, and what is held after all."""
+    """The changes of a response to commit, and the ones to hold."""
     judged: list[Judgement] = []
     marks: list[Mark] = []
     for one in found.judged:

@@ -21,8 +21,8 @@ from workers.rq import event_loop as process
 from workers.rq.job_recorder import JobRecorder
 from workers.rq.registration import AWAY, WAITED_FOR, Pace, RegisteredWorker
 
-AWAY_SECONDS: Final = 0.5  # between attempts to take a job while Redis is away
-FAILED_SECONDS: Final = 5.0  # before the next attempt where taking a job failed otherwise
+AWAY_SECONDS: Final = 0.5  # between attempts to take a job while Redis is unreachable
+FAILED_SECONDS: Final = 5.0  # before the next attempt after another failure to take a job
 
 _log = get_logger("worker")
 
@@ -30,8 +30,8 @@ _log = get_logger("worker")
 class BatchWorker(RegisteredWorker):
     """Serves one queue with several slots, each a thread that waits for a job's coroutine.
 
-    A slot is taken before a job is: the worker never holds a job that it cannot run. Commands
-    sent to a worker over Redis (`rq.command`) are not listened to.
+    It takes a slot before a job: the worker never holds a job that it cannot run. Commands to a
+    worker over Redis (`rq.command`) are ignored.
     """
 
     death_penalty_class = process.CarriedTimeout
@@ -48,7 +48,7 @@ class BatchWorker(RegisteredWorker):
         )
 
     def start(self) -> None:
-        """Starts serving the queue, as soon as Redis answers."""
+        """Starts serving the queue when Redis answers."""
         self._dequeue_thread.start()
         self._pulse_thread.start()
 
@@ -59,7 +59,7 @@ class BatchWorker(RegisteredWorker):
 
     @property
     def idle(self) -> bool:
-        """Whether it has stopped taking jobs and none is left."""
+        """Whether it has stopped taking jobs and all have ended."""
         return not self._dequeue_thread.is_alive() and not self._running
 
     def stop(self) -> None:
@@ -73,10 +73,10 @@ class BatchWorker(RegisteredWorker):
         try:
             self.connection.client_unblock(client)
         except RedisError as error:  # then the wait ends by itself
-            _log.debug("waiting for jobs was not interrupted", error=str(error))
+            _log.debug("wait for jobs not interrupted", error=str(error))
 
     def give_up(self) -> None:
-        """Leaves what is still unrecorded to the maintenance of other workers."""
+        """Leaves unrecorded jobs to the maintenance of other workers."""
         self._recorder.give_up()
 
     def sign_off(self) -> None:
@@ -99,8 +99,8 @@ class BatchWorker(RegisteredWorker):
             except WAITED_FOR as error:
                 self.note_away(error)
                 wait = AWAY_SECONDS
-            except Exception as error:  # noqa: BLE001 - no job may end the serving of a queue
-                _log.error("no job taken", worker=self.name, exc_info=error)
+            except Exception as error:  # noqa: BLE001 - no error may end the serving
+                _log.error("job not taken", worker=self.name, exc_info=error)
                 wait = FAILED_SECONDS
             if job is None:
                 self._free.release()
@@ -131,8 +131,8 @@ class BatchWorker(RegisteredWorker):
             raise
         except NoSuchJobError:
             pass
-        except Exception as error:  # noqa: BLE001 - a job that cannot be read now never will be
-            _log.error("job not readable", job=job_id, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - a job that cannot be read now can never be read
+            _log.error("job cannot be read", job=job_id, exc_info=error)
         self._queue.intermediate_queue.remove(job_id)
         return None
 
@@ -145,8 +145,8 @@ class BatchWorker(RegisteredWorker):
     def _occupy_slot(self, job: Job) -> None:
         try:
             self._run_job(job)
-        except Exception as error:  # noqa: BLE001 - the slot must come free
-            _log.error("job left unrecorded", job=job.id, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - the slot must become free
+            _log.error("job result not recorded", job=job.id, exc_info=error)
         finally:
             self._vacate_slot()
 
@@ -157,7 +157,7 @@ class BatchWorker(RegisteredWorker):
                 if not self._running:
                     self.set_state(WorkerStatus.IDLE)
         except RedisError as error:  # the next heartbeat sends it
-            _log.debug("state not set", worker=self.name, error=str(error))
+            _log.debug("worker state not set", worker=self.name, error=str(error))
         finally:
             self._free.release()
 
@@ -168,7 +168,7 @@ class BatchWorker(RegisteredWorker):
         except RedisError as error:
             # The claim lapses and is due again; the keys of the execution expire.
             self._recorder.forget(job)
-            _log.warning("job not begun", job=job.id, error=str(error))
+            _log.warning("job not started", job=job.id, error=str(error))
             return
         try:
             with process.CarriedTimeout(job.timeout or queues.JOB_TIMEOUT):

@@ -1,4 +1,4 @@
-"""The one event loop of a worker process, in a thread of its own, and the way onto it."""
+"""The event loop of a worker process, in its own thread, and access to it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from service.domain.errors import CoursewireError, StartError
 from service.logs import get_logger
 from workers.context import JobContext
 
-CANCEL_SECONDS: Final = 10.0  # that a cancelled coroutine gets to end
-CLOSE_SECONDS: Final = 5.0  # that the services get to close
+CANCEL_SECONDS: Final = 10.0  # for a cancelled coroutine to end
+CLOSE_SECONDS: Final = 5.0  # for the services to close
 
 _log = get_logger("worker")
 
@@ -28,14 +28,12 @@ Params = ParamSpec("Params")
 
 
 class WorkStoppedError(CoursewireError):
-    """The worker stopped before this was done; the schedule brings it back."""
+    """The worker stopped before the work was done; the schedule repeats it."""
 
 
 class LoopThread(Generic[Context]):
-    """An event loop in its own thread, with what is opened inside it.
-
-    `open_context` is entered on the loop with the event that is set when the process is to end.
-    """
+    """An event loop in its own thread, with a context that is opened in it. `open_context` is
+    entered on the loop with the event that is set when the process stops."""
 
     def __init__(
         self, open_context: Callable[[asyncio.Event], AbstractAsyncContextManager[Context]]
@@ -51,13 +49,13 @@ class LoopThread(Generic[Context]):
         self._ending: asyncio.Event
 
     def start(self) -> None:
-        """Starts the loop and opens the context; raises what opening it raised."""
+        """Starts the loop and opens the context; raises the errors of opening it."""
         self._thread.start()
         self._opened.result()
 
     @property
     def context(self) -> Context:
-        """What was opened inside the loop."""
+        """The opened context."""
         return self._opened.result()
 
     @property
@@ -67,7 +65,7 @@ class LoopThread(Generic[Context]):
 
     @property
     def busy(self) -> bool:
-        """Whether anything goes on that no job waits for."""
+        """Whether any task runs without a job that waits for it."""
         return bool(self._lingering)
 
     def run(self, coroutine: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
@@ -91,20 +89,20 @@ class LoopThread(Generic[Context]):
             if future.done():  # the coroutine's own
                 raise
             future.cancel()
-            _log.error("a cancelled job does not end", timeout_seconds=timeout)
+            _log.error("cancelled job does not end", timeout_seconds=timeout)
             raise JobTimeoutException(_timed_out(timeout)) from None
 
     def begin_draining(self) -> None:
-        """Tells all that runs to hand back what it has not done."""
+        """Signals running work to return unfinished parts."""
         self._call(self._draining.set)
 
     def cancel_all(self) -> None:
-        """Cancels every coroutine that runs or is still to come."""
+        """Cancels every present and later coroutine."""
         self._cancelling = True
         self._call(self._cancel_tasks)
 
     def close(self) -> bool:
-        """Ends what still runs, closes the context and ends the loop; whether it did end."""
+        """Ends running tasks, closes the context and ends the loop; returns whether it ended."""
         self._call(self._ending.set)
         self._thread.join(CLOSE_SECONDS)
         return not self._thread.is_alive()
@@ -141,7 +139,7 @@ class LoopThread(Generic[Context]):
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - a thread has nobody above to tell
+        except BaseException as error:  # noqa: BLE001 - an error in a thread has no caller
             if self._opened.done():
                 _log.critical("event loop failed", exc_info=error)
             else:
@@ -173,7 +171,7 @@ _allowance: ContextVar[float | None] = ContextVar("allowance", default=None)
 
 
 class CarriedTimeout(BaseDeathPenalty):
-    """Hands RQ's timeout on to `perform`, which cancels the coroutine; interrupts no thread."""
+    """Passes RQ's timeout on to `perform`, which cancels the coroutine; interrupts no thread."""
 
     def __init__(
         self,
@@ -191,21 +189,21 @@ class CarriedTimeout(BaseDeathPenalty):
         self.cancel_death_penalty()
 
     def setup_death_penalty(self) -> None:
-        """Puts the timeout where `perform` finds it."""
+        """Stores the timeout for `perform`."""
         self._token = _allowance.set(self._seconds)
 
     def cancel_death_penalty(self) -> None:
-        """Takes it away again."""
+        """Removes the timeout."""
         _allowance.reset(self._token)
 
 
 def install(loop: LoopThread[Any]) -> None:
-    """Makes `loop` the one that jobs of this process run on."""
+    """Makes `loop` the loop for jobs of this process."""
     _installed[:] = [loop]
 
 
 def current() -> LoopThread[Any]:
-    """The loop of this process. Raises StartError where there is none."""
+    """The loop of this process. Raises StartError if there is none."""
     if not _installed:
         raise StartError(
             "this job needs the event loop of Coursewire's own worker: "
@@ -221,7 +219,7 @@ def perform(
 ) -> Result:
     """Runs `work(context, ...)` on the process's loop within the timeout of the RQ job at hand.
 
-    Raises StartError outside Coursewire's worker, and what `LoopThread.run` raises.
+    Raises StartError outside Coursewire's worker, and the errors of `LoopThread.run`.
     """
     loop = current()
     return loop.run(work(loop.context, *args, **kwargs), _allowance.get())

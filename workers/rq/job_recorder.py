@@ -1,4 +1,4 @@
-"""Records in Redis how a job ended, and tries again while Redis is away."""
+"""Records in Redis how a job ended, and tries again if Redis is unreachable."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class JobRecorder:
         self._giving_up = threading.Event()
 
     def give_up(self) -> None:
-        """Leaves what is still unrecorded to the maintenance of other workers."""
+        """Leaves unrecorded jobs to the maintenance of other workers."""
         self._giving_up.set()
 
     def forget(self, job: Job) -> None:
-        """Sends no more heartbeats for a job that was not begun."""
+        """Sends no more heartbeats for a job that was not started."""
         worker = self._worker
         with worker.executions_lock:
             for begun in list(worker.executions.values()):
@@ -46,7 +46,7 @@ class JobRecorder:
                     del worker.executions[begun.id]
 
     def succeeded(self, job: Job, execution: Execution) -> None:
-        """Counts the job and removes every trace of it."""
+        """Counts the job and deletes its keys."""
         self._record(job, execution, lambda: self._record_success(job, execution))
 
     def failed(self, job: Job, execution: Execution, reason: str) -> None:
@@ -57,7 +57,7 @@ class JobRecorder:
         """Writes until Redis answers, or until `give_up`."""
         wait = 0.1
         while True:
-            with self._worker.executions_lock:  # no heartbeat may bring it back
+            with self._worker.executions_lock:  # no heartbeat may restore it
                 self._worker.executions.pop(execution.id, None)
             try:
                 write()
@@ -67,19 +67,19 @@ class JobRecorder:
                 if self._giving_up.wait(wait):
                     raise
                 wait = min(2 * wait, MAX_WAIT_SECONDS)
-            except OutOfMemoryError as error:  # counting the job takes memory, erasing it none
+            except OutOfMemoryError as error:  # counting the job needs memory, erasing it does not
                 _log.warning("job not counted", job=job.id, error=str(error))
                 write = lambda: self._erase(job, execution)  # noqa: E731 - like the parameter
-            except Exception as error:  # noqa: BLE001 - a job that RQ cannot record must still go
+            except Exception as error:  # noqa: BLE001 - it must still be erased
                 _log.error("job not recorded", job=job.id, exc_info=error)
                 write = lambda: self._erase(job, execution)  # noqa: E731 - like the parameter
             else:
                 return
 
     def _record_success(self, job: Job, execution: Execution) -> None:
-        """Counts the job and removes every trace of it, in one go.
+        """Counts the job and deletes its keys, in one round trip.
 
-        Repeating it does no harm. RQ's own way takes some 30 commands.
+        Repeating it does no harm. RQ's own method takes about 30 commands.
         """
         with self._connection.pipeline() as pipeline:
             self._worker.increment_successful_job_count(pipeline)

@@ -1,4 +1,5 @@
-"""What RQ calls by name: each job is a coroutine on the process's loop, waited for here."""
+"""The functions that RQ calls by name: each job runs a coroutine on the process's loop and waits
+for it."""
 
 from __future__ import annotations
 
@@ -21,10 +22,10 @@ def deliver(claims: Sequence[tuple[str, int]]) -> None:
 
 
 def maintain() -> None:
-    """Removes what has outlived its retention."""
+    """Removes data beyond its retention."""
     process.perform(upkeep.run)
 
 
 def _pairs(claims: Sequence[Sequence[str | int]]) -> list[tuple[str, int]]:
-    """The claims as they were enqueued: JSON knows no tuples."""
+    """The claims as they were enqueued: JSON has no tuples."""
     return [(str(owned_id), int(token)) for owned_id, token in claims]

@@ -1,4 +1,4 @@
-"""A worker as Redis knows it: its registration, its heartbeats and its true state."""
+"""A worker's registration in Redis, its heartbeats and its state."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from service.logs import get_logger
 from service.storage.redis.client import open_sync
 
 AWAY: Final = (ConnectionError, TimeoutError)
-WAITED_FOR: Final = (*AWAY, OutOfMemoryError)  # a full server takes no heartbeat and gives no job
-_END_SECONDS: Final = 1.0  # that the last heartbeat gets to end
+# a full server accepts no heartbeat and returns no job
+WAITED_FOR: Final = (*AWAY, OutOfMemoryError)
+_END_SECONDS: Final = 1.0  # for the last heartbeat to end
 
 _log = get_logger("worker")
 
@@ -55,9 +56,9 @@ DEFAULT_PACE: Final = Pace()
 
 
 class RegisteredWorker(BaseWorker):
-    """A worker of one queue that sends heartbeats from a thread of its own.
+    """A worker of one queue that sends heartbeats from its own thread.
 
-    It does not need the main thread, and goes on when Redis is away.
+    It does not need the main thread, and continues when Redis is unreachable.
     """
 
     def __init__(self, queue: str, url: str, *, pace: Pace) -> None:
@@ -78,8 +79,8 @@ class RegisteredWorker(BaseWorker):
         self._pace = pace
         self._queue: Queue = self.queues[0]
         self._running = 0  # jobs
-        self._suspension = False  # `rq suspend` is in force, as last heard
-        self._suspended = False  # and is obeyed
+        self._suspension = False  # `rq suspend` is in force, as last read
+        self._suspended = False  # and is applied
         self._away = False
         self._registered = threading.Event()
         self._stopping = threading.Event()
@@ -94,22 +95,22 @@ class RegisteredWorker(BaseWorker):
         self._pulse_thread.join(_END_SECONDS)
         try:
             if self._away:
-                raise ConnectionError("Redis is away")
+                raise ConnectionError("Redis is unreachable")
             self.register_death()  # type: ignore[no-untyped-call]  # RQ leaves it untyped
         except RedisError as error:
-            _log.warning("worker not signed off", worker=self.name, error=str(error))
+            _log.warning("worker not deregistered", worker=self.name, error=str(error))
         self.connection.close()
 
     def note_away(self, error: Exception) -> None:
-        """Logs that Redis is away, once until it is back."""
+        """Logs that Redis is unreachable, once until it is reachable again."""
         if not self._away:
             self._away = True
-            _log.warning("redis is away", worker=self.name, error=str(error))
+            _log.warning("Redis is unreachable", worker=self.name, error=str(error))
 
     # --- methods of RQ's worker that assume one job at a time in the main thread --------------
 
     def _set_connection(self, connection: Redis) -> Redis:
-        return connection  # its timeouts are chosen where it is opened
+        return connection  # its timeouts are set where it is opened
 
     def procline(self, message: str) -> None:
         """Keeps the title of the process, which would show one of many jobs."""
@@ -120,7 +121,7 @@ class RegisteredWorker(BaseWorker):
             self.birth_date = datetime.now(UTC)
         try:
             self.ip_address = str(self.connection.client_info()["addr"])
-        except ResponseError:  # forbidden here; it is only for show
+        except ResponseError:  # forbidden here, and only informative
             self.ip_address = "unknown"
         with self.connection.pipeline() as pipeline:
             self.heartbeat(pipeline=pipeline)
@@ -150,7 +151,7 @@ class RegisteredWorker(BaseWorker):
         return self._pace.execution_ttl
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Writes the true state instead of RQ's: a worker is not idle while jobs run."""
+        """Writes the true state instead of RQ's: a worker with running jobs is not idle."""
         with self.connection.pipeline() as own:
             super().set_state(self._true_state(), pipeline or own)
             self._keep_lifetime(pipeline or own)
@@ -167,19 +168,17 @@ class RegisteredWorker(BaseWorker):
         self._keep_lifetime(self.connection if pipeline is None else pipeline)
 
     def _keep_lifetime(self, connection: Redis) -> None:
-        """If Redis had lost the worker's key, the last write created it without a lifetime. A
-        worker killed before its next heartbeat would leave it there for ever."""
+        """If Redis had lost the worker's key, the last write created it without a lifetime. If the
+        worker were killed before its next heartbeat, that key would never expire."""
         connection.expire(self.key, self._pace.worker_ttl)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """Notes when the job ended; a last heartbeat could bring a deleted job's key back."""
+        """Records when the job ended; a last heartbeat could restore a deleted job's key."""
         job.ended_at = datetime.now(UTC)
 
     def clean_registries(self) -> None:
-        """Moves jobs of lost workers out of `started`; once a minute among all workers.
-
-        The lock expires, so that a worker that dies here does not block others.
-        """
+        """Removes jobs of lost workers from `started`; once a minute among all workers. The lock
+        expires, so that a worker that dies here does not block others."""
         if self.connection.set(
             self._queue.registry_cleaning_key, self.name, nx=True, ex=self._pace.maintenance
         ):
@@ -208,15 +207,15 @@ class RegisteredWorker(BaseWorker):
                 self._registered.set()
                 if self._away:
                     self._away = False
-                    # The other workers come back now too: wait for their heartbeats first.
+                    # The other workers reconnect now too: wait for their heartbeats first.
                     self._postpone_maintenance()
-                    _log.info("redis is back", worker=self.name)
+                    _log.info("Redis is reachable again", worker=self.name)
                 if self.should_run_maintenance_tasks and not self._stopping.is_set():
                     self.clean_registries()
             except WAITED_FOR as error:
                 self.note_away(error)
                 wait = min(1.0, wait)
-            except Exception as error:  # noqa: BLE001 - the heartbeats go on after any error
+            except Exception as error:  # noqa: BLE001 - heartbeats continue after any error
                 _log.error("heartbeat failed", worker=self.name, exc_info=error)
 
     def _beat(self) -> bool:
@@ -229,4 +228,4 @@ class RegisteredWorker(BaseWorker):
             pipeline.exists(WORKERS_SUSPENDED)
             replies = pipeline.execute()
         self._suspension = bool(replies[-1])
-        return bool(replies[0])  # fields that were not there
+        return bool(replies[0])  # fields that did not exist

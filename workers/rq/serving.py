@@ -22,7 +22,7 @@ from workers.rq.batch_worker import BatchWorker
 from workers.rq.registration import DEFAULT_PACE, Pace
 
 DRAIN_SECONDS: Final = 20.0
-SETTLE_SECONDS: Final = 5.0  # that cancelled jobs get to be recorded
+SETTLE_SECONDS: Final = 5.0  # for cancelled jobs to be recorded
 FORCED_SETTLE_SECONDS: Final = 1.0  # the same, after a second signal
 
 _log = get_logger("worker")
@@ -46,11 +46,11 @@ def serve(
     """Serves the queues until SIGTERM or SIGINT; the main thread must call it. Returns the exit
     code: 0 if every job has ended and is recorded.
 
-    The first signal asks running jobs to hand back and cancels them after `drain_seconds`; a
-    second one cancels them at once. `open_context` is entered on the process's event loop with
-    the event that says so. Raises what opening the context raises.
+    At the first signal running jobs return unfinished work, and are cancelled after
+    `drain_seconds`; a second one cancels them at once. `open_context` is entered on the process's
+    event loop with the event for the first signal. Raises the errors of opening the context.
     """
-    logging.getLogger("rq").setLevel(logging.WARNING)  # it narrates every wait for a job
+    logging.getLogger("rq").setLevel(logging.WARNING)  # it logs every wait for a job
     received: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: received.put(number))
@@ -80,7 +80,7 @@ def _wait_for_signal(
         except Empty:
             continue
         return True
-    _log.critical("a part of the worker ended by itself")
+    _log.critical("part of the worker ended unexpectedly")
     return False
 
 
@@ -90,8 +90,8 @@ def _drain(
     workers: Sequence[BatchWorker],
     drain_seconds: float,
 ) -> bool:
-    """Ends all work, patiently until `drain_seconds` have passed or another signal comes;
-    returns whether all of it ended and was recorded."""
+    """Ends all work, and cancels it after `drain_seconds` or at another signal; returns whether all
+    of it ended and was recorded."""
     begun = time.monotonic()
     _log.info("worker stopping", drain_seconds=drain_seconds)
     loop.begin_draining()
@@ -113,7 +113,7 @@ def _drain(
     if wait(begun + drain_seconds, patient=True):
         return True
     forced = time.monotonic() < begun + drain_seconds
-    _log.warning("worker cancels its jobs", forced=forced)
+    _log.warning("cancelling running jobs", forced=forced)
     loop.cancel_all()
     settled = wait(
         time.monotonic() + (FORCED_SETTLE_SECONDS if forced else SETTLE_SECONDS), patient=False
@@ -124,7 +124,7 @@ def _drain(
 
 
 def leave(code: int) -> None:
-    """Ends the process, threads that no longer answer included."""
+    """Ends the process, including threads that no longer respond."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Notes in the audit trail what each request changed."""
+"""Records in the audit trail what each request changed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from service.bootstrap import Services
 from service.logs import get_logger
 from service.storage.security.audit import AuditRecord
 
-ACTION = "action"  # `opt` of what is noted: its name; None for what changes nothing
-_REFUSED = 400  # the least status of requests that changed nothing
+# `opt` of a route: the name of its audit record; None for a route that changes nothing
+ACTION = "action"
+_REFUSED = 400  # the lowest status of requests that changed nothing
 
 _log = get_logger("api")
 
 
 class AuditTrail(Layer):
-    """Notes a change before its answer goes out. One that cannot be noted is logged: it has been
-    made by then."""
+    """Records a change before its response is sent. If the record cannot be written, it is logged,
+    because the change has already been made."""
 
     for_changes = True
 
@@ -66,14 +67,14 @@ async def _note(services: Services, record: AuditRecord) -> None:
         await services.audit.note(record)
     except (RedisError, OSError) as error:
         _log.error(
-            "a change is missing from the audit trail",
+            "audit record not written",
             reason=type(error).__name__,
             **msgspec.structs.asdict(record),
         )
 
 
 def _names(body: bytes) -> tuple[str, ...]:
-    """The names of the fields that a body sends."""
+    """The names of the fields in a body."""
     try:
         document = msgspec.json.decode(without_mark(body)) if body else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

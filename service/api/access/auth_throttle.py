@@ -1,4 +1,4 @@
-"""Limits wrong tokens by the address that they come from."""
+"""Limits wrong tokens by client address."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from service.domain.errors import TooManyFailuresError
 
 MAX_FAILURES = 20  # from one address within a window
-WINDOW_SECONDS = 60.0  # from an address's first failure on
-MAX_ADDRESSES = 10_000  # counted at once; the one that began first is forgotten for another
-_NETWORK_BITS = 64  # of an IPv6 address: whoever has one has all that share these
+WINDOW_SECONDS = 60.0  # from the first failure of an address
+MAX_ADDRESSES = 10_000  # addresses counted at once; a new one replaces the one that began first
+_NETWORK_BITS = 64  # of an IPv6 address: one network holds all addresses that share these
 
 
 class Failures:
-    """The failures of this process, bounded however many addresses there are."""
+    """The failed attempts at this process, for a bounded number of addresses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -24,7 +24,7 @@ class Failures:
         self._logged_at: float | None = None
 
     def note(self, address: str) -> bool:
-        """Counts a failure; whether a burst is to be told of, at most once in a window.
+        """Counts a failure; returns whether to report a burst, at most once in a window.
 
         Raises TooManyFailuresError beyond the first `MAX_FAILURES`.
         """
@@ -47,7 +47,7 @@ class Failures:
 
 
 def _source(address: str) -> str:
-    """What is counted as one."""
+    """The address, or network, that failures are counted under."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Says whose bearer token a request carries."""
+"""Authenticates requests by their bearer token."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _METRICS = Actor(name="metrics token", scope=Opened.METRICS)
 _log = get_logger("api")
 _SCHEME = re.compile(r"bearer[\s:]", re.IGNORECASE)
 _WHERE = (
-    "it is that of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
+    "use the token of an API key, or COURSEWIRE_ADMIN_TOKEN, which `coursewire up` keeps in "
     "DATA_DIR/admin-token"
 )
 
 
 class Authentication(Layer):
-    """Lets requests through whose token is valid, and says whose they are."""
+    """Accepts requests with a valid token, and records their actor."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on. Raises NotAuthenticatedError or TooManyFailuresError."""
@@ -51,32 +51,32 @@ class Authentication(Layer):
         await next_app(scope, receive, send)
 
 
-PROTECTED = (ErrorAnswers(), Authentication())  # the middleware of what is not for everybody
+PROTECTED = (ErrorAnswers(), Authentication())  # the middleware of routes that need a token
 
 
 async def provide_actor(request: AnyRequest) -> Actor:
-    """Who is asking."""
+    """The actor of a request."""
     return actor_of(request)
 
 
 def actor_of(request: AnyRequest) -> Actor:
-    """Who is asking."""
+    """The actor of a request."""
     return who_asks(request.scope)
 
 
 def who_asks(scope: Scope) -> Actor:
-    """Who is asking, as `Authentication` found."""
+    """The actor that `Authentication` found."""
     actor: Actor = scope["state"][_ACTOR]
     return actor
 
 
 def address_of(request: AnyRequest) -> str:
-    """The address that a request comes from: of the connection, or what a trusted proxy says."""
+    """The client's address: that of the connection, or the one that a trusted proxy reports."""
     return request.client.host if request.client is not None else "unknown"
 
 
 async def require_own(actor: Actor, services: Services, subscription_id: str) -> None:
-    """Raises NotFoundError where a subscription is not there for this one, or not at all."""
+    """Raises NotFoundError if the subscription does not exist, or the actor may not see it."""
     if actor.owner is None:
         return
     (found,) = await services.subscriptions.get_many([subscription_id])
@@ -90,7 +90,7 @@ async def _identify(scope: Scope) -> Actor:
     token = given.strip() if scheme.lower() == "bearer" else None
     if token is not None and (actor := await _holder(scope, token)) is not None:
         return actor
-    # Not as it should be: perhaps something was copied along with the token.
+    # The token is malformed: perhaps something was copied along with it.
     begins = _SCHEME.match(trimmed(header, "authorization:").text)
     if begins is None:
         raise NotAuthenticatedError(f"send the header `Authorization: Bearer TOKEN`; {_WHERE}")
@@ -108,10 +108,10 @@ async def _identify(scope: Scope) -> Actor:
 
 
 async def _holder(scope: Scope, token: str) -> Actor | None:
-    """Whose token it is."""
+    """The actor that a token belongs to."""
     state = scope["litestar_app"].state
     settings: Settings = state.settings
-    # All are compared, so that the time says nothing about which of them came close.
+    # The token is compared with all of them, so that the time taken reveals nothing.
     matching = [
         actor
         for actor, known in (
@@ -137,8 +137,8 @@ async def _holder(scope: Scope, token: str) -> Actor | None:
 
 
 def _authorization(scope: Scope) -> str:
-    """The header's value. It is looked up directly: taking all headers apart for it, as a request
-    of the framework does, takes longer than everything else here."""
+    """The header's value. A direct lookup, because a Request of the framework parses all headers,
+    which takes longer than the rest of the authentication."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             try:
@@ -149,8 +149,8 @@ def _authorization(scope: Scope) -> str:
 
 
 async def _tell(address: str, services: Services) -> None:
-    """Notes a burst of wrong tokens in the audit trail, if that can be written."""
-    _log.warning("many wrong tokens", address=address)
+    """Records a burst of wrong tokens in the audit trail, if Redis accepts the record."""
+    _log.warning("too many failed authentication attempts", address=address)
     with suppress(RedisError, OSError):
         await services.audit.note(AuditRecord(action="authentication.failed", address=address))
 

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is repeated gets the answer of the first and does nothing."""
+"""`Idempotency-Key`: a repeated request gets the first response and changes nothing."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ REPLAYED = "Idempotency-Replayed"
 MAX_LENGTH = 255
 _FORM = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
 _FORBIDDEN = 403
-_OUR_FAULT = 500  # the least status of answers that are not kept
+_OUR_FAULT = 500  # the lowest status of responses that are not stored
 _KEPT_HEADERS = (b"content-type", b"location", b"etag", b"cache-control")
 
 _log = get_logger("api")
 
 
 class Idempotency(Layer):
-    """Keeps the answers of `POST` requests that carry a key, per actor and for a day.
+    """Stores the responses to `POST` requests that carry a key, per actor and for a day.
 
-    The answer goes out once it is kept: whoever has it can rely on the repetition. One of 500 or
-    more is not kept, so that the request can be made again; nor is the refusal of a scope.
+    A response is sent after it is stored, so a client that received it can rely on the repetition.
+    Responses of 500 or more are not stored, so that the request can be sent again; nor is a
+    response that refuses the scope.
     """
 
     for_changes = True
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Passes the request on unless it was answered before."""
+        """Passes the request on unless its response is stored."""
         if cast("HTTPScope", scope)["method"] != "POST":
             await next_app(scope, receive, send)
             return
@@ -50,7 +51,7 @@ class Idempotency(Layer):
             return
         if not _FORM.fullmatch(given):
             remedy = f"send 1 to {MAX_LENGTH} visible ASCII characters, such as a UUID"
-            raise InvalidRequestError([FieldError(HEADER, "is no idempotency key", remedy)])
+            raise InvalidRequestError([FieldError(HEADER, "is not an idempotency key", remedy)])
         services: Services = request.app.state.services
         same = b"\n".join(
             (scope["path"].encode(), scope.get("query_string", b""), await request.body())
@@ -65,7 +66,7 @@ class Idempotency(Layer):
 async def _run(
     replies: Replies, running: Running, scope: Scope, receive: Receive, send: Send, app: ASGIApp
 ) -> None:
-    """Runs a request, keeps its answer and sends it."""
+    """Runs a request, stores its response and sends it."""
     held: list[Message] = []
     kept = False
 
@@ -79,12 +80,12 @@ async def _run(
             try:
                 await replies.keep(running, reply)
                 kept = True
-            except (RedisError, OSError) as error:  # what it asked for has been done
-                _log.error("an answer cannot be kept", reason=type(error).__name__)
+            except (RedisError, OSError) as error:  # the change has been made
+                _log.error("idempotent response not stored", reason=type(error).__name__)
                 kept = True
     finally:
         if not kept:
-            with suppress(RedisError, OSError):  # the mark of a running request lapses
+            with suppress(RedisError, OSError):  # the mark of a running request expires
                 await replies.forget(running)
     for message in held:
         await send(message)

@@ -1,4 +1,4 @@
-"""Guards of routes: the scopes that each lets through."""
+"""Guards of routes: the scopes that each accepts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _OWN = "subscription_id"
 
 
 class Opens:
-    """Lets requests through that carry a token of one of the scopes. A subscriber's requests about
-    one subscription go through only if it is their own, whatever the handler does with it."""
+    """Accepts requests whose token has one of the scopes.
+
+    It accepts a subscriber's requests about one subscription only if the subscriber owns it,
+    whatever the handler does.
+    """
 
     def __init__(self, *scopes: Scope) -> None:
         self.scopes = tuple(scope for scope in Scope if scope in scopes)
@@ -45,7 +48,7 @@ METRICS_READERS = Opens(Scope.ADMIN, Scope.READ, Scope.METRICS)
 
 
 def guard_of(handler: HTTPRouteHandler) -> Opens:
-    """The guard of a route that asks for a token. Raises TypeError unless it has exactly one."""
+    """The guard of a route that needs a token. Raises TypeError unless it has exactly one."""
     guards = [one for one in handler.guards or () if isinstance(one, Opens)]
     if len(guards) != 1:
         raise TypeError(f"{handler} must have one guard that names its scopes")

@@ -1,4 +1,4 @@
-"""What may be seen of the events by someone who goes on reading them."""
+"""The events that a client may see while it keeps reading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.domain.events.event import EventFilter
 
 
 class VisibleEvents:
-    """Asked again before each page, since a key may be revoked meanwhile, or may see less."""
+    """Checked again before each page, because a key may be revoked or narrowed meanwhile."""
 
     def __init__(self, actor: Actor, services: Services, wanted: EventFilter) -> None:
         self._actor = actor
@@ -18,7 +18,7 @@ class VisibleEvents:
         self._wanted = wanted
 
     async def filter(self) -> EventFilter | None:
-        """The events to show now; None once their key is gone."""
+        """The filter of visible events; None once the key is revoked."""
         grant = self._actor.grant
         if self._actor.key_id is not None:
             key = await self._services.api_keys.current(self._actor.key_id)

@@ -1,1 +1,1 @@
-"""The fields of requests and answers: their kinds, and how requests are read."""
+"""The fields of requests and responses: their kinds, and how requests are read."""

@@ -1,4 +1,4 @@
-"""Kinds of fields: annotations that say what is taken, in code and in JSON Schema side by side."""
+"""Kinds of fields: annotations that define accepted values, in code and in JSON Schema."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from service.domain.signatures.signing import read_secret
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _CONTROLS = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f"  # all except tab and line feed
-_LINE_BREAKS = r"\u000a\u2028\u2029"  # beyond those among the controls
+_LINE_BREAKS = r"\u000a\u2028\u2029"  # more forbidden characters
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _LINE_BREAK = re.compile(f"[{_LINE_BREAKS}]")
 _TIMESTAMP = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
+    r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d))?", re.IGNORECASE | re.ASCII
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 MAX_LABELS = 50
-KEY_PREFIXES = ("authorization:", "bearer ")  # of a key that was copied with its header
-_A_TIME = "send for example 2026-11-23T09:30:00Z"
+KEY_PREFIXES = ("authorization:", "bearer ")  # prefix of a key that was copied with its header
+A_TIME = "send for example 2026-11-23T09:30:00Z, or 2026-11-23"
 
 
 def means(description: str, **schema: Any) -> Meta:
-    """What a field means, and what else its schema says."""
+    """A field's meaning, and the rest of its schema."""
     return Meta(description=description, extra_json_schema=schema or None)
 
 
@@ -50,13 +50,13 @@ def text(most: int, *, lines: bool = False) -> Meta:
         return str(value)
 
     forbidden = _CONTROLS if lines else _CONTROLS + _LINE_BREAKS
-    # Something that is no blank, and nothing that is forbidden around it.
+    # At least one character that is not blank, and no forbidden ones.
     pattern = rf"^[^{forbidden}]*[^\s{forbidden}][^{forbidden}]*$"
     return Meta(min_length=1, max_length=most, pattern=pattern, extra={"read": read})
 
 
 def any_text(most: int) -> Meta:
-    """Text of 1 to `most` characters of any kind, as the upstream may have chosen it."""
+    """Text of 1 to `most` characters of any kind, as the upstream may have chosen."""
 
     def read(value: Any) -> str:
         expect(value, str, "text")
@@ -91,14 +91,17 @@ def visible(most: int, example: str) -> Meta:
 
 
 def pasted_key(most: int) -> Meta:
-    """A key that goes into an `Authorization` header, as somebody may have pasted it."""
+    """A key for an `Authorization` header, as it may have been pasted."""
 
     def read(value: Any) -> str:
         expect(value, str, "text")
         key = trimmed(value, *KEY_PREFIXES)
         wrong = key.wrong(is_visible)
         if wrong is not None:
-            raise Refusal(f"is not a key: {wrong}", "copy it again; a key is visible ASCII")
+            raise Refusal(
+                f"is not a key: {wrong}",
+                "copy it again; a key consists of visible ASCII characters",
+            )
         if not key.text:
             raise Refusal("is blank", "send the key")
         if len(key.text) > most:
@@ -128,24 +131,29 @@ IntegrationIds = Annotated[
 
 
 def one_of(choices: Iterable[str]) -> Meta:
-    """One of some words."""
+    """One of several words."""
     reader = readers.one_of(choices)
     return Meta(extra={"read": reader.read}, extra_json_schema=reader.schema)
 
 
 def read_moment(value: Any) -> int:
-    """A moment in RFC 3339, as epoch ms."""
+    """A time in RFC 3339, or the start of a date in UTC, as epoch ms."""
     expect(value, str, "text")
-    if not _TIMESTAMP.fullmatch(value):
-        raise Refusal("is not a time in RFC 3339", _A_TIME)
+    if not (found := _TIMESTAMP.fullmatch(value)):
+        raise Refusal("is neither a time in RFC 3339 nor a date", A_TIME)
+    time = value.upper() if found[1] else f"{value}T00:00:00Z"
     try:
-        milliseconds = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MILLISECOND
+        milliseconds = (datetime.fromisoformat(time) - _EPOCH) // _MILLISECOND
     except ValueError:
-        raise Refusal("is not a time", _A_TIME) from None
-    return max(milliseconds, 0)  # nothing here happened before
+        raise Refusal("is not a time", A_TIME) from None
+    return max(milliseconds, 0)  # nothing happened here earlier
 
 
-MOMENT = {"type": "string", "format": "date-time", "examples": ["2026-11-23T09:30:00Z"]}
+MOMENT = {
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"format": "date"}],
+    "examples": ["2026-11-23T09:30:00Z", "2026-11-23"],
+}
 Moment = Annotated[int, Meta(extra_json_schema=MOMENT, extra={"read": read_moment})]
 
 
@@ -196,11 +204,11 @@ _LABELS = {
 }
 Labels = Annotated[
     dict[str, str], Meta(extra_json_schema=_LABELS, extra={"read": _read_labels})
-]  # names and values of the operator's own
+]  # the operator's names and values
 
 
 def read_signing_secret(value: Any) -> str:
-    """A Standard Webhooks secret, as somebody may have pasted it; the same key is read as the same
+    """A Standard Webhooks secret, as it may have been pasted; the same key is read as the same
     text."""
     expect(value, str, "text")
     try:
@@ -209,7 +217,7 @@ def read_signing_secret(value: Any) -> str:
         raise Refusal(str(error), "leave it out to have one generated") from None
 
 
-# --- of queries ----------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------
 
 Item = TypeVar("Item")
 Several = Annotated[
@@ -218,7 +226,7 @@ Several = Annotated[
 
 
 def number_in_text(least: int, most: int) -> Meta:
-    """A whole number written out."""
+    """A whole number in digits."""
 
     def read(value: str) -> int:
         try:
@@ -233,15 +241,15 @@ def number_in_text(least: int, most: int) -> Meta:
 
 
 def cursor(read: Callable[[str], Any], kind: str) -> Meta:
-    """A place to go on from, as an earlier answer's `next` gave it. `kind` tells its format from
-    those of other lists' cursors."""
+    """A cursor, as `next` of an earlier response. `kind` distinguishes it from cursors of other
+    lists."""
 
     def read_cursor(value: str) -> Any:
         try:
             return read(value)
         except ValueError:
             raise Refusal(
-                "is not a cursor of this list", "send the `next` of an earlier answer unchanged"
+                "is not a cursor of this list", "send the `next` of an earlier response unchanged"
             ) from None
 
     schema = {"type": "string", "format": f"{kind}-cursor"}

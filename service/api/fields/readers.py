@@ -1,8 +1,8 @@
-"""Reads the fields of requests by the annotations of structs, and reports every wrong one at once.
+"""Reads the fields of requests by the annotations of structs, and reports all wrong fields at once.
 
 A field's annotation decides everything: its type and the bounds in its `Meta` how it is read, its
-description what it means. `Meta(extra={...})` holds what a type cannot express: `read` is a reader
-of its own, `unit` is reported with bounds, `repeats` allows a list to repeat items, and `commas`
+description its meaning. `Meta(extra={...})` holds what a type cannot express: `read` is a reader of
+its own, `unit` is reported with bounds, `repeats` allows a list to repeat items, and `commas`
 splits texts into items. The JSON Schema follows from the same annotation.
 """
 
@@ -18,24 +18,24 @@ from msgspec import UNSET, UnsetType, inspect
 
 from service.api.fields.refusals import MAX_ERRORS, FieldError, Refusal
 
-MAX_NAME_LENGTH = 100  # characters of an unknown field's name that are repeated
+MAX_NAME_LENGTH = 100  # characters of an unknown field's name that an error repeats
 
 Json = dict[str, Any]
 
 
 class Fields(msgspec.Struct, kw_only=True, frozen=True):
-    """Fields that a request may send; those that are not sent are UNSET or have their default."""
+    """Fields that a request may send; omitted ones are UNSET or have their default."""
 
-    # The view, whose further fields are read-only; what cannot be sent any more, and what to do
-    # instead; the record whose defaults stand for what is not sent; examples of the body, each with
-    # what it shows.
+    # The view, whose additional fields are read-only; fields that can no longer be sent, and the
+    # alternative; the record whose defaults apply to omitted fields; examples of the body, each
+    # with its description.
     shown: ClassVar[type[msgspec.Struct] | None] = None
     fixed: ClassVar[Mapping[str, str]] = {}
     defaults: ClassVar[type[msgspec.Struct] | None] = None
     examples: ClassVar[Mapping[str, tuple[str, Json]]] = {}
 
     def check(self) -> Iterable[FieldError]:
-        """What is wrong with acceptable values beside each other."""
+        """Refuses valid values that contradict each other."""
         return ()
 
 
@@ -44,7 +44,7 @@ Sent = TypeVar("Sent")
 
 
 class Reader(NamedTuple):
-    """Turns what was sent into a value, or raises Refusal; `schema` documents what it takes."""
+    """Converts a value or raises Refusal; `schema` documents the accepted values."""
 
     read: Callable[[Any], Any]
     schema: Json
@@ -66,7 +66,7 @@ class Field(NamedTuple):
 
 @lru_cache(maxsize=100)
 def fields_of(of: type[msgspec.Struct]) -> Mapping[str, Field]:
-    """The fields of a struct by the names under which they are sent."""
+    """The fields of a struct by their names in requests."""
     return {
         field.encode_name: Field(
             field.name, _reader(field.type), field.required, _is_list(field.type)
@@ -78,8 +78,10 @@ def fields_of(of: type[msgspec.Struct]) -> Mapping[str, Field]:
 def read_fields(
     of: type[Read], sent: Mapping[str, Any], *, guess: bool = True
 ) -> tuple[Read, list[FieldError]]:
-    """The struct of what was sent, and what is wrong. Wrong fields are UNSET. What an unknown one
-    may stand for is a `guess`."""
+    """The struct that was read, and its errors.
+
+    Wrong fields are UNSET. For an unknown field, a `guess` is the likely name.
+    """
     fields = fields_of(of)
     values: dict[str, Any] = {}
     errors: list[FieldError] = []
@@ -114,14 +116,14 @@ def given(data: msgspec.Struct) -> dict[str, Any]:
 
 
 def or_none(value: Sent | UnsetType) -> Sent | None:
-    """A value, None if it was not sent."""
+    """A value, None if it was omitted."""
     return None if value is UNSET else value
 
 
 def _stranger(
     of: type[Fields], fields: Mapping[str, Field], name: str, *, guess: bool
 ) -> FieldError:
-    """What is wrong with a field that cannot be sent."""
+    """The error of a field that cannot be sent."""
     if name in of.fixed:
         return FieldError(name, "cannot be changed here", of.fixed[name])
     if of.shown is not None and name in of.shown.__struct_encode_fields__:
@@ -136,8 +138,11 @@ def _stranger(
 
 
 def read_query(of: type[Read], sent: Mapping[str, list[str]]) -> tuple[Read, list[FieldError]]:
-    """The struct of a query string. A list may be repeated, or hold several values separated by
-    commas; anything else is given once."""
+    """The struct of a query string.
+
+    A list may be repeated, or hold several values separated by commas; any other parameter occurs
+    once.
+    """
     fields = fields_of(of)
     values: dict[str, Any] = {}
     repeated: list[FieldError] = []
@@ -191,7 +196,7 @@ def _reader(info: inspect.Type, extra: Json | None = None) -> Reader:
 
 
 def _schema(info: inspect.Type) -> Json:
-    """Of what has a reader of its own."""
+    """Reads a field that names its own reader."""
     match info:
         case inspect.StrType(min_length=few, max_length=many, pattern=pattern):
             bounds = {"minLength": few, "maxLength": many, "pattern": pattern}
@@ -202,7 +207,7 @@ def _schema(info: inspect.Type) -> Json:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, in words."""
+    """The kind of a value, in words."""
     match value:
         case None:
             return "null"
@@ -219,7 +224,7 @@ def kind_of(value: Any) -> str:
 
 
 def expect(value: Any, kind: type | tuple[type, ...], name: str) -> None:
-    """Raises Refusal unless a value is of a kind."""
+    """Raises Refusal unless a value has the kind."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise Refusal(f"must be {name}, not {kind_of(value)}", f"send {name}")
 
@@ -264,7 +269,7 @@ def _number(least: float, most: float, unit: str) -> Reader:
 
 
 def one_of(choices: Iterable[str]) -> Reader:
-    """One of some words; a word of an enumeration is read as its member."""
+    """One of several words; a word of an enumeration is read as its member."""
     members = {str(choice): choice for choice in choices}
     known = tuple(members)
 
@@ -337,7 +342,7 @@ def object_schema(of: type[msgspec.Struct]) -> Json:
 
 
 def _default(of: type[msgspec.Struct], attribute: str) -> Json:
-    """The default of a field, its own or that of what is made of it."""
+    """The default of a field, its own or its factory's."""
     for struct in (of, getattr(of, "defaults", None)):
         for one in () if struct is None else msgspec.structs.fields(struct):
             if one.name == attribute and one.default not in (UNSET, msgspec.NODEFAULT, None, ()):

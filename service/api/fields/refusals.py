@@ -1,4 +1,4 @@
-"""What is wrong with the fields of a request, and what to do about it."""
+"""Errors in the fields of a request, with their remedies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from msgspec import Meta
 
 from service.domain.errors import CoursewireError, TargetRefusedError
 
-MAX_ERRORS = 100  # in one answer; nobody reads more
+MAX_ERRORS = 100  # errors in one response
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one field, and what to do about it."""
+    """The error of one field, and its remedy."""
 
     example: ClassVar = {
         "field": "max_concurrency",
@@ -37,8 +37,8 @@ class InvalidRequestError(CoursewireError):
 
 
 class Refusal(ValueError):  # noqa: N818 - it is raised by readers and never leaves the API
-    """What a reader has against a value: of each part at fault, the path below the field, what
-    is wrong and what to do."""
+    """The errors of a value: for each wrong part its path below the field, the error and the
+    remedy."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -52,16 +52,16 @@ class Refusal(ValueError):  # noqa: N818 - it is raised by readers and never lea
         return refusal
 
     def below(self, path: str) -> list[FieldError]:
-        """The reasons as seen from one level up."""
+        """The reasons with paths that begin one level higher."""
         return [FieldError(path + one.field, one.message, one.remedy) for one in self.found]
 
 
 class Refusals:
-    """The wrong fields of one request, of which `sent` are the names that it sends.
+    """The wrong fields of one request; `sent` are the names of the fields in it.
 
-    A handler that takes `refusals` is called although fields are wrong, so that it can add what it
-    finds by looking into the stores; what it finds wrong in `data` is UNSET there. It must
-    `settle` before it uses `data`. Without it in its signature a handler is not called.
+    A handler that takes `refusals` is called although fields are wrong, so that it can add errors
+    that only the stores reveal. Wrong fields of `data` are UNSET. It must `settle` before it uses
+    `data`. A handler without `refusals` is not called.
     """
 
     def __init__(self, sent: Iterable[str] = (), errors: Iterable[FieldError] = ()) -> None:
@@ -69,11 +69,11 @@ class Refusals:
         self._errors = list(errors)
 
     def refuse(self, field: str, message: str, remedy: str) -> None:
-        """Notes that a field cannot be accepted."""
+        """Records that a field cannot be accepted."""
         self._errors.append(FieldError(field, message, remedy))
 
     def check_target(self, field: str, url: Any, check: Callable[[str], None]) -> None:
-        """Notes what `check` has against a URL, if there is one."""
+        """Records the error that `check` raises for a URL."""
         if not url:
             return
         try:

@@ -1,4 +1,4 @@
-"""URLs as kinds of fields."""
+"""Kinds of fields that are URLs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_IN_A_PLACE = re.compile(r"[^\x21-\x7e]|\\")
 
 
 def _check_place(url: str) -> None:
-    """Refuses what a request line cannot carry; a host's name is written otherwise there."""
+    """Refuses characters that a request line cannot carry; a host name is encoded differently."""
     found = _NOT_IN_A_PLACE.search(_AUTHORITY.sub("", url, count=1))
     if found is not None:
         try:
@@ -50,7 +50,7 @@ def read_url(value: Any) -> str:
 
 
 def read_base_url(value: Any) -> str:
-    """An http(s) URL that paths are put behind; the same place is read as the same text."""
+    """An http(s) URL that paths are appended to; equivalent URLs are read as the same text."""
     parts = _read_parts(value)
     if parts.query or "?" in value:
         raise Refusal("has a query", "leave out the ? and what follows")

@@ -1,4 +1,4 @@
-"""What answers are made of: typed structs that carry their examples."""
+"""Responses: typed structs that carry their examples."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ Timestamp = Annotated[str, msgspec.Meta(extra={"moment": True})]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """An object of answers. `tagged` ones are shown with their ETag."""
+    """An object in responses. `tagged` ones are returned with their ETag."""
 
     example: ClassVar[dict[str, Any]]
     tagged: ClassVar[bool] = False
 
     @classmethod
     def show(cls, *records: object, **given: Any) -> Self:
-        """The view whose fields are `given` or else what the first record that has it holds under
-        the same name."""
+        """The view with the `given` fields; the others come from the first record that has them."""
         values = given
         for name, index in _sources(cls, tuple(map(type, records))):
             if name not in given:
@@ -50,7 +49,7 @@ class Page(View, frozen=True, kw_only=True):
 
 
 def moment(milliseconds: int | None) -> str | None:
-    """Epoch ms as it is shown."""
+    """Epoch ms as responses show it."""
     return None if milliseconds is None else rfc3339(milliseconds)
 
 

@@ -1,4 +1,4 @@
-"""Logs one line per request, under an id that its answer carries too; no answer is to be cached."""
+"""Logs one line per request, with the id in its response, and forbids caching."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from service.ids import new_id
 from service.logs import get_logger
 
 _log = get_logger("api")
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # requested every few seconds by machines
 
 
 HEADER = "x-request-id"
 _HEADER = HEADER.encode()
 _CACHING = b"cache-control"
-NO_STORE = (_CACHING, b"no-store")  # of every answer that says nothing else
+NO_STORE = (_CACHING, b"no-store")  # of each response that does not set it
 _REQUEST_ID = "request_id"
 _ANSWER = "answer"
-UNANSWERED = 500  # the status of requests that were given up before their answer
+UNANSWERED = 500  # the status of requests that were cancelled before their response
 
 
 class Answer(NamedTuple):
-    """How a request has begun to be answered."""
+    """The response that a request has begun to receive."""
 
     status: int
     seconds: float  # from its arrival
 
 
 def answer_of(scope: Scope) -> Answer | None:
-    """How a request has been answered, None before its answer begins. Middleware asks here instead
-    of watching what is sent, which costs as much as it does."""
+    """The response of a request, None before it begins. Middleware reads it here, because watching
+    each message costs as much as the middleware itself."""
     answer: Answer | None = scope["state"].get(_ANSWER)
     return answer
 
@@ -46,8 +46,10 @@ def request_id_of(scope: Scope) -> str:
 
 
 class AccessLog:
-    """Notes the method, path, status and duration of each request once it is answered, and has it
-    counted. The id is on every line that is logged meanwhile, and in the answer."""
+    """Logs the method, path, status and duration of each request, and counts it.
+
+    Each line that is logged during the request carries its id, and so does the response.
+    """
 
     def __init__(self, app: ASGIApp, count: Callable[[HTTPScope, Answer], None]) -> None:
         self._app = app

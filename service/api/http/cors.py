@@ -1,7 +1,7 @@
-"""Lets web pages of the origins that the operator named call the API (CORS).
+"""Lets web pages of configured origins call the API (CORS).
 
-The framework's own layer stands behind the gate: refusals of the gate would lack the headers, so
-that a page could not read them, and a preflight would never reach it.
+The framework's own layer runs after authentication: its error responses would lack the headers, so
+a page could not read them, and a preflight would never reach it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _REQUEST_HEADERS: Final = "authorization, content-type, idempotency-key, if-matc
 _EXPOSED: Final = (
     "Allow, ETag, Idempotency-Replayed, Location, Retry-After, WWW-Authenticate, X-Request-ID"
 )
-_MAX_AGE_SECONDS: Final = 600  # how long a browser remembers the answer to a preflight
+_MAX_AGE_SECONDS: Final = 600  # how long a browser caches the response to a preflight
 
 
 class Cors:
@@ -27,7 +27,7 @@ class Cors:
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers preflights of the origins, and passes everything else on."""
+        """Answers preflights of the origins, and passes all other requests on."""
         headers = Headers.from_scope(scope)
         origin = headers.get("origin", "")
         allowed = origin in self._origins
@@ -49,7 +49,8 @@ class Cors:
 
 
 async def _preflight(origin: str, wanted: str | None, send: Send) -> None:
-    """Allows any header: what a page's own libraries add, such as for tracing, does no harm."""
+    """Allows any header, because headers that a page's libraries add, such as for tracing, do no
+    harm."""
     headers = {
         "access-control-allow-origin": origin,
         "access-control-allow-methods": _METHODS,

@@ -1,4 +1,4 @@
-"""Cursors of lists: places to go on from, opaque to whoever passes them back."""
+"""Cursors of lists: opaque positions to continue from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.storage.redis.scans import ScanCursor
 LATEST = "latest"
 _LOG_POSITION = re.compile(r"\d{1,16}-\d{1,16}")
 _NUMBER = re.compile(r"[0-9]{1,22}")
-_MAX_LENGTH = 4_000  # a place of a scan carries a course id
+_MAX_LENGTH = 4_000  # a position in a scan contains a course id
 
 
 def _write(text: str) -> str:
@@ -28,12 +28,12 @@ def _read(cursor: str) -> str:
 
 
 def write_index(position: IndexPosition | None) -> str | None:
-    """The cursor of a place in an index."""
+    """The cursor of a position in an index."""
     return None if position is None else _write(f"{position.created_at} {position.id}")
 
 
 def read_index(cursor: str) -> IndexPosition:
-    """The place in an index. Raises ValueError."""
+    """The position in an index. Raises ValueError."""
     created_at, _, identifier = _read(cursor).partition(" ")
     if not identifier:
         raise ValueError("no place in an index")
@@ -70,12 +70,12 @@ def read_log(cursor: str) -> str:
 
 
 def write_place(place: Place | None) -> str | None:
-    """The cursor of a delivery's place, None at the end of the list."""
+    """The cursor of a delivery, None at the end of the list."""
     return None if place is None else _write(f"delivery {place.number} {place.subscription_id}")
 
 
 def read_place(cursor: str) -> Place:
-    """The place of a delivery. Raises ValueError."""
+    """The position of a delivery in the list. Raises ValueError."""
     word, number, subscription_id = _read(cursor).split(" ", 2)
     if word != "delivery" or not _NUMBER.fullmatch(number) or int(number) >= POSITIONS:
         raise ValueError("no place of a delivery")

@@ -1,4 +1,4 @@
-"""ETags of what can be edited, and requests that hold only for what was shown with one."""
+"""ETags of resources, and requests that apply only to the version with a given ETag."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TAG = re.compile(
 
 
 def read_tags(sent: str) -> str:
-    """What `If-Match` names, without quotes and what proxies add, separated by commas."""
+    """The tags in `If-Match`, without quotes and additions of proxies."""
     found = (_TAG.fullmatch(one.strip()) for one in sent.split(","))
     return ",".join(one["tag"] for one in found if one is not None)
 
@@ -51,20 +51,20 @@ GivenIfMatch = NamedDependency[IfMatch]
 
 
 def etag(record: msgspec.Struct) -> str:
-    """The ETag of a record: of everything that edits change, and of nothing that counts."""
+    """The ETag of a record: it covers everything that edits change, and no counters."""
     return f'"{_digest(record)}"'
 
 
 def tagged(record: msgspec.Struct) -> dict[str, str]:
-    """The header that shows a record's ETag."""
+    """The ETag header of a record."""
     return {"etag": etag(record)}
 
 
 def precondition(condition: IfMatch) -> Callable[[msgspec.Struct], None]:
-    """What a request asks of the record that it changes.
+    """The condition that a request puts on the record that it changes.
 
     It raises PreconditionFailedError. The stores call it with the record that their script then
-    finds unchanged, so nothing comes in between.
+    finds unchanged, so no other change comes in between.
     """
     wanted = None if condition.tags is UNSET else condition.tags.split(",")
 

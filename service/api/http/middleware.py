@@ -1,4 +1,4 @@
-"""Middleware of HTTP handlers at the price of one call, which the framework's own pays thrice."""
+"""HTTP middleware that costs one call; the framework's own costs three."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ READING = frozenset({"GET", "HEAD"})
 
 
 class Layer(ASGIMiddleware):
-    """It is not asked each time whether it shall be left out. One that is `for_changes` alone is no
-    step at all on the way of requests that only read."""
+    """It does not check exclusions. Middleware that is `for_changes` alone is skipped on requests
+    that only read."""
 
     for_changes = False
 

@@ -9,7 +9,7 @@ _LOCATION = "location"
 
 
 class Prefix:
-    """Takes the prefix off the path of a request, and puts it before the path in `Location`."""
+    """Removes the prefix from the path of a request, and adds it to the path in `Location`."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The kinds of problems: what each is called, when it is answered, and what to do then."""
+"""The types of problems: title, condition and remedy of each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ TYPE_PREFIX = "urn:coursewire:problem:"
 
 
 class ProblemType(msgspec.Struct, frozen=True):
-    """One kind of problem: the last part of its type URI, its status, its title, and when it is
-    answered and what to do then."""
+    """One type of problem: the last part of its type URI, its status, its title, and its condition
+    with the remedy."""
 
     name: str
     status: HTTPStatus

@@ -76,8 +76,8 @@ from service.settings import PREFIX, Settings
 from service.storage.redis.client import NotServingError
 
 MEDIA_TYPE = "application/problem+json"
-PROBLEMS = "problems"  # `opt` of a route: what it answers with that its signature does not say
-MAX_PATH_LENGTH = 200  # characters of an unknown path that are repeated
+PROBLEMS = "problems"  # `opt` of a route: problems that do not follow from its signature
+MAX_PATH_LENGTH = 200  # characters of an unknown path that an error repeats
 
 _CHALLENGE = {"www-authenticate": 'Bearer realm="coursewire"'}
 
@@ -129,7 +129,7 @@ class UsingIntegration(View, frozen=True, kw_only=True):
 
 
 class ProblemDocument(View, frozen=True, kw_only=True, omit_defaults=True):
-    """What every error answers with."""
+    """The members of every problem."""
 
     example: ClassVar = VALIDATION.example()
 
@@ -168,7 +168,7 @@ def document(problem: ProblemType, detail: str, **more: Any) -> ProblemDocument:
 
 
 def expired(error: EventsExpiredError) -> ProblemDocument:
-    """What is said to a reader whose place in the event log is no longer there."""
+    """The problem for a reader whose position in the event log was trimmed."""
     return document(
         CURSOR_EXPIRED,
         (
@@ -203,7 +203,7 @@ def _of_http(request: AnyRequest, error: HTTPException) -> Response[ProblemDocum
             return _of_defect(request, error)
         problem = MALFORMED
     detail = error.detail or problem.title
-    if problem is NOT_FOUND:  # things that are missing are errors of our own
+    if problem is NOT_FOUND:  # this service raises its own errors for missing resources
         path = _public(request.url.path, request)[:MAX_PATH_LENGTH]
         detail = f"no path {path}; see {_public('/schema', request)}"
     return answer(problem, detail, headers=_with_head(error.headers))
@@ -216,7 +216,7 @@ def _public(path: str, request: AnyRequest) -> str:
 
 
 def _with_head(headers: dict[str, str] | None) -> dict[str, str] | None:
-    """The headers, with HEAD among the methods that are allowed where GET is."""
+    """The headers, with HEAD among the allowed methods if GET is."""
     if headers is None or "allow" not in headers:
         return headers
     allowed = headers["allow"].split(", ")
@@ -234,7 +234,7 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
     else:
         return _of_defect(request, error)
     if problem is SECRET_UNREADABLE:
-        _log.error("a stored secret cannot be decrypted", path=request.url.path)
+        _log.error("stored secret cannot be decrypted", path=request.url.path)
     return answer(
         problem,
         _detail(error),
@@ -244,7 +244,7 @@ def _of_ours(request: AnyRequest, error: CoursewireError) -> Response[ProblemDoc
 
 
 def _members(error: CoursewireError) -> dict[str, Any]:
-    """What a problem has besides the members of every problem."""
+    """The members of a problem beside those of every problem."""
     match error:
         case InvalidRequestError():
             return {"errors": error.errors}
@@ -283,7 +283,7 @@ def _detail(error: CoursewireError) -> str:
 
 
 def _of_storage(request: AnyRequest, error: Exception) -> Response[ProblemDocument]:
-    if request.url.path != "/readyz":  # probes ask often, and their answer says it
+    if request.url.path != "/readyz":  # probes ask often, and the response states it
         _log.error("storage unavailable", path=request.url.path, reason=type(error).__name__)
     detail = "Redis does not answer; try again shortly"
     if isinstance(error, OutOfMemoryError):
@@ -318,8 +318,8 @@ EXCEPTION_HANDLERS = cast("ExceptionHandlersMap", _HANDLERS)
 
 
 class ErrorAnswers(Layer):
-    """Answers what the middleware behind it raises, where the middleware before it can see the
-    answer; the framework would answer further out."""
+    """Answers errors of later middleware, where earlier middleware can see the response; the
+    framework would answer further out."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Passes the request on."""

@@ -1,4 +1,4 @@
-"""Counts the requests that this process answers, and shows how the process itself is doing."""
+"""Counts the requests that this process answers, and exposes metrics of the process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from service.api.http.access_log import Answer
 from service.api.http.version import version
 from service.domain.observability.metrics import BUILD, PREFIX, REQUEST_DURATION, REQUESTS
 
-_WAITING = frozenset({"/v1/events/stream"})  # answers that last as long as somebody listens
+_WAITING = frozenset({"/v1/events/stream"})  # responses that last as long as the client reads them
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Traffic:
-    """Counts requests by their route, never by their path, of which there is no end. What matches
-    no route is not counted."""
+    """Counts requests by route, because paths are unlimited in number. Requests without a route are
+    not counted."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -39,13 +39,13 @@ class Traffic:
         build.labels(version(), platform.python_version()).set(1)
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics of this process, without when each series began: a counter's own age."""
+        """The metrics of this process, without the creation time of each series."""
         for metric in self._registry.collect():
             metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
             yield metric
 
     def count(self, scope: HTTPScope, answer: Answer) -> None:
-        """Counts a request once it is over."""
+        """Counts a request when it has ended."""
         route = scope.get("path_template", "")
         if not route:
             return
@@ -56,8 +56,7 @@ class Traffic:
             durations.observe(answer.seconds)
 
     def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        """The counters of a kind of request; finding them by their labels takes longer than
-        counting."""
+        """The counters of a kind of request; the lookup by labels takes longer than counting."""
         found = self._found.get((method, route, status))
         if found is None:
             found = (

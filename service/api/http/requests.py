@@ -1,4 +1,4 @@
-"""Takes requests apart: JSON bodies, queries and headers, as the structs that handlers name."""
+"""Parses requests: JSON bodies, queries and headers, as the structs that handlers name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PathId = FromPath[str]
 MAX_BODY_BYTES = 1_048_576
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
-# The dependencies that hold what a request sends beside its body, as the struct that a handler
+# The dependencies that hold the query and the headers of a request, as the struct that a handler
 # names in its signature.
 PARAMS = "params"  # of the query
 SENT_HEADERS = "sent_headers"
@@ -65,7 +65,7 @@ Limit = Annotated[
 
 
 class IndexQuery(Fields, kw_only=True, frozen=True):
-    """The query of a list whose cursors are places in an index."""
+    """The query of a list whose cursors are positions in an index."""
 
     limit: Limit = PAGE_SIZE
     after: Annotated[IndexCursor | UnsetType, _BEFORE] = UNSET
@@ -79,7 +79,7 @@ class LogQuery(Fields, kw_only=True, frozen=True):
 
 
 class ScanQuery(Fields, kw_only=True, frozen=True):
-    """The query of a list whose cursors are places of a scan."""
+    """The query of a list whose cursors are positions in a scan."""
 
     limit: Limit = PAGE_SIZE
     after: Annotated[ScanPlace | UnsetType, _BEFORE] = UNSET
@@ -103,7 +103,7 @@ class FieldByField(AbstractDTO[Fields]):
 
     @classmethod
     def create_for_field_definition(cls, *_given: Any, **_more: Any) -> None:
-        """Nothing is made for a handler: the struct says all."""
+        """A handler needs no generated DTO, because the struct declares everything."""
 
     @classmethod
     def create_openapi_schema(
@@ -116,24 +116,24 @@ class FieldByField(AbstractDTO[Fields]):
     def generate_field_definitions(
         cls, model_type: type[Any]
     ) -> Generator[DTOFieldDefinition, None, None]:
-        """None: the framework's own reading of bodies, which asks for them, is not used."""
+        """None: the framework's own reading of bodies is not used."""
         yield from ()
 
     @classmethod
     def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
-        """No field is nested in the framework's own reading, which is not used."""
+        """The framework's own reading of nested fields is not used."""
         return False
 
 
 class JsonBodies(SerializationPlugin):
-    """Has every `data` that is a struct of fields read by `FieldByField`."""
+    """Makes `FieldByField` read every `data` that is a struct of fields."""
 
     def supports_type(self, field_definition: FieldDefinition) -> bool:
-        """Whether it is one."""
+        """Whether `data` is a struct of fields."""
         return field_definition.is_subclass_of(Fields)
 
     def create_dto_for_type(self, field_definition: FieldDefinition) -> type[AbstractDTO[Any]]:
-        """What reads it."""
+        """The reader of `data`."""
         return FieldByField
 
 
@@ -150,7 +150,8 @@ def struct_of(handler: HTTPRouteHandler, dependency: str) -> type[Fields]:
 
 
 async def check_json(request: AnyRequest) -> None:
-    """Raises HTTPException unless a body that a handler takes is said to be JSON in UTF-8."""
+    """Raises HTTPException unless the request declares a body, if the handler takes one, as JSON in
+    UTF-8."""
     field = _handler(request).parsed_data_field
     if field is None:
         return
@@ -161,8 +162,8 @@ async def check_json(request: AnyRequest) -> None:
         raise ClientException("the body is not valid JSON: Input data was truncated")
 
 
-# These ask for `services` to be provided after them: what could be provided beside each other the
-# framework provides in tasks, which take longer than all the reading.
+# They depend on `services`, so that the framework provides them one after the other: it provides
+# independent ones in tasks, which take longer than the reading itself.
 
 
 async def provide_params(request: AnyRequest, services: GivenServices) -> Fields:
@@ -174,8 +175,7 @@ async def provide_params(request: AnyRequest, services: GivenServices) -> Fields
 
 
 async def provide_sent_headers(request: AnyRequest, services: GivenServices) -> Fields:
-    """Headers, as the struct that the handler names. Those that are not sent are UNSET, required
-    ones too."""
+    """Headers, as the struct that the handler names. Omitted ones are UNSET, even required ones."""
     of = struct_of(_handler(request), SENT_HEADERS)
     values: dict[str, Any] = {}
     for name, field in fields_of(of).items():
@@ -188,7 +188,7 @@ async def provide_sent_headers(request: AnyRequest, services: GivenServices) -> 
 
 
 async def provide_refusals(request: AnyRequest, services: GivenServices) -> Refusals:
-    """What is wrong with the fields so far."""
+    """The errors found so far."""
     refusals: Refusals = request.scope["state"].setdefault(_REFUSALS, Refusals())
     return refusals
 
@@ -204,7 +204,7 @@ def _handler(request: AnyRequest) -> HTTPRouteHandler:
 
 
 def _note(request: AnyRequest, sent: Mapping[str, Any], errors: list[FieldError]) -> None:
-    """Keeps what is wrong for a handler that wants to add to it; raises it otherwise."""
+    """Keeps the errors for a handler that may add to them; raises them otherwise."""
     refusals = Refusals(sent, errors)
     if _REFUSALS in _handler(request).parsed_fn_signature.parameters:
         request.scope["state"][_REFUSALS] = refusals
@@ -213,10 +213,10 @@ def _note(request: AnyRequest, sent: Mapping[str, Any], errors: list[FieldError]
 
 
 def rest_of_path(request: AnyRequest, before: str, decoded: str) -> str:
-    """A path's last parameter as it was sent: what stands behind `before`, percent-decoded.
+    """The last parameter of a path as it was sent: the percent-decoded text after `before`.
 
-    The router's own value has lost slashes at the ends and double ones. `decoded` is taken where
-    the server does not say what was sent, or it is not UTF-8.
+    The router's own value has lost double slashes and those at the ends. `decoded` is used if the
+    server does not report the raw path, or it is not UTF-8.
     """
     raw = request.scope.get("raw_path", b"")
     _, found, rest = raw.partition(before.encode())
@@ -234,7 +234,7 @@ def without_mark(body: bytes) -> bytes:
 
 
 def _check_encoding(request: AnyRequest) -> None:
-    """Raises HTTPException if a body is not said to be JSON in UTF-8 as it is."""
+    """Raises HTTPException unless a body is declared as JSON in UTF-8 without a coding."""
     sent = request.headers.get("content-type", "")
     media_type, *parameters = (part.strip().lower() for part in sent.split(";"))
     if media_type != "application/json":
@@ -248,7 +248,7 @@ def _check_encoding(request: AnyRequest) -> None:
     codings = request.headers.get("content-encoding", "").strip().lower()
     if codings not in _UNENCODED:
         raise _unsupported(
-            f"send the body as it is, not with `Content-Encoding: {codings[:100]}`",
+            f"send the body without `Content-Encoding: {codings[:100]}`",
             {"accept-encoding": _IDENTITY},
         )
 

@@ -1,4 +1,4 @@
-"""Serves the API, and stops in an order in which nothing that was asked goes unanswered."""
+"""Serves the API, and stops in an order that leaves no request unanswered."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ GRACE_SECONDS: Final = 10  # how long requests under way may take to finish when
 _RESERVED: Final = 1_000  # connections beyond those of requests that wait for events
 _OTHER_FILES: Final = 128  # open at once besides the connections
 _BACKLOG = 1024
-MAX_HEAD_BYTES: Final = 2 * (MAX_URL_BYTES + MAX_HEADER_BYTES)  # beyond, a head is not even read
-_STARTUP_FAILED = 3  # what uvicorn's own command exits with
+MAX_HEAD_BYTES: Final = 2 * (MAX_URL_BYTES + MAX_HEADER_BYTES)  # longer heads are not read
+_STARTUP_FAILED = 3  # the exit code of uvicorn's own command
 _CLOSE: Final = (b"connection", b"close")
 
 _log = get_logger("api")
 
 
 class _Server(uvicorn.Server):
-    """When it is told to stop, it first has `/readyz` say so and goes on serving for `delay`
-    seconds, in which load balancers turn to other processes and clients let go of their
-    connections. Then it takes no more connections, and answers the requests that wait for events,
-    which would wait until the grace is over. Ctrl-C, or a second signal, ends the delay."""
+    """At a signal, `/readyz` first returns 503 for `delay` seconds while the server still serves
+    requests.
+
+    Load balancers then send requests elsewhere and clients close their connections. After that the
+    server accepts no connections, and answers the requests that wait for events, because they would
+    wait until the grace period ends. Ctrl-C, or a second signal, ends the delay.
+    """
 
     def __init__(
         self, config: uvicorn.Config, app: Litestar, connections: int, delay: float
@@ -46,19 +49,19 @@ class _Server(uvicorn.Server):
         self._app = app
         self._connections = connections
         self._delay = delay
-        self._stops_at: float | None = None  # in the loop's time
+        self._stops_at: float | None = None  # by the loop's clock
         self._in_a_hurry = False
         self._signals = StopSignals()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Notes a signal."""
+        """Records a signal."""
         again = self._signals.again()
         self._in_a_hurry |= again or sig == signal.SIGINT
         if again or not self.should_exit:
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Looks ten times a second whether it is time to stop."""
+        """Checks ten times a second whether to stop."""
         if not await super().on_tick(counter):
             return False
         now = asyncio.get_running_loop().time()
@@ -66,7 +69,7 @@ class _Server(uvicorn.Server):
             self._stops_at = now + self._delay
             self._app.state.stopping = True
             if self._delay and not self._in_a_hurry:
-                _log.info("api stopping", serves_for_seconds=self._delay)
+                _log.info("API stopping", serves_for_seconds=self._delay)
         state = self.server_state
         state.default_headers = [*(one for one in state.default_headers if one != _CLOSE), _CLOSE]
         return self._in_a_hurry or now >= self._stops_at
@@ -92,14 +95,14 @@ def serve(app: Litestar, settings: Settings) -> None:
         port=settings.port,
         http=BoundedProtocol,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        log_config=None,  # lines go where `logs` sends them
+        log_config=None,  # `logs` decides where lines go
         access_log=False,  # the application logs each request with its ids
         server_header=False,
         ws="none",
-        proxy_headers=False,  # the application knows which proxies to believe
+        proxy_headers=False,  # the application knows the trusted proxies
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=settings.keep_alive_seconds,
-        limit_concurrency=connections,  # open at once; further ones are refused
+        limit_concurrency=connections,  # open at once; others are refused
         backlog=_BACKLOG,
     )
     server = _Server(config, app, connections, settings.shutdown_delay_seconds)
@@ -110,13 +113,13 @@ def serve(app: Litestar, settings: Settings) -> None:
 
 
 def _connections() -> int:
-    """How many connections may be open at once, after the limit of open files has been raised as
-    far as it goes."""
+    """The maximum number of open connections, after raising the limit of open files as far as
+    possible."""
     wanted = MAX_LISTENERS + _RESERVED + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(ValueError, OSError):  # the system may have a limit of its own
+        with suppress(ValueError, OSError):  # the system may have its own limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             soft = most
     if soft == resource.RLIM_INFINITY or soft > wanted:

@@ -1,4 +1,4 @@
-"""Stands before the router: refuses URLs and headers without end, and knows HEAD and OPTIONS."""
+"""Runs before the router: limits URLs and headers, and answers HEAD and OPTIONS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_URL_BYTES = 8_192  # path and query
 MAX_HEADER_BYTES = 16_384  # names and values together
 _HEAD: Final = "HEAD"
 _OPTIONS: Final = "OPTIONS"
-_NO_METHOD: Final = "NONE"  # for which no route is there, so that the router lists its methods
+_NO_METHOD: Final = "NONE"  # has no route, so that the router lists its methods
 _EVERYTHING: Final = "*"  # the target of an OPTIONS request about the server itself
 _METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _ONLY_HEAD: Final = "only_head"
@@ -32,12 +32,12 @@ _CONTINUE: Final = (b"expect", b"100-continue")
 
 
 def only_head(scope: Scope) -> bool:
-    """Whether nobody waits for a body. The method of such a request reads GET."""
+    """Whether the client expects no body. The method of such a request reads GET."""
     return _ONLY_HEAD in scope["state"]
 
 
 class Gate:
-    """What the router never sees."""
+    """Handles requests that the router never sees."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,20 +76,20 @@ class Gate:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _head(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        """Answers as GET would, without the body."""
+        """Answers like GET, without the body."""
         asked = cast("Scope", {**scope, "method": "GET"})
         asked.setdefault("state", {})[_ONLY_HEAD] = True
         head = _Head(receive, send)
         try:
             await self(asked, head.receive, head.send)
-        finally:  # what the router found out
+        finally:  # set by the router
             cast("dict[str, Any]", scope).update(
                 {name: asked[name] for name in ("path", "path_template") if name in asked}
             )
 
 
 def oversized(scope: HTTPScope) -> ProblemType | None:
-    """What is too large about a request."""
+    """The part of a request that is too large."""
     if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
         return URI_TOO_LONG
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
@@ -98,8 +98,10 @@ def oversized(scope: HTTPScope) -> ProblemType | None:
 
 
 class _Head:
-    """Sends the head of an answer and leaves out its body. Whoever goes on making one, such as a
-    stream, is told that nobody listens."""
+    """Sends the head of a response and leaves out its body.
+
+    A handler that continues, such as a stream, is informed that the client has disconnected.
+    """
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -107,20 +109,20 @@ class _Head:
         self._answered = False
 
     async def send(self, message: Message) -> None:
-        """Sends the head, and that this is all."""
+        """Sends the head and ends the response."""
         if message["type"] == "http.response.start":
             self._answered = True
             await self._send(message)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def receive(self) -> Any:
-        """What comes of the request, until it is answered."""
+        """The messages of the request, until it is answered."""
         return {"type": "http.disconnect"} if self._answered else await self._receive()
 
 
 class _Waiting:
-    """Ends the connection of a client that waited to be told to send its body, and was not. Whether
-    the body still comes is not known, so what comes next could be taken for it."""
+    """Ends the connection of a client that waited for `100 Continue` in vain. Its body may still
+    come, so later bytes could be taken for it."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -128,19 +130,19 @@ class _Waiting:
         self._told = False
 
     async def receive(self) -> Any:
-        """Has the server tell the client to go on."""
+        """Makes the server send `100 Continue`."""
         self._told = True
         return await self._receive()
 
     async def send(self, message: Message) -> None:
-        """Sends the answer."""
+        """Sends the response."""
         if message["type"] == "http.response.start" and not self._told:
             message["headers"] = [*message["headers"], (b"connection", b"close")]
         await self._send(message)
 
 
 class _Options:
-    """Turns the router's refusal of a method into the list of those that it takes."""
+    """Converts the router's error for a method into the list of allowed methods."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

@@ -1,4 +1,4 @@
-"""HTTP on one connection, with an end to whatever a client may take its time over."""
+"""HTTP on one connection, with time limits for slow clients."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ from service.logs import get_logger
 
 HEAD_SECONDS: Final = 10.0  # from a request's first byte, or the connection, to the end of its head
 BODY_SECONDS: Final = 30.0  # from the end of its head to that of its body
-UNREAD_SECONDS: Final = 60.0  # in which a client reads nothing of an answer that waits for it
+UNREAD_SECONDS: Final = 60.0  # in which a client reads nothing of a waiting response
 
 _log = get_logger("api")
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol, which by itself waits for ever: for the rest of a head or a body that
-    comes a byte at a time, and for a client that does not read. What it answers by itself is a
-    problem like any other.
-    """
+    """uvicorn's protocol with time limits. By itself it waits forever for the rest of a head or a
+    body, and for a client that does not read. Its own error responses become problems."""
 
     head_seconds = HEAD_SECONDS
     body_seconds = BODY_SECONDS
@@ -43,64 +41,64 @@ class BoundedProtocol(H11Protocol):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._most = self.limit_concurrency
-        self.limit_concurrency = None  # the refusal is ours
+        self.limit_concurrency = None  # this class refuses the request
         self._arriving: asyncio.TimerHandle | None = None
-        self._awaited = ""  # what of a request: head or body
+        self._awaited = ""  # the awaited part of a request: head or body
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        """Begins to wait for a request."""
+        """Starts to wait for a request."""
         super().connection_made(transport)
         if self._most is not None and len(self.connections) > self._most:
             self.app = cast("Any", _overloaded)
         self._await_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Waits for nothing any more."""
+        """Stops waiting."""
         self._stop(self._arriving)
         self._stop(self._unread)
         self._arriving = self._unread = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Takes what arrived, and waits for what is missing of it."""
+        """Takes the received bytes, and waits for the missing ones."""
         if self.transport.is_closing():
             return
         super().data_received(data)
         self._await_rest()
 
     def on_response_complete(self) -> None:
-        """Waits for what is missing of the request that was answered, and for the next one."""
+        """Waits for the missing part of the answered request, and for the next one."""
         super().on_response_complete()
         self._await_rest()
 
     def pause_writing(self) -> None:
-        """Gives a client that does not read some time to begin again."""
+        """Gives a client that does not read time to start again."""
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        """It reads."""
+        """The client reads."""
         self._stop(self._unread)
         self._unread = None
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Ends an idle connection, also one whose last answer nobody reads."""
+        """Ends an idle connection, even if its last response was not read."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP."""
+        """Answers a request that is not valid HTTP."""
         error = sys.exception()
         hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 0
         too_large = hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         self._refuse(HEADERS_TOO_LARGE if too_large else MALFORMED)
 
     def _await_rest(self) -> None:
-        """Sets the alarm for what of a request is under way and incomplete."""
+        """Sets the timer for the incomplete part of a request."""
         awaited = self._missing()
         if awaited == self._awaited:
             return
@@ -112,10 +110,8 @@ class BoundedProtocol(H11Protocol):
             self._arriving = self.loop.call_later(seconds, self._give_up_reading)
 
     def _missing(self) -> str:
-        """What of a request is awaited: its head, its body, or nothing.
-
-        Between two requests it is nothing, which the time for idle connections bounds.
-        """
+        """The awaited part of a request: its head, its body, or neither. Between two requests it is
+        neither; then the timeout of idle connections applies."""
         if self.transport.is_closing():
             return ""
         match self.conn.their_state:
@@ -129,23 +125,24 @@ class BoundedProtocol(H11Protocol):
     def _give_up_reading(self) -> None:
         self._arriving = None
         if not self.transport.is_closing():
-            _log.info("a request took too long to arrive", awaited=self._awaited)
+            _log.info("request not received in time", awaited=self._awaited)
             self._refuse(REQUEST_TIMEOUT)
 
     def _await_reader(self, before: int | None = None) -> None:
-        """Ends the connection if no less is to be written than `before`, or looks again later."""
+        """Ends the connection if at least `before` bytes still wait to be written, or checks again
+        later."""
         left = self.transport.get_write_buffer_size()
         if before is not None and left >= before:
-            _log.info("an answer is not read")
+            _log.info("response not read by the client")
             self.transport.abort()
         else:
             self._unread = self.loop.call_later(self.unread_seconds, self._await_reader, left)
 
     def _refuse(self, problem: ProblemType) -> None:
-        """Answers with a problem, where nothing has been answered yet, and closes."""
+        """Answers with a problem if no response has begun, and closes."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
         if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True  # whatever handles the request has nobody to answer
+            cycle.disconnected = True  # stops the handler of the request
             cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             headers, body = _answer(problem)
@@ -177,7 +174,7 @@ def _answer(problem: ProblemType) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 
 async def _overloaded(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answers instead of the application where there are too many connections."""
+    """Replaces the application when there are too many connections."""
     headers, body = _answer(OVERLOADED)
     headers.append((b"retry-after", b"5"))
     start: HTTPResponseStartEvent = {

@@ -1,4 +1,4 @@
-"""`/v1/api-keys`: tokens besides the admin's, and what each of them opens."""
+"""`/v1/api-keys`: tokens besides the admin's, and the rights of each."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ _Name = Annotated[str, text(200), means("a name for people")]
 
 
 class ApiKeyView(View, frozen=True, kw_only=True):
-    """An API key. `token` is there only in the answer that makes it: nobody can tell it
-    again."""
+    """An API key. Only the response that creates it contains its `token`, which is not stored."""
 
     example: ClassVar = {
         "id": samples.KEY,
@@ -80,7 +79,7 @@ class ApiKeyView(View, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, stored: StoredKey, token: str | UnsetType = UNSET) -> ApiKeyView:
-        """An API key; with its `token` only in the answer that makes it."""
+        """An API key; its `token` only in the response that creates it."""
         grant = stored.key.grant or NOTHING
         return cls.show(
             stored.key,
@@ -94,13 +93,13 @@ class ApiKeyView(View, frozen=True, kw_only=True):
 
 
 class ApiKeyList(Page, frozen=True, kw_only=True):
-    """A page of API keys in the order of creation; `next` leads on."""
+    """A page of API keys in the order of creation; `next` is the cursor of the next page."""
 
     items: Annotated[list[ApiKeyView], means("the page")]
 
 
 class ApiKeyChange(Fields, frozen=True, kw_only=True):
-    """What changes of an API key."""
+    """The changed fields of an API key."""
 
     shown: ClassVar = ApiKeyView
     fixed: ClassVar = {"scope": "create another key"}
@@ -152,11 +151,11 @@ class TokenRotation(Fields, frozen=True, kw_only=True):
     ] = 0
 
 
-_AT_ONCE = TokenRotation()  # where there is no body
+_AT_ONCE = TokenRotation()  # for an empty body
 
 
 class ApiKeyController(Controller):
-    """Thin over the store of API keys."""
+    """Calls the store of API keys."""
 
     path = "/api-keys"
     tags = ["Access"]  # noqa: RUF012 - Litestar reads it as it is
@@ -291,13 +290,13 @@ class ApiKeyController(Controller):
         opt={ACTION: "api_key.revoked"},
     )
     async def revoke(self, key_id: PathId, services: GivenServices) -> None:
-        """Its token opens nothing any more, within a second. Subscriptions that it created stay
-        and get no more events; what is pending on them becomes dead when it would be sent."""
+        """Its token becomes invalid within a second. Subscriptions that it created stay and receive
+        no events; their pending deliveries become dead when they are due."""
         await services.api_keys.revoke(key_id)
 
 
 def _grant(before: Grant, data: ApiKeyChange) -> Grant:
-    """The grant with what was sent of it."""
+    """The grant with the fields that were sent."""
     return msgspec.structs.replace(
         before,
         integration_ids=before.integration_ids

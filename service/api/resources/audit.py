@@ -1,4 +1,4 @@
-"""`/v1/audit`: who changed what and when."""
+"""`/v1/audit`: the actor, time and fields of each change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.api.http.requests import GivenServices, LogQuery
 
 
 class AuditView(View, frozen=True, kw_only=True):
-    """Something that was done."""
+    """An audited action."""
 
     example: ClassVar = {
         "at": samples.AT,
@@ -41,7 +41,7 @@ class AuditView(View, frozen=True, kw_only=True):
 
 
 class AuditList(Page, frozen=True, kw_only=True):
-    """A page of the audit trail, the newest entry first; `next` leads on."""
+    """A page of the audit trail, the newest record first; `next` is the cursor of the next page."""
 
     items: Annotated[list[AuditView], means("the page")]
 

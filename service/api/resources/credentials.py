@@ -1,4 +1,4 @@
-"""`/v1/credentials`: base URLs of the upstream and the API keys that open them."""
+"""`/v1/credentials`: upstream base URLs and their API keys."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class CredentialView(View, frozen=True, kw_only=True):
 
 
 class CredentialList(Page, frozen=True, kw_only=True):
-    """A page of credentials in the order of creation; `next` leads on."""
+    """A page of credentials in the order of creation; `next` is the cursor of the next page."""
 
     items: Annotated[list[CredentialView], means("the page")]
 
@@ -91,7 +91,7 @@ class CredentialCreate(Fields, frozen=True, kw_only=True):
 
 
 class CredentialChange(Fields, frozen=True, kw_only=True):
-    """What changes of a credential."""
+    """The changed fields of a credential."""
 
     shown: ClassVar = CredentialView
     examples: ClassVar = {"key": ("A new API key", {"api_key": "ANOTHER_KEY"})}
@@ -104,8 +104,8 @@ _PUBLIC_ONLY = AddressGuard()
 
 
 def upstream_check(guard: AddressGuard) -> Callable[[str], None]:
-    """What is asked of a base URL: the guard may allow it, and the API key does not cross other
-    people's networks in clear."""
+    """Requires of a base URL that the address guard allows it, and that the API key does not cross
+    public networks in clear."""
 
     def check(url: str) -> None:
         guard.check_url(url)
@@ -115,7 +115,7 @@ def upstream_check(guard: AddressGuard) -> Callable[[str], None]:
         try:
             _PUBLIC_ONLY.check_url(url)
         except TargetRefusedError:
-            return  # only the operator's exceptions open it, so it is a network of their own
+            return  # only the operator's exceptions allow it, so it is a private network
         raise TargetRefusedError(
             "http:// would send the API key in clear; use https:// "
             f"(for a name of your own network, add {parts.host} to {SETTING} and restart)"
@@ -125,7 +125,7 @@ def upstream_check(guard: AddressGuard) -> Callable[[str], None]:
 
 
 class CredentialController(Controller):
-    """Thin over the credential store."""
+    """Calls the credential store."""
 
     path = "/credentials"
     tags = ["Credentials"]  # noqa: RUF012 - Litestar reads it as it is

@@ -1,4 +1,4 @@
-"""`/v1/deliveries`: what was sent to subscriptions, and what came back."""
+"""`/v1/deliveries`: pushes to subscriptions and their responses."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class DeliveryList(Page, frozen=True, kw_only=True):
 
 
 class DeliveryQuery(Fields, frozen=True, kw_only=True):
-    """Which deliveries are listed."""
+    """The filters of deliveries."""
 
     subscription_id: Annotated[
         Annotated[str, identifier("sub")] | UnsetType, means("only deliveries to this subscription")
@@ -189,12 +189,12 @@ class DeliveryQuery(Fields, frozen=True, kw_only=True):
     ] = UNSET
 
     def check(self) -> Iterable[FieldError]:
-        """A time has to lie between both."""
+        """At least one time must lie between them."""
         if self.since and self.until and self.until <= self.since:
             yield FieldError("until", "is not after since", "send a later time, or leave it out")
 
     def wanted(self, grant: Grant | None) -> Wanted | None:
-        """What is asked for; None if there is no such event."""
+        """The filter of deliveries; None if the event does not exist."""
         span = {}
         if self.event_id:
             position = event_position(self.event_id)
@@ -256,7 +256,7 @@ async def list_deliveries(
 async def _subscription_ids(
     params: DeliveryQuery, services: Services, actor: Actor
 ) -> Collection[str]:
-    """Whose deliveries are listed. Raises NotFoundError."""
+    """The subscriptions whose deliveries are listed. Raises NotFoundError."""
     if params.subscription_id:
         await require_own(actor, services, params.subscription_id)
         return [(await services.subscriptions.get(params.subscription_id)).id]

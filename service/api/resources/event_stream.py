@@ -33,16 +33,16 @@ from service.storage.events.log_follower import Tail
 
 SSE = "text/event-stream"
 HEARTBEAT_SECONDS = 15.0
-RETRY_MS = 3_000  # after which a client that lost the connection comes back
+RETRY_MS = 3_000  # after which a disconnected client reconnects
 LAST_EVENT_ID = "Last-Event-ID"
-_READ_AT_ONCE = 20  # events held for one slow reader
-_CHUNK_BYTES = 65_536  # sent in one piece, unless a single event is larger
+_READ_AT_ONCE = 20  # events queued for one slow reader
+_CHUNK_BYTES = 65_536  # maximum of one write, unless a single event is larger
 
-_recent_frames: BodyCache[bytes] = BodyCache()  # which listeners at the same position share
+_recent_frames: BodyCache[bytes] = BodyCache()  # that listeners at the same position share
 
 
 class StreamQuery(FilterQuery, frozen=True, kw_only=True):
-    """Which events are followed, and from where."""
+    """The filter of the events, and the position to start after."""
 
     after: Annotated[
         StartCursor | UnsetType,
@@ -58,7 +58,7 @@ def _read_last(sent: str) -> str:
 
 
 class LastEvent(Fields, frozen=True, kw_only=True):
-    """Where a client left off."""
+    """The position at which a client disconnected."""
 
     position: Annotated[
         Annotated[str, cursor(_read_last, "log")] | UnsetType,
@@ -105,7 +105,7 @@ async def stream_events(
     return Stream(
         frames(services.tail, first, VisibleEvents(actor, services, filters), params.rendering),
         media_type=SSE,
-        # A proxy would gather events, for minutes, or until it has enough of them to compress.
+        # A proxy would buffer events for minutes, or until it has enough to compress.
         headers={"cache-control": "no-store, no-transform", "x-accel-buffering": "no"},
     )
 
@@ -116,10 +116,10 @@ async def frames(
     visible: VisibleEvents,
     rendering: Rendering,
 ) -> AsyncIterator[bytes]:
-    """The stream behind a first page, until nobody listens or it cannot go on."""
+    """The stream after its first page, until the client disconnects or the log cannot be read."""
     loop = asyncio.get_running_loop()
     events, read_to = first
-    # The position is sent at once, so that a client whose connection breaks first keeps it.
+    # The position is sent at once, so that a client keeps it even if the connection breaks first.
     sent = None if events else read_to.position
     yield b"retry: %d\n%s\n" % (RETRY_MS, _id(read_to.position) if sent else b"")
     with tail.listen() as listener:
@@ -144,7 +144,7 @@ async def frames(
                 yield b"event: error\ndata: %s\n\n" % msgspec.json.encode(expired(error))
                 return
             except (RedisError, OSError):
-                return  # the client comes back to where it was
+                return  # the client reconnects at its position
 
 
 def _id(position: str) -> bytes:

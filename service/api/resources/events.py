@@ -1,4 +1,4 @@
-"""`/v1/events`: the event log, for those who would rather pull than be pushed to."""
+"""`/v1/events`: the event log, for clients that pull."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.api.access.authentication import GivenActor
 from service.api.access.route_guards import READERS_AND_SUBSCRIBERS
 from service.api.access.visible_events import VisibleEvents
 from service.api.fields import samples
-from service.api.fields.kinds import Several, identifier, means, number_in_text, one_of
+from service.api.fields.kinds import Moment, Several, identifier, means, number_in_text, one_of
 from service.api.fields.readers import Fields
 from service.api.fields.refusals import FieldError
 from service.api.fields.views import Page, Timestamp, View
@@ -39,11 +39,12 @@ from service.domain.delivery.event_types import EVENT_TYPES
 from service.domain.delivery.subscription import Format, Payload, Rendering
 from service.domain.errors import NotFoundError
 from service.domain.events.event import EventFilter, StoredEvent, is_shown, render
+from service.domain.events.identifiers import position_before, position_order
 from service.storage.events.event_log import ReadPosition, not_there
 
-MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than grow beyond
+MAX_PAGE_BYTES = 8_388_608  # a page ends early rather than exceed this
 MAX_WAIT_SECONDS = 60
-LONGEST_WAIT_SECONDS = 50  # proxies give up on an answer after 60
+LONGEST_WAIT_SECONDS = 50  # many proxies time out after 60
 
 
 class EventView(View, frozen=True, kw_only=True):
@@ -78,8 +79,11 @@ class EventView(View, frozen=True, kw_only=True):
 
 
 class EventList(Page, frozen=True, kw_only=True):
-    """A page of the event log. `next` leads on and is null at the end of the log. `cursor` is the
-    bookmark to store: it is there on every page, the last one and an empty one included."""
+    """A page of the event log.
+
+    `next` is the cursor of the next page, and null at the end of the log. `cursor` is the position
+    to store: every page has it, even the last one and an empty one.
+    """
 
     items: Annotated[list[EventView], means("the page")]
     cursor: Annotated[
@@ -90,7 +94,7 @@ class EventList(Page, frozen=True, kw_only=True):
 
 
 class RenderingQuery(Fields, frozen=True, kw_only=True):
-    """How events are rendered."""
+    """The rendering of events."""
 
     payload: Annotated[
         Payload,
@@ -102,12 +106,12 @@ class RenderingQuery(Fields, frozen=True, kw_only=True):
 
     @property
     def rendering(self) -> Rendering:
-        """The rendering that is asked for."""
+        """The requested rendering."""
         return Rendering((self.payload, Format.STANDARD))
 
 
 class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
-    """Which events are read."""
+    """The filter of events."""
 
     type: Annotated[
         Several[Annotated[str, one_of(EVENT_TYPES)]] | UnsetType,
@@ -119,7 +123,7 @@ class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
     course_id: Annotated[CourseId | UnsetType, means("only events of this course")] = UNSET
 
     def wanted(self, grant: Grant | None) -> EventFilter:
-        """The events that are asked for, as far as the grant goes."""
+        """The requested events that the grant includes."""
         return EventFilter(
             types=None if self.type is UNSET else frozenset(self.type),
             integration_id=self.integration_id or None,
@@ -129,7 +133,14 @@ class FilterQuery(RenderingQuery, frozen=True, kw_only=True):
 
 
 class EventQuery(FilterQuery, frozen=True, kw_only=True):
-    """Where in the log, and which way."""
+    """The part of the log, and the direction."""
+
+    since: Annotated[
+        Moment | UnsetType, means("only events that happened at this time or later")
+    ] = UNSET
+    until: Annotated[Moment | UnsetType, means("only events that happened before this time")] = (
+        UNSET
+    )
 
     order: Annotated[
         Literal["asc", "desc"],
@@ -154,13 +165,35 @@ class EventQuery(FilterQuery, frozen=True, kw_only=True):
     ] = UNSET
 
     def check(self) -> Iterable[FieldError]:
-        """Only what is to come can be waited for."""
+        """Only new events can be waited for; a time must lie between both."""
         if self.order == "desc" and self.wait is not UNSET:
             yield FieldError("wait", "goes with order=asc only", "leave out one of them")
+        if self.until is not UNSET and self.wait is not UNSET:
+            yield FieldError("wait", "does not go with until", "leave out one of them")
+        if self.since and self.until is not UNSET and self.until <= self.since:
+            yield FieldError("until", "is not after since", "send a later time, or leave it out")
+
+    @property
+    def before_since(self) -> str | None:
+        """The position before the first event, None if `since` was left out."""
+        return position_before(self.since) if self.since else None
+
+    @property
+    def last(self) -> str | None:
+        """The position of the last possible event, None if `until` was left out."""
+        return None if self.until is UNSET else position_before(self.until)
+
+    @property
+    def end(self) -> str | None:
+        """The position before which `desc` starts, None: the end of the log."""
+        ends = [] if not self.after or self.after == cursors.LATEST else [self.after]
+        if self.until is not UNSET:
+            ends.append(f"{self.until}-0")
+        return min(ends, key=position_order, default=None)
 
 
 class EventController(Controller):
-    """Thin over the event log."""
+    """Reads the event log."""
 
     path = "/events"
     tags = ["Events"]  # noqa: RUF012 - Litestar reads it as it is
@@ -185,15 +218,13 @@ class EventController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[bytes]:
-        """Oldest first unless `order` says otherwise, each event byte for byte as it is pushed.
-        Store `cursor` after each page and pass it as `after`: then no event is missed or repeated.
-        A filtered page may hold few events, or none, and more may still follow."""
+        """Oldest first unless `order` is desc, each event byte for byte as it is pushed. Store
+        `cursor` after each page and pass it as `after`: then no event is missed or repeated. A
+        filtered page may hold few events, or none, and more may still follow."""
         filters = params.wanted(actor.grant)
         if params.order == "desc":
             events, before = await services.events.read_back(
-                None if params.after == cursors.LATEST else params.after or None,
-                params.limit,
-                filters,
+                params.end, params.limit, filters, after=params.before_since
             )
             bodies, cut = _bodies(events, params.rendering)
             return _page(bodies, cut or before, None)
@@ -230,21 +261,30 @@ class EventController(Controller):
 
 
 async def starting_place(services: Services, read_to: str | None) -> str | None:
-    """The position to begin behind; None: the oldest event."""
+    """The position to start after; None: the oldest event."""
     if read_to != cursors.LATEST:
         return read_to
     end, _ = await services.events.bounds()
     return end
 
 
+async def _later(services: Services, start: str | None, since: str) -> str | None:
+    """The later of two positions; None, the oldest event, if events after `since` were trimmed."""
+    if start is None:
+        start = await services.events.trimmed()
+        return since if position_order(since) > position_order(start) else None
+    return max(start, since, key=position_order)
+
+
 async def _follow(
     services: Services, params: EventQuery, actor: Actor, wait: int
 ) -> tuple[list[StoredEvent], ReadPosition]:
-    """The page behind `after`, once there is something on it or the wait is over."""
+    """The page after `after`, once it has an event or the wait has ended."""
     limit, filters = params.limit, params.wanted(actor.grant)
-    events, read_to = await services.events.read(
-        await starting_place(services, params.after or None), limit, filters
-    )
+    start = await starting_place(services, params.after or None)
+    if (since := params.before_since) is not None:
+        start = await _later(services, start, since)
+    events, read_to = await services.events.read(start, limit, filters, last=params.last)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(wait, LONGEST_WAIT_SECONDS)
     if events or read_to.more or deadline <= loop.time():
@@ -264,7 +304,7 @@ async def _follow(
 
 
 def _bodies(events: list[StoredEvent], rendering: Rendering) -> tuple[list[bytes], str | None]:
-    """As many bodies as a page may hold, and the position of the last one if that is not all."""
+    """As many bodies as fit on a page, and the position of the last one if more follow."""
     bodies: list[bytes] = []
     size = 0
     for event in events:

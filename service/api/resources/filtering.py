@@ -1,4 +1,4 @@
-"""Pages of a list that only some of its items belong to."""
+"""Pages of filtered lists."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Place = IndexPosition | None
 
 
 class ReadPage(Protocol[Item]):
-    """Reads at most so many items behind a place, and says where to go on."""
+    """Reads a bounded number of items after a position, and returns the next position."""
 
     def __call__(self, limit: int, after: Place, /) -> Awaitable[tuple[list[Item], Place]]:
-        """The items, and None behind the last one."""
+        """The items, and None after the last one."""
         ...
 
 
@@ -34,8 +34,8 @@ async def page_through(
     limit: int,
     after: Place,
 ) -> tuple[list[Item], Place]:
-    """At most `limit` of the items that `takes` lets through, and where to go on. It looks
-    through as much of the list as that needs."""
+    """At most `limit` items that `takes` accepts, and the next position. It reads as much of the
+    list as needed."""
     found: list[Item] = []
     while True:
         page, after = await read(READ_AT_ONCE, after)
@@ -47,12 +47,12 @@ async def page_through(
 
 
 def has_labels(labels: Mapping[str, str] | None, wanted: Sequence[tuple[str, str]]) -> bool:
-    """Whether all of the labels that are asked for are there."""
+    """Whether all requested labels are present."""
     return all((labels or {}).get(name) == value for name, value in wanted)
 
 
 def is_named(name: str | None, *texts: str | None) -> bool:
-    """Whether a part of the name that is asked for is in one of the texts."""
+    """Whether one of the texts contains the requested part of a name."""
     return name is None or any(name.casefold() in (one or "").casefold() for one in texts)
 
 
@@ -78,7 +78,7 @@ _LABELS = {
 
 
 class ListQuery(IndexQuery, frozen=True, kw_only=True):
-    """The query of a list that is filtered by labels, besides what its own query adds."""
+    """The query of a list that is filtered by labels, besides the list's own query."""
 
     label: Annotated[
         Annotated[
@@ -94,7 +94,7 @@ STATES = means("only those in one of these states, separated by commas or given 
 
 
 def named(in_what: str) -> Meta:
-    """What a filter by name means."""
+    """The meaning of a filter by name."""
     return means(f"only those with this in {in_what}, in any case")
 
 

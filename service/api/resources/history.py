@@ -1,4 +1,4 @@
-"""`/v1/history`: the metrics of the past, by the minute and the hour, ready to plot."""
+"""`/v1/history`: past metrics by the minute and the hour, ready to plot."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from service.domain.observability.history import (
     series_at,
 )
 
-SETTLED_MS = 5_000  # after its end a period is recorded, as a rule
-_SHOWN = {MINUTES: 60, HOURS: 24 * 7}  # periods, where `since` is left out
+SETTLED_MS = 5_000  # the usual time from the end of a period until it is recorded
+_SHOWN = {MINUTES: 60, HOURS: 24 * 7}  # default number of periods
 
 
 class SeriesView(View, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class HistoryView(View, frozen=True, kw_only=True):
 
 
 class HistoryQuery(Fields, frozen=True, kw_only=True):
-    """Which part of the history is shown."""
+    """The requested part of the history."""
 
     resolution: Annotated[
         Literal["minute", "hour"],
@@ -155,7 +155,7 @@ async def show_history(
 
 
 def _check_range(params: HistoryQuery, periods: int, resolution: Resolution) -> None:
-    """Raises InvalidRequestError where `since` is not before `until`, or too long before it."""
+    """Raises InvalidRequestError unless `since` is before `until`, and near enough to it."""
     if params.until is not UNSET and params.since is not UNSET and params.since >= params.until:
         wrong = FieldError(
             "since", "is not before until", "send an earlier since, or a later until"

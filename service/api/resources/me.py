@@ -1,4 +1,4 @@
-"""`/v1/me`: what the token of a request may do, and the integrations that it is granted."""
+"""`/v1/me`: the rights of the request's token, and the integrations granted to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from service.storage.registry.integrations import Stored
 
 
 class MeView(View, frozen=True, kw_only=True):
-    """What a token may do."""
+    """The rights of a token."""
 
     example: ClassVar = {
         "id": samples.KEY,
@@ -55,7 +55,7 @@ class MeView(View, frozen=True, kw_only=True):
 
 
 class GrantedIntegration(View, frozen=True, kw_only=True):
-    """How an integration goes, for those who get its events."""
+    """The state of an integration, for receivers of its events."""
 
     example: ClassVar = {
         "id": samples.INTEGRATION,
@@ -102,13 +102,13 @@ class GrantedIntegration(View, frozen=True, kw_only=True):
 
 
 class GrantedIntegrations(Page, frozen=True, kw_only=True):
-    """A page of integrations in the order of creation; `next` leads on."""
+    """A page of integrations in the order of creation; `next` is the cursor of the next page."""
 
     items: Annotated[list[GrantedIntegration], means("the page")]
 
 
 class MeController(Controller):
-    """What a client may know of itself."""
+    """Information about the client itself."""
 
     path = "/me"
     tags = ["Access"]  # noqa: RUF012 - Litestar reads it as it is
@@ -120,7 +120,7 @@ class MeController(Controller):
         response_description="The token's rights",
     )
     async def show(self, actor: GivenActor, services: GivenServices) -> MeView:
-        """Whatever its scope is."""
+        """Any scope is accepted."""
         grant = actor.grant or NOTHING
         name = actor.name
         if actor.key_id is not None:
@@ -143,7 +143,7 @@ class MeController(Controller):
     async def integrations(
         self, params: NamedDependency[IndexQuery], actor: GivenActor, services: GivenServices
     ) -> GrantedIntegrations:
-        """Their state, and how late they are; to others than a subscriber, all integrations."""
+        """Their state, and how late they are. Scopes other than subscriber get all integrations."""
         found, position = await page_through(
             services.integrations.page,
             partial(_covered, actor.grant),

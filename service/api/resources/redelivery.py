@@ -1,4 +1,4 @@
-"""`/v1/events/{id}/redeliver`: one event that a subscription is sent once more."""
+"""`/v1/events/{id}/redeliver`: sends one event to a subscription again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from service.storage.replay.replays import Replayed
 
 
 class Redelivery(Fields, frozen=True, kw_only=True):
-    """Who is sent one event once more."""
+    """The subscription that an event is sent to again."""
 
     examples: ClassVar = {"one": ("To one subscription", {"subscription_id": samples.SUBSCRIPTION})}
     subscription_id: Annotated[
@@ -61,9 +61,9 @@ async def redeliver(
     services: GivenServices,
     actor: GivenActor,
 ) -> Response[ReplayView]:
-    """Sends a subscription one event once more, whether or not it matches the filter. It is a
-    replay of one, and does not wait for others to be read. If a delivery of the event is pending,
-    whichever of the two succeeds first settles the other one."""
+    """Sends an event to a subscription again, even if it does not match the filter. It is a replay
+    of one event, and does not wait for other replays. If a delivery of the event is pending, the
+    first success of the two completes both."""
     refusals.settle()
     await require_own(actor, services, data.subscription_id)
     subscription = await services.subscriptions.get(data.subscription_id)
@@ -95,7 +95,7 @@ async def redeliver(
 
 
 async def _event(services: Services, actor: Actor, event_id: str) -> StoredEvent:
-    """An event that this one may see. Raises NotFoundError or EventExpiredError."""
+    """An event that the actor may see. Raises NotFoundError or EventExpiredError."""
     try:
         event = await services.events.get(event_id)
     except NotFoundError:

@@ -1,4 +1,4 @@
-"""`/v1/subscriptions/{id}/replays` and the redelivery of one event: what is sent once more."""
+"""`/v1/subscriptions/{id}/replays`: events that are sent again."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _EventTypes = Annotated[
 
 
 class ReplayView(View, frozen=True, kw_only=True):
-    """Events that a subscription is sent once more. Each event that was `queued` ends as
-    `delivered` or, after the ordinary retries, as `dead`."""
+    """Events that a subscription is sent again. Each `queued` event ends as `delivered` or, after
+    the ordinary retries, as `dead`."""
 
     example: ClassVar = {
         "id": samples.REPLAY,
@@ -109,17 +109,17 @@ class ReplayView(View, frozen=True, kw_only=True):
 
 
 class ReplayList(Page, frozen=True, kw_only=True):
-    """A page of replays in the order in which they were asked for; `next` leads on."""
+    """A page of replays in the order of their requests; `next` is the cursor of the next page."""
 
     items: Annotated[list[ReplayView], means("the page")]
 
 
 class ReplayCreate(Fields, frozen=True, kw_only=True):
-    """Which events are sent once more."""
+    """The events that are sent again."""
 
     examples: ClassVar = {
         "missing": (
-            "What was missed since Friday",
+            "Events missed since Friday",
             {"which": "missing", "since": "2026-11-20T00:00:00Z"},
         )
     }
@@ -157,7 +157,7 @@ class ReplayCreate(Fields, frozen=True, kw_only=True):
 
 
 class ReplayController(Controller):
-    """Thin over the replay store."""
+    """Calls the replay store."""
 
     path = "/subscriptions/{subscription_id:str}/replays"
     tags = ["Replays"]  # noqa: RUF012 - Litestar reads it as it is
@@ -177,15 +177,15 @@ class ReplayController(Controller):
         refusals: GivenRefusals,
         services: GivenServices,
     ) -> Response[ReplayView]:
-        """Sends events of the past once more, under their ids and marked with
-        `coursewire-replay: true`. Those of a course keep their order among themselves, new events
-        go first, and replays of a subscription follow each other. What happens after the request
-        is no part of it.
+        """Sends past events again, with their ids and the header `coursewire-replay: true`. The
+        events of a course keep their order, new events go first, and replays of a subscription
+        follow each other. Events after the request are not part of the replay.
 
-        A backfill asks the upstream for every live course and makes an event of each, for this
-        subscription alone: it is in no log, and kept until it is delivered or dead. It has the
-        course's present `sequence`, or 1 if nothing has been reported of it yet, so it never hides
-        a later change."""
+        A backfill requests every live course from the upstream and creates an event for each, which
+        only this subscription receives. The event is not in the event log, and is kept until it is
+        delivered or dead. It has the course's present `sequence`, or 1 if no event has reported the
+        course, so it never hides a later change.
+        """
         subscription = await services.subscriptions.get(subscription_id)
         end, trimmed = await services.events.bounds()
         backfill = data.which == "backfill"
@@ -222,8 +222,7 @@ class ReplayController(Controller):
     async def index(
         self, subscription_id: PathId, params: NamedDependency[IndexQuery], services: GivenServices
     ) -> ReplayList:
-        """In the order in which they were asked for: all that have not ended, and the latest that
-        have."""
+        """In the order of their requests: all that have not ended, and the latest that have."""
         subscription = await services.subscriptions.get(subscription_id)
         found, position = await services.replays.page(
             subscription.id, params.limit, params.after or None
@@ -242,7 +241,7 @@ class ReplayController(Controller):
     async def show(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
     ) -> ReplayView:
-        """With how far it has come."""
+        """With its progress."""
         return ReplayView.of(*await services.replays.get(subscription_id, replay_id))
 
     @delete(
@@ -256,7 +255,7 @@ class ReplayController(Controller):
     async def cancel(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
     ) -> None:
-        """Whatever of it has not been delivered is dropped, but for attempts under way."""
+        """Drops all its events that are not delivered, except those that are being sent."""
         await services.replays.cancel(subscription_id, replay_id)
 
 
@@ -267,8 +266,10 @@ async def _since(
     subscription: Subscription,
     trimmed: str,
 ) -> int | None:
-    """The time from which on events are looked at; None: all that are kept. Nothing is left out
-    silently: what is no longer known is refused."""
+    """The time of the first event to send; None: all retained events.
+
+    It refuses times whose events are no longer known, so nothing is left out silently.
+    """
     since = or_none(data.since)
     kept_from = 0 if trimmed == START else position_ms(trimmed) + 1
     if since is not None and since < kept_from:
@@ -295,7 +296,7 @@ async def _since(
 
 
 def _check_backfill(data: ReplayCreate, refusals: Refusals, subscription: Subscription) -> None:
-    """A backfill is of the present, and of one type of event."""
+    """A backfill sends the present state, in one type of event."""
     for name in ("since", "until"):
         if getattr(data, name) not in (None, UNSET):
             refusals.refuse(
@@ -323,7 +324,7 @@ def _check_backfill(data: ReplayCreate, refusals: Refusals, subscription: Subscr
 
 
 async def accepted(services: Services, replay: Replay) -> Response[ReplayView]:
-    """The answer to a request for a replay."""
+    """The response to a request for a replay."""
     shown = ReplayView.of(*await services.replays.get(replay.subscription_id, replay.id))
     location = f"/v1/subscriptions/{replay.subscription_id}/replays/{replay.id}"
     return Response(shown, status_code=HTTPStatus.ACCEPTED, headers={"location": location})

@@ -1,4 +1,4 @@
-"""Completes the OpenAPI document with what operations share, which no handler says itself."""
+"""Completes the OpenAPI document with facts that operations share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Json = dict[str, Any]
 
 
 class Contract:
-    """The document of one application, made when it is first asked for."""
+    """The document of one application, generated at the first request."""
 
     app: Litestar
 
@@ -57,14 +57,14 @@ class Contract:
         self._made: Json | None = None
 
     def of(self, generated: Json) -> Json:
-        """The published form of what Litestar generated."""
+        """The published form of Litestar's document."""
         if self._made is None:
             self._made = published(self.app, generated)
         return self._made
 
 
 SECURITY: Final[list[dict[str, list[str]]]] = [{"bearer": []}]
-_PUBLIC: Final[list[Json]] = [{}]  # the security of what needs no token
+_PUBLIC: Final[list[Json]] = [{}]  # the security of operations that need no token
 _REPEATABLE = (
     "a unique value for each request, such as a UUID. For a day, a repeated "
     "request with this key returns the stored response, with "
@@ -85,8 +85,9 @@ _IDEMPOTENCY: Final[Json] = {
 }
 _REFERENCE: Final = "#/components/schemas/{name}"
 METHODS: Final = ("get", "post", "put", "patch", "delete")
-_NOISE = ("deprecated", "allowEmptyValue", "allowReserved")  # false wherever Litestar writes them
-_PARAMETERS: Final[dict[str, tuple[str, str]]] = {  # of paths: what they are, and their form
+# Litestar writes them where they are false
+_NOISE = ("deprecated", "allowEmptyValue", "allowReserved")
+_PARAMETERS: Final[dict[str, tuple[str, str]]] = {  # path parameters: their meaning and form
     "credential_id": ("the credential's id", "cred_[0-9a-z]{1,64}"),
     "integration_id": ("the integration's id", "int_[0-9a-z]{1,64}"),
     "poll_id": ("the poll's id", "poll_[0-9a-z]{1,64}"),
@@ -109,7 +110,7 @@ _HEADERS: Final[dict[str, str]] = {
 
 
 def published(app: Litestar, generated: Json) -> Json:
-    """The document as it is published, made of what Litestar generated of an application."""
+    """The published document, based on Litestar's document of an application."""
     document: Json = msgspec.json.decode(msgspec.json.encode(generated))
     components = document["components"]
     schemas = components["schemas"]
@@ -172,7 +173,7 @@ def _subclasses(of: type[View]) -> Iterator[type[View]]:
 
 
 def _add_examples(schemas: Json) -> None:
-    """To each object of answers its example; that of a page is one of its items."""
+    """Adds to each response object its example; the example of a page is one of its items."""
     for view in _subclasses(View):
         if view.__name__ in schemas:
             of_page = issubclass(view, Page) and "example" not in vars(view)
@@ -182,7 +183,7 @@ def _add_examples(schemas: Json) -> None:
 
 
 def _add_requests(operation: Json, handler: HTTPRouteHandler, schemas: Json) -> None:
-    """The body, the query and the headers that a handler reads as structs."""
+    """Adds the body, query and headers that a handler reads as structs."""
     if handler.parsed_data_field is not None:
         body = body_of(handler)
         examples = {
@@ -212,7 +213,7 @@ def _add_requests(operation: Json, handler: HTTPRouteHandler, schemas: Json) -> 
 
 
 def _add_access(operation: Json, handler: HTTPRouteHandler, method: str) -> None:
-    """The scopes of which one suffices, and that a `POST` may be repeated."""
+    """Adds the scopes, one of which is sufficient, and that a `POST` may be repeated."""
     if handler.resolve_security() == SECURITY:
         operation["security"] = [{"bearer": [str(one)]} for one in guard_of(handler).scopes]
         if method == "post":
@@ -248,7 +249,7 @@ def _complete(
 
 
 def _problems_of(operation: Json) -> Iterator[ProblemType]:
-    """The problems that follow from what an operation takes."""
+    """Adds the problems that follow from the input of an operation."""
     parameters = operation.get("parameters", ())
     places = {parameter["in"] for parameter in parameters}
     names = {parameter["name"] for parameter in parameters}
@@ -290,7 +291,7 @@ def _response(problems: list[ProblemType]) -> Json:
 
 
 def _add_headers(response: Json) -> None:
-    """What every answer has, and what those of this kind have."""
+    """Adds the headers that every response has, and those of its kind."""
     contents = response.get("content", {}).values()
     view = next((_name(content["schema"]) for content in contents if content["schema"]), "")
     tagged = view in {one.__name__ for one in _subclasses(View) if one.tagged}
@@ -304,7 +305,7 @@ def _name(schema: Json) -> str:
 
 
 def _link(document: Json) -> None:
-    """Says how what one operation makes is used by others: its id in their paths."""
+    """Describes which operations use the id that an operation returns."""
     for path, method, operation in _operations(document):
         for status in ("201", "202"):
             made = operation["responses"].get(status)
@@ -330,7 +331,7 @@ def _links(document: Json, collection: str) -> Iterator[tuple[str, Json]]:
 
 
 def _quieten(found: Any) -> None:
-    """Leaves out what says nothing."""
+    """Removes empty members."""
     if isinstance(found, dict):
         for name in _NOISE:
             if found.get(name) is False:

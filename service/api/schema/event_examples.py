@@ -1,4 +1,4 @@
-"""Examples of what subscribers are sent."""
+"""Examples of pushes."""
 
 from __future__ import annotations
 

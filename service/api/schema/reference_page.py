@@ -45,8 +45,7 @@ _PAGE: Final = """<!doctype html>
 
 
 def schema_router(*, public: bool) -> Router:
-    """Where the document and its page are served; to everybody if `public`, else to
-    those who may use the API."""
+    """Serves the document and its page; to everyone if `public`, otherwise to users of the API."""
     return Router(
         path="/schema",
         route_handlers=[],
@@ -70,15 +69,15 @@ class DocumentPlugin(JsonRenderPlugin):
 
 
 class ReferencePlugin(SwaggerRenderPlugin):
-    """Serves Swagger UI. The framework's own template needs scripts within the page, which the
-    policy forbids, and a host that serves the files."""
+    """Serves Swagger UI. The framework's own template needs inline scripts, which the policy
+    forbids, and another host for the files."""
 
     def __init__(self) -> None:
         super().__init__(js_url="swagger-ui-bundle.js", css_url="swagger-ui.css", path="/")
 
     def receive_router(self, router: Router) -> None:
-        """Adds the files, and takes away the framework's page for unknown paths: they are problems
-        here too."""
+        """Adds the files, and removes the framework's page for unknown paths, because these are
+        problems here too."""
         router.routes[:] = [one for one in router.routes if not one.path.endswith("{path:str}")]
         router.register(
             create_static_files_router(
@@ -87,7 +86,7 @@ class ReferencePlugin(SwaggerRenderPlugin):
         )
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """The page, which asks for the document."""
+        """The page, which requests the document."""
         prefix = request.app.state.settings.root_path
         return _PAGE.format(
             title=escape(openapi_schema["info"]["title"]),

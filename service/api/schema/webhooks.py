@@ -1,4 +1,4 @@
-"""Documents what subscribers are sent, as the OpenAPI document's webhooks."""
+"""Documents pushes as the webhooks of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ _SAID: dict[str, _Fields] = {
     "integration.error": {
         "code": (_TEXT, "the error code of the upstream, or of Coursewire"),
         "message": (_TEXT, "a description of the failure"),
-        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was an answer"),
+        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was a response"),
         "log_url": (_MAYBE_TEXT, "the upstream's page about the request"),
         "since": (_TIME, "when the first of the consecutive failures occurred"),
     },
@@ -160,7 +160,7 @@ _SAID: dict[str, _Fields] = {
         "failures": (_COUNT, "consecutive failures"),
         "failing_since": (_TIME, "since when"),
         "last_outcome": (_TEXT, "the class of the last outcome"),
-        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was an answer"),
+        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was a response"),
     },
     "subscription.recovered": {
         "was": ({"type": "string", "enum": ["parked", "disabled"]}, "the previous state"),
@@ -241,7 +241,7 @@ def _body(event_type: str, wanted: Format) -> Schema:
             del properties["subject"]
     properties["data"] = _data(event_type)
     body = {"type": "object", "properties": properties, "required": list(properties)}
-    # Litestar passes plain JSON through; its own class could not hold what msgspec generates.
+    # Litestar passes plain JSON through; its own class cannot hold all that msgspec generates.
     return cast("Schema", body)
 
 

@@ -48,7 +48,7 @@ def documentation_route(directory: Path) -> HTTPRouteHandler:
 
     @get(["/docs", "/docs/{name:path}"], include_in_schema=False)
     async def show_page(request: Request[Any, Any, Any]) -> File | Redirect:
-        """A file, or the home, whose links are relative to its own address."""
+        """A file, or the home page, whose links are relative to its own address."""
         file = (directory / str(request.path_params.get("name", "")).lstrip("/")).resolve()
         if file == directory:
             return Redirect("/docs/index.html")

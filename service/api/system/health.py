@@ -1,4 +1,4 @@
-"""Probes: whether this process lives, and whether it can serve; and where to read on."""
+"""Probes: whether this process runs, and whether it can serve; and links."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from service.api.http.requests import GivenServices
 from service.api.http.version import version
 from service.domain.errors import StoppingError, StorageUnavailableError
 
-READY_SECONDS = 3.0  # within which Redis must answer, some five times in a row
+READY_SECONDS = 3.0  # within which Redis must answer, after up to five tries
 
 
 class Health(View, frozen=True, kw_only=True):
-    """The answer of a process that is well."""
+    """The response of a healthy process."""
 
     example: ClassVar = {"status": "ok"}
     status: Annotated[str, means("ok")]
 
 
 class Root(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to read on."""
+    """Links to the documentation."""
 
     name: str
     version: str
@@ -43,7 +43,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/", include_in_schema=False)
 async def root(state: State) -> Root:
-    """For who comes without knowing a path."""
+    """For clients that do not know a path."""
     prefix = state.settings.root_path
     return Root(
         name="Coursewire", version=version(), documentation=f"{prefix}/schema", api=f"{prefix}/v1"
@@ -59,7 +59,7 @@ async def root(state: State) -> Root:
     security=[{}],
 )
 async def healthz() -> Health:
-    """Asks nothing of anybody else."""
+    """Checks this process only."""
     return Health(status="ok")
 
 
@@ -73,10 +73,10 @@ async def healthz() -> Health:
     opt={PROBLEMS: (TOO_MANY_LISTENERS, OVERLOADED, STOPPING, STORAGE_UNAVAILABLE)},
 )
 async def readyz(services: GivenServices, state: State) -> Health:
-    """Redis answers and grants what the service needs, and the process was not told to stop; if
-    not, the problem says why."""
+    """Redis answers and grants all needed rights, and the process is not stopping; otherwise the
+    problem gives the reason."""
     if state.stopping:
-        raise StoppingError("this process is about to stop; send new requests to another one")
+        raise StoppingError("this process is stopping; send new requests to another one")
     try:
         async with asyncio.timeout(READY_SECONDS):
             await services.rights.check()

@@ -19,7 +19,7 @@ from service.domain.observability.metrics import DETAIL_MOST, Detail
 
 
 class MetricsQuery(Fields, frozen=True, kw_only=True):
-    """Which details the exposition includes."""
+    """The details that the exposition includes."""
 
     detail: Annotated[
         Several[Detail] | UnsetType,
@@ -44,11 +44,12 @@ class MetricsQuery(Fields, frozen=True, kw_only=True):
 async def metrics(
     params: NamedDependency[MetricsQuery], request: AnyRequest, services: GivenServices
 ) -> Response[bytes]:
-    """Of the whole system, whichever process answers, but for `coursewire_api_*` and `process_*`,
-    which are its own. The metrics token opens it too, and keys of any scope but `subscriber`."""
+    """Of the whole system, whichever process answers, except `coursewire_api_*` and `process_*`,
+    which describe that process. The metrics token and keys of any scope except `subscriber` are
+    accepted."""
     traffic: Traffic = request.app.state.traffic
     exposition, content_type = await services.metrics.render(
         request.headers.get("accept", ""), traffic.collect(), params.detail or ()
     )
-    # As a header, because a media type would get its charset twice.
+    # As a header, because the framework would add a second charset to a media type.
     return Response(exposition, headers={"content-type": content_type})

@@ -1,4 +1,4 @@
-"""`/v1/status`, `/v1/pause` and `/v1/resume`: how the whole system is doing, and stopping it."""
+"""`/v1/status`, `/v1/pause` and `/v1/resume`: the state of the whole system, and stopping it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from service.storage.redis.server_fitness import (
 )
 from service.storage.scheduling.pause import ACTIVITIES, Activity
 
-SCHEDULER_SILENCE_MS = 10_000  # a scheduler looks for work every second
-OVERDUE_MS = 60_000  # work that has been due for longer than this is not being done
+SCHEDULER_SILENCE_MS = 10_000  # a scheduler checks for due work every second
+OVERDUE_MS = 60_000  # work that is due for longer is delayed
 _TOTALS = ("courses", "quarantined", "held", "pending", "dead")
 
 
 class PauseRequest(Fields, frozen=True, kw_only=True):
-    """What is stopped."""
+    """The kind of work to stop."""
 
     examples: ClassVar = {"polling": ("Stop requests to the upstream", {"what": "polling"})}
     what: Annotated[
@@ -67,16 +67,16 @@ class PauseRequest(Fields, frozen=True, kw_only=True):
 
 
 class ResumeRequest(PauseRequest, frozen=True, kw_only=True):
-    """What goes on."""
+    """The kind of work to start."""
 
-    examples: ClassVar = {"polling": ("Go on", {"what": "polling"})}
+    examples: ClassVar = {"polling": ("Resume polling", {"what": "polling"})}
 
 
-_BOTH, _BOTH_AGAIN = PauseRequest(), ResumeRequest()  # where there is no body
+_BOTH, _BOTH_AGAIN = PauseRequest(), ResumeRequest()  # for an empty body
 
 
 class StatusController(Controller):
-    """Gathers what the stores know."""
+    """Reads the state from the stores."""
 
     path = "/status"
     tags = ["System"]  # noqa: RUF012 - Litestar reads it as it is
@@ -155,7 +155,7 @@ class StatusController(Controller):
 
 
 class ControlController(Controller):
-    """Stops and starts the two halves of the work."""
+    """Stops and starts polling and delivery."""
 
     tags = ["System"]  # noqa: RUF012 - Litestar reads it as it is
 
@@ -169,9 +169,9 @@ class ControlController(Controller):
         response_description="The paused activities",
     )
     async def pause(self, services: GivenServices, data: JSONBody[PauseRequest] = _BOTH) -> Paused:
-        """Nothing more is begun, and what is under way stops at its next step, within seconds:
-        a poll after its page, an outbox after the attempts on the wire. Nothing is lost: polls are
-        resumed, outboxes go on collecting until the events' retention."""
+        """No work starts, and running work stops at its next step, within seconds: a poll after its
+        page, an outbox after the attempts in flight. Nothing is lost: polls are resumed, and
+        outboxes keep queueing events until the events' retention ends."""
         await services.control.pause(*_activities(data))
         return await _now_paused(services)
 
@@ -187,7 +187,7 @@ class ControlController(Controller):
     async def resume(
         self, services: GivenServices, data: JSONBody[ResumeRequest] = _BOTH_AGAIN
     ) -> Paused:
-        """What has become due meanwhile is begun within a second."""
+        """Work that became due meanwhile starts within a second."""
         await services.control.resume(*_activities(data))
         return await _now_paused(services)
 
@@ -205,11 +205,11 @@ def _paused(paused: Mapping[Activity, int]) -> Paused:
 
 
 def _server_reasons(server: Server) -> Iterator[str]:
-    """What the server does not do well enough."""
+    """The faults of the server."""
     for fault in (eviction_fault(server), replication_fault(server)):
         if fault is not None:
             yield fault
-    # That snapshots alone are kept may be on purpose; it is the doctor's to say.
+    # Snapshots alone may be intended; `doctor` reports them.
     loss = None if server.persistence == "snapshots" else persistence_fault(server)
     if loss is not None:
         yield loss
@@ -222,7 +222,7 @@ def _server_reasons(server: Server) -> Iterator[str]:
 
 
 def _part_reasons(last_turn: int | None, workers: Sequence[Worker], now: int) -> Iterator[str]:
-    """Which parts are missing."""
+    """The missing parts."""
     if last_turn is None:
         yield "no scheduler is running"
     elif now - last_turn > SCHEDULER_SILENCE_MS:
@@ -234,7 +234,7 @@ def _part_reasons(last_turn: int | None, workers: Sequence[Worker], now: int) ->
 def _work_reasons(
     works: Mapping[Activity, Work], paused: Mapping[Activity, int], now: int
 ) -> Iterator[str]:
-    """What is not being done."""
+    """The delayed work."""
     names = {"polling": "a poll", "delivery": "an outbox"}
     for activity, work in works.items():
         if activity in paused:

@@ -1,4 +1,4 @@
-"""How the whole system is doing, as it is shown."""
+"""The state of the whole system in responses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from service.api.fields.views import Timestamp, View
 
 
 class RedisStatus(View, frozen=True, kw_only=True):
-    """The Redis or Valkey server. `memory_limit_bytes` is null where it has none; `aof_ok` is
-    null where the append-only file is off."""
+    """The Redis or Valkey server. `memory_limit_bytes` is null if there is no limit; `aof_ok` is
+    null if the append-only file is off."""
 
     example: ClassVar = {
         "up": True,
@@ -47,7 +47,7 @@ class RedisStatus(View, frozen=True, kw_only=True):
 
 
 class SchedulerStatus(View, frozen=True, kw_only=True):
-    """A scheduler and when it last looked for work."""
+    """A scheduler and the time of its last turn."""
 
     example: ClassVar = {"name": "scheduler-1", "last_turn_at": samples.AT}
     name: Annotated[str, means("its name")]
@@ -74,7 +74,7 @@ class WorkerStatus(View, frozen=True, kw_only=True):
 
 
 class QueueStatus(View, frozen=True, kw_only=True):
-    """An RQ queue: jobs that wait, jobs under way, jobs that failed in the last day."""
+    """An RQ queue: waiting jobs, running jobs, and jobs that failed in the last day."""
 
     example: ClassVar = {"name": "coursewire-poll", "queued": 1, "started": 2, "failed": 0}
     name: Annotated[str, means("its name")]
@@ -84,8 +84,8 @@ class QueueStatus(View, frozen=True, kw_only=True):
 
 
 class WorkStatus(View, frozen=True, kw_only=True):
-    """Polls or outboxes: due and not claimed, claimed, and of those under a worker's lease.
-    Outboxes that are held back, as parked ones are between probes, count as claimed."""
+    """Polls or outboxes: due and not claimed, claimed, and claimed under a worker's lease. Outboxes
+    that are held back, such as parked ones between probes, count as claimed."""
 
     example: ClassVar = {"due": 0, "claimed": 3, "leased": 2, "oldest_due_at": None}
     due: Annotated[int, means("due and not claimed")]
@@ -95,8 +95,8 @@ class WorkStatus(View, frozen=True, kw_only=True):
 
 
 class LatenessStatus(View, frozen=True, kw_only=True):
-    """How late changes are. Receipts are those of the last quarter of an hour or somewhat more, or
-    since Redis started; their percentiles are estimated from a histogram."""
+    """How late changes are. Receipts cover the last 15 minutes or slightly more, or the time since
+    Redis started; percentiles are estimated from a histogram."""
 
     example: ClassVar = {
         "window_seconds": 1080,
@@ -131,7 +131,7 @@ class LatenessStatus(View, frozen=True, kw_only=True):
 
 
 class Paused(View, frozen=True, kw_only=True):
-    """What was stopped over the API, and since when."""
+    """The work that was stopped over the API, and the time."""
 
     example: ClassVar = {"polling": samples.AT, "delivery": None}
     polling: Annotated[Timestamp | None, means("since when polling is paused; null: not paused")]
@@ -139,7 +139,7 @@ class Paused(View, frozen=True, kw_only=True):
 
 
 class IntegrationStates(View, frozen=True, kw_only=True):
-    """How many integrations are in which state. Those in `error` and `review` need attention."""
+    """The number of integrations by state. Those in `error` and `review` need attention."""
 
     example: ClassVar = {"active": 12, "pending": 1, "paused": 0, "error": 1, "review": 0}
     active: Annotated[int, means("polled, their baselines complete")]
@@ -150,8 +150,8 @@ class IntegrationStates(View, frozen=True, kw_only=True):
 
 
 class SubscriptionStates(View, frozen=True, kw_only=True):
-    """How many subscriptions are in which state. Those that are `disabled`, `parked` and `failing`
-    need attention."""
+    """The number of subscriptions by state. Those that are `disabled`, `parked` and `failing` need
+    attention."""
 
     example: ClassVar = {"active": 3, "failing": 1, "parked": 0, "paused": 0, "disabled": 1}
     active: Annotated[int, means("sent to, the last attempt delivered or none made yet")]
@@ -164,7 +164,7 @@ class SubscriptionStates(View, frozen=True, kw_only=True):
 
 
 class Totals(View, frozen=True, kw_only=True):
-    """What there is in all."""
+    """Totals."""
 
     example: ClassVar = {
         "credentials": 2,
@@ -189,8 +189,8 @@ class Totals(View, frozen=True, kw_only=True):
 
 
 class SystemStatus(View, frozen=True, kw_only=True):
-    """How the whole system is doing; `reasons` says why it is not `ok`. With Redis down nothing
-    else is known."""
+    """The state of the whole system; `reasons` explains any `status` other than `ok`. If Redis is
+    down, the other fields are null."""
 
     example: ClassVar = {
         "status": "ok",

@@ -1,4 +1,4 @@
-"""The file of a backup: compressed parts behind a line that says what it is, with a checksum."""
+"""The file of a backup: compressed parts after a line that describes it, with a checksum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT: Final = 1
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _LENGTH_BYTES: Final = 4
 _BLOCK_BYTES: Final = 1 << 18
-_LEVEL: Final = 1  # of zlib; higher ones take several times as long for a tenth
+_LEVEL: Final = 1  # of zlib; higher levels save a tenth and take several times as long
 
 _encode = msgspec.msgpack.encode
 _decode_part = msgspec.msgpack.Decoder(Part).decode
@@ -30,7 +30,8 @@ class BackupError(CoursewireError):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup is. `encryption_keys` are the names of those that its secrets need."""
+    """The description of a backup. `encryption_keys` are the names of the keys that its secrets
+    need."""
 
     format: int = FORMAT
     made_at: str
@@ -62,7 +63,7 @@ async def write_archive(path: Path, manifest: Manifest, parts: AsyncIterable[Par
 
 
 class Archive:
-    """A backup whose checksum is right. Raises BackupError or OSError."""
+    """A backup whose checksum matches. Raises BackupError or OSError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,7 +82,7 @@ class Archive:
         self.manifest = self._manifest()
 
     def parts(self) -> Iterator[Part]:
-        """What it holds."""
+        """The parts of the backup."""
         frames = self._frames()
         next(frames)
         return map(_decode_part, frames)
@@ -114,7 +115,7 @@ class Archive:
                 left = left[at:]
 
     def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
-        """What lies between the first line and the checksum."""
+        """The compressed bytes between the first line and the checksum."""
         while (size := min(_BLOCK_BYTES, self._end - file.tell())) > 0:
             yield file.read(size)
 

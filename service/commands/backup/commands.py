@@ -17,7 +17,7 @@ _FILE: Final = click.argument("file", type=click.Path(dir_okay=False, path_type=
 @_FILE
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def backup(*, file: Path, force: bool) -> None:
-    """Write everything that is in Redis to FILE, as of one moment, while the service runs."""
+    """Write all data in Redis, as of one moment, to FILE while the service runs."""
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists: give --force to replace it, or another name")
     if not file.absolute().parent.is_dir():
@@ -34,7 +34,7 @@ def backup(*, file: Path, force: bool) -> None:
 @_FILE
 @click.option("--replace", is_flag=True, help="Delete the installation that is there.")
 def restore(*, file: Path, replace: bool) -> None:
-    """Write what FILE holds into the Redis of a stopped service."""
+    """Write the data in FILE into the Redis of a stopped service."""
     from service import logs
     from service.commands.backup.run import restore as perform
     from service.settings import Settings

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 def backup(settings: Settings, path: Path) -> str:
-    """Write a backup to `path`, whole or not at all; return what to say of it. Raises
+    """Write a backup to `path`, whole or not at all; return the message to print. Raises
     CoursewireError."""
     settings = completed_by_up(settings)
     if settings.redis_url is None and not embedded.has_data(settings.data_dir.expanduser()):
@@ -56,8 +56,8 @@ def backup(settings: Settings, path: Path) -> str:
 
 
 def restore(settings: Settings, path: Path, *, replace: bool) -> str:
-    """Write what a backup holds into the Redis of a stopped service, or the embedded Valkey;
-    return what to say of it. Raises CoursewireError."""
+    """Write a backup into the Redis of a stopped service, or the embedded Valkey; return the
+    message to print. Raises CoursewireError."""
     outside = settings.redis_url is not None
     settings = completed_by_up(settings)
     if not settings.encryption_keys:
@@ -66,7 +66,7 @@ def restore(settings: Settings, path: Path, *, replace: bool) -> str:
             f"{settings.data_dir}: give the keys that the backup was made with, because newly "
             "generated keys cannot decrypt it"
         )
-    if not outside:  # what `up` left behind when it was killed leads nowhere
+    if not outside:  # addresses that a killed `up` left behind lead nowhere
         settings = msgspec.structs.replace(settings, redis_url=None)
     manifest, count = _run(_restore(settings, path, replace=replace), path)
     held = Encryptor(settings.encryption_keys).key_names
@@ -96,7 +96,8 @@ async def _backup(settings: Settings, path: Path) -> tuple[Manifest, int]:
         made_at = rfc3339(now_ms())
         async with _serving(settings) as url:
             await asyncio.to_thread(fetch_snapshot, url, embedded.prepare_snapshot(directory))
-        # A server of our own reads the snapshot: that proves it, and leaves out what is not ours.
+        # An own server loads the snapshot: this proves that it is valid, and leaves out foreign
+        # keys.
         read_by = Settings(
             data_dir=directory, port=0, admin_token="-" * 16, encryption_keys=(bytes(32),)
         )
@@ -120,7 +121,7 @@ async def _restore(settings: Settings, path: Path, *, replace: bool) -> tuple[Ma
         redis = open_async(url)
         try:
             await Rights(redis).check()
-            # The lock of the data directory says it of the embedded Valkey.
+            # For the embedded Valkey the lock of the data directory shows this.
             if settings.redis_url is not None and (alive := await Processes(redis).alive()):
                 raise BackupError(
                     f"{', '.join(one.name for one in alive)} are running: stop every part first. "
@@ -144,7 +145,8 @@ async def _restore(settings: Settings, path: Path, *, replace: bool) -> tuple[Ma
 
 @asynccontextmanager
 async def _serving(settings: Settings) -> AsyncIterator[str]:
-    """The address of the Redis that the settings name, or of the embedded Valkey, run meanwhile."""
+    """The address of the Redis in the settings, or of the embedded Valkey, started for the
+    while."""
     if settings.redis_url is not None:
         yield settings.redis_url
         return
@@ -154,7 +156,7 @@ async def _serving(settings: Settings) -> AsyncIterator[str]:
 
 
 async def _key_names(redis: Any) -> tuple[str, ...]:
-    """The names of the keys that encrypted what is there."""
+    """The names of the keys that encrypted the stored secrets."""
     values = EncryptedValues(redis, Encryptor((bytes(32),)))
     return tuple(
         sorted(

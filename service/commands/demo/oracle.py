@@ -1,11 +1,10 @@
 """Whether the events that arrived agree with the sandbox's own log of changes.
 
-Pure. Nobody sees every state of a course: a poll shows the state of one moment, and changes
-between two polls merge. So events are not matched with changes one to one. Each event must
-instead be the step from a state that an earlier poll may have shown to one that a later poll
-may have shown, and at the end no settled change may be left that some step had to report.
-
-What a course's log says of a step from one state to a later one:
+Pure. A poll shows the state of one moment, and changes between two polls merge. So events are not
+matched with changes one to one. Each event must instead be the step from a state that an earlier
+poll may have shown to one that a later poll may have shown. At the end every settled change that a
+step had to report must be reported. A course's log determines each step from one state to a later
+one:
 
 - a path touched once in between differs, and an update must name it;
 - a path touched more often may have come back to what it was, so an update may name it;
@@ -25,13 +24,13 @@ import msgspec
 from service.domain.courses.tracked_paths import REMOTE_DATA_PATHS
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=1)
-"""How far an event's detection may lie before the change it reports: the sandbox gives each
-change of one request a millisecond of its own, which may lie ahead of the clock."""
+"""The maximum time by which an event's detection may precede its change: the sandbox dates the
+changes of one request a millisecond apart, which may be ahead of the clock."""
 
 _TOMBSTONES: Final = frozenset({"delete", "anonymise"})
 _GOING: Final = _TOMBSTONES | {"vanish"}
 _UNSETTLED_NAMED: Final = 5
-"""How many changes one line names before it counts the rest."""
+"""Changes that one line names before it counts the rest."""
 
 
 class LoggedChange(msgspec.Struct, frozen=True):
@@ -49,7 +48,7 @@ class LoggedChange(msgspec.Struct, frozen=True):
 
 
 class ReportedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What is compared of a verified event, each id once, in the order of arrival."""
+    """The compared part of a verified event, each id once, in the order of arrival."""
 
     id: str
     type: str
@@ -74,11 +73,10 @@ def disagreements(
     settled: int = 0,
     untracked: Collection[str] = REMOTE_DATA_PATHS,
 ) -> list[str]:
-    """Every way in which `events` contradict `log`, in words; empty where they agree.
-
-    `known` are the courses that were live before the first change of `log`, and known to the
-    service by then. Changes numbered up to `settled` must have been reported by now; later
-    ones may have been. Changes of `untracked` paths are nobody's concern.
+    """The contradictions between `events` and `log`, in words; empty if they agree. `known` are the
+    courses that were live, and known to the service, before the first change of `log`. Changes
+    numbered up to `settled` must have been reported by now; later ones may have been. Changes of
+    `untracked` paths are ignored.
     """
     changes: Mapping[str, list[LoggedChange]] = defaultdict(list)
     for change in log:
@@ -96,7 +94,7 @@ def disagreements(
 
 
 def _problem(history: _History, events: Sequence[ReportedEvent], settled: int) -> str | None:
-    """What is wrong with the events of one course, if anything."""
+    """The contradictions in the events of one course."""
     # All states that the last event may have shown: 0 is the one before the first change.
     shown = {0}
     previous: ReportedEvent | None = None
@@ -140,7 +138,7 @@ def _listed(changes: Sequence[LoggedChange]) -> str:
 
 
 class _History:
-    """The states that one course went through: number `k` is the one after `k` changes."""
+    """The states of one course: number `k` is the state after `k` changes."""
 
     def __init__(
         self, known: bool, changes: Sequence[LoggedChange], untracked: Collection[str]
@@ -150,7 +148,7 @@ class _History:
         self._untracked = frozenset(untracked)
 
     def state_by(self, moment: datetime) -> int:
-        """The last state that anybody can have seen by then."""
+        """The last state that a poll can have shown by then."""
         return bisect_right(self.changes, moment, key=lambda change: change.at)
 
     def _exists(self, state: int) -> bool:
@@ -168,13 +166,13 @@ class _History:
             for path in set(change.paths) - self._untracked
         )
         if any(change.op == "restore" for change in self.changes[start:end]):
-            # A course comes back under the name that its provider has by then, which others
-            # may have had changed: it may be named, and need not be.
+            # A restored course has its provider's current name, which changes of other courses may
+            # have replaced: an update may name it.
             touched["provider"] += 2
         return touched
 
     def explains(self, event: ReportedEvent, start: int, end: int) -> bool:
-        """Whether the step from state `start` to state `end` is what `event` reports."""
+        """Whether `event` reports the step from state `start` to state `end`."""
         last = self.changes[end - 1]
         match event.type:
             case "course.created":
@@ -194,7 +192,7 @@ class _History:
         return False
 
     def _reasons(self, start: int, end: int) -> set[str | None]:
-        """What a creation may give as its reason."""
+        """The reasons that a creation may give."""
         if self._live(start):
             return set()
         if self._exists(start):
@@ -205,7 +203,7 @@ class _History:
         return {None}
 
     def is_silent(self, start: int, end: int) -> bool:
-        """Whether the step from state `start` to state `end` may go without an event."""
+        """Whether the step from state `start` to state `end` may occur without an event."""
         if not self._live(start):
             return not self._live(end)
         return self._live(end) and 1 not in self._touched(start, end).values()

@@ -1,4 +1,4 @@
-"""Who takes part in the demo: the sandbox and the service, as their HTTP APIs show them."""
+"""The sandbox and the service in the demo, through their HTTP APIs."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _LATER_CHANGES: Final[Mapping[str, int]] = {
     "edit": 60, "provider": 8, "skill": 8, "revision_add": 4,
     "create": 5, "delete": 5, "vanish": 3, "restore": 7,
 }  # fmt: skip
-"""How often each is made, of a hundred."""
+"""The weight of each, in percent."""
 
 Record = dict[str, Any]
 
 
 class DemoFailedError(CoursewireError):
-    """The demo did not show what it promises."""
+    """The demo did not show the promised result."""
 
 
 class Upstream:
-    """The sandbox, as its control API shows it."""
+    """The sandbox, through its control API."""
 
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self.url = url
@@ -65,29 +65,30 @@ class Upstream:
         return results
 
     async def record(self, course_id: str) -> Record | None:
-        """One course, or None where it has vanished."""
+        """One course, or None if it has vanished."""
         answer = await self._client.get(f"{self._integration}/courses/{course_id}")
         return None if answer.status_code == httpx.codes.NOT_FOUND else _json(answer)
 
     async def log(self, after: int) -> list[LoggedChange]:
-        """The changes since number `after`, whoever made them."""
+        """The changes since number `after`."""
         answer = await self._client.get(f"{self._integration}/log", params={"after": after})
         return msgspec.convert(_json(answer), list[LoggedChange])
 
     async def change(self) -> None:
-        """Have some course change: first one of each kind, then mostly edits."""
+        """Change a course: first once in each way, then mostly edits."""
         if self._ahead:
             change = self._ahead.popleft()
         else:
             operations, weights = list(_LATER_CHANGES), list(_LATER_CHANGES.values())
             change = {"op": self._random.choices(operations, weights)[0]}
         answer = await self._client.post(f"{self._integration}/changes", json=[change])
-        if answer.status_code != httpx.codes.CONFLICT:  # no course fits, say, to restore
+        # no course fits the operation, such as restore
+        if answer.status_code != httpx.codes.CONFLICT:
             _json(answer)
 
 
 class Service:
-    """Coursewire, as its public API shows it."""
+    """Coursewire, through its public API."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, token: str) -> None:
         self._client = client
@@ -116,11 +117,11 @@ class Service:
         self._integration = f"integrations/{integration['id']}"
 
     async def integration(self) -> Record:
-        """The integration as it stands."""
+        """The integration and its present state."""
         return await self._get(self._integration)
 
     async def full_poll(self) -> str:
-        """Ask for a full poll now. Returns where to see how it goes."""
+        """Request a full poll now. Returns its path."""
         poll = await self._post(f"{self._integration}/polls", {"kind": "full"})
         return f"{self._integration}/polls/{poll['id']}"
 
@@ -129,7 +130,7 @@ class Service:
         return await self._get(path)
 
     async def pending(self) -> int:
-        """How many events are on their way to the receiver."""
+        """The number of pending events of the receiver."""
         pending: int = (await self._get(self._subscription))["pending"]
         return pending
 

@@ -34,14 +34,14 @@ HOST: Final = "127.0.0.1"
 COURSES: Final = 50
 
 _CHANGE_EVERY: Final = 1.5
-"""Seconds between changes when nobody counts the events."""
+"""Seconds between changes if no number of events is set."""
 _FASTEST: Final = 0.1
 _SLOWEST: Final = 0.7
-"""Seconds between changes, at least and at most, when a number of events is wanted."""
+"""Minimum and maximum seconds between changes if a number of events is set."""
 _LOOK_EVERY: Final = 0.1
-"""Seconds between looks at whatever can only be asked for."""
+"""Seconds between checks of a state that can only be requested."""
 _REQUEST_SECONDS: Final = 10.0
-_SANDBOX_STOP_ORDER: Final = 3  # after the workers that ask it
+_SANDBOX_STOP_ORDER: Final = 3  # after the workers that call it
 
 
 def _sandbox(port: int) -> Program:
@@ -78,7 +78,7 @@ class Performance:
         self._waiting_for = "the service did not start"
 
     async def run(self, events: int | None) -> None:
-        """Start everything, show what happens, stop everything."""
+        """Start everything, print changes and events, stop everything."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         deadline = begun + self._seconds
@@ -172,7 +172,7 @@ class Performance:
         )
         every = _CHANGE_EVERY
         if events is not None:
-            # Faster than needed: some changes merge, and the start and the last full poll take
+            # Faster than necessary: some changes merge, and the start and the last full poll take
             # time.
             every = min(_SLOWEST, max(_FASTEST, self._seconds / events / 4))
         loop = asyncio.get_running_loop()
@@ -187,10 +187,10 @@ class Performance:
                 await story.look()
                 if first is None and story.verified:
                     first = loop.time() - begun
-            self._waiting_for = "what was under way did not arrive"
+            self._waiting_for = "pending events did not arrive"
             await story.settle()
         except asyncio.CancelledError:
-            # At a signal, or at the end of the time. What is under way is not waited for.
+            # After a signal, or at the end of the time: pending events are not waited for.
             self._summarise(story, first, "none at odds with")
             raise
         self._summarise(story, first, "in full agreement with")

@@ -1,4 +1,4 @@
-"""`coursewire demo`: the whole service at work on a sandbox upstream, shown in a terminal."""
+"""`coursewire demo`: the whole service with a sandbox upstream, shown in a terminal."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ _TAIL_LINES: Final = 30
 
 
 def demo(*, events: int | None, timeout: float, keep: bool) -> int:
-    """Run the demo until SIGINT or SIGTERM, or until `events` events that agree with the
-    sandbox's own log have been verified. Returns the exit code.
+    """Run the demo until SIGINT or SIGTERM, or until `events` events are verified and agree with
+    the sandbox's log. Returns the exit code.
 
-    `timeout` is how many seconds the start may take and, where `events` is given, the whole.
-    `keep` leaves the data directory behind.
-
-    Raises StartError or SettingsError, or DemoFailedError saying what did not come or agree.
+    `timeout` bounds the start in seconds and, if `events` is given, the whole run. `keep` leaves
+    the data directory behind. Raises StartError or SettingsError, or DemoFailedError with the
+    missing or contradicting events.
     """
     return asyncio.run(_demo(events, timeout, keep=keep))
 
@@ -76,9 +75,10 @@ async def _demo(events: int | None, seconds: float, *, keep: bool) -> int:
 
 
 async def _settings() -> Settings:
-    """Settings that share nothing with another service on this machine. Only the Redis that
-    the environment names is taken over, and only if its database is empty: workers of the
-    demo would otherwise work on what others registered there.
+    """Settings that share nothing with another service on this machine.
+
+    The demo uses the Redis of the environment only if its database is empty, because its workers
+    would otherwise process the registrations in it.
     """
     variable = f"{PREFIX}REDIS_URL"
     environment = {
@@ -95,20 +95,20 @@ async def _settings() -> Settings:
     try:
         empty = await is_empty(redis)
     except (RedisError, OSError) as error:
-        raise StartError(f"{variable} does not lead to a Redis that answers: {error}") from error
+        raise StartError(f"{variable} does not lead to a reachable Redis: {error}") from error
     finally:
         await redis.aclose()
     if not empty:
         raise StartError(
-            f"the database that {variable} names holds data; name an empty one, or unset it "
-            "and the demo brings its own"
+            f"the database in {variable} contains data; use an empty one, or unset it, and the "
+            "demo starts its own"
         )
     return settings
 
 
 async def _interruptible(work: Coroutine[Any, Any, None], hurry: Callable[[], None]) -> bool:
-    """Run `work` to its end, or cancel it at the first signal; a second one hurries its
-    clean-up. Whether a signal came."""
+    """Run `work` to its end, or cancel it at the first signal; a second one shortens its clean-up.
+    Returns whether a signal came."""
     task = asyncio.create_task(work)
     interrupted, signals = False, StopSignals()
 

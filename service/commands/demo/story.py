@@ -1,4 +1,4 @@
-"""The demo's story: what changed, what arrived, and whether the two agree."""
+"""The course of the demo: changes, events, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.commands.demo.participants import DemoFailedError, Service, Upstrea
 from service.commands.demo.terminal import Terminal
 from service.commands.listen.push import Event, Push
 
-_WAIT_SECONDS: Final = 0.1  # for the next push, in each look
+_WAIT_SECONDS: Final = 0.1  # for the next push, in each check
 
 
 class Story:
-    """What changed, what arrived, and whether the two agree."""
+    """Changes, events, and whether the two agree."""
 
     def __init__(
         self, terminal: Terminal, upstream: Upstream, service: Service, inbox: asyncio.Queue[Push]
@@ -36,7 +36,7 @@ class Story:
         self._events: dict[str, list[ReportedEvent]] = defaultdict(list)
 
     async def begin(self) -> int:
-        """Take what is there now as known. Returns how many courses that is."""
+        """Take the present courses as known. Returns their number."""
         earlier = await self._upstream.log(0)
         self._last = earlier[-1].n if earlier else 0
         for record in await self._upstream.records():
@@ -45,29 +45,29 @@ class Story:
         return len(self._known)
 
     async def change(self) -> None:
-        """Have a course change."""
+        """Change a course."""
         await self._upstream.change()
 
     async def look(self) -> None:
-        """Show what has changed and what has arrived since, waiting a little for the latter.
+        """Print new changes and events, after a short wait for the latter.
 
-        Raises DemoFailedError when an event does not agree with the log.
+        Raises DemoFailedError if an event does not agree with the log.
         """
         pushes: list[Push] = []
         with suppress(TimeoutError):
             pushes.append(await asyncio.wait_for(self._inbox.get(), _WAIT_SECONDS))
         while not self._inbox.empty():
             pushes.append(self._inbox.get_nowait())
-        # Read after the pushes were taken: it then has whatever they report.
+        # Read after the pushes were taken: it then contains every change that they report.
         for change in await self._upstream.log(self._last):
             await self._note(change)
         for push in pushes:
             self._take(push)
 
     async def settle(self) -> None:
-        """Wait until all changes so far must have been reported, and see that they were.
+        """Wait until all changes so far must have been reported, and check that they were.
 
-        Raises DemoFailedError when they were not.
+        Raises DemoFailedError if they were not.
         """
         await self.look()
         settled = self._last
@@ -97,9 +97,9 @@ class Story:
             self._terminal.refused(push)
             raise DemoFailedError(f"a push was refused: {push.refusal}")
         if push.altered:
-            raise DemoFailedError(f"{push.id} came again with another body")
+            raise DemoFailedError(f"{push.id} was sent again with another body")
         if not event.type.startswith("course."):
-            return  # a test event, or an operational one: the sandbox's log has nothing of it
+            return  # the sandbox's log does not contain test events and operational events
         reported = _reported(push, event)
         title = newest_title(event.data.course or {}) or self._titles.get(reported.course_id)
         latency = self._latency(push, reported)
@@ -134,7 +134,7 @@ class Story:
 def _reported(push: Push, event: Event) -> ReportedEvent:
     data = event.data
     if push.id is None or data.course_id is None or data.sequence is None:
-        raise DemoFailedError(f"a {event.type} came without course or sequence: {push.body!r}")
+        raise DemoFailedError(f"a {event.type} has no course or sequence: {push.body!r}")
     return ReportedEvent(
         id=push.id,
         type=event.type,

@@ -1,4 +1,4 @@
-"""What the demo prints: lines in columns that fit the terminal."""
+"""The demo's output: lines in columns that fit the terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from service.commands.demo.oracle import LoggedChange
 from service.commands.listen.printing import STYLES
 from service.commands.listen.push import Event, Push
 
-_PLAIN_WIDTH: Final = 110  # columns where the output is no terminal
+_PLAIN_WIDTH: Final = 110  # columns if the output is not a terminal
 
 
 class Terminal:
-    """Prints what happens, in columns that fit the terminal."""
+    """Prints changes and events in columns that fit the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         width = console.width if console.is_terminal else _PLAIN_WIDTH
-        rest = max(24, width - 38)  # what the other columns and the gaps take
+        rest = max(24, width - 38)  # width of the other columns and the gaps
         self._title_width = rest * 20 // 43
         self._detail_width = rest - self._title_width
 
@@ -32,7 +32,7 @@ class Terminal:
         self._console.print(text, style=style, soft_wrap=True)
 
     def places(self, places: Mapping[str, str]) -> None:
-        """Names and where they are; never wrapped, so that they can be copied."""
+        """Names and addresses; never wrapped, so that they can be copied."""
         for name, place in places.items():
             self._console.print(Text.assemble("  ", (f"{name:9}", "bold"), place), soft_wrap=True)
         self.say()

@@ -1,1 +1,1 @@
-"""`coursewire doctor`: one function for each examination, and the command that makes them all."""
+"""`coursewire doctor`: one function for each check, and the command that runs all of them."""

@@ -1,4 +1,4 @@
-"""What an examination finds."""
+"""The results of checks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 import msgspec
 
 Level = Literal["ok", "warn", "fail"]
-Found = Sequence[tuple[Level, str]]  # each with what to do where it is not "ok"
+Found = Sequence[tuple[Level, str]]  # each with its remedy if it is not "ok"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one check found; `said` tells what to do where it is not well."""
+    """The result of one check; `said` contains the remedy if it is not well."""
 
     check: str
     level: Level

@@ -1,4 +1,4 @@
-"""Examines where requests go: the stored addresses and the forward proxy."""
+"""Checks the targets of requests: the stored addresses and the forward proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.storage.registry.subscriptions import SubscriptionStore
 from service.storage.security.key_holders import Processes
 
 _WIDE_OPEN: Final = frozenset({"0.0.0.0/0", "::/0"})
-_SENDING: Final = ("api ", "worker ")  # how the names of processes that send requests begin
+_SENDING: Final = ("api ", "worker ")  # the first part of the names of processes that send requests
 
 
 async def addresses(
@@ -27,8 +27,10 @@ async def addresses(
     subscriptions: SubscriptionStore,
     most: int | None,
 ) -> Found:
-    """Whether the address guards of the processes that send requests allow every address that is
-    stored. With none of these processes running, the settings of this command are judged."""
+    """Whether the address guards of the processes that send requests allow every stored address.
+
+    If none of these processes runs, the settings of this command decide.
+    """
     allowed = {
         one.name: one.allowed_targets
         for one in await processes.alive()
@@ -80,7 +82,7 @@ async def egress(settings: Settings, guard: AddressGuard) -> Found:
 async def _targets(
     credentials: CredentialStore, subscriptions: SubscriptionStore, most: int | None
 ) -> AsyncIterator[tuple[str, str]]:
-    """The newest `most` of each kind, or all: who owns the address, and the address."""
+    """The newest `most` of each kind, or all: the address's owner, and the address."""
     async for credential in credentials.newest(most):
         yield credential.id, credential.base_url
     async for subscription in subscriptions.newest(most):

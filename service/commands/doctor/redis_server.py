@@ -1,4 +1,4 @@
-"""Examines the Redis server: version, eviction, persistence, memory and clock."""
+"""Checks the Redis server: version, eviction, persistence, memory and clock."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from service.storage.redis.server_fitness import (
 )
 
 _CLOCK_WARN_MS: Final = 2_000
-_CLOCK_FAIL_MS: Final = 60_000  # receivers refuse timestamps that are some minutes off
+_CLOCK_FAIL_MS: Final = 60_000  # receivers refuse timestamps that are a few minutes off
 _MEMORY_WARN: Final = 0.7  # of the limit; polls wait above 0.8
 _MEMORY_FAIL: Final = 0.9
 
 
 async def version(overview: Overview, rights: Rights) -> Found:
-    """Whether the server is new enough, is a primary, and lets the service do its work."""
+    """Whether the server is new enough, is a primary, and accepts the service's commands."""
     await rights.check()
     server = await overview.server()
     fault = version_fault(server) or replication_fault(server)

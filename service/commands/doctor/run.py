@@ -1,4 +1,4 @@
-"""`coursewire doctor`: makes all examinations in order, and prints what they found."""
+"""`coursewire doctor`: runs all checks in order, and prints their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.local.data_directory import completed_by_up
 from service.settings import PREFIX, Settings
 from service.storage.observability.system_status import Overview
 
-SAMPLE: Final = 1_000  # encrypted values of each kind that are opened
+SAMPLE: Final = 1_000  # encrypted values of each kind that are decrypted
 _LEVELS: Final[dict[Level, int]] = {"ok": 0, "warn": 1, "fail": 2}
 _COLOURS: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -29,9 +29,8 @@ Examination = Callable[[], Awaitable[Found]]
 
 
 async def examine(settings: Settings, *, everything: bool = False) -> list[Finding]:
-    """All findings. With `everything`, each stored secret is opened, not only a sample.
-
-    Where Redis cannot be used, what depends on it is left out.
+    """All findings. With `everything`, each stored secret is decrypted, not only a sample. If Redis
+    cannot be used, the checks that need it are left out.
     """
     findings = [check_settings(settings)]
     if settings.redis_url is None or not settings.encryption_keys:
@@ -51,8 +50,7 @@ async def examine(settings: Settings, *, everything: bool = False) -> list[Findi
 
 
 def _examinations(services: Services, most: int | None) -> Mapping[str, Examination]:
-    """The examinations in the order in which they are made. `most` bounds how many stored values
-    of a kind are looked at."""
+    """The checks in their order. `most` bounds the stored values of a kind to check."""
     overview = Overview(services.redis)
     return {
         "redis": partial(redis_server.version, overview, services.rights),
@@ -85,7 +83,7 @@ def _examinations(services: Services, most: int | None) -> Mapping[str, Examinat
 
 
 def check_settings(settings: Settings) -> Finding:
-    """Whether all is set that any part needs."""
+    """Whether all required settings are set."""
     try:
         settings.require("REDIS_URL", "ADMIN_TOKEN", "ENCRYPTION_KEYS")
     except CoursewireError as error:
@@ -94,7 +92,7 @@ def check_settings(settings: Settings) -> Finding:
 
 
 def _unusable(error: Exception) -> str:
-    """Why an examination could not be made, with what to do."""
+    """Why a check failed to run, with the remedy."""
     said = str(error).rstrip(".") or type(error).__name__
     where = f"{PREFIX}REDIS_URL"
     match error:
@@ -109,7 +107,7 @@ def _unusable(error: Exception) -> str:
 
 
 def diagnose(settings: Settings, out: TextIO, *, everything: bool, as_json: bool) -> int:
-    """Examines, prints the findings and returns the exit code: 0 all well, 1 warnings, 2 not.
+    """Runs the checks, prints the findings and returns the exit code: 0 ok, 1 warnings, 2 failures.
 
     Raises StartError or SettingsError where the settings cannot be completed.
     """

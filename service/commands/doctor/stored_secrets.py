@@ -1,4 +1,4 @@
-"""Examines the stored secrets: which key decrypts each, and which keys running processes hold."""
+"""Checks the stored secrets: which key decrypts each, and which keys running processes have."""
 
 from __future__ import annotations
 
@@ -53,9 +53,11 @@ async def secrets(
 
 
 async def _examined(encrypted: EncryptedValues, most: int | None) -> tuple[Counter[str], list[str]]:
-    """How many encrypted values each key opens, by its name, and whose no key opens: of all, or
-    of the oldest of each kind, which are those that an old key is likeliest to have
-    encrypted."""
+    """The number of values that each key decrypts, by its name, and the owners of those that no key
+    decrypts.
+
+    Of all values, or of the oldest of each kind, which an old key most likely encrypted.
+    """
     encrypted_with, spoiled = Counter[str](), list[str]()
     for kind in KINDS:
         looked_at = 0
@@ -72,7 +74,7 @@ async def _examined(encrypted: EncryptedValues, most: int | None) -> tuple[Count
 
 
 def _differing(processes: Sequence[Process], in_use: set[str], first: str) -> Found:
-    """What is wrong with the keys that running processes hold."""
+    """Faults in the keys of running processes."""
     found: list[tuple[Level, str]] = []
     lacking = [one.name for one in processes if not in_use <= set(one.key_names)]
     if lacking:

@@ -1,4 +1,5 @@
-"""Examines who does the work, and what holds it up: schedulers, workers, queues, pauses, leases."""
+"""Checks the processes at work, and causes of delay: schedulers, workers, queues, pauses,
+leases."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from service.storage.scheduling.leases import Kind
 from service.storage.scheduling.pause import ACTIVITIES, Control
 
 _SCHEDULER_SILENCE_MS: Final = 10_000
-_STUCK_MS: Final = 60_000  # past a claim's end, after which nobody seems to take it back
+_STUCK_MS: Final = 60_000  # after a claim's end, until it counts as abandoned
 
 
 async def scheduler(overview: Overview) -> Found:
@@ -73,7 +74,7 @@ async def pauses(control: Control) -> Found:
 
 
 async def leases(overview: Overview, control: Control) -> Found:
-    """Whether claims or leases hold work up."""
+    """Whether claims or leases block work."""
     now = await overview.now_ms()
     paused = await control.paused()
     found: list[tuple[Level, str]] = []

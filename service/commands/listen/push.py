@@ -1,4 +1,4 @@
-"""One push as it came, and what the listener reads of its body."""
+"""One push as received, and the parts of its body that the listener reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True):
-    """What the listener reads of `data`; operational events have none of it but their id."""
+    """The parts of `data` that the listener reads; operational events have only their id."""
 
     event_id: str | None = None
     course_id: str | None = None
@@ -35,7 +35,7 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified body, as far as the listener reads it. `timestamp` is the detection."""
+    """The parts of a verified body that the listener reads. `timestamp` is the detection."""
 
     type: str
     timestamp: datetime
@@ -54,12 +54,10 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):
-    """One POST as it came.
-
-    `refusal` says why it was refused; `event` is there where it was not. `times` counts how
-    often its id has been verified, this time included; `altered` says that an earlier one of
-    the same id had other bytes, which no sender may do. `replay`: the sender says that it was asked
-    to send this event again, so that it is no duplicate.
+    """One POST as received. `refusal` is the reason why it was refused; otherwise `event` is set.
+    `times` counts the verified pushes with its id, this one included; `altered` means that an
+    earlier one had other bytes, which a sender must never do. `replay` means that the sender marks
+    the event as replayed, so it is not a duplicate.
     """
 
     at: datetime

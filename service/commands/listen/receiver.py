@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 _REMEMBERED: Final = 100_000
-"""Ids that are remembered to tell duplicates; the oldest are forgotten first."""
+"""Ids that are kept to detect duplicates; the oldest are removed first."""
 _REPLAY_HEADER: Final = "coursewire-replay"
 _STOP_SECONDS: Final = 2.0
-"""How long requests under way may take to finish when the listener stops."""
+"""Seconds for running requests to finish when the listener stops."""
 
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_cloud_event = msgspec.json.Decoder(CloudEvent).decode
@@ -77,13 +77,12 @@ def _verifier(secret: str) -> Verifier:
 
 
 class Listener:
-    """An HTTP receiver that verifies: `v1` with the official `standardwebhooks` library, `v1a`,
-    which that library does not know, by itself.
+    """An HTTP receiver that verifies pushes: `v1` with the official `standardwebhooks` library, and
+    `v1a`, which that library does not support, by itself. Every POST, to any path, is passed to
+    `on_push` before the response: `status` if it verified, otherwise 400 with the reason. Port 0
+    selects a free one.
 
-    Every POST, to whatever path, is handed to `on_push` before it is answered: with `status`
-    where it verified, with 400 and the reason where it did not. Port 0 takes a free one.
-
-    Raises ValueError if `secret` is no usable `whsec_` secret or `whpk_` key; `start` raises
+    Raises ValueError if `secret` is not a usable `whsec_` secret or `whpk_` key; `start` raises
     OSError if the address cannot be bound.
     """
 
@@ -110,7 +109,7 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where it listens; with port 0 known once it has started."""
+        """Its address; with port 0 known once it has started."""
         return f"http://{in_url(self._host)}:{self._port}/"
 
     async def start(self) -> None:
@@ -124,7 +123,7 @@ class Listener:
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Answer what is under way and accept no more."""
+        """Answer running requests and accept no others."""
         await self._runner.cleanup()
 
     async def __aenter__(self) -> Self:

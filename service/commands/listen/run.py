@@ -21,12 +21,12 @@ async def run(
     as_json: bool,
     exit_after: int | None,
 ) -> None:
-    """Listen and show what comes, until SIGINT or SIGTERM, or until `exit_after` different
-    events have been verified. Without a `secret` one is made, and shown once the address is
-    bound. Raises what Listener raises.
+    """Listen and print pushes until SIGINT or SIGTERM, or until `exit_after` different events have
+    been verified.
 
-    With `as_json` standard output gets the verified bodies alone, one per line, and standard
-    error all else.
+    Without a `secret` one is generated, and printed once the address is bound. With `as_json`
+    standard output gets only the verified bodies, one per line, and standard error all other lines.
+    Raises the errors of Listener.
     """
     given = secret is not None
     secret = secret or new_secret()

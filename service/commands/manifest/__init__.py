@@ -1,1 +1,1 @@
-"""`coursewire apply`: brings integrations and subscriptions to what a file says."""
+"""`coursewire apply`: brings integrations and subscriptions to the state in a file."""

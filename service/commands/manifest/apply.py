@@ -1,4 +1,4 @@
-"""Applies a file: plans every item, shows the plan or carries it out, and says how it went."""
+"""Applies a file: plans every item, then shows the plan or applies it, and reports the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def apply(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Brings the API to what a file says. Raises CoursewireError if that fails for any item."""
+    """Brings the API to the state in a file. Raises CoursewireError if that fails for any item."""
     wanted = read_manifest(text, environ, KEYS)
     steps = [
         step
@@ -63,7 +63,7 @@ def apply(
 
 
 def _take(remote: Remote, step: Step) -> None:
-    """Does what a step says. What goes wrong is its error."""
+    """Carries out a step. A failure becomes its error."""
     if step.action == "none":
         return
     asked = operation(step.kind, step.action)
@@ -91,7 +91,7 @@ def _document(step: Step) -> dict[str, Any]:
 
 
 def _show(step: Step, out: TextIO) -> None:
-    """Prints what a step changes; nothing of one that changes nothing."""
+    """Prints the changes of a step, if it has any."""
     console = open_console(out)
     sign, style = _SIGNS.get(step.action, (" ", ""))
     if step.action != "none" or step.error:

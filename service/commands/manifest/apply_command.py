@@ -62,7 +62,7 @@ def apply(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Bring integrations and subscriptions to what a file says.
+    """Bring integrations and subscriptions to the state in a file.
 
     The file is YAML, as below. An integration is found again by its external_id, a subscription by
     its description. Items have the fields that `create --help` lists; fields that an item leaves

@@ -1,4 +1,4 @@
-"""Reads the file: YAML without surprises, with secrets from the environment."""
+"""Reads the file: strict YAML, with secrets from the environment."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ManifestError(CoursewireError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves times as text, and refuses a name that is given twice."""
+    """Leaves times as text, and refuses duplicate names."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, each of whose names stands once."""
+        """A mapping with unique names."""
         names: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in names:
@@ -43,8 +43,8 @@ _Loader.yaml_implicit_resolvers = {
 def read_manifest(
     text: str, environ: Mapping[str, str], keys: Mapping[str, str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The items under each of `keys` that the file has; each item has the key that is named there,
-    and no other has the same. `${NAME}` is what the environment holds, `$${` is `${`. Raises
+    """The items under each of `keys` in the file; each item has the key field that `keys` names,
+    with a unique value. `${NAME}` stands for the environment variable, `$${` for `${`. Raises
     ManifestError."""
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 - it is a safe one
@@ -53,10 +53,10 @@ def read_manifest(
     problems: list[str] = []
     document = _filled(document, environ, problems)
     if not isinstance(document, dict):
-        raise ManifestError(f"the file must hold {' and '.join(keys)}")
+        raise ManifestError(f"the file must contain {' and '.join(keys)}")
     if unknown := [f"{one}{did_you_mean(one, keys)}" for one in document if one not in keys]:
         raise ManifestError(
-            f"the file must hold {' and '.join(keys)}, and nothing else: {', '.join(unknown)}"
+            f"the file must contain {' and '.join(keys)}, and nothing else: {', '.join(unknown)}"
         )
     for name, items in document.items():
         problems += _faults(name, keys[name], items)
@@ -66,7 +66,7 @@ def read_manifest(
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The known name that is like an unknown one, as a question."""
+    """The most similar known name, as a question."""
     like = get_close_matches(str(name), known, 1)
     return f" (did you mean {like[0]}?)" if like else ""
 

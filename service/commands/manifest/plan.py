@@ -1,4 +1,4 @@
-"""Decides what has to be done so that the API holds what a file says."""
+"""Computes the changes that bring the API to the state in a file."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from service.commands.resources.declarations import RESOURCES
 from service.commands.resources.operations import Field, Operation, operations
 
 Item = Mapping[str, Any]
-HIDDEN = "***"  # instead of what no answer returns
+HIDDEN = "***"  # for a field that no response returns
 
 
-# What a file may hold, and the field by which an item is found again.
+# The kinds in a file, and the field that identifies an item.
 KEYS: Final = {"integrations": "external_id", "subscriptions": "description"}
 
 
 def operation(kind: str, verb: str) -> Operation:
-    """What a verb of a kind asks of the API."""
+    """The API operation of a verb of a kind."""
     return operations()[RESOURCES[kind].verbs[verb].operation]
 
 
 class Difference(NamedTuple):
-    """What a field is, and what it is to be."""
+    """A field's present value, and its value in the file."""
 
     before: Any
     after: Any
 
 
 class Step(msgspec.Struct):
-    """What becomes of one item."""
+    """The change of one item."""
 
     kind: str
     key: str
     action: str  # create, edit, delete or none: a verb of its kind
     id: str | None = None
-    owner: str | None = None  # the API key that the one that is there belongs to
+    owner: str | None = None  # the API key that owns the existing resource
     differences: dict[str, Difference] = {}
     error: str | None = None
-    body: dict[str, Any] = {}  # what is sent
+    body: dict[str, Any] = {}  # the fields to send
 
 
 def plan(
     kind: str, wanted: Sequence[Item], shown: Sequence[Item], *, prune: bool, secrets: bool
 ) -> Iterator[Step]:
-    """The steps of one kind. `prune` deletes what has a key that is not wanted; `secrets` sends
-    again what cannot be compared. What belongs to an API key is left alone, unless an item names
-    an `owner`."""
+    """The steps of one kind. `prune` deletes resources whose key is not in the file; `secrets`
+    sends fields again that cannot be compared. Resources of an API key are left alone, unless an
+    item names an `owner`."""
     by_key: dict[str | None, list[Item]] = {}
     for one in shown:
         by_key.setdefault(one[KEYS[kind]], []).append(one)
@@ -64,7 +64,8 @@ def plan(
 
 
 def _found(item: Item, named_so: Sequence[Item]) -> Sequence[Item]:
-    """Those that an item can stand for: with its owner or, if it names one, with any other."""
+    """The resources that an item can mean: those of its owner or else, if the item names
+    an owner, those of any owner."""
     owned = [one for one in named_so if one.get("owner") == item.get("owner")]
     return owned or (named_so if "owner" in item else [])
 
@@ -102,8 +103,8 @@ def _step(kind: str, item: Item, found: Sequence[Item], *, secrets: bool) -> Ste
 def _differences(
     item: Item, shown: Item, create: Operation, change: Operation, *, secrets: bool
 ) -> dict[str, Difference]:
-    """The fields that are not as they are wanted. Those that are given at creation alone and are
-    never shown, such as an API key, cannot differ."""
+    """The fields that differ from the file. Fields that are sent only at creation and never
+    returned, such as an API key, cannot differ."""
     return {
         name: _difference(create.body.get(name), shown.get(name), one)
         for name, one in item.items()

@@ -1,1 +1,1 @@
-"""The commands that are the API's resources: each follows from an operation of the API."""
+"""The commands for the API's resources: each is derived from an operation of the API."""

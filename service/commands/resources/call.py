@@ -1,4 +1,4 @@
-"""Runs a command: sends its request, follows pages and events, and shows what is answered."""
+"""Runs a command: sends its request, follows pages and events, and prints the response."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from service.commands.resources.parameters import given
 from service.commands.resources.views import VIEWS
 from service.domain.errors import CoursewireError
 
-_PAGE = 500  # items that one answer holds at most
-_SAMPLE = 20  # items that are shown before a decision
+_PAGE = 500  # the maximum number of items of one response
+_SAMPLE = 20  # items that are printed before a decision
 _WAIT = 50  # seconds that one request waits for events
-_NAMED = {  # where an id may be left out for another name: the list, how ids begin, the field
+_NAMED = {  # commands where another name may replace an id: the list, the prefix of ids, the field
     "integration_id": ("listIntegrations", "int_", "external_id"),
     "subscription_id": ("listSubscriptions", "sub_", "description"),
 }
 
 
 class Call(NamedTuple):
-    """One run of a command; `values` are what its options say."""
+    """One run of a command; `values` are the values of its options."""
 
     remote: Remote
     operation: Operation
@@ -37,7 +37,7 @@ class Call(NamedTuple):
     values: Mapping[str, Any]
 
     def run(self) -> None:
-        """Sends the request and shows what is answered. Raises RemoteError."""
+        """Sends the request and prints the response. Raises RemoteError."""
         operation, values = self.operation, self.values
         path = operation.path_of(values)
         enough = {} if self._as_json() or values["wanted"] else self.verb.table
@@ -83,8 +83,10 @@ class Call(NamedTuple):
         return body
 
     def _confirmed(self, path: str) -> str | None:
-        """Asks, and gives the ETag of what the answer is about, None if it may be any. What has
-        to be decided as it was shown is shown before."""
+        """Asks for confirmation, and returns the ETag that the request must match, None if any.
+
+        It prints the resource first if the decision depends on it.
+        """
         etag, yes = self.values.get("etag"), self.values["yes"]
         if self.operation.condition == "required" and etag is None:
             if yes or not options.on_terminal(sys.stdin):
@@ -102,7 +104,8 @@ class Call(NamedTuple):
 
     def _follow(self, path: str, query: dict[str, Any]) -> None:
         """Prints events as they happen."""
-        query = {"after": "latest", **query, "order": "asc", "wait": _WAIT}
+        start = {} if "since" in query else {"after": "latest"}
+        query = {**start, **query, "order": "asc", "wait": _WAIT}
         left = self.values["limit"]
         while left is None or left > 0:
             query["limit"] = min(left or _PAGE, _PAGE)
@@ -126,7 +129,7 @@ class Call(NamedTuple):
         sys.stdout.flush()
 
     def _show(self, document: Any, *, err: bool = False) -> None:
-        """Prints an answer as it was asked for; a secret that it alone shows with a note."""
+        """Prints a response in the requested form; a secret that only it contains gets a note."""
         out = sys.stderr if err else sys.stdout
         is_list = isinstance(document, dict) and "items" in document
         if (wanted := self.values["wanted"]) and not err:
@@ -146,8 +149,8 @@ class Call(NamedTuple):
             click.echo(f"There are more: give --all, or --after {document['next']}", err=True)
 
     def _show_wanted(self, document: Any, items: list[Any], wanted: str) -> None:
-        """Prints one field of each item. Raises UsageError if there is none, and prints then what
-        cannot be asked for again."""
+        """Prints one field of each item. Raises UsageError if no item has it, and lists the known
+        fields."""
         try:
             values = rendering.wanted(items, wanted)
         except KeyError as error:
@@ -160,7 +163,7 @@ class Call(NamedTuple):
             click.echo(rendering.raw(value))
 
     def _hint(self, *items: Any) -> None:
-        """Says on a terminal what can be done about items, once for each subscription."""
+        """Prints on a terminal the remedies for items, once for each subscription."""
         if (hint := self.verb.hint) is None or self._as_json() or self.values["wanted"]:
             return
         if hint.operation:
@@ -175,7 +178,7 @@ class Call(NamedTuple):
 
 
 def with_ids(remote: Remote, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with the ids of what they name otherwise. Raises CoursewireError."""
+    """`values` with ids in place of other names. Raises CoursewireError."""
     found = dict(values)
     for name, (operation, prefix, field) in _NAMED.items():
         said = values.get(name)
@@ -208,7 +211,7 @@ def pages(remote: Remote, path: str, query: Mapping[str, Any], limit: int | None
 
 
 def _tagged(answer: httpx.Response, method: str) -> Any:
-    """The JSON of an answer; what a GET shows with an ETag has it as `etag`."""
+    """The JSON of a response; the ETag of a GET is added as `etag`."""
     document = answer.json()
     etag = answer.headers.get("etag") if method == "GET" else None
     return {**document, "etag": etag} if etag else document

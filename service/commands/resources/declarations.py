@@ -1,4 +1,4 @@
-"""Which commands there are: for each resource its verbs, and the operation that each runs."""
+"""The declared commands: for each resource its verbs, and the operation that each runs."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from typing import Any, NamedTuple
 
 
 class Hint(NamedTuple):
-    """What to do where a field of an answer, or of an item of it, has a value."""
+    """The remedy if a field of a response, or of an item in it, has a value."""
 
     path: str
     value: str
     text: str
-    operation: str = ""  # what is asked instead, of the same arguments
+    operation: str = ""  # the request for the etag, with the same arguments
 
 
 class Verb(NamedTuple):
-    """One command. What its operation takes, besides what is fixed here, are its options."""
+    """One command. The inputs of its operation, except those fixed here, are its options."""
 
     operation: str
     help: str = ""  # instead of the operation's own summary and description
-    columns: str = ""  # of its table, if not those of the resource
-    body: Mapping[str, Any] = {}  # what it always sends
-    query: Mapping[str, Any] = {}  # what it asks for unless an option says otherwise
-    table: Mapping[str, Any] = {}  # what is enough for a table
-    ask: str = ""  # what is to be confirmed before
-    done: str = ""  # what is said of an answer without content
-    once: str = ""  # the field that no later answer shows
+    columns: str = ""  # of its table, if they differ from those of the resource
+    body: Mapping[str, Any] = {}  # values that it always sends
+    query: Mapping[str, Any] = {}  # values that it sends unless an option replaces them
+    table: Mapping[str, Any] = {}  # the fields that a table needs
+    ask: str = ""  # the question to confirm
+    done: str = ""  # the message for a response without content
+    once: str = ""  # the field that no later response contains
     good: Mapping[
         str, Any
-    ] = {}  # the answer's field that decides the exit code, and its good value
-    follows: bool = False  # whether `--follow` waits for more
-    argument: str = ""  # the field of the query that is an argument
-    view: str = ""  # how views.py shows it on a terminal
-    hint: Hint | None = None  # what is said of some answers
+    ] = {}  # the response's field that decides the exit code, and its good value
+    follows: bool = False  # whether `--follow` waits for new events
+    argument: str = ""  # the query field that is an argument
+    view: str = ""  # the function in views.py that prints it on a terminal
+    hint: Hint | None = None  # remedies for some responses
 
 
 class Resource(NamedTuple):
-    """A group of commands. Columns are paths into an item; `#` counts a list, -1 is its last."""
+    """A group of commands. Columns are paths into an item; `#` counts a list, -1 is its last
+    element."""
 
     help: str
     columns: str
@@ -182,7 +183,7 @@ coursewire deliveries list --subscription-id sub_... --state pending,dead --json
         },
         """\
 coursewire events --follow
-coursewire events list --type course.deleted --integration-id int_...
+coursewire events list --type course.deleted --since 2026-11-24
 coursewire events redeliver evt_... --subscription-id sub_...""",
     ),
     "reviews": Resource(

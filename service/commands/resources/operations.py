@@ -21,12 +21,12 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str
     required: bool = False
     nullable: bool = False
-    secret: bool = False  # no answer returns it
+    secret: bool = False  # no response returns it
     default: Any = None
     choices: tuple[str, ...] = ()  # of a string, or of the items of an array
     commas: bool = False  # whether no item of an array can hold a comma
     numbers: bool = False  # whether the items of an array are numbers
-    names: tuple[str, ...] = ()  # the fields of an object, where it has no others
+    names: tuple[str, ...] = ()  # the fields of an object without other fields
 
 
 class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,7 +42,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def arguments(self) -> list[str]:
-        """The names of what the path leaves open."""
+        """The names of the parameters in the path."""
         return re.findall(r"{(\w+)}", self.path)
 
     def path_of(self, arguments: Mapping[str, Any]) -> str:
@@ -53,12 +53,12 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """The description without its table, which is for wider pages."""
+        """The description without its table, which is too wide for a terminal."""
         return self.description.partition("\n\n|")[0]
 
     @property
     def is_paged(self) -> bool:
-        """Whether its answer is a page of a list."""
+        """Whether its response is a page of a list."""
         return {"limit", "after"} <= set(self.query)
 
 

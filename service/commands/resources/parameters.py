@@ -1,4 +1,4 @@
-"""Fields of an operation as options of a command, and what was given as query and body."""
+"""Fields of an operation as options of a command, and their values as query and body."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # in seconds
 
 
 class Content(click.ParamType[Any]):
-    """Text, or `@FILE` for what a file holds; `@-` is standard input."""
+    """Text, or `@FILE` for the content of a file; `@-` is standard input."""
 
     name = "text"
 
@@ -65,7 +65,8 @@ class Json(Content):
 
 
 class Words(click.ParamType[Any]):
-    """One of some words, or several between commas; the API judges them, help completes them."""
+    """One of several words, or several between commas; the API checks them, the shell completes
+    them."""
 
     name = "text"
 
@@ -75,7 +76,7 @@ class Words(click.ParamType[Any]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
-        """The words that go on as what was typed after the last comma."""
+        """The words that complete the part after the last comma."""
         before, comma, last = incomplete.rpartition(",")
         return [
             click.shell_completion.CompletionItem(f"{before}{comma}{word}")
@@ -85,12 +86,12 @@ class Words(click.ParamType[Any]):
 
 
 class Moment(click.ParamType[Any]):
-    """A time, or how long ago it was, such as 30m, 1h or 2d."""
+    """A time, or a duration before now, such as 30m, 1h or 2d."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The time as the API takes it."""
+        """The time as the API accepts it."""
         if not (ago := _AGO.fullmatch(str(value))):
             return value
         time = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
@@ -98,7 +99,7 @@ class Moment(click.ParamType[Any]):
 
 
 def option(name: str, field: Field, *, clears: bool) -> click.Option:
-    """The option of a field; `clears` says that --clear sends null."""
+    """The option of a field; `clears` means that --clear sends null."""
     flag = f"--{name.replace('_', '-')}"
     several = field.kind in ("array", "object")
     flags = [flag]
@@ -159,7 +160,7 @@ def _text(default: Any) -> str:
 
 
 def given(fields: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that options were given for, as JSON has them."""
+    """The fields of the given options, as JSON has them."""
     return {
         name: _sent(field, values[name])
         for name, field in fields.items()
@@ -179,7 +180,7 @@ def _sent(field: Field, value: Any) -> Any:
 
 
 def _number(text: str) -> Any:
-    """A number, or the text itself, for the API to refuse."""
+    """A number, or the text itself, which the API refuses."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,5 @@
-"""Shows answers: tables and text on a terminal, JSON elsewhere; nothing in them acts on either."""
+"""Prints responses: tables and text on a terminal, JSON elsewhere; neither can act on the
+terminal."""
 
 from __future__ import annotations
 
@@ -20,15 +21,15 @@ _STYLES: Final = {
 _NOTHING: Final = "-"
 _WIDEST: Final = 60  # columns of a cell
 _NARROWEST: Final = 8
-_ID: Final = re.compile(r"(^|[._])(ids?|actor|at|timestamp)$")  # paths of what is never cut
+_ID: Final = re.compile(r"(^|[._])(ids?|actor|at|timestamp)$")  # paths whose values are never cut
 _POSITION: Final = re.compile(r"-?\d{1,9}")
 _UNKNOWN: Final = object()
 _MILLISECONDS = re.compile(r"(T\d\d:\d\d:\d\d)\.\d{3}Z$")
 
 
 def pick(item: Any, path: str, unknown: Any = None) -> Any:
-    """What stands at a path of names and positions separated by dots, `unknown` if there is no
-    such field; `#` counts a list, `answer` is what a receiver answered in an attempt."""
+    """The value at a path of names and positions separated by dots, `unknown` if there is no such
+    field; `#` counts a list, `answer` is the receiver's response in an attempt."""
     for part in path.split("."):
         match item, part:
             case dict(), "answer" if "excerpt" in item:
@@ -54,8 +55,10 @@ def _answer(attempt: dict[str, Any]) -> Any:
 
 
 def wanted(items: Sequence[Any], path: str) -> list[Any]:
-    """What stands at a path of each item; of an event, also at a path of its data. Raises KeyError
-    with the known names if no item has such a field."""
+    """The value at a path of each item; of an event, also at a path of its data.
+
+    Raises KeyError with the known names if no item has such a field.
+    """
     found = [pick(item, _inside(item, path), _UNKNOWN) for item in items]
     if items and all(one is _UNKNOWN for one in found):
         raise KeyError(", ".join(_names(items[0], path)))
@@ -69,7 +72,7 @@ def _inside(item: Any, path: str) -> str:
 
 
 def _names(item: Any, path: str) -> list[str]:
-    """The names that could stand where the path leads nowhere, with those one level below."""
+    """The names that are known at the point where a path fails, with those one level below."""
     before = path.rpartition(".")[0]
     parent = pick(item, before) if before else item
     match parent:
@@ -102,7 +105,7 @@ def cell(value: Any) -> str:
 
 
 def raw(value: Any) -> str:
-    """A value as scripts want it: text as it is, all else as JSON."""
+    """A value for scripts: text unquoted, all others as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -112,7 +115,7 @@ def show_json(document: Any, out: TextIO, *, indent: int | None = 2) -> None:
 
 
 def show_list(page: dict[str, Any], columns: Iterable[str], out: TextIO) -> None:
-    """Prints what a page says of its list, and its items in rows."""
+    """Prints the other members of a page, and its items in rows."""
     about = {name: one for name, one in page.items() if name not in ("items", "next", "cursor")}
     if about:
         show_fields(about, out)
@@ -123,9 +126,11 @@ def show_list(page: dict[str, Any], columns: Iterable[str], out: TextIO) -> None
 
 
 def show_table(items: Sequence[Any], columns: Iterable[str], out: TextIO) -> None:
-    """Prints items in rows, without the columns that none of them has anything in. Rows that are
-    wider than the terminal lose first what is the same in all of them, which a line above then
-    says, and then the ends of texts; ids stay whole."""
+    """Prints items in rows, without empty columns.
+
+    Rows that are wider than the terminal first lose the columns that are the same in all of them,
+    which a line above then lists, and then the ends of texts; ids stay whole.
+    """
     console = open_console(out)
     table = {path: [cell(pick(item, path)) for item in items] for path in columns}
     table = {path: cells for path, cells in table.items() if set(cells) != {_NOTHING}}
@@ -146,7 +151,7 @@ def show_table(items: Sequence[Any], columns: Iterable[str], out: TextIO) -> Non
 
 
 def _widths(table: dict[str, list[str]], room: int) -> dict[str, int]:
-    """How wide each column is that stays."""
+    """The widths of the remaining columns."""
     widths = {
         path: max(cell_len(_heading(path)), *map(cell_len, cells)) for path, cells in table.items()
     }
@@ -163,19 +168,19 @@ def _widths(table: dict[str, list[str]], room: int) -> dict[str, int]:
 
 
 def _heading(path: str) -> str:
-    """The last name of a path that says something."""
+    """The last meaningful name of a path."""
     *before, last = path.split(".")
     return (before[-1] if last in ("#", "code") else last).replace("_", " ")
 
 
 def show_line(item: Any, columns: Iterable[str], out: TextIO) -> None:
-    """Prints an item as one line, where there is no table yet to be a row of."""
+    """Prints an item as one line, before there is a table."""
     text = Text("  ").join(Text(cell(pick(item, path))) for path in columns)
     open_console(out).print(text, soft_wrap=True)
 
 
 def show_fields(document: dict[str, Any], out: TextIO) -> None:
-    """Prints the fields of an object, one in a line or, where it holds more, in several."""
+    """Prints the fields of an object, one on a line or, for nested values, on several lines."""
     console = open_console(out)
     for line in _lines(document, ""):
         console.print(line, soft_wrap=True)

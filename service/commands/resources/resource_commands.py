@@ -15,7 +15,7 @@ from service.commands.resources.declarations import RESOURCES, Resource, Verb
 from service.commands.resources.operations import Operation, operations
 from service.commands.resources.parameters import Json, option
 
-_LISTS: Final = {  # what an argument is completed from
+_LISTS: Final = {  # the lists that complete an argument
     "integration_id": "listIntegrations",
     "subscription_id": "listSubscriptions",
     "credential_id": "listCredentials",
@@ -58,7 +58,7 @@ class ResourceGroup(click.Group):
         params = options.remote_options()
         self._first = next(iter(resource.verbs))
         first = Action(resource, resource.verbs[self._first])
-        self._alone = not first.arguments  # whether the first verb can run by itself
+        self._alone = not first.arguments  # whether the first verb can run without arguments
         text = resource.help + f"\n\nWithout a command, `{self._first}` is run." * self._alone
         super().__init__(name, help=text, epilog=examples, params=params, hidden=hidden)
         self._resource = resource
@@ -73,21 +73,21 @@ class ResourceGroup(click.Group):
         return None if verb is None else Action(self._resource, verb).command(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts the first verb where none is."""
+        """Inserts the first verb if none is given."""
         own = {flag for one in self.params for flag in one.opts}
         at = 0
         while at < len(args) and (flag := args[at].partition("="))[0] in own:
             at += 1 if flag[1] else 2
         verbless = at == len(args) or (at < len(args) and args[at].startswith("-"))
         asks_help = at < len(args) and args[at] in ctx.help_option_names
-        # While a shell completes, the verb may be about to be typed.
+        # During completion, the user may be about to type the verb.
         if self._alone and verbless and not asks_help and not ctx.resilient_parsing:
             args = [*args[:at], self._first, *args[at:]]
         return super().parse_args(ctx, args)
 
 
 def groups() -> list[click.Command]:
-    """The commands of all resources; `api-keys` is as good as `api-key`."""
+    """The commands of all resources; `api-keys` is an alias of `api-key`."""
     plural = ResourceGroup("api-keys", RESOURCES["api-key"], hidden=True)
     return [*(ResourceGroup(name, one) for name, one in RESOURCES.items()), plural]
 
@@ -100,16 +100,16 @@ class Action(NamedTuple):
 
     @property
     def operation(self) -> Operation:
-        """What it asks of the API."""
+        """The API operation."""
         return operations()[self.verb.operation]
 
     @property
     def arguments(self) -> list[str]:
-        """What stands in the path, and what is declared to be given like it."""
+        """The parameters of the path, and declared arguments."""
         return [*self.operation.arguments, *filter(None, [self.verb.argument])]
 
     def command(self, name: str) -> click.Command:
-        """Its command."""
+        """The command of the verb."""
         operation, verb = self.operation, self.verb
         summary = verb.help or f"{operation.summary}."
         return click.Command(
@@ -127,7 +127,7 @@ class Action(NamedTuple):
         )
 
     def _sent(self) -> list[click.Parameter]:
-        """Those of the query and of the body that are not fixed."""
+        """The parameters of the query and of the body that are not fixed."""
         operation, verb = self.operation, self.verb
         fields = operation.query | ({} if verb.body else operation.body)
         required_first = sorted(fields.items(), key=lambda one: not one[1].required)
@@ -164,7 +164,7 @@ class Action(NamedTuple):
         ]
 
     def run(self, context: click.Context, **values: Any) -> None:
-        """Sends the request and shows what is answered."""
+        """Sends the request and prints the response."""
         from service.commands.resources.call import Call, with_ids
 
         remote = options.connect(context)
@@ -175,7 +175,7 @@ class Action(NamedTuple):
 def _complete_id(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The ids that begin so, each with its name."""
+    """The ids with this beginning, each with its name."""
     from service.domain.errors import CoursewireError
 
     if parameter.name not in _LISTS:

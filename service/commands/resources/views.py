@@ -1,4 +1,4 @@
-"""Shows answers that are neither a plain list nor a plain object, on a terminal."""
+"""Prints responses that are neither a plain list nor a plain object on a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _items(page: dict[str, Any], _columns: Sequence[str], out: TextIO) -> None:
 
 
 def _review(page: dict[str, Any], columns: Sequence[str], out: TextIO) -> None:
-    """The held changes, then what the upstream shows of those that were previewed."""
+    """The held changes, then the upstream state of previewed ones."""
     show_list(page, columns, out)
     for item in page["items"]:
         if item.get("upstream"):
@@ -30,7 +30,7 @@ def _review(page: dict[str, Any], columns: Sequence[str], out: TextIO) -> None:
 
 
 def _statistics(document: dict[str, Any], _columns: Sequence[str], out: TextIO) -> None:
-    """The whole, then its slices in rows."""
+    """The totals, then the slices in rows."""
     about = {name: one for name, one in document.items() if name != "slices"}
     show_fields({**about, "success_rate": _percent(about["success_rate"])}, out)
     rows = [
@@ -47,7 +47,7 @@ def _percent(share: float | None) -> str | None:
 
 
 def _history(document: dict[str, Any], _columns: Sequence[str], out: TextIO) -> None:
-    """A row for each series that is not zero throughout; only increases add up to a sum."""
+    """A row for each series that is not always zero; only increases have a sum."""
     show_fields({name: document[name] for name in ("resolution", "since", "until")}, out)
     rows = list(_series(document["series"]))
     out.write("\n" if rows else "Every series is zero.\n")
@@ -70,7 +70,7 @@ def _series(series: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _sparkline(values: Sequence[float | None]) -> str:
-    """The greatest value of each of at most so many parts as blocks, a gap as a space."""
+    """The greatest value of each part as blocks, a gap as a space."""
     step = -(-len(values) // _POINTS)
     parts = [values[start : start + step] for start in range(0, len(values), step)]
     points = [max((one for one in part if one is not None), default=None) for part in parts]

@@ -1,1 +1,1 @@
-"""Access: who may do what, what may be shown, and what stands before the API."""
+"""Access: rights of tokens, redaction of secrets, and settings of proxies before the API."""

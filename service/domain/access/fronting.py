@@ -1,4 +1,4 @@
-"""What stands before the API: a path prefix, origins of web pages, proxies that say who asks."""
+"""Settings of the systems before the API: a path prefix, origins of web pages, trusted proxies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from service.domain.hosts import read_network
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# First segments of the API's own paths: a prefix that begins so could not be told from them.
+# First segments of the API's own paths: a prefix with such a beginning would be ambiguous.
 OWN_PATHS = frozenset({"v1", "schema", "healthz", "readyz", "metrics"})
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def read_prefix(text: str) -> str:
-    """A path prefix, with a slash before it and none behind it. Raises ValueError."""
+    """A path prefix, with a slash at its start and none at its end. Raises ValueError."""
     path = "/" + text.strip("/")
     if path == "/":
         return ""
@@ -62,8 +62,11 @@ def read_proxy(text: str) -> str:
 
 
 def read_address(text: str) -> Address | None:
-    """The address in an element of `X-Forwarded-For`, whose port and brackets are left off; None
-    if it is none. An IPv4 address inside an IPv6 one is that IPv4 address."""
+    """The address in an element of `X-Forwarded-For`, without port and brackets; None if it has
+    none.
+
+    An IPv4 address inside an IPv6 address becomes that IPv4 address.
+    """
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -78,17 +81,16 @@ def read_address(text: str) -> Address | None:
 
 
 def is_among(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether one of the networks holds the address."""
+    """Whether one of the networks contains the address."""
     return any(address in network for network in networks)
 
 
 def client_address(peer: Address, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address:
-    """Who asks, where `peer` is a trusted proxy that sent `forwarded`, the elements of
+    """The client's address, if `peer` is a trusted proxy that sent `forwarded`, the elements of
     `X-Forwarded-For` from left to right.
 
-    Each trusted proxy vouches for the element to the right of which it stands. So it is the
-    rightmost address that is no trusted proxy; and where what stands there is no address, the
-    proxy that passed it on.
+    Each trusted proxy vouches for the element on its left. So the client is the rightmost address
+    that is not a trusted proxy. If that element is not an address, it is the proxy that sent it.
     """
     known = peer
     for element in reversed(forwarded):

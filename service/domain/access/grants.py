@@ -1,4 +1,4 @@
-"""Access: what the holder of a token may do, and which events it may see."""
+"""Access: the rights of a token, and the events that it may see."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from enum import StrEnum
 
 import msgspec
 
-COURSE_EVENT_PREFIX = "course."  # of the types of events that are about a course
-SUBSCRIPTION_EVENT_PREFIX = "subscription."  # ... about a subscription
+COURSE_EVENT_PREFIX = "course."  # beginning of the types of course events
+SUBSCRIPTION_EVENT_PREFIX = "subscription."  # beginning of the types of events about a subscription
 
 
 class Scope(StrEnum):
-    """What a token opens."""
+    """The rights of a token."""
 
     ADMIN = "admin"
     SUBSCRIBER = "subscriber"
@@ -21,11 +21,9 @@ class Scope(StrEnum):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """The integrations whose course events may be seen: those that are named, and those that
-    carry all of `labels` (None: none because of its labels). As it stands, nothing.
-
-    `holder` is the API key that it is granted to, which may also see what happens to its own
-    subscriptions; it is not stored.
+    """The integrations whose course events a token may see: the named ones, and those with all of
+    `labels` (None: none by labels). The default grants nothing. `holder` is the API key, which may
+    also see events about its own subscriptions; it is not stored.
     """
 
     integration_ids: tuple[str, ...] = ()
@@ -47,8 +45,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         labels: Mapping[str, str],
         owner: str | None = None,
     ) -> bool:
-        """Whether an event may be seen; `owner` is that of the subscription that it is about.
-        What is about the service itself otherwise never is."""
+        """Whether an event may be seen; `owner` owns the subscription that it is about. Other
+        events about the service are never visible."""
         if event_type.startswith(SUBSCRIPTION_EVENT_PREFIX):
             return owner is not None and owner == self.holder
         return event_type.startswith(COURSE_EVENT_PREFIX) and self.covers(integration_id, labels)
@@ -58,10 +56,9 @@ NOTHING = Grant()
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A token's record; of the token itself only a hash is kept, beside it.
-
-    `grant` is that of a subscriber, None for the other scopes, which see every event or none.
-    Times are epoch ms; `expires_at` is None if it never does.
+    """A token's record; only a hash of the token is stored, separately. `grant` is set for a
+    subscriber, and None for the other scopes, which see every event or none. Times are epoch ms;
+    `expires_at` is None if it never does.
     """
 
     id: str
@@ -74,19 +71,18 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def visibility(self) -> Grant | None:
-        """The grant as one that knows whose it is."""
+        """The grant with the key as its holder."""
         return None if self.grant is None else msgspec.structs.replace(self.grant, holder=self.id)
 
     def is_valid(self, now_ms: int) -> bool:
-        """Whether it still opens anything."""
+        """Whether the key is still valid."""
         return self.expires_at is None or now_ms < self.expires_at
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is asking: an API key, or one of the tokens in the settings (`key_id` is None then).
-
-    `grant` limits the events it sees; None: it does not. `expires_at` is when the token ends, epoch
-    ms, None if never.
+    """The sender of a request: an API key, or a token of the settings (then `key_id` is None).
+    `grant` limits the events that it sees; None: no limit. `expires_at` is when the token ends,
+    epoch ms, None if never.
     """
 
     name: str
@@ -97,9 +93,9 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def owner(self) -> str | None:
-        """Whose the subscriptions are that it creates; None: the operator's."""
+        """The owner of subscriptions that the actor creates; None: the operator."""
         return self.key_id if self.scope is Scope.SUBSCRIBER else None
 
     def owns(self, owner: str | None) -> bool:
-        """Whether a subscription of `owner` exists as far as this one may know."""
+        """Whether the actor may know that a subscription of `owner` exists."""
         return self.scope is not Scope.SUBSCRIBER or owner == self.key_id

@@ -1,4 +1,4 @@
-"""Secrets as people paste them: removes what was copied along, and names a character that is wrong.
+"""Pasted secrets: removes text that was copied along, and names a character that is wrong.
 
 A message names one character that cannot be part of the secret, and its position. It never repeats
 the secret.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "«": "»"}
-_QUOTES["\u2018"] = "\u2019"  # single ones, as word processors write them
+_QUOTES["\u2018"] = "\u2019"  # single quotes, as word processors write them
 _INVISIBLE = frozenset({"Cf", "Cc", "Zs", "Zl", "Zp"})  # format, control, separators
 _NAMES = {
     " ": "a space",
@@ -22,21 +22,21 @@ _NAMES = {
 
 
 class Pasted(NamedTuple):
-    """What is left of a text, and how many characters before it were removed."""
+    """The remaining text, and the number of characters that were removed before it."""
 
     text: str
     start: int
 
     def without(self, prefix: str) -> Pasted:
-        """What follows `prefix`, however often it is repeated."""
+        """The text after `prefix`, even if that is repeated."""
         rest = self
         while rest.text.startswith(prefix):
             rest = Pasted(rest.text[len(prefix) :], rest.start + len(prefix))
         return rest
 
     def wrong(self, allowed: Callable[[str], bool]) -> str | None:
-        """The first character that is not `allowed`, with its position in what was pasted, as a
-        sentence; None where there is none."""
+        """A sentence with the first character that is not `allowed` and its position; None if all
+        are allowed."""
         for index, character in enumerate(self.text):
             if not allowed(character):
                 return f"character {self.start + index + 1} is {_named(character)}"
@@ -57,14 +57,14 @@ def trimmed(text: str, *prefixes: str, quotes: bool = True) -> Pasted:
         if quotes and end - start > 2 and text[end - 1] == _QUOTES.get(text[start]):
             start, end = start + 1, end - 1
         for prefix in prefixes:
-            # A prefix with nothing behind it stays: then it is all that was pasted.
+            # A prefix alone stays, because it is the whole pasted text.
             if len(prefix) < end - start and text[start : start + len(prefix)].lower() == prefix:
                 start += len(prefix)
     return Pasted(text[start:end], start)
 
 
 def is_visible(character: str) -> bool:
-    """Whether it is visible ASCII."""
+    """Whether a character is visible ASCII."""
     return "!" <= character <= "~"
 
 

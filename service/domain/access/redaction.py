@@ -1,4 +1,4 @@
-"""Takes secrets out of what came back from somebody who had been sent them."""
+"""Removes secrets from text that was received from a system to which they were sent."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 MARK: Final = "…"
-_SHORTEST: Final = 4  # characters of a secret; what is shorter would be found everywhere
+_SHORTEST: Final = 4  # characters of a secret; shorter ones would match everywhere
 _LONGEST_FORM: Final = 12  # bytes for each character at most: one outside the BMP, in JSON
 
 
 class Redactor:
     """Replaces secrets by an ellipsis, as they are and as programs usually write them: in JSON, in
-    a URL, in HTML, in base64 and in hexadecimal digits. Of a secret made of words, such as
-    `Bearer …`, the last is one too, and so is what follows the prefix of a signing secret.
+    a URL, in HTML, in base64 and in hexadecimal digits.
 
-    `reach` is how many bytes behind the part that is wanted must be known, so that a secret that
-    ends beyond it is still found.
+    In a secret of several words, such as `Bearer …`, the last word is also a secret, and so is the
+    part after the prefix of a signing secret. `reach` is the number of bytes to read after the
+    wanted part, so that a secret that ends there is still found.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -39,7 +39,7 @@ class Redactor:
 
     @cached_property
     def _pattern(self) -> re.Pattern[bytes] | None:
-        # Most answers are empty, so it is made for the first that is not.
+        # Created at the first response that is not empty, because most are empty.
         return re.compile(b"|".join(map(re.escape, self._written))) if self._written else None
 
     def excerpt(self, content: bytes, length: int) -> bytes:
@@ -56,7 +56,7 @@ class Redactor:
         return b"".join(kept)[:length]
 
     def text(self, words: str) -> str:
-        """The same of words that may have been cut off within a secret."""
+        """Redacts words that may have been cut off within a secret."""
         if self._pattern is None:
             return words
         redacted = self._pattern.sub(MARK.encode(), words.encode())

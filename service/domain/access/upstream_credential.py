@@ -1,4 +1,4 @@
-"""What requests to the upstream carry."""
+"""The credential of requests to the upstream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class UpstreamCredential(msgspec.Struct, frozen=True):
-    """Where the upstream is and the key it opens to; the key is left out when shown."""
+    """The upstream's address and API key; `repr` leaves the key out."""
 
     base_url: str
     api_key: str

@@ -1,1 +1,1 @@
-"""Courses: what a record is, its fingerprint, and how it changed."""
+"""Courses: records, their fingerprints, and changes."""

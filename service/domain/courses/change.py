@@ -1,4 +1,4 @@
-"""Compares a record with the fingerprint kept of its course and judges what happened to it."""
+"""Compares a record with the stored fingerprint of its course and classifies the change."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _decode_identity = msgspec.json.Decoder(Identity).decode
 _decode_course = msgspec.json.Decoder(Course).decode
 _decode_any = msgspec.json.Decoder(dict[str, Any]).decode
 
-# What an anonymised record, and every record nested in it, may keep.
+# Fields that an anonymised record, and each record nested in it, may keep.
 _BOOKKEEPING: Final = frozenset({"id", "course_id", "changed_at", "remote_deleted_at"})
 
 EventType = Literal["course.created", "course.updated", "course.deleted"]
 
 
 class Verdict(StrEnum):
-    """What a record means for its course."""
+    """The meaning of a record for its course."""
 
     UNCHANGED = "unchanged"
-    REFRESHED = "refreshed"  # other bytes, nothing tracked changed: the fingerprint follows
+    REFRESHED = "refreshed"  # other bytes, no tracked change: the fingerprint is updated
     CREATED = "created"
     UPDATED = "updated"
     DELETED = "deleted"
     RESTORED = "restored"
-    RECORDED = "recorded"  # a deletion that nobody needs to hear of
-    HELD = "held"  # kept back for a person to decide on
+    RECORDED = "recorded"  # a deletion without an event
+    HELD = "held"  # held for an operator's decision
     QUARANTINED = "quarantined"  # the record cannot be read, or contradicts itself
 
 
@@ -56,10 +56,9 @@ EVENT_TYPES: dict[Verdict, EventType] = {
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on one course, with the fingerprint to keep if it is to be kept.
-
-    `known` is the fingerprint before; `fingerprint` carries its sequence and event; `record` is
-    the bytes as received (None for an absence); `problem` says why a record is quarantined.
+    """The verdict on one course, with the fingerprint to store if it changes. `known` is the
+    previous fingerprint; `fingerprint` carries its sequence and event; `record` is the received
+    bytes (None for an absence); `problem` explains why a record is quarantined.
     """
 
     course_id: str
@@ -74,7 +73,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def event_type(self) -> EventType | None:
-        """The type of the event that this verdict calls for."""
+        """The type of the event for this verdict, if any."""
         return EVENT_TYPES.get(self.verdict)
 
     @property
@@ -86,8 +85,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     received: ReceivedRecord, known: Fingerprint | None, ignored: Collection[str]
 ) -> Judgement:
-    """Judges one record against what is known of its course. Changes of the tracked paths in
-    `ignored` count for nothing."""
+    """Compares one record with the known state of its course. Changes of the tracked paths in
+    `ignored` are ignored."""
     if known is not None and known.raw == received.digest:
         return Judgement(course_id=received.course_id, verdict=Verdict.UNCHANGED, known=known)
     if received.problem is not None:
@@ -112,7 +111,7 @@ def judge_absence(course_id: str, known: Fingerprint) -> Judgement:
         verdict=Verdict.DELETED,
         known=known,
         evidence="absence",
-        # No bytes led here, so whatever bytes come next are looked at.
+        # The digest matches no bytes, so the next received bytes are compared.
         fingerprint=gone(known, NO_RAW),
     )
 
@@ -121,12 +120,12 @@ def _judge_live(
     received: ReceivedRecord, known: Fingerprint | None, ignored: Collection[str]
 ) -> Judgement:
     course = _decode_course(received.record)
-    # Fields that decoding skips go on to subscribers too: they must be UTF-8, and no number may be
-    # larger than a receiver can read.
+    # Subscribers also receive fields that decoding skips: they must be UTF-8, and numbers must be
+    # small enough for receivers.
     _decode_any(received.record)
     fingerprint = Fingerprint(
         deleted=False,
-        # The same bytes mean something else once the date has passed: they are looked at again.
+        # The meaning of the same bytes changes when the date has passed: they are compared again.
         raw=NO_RAW if received.deletion is Deletion.DUE else received.digest,
         paths=path_digests(course),
         remote_id=course.remote_id,
@@ -157,19 +156,18 @@ def _judge_live(
 def _changed(
     course: Course, current: bytes, known: Fingerprint, ignored: Collection[str]
 ) -> tuple[str, ...]:
-    """The paths that changed, judged by the version that the known digests are of: what only
-    the current one tracks has nothing yet that it could differ from."""
+    """The changed paths, by the version of the known digests: a path that only the current version
+    tracks has no known digest to differ from."""
     version = version_of(known.version)
     digests = current if version is CURRENT else path_digests(course, version)
     return changed_paths(known.paths, digests, ignored, version)
 
 
 def gone(known: Fingerprint, raw: bytes) -> Fingerprint:
-    """What is kept of a course that is gone: who it was, and its place among its events.
+    """The fingerprint of a deleted course: its names and sequence, without path digests.
 
-    Path digests are given up. Nothing is compared with them, since a course that comes back is
-    restored whatever it says, and without them the current version can be written though the
-    content is not at hand. Otherwise a course deleted under an older version would keep it.
+    Path digests are not needed, because a course that comes back is restored whatever its content
+    is. Without them the fingerprint can have the current version although the content is not known.
     """
     return msgspec.structs.replace(
         known, version=CURRENT.tag, deleted=True, raw=raw, paths=_NO_PATHS
@@ -179,7 +177,7 @@ def gone(known: Fingerprint, raw: bytes) -> Fingerprint:
 def _judge_undecodable(
     received: ReceivedRecord, known: Fingerprint | None, problem: str
 ) -> Judgement:
-    # For a live course it does not prove a deletion: a person should look at it.
+    # For a live course it does not prove a deletion: an operator should check it.
     if known is None and _is_anonymised(received.record):
         return _still_deleted(received, known)
     return _quarantined(received, known, problem)
@@ -227,7 +225,7 @@ def _identity(record: msgspec.Raw) -> Identity:
 
 
 def _is_blank(content: Any) -> bool:
-    """Whether nothing but bookkeeping is left of a record or of those nested in it."""
+    """Whether a record, and each record nested in it, has only bookkeeping fields left."""
     if isinstance(content, dict):
         return all(field in _BOOKKEEPING or _is_blank(value) for field, value in content.items())
     if isinstance(content, list):
@@ -236,7 +234,8 @@ def _is_blank(content: Any) -> bool:
 
 
 def _is_anonymised(record: msgspec.Raw) -> bool:
-    """Whether a record is what is left of a deleted one whose date went too: there, and null."""
+    """Whether a record is that of a deleted course whose date was removed too: present, and
+    null."""
     try:
         content = _decode_any(record)
         return "remote_id" in content and "revisions" in content and _is_blank(content)

@@ -1,4 +1,4 @@
-"""What a record's `remote_deleted_at` means at a given time."""
+"""The meaning of a record's `remote_deleted_at` at a given time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum, auto
 from typing import Final
 
-SKEW_MS: Final = 5 * 60_000  # by which a date may be ahead of our clock and still be past
-MAX_UPSTREAM_LEAD_MS: Final = 3_600_000  # by which the upstream's clock is believed to lead ours
+SKEW_MS: Final = 5 * 60_000  # by which a past date may be ahead of our clock
+MAX_UPSTREAM_LEAD_MS: Final = 3_600_000  # accepted lead of the upstream's clock over ours
 EARLIEST_MS: Final = 631_152_000_000  # 1990: an earlier date is a placeholder, such as 0001 or 1970
-NEVER_MS: Final = 100 * 365 * 86_400_000  # a date further ahead than that is a placeholder too
+NEVER_MS: Final = 100 * 365 * 86_400_000  # a date further in the future is a placeholder too
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE: Final = re.compile(
@@ -21,10 +21,10 @@ _DATE: Final = re.compile(
 
 
 class Deletion(Enum):
-    """What a record states about the deletion of its course.
+    """A record's statement about the deletion of its course.
 
-    `NONE`: the course is not deleted; `DUE`: it is to be deleted at a time to come, and is live
-    until then; `DONE`: it is deleted; `UNCLEAR`: the value is no date that makes sense.
+    `NONE`: the course is not deleted; `DUE`: it will be deleted at a later time, and is live until
+    then; `DONE`: it is deleted; `UNCLEAR`: the value is not a plausible date.
     """
 
     NONE = auto()
@@ -34,7 +34,7 @@ class Deletion(Enum):
 
 
 def deletion(value: str | None, now_ms: int) -> Deletion:
-    """What `remote_deleted_at` means at `now_ms`, epoch ms."""
+    """The meaning of `remote_deleted_at` at `now_ms`, epoch ms."""
     if value is None:
         return Deletion.NONE
     at_ms = read_date(value)
@@ -46,10 +46,9 @@ def deletion(value: str | None, now_ms: int) -> Deletion:
 
 
 def read_date(value: str) -> int | None:
-    """A date as epoch ms; None if it is none.
-
-    Read are RFC 3339 and what systems write beside it: a blank for the T, no seconds, a date
-    alone, an offset without its colon or minutes. Without an offset it is UTC.
+    """A date as epoch ms; None if invalid. Accepted are RFC 3339 and common variants: a blank for
+    the T, no seconds, a date alone, an offset without its colon or minutes. Without an offset it is
+    UTC.
     """
     found = _DATE.fullmatch(value.strip())
     if found is None:
@@ -73,8 +72,8 @@ def read_date(value: str) -> int | None:
 
 
 def judging_time(ours_ms: int, upstream_ms: int | None) -> int:
-    """The time by which deletions are judged: ours, or the upstream's where that is ahead, for its
-    dates are of its clock. It is believed to lead by an hour at most."""
+    """The time that deletion dates are compared with: ours, or the upstream's if that is ahead,
+    because its dates follow its clock. A lead of more than an hour is not accepted."""
     if upstream_ms is None:
         return ours_ms
     return max(ours_ms, min(upstream_ms, ours_ms + MAX_UPSTREAM_LEAD_MS))

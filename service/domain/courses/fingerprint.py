@@ -1,15 +1,15 @@
-"""Fingerprints: the digests kept of a course, and which tracked paths two of them differ in.
+"""Fingerprints: the stored digests of a course, and the tracked paths in which two differ.
 
-A fingerprint is one byte string, so that the store can keep it as it is and the scripts can
-place `sequence` and the event's id into it without knowing the rest:
+A fingerprint is one byte string, so that scripts can write `sequence` and the event's id into it
+without knowing the rest:
 
     version 1 | flag 1 | sequence 13 | event 26 | raw digest 16 | path digests 5 each | names
 
-The raw digest is that of the record's bytes as last received. It alone is compared on the
-fast path: equal bytes lead to equal conclusions. The path digests are taken over a canonical
-form and decide whether anything tracked changed.
+The raw digest is that of the record's bytes as last received. The fast path compares only the raw
+digest, because equal bytes lead to equal conclusions. The path digests are taken over a canonical
+form and decide whether a tracked path changed.
 
-All up to the path digests is laid out alike in every version of the tracked paths.
+The layout before the path digests is the same in every version of the tracked paths.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DELETED: Final = b"D"
 NO_EVENT: Final = b"-" * 26
 NO_RAW: Final = bytes(16)
 
-# Scripts read and write these places.
+# Scripts read and write these positions.
 FLAG: Final = slice(1, 2)
 SEQUENCE: Final = slice(2, 15)
 _EVENT = slice(15, 41)
@@ -44,7 +44,7 @@ _PATHS_START: Final = RAW.stop
 
 _DIGEST: Final = Struct(f"{PATH_DIGEST_BYTES}s")
 _SEED: Final = CURRENT.seed
-_BETWEEN_NAMES: Final = b"\xff"  # a byte that UTF-8 never uses, so no name contains it
+_BETWEEN_NAMES: Final = b"\xff"  # a byte that never occurs in UTF-8, so names do not contain it
 
 
 def raw_digest(record: bytes | msgspec.Raw) -> bytes:
@@ -53,10 +53,8 @@ def raw_digest(record: bytes | msgspec.Raw) -> bytes:
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """An unpacked fingerprint. `sequence` is 0 and `event` None where no event was sent yet.
-
-    `version` is the tag of the version that `paths` are of.
-    """
+    """An unpacked fingerprint. `sequence` is 0 and `event` None before the first event. `version`
+    is the tag of the version of `paths`."""
 
     deleted: bool
     raw: bytes
@@ -68,11 +66,11 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     version: bytes = CURRENT.tag
 
     def head(self) -> bytes:
-        """What precedes `sequence` in the packed form."""
+        """The part before `sequence` in the packed form."""
         return self.version + (DELETED if self.deleted else LIVE)
 
     def tail(self) -> bytes:
-        """What follows the event's id in the packed form."""
+        """The part after the event's id in the packed form."""
         return b"".join(
             (self.raw, self.paths, _name(self.remote_id), _BETWEEN_NAMES, _name(self.origin_id))
         )
@@ -85,7 +83,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _names_start(version: Version) -> int:
-    """Where the names begin in the packed form."""
+    """The offset of the names in the packed form."""
     return _PATHS_START + PATH_DIGEST_BYTES * len(version.tracked)
 
 
@@ -102,7 +100,7 @@ def names_in(packed: bytes) -> tuple[str | None, str | None]:
 
 
 def unpack(packed: bytes) -> Fingerprint:
-    """Reads the stored form, of whatever version. Raises FingerprintVersionError."""
+    """Reads the stored form of any version. Raises FingerprintVersionError."""
     version = version_of(packed[:1])
     remote_id, origin_id = names_in(packed)
     event = packed[_EVENT]
@@ -121,8 +119,8 @@ def unpack(packed: bytes) -> Fingerprint:
 def changed_paths(
     before: bytes, after: bytes, ignored: Collection[str] = (), version: Version = CURRENT
 ) -> tuple[str, ...]:
-    """The paths whose digests differ, in the order of the version that took both, without the
-    ignored ones."""
+    """The paths whose digests differ, in the order of the version of both, without the ignored
+    ones."""
     return tuple(
         path
         for path, old, new in zip(
@@ -139,8 +137,8 @@ def path_digest(paths: bytes, path: str) -> bytes:
 
 
 def with_path_digests(fingerprint: Fingerprint, digests: Mapping[str, bytes]) -> Fingerprint:
-    """A fingerprint of the current version with other digests of some paths. No bytes led to
-    it, so whatever bytes come next are looked at."""
+    """A fingerprint of the current version with other digests of some paths. Its raw digest matches
+    no bytes, so the next received bytes are compared."""
     paths = bytearray(fingerprint.paths)
     for path, digest in digests.items():
         start = TRACKED_PATHS.index(path) * PATH_DIGEST_BYTES
@@ -149,7 +147,7 @@ def with_path_digests(fingerprint: Fingerprint, digests: Mapping[str, bytes]) ->
 
 
 def _name(value: str | None) -> bytes:
-    # A present name is marked, so that an empty one differs from none.
+    # A present name is marked, so that an empty one differs from a missing one.
     return b"" if value is None else b"=" + value.encode()
 
 

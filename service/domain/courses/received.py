@@ -1,4 +1,4 @@
-"""One record as received: its id, the digest of its bytes, and what it states about deletion."""
+"""One received record: its id, the digest of its bytes, and its statement about deletion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_ID_BYTES = 2_000  # of a course's id: a longer one fits into no URL, per
 
 
 class _Named(msgspec.Struct, frozen=True, gc=False):
-    """A record of which nothing but the id can be read."""
+    """A record of which only the id can be read."""
 
     id: str
 
@@ -27,11 +27,9 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 
 class ReceivedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of a page.
-
-    `course_id` is empty if the record has no usable id; `deletion` is what `deleted_at`, the
-    record's `remote_deleted_at`, means. Where the head of the record cannot be decoded, `problem`
-    says why; `broken` records are not JSON at all.
+    """One record of a page. `course_id` is empty if the record has no usable id; `deletion` is the
+    meaning of `deleted_at`, the record's `remote_deleted_at`. If the head of the record cannot be
+    decoded, `problem` explains why; `broken` records are not JSON at all.
     """
 
     course_id: str
@@ -44,7 +42,7 @@ class ReceivedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def live(self) -> bool:
-        """Whether the record is surely of a course that is not deleted."""
+        """Whether the record certainly belongs to a course that is not deleted."""
         return self.deletion in (Deletion.NONE, Deletion.DUE)
 
 
@@ -54,7 +52,7 @@ def read_record(record: msgspec.Raw, now_ms: int, digest: bytes) -> ReceivedReco
     try:
         head = _decode_head(record)
     except UNREADABLE as error:
-        # It cannot be judged, but it was received: its course is not absent.
+        # The record cannot be judged, but it was received: its course is not absent.
         course_id, broken = _salvaged_id(record)
         return ReceivedRecord(
             course_id=_usable(course_id),
@@ -75,15 +73,18 @@ def read_record(record: msgspec.Raw, now_ms: int, digest: bytes) -> ReceivedReco
 def identify_records(
     records: Sequence[msgspec.Raw], now_ms: int, digests: Sequence[bytes] | None = None
 ) -> tuple[list[ReceivedRecord], int]:
-    """The records of a page that have an id, each id once (the last wins), and how many have
-    none and can only be counted. `digests` are those of the records, if they are known."""
+    """The records of a page that have an id, each id once (the last wins), and the number of the
+    others.
+
+    `digests` are those of the records, if known.
+    """
     received: dict[str, ReceivedRecord] = {}
     nameless = 0
     digests = digests or [raw_digest(record) for record in records]
     for record, digest in zip(records, digests, strict=True):
         found = read_record(record, now_ms, digest)
         before = received.get(found.course_id)
-        # A broken record may contain more than the one record whose id can be read.
+        # A broken record may contain other records than the one whose id can be read.
         nameless += not found.course_id or (before is not None and before.broken)
         if found.course_id:
             received[found.course_id] = found
@@ -91,9 +92,11 @@ def identify_records(
 
 
 def unread(records: Iterable[ReceivedRecord]) -> str:
-    """The text of the broken records, unescaped. Each may contain more than the one record whose
-    id can be read, because a quote too many hides where a record ends: a course that is named in
-    this text may be in the answer."""
+    """The text of the broken records, unescaped.
+
+    Each may contain other records than the one whose id can be read, because an extra quote hides
+    the end of a record: a course that this text names may be in the response.
+    """
     text = " ".join(bytes(one.record).decode(errors="replace") for one in records if one.broken)
     unescaped = _ESCAPE.sub(lambda found: found[2] or chr(int(found[1], 16)), text)
     return unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,8 +1,8 @@
-"""Upstream records as typed structs: what Coursewire relies on in a course.
+"""Upstream records as typed structs: the parts of a course that Coursewire uses.
 
 Fields that are not named here pass through to subscribers untouched and are not tracked.
-Enumerations are open strings, free-form objects are any JSON, because the upstream
-publishes neither as closed. A list that is null means the same as an empty one.
+Enumerations are open strings, free-form objects are any JSON, because the upstream publishes
+neither as closed. A list that is null means the same as an empty one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import msgspec
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """The little that identifies any record, tombstones and anonymised ones included."""
+    """The fields that identify any record, even tombstones and anonymised ones."""
 
     id: str
     remote_deleted_at: str | None = None
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
-    """The names a course goes by elsewhere; a tombstone may have lost them."""
+    """A course's names in other systems; a tombstone may have lost them."""
 
     remote_id: str | None = None
     origin_id: str | None = None
@@ -36,7 +36,7 @@ class IntegrationField(msgspec.Struct, frozen=True):
 
 
 class Provider(msgspec.Struct, frozen=True, gc=False):
-    """Who provides the course."""
+    """The provider of the course."""
 
     id: str
     remote_id: str | None = None
@@ -75,7 +75,7 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 class Course(msgspec.Struct, frozen=True):
-    """A live course with everything nested in it."""
+    """A live course with all nested records."""
 
     id: str
     remote_id: str

@@ -1,6 +1,6 @@
-"""The tracked paths: which fields of a course are compared, and what the digest of each covers.
+"""The tracked paths: the compared fields of a course, and the input of each digest.
 
-A version names its paths and what each is taken of, and nothing else.
+A version consists of its paths and the input of each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xxhash import xxh3_64_digest
 from service.domain.courses.record import Course, IntegrationField, Revision
 from service.domain.errors import FingerprintVersionError
 
-# 40 bits: a change of one path goes unseen once in 10^12.
+# 40 bits: a change of one path is missed once in 10^12.
 PATH_DIGEST_BYTES: Final = 5
 
 _Extractor = Callable[[Course], Any]
@@ -24,19 +24,18 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One way to take fingerprints: its one byte, and what each tracked path covers.
-
-    The order of the paths is part of it.
-    """
+    """One way to take fingerprints: its one byte, and the input of each tracked path. The order of
+    the paths is part of it."""
 
     tag: bytes
     tracked: Mapping[str, _Extractor]
 
     @property
     def seed(self) -> int:
-        """The seed of the raw digests, another for each version: a raw digest that equals one of
-        the current version was taken by it, so the fast path need not look at the version."""
-        return self.tag[0] ^ ord("1")  # version 1 has always had none
+        """The seed of the raw digests, which differs between versions: if a raw digest equals
+        one of the current version, that version took it, so the fast path need not check the
+        version."""
+        return self.tag[0] ^ ord("1")  # version 1 has always used none
 
 
 def _fields(
@@ -48,7 +47,7 @@ def _fields(
 
 
 def _by_revision(value: Callable[[Revision], Any]) -> _Extractor:
-    """What `value` gives for each revision, by revision id; nothing for null and empty."""
+    """`value` of each revision, by revision id; empty for null and empty values."""
 
     def collect(course: Course) -> Any:
         found = []
@@ -90,9 +89,9 @@ _TRACKED: Final[dict[str, _Extractor]] = {
 }
 
 CURRENT: Final = Version(b"1", _TRACKED)
-# What catalogues may still hold, by tag. Whatever changes the digest of any path, or the paths or
-# their order, needs a new tag for CURRENT and the version before it here, for a release at least:
-# every course that is received meanwhile is rewritten.
+# The versions in catalogues, by tag. Any change of a path's digest, of the paths or of their order
+# needs a new tag for CURRENT. The previous version stays here for at least one release, in which
+# every received course is rewritten.
 OLDER: Final[dict[bytes, Version]] = {}
 
 TRACKED_PATHS: Final = tuple(CURRENT.tracked)
@@ -100,7 +99,7 @@ REMOTE_DATA_PATHS: Final = frozenset({"remote_data", "revisions.remote_data"})
 
 
 def version_of(tag: bytes) -> Version:
-    """The version of that tag. Raises FingerprintVersionError."""
+    """The version with a tag. Raises FingerprintVersionError."""
     if tag == CURRENT.tag:
         return CURRENT
     if (version := OLDER.get(tag)) is None:

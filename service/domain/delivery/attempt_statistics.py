@@ -1,4 +1,4 @@
-"""How the latest attempts of a subscription went: how many succeeded, and how long they took."""
+"""Statistics of a subscription's latest attempts: successes and durations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import msgspec
 
 from service.domain.delivery.outcome import OutcomeClass
 
-SLICES = 30  # at most, of the attempts
+SLICES = 30  # maximum number of attempts in them
 
 
 class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an attempt record that statistics need. `at` is epoch ms; one that is not
-    `counted` failed through the service's own network."""
+    """The part of an attempt record that statistics use. `at` is epoch ms; an attempt that is not
+    `counted` failed because of the service's own network."""
 
     at: int
     outcome: str
@@ -24,8 +24,8 @@ class EndedAttempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptSlice(msgspec.Struct, frozen=True, kw_only=True):
-    """Attempts in a row, the first of which began at `at` (epoch ms). The percentiles are of
-    their durations."""
+    """Consecutive attempts; `at` (epoch ms) is the start of the first. The percentiles are of their
+    durations."""
 
     at: int
     attempts: int
@@ -35,7 +35,7 @@ class AttemptSlice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How attempts went. The defaults are those of none."""
+    """The outcomes of attempts. The defaults describe no attempts."""
 
     since: int | None = None
     attempts: int = 0
@@ -47,8 +47,7 @@ class AttemptStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarize(attempts: Sequence[EndedAttempt]) -> AttemptStatistics:
-    """The statistics of attempts, given in the order of time. Attempts that do not count are left
-    out."""
+    """The statistics of attempts in the order of time. Attempts that do not count are left out."""
     counted = [one for one in attempts if one.counted]
     if not counted:
         return AttemptStatistics()
@@ -77,5 +76,5 @@ def _slice(attempts: Sequence[EndedAttempt]) -> AttemptSlice:
 
 
 def _percentile(values: Sequence[int], percent: int) -> int:
-    """By the nearest rank; `values` rise."""
+    """By the nearest rank; `values` are sorted."""
     return values[math.ceil(len(values) * percent / 100) - 1]

@@ -1,4 +1,4 @@
-"""Decides from a subscriber's answers whether its outbox is sent to, held, parked or disabled."""
+"""Decides from a receiver's responses whether its outbox is sent, held, parked or disabled."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from service.domain.delivery.connectivity import failed_to_connect
 from service.domain.delivery.outcome import Outcome
 from service.domain.delivery.retry_schedule import RETRY_AFTER_MAX
 
-# Times are epoch ms by the clock of Redis; durations end in their unit.
-PARK_FAILURES = 10  # in a row, from which an outbox is parked ...
-PARK_AFTER_MS = 60_000  # ... once the row is this long
+# Times are epoch ms by the clock of Redis; durations have their unit in their names.
+PARK_FAILURES = 10  # consecutive failures that park an outbox ...
+PARK_AFTER_MS = 60_000  # ... if they last this long
 PROBE_FIRST_MS = 5_000
 PROBE_MAX_MS = 300_000
-SLOWING = frozenset({429, 502, 503, 504})  # what overload and its gateways answer
-HOLD_FIRST_MS = 1_000  # of a slowing answer without Retry-After, and of a row not yet parked
+SLOWING = frozenset({429, 502, 503, 504})  # statuses of overload and of gateways
+# after an overload response without Retry-After, and during failures before parking
+HOLD_FIRST_MS = 1_000
 HOLD_MAX_MS = 60_000
 OFFLINE_FIRST_MS = 5_000
 OFFLINE_MAX_MS = 60_000
-OFFLINE_FOR_MS = 3_600_000  # how long failures of our own network may go uncounted
+OFFLINE_FOR_MS = 3_600_000  # how long failures of our own network stay uncounted
 JITTER = 0.2  # of each wait, either way
 
 
 class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an outbox remembers of the answers of its subscriber.
-
-    `failures` is the row of counted failures since the last success and `failing_since` when
-    it began. A parked outbox sends one probe at `probe_at` or later; `probes` is how many have
-    failed and `probed` the order key of the last one's course. Nothing at all is sent before
-    `held_until`; `holds` is how many slowing answers there were in a row. `offline` and
-    `offline_since` are the row of failures of our own network, which are not counted; it ends
-    with the next connection.
+    """An outbox's state that follows from its receiver's responses. `failures` counts the failures
+    since the last success and `failing_since` is the time of the first. A parked outbox sends one
+    probe at `probe_at` or later; `probes` counts the failed ones and `probed` is the order key of
+    the last one's course. Nothing is sent before `held_until`; `holds` counts consecutive overload
+    responses. `offline` and `offline_since` are the consecutive failures of our own network, which
+    are not counted; the next connection ends them.
     """
 
     failures: int = 0
@@ -46,7 +45,7 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def parked(self) -> bool:
-        """Whether nothing but probes is sent."""
+        """Whether only probes are sent."""
         return self.parked_at is not None
 
     @property
@@ -56,23 +55,22 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def ready_at(self) -> int:
-        """Before when nothing is sent, probes included."""
+        """The time before which nothing is sent, probes included."""
         return max(self.held_until, self.probe_at) if self.parked else self.held_until
 
     def concurrency(self, most: int) -> int:
-        """How many attempts may be under way at once: a subscriber that does not answer must
-        not hold on to connections that others need, nor use up attempts of many events."""
+        """The maximum number of attempts in flight: a receiver that does not respond must not
+        occupy connections that others need, nor use up attempts of many events."""
         return 1 if self.parked else max(1, most >> min(self.failures, 8))
 
 
 def after_success(breaker: Breaker) -> Breaker:
-    """An event was delivered: parked no more. A hold that was asked for stands."""
+    """An event was delivered: the outbox is no longer parked. A requested hold stays in force."""
     return Breaker(held_until=breaker.held_until)
 
 
 def without_waits(breaker: Breaker) -> Breaker:
-    """Somebody asks for an attempt now. What is known of the subscriber's answers stands, so a
-    parked outbox is sent a probe."""
+    """An attempt was requested now. The failures stay known, so a parked outbox sends a probe."""
     return msgspec.structs.replace(breaker, held_until=0, probe_at=0)
 
 
@@ -94,7 +92,7 @@ def after_failure(
         offline_since=0 if reached else breaker.offline_since,
     )
     if breaker.parked_at is not None:
-        if sent_at < breaker.probe_at:  # it was under way when the outbox was parked
+        if sent_at < breaker.probe_at:  # it was in flight when the outbox was parked
             return changed
         wait = _backoff(PROBE_FIRST_MS, PROBE_MAX_MS, breaker.probes + 1, unit_random)
         return msgspec.structs.replace(
@@ -103,7 +101,7 @@ def after_failure(
     if failures < PARK_FAILURES:
         return changed
     if now - since < PARK_AFTER_MS:
-        # Not long enough to judge, and too many to go on at full speed.
+        # Too few failures to park, and too many to continue at full speed.
         pause = now + _spread(HOLD_FIRST_MS, unit_random)
         return msgspec.structs.replace(changed, held_until=max(held_until, pause))
     return msgspec.structs.replace(
@@ -116,7 +114,7 @@ def after_failure(
 
 
 def after_own_failure(breaker: Breaker, sent_at: int, now: int, unit_random: float) -> Breaker:
-    """An attempt failed because of our own network: not counted, soon tried again."""
+    """An attempt failed because of our own network: not counted, and retried soon."""
     if sent_at < breaker.held_until:
         return breaker
     wait = _backoff(OFFLINE_FIRST_MS, OFFLINE_MAX_MS, breaker.offline, unit_random)
@@ -129,15 +127,15 @@ def after_own_failure(breaker: Breaker, sent_at: int, now: int, unit_random: flo
 
 
 def may_go_uncounted(breaker: Breaker, now: int) -> bool:
-    """Whether a failure of our own network is still believed to be that; otherwise several dead
-    subscribers could keep each other's attempts from ever being counted."""
+    """Whether a failure still counts as one of our own network; otherwise several dead receivers
+    could keep each other's attempts from being counted."""
     return not breaker.offline or now - breaker.offline_since < OFFLINE_FOR_MS
 
 
 def _held(
     breaker: Breaker, outcome: Outcome, sent_at: int, now: int, unit_random: float
 ) -> tuple[int, int]:
-    """Until when the outbox is held, and the slowing answers in a row."""
+    """The end of the hold, and the consecutive overload responses."""
     if outcome.retry_after is not None:
         asked = int(min(outcome.retry_after, RETRY_AFTER_MAX) * 1000)
         return max(breaker.held_until, now + asked if asked > 0 else 0), breaker.holds

@@ -1,22 +1,22 @@
-"""Decides whether failures to connect are the receivers' or our own network's."""
+"""Decides whether the receivers or our own network cause failed connections."""
 
 from __future__ import annotations
 
 from service.domain.delivery.outcome import Outcome, OutcomeClass
 
-WINDOW_MS = 30_000  # how long an outcome counts as evidence about the network
-MIN_ACTIVE = 3  # receivers that tried at once, below which there is too little evidence
+WINDOW_MS = 30_000  # how long an outcome is evidence about the network
+MIN_ACTIVE = 3  # receivers tried at once; fewer are too little evidence
 
-# A failed handshake counts: a wrong clock, a stale list of authorities or a proxy in between
-# are ours, and one receiver's bad certificate is outvoted.
+# A failed handshake counts: a wrong clock, outdated authorities or an intercepting proxy are our
+# own faults, and one receiver's bad certificate is outvoted.
 _AT_CONNECTING = frozenset(
     {OutcomeClass.DNS, OutcomeClass.CONNECT, OutcomeClass.TLS, OutcomeClass.PROXY}
 )
 
 
 def failed_to_connect(outcome: Outcome) -> bool:
-    """Whether the attempt ended before a connection stood on which to send anything, for another
-    reason than a shortage of this machine."""
+    """Whether the attempt ended before its connection was ready to send, for another reason than a
+    shortage of this machine."""
     if outcome.shortage:
         return False
     if outcome.kind is OutcomeClass.TIMEOUT:
@@ -25,8 +25,8 @@ def failed_to_connect(outcome: Outcome) -> bool:
 
 
 def is_ours(outcome: Outcome) -> bool:
-    """Whether the attempt failed in our own house, whatever other receivers show: because this
-    machine ran out of something, or at the proxy that the operator has named."""
+    """Whether the failure is our own, whatever other receivers show: this machine ran out of a
+    resource, or the operator's proxy failed."""
     return outcome.shortage or outcome.kind is OutcomeClass.PROXY
 
 
@@ -38,10 +38,10 @@ def proves_connection(outcome: Outcome) -> bool:
 
 
 def fault_is_ours(unreachable: int, active: int) -> bool:
-    """Whether most of the receivers that were tried lately could not be connected to.
+    """Whether most of the recently tried receivers were unreachable.
 
-    `unreachable` counts receivers (host and port, so that many subscriptions of one dead
-    receiver are one) whose latest attempt failed to connect; `active` adds those that were
-    reached since the first of these failures.
+    `unreachable` counts receivers (host and port, so that many subscriptions of one dead receiver
+    count once) whose latest attempt failed to connect; `active` adds those that were reached since
+    the first of these failures.
     """
     return active >= MIN_ACTIVE and 2 * unreachable > active

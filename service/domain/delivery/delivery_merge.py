@@ -1,4 +1,4 @@
-"""Merges the deliveries of many subscriptions into one list, which is read in parts."""
+"""Merges the deliveries of many subscriptions into one list, reading them in parts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import msgspec
 
 class Place(msgspec.Struct, frozen=True):
     """A delivery's place in the list: the number of its event's position and, among the deliveries
-    of one event, its subscription. Nothing moves a delivery from its place."""
+    of one event, its subscription. The place of a delivery never changes."""
 
     number: int
     subscription_id: str
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A part of a subscription's deliveries that is to be read: those from the position with the
-    number `start` on."""
+    """A part of a subscription's deliveries to read: those from the position with the number
+    `start`."""
 
     rank: int
     subscription_id: str
@@ -28,10 +28,10 @@ class Look(msgspec.Struct, frozen=True):
 class Merge:
     """Gives the places of all deliveries within a span of positions, each exactly once.
 
-    Of each subscription a few positions are known, and where it has to be read on. `looks` names
-    the subscriptions of which more must be known before the next place is certain, `found` takes in
-    what was read of one, and `take` gives the next place. So what is read follows the places that
-    are taken, and not what there is.
+    For each subscription, a few positions are known, and the position to read from. `looks` returns
+    the subscriptions to read before the next place is certain, `found` takes the result of one
+    read, and `take` returns the next place. So the reads follow the places that are taken, and not
+    the number of deliveries.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Merge:
         newest_first: bool,
         after: Place | None = None,
     ) -> None:
-        """`span` is the first and the last position, as numbers; `after` the last place that was
-        taken before."""
-        # Numbers are negated where the newest comes first, so that the least is always the next.
+        """`span` is the first and the last position, as numbers; `after` the last place of the page
+        before."""
+        # Numbers are negated if the newest comes first, so that the smallest is always the next.
         self._sign = -1 if newest_first else 1
         start, self._end = sorted(self._sign * number for number in span)
         self._ids = sorted(subscription_ids, reverse=newest_first)
@@ -55,7 +55,7 @@ class Merge:
             starts = [
                 max(start, at + (one >= last if newest_first else one <= last)) for one in self._ids
             ]
-        # Places that are known, and those from which a subscription is to be read on.
+        # Known places, and the places where a subscription must be read.
         self._heap = [(one, rank, False) for rank, one in enumerate(starts) if one <= self._end]
         heapify(self._heap)
 
@@ -65,8 +65,8 @@ class Merge:
         return self._sign * self._end
 
     def looks(self, most: int) -> list[Look]:
-        """What has to be read before the next place is known, at most so many looks, all from the
-        same position; none if the place is known."""
+        """The reads that the next place needs, at most `most` and all from the same position; none
+        if the place is known."""
         looks: list[Look] = []
         first = self._heap[0][0] if self._heap else 0
         while len(looks) < most and self._heap and self._heap[0][0] == first:
@@ -77,8 +77,8 @@ class Merge:
         return looks
 
     def found(self, look: Look, sources: Sequence[Sequence[int]], most: int) -> None:
-        """Takes in what was read of a subscription: of each source that its deliveries come from,
-        the numbers of the first positions. A source of fewer than `most` has no more."""
+        """Takes the result of a read: for each source of a subscription's deliveries, the numbers
+        of the first positions. A source with fewer than `most` is at its end."""
         numbers: set[int] = set()
         known_to = self._end
         for source in sources:
@@ -92,7 +92,7 @@ class Merge:
             heappush(self._heap, (known_to + 1, look.rank, False))
 
     def take(self) -> Place | None:
-        """The next place; None behind the last one."""
+        """The next place; None after the last one."""
         if not self._heap:
             return None
         number, rank, _ = heappop(self._heap)

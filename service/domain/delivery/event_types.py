@@ -1,4 +1,4 @@
-"""The types of events that a subscription may ask for: of courses, and operational ones."""
+"""The event types of subscriptions: course events and operational events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OPERATIONAL_EVENT_TYPES = (
     "subscription.parked",
     "subscription.recovered",
 )
-# What stands for all types, or for all about one thing, those of later releases too.
+# Patterns for all types, or for all about one subject, later releases included.
 EVENT_TYPE_PATTERNS = ("*", "course.*", "integration.*", "subscription.*")
 EVENT_TYPES = COURSE_EVENT_TYPES + OPERATIONAL_EVENT_TYPES
-OWNERS_EVENT_TYPES = COURSE_EVENT_TYPES + tuple(  # what the subscriptions of an API key may name
+OWNERS_EVENT_TYPES = COURSE_EVENT_TYPES + tuple(  # types that subscriptions of an API key may name
     name for name in OPERATIONAL_EVENT_TYPES if name.startswith(SUBSCRIPTION_EVENT_PREFIX)
 )
 
 
 def includes(wanted: Collection[str], event_type: str) -> bool:
-    """Whether an event type is one of the types and patterns that are `wanted`."""
+    """Whether an event type matches one of the types and patterns in `wanted`."""
     return event_type in wanted or "*" in wanted or f"{event_type.partition('.')[0]}.*" in wanted

@@ -6,21 +6,23 @@ from typing import Literal
 
 Kind = Literal["live", "replayed"]
 
-LIVE_IN_A_ROW = 3  # attempts after which a replayed one gets its turn
-SHARE = 4  # one slot in so many is the other's: the replayed ones' while live ones wait, else free
+LIVE_IN_A_ROW = 3  # attempts before a replayed one
+# one slot in this many is reserved: for replayed events while live ones wait, otherwise for live
+# ones
+SHARE = 4
 
 
 class Mix:
-    """Live attempts go first. While some wait, every fourth attempt is a replayed one, on at most
-    a quarter of the slots; otherwise replays leave a quarter free for what comes. With few slots
-    either has at least one."""
+    """Live attempts go first. While some wait, every fourth attempt is a replayed one, on at most a
+    quarter of the slots; otherwise replays leave a quarter free for live events. With few slots
+    each has at least one."""
 
     def __init__(self) -> None:
         self._live_in_a_row = 0
 
     def choose(self, slots: int, *, live: bool, replayed: bool, replayed_out: int) -> Kind | None:
-        """What to begin next of what waits, if anything. `slots` attempts may be under way in
-        all, `replayed_out` of them are replayed ones."""
+        """The kind of the next attempt, None if none may begin. `slots` is the maximum number in
+        flight, `replayed_out` the number of replayed ones in flight."""
         most = max(1, slots // SHARE) if live else max(1, slots - max(1, slots // SHARE))
         if replayed and replayed_out < most and (not live or self._live_in_a_row >= LIVE_IN_A_ROW):
             return "replayed"

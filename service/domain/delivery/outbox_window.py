@@ -1,4 +1,5 @@
-"""Decides which entries of an outbox may be sent now: in order per course, others unhindered."""
+"""Decides which entries of an outbox may be sent now: in order per course, without waiting for
+other courses."""
 
 from __future__ import annotations
 
@@ -10,16 +11,15 @@ from xxhash import xxh3_64_hexdigest
 from service.domain.delivery.subscription import Rendering
 from service.domain.events.identifiers import position_order
 
-MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again when it is its turn
-MAX_WAITING = 20_000  # the same over all courses: bounds memory however long the outbox is
+MAX_WAITING_PER_COURSE = 100  # further entries of a course are read again after these
+MAX_WAITING = 20_000  # entries over all courses: bounds memory for any length of the outbox
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One event on an outbox: its position in the log, what it is ordered by, its rendering.
-
-    Two courses whose order keys collide wait for each other; nothing else follows from that.
-    Of an entry that belongs to a `replay`, `position` is its position among what is replayed and
-    `replayed` its event's position in the log.
+    """One event on an outbox: its position in the log, its order key, its rendering. Two courses
+    whose order keys collide wait for each other, without other effects. For an entry of a `replay`,
+    `position` is its position among the replayed entries and `replayed` its event's position in the
+    log.
     """
 
     position: str
@@ -30,26 +30,26 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def event_position(self) -> str:
-        """Where its event is in the log."""
+        """The event's position in the log."""
         return self.replayed or self.position
 
 
 def order_key(integration_id: str, course_id: str) -> str:
-    """What an event is ordered by: its course, or its integration where it is about that."""
+    """The order key of an event: its course, or its integration if it is about that."""
     if not course_id:
         return integration_id
     return xxh3_64_hexdigest(f"{integration_id} {course_id}".encode())
 
 
 class Window:
-    """The part of an outbox that a sender looks at: at most one entry per course is out at once.
+    """The part of an outbox that a sender reads: at most one entry per course is out at once.
 
     A course's head is its earliest entry. Entries are offered in the outbox's order, and a head
-    that has never failed is a first attempt; those behind it wait here. A head that has failed
-    is kept in the store and comes back from there when its retry is due; meanwhile its course
-    takes nothing up here, and once it is finished the outbox is read again from its position
-    (`rewind`). So what is held depends on how far the sender reads ahead, and neither on the
-    length of the outbox nor on how many of its courses fail.
+    that has never failed is a first attempt; those behind it wait here. A head that has failed is
+    kept in the store and returns when its retry is due. Meanwhile the window takes no entries of
+    its course; when the head is finished, the outbox is read again from its position (`rewind`). So
+    the memory depends on how far the sender reads ahead, and neither on the length of the outbox
+    nor on the number of failing courses.
     """
 
     def __init__(self, *, retries_first: bool = True) -> None:
@@ -58,11 +58,12 @@ class Window:
         self._waiting = 0
         self._first: deque[Entry] = deque()
         self._retries: deque[Entry] = deque()
-        self._failed: set[str] = set()  # courses whose heads have failed while we looked
-        self._passed_over: dict[str, str] = {}  # course -> where its entries are read again from
-        self._to_reread: set[str] = set()  # courses whose next entries are behind `rewind`
+        self._failed: set[str] = set()  # courses whose heads failed in this window
+        # course -> position from which its entries are read again
+        self._passed_over: dict[str, str] = {}
+        self._to_reread: set[str] = set()  # courses whose next entries are after `rewind`
         self._retries_next = retries_first
-        self.rewind: str | None = None  # from where entries are to be read again, inclusive
+        self.rewind: str | None = None  # position from which entries are read again, inclusive
 
     @property
     def idle(self) -> bool:
@@ -80,13 +81,16 @@ class Window:
         return len(self._retries)
 
     def restart(self) -> None:
-        """The outbox is going to be read again from `rewind` or before."""
+        """The outbox will be read again from `rewind` or earlier."""
         self.rewind = None
         self._to_reread.clear()
 
     def offer(self, entry: Entry, *, failing: bool) -> None:
-        """Takes in the next entry of the outbox; `failing`: the store knows its course's head as
-        failed. Offering an entry again changes nothing."""
+        """Adds the next entry of the outbox; `failing`: the store knows that its course's head
+        failed.
+
+        Offering an entry again changes nothing.
+        """
         key = entry.order_key
         head = self._heads.get(key)
         if head is None:
@@ -106,7 +110,7 @@ class Window:
             self._waiting += 1
 
     def offer_retry(self, entry: Entry) -> None:
-        """Takes in a head that has failed before and may be tried again now."""
+        """Adds a head that has failed before and may be retried now."""
         key = entry.order_key
         if key in self._heads:
             return
@@ -116,8 +120,8 @@ class Window:
         self._retries.append(entry)
 
     def take(self) -> Entry | None:
-        """The next entry to send, or None: first attempts and retries in turn, so that neither
-        starves the other."""
+        """The next entry to send, or None: first attempts and retries in turn, so that each kind is
+        sent."""
         if self._retries and (self._retries_next or not self._first):
             self._retries_next = False
             return self._retries.popleft()
@@ -154,7 +158,7 @@ class Window:
 
     def unsent(self) -> str | None:
         """The earliest position from which the next turn must read the outbox again, if that is
-        before where reading stopped. Retries come back from the store."""
+        before the end of reading. Retries come back from the store."""
         positions = [
             entry.position
             for key, entry in self._heads.items()

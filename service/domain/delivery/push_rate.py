@@ -6,7 +6,7 @@ import msgspec
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """What was in the bucket at `at` (epoch ms). It holds one second's worth, at least one."""
+    """The tokens in the bucket at `at` (epoch ms). It holds one second's worth, at least one."""
 
     tokens: float
     at: int
@@ -18,10 +18,9 @@ def full(rate: float, now: int) -> Bucket:
 
 
 def take(bucket: Bucket, rate: float, now: int) -> tuple[Bucket, int]:
-    """Takes one attempt's token at `rate` per second.
-
-    Returns the bucket and 0, or the bucket as it is and the ms until there is a token. A clock
-    that went back refills nothing and takes nothing away.
+    """Takes one attempt's token at `rate` per second. Returns the bucket and 0, or the unchanged
+    bucket and the ms until a token is available. A clock that was set back neither adds nor removes
+    tokens.
     """
     elapsed = max(0, now - bucket.at)
     tokens = min(max(1.0, rate), bucket.tokens + elapsed * rate / 1000)

@@ -1,4 +1,4 @@
-"""Subscriptions: what a subscriber wants, and which events match it."""
+"""Subscriptions: their settings, and the events that match them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Payload(StrEnum):
 
 
 class Format(StrEnum):
-    """What the body is: our own envelope, or a CloudEvent."""
+    """The format of the body: our own envelope, or a CloudEvent."""
 
     STANDARD = "standard"
     CLOUDEVENTS = "cloudevents"
 
 
 class Rendering(Enum):
-    """What becomes of an event as a body: the same event and rendering, the same bytes."""
+    """The rendering of an event's body: the same event and rendering give the same bytes."""
 
     FULL = (Payload.FULL, Format.STANDARD)
     THIN = (Payload.THIN, Format.STANDARD)
     FULL_CLOUDEVENT = (Payload.FULL, Format.CLOUDEVENTS)
     THIN_CLOUDEVENT = (Payload.THIN, Format.CLOUDEVENTS)
 
-    __hash__ = object.__hash__  # Enum hashes the name in Python, for each of an event's lookups
+    __hash__ = object.__hash__  # Enum hashes the name in Python, at each of an event's lookups
 
     @property
     def payload(self) -> Payload:
@@ -46,31 +46,29 @@ class Rendering(Enum):
 
     @property
     def format(self) -> Format:
-        """What the body is."""
+        """The format of the body."""
         return self.value[1]
 
 
 class SubscriptionState(StrEnum):
-    """Active, or why nothing is sent."""
+    """Active, or the reason why nothing is sent."""
 
     ACTIVE = "active"
-    PAUSED = "paused"  # by someone
-    PARKED = "parked"  # the breaker's doing: nothing but probes is sent
-    DISABLED = "disabled"  # by us, until it is resumed
+    PAUSED = "paused"  # over the API
+    PARKED = "parked"  # by the circuit breaker: only probes are sent
+    DISABLED = "disabled"  # by the service, until it is resumed
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """A URL, a filter, a rendering and limits; secrets are kept encrypted beside it.
 
-    `public_key` is that of an ed25519 subscription's newest secret. The script that stores a
-    secret stores it too, so both are always of one kind.
+    `public_key` is that of an ed25519 subscription's newest secret. The script that stores a secret
+    also stores the public key, so both are always of one kind. `owner` is the API key that created
+    it and whose grant limits its events, None for the operator's.
 
-    `owner` is the API key that created it and whose grant limits what it gets, None if it is the
-    operator's.
-
-    `None` filters mean all: every `course.*` event, every integration, any labels, any
-    changed path. `event_types` holds types and patterns, as they were given. Operational events
-    come only when these include them. Times are epoch ms.
+    `None` filters mean all: every `course.*` event, every integration, any labels, any changed
+    path. `event_types` holds types and patterns as given; operational events must be included in
+    them. Times are epoch ms.
     """
 
     id: str
@@ -102,15 +100,13 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rendering(self) -> Rendering:
-        """How events that match from now on are rendered."""
+        """The rendering of events that match from now on."""
         return Rendering((self.payload, self.format))
 
 
 def state_of(subscription: Subscription, *, parked: bool = False) -> SubscriptionState:
-    """The one state shown to people; `parked` is whether its outbox is.
-
-    A parked outbox is in the schedule like an active one.
-    """
+    """The state in responses; `parked` is whether its outbox is parked. A parked outbox is in the
+    schedule like an active one."""
     if subscription.disabled_reason is not None:
         return SubscriptionState.DISABLED
     if subscription.paused:
@@ -119,10 +115,8 @@ def state_of(subscription: Subscription, *, parked: bool = False) -> Subscriptio
 
 
 class Outbox(msgspec.Struct, frozen=True):
-    """Where matching events go: a subscription's outbox and the rendering fixed on entry.
-
-    `active` is whether the outbox is sent to at present; it keeps queueing events in any case.
-    """
+    """The target of matching events: a subscription's outbox and the rendering fixed on entry.
+    `active` is whether the outbox is sent at present; it keeps queueing events in any case."""
 
     subscription_id: str
     rendering: Rendering
@@ -130,17 +124,17 @@ class Outbox(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """The subscription that an operational event is about, and whose it is."""
+    """The subscription that an operational event is about, and its owner."""
 
     subscription_id: str
     owner: str | None
 
 
 class Matcher:
-    """A snapshot of all subscriptions and of the API keys that own some, asked once per event.
+    """A snapshot of all subscriptions and of the API keys that own some, queried once per event.
 
-    Subscriptions are first narrowed by integration and type, which a whole page has in
-    common, so that an event costs only the subscriptions that may want it.
+    Subscriptions are first narrowed by integration and type, which a whole page shares, so an event
+    costs only the subscriptions that may match it.
     """
 
     def __init__(
@@ -161,7 +155,7 @@ class Matcher:
         ] = {}
 
     def has_expired(self, now_ms: int) -> bool:
-        """Whether one of the keys that were valid no longer is."""
+        """Whether one of the valid keys has expired since."""
         return self._expires_at is not None and now_ms >= self._expires_at
 
     def outboxes(
@@ -173,8 +167,11 @@ class Matcher:
         changed: Iterable[str],
         about: Subject | None = None,
     ) -> tuple[Outbox, ...]:
-        """The outboxes that one event goes to. What is `about` a subscription is of no integration,
-        so filters by that do not concern it, and never goes to that subscription itself."""
+        """The outboxes that receive one event.
+
+        An event that is `about` a subscription belongs to no integration, so filters by integration
+        ignore it. It never goes to that subscription itself.
+        """
         if about is not None:
             return tuple(
                 _outbox_of(subscription)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from service.domain.delivery.circuit_breaker import Breaker
 from service.domain.delivery.outcome import Outcome
 
-DISABLE_FAILURES = 20  # in a row, from which a subscription is disabled ...
-DISABLE_AFTER_MS = 5 * 86_400_000  # ... once the row is this long
-GONE = 410  # the receiver wants nothing any more (RFC 9110, 15.5.11)
+DISABLE_FAILURES = 20  # consecutive failures that disable a subscription ...
+DISABLE_AFTER_MS = 5 * 86_400_000  # ... if they last this long
+GONE = 410  # the receiver rejects all further events (RFC 9110, 15.5.11)
 
 
 def disabling_reason(breaker: Breaker, outcome: Outcome, now: int) -> str | None:
-    """Why the subscription is to be disabled after this failure, or None."""
+    """Why this failure disables the subscription, or None."""
     if outcome.status == GONE:
         return "the receiver answered 410 Gone"
     age = now - breaker.failing_since

@@ -1,1 +1,1 @@
-"""What goes out: through which proxy, trusting whom."""
+"""Outgoing connections: proxies and certificates."""

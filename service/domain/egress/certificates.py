@@ -1,4 +1,4 @@
-"""What PEM texts hold: authorities to trust, and the certificate and key of a client."""
+"""PEM texts: trusted authorities, and the certificate and key of a client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_PEM_LENGTH = 32_768  # characters of a client's certificate with its chain, and of its key
 MAX_CHAIN = 10  # certificates
-_SKEW_MS = 300_000  # by which the issuer's clock may be ahead
+_SKEW_MS = 300_000  # tolerated lead of the issuer's clock
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _BEGIN = "-----BEGIN CERTIFICATE-----"
@@ -31,8 +31,8 @@ _PRIVATE_KEY = re.compile(
 _ENCRYPTED = re.compile(r"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: *4, *ENCRYPTED")
 
 
-class Unusable(ValueError):  # noqa: N818 - it says what is wrong, and is always caught
-    """A PEM text cannot be used. `remedy` says what to do about it."""
+class Unusable(ValueError):  # noqa: N818 - it is always caught
+    """A PEM text cannot be used. `remedy` explains how to fix it."""
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message)
@@ -40,8 +40,8 @@ class Unusable(ValueError):  # noqa: N818 - it says what is wrong, and is always
 
 
 class ClientCertificate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client shows in handshakes: PEM of its certificate with its chain, and of its key,
-    and when the certificate ends (epoch ms). The key is left out when shown.
+    """The client's part of handshakes: PEM of its certificate with its chain, and of its key, and
+    the end of the certificate (epoch ms). `repr` leaves the key out.
     """
 
     certificate: str
@@ -56,7 +56,7 @@ class ClientCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertificateFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be shown of a client's certificate. `serial` and `fingerprint` (SHA-256) are hex
+    """The public part of a client's certificate. `serial` and `fingerprint` (SHA-256) are hex
     digits, `not_after` is epoch ms."""
 
     subject: str
@@ -73,7 +73,7 @@ def read_authorities(content: bytes) -> str:
     text = content.decode("ascii", "replace")
     found = _CERTIFICATE.findall(text)
     if not found or len(found) != text.count(_BEGIN):
-        what = "holds a certificate that breaks off" if _BEGIN in text else "holds no certificate"
+        what = "contains an incomplete certificate" if _BEGIN in text else "contains no certificate"
         raise Unusable(
             what,
             "give PEM, which begins with -----BEGIN CERTIFICATE-----; DER becomes PEM with "
@@ -86,17 +86,20 @@ def read_authorities(content: bytes) -> str:
         except (ValueError, ssl.SSLError):
             raise Unusable(
                 f"has a broken certificate: number {number} of {len(found)}",
-                "replace it, or take it out",
+                "replace it, or remove it",
             ) from None
     return "\n".join(found) + "\n"
 
 
 def read_client_certificate(certificate: str, now_ms: int) -> tuple[str, CertificateFacts]:
-    """A chain without what stands around its certificates, and what the first of them says.
-    Raises Unusable if any is broken, or the first is not valid at `now_ms`."""
+    """A chain without the text around its certificates, and the public part of its first
+    certificate.
+
+    Raises Unusable if any is broken, or the first is not valid at `now_ms`.
+    """
     found = _CERTIFICATE.findall(certificate)
     if _PRIVATE_KEY_BEGIN.search(certificate):
-        raise Unusable("holds a private key", "send the key as private_key alone")
+        raise Unusable("contains a private key", "send the key as private_key alone")
     if not found or len(found) != certificate.count(_BEGIN):
         raise Unusable(
             "is not a certificate in PEM",
@@ -124,8 +127,8 @@ def read_client_certificate(certificate: str, now_ms: int) -> tuple[str, Certifi
 
 
 def read_private_key(private_key: str) -> str:
-    """A private key without what stands around it. Raises Unusable unless it is exactly one, and
-    not encrypted."""
+    """A private key without the text around it. Raises Unusable unless it is exactly one, and not
+    encrypted."""
     if _ENCRYPTED.search(private_key):
         raise Unusable(
             "is encrypted with a passphrase",
@@ -140,12 +143,12 @@ def read_private_key(private_key: str) -> str:
     try:
         serialization.load_pem_private_key(found[0].encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise Unusable("is a broken private key", "send it as it was made") from None
+        raise Unusable("is a broken private key", "send it unchanged") from None
     return f"{found[0]}\n"
 
 
 def belongs(private_key: str, certificate: str) -> bool:
-    """Whether the key is that of a chain's first certificate; both were read before."""
+    """Whether the key belongs to a chain's first certificate; both were read before."""
     key = serialization.load_pem_private_key(private_key.encode(), password=None)
     return _public(key.public_key()) == _public(_loaded(certificate, 1).public_key())
 
@@ -153,12 +156,12 @@ def belongs(private_key: str, certificate: str) -> bool:
 def _loaded(pem: str, number: int) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode("ascii"))
-        # What is looked at later must be readable too.
+        # The fields that are read later must be readable too.
         certificate.subject.rfc4514_string()
         certificate.issuer.rfc4514_string()
         _public(certificate.public_key())
     except (ValueError, UnsupportedAlgorithm):
-        raise Unusable(f"is broken: certificate {number}", "send it as it was issued") from None
+        raise Unusable(f"is broken: certificate {number}", "send it unchanged") from None
     return certificate
 
 

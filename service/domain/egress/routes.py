@@ -1,4 +1,4 @@
-"""Which requests go out through a forward proxy, and how it is reached."""
+"""The forward proxy: its address, and the requests that go through it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_egress_proxy(text: str) -> Proxy:
-    """The proxy that a URL names. Raises ValueError, which repeats none of the URL."""
-    # A password with an unescaped special character may stand anywhere in the URL.
+    """The proxy in a URL. Raises ValueError without any part of the URL."""
+    # A password with an unescaped special character may be anywhere in the URL.
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -62,11 +62,11 @@ def read_egress_proxy(text: str) -> Proxy:
         raise ValueError(f"contains a space, a control character or a backslash; {_EXAMPLE}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError(
-            f"has something behind the port; {_EXAMPLE}, and percent-encode / @ : # ? of a password"
+            f"has text after the port; {_EXAMPLE}, and percent-encode / @ : # ? of a password"
         )
     name = (host or "").removesuffix(".")
     if not _is_host(name):
-        raise ValueError(f"names no host; {_EXAMPLE}")
+        raise ValueError(f"has no host; {_EXAMPLE}")
     if port == 0:
         raise ValueError(f"has port 0; {_EXAMPLE}")
     user, password = _login(parts.username, parts.password)
@@ -96,7 +96,7 @@ def _login(user: str | None, password: str | None) -> tuple[str | None, str]:
 class Pattern(msgspec.Struct, frozen=True):
     """One entry of the list of targets that are reached without the proxy.
 
-    Exactly one of `network`, `name` and `suffix` is set, or none for all hosts. `port` limits
+    At most one of `network`, `name` and `suffix` is set; none of them for all hosts. `port` limits
     the entry to one port.
     """
 
@@ -106,7 +106,8 @@ class Pattern(msgspec.Struct, frozen=True):
     port: int | None = None
 
     def matches(self, host: str, port: int) -> bool:
-        """Whether a target is meant; `host` is in lower case, without brackets or final dot."""
+        """Whether the entry matches a target; `host` is in lower case, without brackets or final
+        dot."""
         if self.port is not None and self.port != port:
             return False
         if self.network is not None:
@@ -118,7 +119,7 @@ class Pattern(msgspec.Struct, frozen=True):
 
 
 def read_pattern(text: str) -> Pattern:
-    """The pattern that an entry stands for. Raises ValueError, which says what to write."""
+    """The pattern of an entry. Raises ValueError with a remedy."""
     entry = text.strip().lower()
     if entry == "*":
         return Pattern()
@@ -200,7 +201,7 @@ def _address(host: str) -> _Address | None:
 
 
 def _is_host(name: str) -> bool:
-    """Whether this is an address, or a name that no resolver could take for one."""
+    """Whether this is an address, or a name that no resolver could parse as one."""
     if _address(name) is not None:
         return "%" not in name
     return bool(_HOST_NAME.fullmatch(name)) and not name.rpartition(".")[2].isdecimal()

@@ -1,1 +1,1 @@
-"""Events: what they contain and how they are identified."""
+"""Events: their contents and their ids."""

@@ -1,4 +1,4 @@
-"""Changes as events: what the log stores of them, and the bodies rendered from it."""
+"""Changes as events: their stored form, and the bodies rendered from it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from service.domain.delivery.subscription import (
 from service.domain.events.identifiers import position_ms
 
 SCHEMA_VERSION = 1
-MAX_BODY_BYTES = 262_144  # a larger body goes without its course
+MAX_BODY_BYTES = 262_144  # a larger body is sent without its course
 
 Omission = Literal["thin", "size", "gone"]
 
 
 class CourseFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log keeps of a course event besides its place, order and the course itself."""
+    """The stored facts of a course event, in addition to its position, order key and course."""
 
     integration_id: str
     upstream_id: str
@@ -60,7 +60,7 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventHead(msgspec.Struct, frozen=True):
-    """An event without its body: enough to decide who wants it."""
+    """An event without its body, for filters."""
 
     position: str
     type: str
@@ -70,7 +70,7 @@ class EventHead(msgspec.Struct, frozen=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events someone wants to read, and by `grant` may; None means all."""
+    """The events that a reader requests, and may see by `grant`; None means all."""
 
     types: frozenset[str] | None = None
     integration_id: str | None = None
@@ -78,7 +78,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant | None = None
 
     def takes(self, event: StoredEvent) -> bool:
-        """Whether the event is wanted."""
+        """Whether the event is requested and visible."""
         return (
             (self.types is None or event.type in self.types)
             and (self.integration_id is None or event.integration_id == self.integration_id)
@@ -88,9 +88,9 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Facts(msgspec.Struct, frozen=True):
-    """The part of an event's facts that filters and grants look at.
+    """The part of an event's facts that filters and grants use.
 
-    `changed` of an operational event is something else: how many courses by path.
+    `changed` of an operational event is something else: the number of courses by path.
     """
 
     labels: dict[str, str] = {}
@@ -100,7 +100,7 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 class Selection:
-    """Which events of the past a subscription wants, and by `grant` may have (None: all)."""
+    """The past events that a subscription requests, and may see by `grant` (None: all)."""
 
     def __init__(self, subscription: Subscription, grant: Grant | None) -> None:
         self._matcher = Matcher(0, [msgspec.structs.replace(subscription, owner=None)])
@@ -174,8 +174,7 @@ _decode_part = msgspec.json.Decoder(_Facts).decode
 
 
 def is_shown(event: StoredEvent | EventHead, grant: Grant | None) -> bool:
-    """Whether a grant lets an event be seen, by the labels that the event carries; None: it
-    does."""
+    """Whether a grant makes an event visible, by the labels of the event; None: it does."""
     if grant is None:
         return True
     if event.type.startswith(SUBSCRIPTION_EVENT_PREFIX):
@@ -185,14 +184,14 @@ def is_shown(event: StoredEvent | EventHead, grant: Grant | None) -> bool:
 
 
 def subject_of(event: StoredEvent | EventHead) -> Subject | None:
-    """The subscription that an event is about, None if it is about none."""
+    """The subscription that an event is about, None if there is none."""
     if not event.type.startswith(SUBSCRIPTION_EVENT_PREFIX):
         return None
     return _subject(event.type, _decode_part(event.facts))
 
 
 def order_key_of(event: StoredEvent | EventHead) -> str:
-    """What an event is ordered by on its outboxes."""
+    """The order key of an event on its outboxes."""
     subject = subject_of(event)
     if subject is not None:
         return subject.subscription_id
@@ -223,7 +222,7 @@ def render(event: StoredEvent, rendering: Rendering) -> bytes:
         return _enclose(event, msgspec.Raw(data), rendering.format)
     data_of_course = _data_of_course(event)
     if event.course is None:
-        # Of a record too large to be sent, the log keeps nothing.
+        # The log does not store a record that is too large to be sent.
         data_of_course.course_omitted = "gone" if event.type == "course.deleted" else "size"
     elif rendering.payload is Payload.THIN:
         data_of_course.course_omitted = "thin"
@@ -264,7 +263,7 @@ def _enclose(event: StoredEvent, data: CourseData | msgspec.Raw, wanted: Format)
     timestamp = rfc3339(position_ms(event.position))
     if wanted is Format.STANDARD:
         return _encode(Envelope(type=event.type, timestamp=timestamp, data=data))
-    # The path in the API of what the event is about, or of the API itself.
+    # The API's path of the event's subject, or of the API itself.
     subject = subject_of(event)
     source = "/v1"
     if subject is not None:

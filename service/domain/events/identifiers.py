@@ -1,14 +1,13 @@
-"""Identifiers: how they are written, and what an event's id says about its place in the log.
+"""Identifiers: their form, and the position in the log that an event's id contains.
 
-An event id is `evt_` and 26 characters of Crockford's base 32: 10 for the milliseconds and
-4 for the counter of its position in the log, then 12 random ones (60 bits). It leads to the
-event in one step and is never given out twice, even where a restored database repeats a
-position.
+An event id is `evt_` and 26 characters of Crockford's base 32: 10 for the milliseconds and 4 for
+the counter of its position in the log, then 12 random ones (60 bits). It leads to the event in one
+step and is never assigned twice, even if a restored database repeats a position.
 
 The first 14 characters, the sort key of the position, are in the order of positions.
 
-An event that a backfill made for one outbox is in no log. It has a position all the same, with a
-counter from 2^19 on, which the log does not reach within a millisecond.
+An event that a backfill created for one outbox is not in the log. It nevertheless has a position,
+with a counter from 2^19 on, which the log does not reach within a millisecond.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ EVENT_PREFIX = "evt_"
 SUFFIX_LENGTH = 12
 SORT_KEY_LENGTH = 14
 COUNTER_BITS = 20
-LAST_COUNTER = (1 << COUNTER_BITS) - 1  # greatest that a position can have
-POSITIONS = 1 << 70  # how many there are: 5 bits for each character of a sort key
-BACKFILLED = 1 << 19  # least counter of the position of an event that a backfill made
+LAST_COUNTER = (1 << COUNTER_BITS) - 1  # greatest counter of a position
+POSITIONS = 1 << 70  # number of counters: 5 bits for each character of a sort key
+BACKFILLED = 1 << 19  # lowest counter of a backfilled event's position
 
 
 @lru_cache(maxsize=4096)  # events committed together share their time, and count from 0
@@ -67,9 +66,9 @@ def event_position(identifier: str) -> tuple[str, str] | None:
         return None
 
 
-@lru_cache(maxsize=4096)  # the same events go to many subscriptions
+@lru_cache(maxsize=4096)  # many subscriptions receive the same events
 def sort_key(position: str) -> str:
-    """The text by which sorted sets are in the order of positions."""
+    """The text that sorts positions in sorted sets."""
     milliseconds, counter = position_order(position)
     return encode(milliseconds, 10) + encode(counter, 4)
 
@@ -91,6 +90,11 @@ def first_number(milliseconds: int) -> int:
     return milliseconds << COUNTER_BITS
 
 
+def position_before(milliseconds: int) -> str:
+    """The last position before a time."""
+    return position_of(max(first_number(milliseconds) - 1, 0))
+
+
 def position_of(number: int) -> str:
     """The position with this number."""
     return f"{number >> COUNTER_BITS}-{number & LAST_COUNTER}"
@@ -102,17 +106,17 @@ def position_ms(position: str) -> int:
 
 
 def position_order(position: str) -> tuple[int, int]:
-    """What positions in the log are compared by."""
+    """The sort key that compares positions in the log."""
     milliseconds, _, counter = position.partition("-")
     return int(milliseconds), int(counter)
 
 
 def is_backfilled(position: str) -> bool:
-    """Whether it is the position of an event that a backfill made, which is in no log."""
+    """Whether it is the position of a backfilled event, which is not in the log."""
     return int(position.rpartition("-")[2]) >= BACKFILLED
 
 
 def backfilled_place(position: str) -> str:
-    """Where such an event stands among those that backfills made for its outbox."""
+    """The entry of a backfilled event in its outbox's stream."""
     milliseconds, counter = position_order(position)
     return f"{milliseconds}-{counter - BACKFILLED}"

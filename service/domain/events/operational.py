@@ -1,4 +1,4 @@
-"""Operational events: what is said of an integration or a subscription to whom it concerns.
+"""Operational events: reports about an integration or a subscription.
 
 `domain/delivery/event_types.py` lists their types.
 """
@@ -16,12 +16,13 @@ from service.domain.polling.integration import Integration
 
 
 class When(StrEnum):
-    """The change that an event announces: the script that makes it knows whether it came about."""
+    """The change that an event announces: the script that makes the change knows whether it
+    occurred."""
 
     ALWAYS = ""
-    EPOCH = "epoch"  # another epoch began
-    TROUBLED = "troubled"  # an integration came to need a person
-    UNTROUBLED = "untroubled"  # ... and needs none any more
+    EPOCH = "epoch"  # another epoch started
+    TROUBLED = "troubled"  # an integration started to need an operator
+    UNTROUBLED = "untroubled"  # ... and no longer does
     PARKED = "parked"
     UNPARKED = "unparked"
     DISABLED = "disabled"
@@ -29,8 +30,11 @@ class When(StrEnum):
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """An operational event that is not in the log yet. `facts` is the JSON of its data; it is
-    appended by the script that makes the change `when`, if that comes about."""
+    """An operational event that is not in the log yet.
+
+    `facts` is the JSON of its data. The script that makes the change `when` appends the event if
+    that change occurs.
+    """
 
     type: str
     facts: bytes
@@ -41,7 +45,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     about: Subject | None = None
 
     def outboxes(self, matcher: Matcher) -> tuple[Outbox, ...]:
-        """Where it goes to."""
+        """The outboxes that receive it."""
         return matcher.outboxes(
             event_type=self.type,
             integration_id=self.integration_id,
@@ -75,7 +79,7 @@ def of_integration(
 def of_subscription(
     subscription: Subscription, event_type: str, said: Mapping[str, Any], when: When = When.ALWAYS
 ) -> Announcement:
-    """An event about a subscription. Its URL is left out, for that may carry a secret."""
+    """An event about a subscription. Its URL is left out, because it may contain a secret."""
     facts = {
         "subscription_id": subscription.id,
         "description": subscription.description,
@@ -97,8 +101,8 @@ def of_epoch(
     previous_epoch: str,
     reason: Literal["upstream", "baseline"],
 ) -> Announcement:
-    """That an integration begins anew, since it is connected to something else (`upstream`), or
-    its unfinished `baseline` is to be another."""
+    """The event for a new epoch of an integration, because it has another `upstream`, or another
+    unfinished `baseline`."""
     said = {
         "epoch": epoch,
         "previous_epoch": previous_epoch,

@@ -1,1 +1,1 @@
-"""What is measured."""
+"""The metrics and their history."""

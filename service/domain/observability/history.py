@@ -15,8 +15,8 @@ from service.domain.polling.integration import IntegrationState
 MINUTE_MS = 60_000
 MINUTES_IN_HOUR = 60
 QUANTILES = (0.5, 0.95, 0.99)
-# Samples are taken when a minute ends. What is counted between two that are further from a minute
-# apart, because one was missed or came late, is not that of one minute.
+# Samples are taken at the end of each minute. Counts between two samples that are not about a
+# minute apart, because one was missed or late, do not belong to that minute.
 _SPACING_TOLERANCE = 0.5  # minutes
 _ENDLESS = float("inf")
 
@@ -40,8 +40,8 @@ RESOLUTIONS = {one.name: one for one in (MINUTES, HOURS)}
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What Redis held at `at` (epoch ms). `run` is the run of the server at whose beginning
-    `counters` were zero. `gauges` that are zero may be left out."""
+    """The metrics in Redis at `at` (epoch ms). `run` identifies the run of the server: `counters`
+    were zero at its start. `gauges` that are zero may be left out."""
 
     at: int
     run: str
@@ -50,10 +50,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Period(msgspec.Struct, frozen=True, kw_only=True):
-    """A minute or an hour that ended at `end` (epoch ms).
-
-    `increases` are those of the counters, without zeros, over as many of its minutes as `minutes`
-    says; None if they are known of no minute. `gauges` are those of its last sample.
+    """A minute or an hour that ended at `end` (epoch ms). `increases` are those of the counters,
+    without zeros, over `minutes` of its minutes; None if no minute is known. `gauges` are those of
+    its last sample.
     """
 
     end: int
@@ -63,10 +62,10 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def increases_between(before: Sample, after: Sample, minute_ms: int = MINUTE_MS) -> Counts | None:
-    """The increases of counters from one sample to the next; None if they are unknown.
+    """The increases of counters from one sample to the next.
 
-    They are unknown where a sample was missed, where the server was restarted, and where a counter
-    went backwards, because the server lost data.
+    None if a sample was missed, the server was restarted, or a counter went backwards because the
+    server lost data.
     """
     spacing = after.at - before.at
     if before.run != after.run or abs(spacing - minute_ms) > _SPACING_TOLERANCE * minute_ms:
@@ -86,8 +85,8 @@ def increases_between(before: Sample, after: Sample, minute_ms: int = MINUTE_MS)
 
 
 def minutes_of(samples: Iterable[Sample], minute_ms: int = MINUTE_MS) -> list[Period]:
-    """The minutes at whose ends samples were taken, given in the order of time. Of the first
-    sample, only its gauges are known."""
+    """The minutes at whose ends samples were taken, in the order of time. For the first sample,
+    only its gauges are known."""
     found: list[Period] = []
     before: Sample | None = None
     for sample in samples:
@@ -105,7 +104,7 @@ def minutes_of(samples: Iterable[Sample], minute_ms: int = MINUTE_MS) -> list[Pe
 
 
 def hours_of(minutes: Iterable[Period], hour_ms: int = MINUTES_IN_HOUR * MINUTE_MS) -> list[Period]:
-    """The hours that minutes add up to, given in the order of time."""
+    """The hours that minutes add up to, in the order of time."""
     grouped: dict[int, list[Period]] = {}
     for minute in minutes:
         grouped.setdefault(-(-minute.end // hour_ms) * hour_ms, []).append(minute)
@@ -126,8 +125,8 @@ def _added_up(end: int, parts: Sequence[Period]) -> Period:
 def quantiles(
     bounds: Iterable[float], counts: Mapping[str, int], shares: Sequence[float] = QUANTILES
 ) -> list[float]:
-    """The quantiles of a histogram for `shares`, which rise, as `histogram_quantile` of Prometheus
-    estimates them; none where nothing was observed. `counts` are those of its buckets."""
+    """The quantiles of a histogram for sorted `shares`, estimated like `histogram_quantile` of
+    Prometheus; none without observations. `counts` are those of its buckets."""
     buckets = {float(end): count for end, count in counts.items() if end != metrics.SUM}
     ranks = [share * sum(buckets.values()) for share in shares]
     found: list[float] = []
@@ -144,8 +143,8 @@ def quantiles(
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
     """The series of one name. `known` are the label values, written as in `Counts`, that always
-    have a series. `values` returns the values of a period by label values, None where they are
-    unknown; `absent` is the value of all other label values."""
+    have a series. `values` returns the values of a period by label values, None if unknown;
+    `absent` is the value of all other label values."""
 
     name: str
     kind: SeriesKind
@@ -158,7 +157,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """A value for each point in time, None where it is unknown."""
+    """A value for each point in time, None if it is unknown."""
 
     name: str
     kind: SeriesKind
@@ -182,7 +181,7 @@ def _counter(metric: CounterMetric) -> Family:
 
 
 def _gauge(metric: GaugeMetric, fields: Mapping[str, str]) -> Family:
-    """`fields` are those of `Sample.gauges` by label value."""
+    """`fields` are the names in `Sample.gauges` by label value."""
     return Family(
         name=metric.name,
         kind="gauge",

@@ -1,4 +1,5 @@
-"""Every metric of the service: name, type, unit, labels, help; and what one observation counts."""
+"""Every metric of the service: name, type, unit, labels, help; and the counts of one
+observation."""
 
 from __future__ import annotations
 
@@ -20,10 +21,9 @@ PREFIX = "coursewire_"
 
 
 class CounterMetric(msgspec.Struct, frozen=True):
-    """A counter kept in Redis; `labels` in the order in which its fields are written.
-
-    `known` are label values that are told of from the beginning, as zero: an increase is only
-    seen of a series that was there before.
+    """A counter kept in Redis; `labels` in the order in which its fields are written. `known` are
+    label values that are exposed as zero from the start, because Prometheus needs an earlier value
+    to compute an increase.
     """
 
     name: str
@@ -33,8 +33,8 @@ class CounterMetric(msgspec.Struct, frozen=True):
 
 
 class GaugeMetric(msgspec.Struct, frozen=True):
-    """A gauge read at each scrape; `total` is where scripts keep it true, if they do. `unit` is
-    what its name ends with, as Prometheus asks, empty for a plain number."""
+    """A gauge read at each scrape; `total` is its field among the totals that scripts keep, if any.
+    `unit` is the suffix that Prometheus expects of its name, empty for a plain number."""
 
     name: str
     help: str
@@ -44,8 +44,8 @@ class GaugeMetric(msgspec.Struct, frozen=True):
 
 
 class HistogramMetric(msgspec.Struct, frozen=True):
-    """A histogram kept in Redis. `bounds` are the upper ends of its buckets in its unit, rising;
-    what lies above the last is counted in a bucket without end."""
+    """A histogram kept in Redis. `bounds` are the sorted upper ends of its buckets in its unit;
+    values above the last are counted in an unbounded bucket."""
 
     name: str
     help: str
@@ -210,7 +210,7 @@ TOTALS = (
     GaugeMetric("changes_held", "Changes that are held for review.", "held"),
     GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
 )
-# Of the history alone: a scrape does not look into outboxes.
+# Only in the history, because a scrape does not read outboxes.
 OLDEST_PENDING = GaugeMetric(
     "oldest_pending_age_seconds",
     "Age of the oldest event on outboxes, without those that are paused or disabled.",
@@ -239,10 +239,10 @@ GAUGES = (
 )
 PERCENTILES = (50, 90, 99, 100)
 
-# Of single registrations, and only where asked for, since there are as many series as of these.
+# Of single registrations, and only on request, because each of these has its own series.
 Detail = Literal["integrations", "subscriptions", "credentials"]
 DETAILS: tuple[Detail, ...] = get_args(Detail)
-DETAIL_MOST = 1_000  # of a kind that are told of: those that were registered first
+DETAIL_MOST = 1_000  # of a kind that are exposed: those that were registered first
 DETAIL_OMITTED = GaugeMetric(
     "detail_omitted", "Resources that exceed the limit and are left out.", labels=("detail",)
 )
@@ -288,7 +288,7 @@ INTEGRATION_CLOCK_SKEW = GaugeMetric(
     labels=("integration",),
     unit="seconds",
 )
-# Kept in the hash of each integration; `total` is the field.
+# Stored in the hash of each integration; `total` is the field.
 OF_INTEGRATION = (
     GaugeMetric("integration_courses", "Its live courses.", "course_count", ("integration",)),
     GaugeMetric("integration_held", "Its changes that are held.", "held", ("integration",)),
@@ -326,12 +326,12 @@ REQUEST_DURATION = HistogramMetric(
     ("method", "route"),
 )
 
-SUM = "sum"  # the field of a histogram's sum, among those of its buckets
+SUM = "sum"  # the field of a histogram's sum, beside those of its buckets
 _END = "+Inf"
 
 
 def series_names() -> frozenset[str]:
-    """The names under which samples of all these metrics are stored by Prometheus."""
+    """The names under which Prometheus stores samples of all these metrics."""
     plain = {one.name for one in (*COUNTERS, *GAUGES, *OF_DETAILS, BUILD, REQUESTS)}
     spread = {
         f"{one.name}_{part}"
@@ -342,16 +342,15 @@ def series_names() -> frozenset[str]:
 
 
 def observe(metric: HistogramMetric, value: float, *labels: str) -> Counter[str]:
-    """The increments of stored counters by which an observation is counted: its bucket, and its
-    part of the sum in thousandths. One below zero, as after a clock was set back, counts as
-    zero."""
+    """The increments of stored counters for an observation: its bucket, and its part of the sum in
+    thousandths. A negative one, as after a clock was set back, counts as zero."""
     increments: Counter[str] = Counter()
     count(increments, metric, value, *labels)
     return increments
 
 
 def count(increments: Counter[str], metric: HistogramMetric, value: float, *labels: str) -> None:
-    """Adds to `increments` those of an observation."""
+    """Adds the increments for an observation to `increments`."""
     value = max(0.0, value)
     stem, ends = _fields(metric, labels)
     increments[ends[bisect_left(metric.bounds, value)]] += 1
@@ -374,10 +373,9 @@ def count_delivery(
     attempts: int,
     delivered: bool,
 ) -> None:
-    """Adds what one attempt that has ended counts in the histograms of delivery; times in epoch
-    ms.
+    """Adds the counts of an ended attempt to the histograms of delivery; times in epoch ms.
 
-    `attempts` counts this one too. Only a delivery's first attempt, and its receipt, count.
+    `attempts` counts this attempt too. Only a delivery's first attempt, and its receipt, count.
     """
     if attempts == 1:
         count(increments, FIRST_ATTEMPT, (attempted_at - detected_at) / 1000)
@@ -386,16 +384,18 @@ def count_delivery(
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """A histogram's state for one set of labels, as Prometheus wants it: buckets up to each
-    bound, the last without end, and the sum in its unit."""
+    """A histogram's state for one set of labels, as Prometheus expects it: buckets up to each
+    bound, the last unbounded, and the sum in its unit."""
 
     buckets: tuple[tuple[str, int], ...]
     sum: float
 
 
 def observed(metric: HistogramMetric, stored: Mapping[str, int]) -> dict[tuple[str, ...], Observed]:
-    """What the stored counters say of a histogram, by its labels. Buckets of bounds that it no
-    longer has are counted in the next above."""
+    """The states of a histogram in the stored counters, by its labels.
+
+    Buckets of bounds that no longer exist are counted in the next bucket above.
+    """
     counts: dict[tuple[str, ...], dict[str, int]] = {}
     for field, value in stored.items():
         name, *labels = field.split("|")

@@ -1,4 +1,5 @@
-"""How a turn of a poll ends that failed: whether the poll goes on, when, and who must act."""
+"""The end of a failed turn of a poll: whether and when the poll continues, and whether an operator
+must act."""
 
 from __future__ import annotations
 
@@ -59,10 +60,9 @@ _TRANSIENT = (UpstreamBusyError, UpstreamUnavailableError, UpstreamPageError)
 
 
 class FailedTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows from a failed turn.
-
-    `progress` is where the poll goes on, None if the poll is over; `error` is what it is listed
-    with; the integration's `problem` is part of the `change` and given for announcements.
+    """The consequences of a failed turn. `progress` is the state from which the poll continues,
+    None if it is over; `error` is the listed error; the integration's `problem` is part of the
+    `change` and is repeated for announcements.
     """
 
     progress: PollProgress | None
@@ -88,12 +88,12 @@ def after_failure(
     now_ms: int,
     unit_random: float,
 ) -> FailedTurn:
-    """What follows from an error that ends a turn; `advanced` says that the turn committed
-    something before."""
+    """The consequences of an error that ends a turn; `advanced` means that the turn committed
+    progress before."""
     transient = isinstance(error, _TRANSIENT)
-    # Failures now and then do not add up while a poll gets on between them.
+    # Occasional failures do not add up while a poll makes progress between them.
     failures = 1 if transient and advanced else state.failures + 1
-    # Deltas wait while a full poll is tried again; a baseline has none to wait.
+    # Deltas wait while a full poll is retried; a baseline delays none.
     delays_deltas = progress.kind == "full" and state.baselined
     patience_ms = FULL_PATIENCE_MS if delays_deltas else RESUMABLE_MS
     passed_ms = now_ms - progress.updated_at
@@ -112,7 +112,7 @@ def after_failure(
     if found.over and delays_deltas and not found.attention:
         retry_seconds = min(FULL_RETRY_SECONDS, integration.full_interval_seconds)
         full_retry_at = now_ms + retry_seconds * 1000
-        # A delta has waited for the full poll long enough.
+        # A delta has waited long enough for the full poll.
         delta_ms = integration.delta_interval_seconds * 1000
         wait_ms = _asked_ms(error) if transient else min(wait_ms, delta_ms)
     return FailedTurn(
@@ -125,8 +125,8 @@ def after_failure(
 
 
 def adapted(progress: PollProgress, error: Exception) -> PollProgress:
-    """How a poll goes on after an error: from the start where its cursor is no good any more,
-    with smaller pages where one did not arrive."""
+    """The poll's state after an error: from the start if its cursor is invalid, with smaller pages
+    if a page did not arrive."""
     if isinstance(error, UpstreamInputError):
         return restarted(progress)
     if isinstance(error, UpstreamPageError):  # down to the one record that cannot be read
@@ -139,7 +139,7 @@ def adapted(progress: PollProgress, error: Exception) -> PollProgress:
 def _consequence(
     error: PollError, progress: PollProgress, wait_ms: int, patience_ms: int, passed_ms: int
 ) -> _Consequence:
-    """Whether the poll is over, whether a person must act, and how long to wait."""
+    """Whether the poll is over, whether an operator must act, and the wait."""
     if isinstance(error, _NEEDS_A_PERSON):
         return _Consequence(over=True, attention=True, wait_ms=PROBE_SECONDS * 1000)
     if isinstance(error, UpstreamModelUnavailableError):
@@ -176,8 +176,8 @@ def _problem(error: PollError, now_ms: int, *, attention: bool) -> Problem:
 def _unreadable(
     known: Problem | None, problem: Problem, now_ms: int, wait_ms: int
 ) -> tuple[Problem, int]:
-    """The problem that a page cannot be read, and the wait: a person must act when it lasts, and no
-    later because of a backoff."""
+    """The problem that a page cannot be read, and the wait: an operator must act if it lasts. A
+    backoff does not delay that."""
     left_ms = problem.since + UNREADABLE_MS - now_ms
     if left_ms > 0:
         return problem, min(wait_ms, max(left_ms, 1000))
@@ -186,8 +186,8 @@ def _unreadable(
 
 
 def _with_standing(state: PollingState, problem: Problem, *, advanced: bool) -> Problem:
-    """The problem to keep where an error may pass by itself: that error does not mean that nobody
-    need act any more."""
+    """The problem to keep after an error that may be temporary: it does not end a problem that
+    needs an operator."""
     known, standing = state.problem, standing_problem(state.observed)
     if not advanced and known is not None and known.attention:
         return known
@@ -195,16 +195,16 @@ def _with_standing(state: PollingState, problem: Problem, *, advanced: bool) -> 
 
 
 def _asked_ms(error: Exception) -> int:
-    """How long the upstream asked to be left alone, as far as that is believed."""
+    """The wait that the upstream requested, up to the accepted maximum."""
     asked = error.retry_after if isinstance(error, UpstreamError) else None
     return 0 if asked is None else int(min(asked, MAX_BACKOFF_SECONDS) * 1000)
 
 
 def _given_up(error: Exception, patience_ms: int, passed_ms: int) -> str:
-    """Why a poll is given up, in words."""
+    """Why a poll is stopped, in words."""
     if (asked_ms := _asked_ms(error)) > patience_ms - passed_ms >= 1_000:
         return (
-            f"; stopped: the upstream asks for a wait of {duration(asked_ms)}, longer than what "
+            f"; stopped: the upstream requests a wait of {duration(asked_ms)}, longer than what "
             f"is left of {duration(patience_ms)}"
         )
     return f"; stopped after {duration(passed_ms)} without a page"

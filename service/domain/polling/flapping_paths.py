@@ -1,4 +1,4 @@
-"""Finds paths in which the same courses change again and again, as a signed URL does."""
+"""Finds paths in which the same courses change again and again, such as a signed URL."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-SAMPLE: Final = 16  # courses of one path that are remembered, those with the smallest digests
+SAMPLE: Final = 16  # courses of one path in a sample, those with the smallest digests
 _DIGEST_BITS: Final = 40
-ENOUGH: Final = 20  # courses that change in a path ...
-ENOUGH_OF_FEW: Final = 5  # ... or so many, where they are half of the live courses
-SAME_SHARE: Final = 0.5  # of the courses, above which two polls changed the same ones
-TIMES: Final = 3  # changes of the same courses from which the path is reported
-QUIET_FULL_POLLS: Final = 3  # full polls without another change after which a path is forgotten
+ENOUGH: Final = 20  # minimum number of courses that change in a path ...
+ENOUGH_OF_FEW: Final = 5  # ... or half of the live courses, if they are at least so many
+SAME_SHARE: Final = 0.5  # share of the courses above which two polls changed the same ones
+TIMES: Final = 3  # changes of the same courses after which the path is reported
+QUIET_FULL_POLLS: Final = 3  # full polls without another change after which a path is removed
 
 
 class Flapping(msgspec.Struct, frozen=True, kw_only=True):
     """A path that changed in many courses.
 
-    `times` counts polls in a row, of those that changed it, in which it did so in mostly the same
-    courses, since epoch ms `since`; `courses` is how many the last of them changed, `sample` their
-    smallest digests, and `quiet` counts the full polls since.
+    `times` counts the consecutive polls among those that changed it, since epoch ms `since`, in
+    which mostly the same courses changed; `courses` is the number in the last of them, `sample`
+    their smallest digests, and `quiet` counts the full polls since.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Flapping(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reported(self) -> bool:
-        """Whether the path is reported to people."""
+        """Whether the path is reported."""
         return self.times >= TIMES
 
 
@@ -45,9 +45,8 @@ def sampled(
     samples: Samples, changes: Iterable[tuple[str, Iterable[str]]]
 ) -> dict[str, tuple[int, ...]]:
     """The samples of a poll's changed courses by path, after these `changes`: the ids of courses
-    and the paths that changed in them.
-
-    A sample holds the smallest digests, so two samples compare like the sets they were taken from.
+    and their changed paths. A sample holds the smallest digests, so two samples compare like their
+    sets.
     """
     found: dict[str, set[int]] = {}
     for course_id, paths in changes:
@@ -69,8 +68,8 @@ def observe(
     full: bool,
     now_ms: int,
 ) -> tuple[Flapping, ...]:
-    """What is remembered after a complete poll that changed so many courses by path, of `live`
-    ones. `full` says whether it saw all courses."""
+    """The stored paths after a complete poll with these numbers of changed courses by path, of
+    `live` ones. `full` means that it read all courses."""
     least = min(ENOUGH, max(ENOUGH_OF_FEW, (live + 1) // 2))
     before = {one.path: one for one in known}
     after: list[Flapping] = []

@@ -1,4 +1,4 @@
-"""Which courses one request can ask the upstream for: commas join its lists, URLs have ends."""
+"""The courses that fit into one request by ids, given commas in lists and limits of URLs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MOST_BYTES_A_CHARACTER: Final = len("%XX") * 4  # percent-encoded UTF-8
 
 
 def encoded_length(identifier: str) -> int:
-    """The bytes that an id takes in a URL."""
+    """The bytes of an id in a URL."""
     return len(quote(identifier, safe=""))
 
 
 def can_be_asked(identifier: str) -> bool:
-    """Whether a list separated by commas surely carries an id as it is.
+    """Whether a comma-separated list carries an id unchanged.
 
     A comma would split it, servers strip blanks around entries, and some drop control characters.
     """
@@ -38,7 +38,7 @@ def can_be_asked(identifier: str) -> bool:
 
 
 def fitting(identifiers: Iterable[str], controls: Iterable[str] = ()) -> list[str]:
-    """As many of `identifiers`, from the first, as one request can ask for beside `controls`."""
+    """As many of `identifiers`, from the first, as fit into one request beside `controls`."""
     beside = list(controls)
     room = MAX_LIST_BYTES - sum(encoded_length(one) + _SEPARATOR_BYTES for one in beside)
     found: list[str] = []
@@ -51,8 +51,8 @@ def fitting(identifiers: Iterable[str], controls: Iterable[str] = ()) -> list[st
 
 
 def ends(identifiers: Sequence[bytes]) -> list[str]:
-    """The first and the last of some ids that can be asked for; where none can, simply the first
-    and the last."""
+    """The first and the last of the ids that can be requested; if none can, simply the first and
+    the last."""
     if not identifiers:
         return []
     first = next((one for one in map(bytes.decode, identifiers) if can_be_asked(one)), None)

@@ -1,4 +1,4 @@
-"""Integrations: what is registered, how it is polled, and which state that adds up to."""
+"""Integrations: registration, schedule and state."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Baseline(StrEnum):
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
-    """A base URL and, kept encrypted beside it, the API key that opens it. One that a registration
-    made `inline` goes with its last integration. Times are epoch ms."""
+    """A base URL and its API key, which is stored encrypted beside it. A credential that a
+    registration created `inline` is deleted with its last integration. Times are epoch ms."""
 
     id: str
     name: str
@@ -71,18 +71,18 @@ class Integration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """The tracked paths whose changes count for nothing."""
+        """The tracked paths whose changes are ignored."""
         return frozenset(self.ignore_paths) | (
             frozenset() if self.track_remote_data else REMOTE_DATA_PATHS
         )
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """What keeps an integration from being polled, for an operator to read.
+    """The problem that prevents an integration's polls, for an operator.
 
-    `code` is the upstream's error code or ours in lower case; `since` the epoch ms of the
-    first failure in a row; `attention` whether a person must act (otherwise it retries);
-    `elsewhere` whether the answer may be that of something else than the API.
+    `code` is the upstream's error code or ours in lower case; `since` the epoch ms of the first
+    consecutive failure; `attention` whether an operator must act (otherwise it retries);
+    `elsewhere` whether the response may not come from the API.
     """
 
     code: str
@@ -95,19 +95,17 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stops_polls(self) -> bool:
-        """Whether nothing can be polled until a person acts."""
+        """Whether polls fail until an operator acts."""
         return self.attention and self.code != UNCONFIRMED_CODE
 
 
 class PollingState(msgspec.Struct, frozen=True, kw_only=True):
-    """What polling an integration has led to so far. Times are epoch ms, None where never.
-
-    `epoch` names the catalogue in force; `failures` counts failed polls in a row; `held`
-    counts the changes that wait for a decision or for it to be carried out, and `decision` is
-    the one to be carried out; `clock_skew_ms` is how far the upstream's clock is ahead of ours;
-    `full_retry_at` is when the next full poll may be tried, as long as the last one was given up;
-    `requested` is the poll asked for over the API and not yet begun; `observed` is what its polls
-    noticed besides.
+    """The results of polling an integration. Times are epoch ms, None for never. `epoch` names the
+    current catalogue; `failures` counts consecutive failed polls; `held` counts the changes that
+    wait for a decision or for its execution, and `decision` is the one to carry out;
+    `clock_skew_ms` is how far the upstream's clock is ahead of ours; `full_retry_at` is the time of
+    the next full poll after one was stopped; `requested` is the poll that was requested and has not
+    begun; `observed` are other observations of its polls.
     """
 
     epoch: str
@@ -153,7 +151,7 @@ def state_of(integration: Integration, polling: PollingState) -> IntegrationStat
 
 
 def next_poll(integration: Integration, polling: PollingState, now_ms: int) -> PollKind:
-    """The kind of poll that is called for at `now_ms`."""
+    """The kind of poll that is due at `now_ms`."""
     if not polling.baselined or polling.watermark is None:
         return "full"
     if now_ms - polling.watermark > DELTA_HORIZON_MS:
@@ -166,10 +164,10 @@ def next_poll(integration: Integration, polling: PollingState, now_ms: int) -> P
 
 
 def full_due_at(integration: Integration, polling: PollingState) -> int:
-    """Epoch ms of the next full poll: one in each slot of the interval, spread by a stable offset
-    and by a jitter that differs from slot to slot, so that integrations registered together do
-    not full poll together. A missed full poll is not replayed, and one that was given up leaves the
-    time until its retry to deltas."""
+    """Epoch ms of the next full poll: one in each slot of the interval, with a stable offset and a
+    jitter that differs between slots, so that integrations registered together do not start full
+    polls together. A missed full poll is skipped, and deltas use the time between a stopped one and
+    its retry."""
     interval = integration.full_interval_seconds * 1000
     if polling.last_full_at is None:
         return 0
@@ -189,18 +187,18 @@ def next_poll_at(integration: Integration, polling: PollingState, now_ms: int) -
 
 
 def backoff_ms(failures: int, unit_random: float) -> int:
-    """Full-jitter backoff after `failures` (≥ 1) failed polls in a row, in ms."""
+    """Full-jitter backoff after `failures` (≥ 1) consecutive failed polls, in ms."""
     ceiling: int = min(MAX_BACKOFF_SECONDS, 5 * 2 ** min(failures - 1, 10))
     return 1000 + int(unit_random * ceiling * 1000)
 
 
 def next_try_ms(wait_ms: int, asked_ms: int, left_ms: int) -> int | None:
-    """How long a failing poll waits until its next try: its backoff, and no less than the upstream
-    asked for; None where the poll is to be given up.
+    """The wait of a failing poll until its next try: its backoff, and at least the upstream's
+    requested wait; None if the poll must stop.
 
-    `left_ms` is what is left of its patience. A backoff ends with it, so that the last try is made
-    just then. A wait that was asked for is not cut short: where it is longer than what is left,
-    the poll is given up at once.
+    `left_ms` is the time left of its patience. A backoff is cut to that time, so that the last try
+    is made at its end. A requested wait is not cut: if it is longer than the time left, the poll
+    stops at once.
     """
     if left_ms < LEAST_WAIT_MS or asked_ms > left_ms:
         return None
@@ -208,7 +206,7 @@ def next_try_ms(wait_ms: int, asked_ms: int, left_ms: int) -> int | None:
 
 
 def believed_date(date_ms: int | None, now_ms: int) -> int | None:
-    """The upstream's time, unless it is so far from ours that it is no clock's."""
+    """The upstream's time, unless it differs too much from ours to be plausible."""
     if date_ms is None or abs(date_ms - now_ms) > MAX_SKEW_MS:
         return None
     return date_ms

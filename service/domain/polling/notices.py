@@ -1,4 +1,4 @@
-"""What operators should know about an integration, though its polls succeed."""
+"""Notices for operators about an integration whose polls succeed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that an operator should know. `since` is epoch ms."""
+    """A notice for the operator. `since` is epoch ms."""
 
     code: NoticeCode
     message: str
@@ -52,8 +52,8 @@ def notices(integration: Integration, state: PollingState) -> list[Notice]:
         found.append(
             Notice(
                 code="cached_answers",
-                message="A cache between this service and the upstream gives old answers, the last "
-                f"one {duration(observed.cached_ms)} old. Exclude the upstream's API from it.",
+                message="A cache between this service and the upstream returns old responses, the "
+                f"last one {duration(observed.cached_ms)} old. Exclude the upstream's API from it.",
                 since=observed.cached_since,
             )
         )
@@ -75,7 +75,7 @@ def notices(integration: Integration, state: PollingState) -> list[Notice]:
 
 
 def standing_problem(observed: Observed) -> Problem | None:
-    """The problem that a person must act on although polls succeed."""
+    """The problem that an operator must act on although polls succeed."""
     if (
         observed.unconfirmed_full_polls < UNCONFIRMED_FULL_POLLS
         or observed.unconfirmed_since is None
@@ -94,7 +94,7 @@ def standing_problem(observed: Observed) -> Problem | None:
 def observed_after(
     state: PollingState, progress: PollProgress, now: int, *, skewed: bool
 ) -> Observed:
-    """What is kept of what polls noticed, after one that is complete."""
+    """The stored observations after a complete poll."""
     before = state.observed
     cached = progress.cached_ms > CACHE_REPORTED_MS
     after = msgspec.structs.replace(
@@ -125,12 +125,12 @@ def observed_after(
 
 
 def _since(before: int | None, now: int, *, lasts: bool) -> int | None:
-    """Since when something has been so, None if it is not."""
+    """The start of a state that lasts, None if it does not hold."""
     return (before or now) if lasts else None
 
 
 def duration(milliseconds: int) -> str:
-    """About how long that is, in words."""
+    """A duration in words, rounded."""
     seconds = abs(milliseconds) / 1000
     size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
     return f"{seconds / size:.0f} {unit}"
@@ -140,7 +140,7 @@ def _skew(skew_ms: int) -> str:
     where = "ahead of" if skew_ms > 0 else "behind"
     message = (
         f"The upstream's clock (the Date of its answers) is {duration(skew_ms)} {where} this "
-        "service's clock. Check both clocks, and whether a cache gives old answers."
+        "service's clock. Check both clocks, and whether a cache returns old responses."
     )
     if abs(skew_ms) <= MAX_SKEW_MS:
         return message

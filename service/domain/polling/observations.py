@@ -1,4 +1,4 @@
-"""What polls noticed about an integration besides its courses: what is kept from poll to poll."""
+"""Observations of polls about an integration besides its courses, kept from poll to poll."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from service.domain.polling.flapping_paths import Flapping
 
 UNCONFIRMED_FULL_POLLS: Final = (
-    3  # full polls in a row with unconfirmed changes until a person must act
+    3  # consecutive full polls with unconfirmed changes until an operator must act
 )
 
 Reason = Literal[
@@ -25,32 +25,32 @@ Reason = Literal[
 
 REASONS: Final[Mapping[Reason, str]] = {
     "cut_short": (
-        "the answer to a request by ids was not complete: it had a further page, or records "
+        "the response to a request by ids was not complete: it had a further page, or records "
         "without an id"
     ),
     "control_missing": (
-        "the answer to a request by ids lacked courses that the upstream had just shown"
+        "the response to a request by ids lacked courses that the upstream had just returned"
     ),
-    "no_control": "no live course could be asked for beside them",
+    "no_control": "no live course could be requested beside them",
     "cannot_be_asked": (
         "neither the course id nor the remote id can be sent in a list of ids: they are missing, "
         "too long, or contain a comma, a control character, or a blank at an end"
     ),
     "refused": "the upstream refused the request by ids",
-    "unreadable": ("the answer to a request by ids had broken records, which may be theirs"),
-    "empty": "the poll showed no live course at all",
+    "unreadable": ("the response to a request by ids had broken records, which may belong to them"),
+    "empty": "the poll returned no live course",
 }
 """Why a change that a poll found was not confirmed."""
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the latest polls noticed. Times are epoch ms.
+    """The observations of the latest polls. Times are epoch ms.
 
     `unconfirmed` counts, by reason, the changes that the last full poll could not confirm, and
-    `unconfirmed_full_polls` the full polls in a row since `unconfirmed_since` that had any;
+    `unconfirmed_full_polls` the consecutive full polls since `unconfirmed_since` that had any;
     `nameless` counts records of the last full poll without an id; `flapping` are paths in which the
-    same courses may be changing again and again; `skewed_since` is since when the upstream's clock
-    has been off, and `cached_ms` the age of an answer that a cache gave.
+    same courses may be changing again and again; `skewed_since` is the time since which the
+    upstream's clock has differed, and `cached_ms` the age of a response from a cache.
     """
 
     unconfirmed: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def reasons(unconfirmed: Mapping[str, int]) -> str:
-    """How many changes were not confirmed for which reason, in words."""
+    """The numbers of unconfirmed changes by reason, in words."""
     return "; ".join(
         f"{count} because {REASONS[reason]}"
         for reason in REASONS

@@ -1,4 +1,4 @@
-"""What a page of the upstream contains, compared with what is known of its courses."""
+"""A page of the upstream, compared with the known state of its courses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ _ID_LOOKED_AT = 100  # bytes of a record in which its id is looked for
 
 
 class PageDigests(msgspec.Struct, frozen=True):
-    """A page before anything of it is decoded: the ids that its records seem to have, and the
-    digests of their bytes.
+    """A page before decoding: the probable ids of its records, and the digests of their bytes.
 
-    An id that is not what it seems does no harm: under it no fingerprint has that digest.
+    A wrong id does no harm, because no fingerprint under it has that digest.
     """
 
     course_ids: list[bytes]
@@ -26,8 +25,8 @@ class PageDigests(msgspec.Struct, frozen=True):
 
 
 def digest_page(records: Sequence[msgspec.Raw]) -> PageDigests | None:
-    """The ids that the first bytes of all records seem to say; None if one does not begin with
-    an id, or an id comes twice."""
+    """The probable ids in the first bytes of all records; None if one does not begin with an id, or
+    an id occurs twice."""
     course_ids = []
     for record in records:
         head = bytes(memoryview(record)[:_ID_LOOKED_AT])
@@ -43,8 +42,8 @@ def digest_page(records: Sequence[msgspec.Raw]) -> PageDigests | None:
 def judge_page(
     records: Sequence[ReceivedRecord], stored: Sequence[bytes | None], ignored: Collection[str]
 ) -> tuple[list[Judgement], int]:
-    """The judgements on a page's records, except those whose bytes are known under the current
-    version, which go no further than a comparison; and how many those were."""
+    """The judgements on a page's records, except unchanged ones of the current version, and the
+    number of the latter."""
     judged: list[Judgement] = []
     unchanged = 0
     for received, packed in zip(records, stored, strict=True):
@@ -61,8 +60,11 @@ def live_courses(
     stored: Sequence[bytes | None],
     judged: Iterable[Judgement],
 ) -> list[str]:
-    """The ids of a page's records of live courses. What is left of a deleted one when its date
-    went too carries no tombstone either, but is not of a live course."""
+    """The ids of a page's records of live courses.
+
+    The remainder of a deleted course whose date was removed has no tombstone either, but does not
+    belong to a live course.
+    """
     recorded = {one.course_id for one in judged if one.verdict is Verdict.RECORDED}
     return [
         received.course_id
@@ -76,13 +78,13 @@ def live_courses(
 def count_not_live(
     records: Sequence[ReceivedRecord], live: Sequence[str], judged: Iterable[Judgement]
 ) -> int:
-    """How many records of a page are of courses that do not count as live after it: all except
-    the `live` ones, of which some never decoded."""
+    """The number of a page's records whose courses are not live after it: all except the `live`
+    ones, some of which never decoded."""
     not_live = len(records) - len(live)
     live_ids: frozenset[str] | None = None
     for one in judged:
         match one.verdict:
-            case Verdict.DELETED:  # until the end of the poll, at least
+            case Verdict.DELETED:  # at least until the end of the poll
                 not_live -= 1
             case Verdict.QUARANTINED:
                 live_ids = live_ids or frozenset(live)

@@ -1,4 +1,4 @@
-"""One poll's progress, and each step from one state of it to the next. All of it is pure."""
+"""One poll's progress, and its pure transitions."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from service.domain.polling.observations import Reason
 
 PAGE_SIZE = 250
 MIN_PAGE_SIZE = 10
-MIN_UNREADABLE_PAGE_SIZE = 1  # where a page arrives and cannot be read
+MIN_UNREADABLE_PAGE_SIZE = 1  # after a page that arrives and cannot be read
 PAGES_BEFORE_LARGER = 10  # pages between two attempts at larger ones
 FULL_PATIENCE_MS = 10 * 60_000  # of a full poll without a page, while deltas wait for it
-RESUMABLE_MS = 30 * 60_000  # a broken-off poll is resumed if its last page is no older
+RESUMABLE_MS = 30 * 60_000  # an interrupted poll is resumed if its last page is at most this old
 
 
 class PollProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a poll stands after its last commit. Times are epoch ms.
+    """The state of a poll after its last commit. Times are epoch ms.
 
-    `updated_after` is where a delta begins (None for a full poll); `watermark` what completing
-    the poll will set; `phase` what it is at: reading pages, looking for absences, or confirming
-    the changes that wait; `step` counts commits, so that no two states of a poll are alike;
-    `landmark` is a cursor passed earlier, to notice paging in circles; `controls` are the ids of
-    the first and the last live course; `not_live` counts records of courses that do not count as
-    live; `changed` counts courses by changed path, and `waiting` says whether any change waits for
-    the end; `slot` is the ms at which it is its turn to spend from the credential's budget;
-    `skew_ms` how far the upstream's clock is ahead of ours; `error` what the last attempt at going
-    on failed with; `cached_ms` the age of the first answer, if a cache gave it; `nameless` counts
-    records without an id, `unconfirmed` changes that were not confirmed, by reason; `samples` are
-    of the courses that changed, by path.
+    `updated_after` is where a delta begins (None for a full poll); `watermark` is the watermark
+    after the poll; `phase` is reading pages, finding absences, or confirming the changes that wait;
+    `step` counts commits, so that all states of a poll differ; `landmark` is an earlier cursor, to
+    detect repeated pages; `controls` are the ids of the first and the last live course; `not_live`
+    counts records of courses that do not count as live; `changed` counts courses by changed path,
+    and `waiting` is whether any change waits for the end; `slot` is the ms of its turn to spend
+    from the credential's budget; `skew_ms` how far the upstream's clock is ahead of ours; `error`
+    the failure of the last attempt; `cached_ms` the age of the first response, if it came from a
+    cache; `nameless` counts records without an id, `unconfirmed` changes that were not confirmed,
+    by reason; `samples` are of the courses that changed, by path.
     """
 
     poll_id: str
@@ -93,10 +92,10 @@ class PollProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PageSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a page adds to the progress of a poll.
+    """The additions of a page to the progress of a poll.
 
-    `next` is the cursor of the next page, `date_ms` the upstream's time and `age_ms` the age of
-    the answer. `live` are the ids of the page's live courses: at least the first and the last.
+    `next` is the cursor of the next page, `date_ms` the upstream's time and `age_ms` the age of the
+    response. `live` are the ids of the page's live courses: at least the first and the last.
     """
 
     next: str | None
@@ -114,7 +113,7 @@ class PageSummary(msgspec.Struct, frozen=True, kw_only=True):
 def begin(
     poll_id: str, kind: PollKind, epoch: str, watermark: int | None, now_ms: int
 ) -> PollProgress:
-    """A poll that has not asked for anything yet."""
+    """A poll that has not sent a request yet."""
     return PollProgress(
         poll_id=poll_id,
         kind=kind,
@@ -127,12 +126,12 @@ def begin(
 
 
 def resumable(progress: PollProgress, epoch: str, now_ms: int) -> bool:
-    """Whether a poll found broken off may be taken up again."""
+    """Whether an interrupted poll may be resumed."""
     return progress.epoch == epoch and now_ms - progress.updated_at <= RESUMABLE_MS
 
 
 def for_request(progress: PollProgress, request: PollRecord) -> PollProgress:
-    """The poll as the answer to a request for one."""
+    """The poll as the response to a request for one."""
     return msgspec.structs.replace(progress, poll_id=request.id, requested_at=request.requested_at)
 
 
@@ -152,7 +151,7 @@ def after_page(progress: PollProgress, page: PageSummary, now_ms: int) -> PollPr
     return msgspec.structs.replace(
         progress,
         cursor=page.next,
-        # Brent's algorithm: a poll in circles meets the cursor of a power of two again.
+        # Brent's algorithm: repeated pages lead to the cursor of a power of two again.
         landmark=page.next if pages & (pages - 1) == 0 else progress.landmark,
         phase="pages" if page.next is not None else _phase_after_pages(progress.kind),
         pages=pages,
@@ -172,15 +171,16 @@ def _phase_after_pages(kind: PollKind) -> Literal["absences", "confirmation"]:
 
 
 def watermark_after(progress: PollProgress, date_ms: int | None, now_ms: int) -> int:
-    """The first answer's date, if the upstream's clock is behind ours, and not by so much that it
+    """The first response's date, if the upstream's clock is behind ours, and not so far that it
     would turn deltas into full polls."""
     believed = None if progress.pages else believed_date(date_ms, now_ms)
     return progress.watermark if believed is None else min(progress.watermark, believed)
 
 
 def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str, ...]:
-    """The first and the last live course of a poll that the upstream can be asked for, after a page
-    with these. Where it cannot be asked for any, they still say that the poll has seen live ones.
+    """The first and the last live course of a poll that can be requested, after a page with these.
+
+    If none can be requested, they still show that the poll has read live courses.
     """
     found = [*controls, *live]
     usable = [one for one in found if can_be_asked(one)] or found
@@ -190,7 +190,7 @@ def controls_after(controls: tuple[str, ...], live: Sequence[str]) -> tuple[str,
 def after_changes(
     progress: PollProgress, judged: Iterable[Judgement], *, changed: dict[str, int], waiting: bool
 ) -> PollProgress:
-    """The poll after the judgements on a page; `changed` and `waiting` are its counts by now."""
+    """The poll after the judgements on a page; `changed` and `waiting` are its present counts."""
     updates = [(one.course_id, one.changed) for one in judged if one.verdict is Verdict.UPDATED]
     samples = sampled(progress.samples, updates)
     return msgspec.structs.replace(progress, changed=changed, waiting=waiting, samples=samples)
@@ -205,7 +205,7 @@ def after_absences(progress: PollProgress) -> PollProgress:
 
 
 def after_confirmation(progress: PollProgress) -> PollProgress:
-    """The poll when no change waits any more."""
+    """The poll when no change waits."""
     return msgspec.structs.replace(progress, waiting=False)
 
 
@@ -215,7 +215,7 @@ def with_waiting(progress: PollProgress) -> PollProgress:
 
 
 def with_unconfirmed(progress: PollProgress, reason: Reason | None, count: int) -> PollProgress:
-    """The poll with so many more changes that it could not confirm."""
+    """The poll with more changes that it could not confirm."""
     if reason is None or not count:
         return progress
     unconfirmed = Counter(progress.unconfirmed) + Counter({reason: count})
@@ -226,8 +226,8 @@ def with_unconfirmed(progress: PollProgress, reason: Reason | None, count: int) 
 
 
 def after_part(progress: PollProgress, events: int) -> PollProgress:
-    """The poll after a commit that is not the last of its step: the step is done again from its
-    start if the rest of it fails."""
+    """The poll after a commit that is not the last of its step: the step is repeated from its start
+    if the rest fails."""
     return msgspec.structs.replace(
         progress, step=progress.step + 1, changes=progress.changes + events
     )
@@ -241,7 +241,7 @@ def after_commit(
     verdicts: Mapping[str, int],
     now_ms: int,
 ) -> PollProgress:
-    """The poll after the last commit of a step that was to lead to `planned`."""
+    """The poll after the last commit of a step that leads to `planned`."""
     return msgspec.structs.replace(
         planned,
         step=before.step + 1,
@@ -252,18 +252,18 @@ def after_commit(
     )
 
 
-# --- where it is broken off ------------------------------------------------------------------
+# --- incomplete texts ------------------------------------------------------------------------
 
 
 def in_turn(progress: PollProgress) -> PollProgress:
-    """The poll when it no longer waits in the line for the credential's budget."""
+    """The poll when it no longer waits for the credential's budget."""
     return msgspec.structs.replace(progress, slot=0)
 
 
 def after_wait(
     progress: PollProgress, *, slot: int, reason: str | None, until_ms: int
 ) -> PollProgress:
-    """A poll that is to go on at `until_ms`. A wait in the line does not make it any older."""
+    """A poll that continues at `until_ms`. Waiting for the budget does not make it older."""
     return msgspec.structs.replace(
         progress,
         slot=slot,
@@ -273,17 +273,17 @@ def after_wait(
 
 
 def after_error(progress: PollProgress, error: str) -> PollProgress:
-    """A poll that goes on as it stands after an error."""
+    """A poll that continues unchanged after an error."""
     return msgspec.structs.replace(progress, error=error)
 
 
 def restarted(progress: PollProgress) -> PollProgress:
-    """A poll that begins again because its cursor was refused. What it has seen still counts."""
+    """A poll that starts again because its cursor was refused. Its courses so far still count."""
     return msgspec.structs.replace(
         progress, cursor=None, landmark=None, changed={}, restarts=progress.restarts + 1
     )
 
 
 def with_smaller_pages(progress: PollProgress, least: int) -> PollProgress:
-    """A poll that goes on with pages of half the size."""
+    """A poll that continues with pages of half the size."""
     return msgspec.structs.replace(progress, page_size=max(least, progress.page_size // 2))

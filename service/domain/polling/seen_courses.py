@@ -1,4 +1,4 @@
-"""The courses that a full poll has seen, kept as digests of their ids."""
+"""The courses that a full poll has read, kept as digests of their ids."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from xxhash import xxh3_64_digest
 
 
 def seen_digests(course_ids: Iterable[bytes]) -> bytes:
-    """What a full poll keeps of ids it has seen, 8 bytes each. Two digests that collide hide an
-    absence, once in 10^14 for a catalogue of 100,000."""
+    """The stored form of read ids, 8 bytes each. Two digests that collide hide an absence, once in
+    10^14 for a catalogue of 100,000."""
     return b"".join([xxh3_64_digest(course_id) for course_id in course_ids])
 
 
 def sorted_digests(stored: bytes) -> array[int]:
-    """The digests kept of a full poll, sorted, 8 bytes each however many they are."""
+    """The digests of a full poll, sorted, 8 bytes each."""
     digests = array("Q", stored)
     return array("Q", sorted(digests))
 
 
 def distinct(digests: array[int]) -> int:
-    """How many different ones there are among sorted digests."""
+    """The number of different digests among sorted ones."""
     return sum(1 for _ in groupby(digests))
 
 

@@ -1,4 +1,4 @@
-"""What a turn of a poll changes in the polling state of its integration."""
+"""The changes that a turn of a poll makes to its integration's polling state."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True):
     observed: Observed | UnsetType = UNSET
 
     def problem_after(self, before: Problem | None) -> Problem | None:
-        """The problem that is known after the change."""
+        """The problem after the change."""
         return before if self.problem is UNSET else self.problem

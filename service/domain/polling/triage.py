@@ -1,4 +1,4 @@
-"""Decides about the changes of a page: which are committed at once, which wait or are held."""
+"""Decides which changes of a page are committed at once, and which wait or are held."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ from service.domain.review.guards import (
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A course whose change waits or is held, or no longer does.
-
-    `wait`: until the poll's end; `absolve`: no longer; `hold`: for a person to decide on;
-    `keep`: still held, as the upstream has it now; `release`: no longer held; `decided`: done with
-    what was decided; `forget`: a record that did not decode, of no live course, is there no more.
-    `withheld` is the packed change.
+    """A mark on a course whose change waits or is held. `wait`: until the poll's end; `absolve`: it
+    no longer waits; `hold`: for a decision; `keep`: still held, in the upstream's present form;
+    `release`: no longer held; `decided`: the decision is carried out; `forget`: a record that did
+    not decode, of no live course, no longer exists. `withheld` is the packed change.
     """
 
     course_id: str
@@ -36,15 +34,14 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """How many changes of an integration are held: deletions, and updates by path."""
+    """The number of held changes of an integration: deletions, and updates by path."""
 
     deleted: int = 0
     changed: Mapping[str, int] = {}
 
 
 class Triaged(msgspec.Struct, frozen=True):
-    """What becomes of the changes of a page: what is committed, the marks, and the poll's counts
-    from now on."""
+    """The decisions on a page: the changes to commit, the marks, and the poll's new counts."""
 
     committed: list[Judgement]
     marks: list[Mark]
@@ -53,11 +50,11 @@ class Triaged(msgspec.Struct, frozen=True):
 
 
 class Triage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the decisions about a page depend on besides the page.
+    """The inputs of the decisions besides the page.
 
-    `changed` (courses by changed path) and `waiting` (whether any change waits) are the poll's
-    own counts so far, `seen` its records with this page, `live` the live courses; `held`
-    counts what is held. `last` says that nothing follows this page.
+    `changed` (courses by changed path) and `waiting` (whether any change waits) are the poll's own
+    counts so far, `seen` its records with this page, `live` the live courses; `held` counts the
+    held changes. `last` means that no page follows.
     """
 
     guards: Guards
@@ -103,7 +100,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _whole(self) -> bool:
-        """Whether the poll can be judged as a whole: nothing need wait in it."""
+        """Whether the whole poll is known, so that no change needs to wait."""
         return self.last and not self.waiting
 
     def _count_changed(
@@ -129,7 +126,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
         )
         return (
             not self._whole
-            or self.kind == "full"  # absences count along
+            or self.kind == "full"  # absences are counted too
             or too_many_deleted(self.guards, self.held.deleted + deleted, self.live)
         )
 
@@ -140,7 +137,7 @@ class Triage(msgspec.Struct, frozen=True, kw_only=True):
         marks: Mapping[str, Mark],
         broken: Collection[str],
     ) -> Iterator[Mark]:
-        """Ends what is held, or waits, of courses that are otherwise on this page."""
+        """Ends the held and waiting changes of courses that are unchanged on this page."""
         for course_id in live:
             if course_id in broken:
                 continue
@@ -177,6 +174,6 @@ def _deletion(
 
 
 def _sticky(held: Mapping[str, Withheld], one: Judgement) -> frozenset[str]:
-    """The paths of an update that stay held; none where a deletion is held, or nothing."""
+    """The paths of an update that stay held; none for a held deletion, or without a held change."""
     withheld = held.get(one.course_id)
     return frozenset() if withheld is None else sticky_paths(one, withheld.paths)

@@ -1,4 +1,4 @@
-"""How a turn of a poll ends that did not fail: the poll is complete, or goes on later."""
+"""The end of a successful turn of a poll: the poll is complete, or continues later."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from service.domain.polling.state_change import StateChange
 
 
 class CompletedPoll(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows from a poll that is complete.
-
-    `note` is what people should know of the poll nevertheless, `standing` the problem that a
-    person must act on although polls succeed; the next poll is due in `wait_ms`.
-    """
+    """The consequences of a complete poll. `note` is the poll's note for operators, `standing`
+    the problem that an operator must act on although polls succeed; the next poll is due in
+    `wait_ms`."""
 
     change: StateChange
     standing: Problem | None
@@ -29,7 +27,7 @@ class CompletedPoll(msgspec.Struct, frozen=True, kw_only=True):
 def after_completion(
     integration: Integration, state: PollingState, progress: PollProgress, now_ms: int
 ) -> CompletedPoll:
-    """What follows from a poll that has come to its end."""
+    """The consequences of a complete poll."""
     note = _note(integration, state, progress)
     full = progress.kind == "full"
     if full:
@@ -39,7 +37,7 @@ def after_completion(
     standing = standing_problem(observed)
     problem: Problem | UnsetType | None = standing
     if standing is None and state.full_retry_at is not None:
-        problem = UNSET  # full polls fail with it, and a delta does not change that
+        problem = UNSET  # full polls fail because of it, and a delta does not change that
     change = StateChange(
         baselined=True if full and not state.baselined else UNSET,
         watermark=progress.watermark,
@@ -58,23 +56,25 @@ def after_completion(
 def after_interruption(
     state: PollingState, problem: Problem | None, *, advanced: bool
 ) -> tuple[StateChange, Problem | None]:
-    """What a turn changes that ends before its poll does, and the problem that a person must act on
-    although polls succeed. `problem` keeps the poll from going on, and `advanced` says that the
-    turn committed something."""
+    """The changes of a turn that ends before its poll, and the problem that an operator must act on
+    although polls succeed.
+
+    `problem` blocks the poll, and `advanced` means that the turn committed progress.
+    """
     standing = standing_problem(state.observed)
     change = StateChange()
     if advanced:
         # The problem is over, unless full polls still fail with it.
         change = StateChange(failures=0, problem=standing if state.full_retry_at is None else UNSET)
     known = change.problem_after(state.problem)
-    # A wait for memory does not mean that nobody need act any more.
+    # A wait for memory does not end a problem that needs an operator.
     if problem is not None and not (known is not None and known.attention):
         change = msgspec.structs.replace(change, problem=since_first(known, problem))
     return change, standing
 
 
 def since_first(previous: Problem | None, problem: Problem) -> Problem:
-    """The problem, since the first failure in a row."""
+    """The problem, since the first consecutive failure."""
     since = previous.since if previous is not None else problem.since
     return msgspec.structs.replace(problem, since=since)
 

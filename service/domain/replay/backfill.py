@@ -1,4 +1,4 @@
-"""Backfills: how far one has come on its way through the integrations, and what it makes of a page.
+"""Backfills: the progress through the integrations, and the courses of a page that are sent.
 
 A backfill reports nothing that the catalogue does not know: it sends the courses whose tracked
 content matches their fingerprints, under the sequence kept there. A course that differs has
@@ -20,22 +20,21 @@ from service.domain.events.event import CourseFacts
 from service.domain.polling.integration import Integration, PollingState
 from service.domain.polling.progress import PAGE_SIZE
 
-EVENT_TYPE = "course.created"  # of everything that a backfill sends
+EVENT_TYPE = "course.created"  # the reason in every event of a backfill
 DETECTED_BY = "backfill"
-MAX_DEFERRED = 1_000  # courses of one integration that are asked for once more
-MAX_NOTES = 5  # integrations that could not be gone through and are spoken of by name
-PATIENCE_MS = 30 * 60_000  # with an upstream that fails, from its last page on
-BASELINE_PATIENCE_MS = 24 * 3_600_000  # with an integration whose baseline is not complete
-RECHECK_MARGIN_SECONDS = 15  # beyond the interval of the deltas
-MAX_RECHECK_SECONDS = 300  # until courses that differ are asked for once more
+MAX_DEFERRED = 1_000  # courses of one integration that are requested once more
+MAX_NOTES = 5  # skipped integrations that the note names
+PATIENCE_MS = 30 * 60_000  # without a page from the upstream
+BASELINE_PATIENCE_MS = 24 * 3_600_000  # for an integration whose baseline is not complete
+RECHECK_MARGIN_SECONDS = 15  # in addition to the interval of the deltas
+MAX_RECHECK_SECONDS = 300  # until differing courses are requested once more
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a backfill that goes through one integration.
-
-    `cursor`, `landmark` and `page_size` are as those of a poll; `deferred` are courses to be asked
-    for once more, which is what it is `at` after the pages; `got_on_at` is the epoch ms of its
-    last answer and `failures` counts those since.
+    """The part of a backfill in one integration. `cursor`, `landmark` and `page_size` are like
+    those of a poll; `deferred` are courses to request once more, which is the stage `at` after the
+    pages. `got_on_at` is the epoch ms of its last response and `failures` counts the failures
+    since.
     """
 
     integration_id: str
@@ -52,13 +51,12 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a backfill stands. Times are epoch ms.
-
-    `after` is the position in the index of integrations (created ms, id) up to which they have been
-    looked at, all of them once `listed`; `postponed` are those whose baseline is not complete;
-    `leg` is the one that is gone through. `slot` is its slot in the line for the credential's
-    budget, and nothing is asked before `wait_until`. `served` and `skipped` count integrations,
-    and `notes` has the reasons; `left_out` counts courses. `step` differs in each state.
+    """The progress of a backfill. Times are epoch ms. `after` is the last examined position in the
+    index of integrations (created ms, id), and `listed` means that all are examined. `postponed`
+    are those whose baseline is not complete; `leg` is the current one. `slot` is its slot in the
+    queue for the credential's budget, and no request is sent before `wait_until`. `served` and
+    `skipped` count integrations, and `notes` has the reasons; `left_out` counts courses. `step`
+    differs in each state.
     """
 
     step: int = 0
@@ -75,16 +73,16 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left to go through."""
+        """Whether all integrations are done."""
         return self.listed and self.leg is None and not self.postponed
 
     @property
     def failed(self) -> bool:
-        """Whether it is over and no integration could be gone through, though there were some."""
+        """Whether it has ended without completing any integration, though there were some."""
         return self.over and self.skipped > 0 and self.served == 0
 
     def note(self) -> str:
-        """What people should know of it."""
+        """The note for operators."""
         notes = list(self.notes)
         if self.skipped > len(self.notes):
             notes.append(f"{self.skipped - len(self.notes)} more integrations were left out")
@@ -97,7 +95,7 @@ class BackfillProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Confirmed(msgspec.Struct, frozen=True):
-    """A live course whose content is what is known of it."""
+    """A live course whose content matches its known state."""
 
     course_id: str
     known: Fingerprint
@@ -108,17 +106,17 @@ _decode = msgspec.json.Decoder(BackfillProgress).decode
 
 
 def read_progress(stored: str) -> BackfillProgress:
-    """What was stored, or the beginning."""
+    """The stored progress, or the initial one."""
     return _decode(stored) if stored else BackfillProgress()
 
 
 def write_progress(progress: BackfillProgress) -> str:
-    """As it is stored."""
+    """The stored form."""
     return msgspec.json.encode(progress).decode()
 
 
 def skip(progress: BackfillProgress, integration_id: str, reason: str) -> BackfillProgress:
-    """Leaves the integration out that is gone through, or was to be."""
+    """Skips the current or the next integration."""
     notes = progress.notes
     if len(notes) < MAX_NOTES:
         notes = (*notes, f"{integration_id} was not read to its end: {reason}")
@@ -128,7 +126,7 @@ def skip(progress: BackfillProgress, integration_id: str, reason: str) -> Backfi
 
 
 def why_not(integration: Integration, state: PollingState) -> str | None:
-    """Why the upstream is not asked for an integration's courses at all; None: it is."""
+    """Why the integration's courses cannot be requested; None if they can."""
     if integration.paused:
         return "it is paused"
     if state.problem is not None and state.problem.stops_polls:
@@ -141,9 +139,10 @@ def confirm(
     stored: Sequence[bytes | None],
     ignored: Collection[str],
 ) -> tuple[list[Confirmed], list[str]]:
-    """The live courses of a page that are as they are known, and the ids of those that are not.
+    """The live courses of a page that match their known state, and the ids of those that do not.
+    Deleted courses that stay deleted are neither.
 
-    Deleted courses that stay deleted are neither. Raises FingerprintVersionError.
+    Raises FingerprintVersionError.
     """
     confirmed: list[Confirmed] = []
     differing: list[str] = []
@@ -178,20 +177,19 @@ def facts(integration: Integration, course: Confirmed) -> CourseFacts:
 
 
 def sequence(known: Fingerprint) -> int:
-    """The sequence under which a course is sent: that of its last event, so that a receiver
-    that has applied that event, or a later one, skips it. One without any event gets 1, which is
-    above nothing at all and below every sequence that an event can have."""
+    """The sequence of a backfilled course: that of its last event, so that a receiver that has
+    applied that event, or a later one, skips it. A course without events gets 1, which is lower
+    than every sequence of a later event."""
     return max(known.sequence, 1)
 
 
 def recheck_ms(integration: Integration) -> int:
-    """How long until a delta has reported the courses that differ, in ms."""
+    """The time until a delta has reported the courses that differ, in ms."""
     seconds = integration.delta_interval_seconds + RECHECK_MARGIN_SECONDS
     return min(seconds, MAX_RECHECK_SECONDS) * 1000
 
 
 def defer(leg: Leg, differing: Sequence[str]) -> tuple[tuple[str, ...], int]:
-    """What is to be asked for once more after a page with these, and how many more there are than
-    can be kept."""
+    """The courses to request once more after a page, and the number of courses beyond the limit."""
     deferred = tuple(dict.fromkeys((*leg.deferred, *differing)))
     return deferred[:MAX_DEFERRED], max(0, len(deferred) - MAX_DEFERRED)

@@ -1,4 +1,4 @@
-"""Replays: events that a subscription is sent once more, and how far that has come."""
+"""Replays: events that a subscription is sent again, and their progress."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 import msgspec
 
 Which = Literal["all", "dead", "missing", "backfill", "event"]
-# `event` is what redelivery makes
+# `event` is created by a redelivery
 REQUESTED: tuple[Which, ...] = ("all", "dead", "missing", "backfill")
 ReplayState = Literal["queued", "running", "completed", "cancelled", "failed"]
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be sent again. `since` (inclusive) and `until` (exclusive) are epoch ms of the
-    events, None where they were not given; `start` and `end` say the same as ids of an XRANGE of
-    the log, which ends where it did when the replay was asked for."""
+    """The events to send again. `since` (inclusive) and `until` (exclusive) are epoch ms of the
+    events, None if not given. `start` and `end` are the ids of an XRANGE of the log, up to its end
+    at the time of the request."""
 
     id: str
     subscription_id: str
@@ -29,10 +29,10 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplayProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a replay has come. Of the events `scanned` so far, up to `position` in the log, so
-    many were `queued`, and of these `delivered` or given up as `dead`. Of a backfill, `position`
-    is its `BackfillProgress` and what is scanned are the upstream's records; `left_out` counts
-    those whose courses are not as they are known. Times are epoch ms."""
+    """The progress of a replay. It has `scanned` events up to `position` in the log and `queued`
+    some of them, of which some are `delivered` or `dead`. For a backfill, `position` is its
+    `BackfillProgress` and it scans the upstream's records; `left_out` counts those that do not
+    match their courses' known state. Times are epoch ms."""
 
     state: ReplayState
     created_at: int

@@ -1,1 +1,1 @@
-"""Reviews: when changes are held for a person to decide."""
+"""Reviews: limits above which changes are held for a decision."""

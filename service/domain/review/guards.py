@@ -1,4 +1,4 @@
-"""When changes are held for a person to decide on, and what is kept of a change that waits."""
+"""The limits above which changes are held, and the stored form of a waiting change."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from service.domain.courses.fingerprint import NO_RAW, Fingerprint, path_digest,
 from service.domain.courses.tracked_paths import CURRENT, PATH_DIGEST_BYTES, TRACKED_PATHS
 
 _SENT: Final = bytes(PATH_DIGEST_BYTES)
-"""Stands for a path whose change was withheld though a record with it was sent."""
+"""Represents a path whose change was withheld although a record with it was sent."""
 # The stored form of an update: this, the fingerprint's version, and as many bytes for each path.
 UPDATE: Final = b"U"
 PATHS_START: Final = 2
 PATH_BYTES: Final = 1 + PATH_DIGEST_BYTES
-_PRECISION: Final = 6  # decimals: a share of a count is compared as people would count it
+_PRECISION: Final = 6  # decimals: shares are compared as people would compute them
 
 
 class Guards(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits beyond which changes are held. Shares are of the live courses.
+    """The limits above which changes are held. Shares are of the live courses.
 
-    Deletions are held when there are more than `deleted_count` and more than `deleted_share`,
-    or more than `deleted_share_max` however few. Changes of one tracked path are held when at
-    least `changed_count` courses changed in it and these are more than `changed_share`.
-    A share of 1 switches its limit off, whatever is counted. Decision 18 gives the reasons for the
-    defaults.
+    Deletions are held when there are more than `deleted_count` and more than `deleted_share`, or
+    more than `deleted_share_max` however few. Changes of one tracked path are held when at least
+    `changed_count` courses changed in it and these are more than `changed_share`. A share of 1
+    switches its limit off, whatever is counted. Decision 18 gives the reasons for the defaults.
     """
 
     deleted_count: int = 10
@@ -38,8 +37,8 @@ class Guards(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit that changes exceed: `count` of `live` courses are deleted, or changed in `path`,
-    and the limit allows the share `allowed`."""
+    """An exceeded limit: `count` of `live` courses are deleted, or changed in `path`, and the limit
+    allows the share `allowed`."""
 
     limit: Literal["deleted_share", "deleted_share_max", "changed_share"]
     allowed: float
@@ -49,11 +48,8 @@ class Exceeded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Withheld(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that is not committed, while its course's fingerprint stays as it is.
-
-    `raw` is the digest of a tombstone's bytes; `paths` are the digests that the paths of an
-    update changed to.
-    """
+    """A change that is not committed, while its course's fingerprint stays unchanged. `raw` is the
+    digest of a tombstone's bytes; `paths` are the new digests of an update's paths."""
 
     kind: Literal["tombstone", "absence", "update"]
     raw: bytes = NO_RAW
@@ -89,12 +85,13 @@ def unpack_withheld(packed: bytes) -> Withheld:
 
 
 def too_many_deleted(guards: Guards, deleted: int, live: int) -> bool:
-    """Whether so many of `live` courses, those deleted included, are not believed to be gone."""
+    """Whether this number of deletions among `live` courses, those deleted included, exceeds a
+    limit."""
     return bool(exceeded_limits(guards, deleted, {}, live))
 
 
 def distrusted_paths(guards: Guards, changed: Mapping[str, int], live: int) -> frozenset[str]:
-    """The paths in which so many of `live` courses changed that it is not believed."""
+    """The paths whose number of changes among `live` courses exceeds the limit."""
     return frozenset(
         path
         for path, count in changed.items()
@@ -105,8 +102,8 @@ def distrusted_paths(guards: Guards, changed: Mapping[str, int], live: int) -> f
 def exceeded_limits(
     guards: Guards, deleted: int, changed: Mapping[str, int], live: int
 ) -> list[Exceeded]:
-    """Every limit that is exceeded when `deleted` of `live` courses, themselves included, seem to
-    be gone and the counts by path in `changed` have changed."""
+    """Every limit that is exceeded by `deleted` deletions among `live` courses, those deleted
+    included, and by the numbers of changes by path in `changed`."""
     found: list[Exceeded] = []
     if deleted > guards.deleted_count and _exceeds(guards.deleted_share, deleted, live):
         found.append(
@@ -142,11 +139,9 @@ def suspect_paths(
     seen: int,
     live: int,
 ) -> frozenset[str]:
-    """The paths whose changes wait for the end of a poll under way, because they may turn out
-    to be distrusted then.
-
-    `changed` counts the courses that changed in each path so far among the `seen` records of
-    the poll, `held` those that are held in it already.
+    """The paths whose changes wait for the end of a running poll, because they may exceed a limit
+    then. `changed` counts the changed courses by path among the poll's `seen` records, `held` the
+    ones already held.
     """
     if guards.changed_share >= 1 or live < guards.changed_count:
         return frozenset()
@@ -163,11 +158,11 @@ def suspect_paths(
 def divide(
     judgement: Judgement, waiting: Collection[str]
 ) -> tuple[Judgement | None, Withheld | None]:
-    """Splits an update into what may be committed and what must wait because it lies in one of
-    the `waiting` paths; either may be nothing.
+    """Splits an update into a part to commit and a part in the `waiting` paths; either may be None.
 
-    The event of what is committed carries the whole record, and with it what waits: of those
-    paths nothing is known any more, or no event would report their return to what they were.
+    The event of the first part carries the whole record, including the waiting changes. The digests
+    of the waiting paths are therefore removed, because otherwise no event would report their return
+    to the previous values.
     """
     fingerprint, known = judgement.fingerprint, judgement.known
     kept = tuple(path for path in judgement.changed if path not in waiting)
@@ -181,7 +176,7 @@ def divide(
             if path in waiting
         },
     )
-    # Digests of different versions cannot be mixed: then all of it waits.
+    # Digests of different versions cannot be mixed: then the whole change waits.
     if not kept or known.version != CURRENT.tag:
         return None, withheld
     mixed = with_path_digests(fingerprint, dict.fromkeys(withheld.paths, _SENT))
@@ -190,7 +185,7 @@ def divide(
 
 def sticky_paths(judgement: Judgement, held: Mapping[str, bytes]) -> frozenset[str]:
     """The paths of an update that stay held. Once a record with a held change was sent, another
-    change of its path is one that nobody holds."""
+    change of its path is no longer held."""
     fingerprint, known = judgement.fingerprint, judgement.known
     if known is None:
         return frozenset()
@@ -208,15 +203,15 @@ def sticky_paths(judgement: Judgement, held: Mapping[str, bytes]) -> frozenset[s
 
 
 def accepted(known: Fingerprint, withheld: Withheld) -> Fingerprint:
-    """The fingerprint of a course whose withheld change is taken for known without an event."""
+    """The fingerprint of a course whose withheld change is accepted without an event."""
     if withheld.kind != "update":
         return gone(known, withheld.raw)
-    # Digests of different versions cannot be mixed: then the next full poll finds it anew.
+    # Digests of different versions cannot be mixed: then the next full poll finds the change again.
     return with_path_digests(known, withheld.paths if known.version == CURRENT.tag else {})
 
 
 def stated_deletion(course_id: str, known: Fingerprint, tombstone: Withheld) -> Judgement:
-    """The verdict on a live course whose withheld tombstone is believed."""
+    """The verdict on a live course whose withheld tombstone is accepted."""
     return Judgement(
         course_id=course_id,
         verdict=Verdict.DELETED,

@@ -1,1 +1,1 @@
-"""Signatures of pushes: made with secrets and keys, and verified."""
+"""Signatures of pushes: signing and verification."""

@@ -24,9 +24,9 @@ PRIVATE_PREFIX = "whsk_"
 PUBLIC_PREFIX = "whpk_"
 MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
-SEED_BYTES = 32  # of an ed25519 private key, which is written as its seed, or seed and public half
-MAX_IN_FORCE = 5  # secrets that sign at once, each of them a signature in the header
-_VERSIONS: Final = ("v1,", "v1a,")  # of signatures, which some services show before a secret
+SEED_BYTES = 32  # of an ed25519 private key, written as its seed, or seed and public half
+MAX_IN_FORCE = 5  # secrets that sign at the same time, each with a signature in the header
+_VERSIONS: Final = ("v1,", "v1a,")  # of signatures, which some services write before a secret
 _BASE64: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
@@ -52,7 +52,7 @@ class HmacKey:
         return HMAC_PREFIX + base64.b64encode(self._key).decode()
 
     def sign(self, content: bytes) -> str:
-        """The signature of `content` as it stands in the header."""
+        """The signature of `content` in the form of the header."""
         return "v1," + base64.b64encode(hmac.digest(self._key, content, hashlib.sha256)).decode()
 
 
@@ -67,12 +67,12 @@ class Ed25519Key:
 
     @property
     def public_half(self) -> bytes:
-        """What verifies its signatures."""
+        """The public key."""
         return self._public
 
     @property
     def public_key(self) -> str:
-        """What verifies its signatures, in the `whpk_` form."""
+        """The public key in the `whpk_` form."""
         return PUBLIC_PREFIX + base64.b64encode(self._public).decode()
 
     @property
@@ -83,7 +83,7 @@ class Ed25519Key:
         )
 
     def sign(self, content: bytes) -> str:
-        """The signature of `content` as it stands in the header."""
+        """The signature of `content` in the form of the header."""
         return "v1a," + base64.b64encode(self._key.sign(content)).decode()
 
 
@@ -91,18 +91,20 @@ SigningKey = HmacKey | Ed25519Key
 
 
 def signature_of(secret: str) -> Signature:
-    """How a secret signs, which its prefix says."""
+    """The kind of a secret, determined by its prefix."""
     return Signature.ED25519 if secret.startswith(PRIVATE_PREFIX) else Signature.HMAC
 
 
 def pasted(text: str) -> Pasted:
-    """A secret or public key without what is often copied along with it."""
+    """A secret or public key without text that is often copied along."""
     return trimmed(text, *_VERSIONS)
 
 
 def read_secret(text: str) -> SigningKey:
-    """The key of a `whsec_` or `whsk_` secret, as somebody may have pasted it. Raises ValueError
-    saying what is wrong with it, without repeating it."""
+    """The key of a `whsec_` or `whsk_` secret, as it may have been pasted.
+
+    Raises ValueError with the fault, without repeating the secret.
+    """
     given = pasted(text)
     if given.text.startswith(PRIVATE_PREFIX):
         return _read_private_key(given)
@@ -127,12 +129,12 @@ def _read_private_key(given: Pasted) -> Ed25519Key:
         )
     key = Ed25519Key(pair[:SEED_BYTES])
     if len(pair) > SEED_BYTES and key.public_half != pair[SEED_BYTES:]:
-        raise ValueError(f"the public half of this {PRIVATE_PREFIX!r} key is not that of its seed")
+        raise ValueError(f"the public half of this {PRIVATE_PREFIX!r} key does not match its seed")
     return key
 
 
 def read_public_key(text: str) -> Ed25519PublicKey:
-    """A `whpk_` key. Raises ValueError saying what is wrong with it."""
+    """A `whpk_` key. Raises ValueError with the fault."""
     given = pasted(text)
     if not given.text.startswith(PUBLIC_PREFIX):
         raise ValueError(f"a public key starts with {PUBLIC_PREFIX!r}")
@@ -159,7 +161,7 @@ def _expect_prefix(given: Pasted, *prefixes: str) -> None:
 
 
 def _decode(given: Pasted, prefix: str) -> bytes:
-    """The bytes behind `prefix`, in standard or URL-safe base64, with or without padding."""
+    """The bytes after `prefix`, in standard or URL-safe base64, with or without padding."""
     content = given.without(prefix)
     wrong = content.wrong((_BASE64 | {"="}).__contains__)
     content = content._replace(text=content.text.rstrip("="))
@@ -169,8 +171,8 @@ def _decode(given: Pasted, prefix: str) -> bytes:
     text = content.text.translate({ord("-"): "+", ord("_"): "/"})
     if len(text) % 4 == 1:
         raise ValueError(
-            f"after {prefix!r} come {len(text)} characters of base64, which cannot be all of it: "
-            "copy it whole"
+            f"after {prefix!r} are {len(text)} characters of base64, which cannot be complete: "
+            "copy the whole key"
         )
     return base64.b64decode(text + "=" * (-len(text) % 4))
 
@@ -182,8 +184,8 @@ def make_secret(signature: Signature, entropy: bytes) -> str:
 
 
 class SigningSecret(msgspec.Struct, frozen=True):
-    """A secret that signs attempts made before `expires_at` (epoch ms, None: until it is rotated),
-    by the clock that also tells the time in the attempt's header."""
+    """A secret that signs attempts before `expires_at` (epoch ms, None: until it is rotated), by
+    the clock of the attempt's timestamp header."""
 
     secret: str
     expires_at: int | None = None
@@ -197,8 +199,8 @@ def in_force(secrets: Iterable[SigningSecret], now_ms: int) -> list[SigningSecre
 def rotated(
     secrets: Sequence[SigningSecret], new: str, overlap_ms: int, now_ms: int
 ) -> list[SigningSecret]:
-    """The secrets after a rotation at `now_ms`: the new one, then those in force before, none of
-    which signs for longer than `overlap_ms` any more."""
+    """The secrets after a rotation at `now_ms`: the new one, then the earlier valid ones, limited
+    to `overlap_ms`."""
     end = now_ms + overlap_ms
     ending = [
         SigningSecret(one.secret, end if one.expires_at is None else min(one.expires_at, end))
@@ -223,10 +225,8 @@ def sign(
 
 
 class Signer:
-    """Signs attempts with those of a subscription's secrets that are in force at their time.
-
-    Raises ValueError if a secret is unusable.
-    """
+    """Signs attempts with a subscription's secrets that are valid at their time. Raises ValueError
+    if a secret cannot be used."""
 
     def __init__(self, secrets: Iterable[SigningSecret]) -> None:
         self._keys = [(read_secret(one.secret), one.expires_at) for one in secrets]

@@ -9,14 +9,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 TOLERANCE_SECONDS = 300  # as in the official libraries
-_MAX_DIGITS = 15  # of a timestamp; Python converts no endless ones
+_MAX_DIGITS = 15  # of a timestamp; Python refuses to convert longer ones
 _VERSION = "v1a,"
 
 
 def fault(key: Ed25519PublicKey, headers: Mapping[str, str], body: bytes, now: float) -> str | None:
-    """Why a push received at `now` (epoch seconds) is not to be believed; None: it is.
+    """Why a push received at `now` (epoch seconds) must be rejected; None if it is valid.
 
-    Header names are in lower case, or `headers` does not care.
+    Header names are in lower case, or `headers` ignores case.
     """
     message_id, timestamp, signatures = (
         headers.get(f"webhook-{name}") for name in ("id", "timestamp", "signature")
@@ -39,7 +39,7 @@ def _decoded(signatures: str) -> Iterator[bytes]:
             try:
                 yield base64.b64decode(one.removeprefix(_VERSION), validate=True)
             except ValueError:
-                continue  # another may be well-formed
+                continue  # another one may be well-formed
 
 
 def _verifies(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The address of the API: whether it is free to listen on, and whether the API there is ready."""
+"""The address of the API: whether it is free, and whether the API there is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _READY_REQUEST_SECONDS = 2.0
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise StartError, in one line, if nothing can listen on `host` and `port`."""
+    """Raise StartError, in one line, if a server cannot listen on `host` and `port`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -22,25 +22,25 @@ def check_port(host: str, port: int) -> None:
     for family, kind, protocol, _, address in found:
         try:
             with socket.socket(family, kind, protocol) as probe:
-                # As the API's own socket: connections that linger are no obstacle.
+                # Like the API's own socket: lingering connections do not block it.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:  # who listens on IPv4 alone is no obstacle either
+                if family == socket.AF_INET6:  # a listener on IPv4 alone does not block it either
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise StartError(
-                    f"port {port} on {host} is taken; set {PREFIX}PORT to another, or to 0 "
+                    f"port {port} on {host} is in use; set {PREFIX}PORT to another, or to 0 "
                     "for any free one"
                 ) from error
             raise StartError(
                 f"nothing can listen on {host} port {port} ({error.strerror}); "
-                f"set {PREFIX}HOST and {PREFIX}PORT to what can"
+                f"set {PREFIX}HOST and {PREFIX}PORT to a usable address"
             ) from error
 
 
 async def readiness(host: str, port: int) -> bytes | None:
-    """The status that /readyz answers, None where nobody answers."""
+    """The status of /readyz, None without a response."""
     request = f"GET /readyz HTTP/1.1\r\nHost: {in_header(host)}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(_READY_REQUEST_SECONDS):

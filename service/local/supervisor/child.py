@@ -1,4 +1,4 @@
-"""One child process: started, restarted when it ends, and stopped together with what it started."""
+"""One child process: started, restarted when it ends, and stopped together with its descendants."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from service.logs import get_logger
 
 RESTART_FIRST_SECONDS = 1.0
 RESTART_MAX_SECONDS = 30.0
-ORPHAN_SECONDS = 30  # an orphaned program is killed after that long
-STABLE_SECONDS = 60.0  # a program that ran this long starts its backoff anew
+ORPHAN_SECONDS = 30  # an orphaned program is killed after this time
+STABLE_SECONDS = 60.0  # a program that ran this long restarts its backoff
 
 _OUTPUT_END_SECONDS = 1.0
 _LINE_MAX_BYTES = 64 * 1024
 
-# Runs a program that cannot outlive its supervisor, whatever ends the supervisor. Standard
-# input is a pipe that only the supervisor holds open, so its end means that the supervisor is
-# gone. The watch begins before the program does, and lives in its process group, whose id
-# therefore cannot pass to another process until the watch, too, has ended. The first argument
-# is how many seconds an orphaned program has to end by itself, the second the signal that tells
-# it to, the rest is its command.
+# Runs a program that cannot outlive its supervisor, however the supervisor ends. Standard input is
+# a pipe that only the supervisor holds open, so its end means that the supervisor has ended. The
+# watch starts before the program, and runs in its process group, so the id of the group cannot pass
+# to another process before the watch has ended too. The first argument is the number of seconds for
+# an orphaned program to end, the second the signal that ends it, and the others are its command.
 _LEASHED = """
 left=$1 stop=$2
 shift 2
@@ -45,27 +44,27 @@ _log = get_logger("supervisor")
 
 
 def restart_delay(failures: int) -> float:
-    """Seconds until a program is started again after it ended `failures` times in a row."""
+    """Seconds until a program is restarted after it ended `failures` times in succession."""
     return float(min(RESTART_MAX_SECONDS, RESTART_FIRST_SECONDS * 2 ** min(failures - 1, 30)))
 
 
 class Ending:
-    """What all children of a supervisor are told of its end."""
+    """Events that end all children of a supervisor."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()  # nothing is started again
+        self.begun = asyncio.Event()  # programs are not restarted
         self.hurried = asyncio.Event()  # everything is killed
 
 
 class Child:
-    """A program kept running until it is stopped, or ends after the supervisor began to end."""
+    """A program that runs until it is stopped, or ends after the supervisor began to stop."""
 
     def __init__(
         self, program: Program, environment: dict[str, str], sink: Sink, ending: Ending
     ) -> None:
         self.program = program
         self.pid: int | None = None
-        self.failures = 0  # in a row
+        self.failures = 0  # consecutive ones
         self._environment = environment
         self._sink = sink
         self._ending = ending
@@ -73,7 +72,7 @@ class Child:
         self._task = asyncio.create_task(self._keep_running(), name=f"supervise {program.name}")
 
     async def stop(self) -> None:
-        """Have the program end, by force after its time to drain, and wait until it has."""
+        """Stop the program, by force after its time to drain, and wait until it has ended."""
         self._stopping.set()
         await self._task
 
@@ -101,8 +100,8 @@ class Child:
     async def _run(self) -> str:
         """Run the program once, to its end. Returns how it ended."""
         lifeline, hold = os.pipe()
-        # A pipe of our own: one of asyncio's would have `wait` wait until it is closed, which
-        # a process that the program left behind can put off for ever.
+        # An own pipe, because `wait` would wait until a pipe of asyncio is closed. A process that
+        # the program left behind could delay that forever.
         output, written = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -135,7 +134,7 @@ class Child:
             await either(exited, self._stopping.wait())
             if not exited.done():
                 await self._end(process, exited)
-            _kill_group(process.pid)  # the watch, and whatever the program left behind
+            _kill_group(process.pid)  # the watch, and processes that the program left behind
             await asyncio.wait({passing_on}, timeout=_OUTPUT_END_SECONDS)
             passing_on.cancel()
             return _ending(exited.result())
@@ -177,13 +176,13 @@ def _block_sigterm() -> None:
 
 
 def _kill_group(pid: int) -> None:
-    # EPERM is what macOS answers for a group of which only zombies are left.
+    # macOS answers EPERM for a group of zombies.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 async def either(*awaitables: Awaitable[object]) -> None:
-    """Wait until one of them is done. Coroutines are cancelled then, tasks go on."""
+    """Wait until one of them is done. Coroutines are cancelled then, tasks continue."""
     tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The secrets that the settings leave out: made once, and kept in the data directory."""
+"""Secrets that the settings leave out: generated once, and kept in the data directory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ _log = get_logger("supervisor")
 
 
 def complete_secrets(settings: Settings, data: DataDirectory) -> tuple[Settings, Path | None]:
-    """The settings with every secret, and the file of the admin token, None where the token came
-    with the settings. Raises StartError where a secret was lost or cannot be used."""
+    """The settings with every secret, and the file of the admin token, None if the settings have
+    it.
+
+    Raises StartError if a secret was lost or cannot be used.
+    """
     environment = settings.to_environ()
     token_file: Path | None = None
     if not settings.encryption_keys:

@@ -1,4 +1,4 @@
-"""One readable log of what all programs write."""
+"""One readable log of the output of all programs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-Sink = Callable[[str, str], None]  # takes a program's name and a line it wrote
+Sink = Callable[[str, str], None]  # takes a program's name and a line of its output
 
 _COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 _NAME_WIDTH = len("scheduler")
 
 
 def console_sink(out: TextIO, *, colour: bool) -> Sink:
-    """Lines behind the name of the program that wrote them, each name in its colour."""
+    """Lines after the name of their program, each name in its colour."""
     prefixes: dict[str, str] = {}
 
     def write(name: str, line: str) -> None:
@@ -29,7 +29,7 @@ def console_sink(out: TextIO, *, colour: bool) -> Sink:
 
 
 def json_sink(out: TextIO) -> Sink:
-    """JSON lines as they are, and other text (a traceback, say) made into such lines."""
+    """JSON lines unchanged, and other text (such as a traceback) converted to JSON lines."""
 
     def write(name: str, line: str) -> None:
         if not line.startswith("{"):
@@ -40,13 +40,13 @@ def json_sink(out: TextIO) -> Sink:
 
 
 def _write_line(out: TextIO, line: str) -> None:
-    with suppress(OSError):  # the reader of the log has gone; the service goes on
+    with suppress(OSError):  # the reader has closed the pipe; the service continues
         out.write(line + "\n")
         out.flush()
 
 
 class SinkStream(io.TextIOBase):
-    """The supervisor's own log, as a stream whose lines go to a sink."""
+    """The supervisor's own log, as a stream that passes its lines to a sink."""
 
     def __init__(self, sink: Sink, *, colour: bool) -> None:
         self._sink = sink

@@ -1,4 +1,4 @@
-"""A Redis that the supervisor did not start: why it cannot be used."""
+"""Explains why an external Redis cannot be used."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from service.storage.redis.server_info import read_server
 
 
 async def redis_fault(url: str) -> str | None:
-    """Why the Redis at `url` cannot be used, with what to do, in one line without its password;
-    None if it can.
-    """
+    """Why the Redis at `url` cannot be used, with the remedy, in one line without its password;
+    None if it can."""
     redis = open_async(url)
     try:
         await redis.ping()

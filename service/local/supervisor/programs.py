@@ -14,12 +14,10 @@ from service.settings import PREFIX
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """One child process of the supervisor.
 
-    Programs of the lowest `stop_order` are told to stop first, and have ended before the next are
-    told; what runs on for `drain_seconds` after that is killed. `environment` is added to the
-    supervisor's own and to the settings.
-
-    A program with a `stop_signal` other than SIGTERM does not hear SIGTERM: systemd sends that to
-    every process of a unit at once, whatever the order of stopping.
+    Programs of the lowest `stop_order` are stopped first, and have ended before the next are
+    stopped; programs that still run after `drain_seconds` are killed. `environment` is added to the
+    supervisor's own and to the settings. A program with another `stop_signal` than SIGTERM ignores
+    SIGTERM, because systemd sends that to every process of a unit at once.
     """
 
     name: str
@@ -36,7 +34,7 @@ PROGRAMS: tuple[Program, ...] = (
         name="worker",
         argv=(sys.executable, "-m", "workers.worker"),
         stop_order=1,
-        drain_seconds=25.0,  # the worker drains for 20 itself
+        drain_seconds=25.0,  # the worker itself drains for 20
     ),
     Program(
         name="scheduler",
@@ -47,7 +45,7 @@ PROGRAMS: tuple[Program, ...] = (
         name="api",
         argv=(sys.executable, "-m", "service.cli", "api"),
         stop_order=2,
-        # No other API takes over from this one, so nobody is to be given time to turn to it.
+        # No other API takes over from this one, so clients need no time to switch.
         environment={f"{PREFIX}SHUTDOWN_DELAY_SECONDS": "0"},
     ),
 )

@@ -28,19 +28,19 @@ from service.settings import PREFIX, Settings
 from service.storage.redis.server_info import check_server
 
 _POLL_SECONDS = 0.05
-_POLL_MAX_SECONDS = 0.5  # once the API answers, because it logs each refusal
-REPORT_EVERY_SECONDS = 5.0  # while the service does not become ready
-_FIRST_ANSWER_SECONDS = 600.0  # a large append-only file takes its time to load
+_POLL_MAX_SECONDS = 0.5  # until the API answers, because it logs each error
+REPORT_EVERY_SECONDS = 5.0  # between reports while the service is not ready
+_FIRST_ANSWER_SECONDS = 600.0  # a large append-only file takes time to load
 
 _log = get_logger("supervisor")
 
 
 class Supervisor:
-    """Runs the service's programs, and an embedded Valkey where the settings name no Redis.
+    """Runs the service's programs, and an embedded Valkey if the settings name no Redis.
 
-    `start`, `ready`, `stop` in this order; `async with` does the first and the last. `settings`
-    are complete once started: secrets made, port chosen, `redis_url` filled in. `sink` gets
-    every line the programs write; `colour` has them write in colours.
+    Call `start`, `ready` and `stop` in this order; `async with` calls the first and the last.
+    `settings` are complete after the start: secrets, port and `redis_url`. `sink` gets every line
+    of the programs; `colour` turns their colours on.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Supervisor:
         colour: bool = False,
     ) -> None:
         self.settings = settings
-        self.token_file: Path | None = None  # None where the token came with the settings
+        self.token_file: Path | None = None  # None if the settings contain the token
         self._programs = programs
         self._sink = sink
         self._colour = colour
         self._data: DataDirectory | None = None
         self._children: list[Child] = []
-        self._outside_redis: str | None = None  # None where the Valkey is our own
+        self._outside_redis: str | None = None  # None for the embedded Valkey
         self._ending = Ending()
 
     async def __aenter__(self) -> Supervisor:
@@ -75,7 +75,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start everything. Raises StartError if that is impossible; nothing runs then."""
-        # Before the port: a service that runs already holds both, and the directory names it.
+        # Before the port: a running service holds both, and the error about the directory names it.
         self._data = DataDirectory(self.settings.data_dir)
         try:
             port = self.settings.port or free_port(self.settings.host)
@@ -102,7 +102,7 @@ class Supervisor:
             raise
 
     def add(self, program: Program) -> None:
-        """Start one more program, to be kept running and stopped with the others."""
+        """Start one more program, restart it when it ends, and stop it with the others."""
         environment = {
             **_inherited(),
             **self.settings.to_environ(),
@@ -113,9 +113,9 @@ class Supervisor:
         self._children.append(Child(program, environment, self._sink, self._ending))
 
     async def ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the promise
-        """Wait until the API says that it can serve.
+        """Wait until the API is ready.
 
-        Raises StartError after `timeout` seconds (None: waits on, and logs the reason).
+        Raises StartError after `timeout` seconds (None: keeps waiting, and logs the reason).
         """
         host, port = reachable(self.settings.host), self.settings.port
         begun = reported = time.monotonic()
@@ -123,10 +123,10 @@ class Supervisor:
         while (status := await readiness(host, port)) != b"200":
             now = time.monotonic()
             if timeout is not None and now - begun > timeout:
-                raise StartError(f"{self.api_url}/readyz did not say 200 within {timeout:g} s")
+                raise StartError(f"{self.api_url}/readyz did not return 200 within {timeout:g} s")
             if now - reported > REPORT_EVERY_SECONDS:
                 reported = now
-                reason = f"{self.api_url}/readyz does not say 200; the API's own lines say why"
+                reason = f"{self.api_url}/readyz does not return 200; the API's log has the reason"
                 if self._outside_redis is not None:
                     reason = await redis_fault(self._outside_redis) or reason
                 _log.warning("not ready yet", reason=reason)
@@ -148,11 +148,11 @@ class Supervisor:
             self._data = None
 
     def hurry(self) -> None:
-        """Make the `stop` under way, or the one to come, kill everything at once."""
+        """Make the present or next `stop` kill everything at once."""
         self._ending.hurried.set()
 
     def pids(self) -> dict[str, int]:
-        """The processes that run now, by the names of their programs."""
+        """The running processes, by the names of their programs."""
         return {child.program.name: child.pid for child in self._children if child.pid is not None}
 
     async def _start_valkey(self, data: DataDirectory) -> None:
@@ -181,12 +181,12 @@ async def _first_answer(valkey: EmbeddedValkey, child: Child) -> None:
         now = time.monotonic()
         if child.failures or now - begun > _FIRST_ANSWER_SECONDS:
             raise StartError(
-                f"the embedded Valkey does not start: {valkey.last_words() or 'it said nothing'} "
+                f"the embedded Valkey does not start: {valkey.last_words() or 'no output'} "
                 f"(log: {valkey.log})"
             )
         if now - reported > REPORT_EVERY_SECONDS:
             reported = now
-            _log.info("the embedded Valkey is still loading its data", log=str(valkey.log))
+            _log.info("embedded Valkey is loading its data", log=str(valkey.log))
         await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""`coursewire up`: runs the supervisor until a signal, and prints where the service is."""
+"""`coursewire up`: runs the supervisor until a signal, and prints the addresses of the service."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _log = get_logger("supervisor")
 
 
 def up(settings: Settings, programs: Sequence[Program] = PROGRAMS) -> None:
-    """Run the service until SIGINT, SIGTERM or SIGHUP. One that comes a second later, or after
-    that, ends it at once.
+    """Run the service until SIGINT, SIGTERM or SIGHUP. Another signal, a second later or more, ends
+    it at once.
 
-    The log goes to standard output. Raises StartError, in one line, if it cannot start.
+    The log goes to standard output. Raises StartError, in one line, if the service cannot start.
     """
     asyncio.run(_up(settings, programs, sys.stdout))
 
@@ -47,7 +47,7 @@ async def _up(settings: Settings, programs: Sequence[Program], out: TextIO) -> N
         if signals.again():
             supervisor.hurry()
         elif not stopping.is_set():
-            _log.info("stopping; once more to end at once", signal=name)
+            _log.info("stopping; a second signal stops at once", signal=name)
             stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -91,12 +91,12 @@ async def _start(supervisor: Supervisor, sink: Sink, *, as_json: bool) -> None:
 
 
 def console_url(supervisor: Supervisor) -> str:
-    """Where the console is."""
+    """The address of the console."""
     return f"{supervisor.api_url}/console"
 
 
 def curl_line(supervisor: Supervisor) -> str:
-    """A line to paste that lists the integrations, with the token read from where it is."""
+    """A command that lists the integrations, with the token read from its file."""
     token = (
         f"$(cat {shlex.quote(str(supervisor.token_file))})"
         if supervisor.token_file is not None

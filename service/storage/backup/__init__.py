@@ -1,1 +1,1 @@
-"""What a backup is made of: a snapshot of the server, and its keys in a form of our own."""
+"""The parts of a backup: a snapshot of the server, and its keys in a portable form."""

@@ -1,4 +1,5 @@
-"""Reads and writes all keys of Coursewire in parts that any version of Redis and Valkey takes."""
+"""Reads and writes all keys of Coursewire in parts that every version of Redis and Valkey
+accepts."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 1_000  # keys, or items of a key
 _READ_AT_ONCE: Final = 100  # keys, with as many items of each
-_WRITTEN_BYTES: Final = 4_000_000  # that are sent together
+_WRITTEN_BYTES: Final = 4_000_000  # sent together
 _MOMENTARY: Final = tuple(name.encode() for name in keys.MOMENTARY)
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """Some items of a key: field and value of a hash, member and score of a sorted set, id and
-    fields of a stream's entry (the id alone where that entry is gone), or just a value.
+    fields of a stream's entry (the id alone for the marker of a deleted entry), or just a value.
     `expires_at` is epoch ms, 0 for never."""
 
     key: bytes
@@ -32,14 +33,14 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 
 async def is_there(redis: Redis) -> bool:
-    """Whether the database holds anything of Coursewire."""
+    """Whether the database contains keys of Coursewire."""
     async for _ in redis.scan_iter(keys.OURS, count=_AT_ONCE):
         return True
     return False
 
 
 async def remove(redis: Redis) -> None:
-    """Delete everything of Coursewire. RQ's jobs stay: their claims mean nothing any more."""
+    """Delete all keys of Coursewire. RQ's jobs stay, because their claims are no longer valid."""
     cursor = -1
     while cursor:
         cursor, found = await redis.scan(max(cursor, 0), keys.OURS, count=_AT_ONCE)
@@ -47,11 +48,11 @@ async def remove(redis: Redis) -> None:
             await redis.unlink(*found)
 
 
-# Redis is `Any` below, because redis-py's types allow for replies that are text.
+# Redis is `Any` below, because redis-py's types include text replies.
 
 
 async def read(redis: Any) -> AsyncGenerator[Part, None]:
-    """Every key that lasts, of a server that nobody writes to."""
+    """Every permanent key of a server without writers."""
     cursor = -1
     while cursor:
         cursor, found = await redis.scan(max(cursor, 0), keys.OURS, count=_READ_AT_ONCE)
@@ -72,7 +73,7 @@ async def _first(redis: Any, key: bytes) -> tuple[Part, Any]:
 
 
 async def _items(redis: Any, kind: str, key: bytes, place: Any) -> tuple[list[list[bytes]], Any]:
-    """Items from a place on, 0 at first, and the next place, None at the end."""
+    """Items from a cursor on, 0 at first, and the next cursor, None at the end."""
     match kind:
         case "string":
             value = await redis.get(key)
@@ -108,8 +109,8 @@ async def _entries(redis: Any, key: bytes, place: Any) -> tuple[list[list[bytes]
 
 
 async def write(redis: Redis, parts: Iterable[Part], now_ms: int) -> int:
-    """Write parts whose keys are not there, without what has expired by now. Returns how many
-    keys there are then."""
+    """Write parts whose keys do not exist, without expired ones. Returns the number of keys after
+    that."""
     written = set[bytes]()
     async with redis.pipeline(transaction=False) as pipeline:
         size = 0

@@ -1,4 +1,4 @@
-"""Fetches a snapshot of the server in its own format, over the protocol of replication."""
+"""Fetches a snapshot of the server in its own format, over the replication protocol."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _Stream(Protocol):
 
 
 def fetch_snapshot(url: str, path: Path) -> None:
-    """Write a snapshot of the server to `path`: everything as it was at one moment.
+    """Write a snapshot of the server to `path`: the data as of one moment.
 
-    The server forks for it, as for a replica, and goes on serving. Raises SnapshotRefusedError or
+    The server forks for it, as for a replica, and keeps serving. Raises SnapshotRefusedError or
     RedisError.
     """
     with open_sync(url) as redis:
@@ -39,7 +39,7 @@ def fetch_snapshot(url: str, path: Path) -> None:
                 except ResponseError as error:
                     if words[1] == "capa":
                         raise _refused(str(error)) from error
-                    # Before Redis 7; then the changes that follow are left unread.
+                    # For servers before Redis 7; later changes are then not read.
             connection.send_command("SYNC")
             stream = connection._sock  # noqa: SLF001 - redis-py has no other way to read raw bytes
             stream.settimeout(_SILENCE_SECONDS)
@@ -62,7 +62,7 @@ def _receive(stream: _Stream, file: IO[bytes]) -> None:
         raise _refused(head[1:].decode(errors="replace"))
     mark = head[5:] if head.startswith(b"$EOF:") else b""
     left = -1 if mark else int(head[1:])
-    kept = b""  # what may be the mark, or the beginning of it
+    kept = b""  # may be the mark, or its beginning
     while left:
         block = _received(stream, _BLOCK_BYTES if mark else min(left, _BLOCK_BYTES))
         if not mark:
@@ -77,7 +77,7 @@ def _receive(stream: _Stream, file: IO[bytes]) -> None:
 
 
 def _head(stream: _Stream) -> bytes:
-    """The line that says how the snapshot is sent."""
+    """The line that announces the transfer of the snapshot."""
     line = b""
     while not line.endswith(b"\n") or not line.strip():
         line += _received(stream, 1)

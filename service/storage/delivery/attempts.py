@@ -1,4 +1,4 @@
-"""Records of attempts: how they are written, and what they tell of the past."""
+"""Records of attempts: their stored form, and reading them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One HTTP POST of a delivery and what came back. Times are epoch ms.
-
-    `outcome` is the outcome's class; `excerpt` the beginning of the answer as text, which on record
-    is `encrypted` (base64), because an answer may repeat anything that was sent;
-    `next_attempt_at` is None if there is to be none; one that is not `counted` failed through
-    our own network and uses up nothing of the schedule; `replay` means that it was one of a replay.
+    """One HTTP POST of a delivery and its response. Times are epoch ms. `outcome` is the outcome's
+    class; `excerpt` the beginning of the response as text, which is stored `encrypted` (base64),
+    because a response may repeat anything that was sent; `next_attempt_at` is None for the last
+    attempt; an attempt that is not `counted` failed because of our own network and does not count
+    as a retry; `replay` means that it belongs to a replay.
     """
 
     event_id: str
@@ -58,7 +57,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         counted: bool = True,
         replay: bool = False,
     ) -> Attempt:
-        """What is kept of an attempt that came to `outcome`."""
+        """The record of an attempt with its `outcome`."""
         return cls(
             event_id=event_id,
             number=number,
@@ -78,7 +77,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def _text(excerpt: bytes) -> str:
-    """The excerpt without the character within which it may end."""
+    """The excerpt without a character that may be cut off at its end."""
     return getincrementaldecoder("utf-8")("replace").decode(excerpt)
 
 
@@ -94,7 +93,7 @@ class Attempts:
         self._encryptor = encryptor
 
     def encode(self, subscription_id: str, attempt: Attempt) -> bytes:
-        """An attempt as it is recorded."""
+        """An attempt in its stored form."""
         if attempt.excerpt:
             owner = owner_in_subscription(subscription_id, "attempts")
             encrypted = self._encryptor.encrypt(attempt.excerpt.encode(), owner)
@@ -104,11 +103,11 @@ class Attempts:
         return _encode(attempt)
 
     def decode(self, records: Sequence[bytes]) -> list[Attempt]:
-        """Attempts as they are recorded, the first one first, their excerpts encrypted."""
+        """Stored attempts, the first one first, with encrypted excerpts."""
         return sorted(map(_decode, records), key=lambda one: (one.at, one.number))
 
     def decrypted(self, subscription_id: str, attempt: Attempt) -> Attempt:
-        """An attempt with its excerpt, if the key that encrypted the excerpt is still there."""
+        """An attempt with its excerpt, if the key that encrypted the excerpt still exists."""
         if not attempt.encrypted:
             return attempt
         try:
@@ -121,10 +120,10 @@ class Attempts:
         return msgspec.structs.replace(attempt, excerpt=excerpt, encrypted="")
 
     async def reach(self, subscription_id: str) -> int | None:
-        """From when on all attempts are on record, epoch ms; None: all that ever were."""
+        """The time from which all attempts are on record, epoch ms; None: all that ever were."""
         try:
             about = await self._redis.xinfo_stream(keys.attempts(subscription_id))
-        except ResponseError:  # there has been none
+        except ResponseError:  # there was no attempt
             return None
         first = about["first-entry"]
         if first is None:
@@ -134,6 +133,6 @@ class Attempts:
         return position_ms(first[0].decode())
 
     async def delivered(self, subscription_id: str, first: str, last: str) -> set[str]:
-        """The log positions from `first` to `last` that an attempt on record delivered."""
+        """The log positions from `first` to `last` that a recorded attempt delivered."""
         order = keys.attempts_order(subscription_id)
         return {*await sorted_positions(self._redis, order, first, last, prefix="S")}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Why a delivery was given up, and when: epoch ms. `rendering` is the letter that its outbox
-    entry had."""
+    """Why a delivery is dead, and since when: epoch ms. `rendering` is the letter in its outbox
+    entry."""
 
     position: str
     died_at: int
@@ -30,13 +30,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, position: str, facts: bytes) -> DeadLetter:
-        """What is stored of the delivery of the event at a position."""
+        """The stored facts of the delivery at a position."""
         died_at, attempts, rendering, order_key, reason = facts.decode().split(" ", 4)
         return cls(position, int(died_at), int(attempts), rendering, order_key, reason)
 
 
 class DeadLetters:
-    """Reads dead deliveries; only scripts list them."""
+    """Reads dead deliveries; only scripts write them."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -56,7 +56,7 @@ class DeadLetters:
         ]
 
     async def page(self, subscription_id: str, after: str | None, count: int) -> list[DeadLetter]:
-        """At most `count` behind the position `after` (None: from the oldest event)."""
+        """At most `count` after the position `after` (None: from the oldest event)."""
         listed = keys.outbox_dead(subscription_id)
         chosen = await sorted_positions(self._redis, listed, after or START, None, count=count + 1)
         found = await self.get_many(subscription_id, [one for one in chosen if one != after])

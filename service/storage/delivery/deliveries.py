@@ -1,4 +1,4 @@
-"""Lists deliveries, one event on one outbox each, with their attempts, at the cost of a page."""
+"""Lists deliveries, one event on one outbox each, with their attempts, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from service.storage.redis.scripts import Script, run
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-MAX_EXAMINED = 2_000  # deliveries that a filtered page looks through, give or take a part
+MAX_EXAMINED = 2_000  # deliveries that a filtered page reads, approximately
 _EXAMINED_AT_ONCE = 200  # deliveries read in one script
-_FOUND_AT_ONCE = 1_000  # subscriptions looked at in one script
+_FOUND_AT_ONCE = 1_000  # subscriptions read in one script
 MIN_LOOK = 2  # positions read of a subscription at once ...
 MAX_LOOK = 100  # ... and at most
-_ANY = "*"  # in the place of a subscription's id
+_ANY = "*"  # in place of a subscription's id
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which deliveries are listed; None means any. `outcome` and `status` are those of the last
-    attempt on record; `first` and `last` are the numbers of positions. `events` decides about the
-    event as far as it is kept, and by its grant what is told of the event."""
+    """The filter of deliveries; None means any. `outcome` and `status` are those of the last
+    recorded attempt; `first` and `last` are the numbers of positions. `events` filters by the
+    event, if it is retained; its grant decides whether the event is shown."""
 
     states: Collection[DeliveryState] | None = None
     event_id: str | None = None
@@ -52,8 +52,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One event on one outbox; `reason` is why a dead one was given up. What the event is is None
-    if it is no longer kept, or not to be told. Times are epoch ms."""
+    """One event on one outbox; `reason` explains why a dead one is dead. The facts of the event are
+    None if it is no longer retained, or not visible. Times are epoch ms."""
 
     subscription_id: str
     event_id: str
@@ -68,17 +68,17 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SortedSource(msgspec.Struct, frozen=True):
-    """A sorted set that deliveries are found in; `prefix` stands before the sort keys."""
+    """A sorted set of deliveries; `prefix` precedes the sort keys."""
 
     key: Key
     prefix: str = ""
 
 
 class FindDeliveries(Script[list[str]]):
-    """Reads where the next deliveries of subscriptions are, at most `most` from each source: for
-    each subscription the sources, between bars, and in them positions on the outbox or sort keys,
-    between blanks. The keys have a star in the place of the subscription's id. One command finds
-    that the outbox and the `rare` sources are empty."""
+    """Reads the positions of the next deliveries of subscriptions, at most `most` from each source:
+    for each subscription the sources, separated by bars, and in them positions on the outbox or
+    sort keys, separated by blanks. The keys have a star in place of the subscription's id. One
+    command finds out that the outbox and the `rare` sources are empty."""
 
     outbox: str | None
     usual: Sequence[SortedSource]
@@ -101,8 +101,8 @@ class PlaceArgument(msgspec.Struct, frozen=True):
 
 
 class DeliveryAsFound(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of a delivery: whether it is on either queue and when its retry is due there,
-    what it died of, and its attempts."""
+    """The stored facts of a delivery: whether it is on each queue and when its retry is due there,
+    why it is dead, and its attempts."""
 
     pending: bool
     due: int | None
@@ -114,7 +114,7 @@ class DeliveryAsFound(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def state(self) -> DeliveryState | None:
-        """Its state; None if it was taken off its queue unsent, or is no longer on record."""
+        """Its state; None if it was removed from its queue unsent, or is no longer on record."""
         if self.pending:
             return "pending" if self.due is None else "retrying"
         if self.dead is not None:
@@ -127,7 +127,7 @@ class DeliveryAsFound(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadDeliveries(Script[list[DeliveryAsFound]]):
-    """Reads deliveries. The keys have a star in the place of the subscription's id."""
+    """Reads deliveries. The keys have a star in place of the subscription's id."""
 
     live: QueueKeys = keys.live_queue(_ANY)
     replayed: QueueKeys = keys.replayed_queue(_ANY)
@@ -137,7 +137,7 @@ class ReadDeliveries(Script[list[DeliveryAsFound]]):
     places: Sequence[PlaceArgument]
 
 
-# Where deliveries in each state are found, besides the pending ones of the outbox itself.
+# The sources of deliveries in each state, besides the outbox itself for pending ones.
 _DELIVERED = SortedSource(keys.attempts_order(_ANY), "S")
 _ATTEMPTED = SortedSource(keys.attempts_order(_ANY), "F")  # without success
 _RARE: tuple[tuple[DeliveryState, SortedSource], ...] = (
@@ -149,7 +149,7 @@ _RARE: tuple[tuple[DeliveryState, SortedSource], ...] = (
 
 
 class Deliveries:
-    """Reads deliveries; scripts of outboxes and replays write what they are made of."""
+    """Reads deliveries; scripts of outboxes and replays write them."""
 
     def __init__(self, redis: Redis, attempts: Attempts, events: OutboxEvents) -> None:
         self._redis = redis
@@ -166,9 +166,11 @@ class Deliveries:
         after: Place | None = None,
     ) -> tuple[list[Delivery], Place | None]:
         """At most `limit` deliveries in the order of their events, those of one event in the order
-        of their subscriptions, and the place to go on from. It looks through a bounded part of
-        them, so there may be fewer, or none, although there are more. Delivered ones are known for
-        as long as their attempts are retained."""
+        of their subscriptions, and the place to continue from.
+
+        It reads a bounded part of them, so it may return fewer, or none, although more follow.
+        Delivered ones are known while their attempts are retained.
+        """
         search = _Search(self._redis, subscription_ids, wanted, limit, newest_first, after)
         found: list[Delivery] = []
         examined = 0
@@ -188,7 +190,7 @@ class Deliveries:
         return found, after
 
     async def _read(self, places: Sequence[Place], wanted: Wanted) -> list[Delivery | None]:
-        """The deliveries at some places, None where there is none that is wanted."""
+        """The deliveries at some places, None if one is not wanted or does not exist."""
         events = await self._events.heads(
             [(one.subscription_id, position_of(one.number)) for one in places]
         )
@@ -238,7 +240,7 @@ class Deliveries:
 
 
 class _Search:
-    """Reads on of each subscription as far as the next places ask for."""
+    """Reads each subscription as far as the next places need."""
 
     def __init__(
         self,
@@ -254,7 +256,7 @@ class _Search:
         self._merge = Merge(
             subscription_ids, (wanted.first, wanted.last), newest_first=newest_first, after=after
         )
-        # Where pending ones are looked for, those that are retried are found as well.
+        # The source of pending deliveries also contains retried ones.
         states: Collection[DeliveryState] = wanted.states or ("pending", "dead", "delivered")
         usual = [_DELIVERED] if "delivered" in states else []
         if (attempted := _attempted(wanted)) and not {"pending", "delivered"}.isdisjoint(states):
@@ -314,7 +316,7 @@ def _attempted(wanted: Wanted) -> list[SortedSource]:
 
 
 def _ended_so(made: Sequence[Attempt], wanted: Wanted) -> bool:
-    """Whether the last attempt came to what is wanted."""
+    """Whether the last attempt has the requested outcome and status."""
     outcome, status = (made[-1].outcome, made[-1].status) if made else (None, None)
     return (wanted.outcomes is None or outcome in wanted.outcomes) and (
         wanted.status is None or status == wanted.status
@@ -322,7 +324,7 @@ def _ended_so(made: Sequence[Attempt], wanted: Wanted) -> bool:
 
 
 def _may_want(wanted: EventFilter, event: StoredEvent | None) -> bool:
-    """Whether a delivery of this event may be wanted."""
+    """Whether a delivery of this event may match."""
     asks = (wanted.types, wanted.integration_id, wanted.course_id) != (None, None, None)
     return not asks or (event is not None and wanted.takes(event))
 

@@ -15,15 +15,15 @@ from service.storage.redis.keys import DeadKeys, Key, QueueKeys, RecordKeys, Sch
 from service.storage.redis.scripts import Script
 from service.storage.scheduling.leases import Fence
 
-MAX_ATTEMPT_RECORDS = 10_000  # kept per subscription
+MAX_ATTEMPT_RECORDS = 10_000  # records kept per subscription
 
 Due = Literal["now", "later", "held", "never"]
 Result = Literal["S", "R", "D"]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How the subscription stood when attempts were recorded: its last resume, when entries were
-    last taken off its outbox unsent, and the version of all subscriptions."""
+    """The subscription's state when attempts were recorded: its last resume, the last removal of
+    unsent entries, and the version of all subscriptions."""
 
     resumed: bytes
     emptied: bytes
@@ -31,7 +31,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of an outbox; see OpenedOutbox."""
+    """The stored state of an outbox; see OpenedOutbox."""
 
     now: int
     breaker: bytes | None
@@ -52,9 +52,11 @@ class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenOutbox(Script[OutboxAsFound]):
-    """Begins a sender's turn: what the outbox remembers. Where the last sender stopped is handed
-    over and forgotten, so that a turn that breaks off is followed by one that looks at
-    everything."""
+    """Begins a sender's turn, and returns the state of the outbox.
+
+    It removes the position at which the last sender stopped, so that the turn after an interrupted
+    one reads everything.
+    """
 
     outbox_state: Key
     subscription: Key
@@ -65,9 +67,9 @@ class OpenOutbox(Script[OutboxAsFound]):
 
 
 class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended. `queue_position` is that of the entry on its queue, `position`
-    that of its event in the log, and `sort_key` the sort key of that; `head` is what `failing`
-    keeps of the entry."""
+    """An attempt that has ended. `queue_position` is the entry's position on its queue, `position`
+    that of its event in the log, and `sort_key` its sort key; `head` is the entry's value in
+    `failing`."""
 
     order_key: str
     queue_position: str
@@ -84,16 +86,15 @@ class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordAttempts(Script[Standing]):
-    """Records attempts that have ended, before their courses move on, and what follows from them
-    for the outbox: its breaker, and the disabling of a subscription. Begins with a
-    removal, so that it still runs when Redis is at its memory limit. A repeated call changes and
-    counts nothing. What is delivered on one queue is taken off the other one too, if it is a
-    redelivery on either.
+    """Records attempts that have ended, before later events of their courses are sent, and their
+    consequences for the outbox: its breaker, and the disabling of a subscription.
 
-    `resumed` is as read. `breaker` None leaves it as it is; `parked_at` is since when it holds the
-    outbox back, `failing` whether the last attempt failed. `forward` makes all retries due.
-    `receiver` was connected to, if any. `as_read` is the subscription's record if it is to be
-    `disabled`.
+    Begins with a removal, so that it runs even at Redis's memory limit. A repeated call changes and
+    counts nothing. A delivery on one queue also removes the event from the other one, if either is
+    a redelivery. `resumed` is as read. `breaker` None leaves it unchanged; `parked_at` is the time
+    since which it holds the outbox back, `failing` whether the last attempt failed. `forward` makes
+    all retries due. `receiver` is the receiver that was reached, if any. `as_read` is the
+    subscription's record if it becomes `disabled`.
 
     Refuses with LEASE or SUBSCRIPTIONS. Announces `parked`, `unparked` and `disabled`.
     """
@@ -127,15 +128,15 @@ class RecordAttempts(Script[Standing]):
 
 
 class ReleaseOutbox(Script[bool]):
-    """Gives an outbox back to the schedule: held back if its worker asks for that; due at once if
-    it holds anything not yet looked at, if its worker asks for that, if it was resumed or emptied
-    meanwhile, if a replay waits to be fed, or if it holds something for which no retry is listed
-    (as after a server lost its last second); else at its next retry, else not at all.
+    """Returns an outbox to the schedule.
 
-    `start` is where the next sender reads on from (start of an XRANGE), the outbox having been read
-    from its beginning to there since `scanned_at`; the same of what is replayed, '' if that was not
-    read. `feed_ms` is for how long a replay waits to be fed. Returns whether the outbox is due now.
-    Refuses with LEASE.
+    The outbox is held back if its worker requests that. It is due at once if it has unread entries,
+    if its worker requests that, if it was resumed or emptied meanwhile, if a replay waits to be
+    fed, or if it has an entry without a listed retry (as after a server lost its last second).
+    Otherwise it is due at its next retry, or never. `start` is the position from which the next
+    sender reads (start of an XRANGE); the outbox before it has been read since `scanned_at`. The
+    same applies to the replayed entries, with '' if they were not read. `feed_ms` is the wait of a
+    replay until it is fed. Returns whether the outbox is due now. Refuses with LEASE.
     """
 
     lease: Fence
@@ -158,9 +159,9 @@ class ReleaseOutbox(Script[bool]):
 
 
 class SkipOutbox(Script[int]):
-    """Takes entries off an outbox unsent, up to the position `last`, the oldest first, in steps;
-    returns how many. A sender at work finds out from `emptied`, which is random. Begins with a
-    removal, so that it still runs when Redis is at its memory limit."""
+    """Removes unsent entries from an outbox, up to the position `last`, the oldest first, in steps;
+    returns their number. A running sender detects the random `emptied`. Begins with a removal, so
+    that it runs even at Redis's memory limit."""
 
     live: QueueKeys
     outbox_state: Key
@@ -173,15 +174,15 @@ class SkipOutbox(Script[int]):
 
 
 class Reachability(msgspec.Struct, frozen=True):
-    """How many receivers could not be connected to lately, and how many were tried: those and the
-    ones reached since the first of these failures."""
+    """How many receivers were recently unreachable, and how many were tried: those and the ones
+    reached since the first of these failures."""
 
     unreachable: int
     tried: int
 
 
 class NoteUnreachable(Script[Reachability]):
-    """Notes that a receiver could not be connected to, and returns how the others are doing."""
+    """Records that a receiver was unreachable, and returns the state of the others."""
 
     unreachable: Key = keys.NETWORK_UNREACHABLE
     reached: Key = keys.NETWORK_REACHED

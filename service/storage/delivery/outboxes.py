@@ -41,19 +41,19 @@ if TYPE_CHECKING:
 
 _BY_LETTER = {letter.encode(): rendering for rendering, letter in RENDERINGS.items()}
 EXPIRED = "the event is older than the retention"
-NOT_GRANTED = "the API key that the subscription belongs to is gone, or may not see the event"
+NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may not see the event"
 
 Released = Literal["lost", "idle", "due"]
 
-_SKIPPED_AT_ONCE = 1_000  # entries of an outbox taken off in one script
-CURSOR_LIFETIME_MS = 900_000  # then everything is looked at again, whatever an accident left
+_SKIPPED_AT_ONCE = 1_000  # entries of an outbox removed in one script
+CURSOR_LIFETIME_MS = 900_000  # then everything is read again, to recover from any accident
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode
 _decode_bucket = msgspec.json.Decoder(Bucket).decode
 
 
 class Queue(Enum):
-    """The two queues of an outbox, as its events came and as they are replayed."""
+    """The two queues of an outbox: new events and replayed events."""
 
     LIVE = "live"
     REPLAYED = "replayed"
@@ -65,8 +65,8 @@ class Queue(Enum):
 
 
 class OutboxDepth(msgspec.Struct, frozen=True):
-    """How much an outbox holds; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
-    `replaying`: something is being replayed, or is to be."""
+    """The size of an outbox; `oldest_pending_at` is epoch ms. `parked`: only probes are sent;
+    `replaying`: events are being replayed, or will be."""
 
     pending: int
     dead: int
@@ -76,14 +76,15 @@ class OutboxDepth(msgspec.Struct, frozen=True):
 
 
 class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sender starts from. `now` is the clock of Redis; `start` is where reading starts,
-    the outbox having been read from its beginning at `scanned_at` and from there on since;
-    `resumed` differs after each resume of the subscription, `emptied` after each removal of
-    unsent entries; `failing` counts courses.
-    `subscription` is what it is for, None if that is gone, as of `version`, and `secrets`,
-    `headers` and `client_certificate` (empty if it has none) are its encrypted ones. `replayed` are
-    entries being replayed, with the same facts about these, and `unfed` the replays that
-    have more to add."""
+    """The state at the start of a sender's turn.
+
+    `now` is the clock of Redis; `start` is the position from which to read, after everything before
+    it was read since `scanned_at`; `resumed` changes with each resume of the subscription,
+    `emptied` with each removal of unsent entries; `failing` counts courses. `subscription` is None
+    if it was deleted, and has the `version`; `secrets`, `headers` and `client_certificate` (empty
+    if it has none) are its encrypted values. `replayed` is the number of replayed entries, with the
+    same facts about these, and `unfed` the replays that have more to add.
+    """
 
     now: int
     breaker: Breaker
@@ -106,8 +107,8 @@ class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failing(msgspec.Struct, frozen=True):
-    """An entry that has failed: `attempts` that count and all that were `sent` so far; its next
-    one is due at `due_at`, epoch ms of Redis."""
+    """An entry that has failed: `attempts` counts those of the schedule and `sent` all of them; its
+    next attempt is due at `due_at`, epoch ms of Redis."""
 
     entry: Entry
     attempts: int
@@ -116,11 +117,9 @@ class Failing(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended, as the outbox records it.
-
-    `attempts` are those that count, `sent` all. `result` is S (delivered), R (to be retried in
-    `wait_ms`) or D (dead for `reason`); `record` is the attempt's JSON, empty if no attempt was
-    made.
+    """An attempt that has ended, as the outbox records it. `attempts` counts those of the schedule,
+    `sent` all of them. `result` is S (delivered), R (retry in `wait_ms`) or D (dead for `reason`);
+    `record` is the attempt's JSON, empty if no attempt was made.
     """
 
     entry: Entry
@@ -133,11 +132,9 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutboxChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows from attempts for the outbox as a whole.
-
-    `breaker` None leaves it as it is; `forward` makes every retry due now; `reached` names the
-    receiver if it was connected to; `disabled` is the subscription as it is to be stored, with
-    `as_read` the record that this builds on.
+    """The consequences of attempts for the whole outbox. `breaker` None leaves it unchanged;
+    `forward` makes every retry due now; `reached` names the receiver if it was reached; `disabled`
+    is the new subscription record, and `as_read` the record that it replaces.
     """
 
     resumed: bytes
@@ -150,14 +147,14 @@ class OutboxChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outboxes:
-    """Reads outboxes and records what became of their entries."""
+    """Reads outboxes and records the outcomes of their entries."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
 
     async def open(self, subscription_id: str) -> OpenedOutbox:
-        """Begins a turn at an outbox whose lease is held."""
+        """Begins a turn on an outbox under its lease."""
         found = await run(
             self._redis,
             OpenOutbox(
@@ -194,7 +191,7 @@ class Outboxes:
     async def read(
         self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
     ) -> list[Entry]:
-        """At most `count` entries from `start` on, oldest first; "(" before it leaves it out."""
+        """At most `count` entries from `start` on, oldest first; "(" before it excludes it."""
         found = cast(
             "list[StreamEntry]",
             await self._redis.xrange(queue.keys(subscription_id).stream, start, "+", count=count),
@@ -212,7 +209,7 @@ class Outboxes:
     async def failing(
         self, subscription_id: str, order_keys: Sequence[str], queue: Queue = Queue.LIVE
     ) -> set[str]:
-        """Those of the courses whose heads have failed and wait."""
+        """The courses among these whose heads have failed and wait."""
         if not order_keys:
             return set()
         found = await read_fields(self._redis, queue.keys(subscription_id).failing, order_keys)
@@ -221,8 +218,8 @@ class Outboxes:
     async def retries(
         self, subscription_id: str, until: int | None, count: int, queue: Queue = Queue.LIVE
     ) -> tuple[list[Failing], int | None]:
-        """At most `count` retries due by `until` (epoch ms of Redis; None: whenever), those due
-        first first, and when the first of the others is due."""
+        """At most `count` retries due by `until` (epoch ms of Redis; None: all), the earliest
+        first, and the time at which the first of the others is due."""
         retries = cast(
             "list[tuple[bytes, float]]",
             await self._redis.zrange(
@@ -259,8 +256,8 @@ class Outboxes:
         return failing, later
 
     async def note_unreachable(self, receiver: str) -> tuple[int, int]:
-        """Notes that no connection to a receiver was had; returns how many receivers that is
-        true of lately, and how many were tried."""
+        """Records that a receiver was unreachable; returns how many receivers recently were, and
+        how many were tried."""
         found = await run(self._redis, NoteUnreachable(receiver=receiver))
         return found.unreachable, found.tried
 
@@ -272,11 +269,10 @@ class Outboxes:
         change: OutboxChange,
         notices: Notices | None = None,
     ) -> Standing:
-        """Records attempts under a lease, and announces what becomes of the outbox by them.
+        """Records attempts under a lease, and announces changes of the outbox's state.
 
-        Raises LeaseLostError if the lease is not ours, StaleSubscriptionsError if the
-        subscription that is to be disabled was edited, or others were since the snapshot of
-        `notices`; then nothing was written.
+        Raises LeaseLostError if the lease is lost, StaleSubscriptionsError if the subscription to
+        disable was edited, or others since the snapshot of `notices`; then nothing was written.
         """
         subscription_id = lease.owned_id
         breaker, bucket = change.breaker, change.bucket
@@ -322,12 +318,12 @@ class Outboxes:
         replayed_scanned_at: int = 0,
         emptied: bytes = b"",
     ) -> Released:
-        """Gives an outbox back to the schedule.
+        """Returns an outbox to the schedule.
 
-        `start` is where the next sender reads on from and `scanned_at` when the outbox was last
-        read from its beginning; `held_ms` for how long nothing may wake the outbox if it is `held`;
-        `feed_ms` how long a replay waits to go on. `replayed_start` and `replayed_scanned_at` are
-        the same of what is replayed, if that was read; `resumed` and `emptied` as they were read.
+        `start` is the position from which the next sender reads and `scanned_at` the time when the
+        outbox was last read from its beginning; `held_ms` is the time in which no event wakes a
+        `held` outbox; `feed_ms` the wait of a replay. `replayed_start` and `replayed_scanned_at`
+        are the same for replayed entries, if they were read; `resumed` and `emptied` are as read.
         """
         subscription_id = lease.owned_id
         release = ReleaseOutbox(
@@ -354,9 +350,8 @@ class Outboxes:
             return "lost"
 
     async def skip(self, subscription_id: str, until: int | None) -> int:
-        """Takes what has not been delivered off an outbox, up to what happened at `until` (epoch
-        ms) or all that is there now; returns how much that was. It counts neither as delivered nor
-        as dead."""
+        """Removes pending entries from an outbox: events up to `until` (epoch ms), or all present
+        ones; returns their number. They count neither as delivered nor as dead."""
         outbox = keys.outbox(subscription_id)
         last = str(until)
         if until is None:
@@ -380,7 +375,7 @@ class Outboxes:
                 return total
 
     async def depth_many(self, subscription_ids: Sequence[str]) -> list[OutboxDepth]:
-        """How much each outbox holds."""
+        """The size of each outbox."""
         if not subscription_ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -422,7 +417,7 @@ def _argument(recorded: Recorded) -> AttemptArgument:
 
 
 def _read_cursor(cursor: str, now: int) -> tuple[str, int]:
-    """Where reading starts, and since when everything before that is known."""
+    """The position from which to read, and the time since which everything before it is known."""
     stored_at, _, start = cursor.partition(" ")
     if start and 0 <= now - int(stored_at) < CURSOR_LIFETIME_MS:
         return start, int(stored_at)

@@ -17,7 +17,7 @@ local function look_up(stream, failing, retries, place)
   return true, tonumber(redis.call('ZSCORE', retries, key) or nil)
 end
 
--- What stands behind a prefix in the members of a sorted set.
+-- The text after a prefix in the members of a sorted set.
 local function behind(key, prefix)
   local found = redis.call('ZRANGE', key, '[' .. prefix, '(' .. prefix .. '\127', 'BYLEX')
   for at, member in ipairs(found) do found[at] = string.sub(member, #prefix + 1) end

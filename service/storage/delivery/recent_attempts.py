@@ -1,4 +1,4 @@
-"""Reads the latest attempts of a subscription, as far as statistics need them."""
+"""Reads the latest attempts of a subscription for statistics."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ _decode = msgspec.json.Decoder(EndedAttempt).decode
 async def read_recent_attempts(
     redis: Redis, subscription_id: str, count: int
 ) -> list[EndedAttempt]:
-    """The latest `count` attempts, in the order in which they ended."""
+    """The latest `count` attempts, in the order of their ends."""
     found = await read_stream_back(redis, keys.attempts(subscription_id), None, count)
     return [_decode(fields[b"d"]) for _, fields in reversed(found)]

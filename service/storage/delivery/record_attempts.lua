@@ -20,12 +20,12 @@ local finished, died, moved, settled, replays, ordered = 0, 0, 0, 0, {}, {}
 local any_dead = redis.call('ZCARD', dead.listed) > 0
 local any_replayed = redis.call('XLEN', replayed.stream) > 0
 
--- Whether what is replayed is an event that somebody asked to be redelivered.
+-- Whether a replayed entry belongs to a redelivery.
 local function is_redelivery(replay)
   return redis.call('HEXISTS', replay_prefix .. replay, 'only') == 1
 end
 
--- Ends the pending delivery of an event that has just been redelivered; returns how many it was.
+-- Ends the pending delivery of an event that has just been redelivered; returns 1 or 0.
 local function end_pending(position)
   local entry = redis.call('XRANGE', live.stream, position, position)[1]
   if not entry then return 0 end
@@ -36,7 +36,7 @@ local function end_pending(position)
   return 1
 end
 
--- Ends redeliveries of an event that has just been delivered; returns how many.
+-- Ends redeliveries of an event that has just been delivered; returns their number.
 local function end_redeliveries(sorted)
   local ended, last = 0, '(' .. sorted .. '\127'
   local found = redis.call('ZRANGE', replayed_order, '[' .. sorted, last, 'BYLEX')
@@ -110,7 +110,7 @@ if surplus >= TRIMMED_RECORDS then trim_records(records, '+', surplus) end
 local happened = {}
 local resumed_now = redis.call('HGET', outbox_state, 'resumed') or ''
 if moved > 0 and breaker and resumed_now == resumed then
-  -- What a resume has cleared meanwhile stays cleared: its sender begins anew.
+  -- State that a resume has cleared meanwhile stays cleared: its sender starts again.
   redis.call('HSET', outbox_state, 'breaker', breaker)
   if failing then
     redis.call('HSET', outbox_state, 'failing', '1')
@@ -129,7 +129,7 @@ if moved > 0 and breaker and resumed_now == resumed then
   end
   count_outbox(outbox_state, totals)
 end
--- A sender at work reads the other queue again.
+-- A running sender reads the other queue again.
 if settled > 0 then redis.call('HSET', outbox_state, 'emptied', string.format('%.0f', now)) end
 if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
 if forward then

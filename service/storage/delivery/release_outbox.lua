@@ -25,7 +25,7 @@ next_retry(replaying, replayed.retries)
 local listed = next_retry(pending, live.retries)
 local unseen = pending > 0 and #redis.call('XRANGE', live.stream, start, '+', 'COUNT', 1) > 0
 local is_resumed = (redis.call('HGET', outbox_state, 'resumed') or '') ~= resumed
--- What waited behind an entry that was taken off is in neither part that has been read.
+-- Entries that waited behind a removed one are in neither part that has been read.
 local is_emptied = (redis.call('HGET', outbox_state, 'emptied') or '') ~= emptied
 if not is_emptied then
   if unseen or listed then

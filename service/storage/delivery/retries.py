@@ -1,4 +1,4 @@
-"""Makes retries due that wait for their time."""
+"""Makes waiting retries due."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ _decode = msgspec.json.Decoder(Breaker).decode
 
 
 class RetriedEvent(msgspec.Struct, frozen=True):
-    """The one event that is retried."""
+    """The one event to retry."""
 
     position: str
     sort_key: str
 
 
 class RetryOutbox(Script[int]):
-    """Makes retries of an outbox due now, all or those that `one` event waits for, and ends what
-    holds the outbox back; returns how many. A sender at work finds out from `resumed`, which is
-    random. Refuses with STALE unless the breaker is `as_read`, and with GONE if the event is not
-    pending."""
+    """Makes retries of an outbox due now, all or those that `one` event waits for, and ends its
+    hold; returns their number. A running sender detects the random `resumed`. Refuses with STALE
+    unless the breaker is `as_read`, and with GONE if the event is not pending."""
 
     outbox_state: Key
     live: QueueKeys
@@ -51,14 +50,14 @@ class RetryOutbox(Script[int]):
 
 
 class Retries:
-    """Retries when somebody asks for it."""
+    """Retries on request."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def retry(self, subscription_id: str, event_id: str | None = None) -> int:
-        """Makes all retries due now, or that of the course of one pending event, whose earliest
-        event goes first; returns how many retries waited. Raises NotFoundError if the event is not
+        """Makes all retries due now, or that of one pending event's course, whose earliest event is
+        sent first; returns the number of waiting retries. Raises NotFoundError if the event is not
         pending."""
         found = None if event_id is None else event_position(event_id)
         not_pending = NotFoundError(

@@ -1,4 +1,4 @@
-"""A subscription as it is shown: what is registered, and how much its outbox holds."""
+"""A subscription in responses: its registration, and the size of its outbox."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _decode = msgspec.json.Decoder(Subscription).decode
 
 
 class SubscriptionAsFound(msgspec.Struct, frozen=True):
-    """A record and how much its outbox holds; `oldest` is the position of what is pending longest,
-    `replaying` what replays have left."""
+    """A record and the size of its outbox; `oldest` is the position of the oldest pending event,
+    `replaying` the number of unsent replayed ones."""
 
     record: bytes
     pending: int
@@ -34,7 +34,7 @@ class SubscriptionAsFound(msgspec.Struct, frozen=True):
 
 
 class SummarizeSubscription(Script[SubscriptionAsFound | None]):
-    """What is shown of a subscription, None if there is none."""
+    """The summary of a subscription, None if it does not exist."""
 
     subscription: Key
     outbox: Key
@@ -45,15 +45,15 @@ class SummarizeSubscription(Script[SubscriptionAsFound | None]):
 
 
 class FindParked(Script[list[str]]):
-    """Finds which outboxes are parked. The key has a star in the place of the subscription's id."""
+    """Finds the parked outboxes. The key has a star in place of the subscription's id."""
 
     outbox_state: Key = keys.outbox_state("*")
     ids: Sequence[str]
 
 
 class SubscriptionSummaries:
-    """Reads in one command what is asked for again and again by whoever watches a backlog: the
-    record and the depth of the outbox by themselves take twice the processor time."""
+    """Reads in one command what clients that watch a backlog request repeatedly: separate reads of
+    the record and of the outbox's size take twice the processor time."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -81,5 +81,5 @@ class SubscriptionSummaries:
         return _decode(found.record), depth
 
     async def parked_among(self, subscription_ids: Sequence[str]) -> set[str]:
-        """Those of the subscriptions whose outboxes are parked."""
+        """The subscriptions among these whose outboxes are parked."""
         return {*await run(self._redis, FindParked(ids=subscription_ids))}

@@ -1,4 +1,4 @@
-"""New events as scripts are told of them: with the outboxes that they go to."""
+"""New events in the form that scripts take: with the outboxes that receive them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.keys import Key, ScheduleKeys
 
-RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, for every outbox entry carries it
+RENDERINGS: Final[dict[Rendering, str]] = {  # one letter each, because every outbox entry has it
     Rendering.FULL: "f",
     Rendering.THIN: "t",
     Rendering.FULL_CLOUDEVENT: "c",
@@ -31,7 +31,7 @@ class OutboxArgument(msgspec.Struct, frozen=True):
 
 
 class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An operational event to append if `when` comes about; `targets` names its outboxes."""
+    """An operational event to append if the change `when` occurs; `targets` names its outboxes."""
 
     type: str
     suffix: str
@@ -43,8 +43,8 @@ class EventArgument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Announced(msgspec.Struct, frozen=True, kw_only=True):
-    """What a script may announce. `version` is that of the subscriptions with which the events were
-    matched."""
+    """The events that a script may announce. `version` is that of the subscriptions that they were
+    matched with."""
 
     version: int
     outboxes: Sequence[OutboxArgument]
@@ -64,7 +64,7 @@ class OutboxTable:
         self.outboxes: list[OutboxArgument] = []
 
     def targets(self, outboxes: Sequence[Outbox]) -> str:
-        """How a script is told the outboxes of one event."""
+        """The outboxes of one event in the form that scripts take."""
         named = []
         for outbox in outboxes:
             index = self._index.get(outbox.subscription_id)
@@ -77,14 +77,14 @@ class OutboxTable:
 
 
 class Notices(msgspec.Struct, frozen=True):
-    """What a script may announce, and the snapshot that says to whom."""
+    """The events that a script may announce, and the snapshot that selects their outboxes."""
 
     matcher: Matcher
     announcements: Sequence[Announcement]
 
 
 async def announced(notices: Notices | None, counters: Counters) -> Announced:
-    """The same as a script takes it."""
+    """The announcements in the form that scripts take."""
     if notices is None:
         return Announced(version=0, outboxes=(), events=(), counters=await counters.key())
     table = OutboxTable()

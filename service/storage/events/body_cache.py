@@ -1,4 +1,4 @@
-"""Keeps, for a few seconds, what was rendered from events."""
+"""Caches rendered events for a few seconds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class _Kept(msgspec.Struct, Generic[Value], frozen=True):
 
 
 class BodyCache(Generic[Value]):
-    """Shares rendered events among all in this process that need the same one at about the same
-    time.
+    """Shares rendered events between readers in this process that need the same one at about the
+    same time.
 
     Course text is not hoarded: the cache holds at most 2,048 bodies and 8 MiB of them, and removes
     each one 5 seconds after it was put in, whether or not the cache is used. When it is full, the
@@ -55,7 +55,7 @@ class BodyCache(Generic[Value]):
         return None if kept is None or kept.expires <= time.monotonic() else kept.value
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
-        """Keeps a value that takes `size` bytes."""
+        """Stores a value that takes `size` bytes."""
         if key in self._kept:
             self._bytes -= self._kept.pop(key).size
         if size > self._most_bytes:

@@ -1,4 +1,4 @@
-"""Reads the events of outbox entries as the bodies that are pushed."""
+"""Reads the events of outbox entries as bodies to push."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from service.storage.events.event_log import EventLog
 from service.storage.events.lookup import OutboxEvents
 from service.storage.redis.counters import Counters
 
-_OVERHEAD = 512  # bytes of a kept body beside its content and its facts
+_OVERHEAD = 512  # bytes of a cached body besides its content and its facts
 
 
 class RenderedEvent(msgspec.Struct, frozen=True):
-    """An event as it is pushed. The stored course is not part of it, only the body is."""
+    """An event to push. It contains the body, and not the stored course."""
 
     id: str
     head: EventHead
     body: bytes
 
 
-# What the bytes of a body depend on: position, order key and rendering of its event. The order key
-# stands for the event's course: a server that lost its last second, and whose clock steps back,
-# could use a position again.
+# The identity of a body: position, order key and rendering of its event.||The order key represents
+# the event's course: a server that lost its last second, and whose clock went back, could use a
+# position again.
 _BodyKey = tuple[str, str, Rendering]
 _Found = dict[_BodyKey, RenderedEvent | None]
 
 
 class EventBodies:
-    """Reads and renders each event once for all subscriptions of this process that are sent it in
+    """Reads and renders each event once for all subscriptions of this process that receive it in
     the same rendering at about the same time.
 
-    A reader that needs a body which is just being read waits for that read. A body is kept for 5
-    seconds at most (see `BodyCache`), and no longer than the run of the Redis server that it came
-    from. It is not used once the log has been trimmed up to its event. Events of backfills are made
-    for one outbox and never kept.
+    A reader of a body that is being read waits for that read. A body is cached for at most 5
+    seconds (see `BodyCache`), and no longer than the run of its Redis server. It is not used once
+    the log has been trimmed up to its event. Events of backfills belong to one outbox and are never
+    cached.
     """
 
     def __init__(self, log: EventLog, events: OutboxEvents, counters: Counters) -> None:
@@ -56,7 +56,8 @@ class EventBodies:
     async def get_many(
         self, subscription_id: str, entries: Sequence[Entry]
     ) -> list[RenderedEvent | None]:
-        """The events of a subscription's outbox entries, None where one is no longer kept."""
+        """The events of a subscription's outbox entries, None for one that is no longer
+        retained."""
         await self._follow_server()
         wanted = [(one.event_position, one.order_key, one.rendering) for one in entries]
         found: _Found = {}
@@ -73,7 +74,7 @@ class EventBodies:
             else:
                 missing.append(key)
         if missing:
-            # In a task of its own: a turn that is cancelled fails none that waits for the same.
+            # In its own task, so that a cancelled turn fails none that waits for the same events.
             read = asyncio.create_task(self._read_shared(missing), context=Context())
             self._reads.update(dict.fromkeys(missing, read))
             reads.add(read)
@@ -90,7 +91,7 @@ class EventBodies:
         return [found[key] for key in wanted]
 
     async def _follow_server(self) -> None:
-        """Forgets everything when the server has been started anew, as it may have lost events."""
+        """Empties the cache when the server has been restarted, because it may have lost events."""
         run = await self._counters.key()
         if run != self._run:
             self._run = run

@@ -27,22 +27,24 @@ if TYPE_CHECKING:
 
 START: Final = "0-0"  # before any position that an event can have
 EVERYTHING: Final = EventFilter()
-MAX_SCANNED = 10_000  # entries that one filtered read looks through, give or take a page
+MAX_SCANNED = 10_000  # entries that one filtered read examines, approximately
 _SCAN_PAGE = 500
 
 
 class ReadPosition(msgspec.Struct, frozen=True):
-    """Where a read of the log ended: whoever goes on behind `position`, at any time, misses and
-    repeats nothing. `more` is false if the log ended there."""
+    """The end of a read of the log: a reader that continues after `position`, at any time, misses
+    and repeats nothing. `more` is false if the log ended there."""
 
     position: str
     more: bool
 
 
 class ReadEvents(Script[list[list[bytes] | None]]):
-    """Reads the names and values of entries of the log, None where there is none, with the `bodies`
-    of the events or without. One command for each entry would cost the caller more than this
-    script."""
+    """Reads the names and values of entries of the log, None for a missing one, with the `bodies`
+    of the events or without.
+
+    One command for each entry would cost the caller more than this script.
+    """
 
     events: Key = keys.EVENTS
     positions: Sequence[str]
@@ -50,8 +52,8 @@ class ReadEvents(Script[list[list[bytes] | None]]):
 
 
 class ScanLog(Script[list[EventHead]]):
-    """Reads at most `most` events without their bodies, so that looking through much of the log
-    moves little. `first` and `last` are those of an XRANGE."""
+    """Reads at most `most` events without their bodies, so that a search through much of the log
+    transfers little data. `first` and `last` are those of an XRANGE."""
 
     events: Key = keys.EVENTS
     first: str
@@ -66,7 +68,7 @@ class EventLog:
         self._redis = redis
 
     async def get(self, identifier: str) -> StoredEvent:
-        """One event. Raises NotFoundError if there is none under that id, or no longer."""
+        """One event. Raises NotFoundError if there is none with that id, or it was trimmed."""
         place = event_position(identifier)
         if place is not None:
             (event,) = await self.get_many([place[0]])
@@ -77,7 +79,7 @@ class EventLog:
     async def get_many(
         self, positions: Sequence[str], *, bodies: bool = True
     ) -> list[StoredEvent | None]:
-        """The events at `positions`, None where the log no longer holds one."""
+        """The events at `positions`, None for one that the log no longer holds."""
         if not positions:
             return []
         found = await run(self._redis, ReadEvents(positions=positions, bodies=bodies))
@@ -89,48 +91,59 @@ class EventLog:
         ]
 
     async def read(
-        self, after: str | None, limit: int, wanted: EventFilter = EVERYTHING
+        self,
+        after: str | None,
+        limit: int,
+        wanted: EventFilter = EVERYTHING,
+        *,
+        last: str | None = None,
     ) -> tuple[list[StoredEvent], ReadPosition]:
-        """The wanted events behind the position `after` (None: from the oldest), oldest first,
-        and where that leads.
+        """The requested events after the position `after` (None: from the oldest) up to `last`,
+        oldest first, and the position to continue from.
 
-        It looks through a bounded part of the log, so there may be fewer than `limit` events, or
-        none, although there is more to read. Raises EventsExpiredError if events behind `after`
-        have been trimmed.
+        It reads a bounded part of the log, so it may return fewer than `limit` events, or none,
+        although more follow. Raises EventsExpiredError if events after `after` have been trimmed.
         """
         events: list[StoredEvent] = []
-        last = after
+        read_to = after
         scanned = 0
         while scanned < MAX_SCANNED:
-            # Where few are wanted the pages grow, so that looking far takes few commands.
+            # If few events match, the pages grow, so that a long search takes few commands.
             count = min(max(limit - len(events), scanned), _SCAN_PAGE)
-            page, trimmed = await self._page(last, count)
+            page, trimmed = await self._page(read_to, count, last)
             for entry_id, fields in page:
                 event = read_event(entry_id, fields)
-                last = event.position
+                read_to = event.position
                 if wanted.takes(event):
                     events.append(event)
                     if len(events) == limit:
-                        return events, ReadPosition(last, more=True)
+                        return events, ReadPosition(read_to, more=True)
             scanned += len(page)
             if len(page) < count:
                 if scanned == 0 and after is not None:
                     return [], ReadPosition(await self._within(after), more=False)
-                return events, ReadPosition(last or trimmed, more=False)
-        return events, ReadPosition(last or START, more=True)
+                return events, ReadPosition(read_to or trimmed, more=False)
+        return events, ReadPosition(read_to or START, more=True)
 
     async def read_back(
-        self, before: str | None, limit: int, wanted: EventFilter = EVERYTHING
+        self,
+        before: str | None,
+        limit: int,
+        wanted: EventFilter = EVERYTHING,
+        *,
+        after: str | None = None,
     ) -> tuple[list[StoredEvent], str | None]:
-        """The wanted events before the position `before` (None: from the end), newest first, and
-        the position to go on from, None at the oldest. It looks through a bounded part of the
-        log, like `read`."""
+        """The requested events before the position `before` (None: from the end) and after `after`,
+        newest first, and the position to continue from, None at the oldest.
+
+        It reads a bounded part of the log, like `read`.
+        """
         events: list[StoredEvent] = []
         last = before
         scanned = 0
         while scanned < MAX_SCANNED:
             count = min(max(limit - len(events), scanned), _SCAN_PAGE)
-            page = await read_stream_back(self._redis, keys.EVENTS, last, count)
+            page = await read_stream_back(self._redis, keys.EVENTS, last, count, after)
             for entry_id, fields in page:
                 event = read_event(entry_id, fields)
                 last = event.position
@@ -145,7 +158,7 @@ class EventLog:
 
     async def scan(self, start: str, end: str, count: int) -> list[EventHead]:
         """At most `count` events from `start` to `end`, the oldest first: ids of an XRANGE, "("
-        before the first leaves it out."""
+        before the first excludes it."""
         return await run(self._redis, ScanLog(first=start, last=end, most=count))
 
     async def bounds(self) -> tuple[str, str]:
@@ -168,10 +181,12 @@ class EventLog:
         found = cast("bytes | None", await self._redis.get(keys.EVENTS_TRIMMED))
         return START if found is None else found.decode()
 
-    async def _page(self, after: str | None, count: int) -> tuple[list[StreamEntry], str]:
-        """Entries behind `after`, and the position of the last one trimmed."""
+    async def _page(
+        self, after: str | None, count: int, last: str | None
+    ) -> tuple[list[StreamEntry], str]:
+        """Entries after `after` up to `last`, and the position of the last one trimmed."""
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.xrange(keys.EVENTS, f"({after}" if after else "-", "+", count=count)
+            pipeline.xrange(keys.EVENTS, f"({after}" if after else "-", last or "+", count=count)
             pipeline.get(keys.EVENTS_TRIMMED)
             page, trimmed = await pipeline.execute()
         lost = START if trimmed is None else trimmed.decode()
@@ -180,14 +195,14 @@ class EventLog:
         return page, lost
 
     async def _within(self, position: str) -> str:
-        """The position, or the end of a log that does not reach it: one that lost its last second
-        in a crash. Whoever comes from there has seen what is left."""
+        """The position, or the end of a log that does not reach it because it lost its last second
+        in a crash. A reader at that position has read all remaining events."""
         last, _ = await self.bounds()
         return min(position, last, key=position_order)
 
 
 def not_there(identifier: str) -> str:
-    """What is said of an event that is not found."""
+    """The error for an event that is not found."""
     place = event_position(identifier)
     if place is not None and is_backfilled(place[0]):
         return (
@@ -198,7 +213,7 @@ def not_there(identifier: str) -> str:
 
 
 def read_event(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEvent:
-    """The event that an entry of the log holds."""
+    """The event in an entry of the log."""
     previous = int(fields[b"p"])
     position = entry_id.decode()
     return StoredEvent(

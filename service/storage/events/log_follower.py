@@ -23,22 +23,22 @@ from service.storage.redis.streams import await_stream
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-MAX_LISTENERS: Final = 5_000  # requests of one process that wait at once
+MAX_LISTENERS: Final = 5_000  # requests of one process that wait at the same time
 MAX_EVENTS: Final = 1_000  # newest events that are kept in memory
 MAX_BYTES: Final = 8_388_608  # of their courses and facts
-BLOCK_MS: Final = 2_000  # well below what a connection waits for an answer
-GATHER_SECONDS: Final = 0.05  # between two wakings, in which events gather
-GATHER_SECONDS_EACH: Final = 0.0002  # and per listener; waking one takes about half of that
+BLOCK_MS: Final = 2_000  # well below a connection's timeout for a response
+GATHER_SECONDS: Final = 0.05  # between two wake-ups, in which events gather
+GATHER_SECONDS_EACH: Final = 0.0002  # and per listener, because waking one takes about half of that
 RETRY_SECONDS: Final = 1.0  # after Redis failed
-LINGER_SECONDS: Final = 30.0  # for the next listener after the last one left
+LINGER_SECONDS: Final = 30.0  # for the next listener after the last one has left
 _READ_AT_ONCE = 100
-_CANCEL_SECONDS = 0.1  # from one attempt to end the reader to the next
+_CANCEL_SECONDS = 0.1  # between attempts to stop the reader
 
 _log = get_logger("tail")
 
 
 class Listener:
-    """One request that waits; it is woken by new events, and when the tail stops."""
+    """One request that waits; new events wake it, and so does the end of the follower."""
 
     def __init__(self, tail: Tail) -> None:
         self._tail = tail
@@ -46,16 +46,16 @@ class Listener:
 
     @property
     def ended(self) -> bool:
-        """Whether the tail has stopped, and waiting leads to nothing."""
+        """Whether the follower has stopped, so that waiting is useless."""
         return self._tail.stopped
 
     def wake(self) -> None:
-        """Ends a wait that is under way."""
+        """Ends a current wait."""
         if self._waking is not None and not self._waking.done():
             self._waking.set_result(None)
 
     async def wait(self, position: str, seconds: float) -> None:
-        """Waits until there may be something behind `position`, at most `seconds`."""
+        """Waits for events after `position`, at most `seconds`."""
         if self.ended or self._tail.is_past(position):
             return
         loop = asyncio.get_running_loop()
@@ -69,11 +69,11 @@ class Listener:
 
 
 class Tail:
-    """Reads new events while anyone listens and keeps the newest in memory, so that thousands of
-    listeners cost Redis what one does.
+    """Reads new events while requests listen and keeps the newest in memory, so that thousands of
+    listeners cost Redis as much as one.
 
-    What it keeps is every event behind the position `_begins`, up to `_ends`; whoever comes from
-    before that reads the log itself. Both are None until the reader knows where the log ends.
+    It keeps every event after the position `_begins`, up to `_ends`; listeners at earlier positions
+    read the log itself. Both are None until the reader knows the end of the log.
     """
 
     def __init__(self, redis: Redis, log: EventLog) -> None:
@@ -91,22 +91,22 @@ class Tail:
 
     @property
     def listeners(self) -> int:
-        """How many requests wait."""
+        """The number of waiting requests."""
         return len(self._listeners)
 
     def check_room(self) -> None:
-        """Raises TooManyListenersError where one more should not wait."""
+        """Raises TooManyListenersError if the limit is reached."""
         if self.listeners >= self.max_listeners:
             raise TooManyListenersError
 
     @contextmanager
     def listen(self) -> Iterator[Listener]:
-        """Someone who waits for events."""
+        """A listener for new events."""
         listener = Listener(self)
         self._listeners.add(listener)
         if self._reader is None and not self.stopped:
-            # In a context of its own: it serves others than the request that began it, whose id its
-            # lines in the log must not carry.
+            # In its own context: it serves other requests than the one that started it, whose id
+            # must not be in its log lines.
             self._reader = asyncio.create_task(self._follow(), context=Context())
         try:
             yield listener
@@ -115,13 +115,13 @@ class Tail:
             self._quiet_since = asyncio.get_running_loop().time()
 
     def is_past(self, position: str) -> bool:
-        """Whether events behind `position` are known of."""
+        """Whether events after `position` are known."""
         return self._ends is not None and position_order(self._ends) > position_order(position)
 
     async def read(
         self, after: str, limit: int, wanted: EventFilter
     ) -> tuple[list[StoredEvent], ReadPosition]:
-        """Like `EventLog.read`, from memory where that reaches back to `after`."""
+        """Like `EventLog.read`, from memory if that reaches back to `after`."""
         if (
             self._begins is None
             or self._ends is None
@@ -131,7 +131,7 @@ class Tail:
         ):
             events, place = await self._log.read(after, limit, wanted)
             if not place.more and self.is_past(place.position):
-                # More has happened meanwhile, or the log has lost what was read of it.
+                # More events have come meanwhile, or the log has lost some that were read.
                 await self._find_end()
             return events, place
         found: list[StoredEvent] = []
@@ -143,20 +143,21 @@ class Tail:
         return found, ReadPosition(self._ends, more=False)
 
     def stop(self) -> None:
-        """Wakes all who wait, for good."""
+        """Wakes all listeners for good."""
         self.stopped = True
         self._wake()
 
     async def close(self) -> None:
-        """Stops, and ends the reader."""
+        """Stops the follower, and ends the reader."""
         self.stop()
-        # The client swallows a cancellation that meets it while it connects.
+        # The client swallows a cancellation while it connects.
         while (reader := self._reader) is not None and not reader.done():
             reader.cancel()
             await asyncio.wait({reader}, timeout=_CANCEL_SECONDS)
 
     def _first_behind(self, after: str) -> int:
-        """The index in `_events` of the first one behind `after`. Most who ask are near the end."""
+        """The index in `_events` of the first one after `after`. Most listeners are near the
+        end."""
         place = position_order(after)
         index = len(self._events)
         for event in reversed(self._events):
@@ -166,7 +167,7 @@ class Tail:
         return index
 
     async def _follow(self) -> None:
-        """The reader: goes on until nobody has listened for a while."""
+        """The reader: runs until no request has listened for a while."""
         loop = asyncio.get_running_loop()
         failing = False
         try:
@@ -179,7 +180,7 @@ class Tail:
                     failing = False
                 except (RedisError, OSError) as error:
                     if not failing:
-                        _log.warning("the log cannot be followed", reason=type(error).__name__)
+                        _log.warning("event log cannot be read", reason=type(error).__name__)
                     failing = True
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
@@ -187,7 +188,7 @@ class Tail:
             self._begin_at(None)
 
     async def _advance(self) -> bool:
-        """Takes in what is new, waiting for it; False if there was nothing."""
+        """Reads new events, and waits for them; False if there were none."""
         known = self._ends
         entries = await await_stream(
             self._redis, keys.EVENTS, known or START, _READ_AT_ONCE, BLOCK_MS
@@ -211,16 +212,16 @@ class Tail:
         return True
 
     async def _find_end(self) -> None:
-        """Finds the end of the log, or whether what is known of it still holds.
+        """Finds the end of the log, or checks that the known end is still valid.
 
-        It does not if the log ends earlier, as after a crash that cost Redis its last second, or
-        if it was trimmed beyond what has been read. Listeners then read the log itself, which
-        tells them what that means for their place.
+        It is not if the log ends earlier, as after a crash that cost Redis its last second, or if
+        it was trimmed beyond the events that were read. Listeners then read the log itself, which
+        handles both.
         """
         known = self._ends
         last, trimmed = await self._log.bounds()
         if self._ends != known:
-            return  # somebody else went on meanwhile
+            return  # another call continued meanwhile
         if known is None or not (
             position_order(trimmed) <= position_order(known) <= position_order(last)
         ):

@@ -1,5 +1,4 @@
-"""Reads what an outbox's entries stand for: events of the log, or made by backfills for it
-alone."""
+"""Reads the events of outbox entries: from the log, or backfilled for one outbox."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OutboxEvents:
-    """Reads events by the positions that outboxes, attempts and dead deliveries know them by."""
+    """Reads events by the positions in outboxes, attempts and dead deliveries."""
 
     def __init__(self, redis: Redis, log: EventLog) -> None:
         self._redis = redis
@@ -25,7 +24,7 @@ class OutboxEvents:
     async def get_many(
         self, subscription_id: str, positions: Sequence[str]
     ) -> list[StoredEvent | None]:
-        """The events at `positions`, None where one is no longer kept."""
+        """The events at `positions`, None for one that is no longer retained."""
         own = [one for one in positions if is_backfilled(one)]
         if not own:
             return await self._log.get_many(positions)
@@ -36,7 +35,7 @@ class OutboxEvents:
 
     async def heads(self, places: Sequence[tuple[str, str]]) -> list[StoredEvent | None]:
         """The events at places, each the id of a subscription and a position, those of the log
-        without their bodies; None where one is no longer kept."""
+        without their bodies; None for one that is no longer retained."""
         logged = list(dict.fromkeys(one for _, one in places if not is_backfilled(one)))
         events = await self._log.get_many(logged, bodies=False)
         of_log = dict(zip(logged, events, strict=True))

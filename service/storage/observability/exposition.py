@@ -36,18 +36,18 @@ PATIENCE_SECONDS = 8.0  # below Prometheus's own, which is 10 s unless set other
 
 
 class _Snapshot:
-    """A collector over values that have been read already."""
+    """A collector of values that were read before."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = tuple(metrics)
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, as prometheus-client asks for them."""
+        """The metrics in the form of prometheus-client."""
         return self._metrics
 
 
 class _Read(msgspec.Struct, frozen=True):
-    """What the second round of commands said."""
+    """The replies of the second round of commands."""
 
     counters: Mapping[str, int]
     totals: Mapping[str, int]
@@ -58,11 +58,11 @@ class _Read(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """Renders the metrics of the whole system; every API process shows the same.
+    """Renders the metrics of the whole system; every API process returns the same.
 
-    Three rounds of commands, whose number depends on nothing that is registered: INFO, which
-    names the run that counters are kept under; the counters, sizes and places of the ranks to
-    look at; what stands at those ranks, and which workers are alive.
+    It takes three rounds of commands, independent of the number of registrations: INFO, which names
+    the run of the counters; the counters, sizes and the ranks to read; the values at those ranks,
+    and the live workers.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -72,10 +72,11 @@ class Metrics:
     async def render(
         self, accept: str = "", local: Iterable[Metric] = (), details: Collection[Detail] = ()
     ) -> tuple[bytes, str]:
-        """The exposition in the format that `accept` prefers, and its content type; `local`
-        are the metrics of this process, `details` of which single registrations are told too.
+        """The exposition in the format that `accept` prefers, and its content type.
 
-        With Redis away, or silent for too long, it says just that, and the `local` ones.
+        `local` are the metrics of this process, `details` the kinds of single registrations to
+        include. If Redis is unreachable or too slow, it contains only that fact and the `local`
+        metrics.
         """
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -156,12 +157,12 @@ class Metrics:
                 pipeline.zcount(keys.due(kind), "-inf", read.now)
             for poll_kind in _POLL_KINDS:
                 for percentile in declared.PERCENTILES:
-                    # The longest ago comes first.
+                    # The oldest comes first.
                     rank = (100 - percentile) * (max(1, read.completed[poll_kind]) - 1) // 100
                     pipeline.zrange(keys.completed(poll_kind), rank, rank, withscores=True)
             for queue in keys.QUEUES:
-                # Who is registered may have died without a word; then its key has expired. The
-                # key for nobody is never there.
+                # A registered worker may have died silently; then its key has expired. The key for
+                # no worker never exists.
                 pipeline.exists(*(read.workers[queue] or [keys.rq_workers("").encode()]))
             replies = iter(await pipeline.execute())
         due: Values = {(kind,): next(replies) for kind in _KINDS}
@@ -224,7 +225,7 @@ def _histograms(values: Mapping[str, int]) -> Iterator[HistogramMetricFamily]:
 
 
 def _age(at: float, now: int) -> float:
-    """Seconds since `at`, none for what is still to come; both epoch ms."""
+    """Seconds since `at`, 0 for a later time; both epoch ms."""
     return max(0.0, (now - at) / 1000)
 
 

@@ -1,4 +1,4 @@
-"""The history of metrics in Redis: minutes as they were sampled, and hours made of them."""
+"""The history of metrics in Redis: sampled minutes, and hours computed from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.storage.redis.scripts import Script, run
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-OUTBOXES_LOOKED_AT: Final = 250  # of those that are due first, and of those that are claimed
+OUTBOXES_LOOKED_AT: Final = 250  # outboxes to examine: the first due ones, and as many claimed ones
 
 _read_sample = msgspec.msgpack.Decoder(Sample).decode
 _read_hour = msgspec.msgpack.Decoder(Period).decode
@@ -34,7 +34,7 @@ _encode = msgspec.msgpack.encode
 
 
 class MinuteSampled(msgspec.Struct, frozen=True):
-    """The minute that ended last (epoch ms), whether this call recorded it, and in how many ms the
+    """The minute that ended last (epoch ms), whether this call recorded it, and the ms until the
     next one ends."""
 
     ended: int
@@ -43,9 +43,10 @@ class MinuteSampled(msgspec.Struct, frozen=True):
 
 
 class SampleMinute(Script[MinuteSampled]):
-    """Records the values of counters and gauges, once a minute, however many processes call it. The
-    oldest pending event is looked for in at most `most` outboxes that are due and as many that are
-    claimed."""
+    """Records the values of counters and gauges, once a minute for any number of processes.
+
+    It looks for the oldest pending event in at most `most` due outboxes and as many claimed ones.
+    """
 
     minutes: Key = keys.HISTORY_MINUTES
     counters: Key
@@ -68,7 +69,7 @@ class History:
         self._hours_made_at = 0
 
     def period_ms(self, resolution: Resolution) -> int:
-        """How long a period is."""
+        """The length of a period."""
         return resolution.minutes * self._minute_ms
 
     async def sample(self) -> float:
@@ -79,7 +80,7 @@ class History:
             SampleMinute(
                 counters=await self._counters.key(),
                 minute_ms=self._minute_ms,
-                # One more than are shown, which the first of these is compared with.
+                # One more than requested, because the first is compared with it.
                 kept_ms=(MINUTES.kept + 1) * self._minute_ms,
             ),
         )
@@ -90,7 +91,7 @@ class History:
         return sampled.next_ms / 1000
 
     async def read(self, resolution: Resolution, since: int, until: int) -> list[Period]:
-        """The periods that ended after `since` and not after `until`, epoch ms."""
+        """The periods that ended after `since`, up to `until`, epoch ms."""
         if resolution is HOURS:
             found = await self._stored(keys.HISTORY_HOURS, since + 1, until)
             return [_read_hour(one) for one in found]
@@ -106,8 +107,11 @@ class History:
         return [_read_sample(one) for one in await self._minutes(since, until)]
 
     async def _make_hours(self, ended: int) -> None:
-        """Stores the hours up to `ended` that are not stored. Their minutes no longer change, so
-        processes that do this at the same time store the same bytes."""
+        """Stores the hours up to `ended` that are not stored yet.
+
+        Their minutes no longer change, so processes that do this at the same time store the same
+        bytes.
+        """
         hour_ms = self.period_ms(HOURS)
         stored = await self._redis.zrange(
             keys.HISTORY_HOURS,

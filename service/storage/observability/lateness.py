@@ -17,7 +17,7 @@ from service.storage.redis.counters import Counters
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-WINDOW_MS: Final = 900_000  # that receipts are looked at for, at most
+WINDOW_MS: Final = 900_000  # maximum window of receipts
 
 
 class Lateness(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +33,8 @@ class Lateness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatenessStore:
-    """Reads it. The histogram of receipts counts since the server started: the recent past is its
-    difference to a sample of the history."""
+    """Reads how late changes are. The histogram of receipts counts since the server started: the
+    recent past is its difference from a sample of the history."""
 
     def __init__(self, redis: Redis, counters: Counters, history: History) -> None:
         self._redis = redis
@@ -42,7 +42,8 @@ class LatenessStore:
         self._history = history
 
     async def read(self, now: int, uptime_seconds: int, *, pending: bool) -> Lateness:
-        """How late changes are at `now`, by the clock of Redis. `pending` is whether any is."""
+        """How late changes are at `now`, by the clock of Redis. `pending` is whether any event is
+        pending."""
         stored, _ = await self._counters.read()
         run = await self._counters.key()
         begun, before = now - uptime_seconds * 1000, Sample(at=0, run="")
@@ -51,7 +52,7 @@ class LatenessStore:
                 begun, before = sample.at, sample
                 break
         counted = before.counters.get(RECEIPT.name, {})
-        recent = {  # a counter that a restore set back counts as nothing
+        recent = {  # a counter that a restore reset counts as zero
             label: max(0, value - counted.get(label, 0))
             for name, value in stored.items()
             if (label := name.removeprefix(f"{RECEIPT.name}|")) != name
@@ -74,7 +75,7 @@ class LatenessStore:
         )
 
     async def _oldest_pending(self, outboxes: Sequence[bytes]) -> int | None:
-        """When the oldest event on these outboxes happened."""
+        """The time of the oldest event on these outboxes."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for one in outboxes:
                 pipeline.xrange(keys.outbox(one.decode()), "-", "+", count=1)

@@ -1,4 +1,4 @@
-"""Gauges of single integrations, subscriptions and credentials, read where they are asked for."""
+"""Gauges of single integrations, subscriptions and credentials, read on request."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _POLL_KINDS: Final[tuple[PollKind, ...]] = get_args(PollKind)
 
 
 class Details:
-    """Reads what the metrics of the whole system leave out, of the first of each kind; how many
-    there are beyond these is told too."""
+    """Reads the gauges of the first resources of each kind, and the number of the others."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def read(self, wanted: Collection[Detail], now: int) -> Mapping[GaugeMetric, Values]:
-        """The gauges of the kinds that are wanted; `now` is the clock of Redis in epoch ms."""
+        """The gauges of the requested kinds; `now` is the clock of Redis in epoch ms."""
         readers: dict[Detail, tuple[str, Callable[[Sequence[str], _Found], Awaitable[None]]]] = {
             "integrations": (keys.INTEGRATIONS, self._integrations),
             "subscriptions": (keys.SUBSCRIPTIONS, self._subscriptions),
@@ -94,14 +93,14 @@ class Details:
             read = await pipeline.execute()
         for one, (limit, remaining, reset_at) in zip(ids, read, strict=True):
             if remaining is None or int(reset_at or 0) <= found.now:
-                continue  # nothing is known of the window that it is by now
+                continue  # the new window is not known yet
             found.add(declared.CREDENTIAL_REMAINING, int(remaining), one)
             if limit is not None:
                 found.add(declared.CREDENTIAL_LIMIT, int(limit), one)
 
 
 class _Found:
-    """What was found so far, `now` being the clock of Redis in epoch ms."""
+    """The gauges found so far, with `now` as the clock of Redis in epoch ms."""
 
     def __init__(self, now: int) -> None:
         self.now = now

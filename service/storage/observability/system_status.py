@@ -1,4 +1,4 @@
-"""Reads how the whole system is doing: the server, schedulers, RQ's workers and queues, work."""
+"""Reads the state of the whole system: the server, schedulers, RQ's workers and queues, work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True):
-    """An RQ queue by the number of its jobs."""
+    """An RQ queue and the numbers of its jobs."""
 
     name: str
     queued: int
@@ -37,7 +37,7 @@ class Queue(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """Polls or outboxes by where they stand; `oldest_due_at` is epoch ms."""
+    """Polls or outboxes by their state in the schedule; `oldest_due_at` is epoch ms."""
 
     due: int
     claimed: int
@@ -46,22 +46,22 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview:
-    """Reads the state of the system. Nothing here blocks the server for long."""
+    """Reads the state of the system. No command blocks the server for long."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def server(self) -> Server:
-        """What the server says of itself."""
+        """The server's report about itself."""
         return await read_server(self._redis)
 
     async def now_ms(self) -> int:
-        """The present by the clock of Redis, which due times are told by, in epoch ms."""
+        """The time by the clock of Redis, which due times use, in epoch ms."""
         seconds, microseconds = await self._redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def schedulers(self) -> list[tuple[str, int]]:
-        """The schedulers of late, and when (epoch ms) each last looked for work."""
+        """The recent schedulers, and the time (epoch ms) of each one's last turn."""
         found = cast(
             "list[tuple[bytes, float]]",
             await self._redis.zrange(keys.SCHEDULERS, 0, -1, withscores=True),
@@ -69,7 +69,7 @@ class Overview:
         return sorted((name.decode(), int(turn)) for name, turn in found)
 
     async def workers(self) -> list[Worker]:
-        """The worker processes that RQ knows."""
+        """The worker processes registered in RQ."""
         names = sorted(
             name.decode()
             for name in cast("set[bytes]", await self._redis.smembers(keys.RQ_WORKERS))
@@ -87,7 +87,7 @@ class Overview:
         ]
 
     async def queues(self) -> list[Queue]:
-        """The queues that RQ knows."""
+        """The queues registered in RQ."""
         names = sorted(
             name.decode().removeprefix(keys.rq_queue(""))
             for name in cast("set[bytes]", await self._redis.smembers(keys.RQ_QUEUES))
@@ -103,7 +103,7 @@ class Overview:
         return [Queue(name, *found[3 * at : 3 * at + 3]) for at, name in enumerate(names)]
 
     async def work(self, kind: Kind, now_ms: int) -> Work:
-        """Where the work of a kind stands."""
+        """The state of the work of a kind."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zcount(keys.due(kind), "-inf", now_ms)
             pipeline.zrange(keys.due(kind), 0, 0, withscores=True)
@@ -125,7 +125,7 @@ class Overview:
         )
 
     async def lapsed_claims(self, kind: Kind, *, before: int) -> int:
-        """How many claims ended before `before` (epoch ms) and were not taken back."""
+        """The number of claims that ended before `before` (epoch ms) and were not taken back."""
         return int(await self._redis.zcount(keys.claimed(kind), "-inf", before))
 
     async def leases_without_end(self, kind: Kind) -> list[str]:
@@ -140,7 +140,7 @@ class Overview:
         return [owned_id for owned_id, ms in zip(claimed, left, strict=True) if ms == -1]
 
     async def sizes(self) -> dict[str, int]:
-        """How many credentials, integrations, subscriptions and events there are."""
+        """The numbers of credentials, integrations, subscriptions and events."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.zcard(keys.CREDENTIALS)
             pipeline.zcard(keys.INTEGRATIONS)

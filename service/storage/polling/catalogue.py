@@ -1,4 +1,4 @@
-"""The catalogue: the fingerprints of one integration's epoch, and the commits that move them."""
+"""The catalogue: the fingerprints of one integration's epoch, and the commits that change them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SCAN_COUNT = 1_000
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event to append; `order_key` is what its outboxes order it by."""
+    """An event to append; `order_key` orders it on its outboxes."""
 
     type: str
     facts: bytes
@@ -41,9 +41,9 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One course to write: its new fingerprint, or the reason its record does not decode.
+    """One course to write: its new fingerprint, or the reason why its record does not decode.
 
-    `live` is what the change adds to the number of live courses.
+    `live` is the change of the number of live courses.
     """
 
     course_id: str
@@ -54,22 +54,22 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A poll's stored progress: what a commit builds on, and what it leaves."""
+    """A poll's stored progress: the value before a commit, and the value after it."""
 
     before: bytes
     after: bytes
 
 
 class Differing(msgspec.Struct, frozen=True):
-    """A course that is not as expected: its index, from 1, and its packed fingerprint, None if it
-    is unknown."""
+    """A course in an unexpected state: its index, from 1, and its packed fingerprint, None if it is
+    unknown."""
 
     index: int
     packed: bytes | None
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What a commit did: nothing, if it was refused because of courses that are not as expected."""
+    """The result of a commit: nothing was written if there are courses in an unexpected state."""
 
     events: int
     outboxes_woken: int
@@ -77,12 +77,10 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one commit writes besides the poll's progress.
-
-    `seen` are digests of ids to add to the full poll's; `opening` is the event that says that a
-    review has opened, appended if `marks` open one; `exceeded` are the limits for which they hold
-    changes. Nothing is written unless all courses of
-    `expected` are live and known by these digests.
+    """The writes of one commit besides the poll's progress. `seen` are digests of ids to add to the
+    full poll's; `opening` is the event for a new review, appended if `marks` open one; `exceeded`
+    are the limits for which they hold changes. Nothing is written unless all courses of `expected`
+    are live and known by these digests.
     """
 
     expected: PageDigests | None = None
@@ -105,8 +103,8 @@ class AppendedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WrittenChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A course to put: what precedes and follows its sequence and its last event in the packed
-    fingerprint; or the `problem` for which its record is quarantined."""
+    """A course to write: the parts of its packed fingerprint before and after its sequence and its
+    last event; or the `problem` for which its record is quarantined."""
 
     course_id: str
     problem: str | None = None
@@ -119,8 +117,10 @@ class WrittenChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """Courses that must be live and known by these digests. All are joined: hundreds of values cost
-    more than what is done with them."""
+    """Courses that must be live and known by these digests.
+
+    All values are joined, because passing hundreds of values costs more than processing them.
+    """
 
     course_ids: bytes
     lengths: Sequence[int]
@@ -131,12 +131,12 @@ class Commit(Script[Committed]):
     """Commits one part of a poll: fingerprints, their events, the outboxes, the counters and the
     poll's progress, all or nothing. Everything is validated before the first write.
 
-    `progress_as_stored` is what this commit builds on, so that neither a repeated call nor a server
-    that lost its last second goes unnoticed; `seen_digests` are added to what the full poll has
-    seen. `opening` is appended if the marks open a review, which keeps `exceeded`.
+    `progress_as_stored` is the progress before this commit, so that a repeated call and a server
+    that lost its last second are detected; `seen_digests` are added to those of the full poll.
+    `opening` is appended if the marks open a review, which keeps `exceeded`.
 
-    Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Where courses are not as expected, it
-    writes nothing either and returns those courses as they are known.
+    Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. If courses are in an unexpected state, it
+    writes nothing either and returns their known state.
     """
 
     lease: Fence
@@ -164,7 +164,7 @@ class Commit(Script[Committed]):
 
 
 class Catalogue:
-    """Reads and moves fingerprints."""
+    """Reads and writes fingerprints."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
@@ -173,7 +173,7 @@ class Catalogue:
     async def read(
         self, integration_id: str, epoch: str, course_ids: Sequence[str]
     ) -> list[bytes | None]:
-        """The packed fingerprints of `course_ids`, None where a course is unknown."""
+        """The packed fingerprints of `course_ids`, None for an unknown course."""
         if not course_ids:
             return []
         found = await self._redis.hmget(keys.catalogue(integration_id, epoch), list(course_ids))
@@ -182,7 +182,7 @@ class Catalogue:
     async def live_among(
         self, integration_id: str, epoch: str, course_ids: Sequence[str]
     ) -> dict[str, Fingerprint]:
-        """What is known of those among `course_ids` that are live."""
+        """The known state of the live courses among `course_ids`."""
         stored = await self.read(integration_id, epoch, course_ids)
         known = {
             course_id: unpack(packed)
@@ -192,7 +192,7 @@ class Catalogue:
         return {course_id: one for course_id, one in known.items() if not one.deleted}
 
     async def live(self, integration_id: str, epoch: str) -> AsyncIterator[str]:
-        """The ids of all live courses, in no order; one may come twice."""
+        """The ids of all live courses, in no order; an id may occur twice."""
         async for course_id, packed in self._redis.hscan_iter(
             keys.catalogue(integration_id, epoch), count=_SCAN_COUNT
         ):
@@ -200,7 +200,7 @@ class Catalogue:
                 yield course_id.decode()
 
     async def any_live(self, integration_id: str, epoch: str, most: int) -> list[str]:
-        """Some live courses, picked at random from `most`."""
+        """Some live courses, chosen at random from `most`."""
         found = await self._redis.hrandfield(
             keys.catalogue(integration_id, epoch), most, withvalues=True
         )
@@ -212,8 +212,8 @@ class Catalogue:
         ]
 
     async def quarantined_not_live(self, integration_id: str, epoch: str) -> list[str]:
-        """The ids of courses whose records do not decode and that do not count as live: nobody
-        knows them, or they are deleted."""
+        """The ids of courses whose records do not decode and that are not live: they are unknown,
+        or deleted."""
         reasons = cast(
             "list[bytes]", await self._redis.hkeys(keys.quarantine(integration_id, epoch))
         )
@@ -226,7 +226,7 @@ class Catalogue:
         ]
 
     async def seen(self, integration_id: str, poll_id: str) -> bytes:
-        """The digests of the ids that a full poll has seen so far, 8 bytes each."""
+        """The digests of the ids that a full poll has read so far, 8 bytes each."""
         return cast("bytes", await self._redis.get(keys.seen(integration_id, poll_id)) or b"")
 
     async def commit(
@@ -242,9 +242,8 @@ class Catalogue:
     ) -> Committed:
         """Writes changes, their events, outboxes, marks and counters, all or nothing.
 
-        Raises LeaseLostError, EpochEndedError, StaleSubscriptionsError or CoursesDifferError,
-        and then nothing was written. A repeated call finds a later progress and counts as
-        a lost lease.
+        Raises LeaseLostError, EpochEndedError, StaleSubscriptionsError or CoursesDifferError; then
+        nothing was written. A repeated call finds a later progress and counts as a lost lease.
         """
         integration_id = lease.owned_id
         table = OutboxTable()

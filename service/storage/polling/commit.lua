@@ -6,7 +6,7 @@ local AT_ONCE = 5000 -- values that fit on Lua's stack
 
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
 if redis.call('HGET', integration, 'epoch') ~= epoch then
-  redis.call('UNLINK', kept.seen, kept.waiting) -- nothing else is left of that epoch
+  redis.call('UNLINK', kept.seen, kept.waiting) -- the only keys left of that epoch
   return EPOCH
 end
 if (redis.call('HGET', integration, 'poll') or '') ~= progress_as_stored then return PROGRESS end
@@ -14,7 +14,7 @@ if tonumber(redis.call('GET', subscriptions_version) or '0') ~= version then
   return SUBSCRIPTIONS
 end
 
--- The expected courses that are not live, or not known by their digests, as they are known.
+-- The known state of expected courses that are not live, or have other digests.
 local function find_differing()
   local ids, at, found = {}, 1, {}
   for index, length in ipairs(expected.lengths) do
@@ -61,7 +61,7 @@ for _, change in ipairs(changes) do
   local course = change.course_id
   if change.problem then
     quarantined = quarantined + redis.call('HSET', kept.quarantine, course, change.problem)
-    -- Whatever bytes come next are looked at, even those from before.
+    -- The next received bytes are compared, even if they equal earlier ones.
     local known = redis.call('HGET', kept.catalogue, course)
     if known then
       redis.call('HSET', kept.catalogue, course,
@@ -129,7 +129,7 @@ if review_changed then
     redis.call('DEL', kept.review)
   else
     if exceeded then redis.call('HSET', kept.review, 'exceeded', exceeded) end
-    -- It follows the clock, so that a server that lost its last second repeats none.
+    -- It follows the clock, so that a server that lost its last second reuses none.
     local review_version = tonumber(redis.call('HGET', kept.review, 'version') or '0')
     redis.call('HSET', kept.review, 'version', math.max(review_version + 1, now))
   end
@@ -150,7 +150,7 @@ if quarantined ~= 0 then
   redis.call('HINCRBY', totals, 'quarantined', quarantined)
 end
 if seen_digests then redis.call('APPEND', kept.seen, seen_digests) end
--- With every commit, for a poll may be kept waiting time and again.
+-- With every commit, because a poll may wait repeatedly.
 redis.call('EXPIRE', kept.seen, kept_seconds)
 redis.call('EXPIRE', kept.waiting, kept_seconds)
 if entered ~= 0 then redis.call('HINCRBY', totals, 'pending', entered) end

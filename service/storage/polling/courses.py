@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 CourseState = Literal["live", "deleted", "held", "quarantined"]
-MAX_EXAMINED = 10_000  # courses that a filtered page looks through, give or take a part
+MAX_EXAMINED = 10_000  # courses that a filtered page examines, approximately
 _EXAMINED_AT_ONCE = 1_000  # courses read in one command
 
 
 class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A course as listed; `sequence` and `last_event_id` are None before its first event."""
+    """A course in lists; `sequence` and `last_event_id` are None before its first event."""
 
     id: str
     state: CourseState
@@ -35,7 +35,8 @@ class CourseRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WantedCourses(msgspec.Struct, frozen=True, kw_only=True):
-    """Which courses are listed; None means any. `part` is in one of the ids, in any case."""
+    """The filter of courses; None means any. One of the ids contains `part`, in any case of
+    letters."""
 
     remote_id: str | None = None
     origin_id: str | None = None
@@ -43,11 +44,11 @@ class WantedCourses(msgspec.Struct, frozen=True, kw_only=True):
     states: Collection[CourseState] | None = None
 
     def only(self, state: CourseState) -> bool:
-        """Whether no other state is wanted."""
+        """Whether only quarantined courses match."""
         return self.states is not None and {*self.states} == {state}
 
     def may_take(self, course_id: str, packed: bytes | None) -> bool:
-        """Whether a course may be wanted, by its ids and its fingerprint alone."""
+        """Whether a course may match, by its ids and its fingerprint alone."""
         remote_id, origin_id = names_in(packed) if packed else (None, None)
         return (
             self.remote_id in {None, remote_id}
@@ -75,11 +76,11 @@ class Courses:
         after: ScanCursor | None = None,
         wanted: WantedCourses = EVERY_COURSE,
     ) -> tuple[list[CourseRow], ScanCursor | None]:
-        """At most `limit` courses from a place (None: the start), and the next place (None when
-        done). A course that is added or removed meanwhile may be missed, none else.
+        """At most `limit` courses from a position (None: the start), and the next position (None at
+        the end).
 
-        What is wanted is looked for in a bounded part of the courses, so there may be fewer, or
-        none, although there are more.
+        Only a course that is added or removed meanwhile may be missed. It examines a bounded part
+        of the courses, so it may return fewer, or none, although more follow.
         """
         place = after or ScanCursor(0)
         found: list[CourseRow] = []
@@ -102,7 +103,7 @@ class Courses:
         course_id: str,
         wanted: WantedCourses = EVERY_COURSE,
     ) -> CourseRow | None:
-        """The course with this id, None if there is none or it is not wanted."""
+        """The course with this id, None if it does not exist or does not match."""
         packed = await self._fingerprints(integration_id, epoch, [course_id])
         rows = await self._rows(integration_id, epoch, packed, wanted)
         return rows[0] if rows else None
@@ -117,8 +118,7 @@ class Courses:
     async def _look(
         self, integration_id: str, epoch: str, cursor: int, count: int, wanted: WantedCourses
     ) -> tuple[int, list[CourseRow]]:
-        """Those of the courses at a scan's cursor that are wanted. Quarantined ones are found in
-        a hash of their own."""
+        """The matching courses at a scan's cursor. Quarantined ones are found in their own hash."""
         only_quarantined = wanted.only("quarantined")
         key = keys.quarantine if only_quarantined else keys.catalogue
         following, found = cast(
@@ -153,7 +153,7 @@ class Courses:
         packed: Mapping[str, bytes | None],
         wanted: WantedCourses,
     ) -> list[CourseRow]:
-        """Those of the courses with these fingerprints that are wanted, and known at all."""
+        """The matching and known courses among those with these fingerprints."""
         chosen = {name: one for name, one in packed.items() if wanted.may_take(name, one)}
         if not chosen:
             return []

@@ -29,8 +29,8 @@ if over then
     redis.call('HDEL', integration, 'requested', 'requested_id')
   end
 end
--- What was asked for meanwhile is due at once, and so is the poll after one that was joined;
--- what a poll waits for, it waits for anyhow.
+-- A poll that was requested meanwhile is due at once, and so is the poll after one that was joined;
+-- the wait of an unfinished poll stays.
 if over and redis.call('HDEL', integration, 'again') == 1 then due = now end
 local requested = redis.call('HGET', integration, 'requested_id')
 if requested and (over or requested ~= queued) then due = math.min(due, now) end
@@ -46,14 +46,14 @@ if over then
 end
 redis.call('ZADD', schedule.due, due, id)
 
--- One that is never polled to the end is as old as its first turn; one that is not polled, or
--- waits for a person, has no age.
+-- Without a complete poll the age counts from the first turn; an integration that is not polled, or
+-- needs an operator, has no age.
 local state = count_state(integration, announced.totals)
 for of, index in pairs({delta = completed_deltas, full = completed_full_polls}) do
   if state == 'paused' or state == 'error' then
     redis.call('ZREM', index, id)
   elseif completed and (of == kind or of == 'delta') then
-    redis.call('ZADD', index, now, id) -- a full poll covers what a delta does
+    redis.call('ZADD', index, now, id) -- a full poll includes a delta
   else
     redis.call('ZADD', index, 'NX', now, id)
   end

@@ -1,7 +1,7 @@
 -- include _clock
 -- include _budgets
-local SAME_WINDOW = 1500 -- ms by which its end may seem to differ, because it is given in seconds
-local AFTERWARDS = 60000 -- ms for which a budget is kept when nothing of it is in force
+local SAME_WINDOW = 1500 -- ms by which its end may differ, because it is given in seconds
+local AFTERWARDS = 60000 -- ms for which a budget is kept after all of its times have passed
 
 local now = now_ms()
 local known = budget_of(budget)
@@ -14,7 +14,7 @@ if ends_ms then
   local ends, window = now + ends_ms, known.window
   limit = limit or math.max(known.limit, remaining)
   if reset > now and math.abs(ends - reset) < SAME_WINDOW then
-    -- Requests under way are counted here already, and there not yet.
+    -- This count already includes requests in flight, and the upstream's does not yet.
     if known.counted then remaining = math.min(remaining, known.remaining) end
   else
     window = ends_ms

@@ -1,4 +1,4 @@
-"""Ends a worker's turn at an integration, and what that leaves in the integration."""
+"""Ends a worker's turn on an integration, and updates the integration."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
 
 class FinishPoll(Script[int]):
-    """Ends a worker's turn at an integration: sets `fields` in it, lists the poll, gives the lease
-    back and puts the integration in the schedule, due in `wait_ms`. Returns how many outboxes were
-    woken by what was announced.
+    """Ends a worker's turn on an integration: sets `fields` in it, lists the poll, returns the
+    lease and puts the integration in the schedule, due in `wait_ms`.
 
-    `record` is given if the poll is over: then its progress, its sets and its request are
-    forgotten. `progress` is that of the poll as last stored, `queued` the id of the poll that
-    was queued when the turn began, if any.
+    Returns the number of outboxes that announcements woke. `record` is given if the poll is over:
+    then its progress, its sets and its request are removed. `progress` is the poll's last stored
+    progress, `queued` the id of the poll that was queued when the turn began, if any.
 
     Refuses with LEASE, EPOCH, PROGRESS or SUBSCRIPTIONS. Announces `troubled` and `untroubled`.
     """
@@ -59,14 +58,14 @@ class FinishPoll(Script[int]):
 
 
 class Polls:
-    """Stores how polls went."""
+    """Stores the results of polls."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
 
     async def progress(self, integration_id: str) -> bytes:
-        """The stored progress of the poll under way, empty if none is."""
+        """The stored progress of the current poll, empty if there is none."""
         stored = await self._redis.hget(keys.integration(integration_id), "poll")
         return cast("bytes", stored or b"")
 
@@ -84,14 +83,13 @@ class Polls:
         increments: Counter[str],
         notices: Notices | None = None,
     ) -> int:
-        """Gives the integration back, due in `wait_ms`, with its state changed; returns how many
-        outboxes were woken by what was announced.
+        """Returns the integration to the schedule, due in `wait_ms`, with a changed state; returns
+        the number of outboxes that announcements woke.
 
-        `queued` is the id of the poll that was queued when the turn began.
-
-        `over` says that the poll has ended, well or not, and is listed as `record`; otherwise
-        it is to be resumed, and its progress says how it stands. Raises
-        LeaseLostError, EpochEndedError or StaleSubscriptionsError, and then nothing was stored.
+        `queued` is the id of the poll that was queued when the turn began. `over` means that the
+        poll has ended, in success or failure, and is listed as `record`; otherwise its progress is
+        resumed later. Raises LeaseLostError, EpochEndedError or StaleSubscriptionsError; then
+        nothing was stored.
         """
         integration_id = lease.owned_id
         finish = FinishPoll(
@@ -118,14 +116,14 @@ class Polls:
 
 
 def _fields(change: StateChange) -> dict[str, str | int]:
-    """The fields of the integration's hash that a change sets."""
+    """The fields of the integration's hash for a change."""
     fields: dict[str, str | int] = {
         name: _stored(value)
         for name in change.__struct_fields__
         if (value := getattr(change, name)) is not UNSET
     }
     if change.problem is not UNSET:
-        # Whether a person must act: scripts count by it and read no JSON.
+        # Whether an operator must act, in a field of its own, because scripts read no JSON.
         needed = change.problem is not None and change.problem.attention
         fields["attention"] = "1" if needed else ""
     return fields

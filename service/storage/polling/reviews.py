@@ -1,4 +1,4 @@
-"""Changes that wait or are held: those of a poll under way, those under review, those decided."""
+"""Changes that wait or are held: those of a running poll, those under review, and decided ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _decode_exceeded = msgspec.json.Decoder(list[Exceeded]).decode
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """What is held: since when (epoch ms), how much, and which limits the last poll that held
-    changes found exceeded. `version` changes with the set."""
+    """The held changes: the start (epoch ms), their numbers, and the limits that the last poll
+    which held changes found exceeded. `version` changes with the set."""
 
     version: int
     since: int | None
@@ -37,15 +37,17 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldChange(msgspec.Struct, frozen=True):
-    """One held change as listed; `id` is the course's."""
+    """One held change in lists; `id` is the course's."""
 
     id: str
     withheld: Withheld
 
 
 class DecideReview(Script[None]):
-    """Takes the decision on what is held. Exactly that set is set apart, to be carried out by the
-    next turn; what comes to be held afterwards is another review.
+    """Stores the decision on the held changes.
+
+    It moves exactly this set aside for the next turn; changes that are held later belong to another
+    review.
 
     Refuses with EPOCH, with STALE unless `version` is the review's, with NONE, or with BUSY.
     """
@@ -62,13 +64,13 @@ class DecideReview(Script[None]):
 
 
 class Reviews:
-    """Reads and decides. What waits or is held is written by the commits of polls."""
+    """Reads reviews and stores decisions. Commits of polls write the waiting and held changes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def get(self, integration_id: str, epoch: str) -> Review:
-        """What is held at present; `since` is None where nothing is."""
+        """The held changes at present; `since` is None if there are none."""
         found = cast(
             "dict[bytes, bytes]",
             await self._redis.hgetall(keys.review(integration_id, epoch)),
@@ -114,7 +116,7 @@ class Reviews:
     async def page(
         self, integration_id: str, epoch: str, limit: int, after: ScanCursor | None
     ) -> tuple[list[HeldChange], ScanCursor | None]:
-        """At most `limit` held changes from a place (None: the start), and the next place."""
+        """At most `limit` held changes from a position (None: the start), and the next position."""
         place = after or ScanCursor(0)
         cursor, found = cast(
             "tuple[int, dict[bytes, bytes]]",
@@ -130,10 +132,10 @@ class Reviews:
     async def decide(
         self, integration_id: str, epoch: str, version: int, decision: Decision
     ) -> None:
-        """Takes the decision on exactly the set whose version is given.
+        """Stores the decision on exactly the set with the given version.
 
-        Raises ConflictError if nothing is held or the last decision is still being carried
-        out, StaleReviewError if the set has changed since, EpochEndedError.
+        Raises ConflictError if no changes are held or the last decision is still being carried out,
+        StaleReviewError if the set has changed since, EpochEndedError.
         """
         decide = DecideReview(
             integration=keys.integration(integration_id),
@@ -158,7 +160,7 @@ class Reviews:
                 )
             raise ConflictError(message) from None
 
-    # --- what waits, what is decided -----------------------------------------------------
+    # --- waiting and decided changes -----------------------------------------------------
 
     async def waiting_deletions(self, integration_id: str, poll_id: str) -> int:
         """How many deletions wait for the end of a poll."""
@@ -172,11 +174,11 @@ class Reviews:
     async def some_waiting(
         self, integration_id: str, poll_id: str, most: int
     ) -> dict[str, Withheld]:
-        """Some of what waits for the end of a poll."""
+        """Some of the changes that wait for the end of a poll."""
         return await self._some(keys.waiting(integration_id, poll_id), most)
 
     async def some_decided(self, integration_id: str, epoch: str, most: int) -> dict[str, Withheld]:
-        """Some of what was decided and is not carried out yet."""
+        """Some of the decided changes that are not carried out yet."""
         return await self._some(keys.decided(integration_id, epoch), most)
 
     async def _some(self, key: str, most: int) -> dict[str, Withheld]:

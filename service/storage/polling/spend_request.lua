@@ -2,7 +2,7 @@
 -- include _budgets
 local RESERVED = 0.25 -- of a window, which full polls leave to deltas
 local PACE = 200 -- ms between slots where the limit is not known
-local WINDOW = 60000 -- ms that a window is taken to last at most, before the upstream names its end
+local WINDOW = 60000 -- assumed maximum length of a window in ms, before the upstream reports its end
 
 local now = now_ms()
 local known = budget_of(budget)
@@ -10,8 +10,8 @@ local hold, reset, remaining, limit = known.hold, known.reset_at, known.remainin
 local window, line, again, deltas = known.window, known.line, known.again, known.deltas
 local full_poll = kind == 'full'
 
--- The window after one that has ended is taken for another like it until its first answer, so
--- that those who come together at its beginning do not send more than it holds.
+-- Until its first response, a window is assumed to equal the previous one, so that polls that
+-- arrive together at its start do not send too many requests.
 if hold <= now and reset > 0 and reset <= now and limit > 0 then
   reset, remaining = now + math.min(window, WINDOW), limit
   redis.call('HSET', budget, 'remaining', remaining, 'reset_at', reset)
@@ -23,8 +23,8 @@ if hold > now then
 elseif reset > now and remaining <= (full_poll and math.floor(limit * RESERVED) or 0) then
   free_at = reset
 end
--- Who has waited goes when it is their turn. A newcomer does not pass the line, but a delta
--- passes one of full polls while the window has room.
+-- A waiting poll is sent at its turn. A newcomer does not overtake the queue, but a delta overtakes
+-- full polls while the window has room.
 local in_turn = slot > 0 and slot <= now
 local passes = math.max(line, again) <= now or (not full_poll and deltas <= now and reset > now)
 if free_at == 0 and (in_turn or passes) then
@@ -39,8 +39,8 @@ local at
 if slot > now and slot > free_at then
   return place_in_line {wait_ms = slot - now, at = slot} -- woken early: the slot is kept
 elseif in_turn then
-  -- It waited for nothing. At the end of the line that could go on for ever, where turns come
-  -- round at the same point of each window: so it is among the first of the next.
+  -- It waited in vain. At the end of the queue that could repeat forever, if its turn always comes
+  -- at the same point of a window: so it is among the first of the next window.
   at = math.max(free_at, again) + pace
   redis.call('HSET', budget, 'again', at)
 else

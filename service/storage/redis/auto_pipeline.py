@@ -1,5 +1,5 @@
-"""A client whose coroutines share round trips: what they ask for in one turn of the event loop is
-sent in one go, on one connection."""
+"""A client whose coroutines share round trips: the commands of one turn of the event loop are sent
+together, on one connection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _Asked = tuple[bytes, asyncio.Future[Any]]
 
 
 class BatchingRedis(Redis):
-    """Sends each command once, whatever happens, like the pool behind it.
+    """Sends each command exactly once, like the pool behind it.
 
-    A connection of its own for each command, and a write and a read, cost several times what the
-    command itself does. Commands that may wait are sent apart, for nobody is to wait with them;
-    so are pipelines.
+    A separate connection, write and read for each command would cost several times as much as the
+    command itself. Blocking commands are sent separately, so that other commands do not wait for
+    them; so are pipelines.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -32,7 +32,7 @@ class BatchingRedis(Redis):
         self._exchanges: set[asyncio.Task[None]] = set()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """What the server answers. Raises RedisError."""
+        """The server's reply. Raises RedisError."""
         if args[0] in _WAITS:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's
         loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class BatchingRedis(Redis):
         return await self.parse_response(_Answer(future), args[0], **options)  # type: ignore[arg-type]  # which reads alike
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Closes the connections; who waits for an answer gets a ConnectionError."""
+        """Closes the connections; a pending command raises ConnectionError."""
         await super().aclose(close_connection_pool)
         for exchange in self._exchanges:
             exchange.cancel()
@@ -55,7 +55,7 @@ class BatchingRedis(Redis):
         try:
             packed: bytes = pack_command((*name, *args[1:]))
         except TypeError:
-            # For what it does not know, the slow way has the better words.
+            # hiredis cannot encode it; redis-py's own encoder has a better error message.
             encode = self.connection_pool.get_encoder().encode  # type: ignore[no-untyped-call]  # redis-py's
             packed = pack_command((*name, *map(encode, args[1:])))
         return packed
@@ -77,7 +77,7 @@ class BatchingRedis(Redis):
                 for _, future in asked:
                     _settle(future, await _answer(connection))
             except BaseException:
-                await connection.disconnect(nowait=True)  # answers may be left on it
+                await connection.disconnect(nowait=True)  # replies may be left on it
                 raise
             finally:
                 await pool.release(connection)
@@ -91,7 +91,7 @@ class BatchingRedis(Redis):
 
 
 class _Answer:
-    """Stands for a connection where redis-py gives an answer its shape."""
+    """Replaces a connection where redis-py converts a reply."""
 
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self._future = future
@@ -101,7 +101,7 @@ class _Answer:
 
 
 async def _answer(connection: Any) -> Any:
-    """The next answer. An error that says nothing of the others' commands is one, too."""
+    """The next reply. An error that concerns only its own command is a reply, too."""
     try:
         return await connection.read_response()
     except ResponseError as error:
@@ -112,7 +112,7 @@ def _settle(future: asyncio.Future[Any], answer: Any) -> None:
     if future.done():
         return
     if isinstance(answer, BaseException):
-        own = copy.copy(answer)  # one that is raised in many places mixes up where from
+        own = copy.copy(answer)  # an error that is raised in many places mixes up its tracebacks
         own.__context__ = answer.__context__
         future.set_exception(own)
     else:

@@ -1,4 +1,4 @@
-"""The only place that opens connections to Redis or Valkey."""
+"""The only module that opens connections to Redis or Valkey."""
 
 from __future__ import annotations
 
@@ -34,25 +34,23 @@ from service.redis_url import RedisAddress, read_redis_url
 from service.storage.redis.auto_pipeline import BatchingRedis
 
 CONNECT_SECONDS: Final = 3.0
-ANSWER_SECONDS: Final = 5.0  # after which a silent server counts as away
+ANSWER_SECONDS: Final = 5.0  # after which a silent server counts as unreachable
 POOL_SIZE: Final = 64  # connections of one process's event loop
-POOL_WAIT_SECONDS: Final = 10.0  # for a free one of them
+POOL_WAIT_SECONDS: Final = 10.0  # for a free connection
 
 
 class NotServingError(ConnectionError):
-    """The server answers, but does not do what it is there for at present: it is a replica, has
-    too few replicas, cannot write its files, or is busy with a script.
+    """The server answers, but cannot serve at present: it is a replica, has too few replicas,
+    cannot write its files, or is busy with a script.
 
-    A kind of ConnectionError, because it is to be waited for like a server that is away, and
-    because the connection is closed: the next one may lead to the server that took its place.
+    A kind of ConnectionError, because callers wait for it like for an unreachable server, and
+    because the connection is closed: the next one may lead to the server that replaced it.
     """
 
 
 def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
-    """A client for one event loop. Connects when first used; close it with `aclose()`.
-
-    Who finds all connections in use waits for one.
-    """
+    """A client for one event loop. It connects at first use; close it with `aclose()`. If all
+    connections are in use, a command waits for one."""
     address = read_redis_url(url)
     settings = _settings(address) | {"retry": AsyncRetry(NoBackoff(), 0)}
     pool_settings: dict[str, Any] = {
@@ -87,11 +85,9 @@ def open_sync(
     blocks_for: float = 0.0,
     on_connect: Callable[[AbstractConnection], None] | None = None,
 ) -> Redis:
-    """A client that any number of threads may share, for RQ. Connects when first used; close
-    it with `close()`.
-
-    `blocks_for` is the longest, in seconds, that a blocking command will be asked to wait.
-    `on_connect` is called with each new connection, ready for use.
+    """A client that any number of threads may share, for RQ. It connects at first use; close it
+    with `close()`. `blocks_for` is the maximum wait of a blocking command, in seconds. `on_connect`
+    is called with each new connection, ready for use.
     """
 
     def announce(connection: AbstractConnection) -> None:
@@ -124,15 +120,13 @@ def open_sync(
     return Redis.from_pool(pool)
 
 
-# A command that may have reached the server is never sent again from here: whether that would
-# do harm is known only to who sent it. A connection that the server closed while it lay idle is
-# noticed and replaced before it is used.
-#
-# The protocol is pinned because RESP3 gives some replies another shape.
+# A command that may have reached the server is not repeated here, because only the caller knows
+# whether that is safe. A connection that the server closed while idle is detected and replaced
+# before its use. The protocol is pinned because RESP3 changes the form of some replies.
 _COMMON: Final[dict[str, Any]] = {
     "protocol": 2,
     "client_name": "coursewire",
-    "driver_info": None,  # says nothing that anybody needs, and takes a right of its own
+    "driver_info": None,  # not needed, and requires its own right
     "decode_responses": False,
 }
 
@@ -147,8 +141,8 @@ def _sentinel_settings(address: RedisAddress) -> dict[str, Any]:
 
 
 def _settings(address: RedisAddress) -> dict[str, Any]:
-    """What each connection to the server is made with. Nothing of a URL passes unread: redis-py
-    would take any option from it, and let it undo what is pinned here."""
+    """The parameters of each connection to the server. The URL is parsed completely, because
+    redis-py would accept any option in it, even one that undoes the pinned ones."""
     where: dict[str, Any] = {}
     if address.scheme == "unix":
         where = {"path": address.path}
@@ -166,8 +160,8 @@ def _settings(address: RedisAddress) -> dict[str, Any]:
 
 
 class _Packing(AbstractAsyncConnection):
-    """Writes commands with hiredis, in a sixth of the time that redis-py's asynchronous
-    connections take for it. Its synchronous ones do the same."""
+    """Encodes commands with hiredis, in a sixth of the time of redis-py's asynchronous connections.
+    Its synchronous ones do the same."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """The bytes of one command. Its name may be several words."""
@@ -175,14 +169,14 @@ class _Packing(AbstractAsyncConnection):
         try:
             return [pack((*name.split(), *args[1:]))]
         except TypeError:
-            # For what it does not know, the slow way has the better words.
+            # hiredis cannot encode it; redis-py's own encoder has a better error message.
             return super().pack_command(*args)
 
 
-# --- answers that mean: not now, or not here -----------------------------------------------------
+# --- errors: not now, or not here ----------------------------------------------------------------
 
-# Redis before 7 wraps what a command in a script was answered in an error of its own. UNBLOCKED is
-# what those hear who wait for a job while the server is demoted.
+# Redis before 7 wraps the reply to a command in a script in its own error. Clients that wait for a
+# job get UNBLOCKED when the server is demoted.
 _NOT_SERVING: Final = re.compile(r"(?:^|-)(?:READONLY|MISCONF|NOREPLICAS|BUSY|UNBLOCKED) ")
 
 
@@ -193,10 +187,10 @@ def _translated(error: ResponseError) -> ResponseError | NotServingError:
 
 
 class _AsyncWary:
-    """Added to a kind of connection: closes it where the server does not serve."""
+    """Added to a kind of connection: closes it if the server cannot serve."""
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """The server's next answer. Raises NotServingError."""
+        """The server's next reply. Raises NotServingError."""
         try:
             return await super().read_response(*args, **kwargs)  # type: ignore[misc]  # the kind's
         except ResponseError as error:
@@ -207,10 +201,10 @@ class _AsyncWary:
 
 
 class _Wary:
-    """The same of connections that block."""
+    """The same for connections that block."""
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """The server's next answer. Raises NotServingError."""
+        """The server's next reply. Raises NotServingError."""
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]  # the kind's
         except ResponseError as error:
@@ -221,7 +215,7 @@ class _Wary:
 
 
 def _have(pool: Any, *traits: type) -> None:
-    """Gives the connections of the pool these traits; the URL has decided on their kind."""
+    """Adds these traits to the pool's connections; the URL has determined their kind."""
     pool.connection_class = _kind_with(pool.connection_class, *traits)
 
 
@@ -234,8 +228,7 @@ def _kind_with(kind: type, *traits: type) -> type:
 
 
 def _no_primary(service: str, error: Exception) -> str:
-    """What redis-py says of it in a line that can be read: it repeats every client that it asked
-    with, in whole."""
+    """A readable form of redis-py's error, which repeats every client that it asked, in full."""
     reasons = sorted(set(re.findall(r" - (\w+:\w+)", str(error))))
     listed = f" ({', '.join(reasons)})" if reasons else ""
     return f"none of the sentinels names a primary of {service!r} that is up{listed}"
@@ -260,7 +253,7 @@ class _Sentinels(Sentinel):
 
 
 class _WatchedPool(AsyncSentinelConnectionPool, BlockingConnectionPool):
-    """A pool that asks the sentinels for the address, and where one waits for a connection."""
+    """A pool that gets the address from the sentinels, and waits for a free connection."""
 
 
 class _WatchedRedis(BatchingRedis):

@@ -1,4 +1,4 @@
-"""Counters that the committing scripts increment, and the gauges that they keep true."""
+"""Counters that the committing scripts increment, and the gauges that they maintain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def field(name: str, **labels: str) -> str:
 
 
 class Counters:
-    """Where counters of the present run of the Redis server live."""
+    """The location of the counters of the Redis server's current run."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

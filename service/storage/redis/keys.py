@@ -7,7 +7,7 @@ from typing import NewType
 import msgspec
 
 Key = NewType("Key", str)
-"""The name of a key. Scripts take keys only, so that nothing else is passed for one."""
+"""The name of a key. Scripts accept only keys, so no other text is passed for one."""
 
 # --- registrations: kept until deleted -----------------------------------------------------
 
@@ -22,7 +22,7 @@ API_KEYS = Key("cw:api_keys")  # zset: API key id -> created ms
 
 def credential(credential_id: str) -> Key:
     """Hash: `record` (JSON), `api_key` (encrypted), `uses` (integrations that refer to it),
-    `values` (the key's mark and the base URL, by which it is found)."""
+    `values` (the key's mark and the base URL, for its index)."""
     return Key(f"cw:credential:{credential_id}")
 
 
@@ -78,8 +78,8 @@ def held(integration_id: str, epoch: str) -> Key:
 
 def review(integration_id: str, epoch: str) -> Key:
     """Hash: `since` (ms), `version`, `exceeded` (JSON: the limits for which changes were last
-    held), and how many held changes there are: `T`, `A` and `U` by kind, `path<number>` by tracked
-    path. There is one while anything is held."""
+    held), and the numbers of held changes: `T`, `A` and `U` by kind, `path<number>` by tracked
+    path. Exists while changes are held."""
     return Key(f"cw:review:{integration_id}:{epoch}")
 
 
@@ -90,7 +90,7 @@ def decided(integration_id: str, epoch: str) -> Key:
 
 
 class EpochKeys(msgspec.Struct, frozen=True):
-    """What is kept of an epoch, and of the poll under way in it."""
+    """The keys of an epoch, and of the current poll in it."""
 
     catalogue: Key
     quarantine: Key
@@ -102,7 +102,7 @@ class EpochKeys(msgspec.Struct, frozen=True):
 
 
 def of_epoch(integration_id: str, epoch: str, poll_id: str) -> EpochKeys:
-    """All keys that end with an epoch; `poll_id` is the poll under way, empty if none is."""
+    """All keys that end with an epoch; `poll_id` is the current poll, empty if there is none."""
     lasting = (catalogue, quarantine, held, review, decided)
     return EpochKeys(
         *(key(integration_id, epoch) for key in lasting),
@@ -111,8 +111,8 @@ def of_epoch(integration_id: str, epoch: str, poll_id: str) -> EpochKeys:
 
 
 def seen(integration_id: str, poll_id: str) -> Key:
-    """String: 8-byte digests of the ids a full poll has seen so far. Lives 6 hours after the poll's
-    last commit, longer than one may be resumed."""
+    """String: 8-byte digests of the ids that a full poll has read so far. Lives 6 hours after the
+    poll's last commit, longer than a poll can be resumed."""
     return Key(f"cw:seen:{integration_id}:{poll_id}")
 
 
@@ -139,8 +139,8 @@ EVENTS_TRIMMED = Key("cw:events:trimmed")  # string: position of the last event 
 
 
 def outbox(subscription_id: str) -> Key:
-    """Stream: what the subscription has not received yet, under the log's positions. Deleted
-    with the subscription; an entry leaves when delivered or dead."""
+    """Stream: the pending entries of the subscription, under the log's positions. Deleted with the
+    subscription; an entry is removed when it is delivered or dead."""
     return Key(f"cw:outbox:{subscription_id}")
 
 
@@ -151,8 +151,8 @@ def outbox_retries(subscription_id: str) -> Key:
 
 
 def outbox_failing(subscription_id: str) -> Key:
-    """Hash: order key -> "position attempts sent rendering" of the course's head where it has
-    failed: attempts that count, and all that were sent. Deleted with the subscription."""
+    """Hash: order key -> "position attempts sent rendering" of the course's head if it has failed:
+    attempts that count, and all attempts. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:failing")
 
 
@@ -163,37 +163,36 @@ def outbox_retrying(subscription_id: str) -> Key:
 
 
 def outbox_state(subscription_id: str) -> Key:
-    """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, there while it is
-    so), `paused` and `failing` (there while it is so), `state` (the one it is counted under in the
-    totals), `resumed` (random, of the last resume), `emptied` (random, of the last time that
-    entries were taken off unsent), `cursor` ("ms start": everything on the outbox
-    before `start` has failed or waits behind what has, as reading from its beginning at `ms` and
-    ever since has shown; whoever takes entries out of an outbox without sending them deletes it),
-    `replayed_cursor` (the same of what is replayed). Deleted with the subscription."""
+    """Hash: `breaker` (JSON), `bucket` (JSON), `parked` and `disabled` (ms, set in that state),
+    `paused` and `failing` (set in that state), `state` (its counter among the totals), `resumed`
+    (random, of the last resume), `emptied` (random, of the last removal of unsent entries),
+    `cursor` ("ms start": since `ms`, all entries before `start` have been read, and each has failed
+    or waits behind one that has; a script that removes unsent entries deletes it),
+    `replayed_cursor` (the same for replayed entries). Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:state")
 
 
 def outbox_dead(subscription_id: str) -> Key:
-    """Zset, in the order of the members: sort keys of the positions of deliveries given up. Trimmed
-    by the retention of dead deliveries; deleted with the subscription."""
+    """Zset, in the order of the members: sort keys of the positions of dead deliveries. Trimmed by
+    the retention of dead deliveries; deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:dead")
 
 
 def outbox_dead_facts(subscription_id: str) -> Key:
-    """Hash: sort key -> "ms attempts rendering order-key reason" of a delivery given up at
+    """Hash: sort key -> "ms attempts rendering order-key reason" of a delivery that became dead at
     that time. Lives like the list itself."""
     return Key(f"cw:outbox:{subscription_id}:dead:facts")
 
 
 def outbox_unannounced(subscription_id: str) -> Key:
-    """Hash: what has died and was not announced yet: `for:<reason>` how many deliveries, `first`
-    and `last` (ms) when their events happened. Deleted with the subscription."""
+    """Hash: dead deliveries that were not announced yet: `for:<reason>` their number, `first` and
+    `last` (ms) the times of their events. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:unannounced")
 
 
 class QueueKeys(msgspec.Struct, frozen=True):
-    """The entries of one of the two queues of an outbox, when the courses whose heads have failed
-    are due, those heads, and the positions of their events."""
+    """The keys of one of the two queues of an outbox: its entries, the due times of courses whose
+    heads have failed, those heads, and the positions of their events."""
 
     stream: Key
     retries: Key
@@ -202,7 +201,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
 
 def live_queue(subscription_id: str) -> QueueKeys:
-    """Events as they came."""
+    """New events."""
     return QueueKeys(
         outbox(subscription_id),
         outbox_retries(subscription_id),
@@ -212,7 +211,7 @@ def live_queue(subscription_id: str) -> QueueKeys:
 
 
 def replayed_queue(subscription_id: str) -> QueueKeys:
-    """Events that are replayed."""
+    """Replayed events."""
     return QueueKeys(
         replayed(subscription_id),
         replayed_retries(subscription_id),
@@ -222,7 +221,7 @@ def replayed_queue(subscription_id: str) -> QueueKeys:
 
 
 class DeadKeys(msgspec.Struct, frozen=True):
-    """The list of dead deliveries, their facts, and those that were not announced."""
+    """The list of dead deliveries, their facts, and the unannounced ones."""
 
     listed: Key
     facts: Key
@@ -245,69 +244,69 @@ def replays(subscription_id: str) -> Key:
 
 
 def replay(subscription_id: str, replay_id: str) -> Key:
-    """Hash: `record` (JSON), `state`, `position` (of the last event looked at, or JSON of how far a
-    backfill is), `fed` (nothing is left to be queued), `scanned`, `queued`, `delivered`, `dead`,
+    """Hash: `record` (JSON), `state`, `position` (of the last event read, or the JSON of a
+    backfill's progress), `fed` (all events are queued), `scanned`, `queued`, `delivered`, `dead`,
     `left_out`, `error`, `only` (it is a redelivery), `created_at`, `started_at`, `finished_at`.
     Lives as long as it is listed."""
     return Key(f"cw:outbox:{subscription_id}:replay:{replay_id}")
 
 
 def replay_queue(subscription_id: str) -> Key:
-    """List: ids of replays that still have something to be queued, the one at work first. Deleted
-    with the subscription."""
+    """List: ids of replays with events to queue, the current one first. Deleted with the
+    subscription."""
     return Key(f"cw:outbox:{subscription_id}:replay-queue")
 
 
 def replayed(subscription_id: str) -> Key:
-    """Stream: what is being replayed: `k` order key, `r` rendering, `p` position in the log, `i`
-    replay id. An entry leaves when delivered or dead. Deleted with the subscription."""
+    """Stream: replayed entries: `k` order key, `r` rendering, `p` position in the log, `i` replay
+    id. An entry is removed when it is delivered or dead. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:replayed")
 
 
 def replayed_order(subscription_id: str) -> Key:
-    """Zset, in the order of the members: the sort key of an event's position and behind it the id
-    of its entry among what is being replayed. Lives like that."""
+    """Zset, in the order of the members: the sort key of an event's position, followed by the id of
+    its replayed entry. Lives like the replayed entries."""
     return Key(f"cw:outbox:{subscription_id}:replayed:order")
 
 
 def backfilled(subscription_id: str) -> Key:
-    """Stream: the events that backfills made for this outbox alone, with the fields of the log.
-    Their position is the entry's id with 2^19 added to its counter. One leaves when it is
-    delivered, dead, cancelled or older than the retention. Deleted with the subscription."""
+    """Stream: the backfilled events of this outbox, with the fields of the log. Their position is
+    the entry's id with 2^19 added to its counter. An event is removed when it is delivered, dead,
+    cancelled or older than the retention. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:backfilled")
 
 
 def replayed_retries(subscription_id: str) -> Key:
-    """Zset like the outbox's retries, of what is being replayed. Deleted with the subscription."""
+    """Zset like the outbox's retries, for replayed entries. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:replayed:retries")
 
 
 def replayed_failing(subscription_id: str) -> Key:
     """Hash: order key -> "place attempts sent rendering position replay" of the course's first
-    replayed entry where it has failed. Deleted with the subscription."""
+    replayed entry if it has failed. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:replayed:failing")
 
 
 def replayed_retrying(subscription_id: str) -> Key:
-    """Zset like that of the outbox, of what is being replayed. Deleted with the subscription."""
+    """Zset like that of the outbox, for replayed entries. Deleted with the subscription."""
     return Key(f"cw:outbox:{subscription_id}:replayed:retrying")
 
 
 def attempts(subscription_id: str) -> Key:
-    """Stream: `o` what the record is ordered by, `d` the attempt as JSON. Trimmed by count and age;
+    """Stream: `o` the order key of the record, `d` the attempt as JSON. Trimmed by count and age;
     deleted with the subscription."""
     return Key(f"cw:attempts:{subscription_id}")
 
 
 def attempts_order(subscription_id: str) -> Key:
-    """Zset, in the order of the members: "S" for an attempt that delivered or "F" for one that
-    failed, the sort key of the event's position (these are the record's `o`), and the record's id.
-    Lives like the records."""
+    """Zset, in the order of the members: "S" for a successful attempt or "F" for a failed one, the
+    sort key of the event's position (these are the record's `o`), and the record's id. Lives like
+    the records."""
     return Key(f"cw:attempts:{subscription_id}:order")
 
 
 class RecordKeys(msgspec.Struct, frozen=True):
-    """Attempt records as they were made, and in the order of their events."""
+    """Attempt records in the order of the attempts, and in the order of their events."""
 
     stream: Key
     order: Key
@@ -318,7 +317,7 @@ def records(subscription_id: str) -> RecordKeys:
     return RecordKeys(attempts(subscription_id), attempts_order(subscription_id))
 
 
-OF_SUBSCRIPTION = (  # what is deleted with it and nothing more
+OF_SUBSCRIPTION = (  # deleted with it and nothing else
     outbox_retries,
     outbox_failing,
     outbox_retrying,
@@ -357,19 +356,19 @@ def schedule(kind: str) -> ScheduleKeys:
 
 
 def overdue(kind: str) -> Key:
-    """Zset: id -> ms at which the claim on it lapsed, of what nobody has begun since."""
+    """Zset: id -> ms at which its claim lapsed, for work that has not begun since."""
     return Key(f"cw:overdue:{kind}")
 
 
 def claimed(kind: str) -> Key:
-    """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is
-    in `due` or in `claimed`, never in both. An outbox that is held back is claimed by nobody until
-    then, so that no event wakes it before."""
+    """Zset: id -> ms at which the claim lapses; the score is also the claim's token. An id is in
+    `due` or in `claimed`, never in both. An outbox that is held back is claimed without a worker
+    until then, so that no event wakes it earlier."""
     return Key(f"cw:claimed:{kind}")
 
 
 def lease(kind: str, owned_id: str) -> Key:
-    """String: the random token of the worker at work. Expires with the lease."""
+    """String: the random token of the worker that holds the lease. Expires with the lease."""
     return Key(f"cw:lease:{kind}:{owned_id}")
 
 
@@ -386,10 +385,10 @@ CONTROL = Key("cw:control")  # hash: "polling" or "delivery" -> ms since which i
 
 
 def budget(credential_id: str) -> Key:
-    """Hash: what is known of a credential's rate limit: `limit`, `remaining`, `reset_at` (ms),
-    `window` (ms it lasts), `hold` (ms until which nothing is sent), and the ms of the last place
-    given out: `line` to those who came to wait, `again` to those whose turn came to nothing,
-    `deltas` to a delta. Expires when all of that has passed."""
+    """Hash: a credential's rate limit: `limit`, `remaining`, `reset_at` (ms), `window` (its length
+    in ms), `hold` (ms until which nothing is sent), and the ms of the last assigned slot: `line`
+    for new polls, `again` for polls whose turn was in vain, `deltas` for a delta. Expires when all
+    of these times have passed."""
     return Key(f"cw:budget:{credential_id}")
 
 
@@ -398,7 +397,7 @@ def budget(credential_id: str) -> Key:
 NETWORK_UNREACHABLE = Key("cw:network:unreachable")  # zset: receiver -> ms; expires after a minute
 NETWORK_REACHED = Key("cw:network:reached")  # zset: receiver -> ms; expires after a minute
 
-# --- figures --------------------------------------------------------------------------------
+# --- metrics --------------------------------------------------------------------------------
 
 # hash: gauges that scripts keep true (pending, dead, state:<of integrations>, outbox:<state>, ...)
 TOTALS = Key("cw:totals")
@@ -417,7 +416,7 @@ HISTORY_MINUTES = Key("cw:history:minutes")
 # the last
 HISTORY_HOURS = Key("cw:history:hours")
 
-# --- RQ's own, read for the status page, since RQ 3 has no asynchronous interface ------------
+# --- RQ's keys for the status page, because RQ 3 has no asynchronous interface ---------------
 
 QUEUES = ("coursewire-poll", "coursewire-deliver", "coursewire-maintain")
 RQ_WORKERS = Key("rq:workers")  # set: keys of the workers
@@ -425,17 +424,17 @@ RQ_QUEUES = Key("rq:queues")  # set: keys of the queues
 
 
 def rq_workers(queue: str) -> Key:
-    """Set: keys of the workers that serve a queue, some of them perhaps gone."""
+    """Set: keys of the workers of a queue, some of which may have died."""
     return Key(f"rq:workers:{queue}")
 
 
 def rq_queue(name: str) -> Key:
-    """List: ids of the jobs that wait."""
+    """List: ids of waiting jobs."""
     return Key(f"rq:queue:{name}")
 
 
 def rq_started(name: str) -> Key:
-    """Zset: executions under way."""
+    """Zset: running executions."""
     return Key(f"rq:wip:{name}")
 
 
@@ -446,7 +445,7 @@ def rq_failed(name: str) -> Key:
 
 OURS = "cw:*"  # the pattern of all of our keys, without those of RQ
 # Prefixes of keys about running processes, or about one run of the server: a backup leaves them
-# out. A counter that came back smaller would look like an increase to Prometheus.
+# out. A smaller restored counter would look like an increase to Prometheus.
 MOMENTARY = ("cw:lease:", PROCESSES, "cw:counters:", RESTORING)
 
 # Keys that may live without an expiry; a test fails on any other.

@@ -1,4 +1,4 @@
-"""How full the server's memory is."""
+"""The memory usage of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-MEMORY_SHARE = 0.8  # of the limit: above it polls wait, so that deliveries can go on
+MEMORY_SHARE = 0.8  # of the limit: above it polls wait, so that deliveries can continue
 MEMORY_WAIT_MS = 15_000
 
 
@@ -22,7 +22,7 @@ class Memory:
         self.recent = RecentReads(self._read_share)
 
     async def used_share(self) -> float:
-        """The part of `maxmemory` in use, 0 where there is no limit; at most a second old."""
+        """The used part of `maxmemory`, 0 without a limit; at most a second old."""
         return await self.recent.get("memory")
 
     async def _read_share(self, section: str) -> float:

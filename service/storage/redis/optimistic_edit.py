@@ -1,4 +1,4 @@
-"""Optimistic edits: read, change, write if the record is still as it was read, else again."""
+"""Optimistic edits: read, change, and write unless the record has changed, otherwise try again."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TypeVar
 
 from service.domain.errors import ConflictError, StaleRecordError, StaleSubscriptionsError
 
-_TRIES = 20  # times an edit starts again because another came first
+_TRIES = 20  # times that an edit restarts because another came first
 
 T = TypeVar("T")
 
 
 async def edit(busy: str, attempt: Callable[[bool], Awaitable[T]]) -> T:
-    """What `attempt` returns at last. It is asked again while what it builds on changes under it,
-    with True if the snapshot of the subscriptions has to be read anew.
+    """The result of `attempt`, which is called again while its records change concurrently, with
+    True if the snapshot of the subscriptions must be read again.
 
-    Raises ConflictError, which says `busy`, if others go on editing, or what `attempt` raises.
+    Raises ConflictError with `busy` if concurrent edits continue, or the errors of `attempt`.
     """
     fresh = False
     for _ in range(_TRIES):

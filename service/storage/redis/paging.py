@@ -14,7 +14,7 @@ _PAGE: Final = 200
 
 
 class IndexPosition(msgspec.Struct, frozen=True):
-    """A place in an index, which stays right whatever is added or removed meanwhile."""
+    """A position in an index, which additions and removals do not invalidate."""
 
     created_at: int
     id: str
@@ -23,7 +23,7 @@ class IndexPosition(msgspec.Struct, frozen=True):
 async def page_of_ids(
     redis: Redis, key: str, limit: int, after: IndexPosition | None
 ) -> tuple[list[str], IndexPosition | None]:
-    """At most `limit` ids behind `after`, and the position to go on from (None at the end)."""
+    """At most `limit` ids after `after`, and the position to continue from (None at the end)."""
     found: list[IndexPosition] = []
     offset, most = 0, limit + 2  # among them `after` itself, and one that shows whether more follow
     while len(found) <= limit:

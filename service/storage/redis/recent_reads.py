@@ -1,4 +1,4 @@
-"""Keeps for a second what was read from Redis, for what is asked far more often than it changes."""
+"""Caches values from Redis for a second, if they are read far more often than they change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final, Generic, TypeVar
 
 Value = TypeVar("Value")
 
-SECONDS: Final = 1.0  # that a value is kept: a change made by another process takes that long
+SECONDS: Final = 1.0  # for which a value is cached: the maximum delay of changes by other processes
 _MOST = 1_000  # values
 
 
 class RecentReads(Generic[Value]):
-    """Values by name. None is not kept, so what does not exist yet is found once it does. Callers
-    that need a value at the same time share one read. Belongs to the running event loop."""
+    """Values by name. None is not cached, so new values are found at once. Callers that need one
+    at the same time share one read. Belongs to the running event loop."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class RecentReads(Generic[Value]):
         self._reading: dict[str, tuple[asyncio.Task[Value], float]] = {}
 
     async def get(self, name: str) -> Value:
-        """A value, at most a second old. Raises what reading it raises."""
+        """A value, at most a second old. Raises the errors of reading it."""
         now = self.clock()
         if (kept := self._kept.get(name)) is not None and now - kept[1] < SECONDS:
             return kept[0]
@@ -41,7 +41,7 @@ class RecentReads(Generic[Value]):
         return await asyncio.shield(reading[0])
 
     def forget(self, name: str) -> None:
-        """The value is read again when it is next asked for."""
+        """Removes the value, so that it is read again at the next request."""
         self._kept.pop(name, None)
         self._reading.pop(name, None)
 

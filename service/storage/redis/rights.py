@@ -1,4 +1,4 @@
-"""What the service needs of Redis, and whether the server grants it."""
+"""The rights that the service needs in Redis, and the check that the server grants them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 _OURS: Final = "cw:probe"
 _RQ: Final = "rq:probe"
-_SCRIPT: Final = "return cmsgpack.unpack('\\1')"  # the library that scripts read arguments with
+# the library that unpacks the arguments of scripts
+_SCRIPT: Final = "return cmsgpack.unpack('\\1')"
 
-_Asked = tuple[str, tuple[str, ...]]  # a command, empty where connecting failed, and its arguments
+_Asked = tuple[str, tuple[str, ...]]  # a command, empty for a failed connection, and its arguments
 _Refusal = tuple[_Asked, ResponseError]
 
 KEY_PATTERNS: Final = (keys.OURS, "rq:*")
 
-# Every command that the service and its RQ workers send, by its name in an ACL, with arguments
-# that it would take. The tests run under a user that may send these and no other.
+# Every command that the service and its RQ workers send, by its name in an ACL, with valid
+# arguments. The tests run under a user that may send these and no other.
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     # connections
     "client|id": (),
@@ -120,11 +121,12 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "xtrim": (_OURS, "MAXLEN", "1"),
 }
 
-# What the service does without where it is refused: it then cannot tell whether snapshots are
-# written, a worker drains some seconds later, and `rq info` does not show addresses.
+# Optional commands. If they are refused, the service cannot detect whether snapshots are written, a
+# worker drains some seconds later, and `rq info` does not show addresses.
 WELCOME: Final = ("client|info", "client|unblock", "config|get")
 
-# What is sent and not queued. The first transaction is empty; what is queued is in the second.
+# Commands that are sent and not queued. The first transaction is empty; the second queues the
+# others.
 _SENT: Final[tuple[_Asked, ...]] = (
     ("watch", COMMANDS["watch"]),
     ("eval", COMMANDS["eval"]),
@@ -143,7 +145,7 @@ _KEYS: Final = (
     *(f"rq:{kind}:probe" for kind in ("job", "worker", "wip", "failed", "execution", "results")),
 )
 
-RECHECK_SECONDS: Final = 10.0  # while all is granted
+RECHECK_SECONDS: Final = 10.0  # if all rights are granted
 RECHECK_REFUSED_SECONDS: Final = 1.0
 
 _CLUSTER_ERRORS: Final = (ClusterError, ClusterCrossSlotError, MovedError)
@@ -154,16 +156,16 @@ _CLUSTER: Final = (
 
 
 def acl_rules() -> tuple[str, ...]:
-    """The rules of the smallest user that the service works well with."""
+    """The rules of the smallest user that supports all features."""
     commands = (f"+{command}" for command in sorted((*COMMANDS, *WELCOME)))
     return (*(f"~{pattern}" for pattern in KEY_PATTERNS), "-@all", *commands)
 
 
 class Rights:
-    """Finds out whether the server grants what the service needs.
+    """Checks that the server grants the rights that the service needs.
 
-    Nothing is written: commands are queued in a transaction, which the server checks one by one
-    as if it were to carry them out, and the transaction is discarded.
+    It writes nothing: commands are queued in a transaction, where the server checks each as if it
+    were to run, and the transaction is discarded.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -173,14 +175,15 @@ class Rights:
         self._look_again_at = 0.0
 
     async def fault(self) -> str | None:
-        """Why the service cannot work with the server, with what to do, in one line; None if it
-        can. Looks anew after a while, sooner where something was wrong.
+        """Why the service cannot work with the server, with the remedy, in one line; None if it
+        can.
 
-        Raises ConnectionError or TimeoutError where the server does not answer.
+        It checks again after a while, sooner after a fault. Raises ConnectionError or TimeoutError
+        if the server does not answer.
         """
         async with self._lock:
             if time.monotonic() >= self._look_again_at:
-                # While the server takes no writes nothing can be tried: what was found stands.
+                # While the server refuses writes, rights cannot be checked: the last result stands.
                 with suppress(NotServingError):
                     self._fault = await self._find_fault()
                 wait = RECHECK_SECONDS if self._fault is None else RECHECK_REFUSED_SECONDS
@@ -188,12 +191,12 @@ class Rights:
             return self._fault
 
     async def check(self) -> None:
-        """Raises RedisRefusedError with the fault, if there is one, and what `fault` raises."""
+        """Raises RedisRefusedError with the fault, if there is one, and the errors of `fault`."""
         if (fault := await self.fault()) is not None:
             raise RedisRefusedError(fault)
 
     async def _find_fault(self) -> str | None:
-        # One of its own, so that what each connection begins with is tried too.
+        # A separate connection, so that the commands at its start are checked too.
         connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's
         given = self._redis.connection_pool.connection_kwargs
         user, db = str(given.get("username") or "default"), str(given.get("db") or 0)
@@ -212,10 +215,10 @@ class Rights:
 
 
 async def _tried(connection: Any, db: str) -> list[_Refusal]:
-    """What the server refuses, by command."""
+    """The commands that the server refuses."""
     asked = await _ask(connection, _SENT)
     _, _, multi, executed, again = (error for _, error in asked)
-    # Otherwise no transaction is open, and what follows would be carried out.
+    # Otherwise no transaction is open, and the following commands would run.
     if multi is None and (again is None or executed is not None):
         commands = (COMMANDS | {"select": (db,)}).items()
         queued = [one for one in commands if one not in (*_SENT, _DISCARD)]
@@ -232,7 +235,7 @@ async def _ask(
     for one in asked:
         try:
             await connection.read_response()
-        except OutOfMemoryError:  # it is granted, and memory is waited for elsewhere
+        except OutOfMemoryError:  # it is granted; callers wait for memory elsewhere
             answers.append((one, None))
         except ResponseError as error:
             answers.append((one, error))
@@ -242,7 +245,7 @@ async def _ask(
 
 
 def _judged(refused: Sequence[_Refusal], user: str) -> str | None:
-    """What follows from what was refused; None if nothing was."""
+    """The fault that follows from refused commands; None if all are granted."""
     commands, patterns, unknown = set[str](), set[str](), set[str]()
     others: list[str] = []
     some_keys = False
@@ -253,7 +256,7 @@ def _judged(refused: Sequence[_Refusal], user: str) -> str | None:
         if found := _COMMAND.search(text):
             commands.add(name or found[1])
         elif given is _KEYS and isinstance(error, NoPermissionError):
-            some_keys = True  # which of them, it does not say
+            some_keys = True  # the error does not name the missing one
         elif isinstance(error, NoPermissionError):
             patterns |= {one for one in KEY_PATTERNS if any(key[:3] == one[:3] for key in given)}
         elif "unknown command" in text or "unknown subcommand" in text:
@@ -269,11 +272,11 @@ def _judged(refused: Sequence[_Refusal], user: str) -> str | None:
             f"Redis does not know {_shown(sorted(unknown))}; end the renaming of commands in its "
             "configuration, or use a server that has them"
         )
-    return f"Redis refuses what the service needs ({others[0]})" if others else None
+    return f"Redis refuses a command that the service needs ({others[0]})" if others else None
 
 
 def _of_the_address(error: ResponseError, text: str, user: str) -> str | None:
-    """What is wrong with the address, or with what answers there; None if it is not that."""
+    """The fault in the address, or in the server that answers there; None if neither."""
     if isinstance(error, _CLUSTER_ERRORS):
         return _CLUSTER
     if "run the 'sentinel" in text:

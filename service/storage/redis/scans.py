@@ -9,8 +9,8 @@ import msgspec
 
 
 class ScanCursor(msgspec.Struct, frozen=True):
-    """A place in a scan: its cursor, and the course behind which to go on among those that the
-    scan finds there."""
+    """A position in a scan: its cursor, and the course after which to continue among the results of
+    that cursor."""
 
     cursor: int
     behind: str = ""
@@ -27,8 +27,10 @@ Row = TypeVar("Row", bound=_Listed)
 def cut_page(
     rows: Iterable[Row], place: ScanCursor, cursor: int, limit: int
 ) -> tuple[list[Row], ScanCursor | None]:
-    """At most `limit` of the rows that a scan found at `place`, and the next place (None when
-    done). A scan gives more than it is asked for; what is cut off comes when it is repeated."""
+    """At most `limit` of the rows of a scan at `place`, and the next position (None at the end).
+
+    A scan returns more than requested; the rest comes when it is repeated.
+    """
     found = sorted((row for row in rows if row.id > place.behind), key=lambda row: row.id)
     if len(found) > limit:
         return found[:limit], ScanCursor(place.cursor, found[limit - 1].id)

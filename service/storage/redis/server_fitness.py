@@ -1,4 +1,4 @@
-"""Judges whether a Redis or Valkey server keeps what it is given."""
+"""Checks whether a Redis or Valkey server keeps its data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import msgspec
 
 NO_EVICTION = "noeviction"
 
-# The oldest servers whose commands are all that is used; ZADD with LT and ZMSCORE decide.
+# The oldest servers with all commands in use; ZADD with LT and ZMSCORE decide.
 MINIMUM_VERSION = (6, 2)
 
 Persistence = Literal["aof", "snapshots", "none", "unknown"]
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of itself.
-
-    Memory is in bytes; `memory_limit` is 0 where there is none. `snapshots` says whether it is
-    set to write any, None where it does not tell. `eviction_policy` is empty where unknown.
-    `good_replicas` are those that keep up, None where it does not insist on any.
+    """A server's report about itself. Memory is in bytes; `memory_limit` is 0 without a limit.
+    `snapshots` is whether it is configured to write any, None if unknown. `eviction_policy` is
+    empty if unknown. `good_replicas` are those that keep up, None if it requires none.
     """
 
     name: str
@@ -39,7 +37,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def persistence(self) -> Persistence:
-        """What would be left after a crash of the server."""
+        """The data that would survive a crash of the server."""
         if self.aof_enabled:
             return "aof"
         if self.snapshots is None:
@@ -48,8 +46,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def persistence_ok(self) -> bool:
-        """Whether the last write of what it persists succeeded; a server that persists nothing
-        is not well either."""
+        """Whether the last write to disk succeeded; false for a server without persistence."""
         match self.persistence:
             case "aof":
                 return self.aof_ok
@@ -60,16 +57,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory_share(self) -> float | None:
-        """The part of its memory limit in use, None where there is no limit."""
+        """The used part of its memory limit, None without a limit."""
         return self.memory_used / self.memory_limit if self.memory_limit else None
 
 
 def eviction_fault(server: Server) -> str | None:
-    """Why the server cannot be used as it is, with what to do; None if it can.
+    """Why the server cannot be used as configured, with the remedy; None if it can.
 
-    `allkeys-*` would drop registrations and fingerprints. `volatile-*` would drop what has a
-    lifetime: leases, by which one worker at a time polls or sends, and what a full poll under way
-    has seen.
+    `allkeys-*` would drop registrations and fingerprints. `volatile-*` would drop keys with a
+    lifetime: leases, which let only one worker at a time poll or send, and the courses that a
+    running full poll has read.
     """
     policy = server.eviction_policy
     if policy in ("", NO_EVICTION):
@@ -87,8 +84,9 @@ def eviction_fault(server: Server) -> str | None:
 
 
 def persistence_fault(server: Server) -> str | None:
-    """What a crash of the server would cost, with what to do; None if a second at most."""
-    advice = "switch on appendonly, with appendfsync everysec"
+    """The data that a crash of the server would lose, with the remedy; None for a second at
+    most."""
+    advice = "enable appendonly, with appendfsync everysec"
     match server.persistence:
         case "none":
             return (
@@ -114,9 +112,9 @@ def persistence_fault(server: Server) -> str | None:
 
 
 def replication_fault(server: Server) -> str | None:
-    """Why nothing can be written to the server, with what to do; None if replication is no reason.
+    """Why the server refuses writes because of replication, with the remedy; None if it does not.
 
-    `min-replicas-to-write` has a server refuse writes that nobody would have a copy of.
+    `min-replicas-to-write` makes a server refuse writes that no replica would have.
     """
     if server.replica:
         return (
@@ -132,7 +130,7 @@ def replication_fault(server: Server) -> str | None:
 
 
 def version_fault(server: Server) -> str | None:
-    """Why the server is too old, with what to do; None if it is not, or tells no version."""
+    """Why the server is too old, with the remedy; None if it is not, or reports no version."""
     parts = server.version.split(".")
     if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
         return None

@@ -1,4 +1,4 @@
-"""Reads what the Redis server says of itself, and refuses one that would lose what it is given."""
+"""Reads the Redis server's report about itself, and refuses a server that would lose data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = get_logger("redis")
 
 
 async def read_server(redis: Redis) -> Server:
-    """The server as it is now, in two commands. Raises RedisError."""
+    """The server's present state, in two commands. Raises RedisError."""
     info = await redis.info()
     try:
         settings = await redis.config_get("save")
@@ -40,7 +40,7 @@ async def read_server(redis: Redis) -> Server:
 
 
 async def is_empty(redis: Redis) -> bool:
-    """Whether the database holds no key. Raises RedisError."""
+    """Whether the database is empty. Raises RedisError."""
     cursor, keys = await redis.scan(count=1_000)
     while cursor and not keys:
         cursor, keys = await redis.scan(cursor, count=1_000)
@@ -48,7 +48,7 @@ async def is_empty(redis: Redis) -> bool:
 
 
 def server_of(info: Mapping[str, Any], *, snapshots: bool | None = None) -> Server:
-    """The server that gave this reply to INFO."""
+    """The server from this reply to INFO."""
     return Server(
         name=str(info.get("server_name", "redis")),
         version=str(info.get("valkey_version", info.get("redis_version", "unknown"))),
@@ -69,11 +69,11 @@ def server_of(info: Mapping[str, Any], *, snapshots: bool | None = None) -> Serv
 
 
 async def check_server(url: str) -> None:
-    """To be asked before a process starts: warns of a server that would lose data in a crash, and
-    of one that takes no writes at present.
+    """Checks the server before a process starts: warns of a server that would lose data in a crash,
+    and of one that does not accept writes at present.
 
-    A server that does not answer is waited for elsewhere. Raises StartError where the server does
-    not grant what the service needs, evicts keys or is too old, or holds half a backup.
+    The parts themselves wait for a server that does not answer. Raises StartError if the server
+    does not grant all needed rights, evicts keys, is too old, or holds half a backup.
     """
     redis = open_async(url)
     try:
@@ -81,21 +81,21 @@ async def check_server(url: str) -> None:
         server = await read_server(redis)
         restoring = await redis.exists(keys.RESTORING)
     except NotServingError as error:
-        _log.warning("redis takes no writes at present", reason=str(error))
+        _log.warning("Redis does not accept writes", reason=str(error))
         return
     except (RedisError, OSError):
         return
     finally:
         await redis.aclose()
     if (refusal := replication_fault(server)) is not None:
-        _log.warning("redis takes no writes at present", reason=refusal)
+        _log.warning("Redis does not accept writes", reason=refusal)
     fault = version_fault(server) or eviction_fault(server)
     if fault is not None:
         raise StartError(fault)
     if restoring:
         raise StartError(
-            "a backup is being restored into Redis, or that was broken off; wait for "
+            "a backup is being restored into Redis, or a restore was interrupted; wait for "
             "`coursewire restore` to end, or run it again with --replace"
         )
     if (loss := persistence_fault(server)) is not None:
-        _log.warning("redis may lose data", reason=loss)
+        _log.warning("Redis may lose data", reason=loss)

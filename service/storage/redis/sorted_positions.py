@@ -25,7 +25,7 @@ async def sorted_positions(
     count: int | None = None,
 ) -> list[str]:
     """The positions from `first` to `last` (None: the last one), the lowest first, at most `count`
-    (None: all). `prefix` is what stands before the sort keys."""
+    (None: all). `prefix` precedes the sort keys."""
     start = f"[{prefix}{sort_key(first)}"
     end = f"({prefix}{'' if last is None else sort_key(last)}\x7f"
     offset = None if count is None else 0

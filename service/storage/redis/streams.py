@@ -13,7 +13,7 @@ StreamEntry = tuple[bytes, dict[bytes, bytes]]
 
 
 async def read_stream(redis: Redis, key: str, after: str | None, count: int) -> list[StreamEntry]:
-    """At most `count` entries behind the id `after` (None: from the start), oldest first."""
+    """At most `count` entries after the id `after` (None: from the start), oldest first."""
     start = f"({after}" if after else "-"
     return cast("list[StreamEntry]", await redis.xrange(key, start, "+", count=count))
 
@@ -21,8 +21,8 @@ async def read_stream(redis: Redis, key: str, after: str | None, count: int) -> 
 async def await_stream(
     redis: Redis, key: str, after: str, count: int, block_ms: int
 ) -> list[StreamEntry]:
-    """Like `read_stream`, waiting at most `block_ms` for the first entry. Meanwhile it holds a
-    connection."""
+    """Like `read_stream`, waiting at most `block_ms` for the first entry. It occupies a connection
+    meanwhile."""
     found = cast(
         "list[tuple[bytes, list[StreamEntry]]]",
         await redis.xread({key: after}, count=count, block=block_ms),
@@ -31,10 +31,12 @@ async def await_stream(
 
 
 async def read_stream_back(
-    redis: Redis, key: str, before: str | None, count: int
+    redis: Redis, key: str, before: str | None, count: int, after: str | None = None
 ) -> list[StreamEntry]:
-    """At most `count` entries before the id `before` (None: from the end), newest first."""
+    """At most `count` entries before the id `before` (None: from the end), newest first, and only
+    those after `after`."""
     if before is not None and position_order(before) == (0, 0):
-        return []  # the server refuses to look below the lowest id
+        return []  # the server refuses a range below the lowest id
     start = f"({before}" if before else "+"
-    return cast("list[StreamEntry]", await redis.xrevrange(key, start, "-", count=count))
+    end = f"({after}" if after else "-"
+    return cast("list[StreamEntry]", await redis.xrevrange(key, start, end, count=count))

@@ -1,4 +1,4 @@
-"""Credentials: base URLs and the encrypted API keys that open them."""
+"""Credentials: base URLs and their encrypted API keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from service.storage.security.encryption import Encryptor, marked_api_key, owner
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-MOST_NAMED = 20  # integrations that keep a credential from being deleted
+MOST_NAMED = 20  # integrations that the error of a deletion names
 
 _decode = msgspec.json.Decoder(Credential).decode
 _decode_integration = msgspec.json.Decoder(Integration).decode
@@ -45,8 +45,8 @@ class _User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """What an edit means for an integration: the epoch that begins, if any, and whether the next
-    poll is due now."""
+    """The effect of an edit on an integration: the new epoch, if any, and whether the next poll is
+    due now."""
 
     integration: Key
     kept: EpochKeys
@@ -74,9 +74,9 @@ class CreateCredential(Script[None]):
 
 
 class EditCredential(Script[None]):
-    """Stores an edited credential, and what that means for the integrations that use it; `uses` is
-    how many did as read, None if they are not concerned. Refuses with STALE, SUBSCRIPTIONS or
-    EXISTS. Announces `epoch`."""
+    """Stores an edited credential, and its effects on the integrations that use it; `uses` is their
+    number as read, None if they are not affected. Refuses with STALE, SUBSCRIPTIONS or EXISTS.
+    Announces `epoch`."""
 
     credential: Key
     announced: Announced
@@ -94,8 +94,8 @@ class EditCredential(Script[None]):
 
 
 class DeleteCredential(Script[int]):
-    """Deletes a credential if no integration uses it; returns how many do. Refuses with GONE, or
-    with STALE unless `as_read` is None."""
+    """Deletes a credential if no integration uses it; returns the number of those that do. Refuses
+    with GONE, or with STALE unless `as_read` is None."""
 
     credential: Key
     credentials: Key = keys.CREDENTIALS
@@ -127,8 +127,8 @@ class CredentialStore:
     async def prepare(
         self, credential: Credential, api_key: str
     ) -> tuple[str, MadeCredential | None]:
-        """The id of a credential with the same base URL and key; where there is none, that of
-        `credential`, with what there is to store of it."""
+        """The id of a credential with the same base URL and key; if there is none, that of
+        `credential`, with its values to store."""
         marks = self._encryptor.marks(marked_api_key(api_key.encode()))
         found = cast(
             "list[bytes | None]",
@@ -147,7 +147,7 @@ class CredentialStore:
         return _decode(await self._record(credential_id))
 
     async def get_many(self, credential_ids: Sequence[str]) -> list[Credential | None]:
-        """The credentials with these ids, None where there is none."""
+        """The credentials with these ids, None for a missing one."""
         if not credential_ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -159,7 +159,7 @@ class CredentialStore:
     async def page(
         self, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Credential], IndexPosition | None]:
-        """At most `limit` credentials in the order of creation, and where to go on."""
+        """At most `limit` credentials in the order of creation, and the next position."""
         ids, position = await page_of_ids(self._redis, keys.CREDENTIALS, limit, after)
         found = await self.get_many(ids)
         return [credential for credential in found if credential is not None], position
@@ -187,11 +187,11 @@ class CredentialStore:
         change: Callable[[Credential], Credential],
         api_key: str | None = None,
     ) -> Credential:
-        """Applies `change` to what is stored, and replaces the key unless it is None.
+        """Applies `change` to the stored record, and replaces the key unless it is None.
 
-        Another base URL begins a new epoch of every integration that uses the credential;
-        another key makes each of them be polled at once. Raises NotFoundError, or
-        IntegrationExistsError if one of them would meet another on the same upstream.
+        Another base URL starts a new epoch of every integration that uses the credential; another
+        key makes their polls due at once. Raises NotFoundError, or IntegrationExistsError if one of
+        them would duplicate another on the same upstream.
         """
 
         async def attempt(fresh: bool) -> Credential:

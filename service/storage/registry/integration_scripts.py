@@ -1,4 +1,4 @@
-"""The scripts that change registrations of integrations, or ask for their polls."""
+"""The scripts that change registrations of integrations, or request polls."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from service.storage.redis.scripts import Script
 
 
 class MadeCredential(msgspec.Struct, frozen=True, kw_only=True):
-    """A credential that is stored with the integration that brings its values along. `mark` is that
-    of its key, by which it is found together with `base_url`."""
+    """A credential that is stored with its integration. `mark` is that of its key, which together
+    with `base_url` identifies it."""
 
     id: str
     record: bytes
@@ -27,8 +27,8 @@ class MadeCredential(msgspec.Struct, frozen=True, kw_only=True):
 
 class RegisterIntegration(Script[None]):
     """Registers an integration, with the credential that was `made` for it, and makes its first
-    poll due now unless it is paused. Refuses with STALE if its credential was edited, or made by
-    others meanwhile, with EXISTS, and with FULL if there are `most`."""
+    poll due now unless it is paused. Refuses with STALE if its credential was edited or created
+    meanwhile, with EXISTS, and with FULL if there are `most`."""
 
     integration: Key
     credential: Key
@@ -50,9 +50,9 @@ class RegisterIntegration(Script[None]):
 
 
 class EditIntegration(Script[None]):
-    """Stores an edited integration. `next_epoch` begins if it `moved` to another upstream, or if
-    its baseline is not complete. `place` is what becomes of its place in the schedule. The
-    credential until now goes if it `is_inline` and this was its last integration.
+    """Stores an edited integration. `next_epoch` starts if it `moved` to another upstream, or if
+    its baseline is not complete. `place` is the change of its place in the schedule. The previous
+    credential is deleted if it `is_inline` and this was its last integration.
 
     Refuses with STALE, SUBSCRIPTIONS or EXISTS. Announces `epoch`.
     """
@@ -84,8 +84,8 @@ class EditIntegration(Script[None]):
 
 
 class DeleteIntegration(Script[None]):
-    """Deletes an integration with all that is kept of it, and its credential if that `is_inline`
-    and has no other integration. Work under way loses its lease. Refuses with STALE."""
+    """Deletes an integration with all its keys, and its credential if that `is_inline` and has no
+    other integration. Running work loses its lease. Refuses with STALE."""
 
     integration: Key
     credential: Key
@@ -111,11 +111,10 @@ class DeleteIntegration(Script[None]):
 
 
 class RequestPoll(Script[None]):
-    """Queues a poll that was asked for, or `joins` the one under way, and makes it due now. The
-    poll after one that was joined follows it at once, for what it may have passed by already.
-
-    Refuses with STALE unless `queued` is the id of the queued poll (None: there is none) and, where
-    it does not join, unless a poll is `under_way` as it was read.
+    """Queues a requested poll, or `joins` the running one, and makes it due now. After a poll that
+    was joined, another follows at once to cover the pages it may have passed. Refuses with STALE
+    unless `queued` is the id of the queued poll (None: there is none) and, if it does not join,
+    unless `under_way` still states whether a poll is running.
     """
 
     integration: Key
@@ -132,15 +131,15 @@ class RequestPoll(Script[None]):
 
 
 class ListedIntegration(msgspec.Struct, frozen=True):
-    """What lists are filtered by."""
+    """The fields that lists are filtered by."""
 
     record: bytes
     state: str
 
 
 class ListIntegrations(Script[list[ListedIntegration]]):
-    """Reads the records and the states of integrations; those that are gone are left out. The
-    prefix is what precedes an id in a key."""
+    """Reads the records and the states of integrations, without deleted ones. The prefix precedes
+    an id in a key."""
 
     integration_prefix: str = keys.integration("")
     ids: Sequence[str]

@@ -1,4 +1,4 @@
-"""Integrations: registrations, what polling them has led to, and the polls asked for."""
+"""Integrations: registrations, their polling state, and requested polls."""
 
 from __future__ import annotations
 
@@ -63,12 +63,13 @@ PrepareCredential = Callable[[], Awaitable[tuple[str, MadeCredential | None]]]
 
 
 def upstream_identity(base_url: str, upstream_id: str) -> str:
-    """What makes two registrations the same: they would report every change twice."""
+    """The identity of a registration: two with the same identity would report every change
+    twice."""
     return f"{base_url} {upstream_id}"
 
 
 def poll_id_of(progress: bytes | None) -> str:
-    """The id of the poll whose stored progress this is, empty if there is none."""
+    """The id of the poll in a stored progress, empty if there is none."""
     return _decode_progress(progress).poll_id if progress else ""
 
 
@@ -91,10 +92,10 @@ class IntegrationStore:
     async def create(
         self, integration: Integration, prepare: PrepareCredential | None = None
     ) -> None:
-        """Registers an integration; its first poll is due at once unless it is paused. `prepare`
-        finds the credential whose values it brings along, or makes one, which is stored with it.
+        """Registers an integration; its first poll is due at once unless it is paused.
 
-        Raises NotFoundError if there is no such credential, IntegrationExistsError,
+        `prepare` finds the credential with its values, or creates one, which is stored with it.
+        Raises NotFoundError if the credential does not exist, IntegrationExistsError,
         LimitReachedError.
         """
 
@@ -110,7 +111,7 @@ class IntegrationStore:
                 except NotFoundError:
                     if prepare is None:
                         raise
-                    raise StaleRecordError from None  # it went meanwhile: another is made
+                    raise StaleRecordError from None  # it was deleted meanwhile: another is created
                 base_url = credential.base_url
             register = RegisterIntegration(
                 integration=keys.integration(integration.id),
@@ -136,14 +137,14 @@ class IntegrationStore:
             ) from None
 
     async def get(self, integration_id: str) -> Stored:
-        """One integration and what polling it has led to. Raises NotFoundError."""
+        """One integration and its polling state. Raises NotFoundError."""
         found = await self.get_many([integration_id])
         if (stored := found[0]) is None:
             raise _not_found(integration_id)
         return stored
 
     async def get_many(self, integration_ids: Sequence[str]) -> list[Stored | None]:
-        """The integrations with these ids, None where there is none."""
+        """The integrations with these ids, None for a missing one."""
         if not integration_ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -155,14 +156,14 @@ class IntegrationStore:
     async def page(
         self, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Stored], IndexPosition | None]:
-        """At most `limit` integrations in the order of creation, and where to go on."""
+        """At most `limit` integrations in the order of creation, and the next position."""
         ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
         return [stored for stored in await self.get_many(ids) if stored is not None], position
 
     async def listed(
         self, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Listed], IndexPosition | None]:
-        """Like `page`, what lists are filtered by alone, which takes a fraction of the time."""
+        """Like `page`, with only the fields for filters, in a fraction of the time."""
         ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
         found = await run(self._redis, ListIntegrations(ids=ids))
         return [(_decode(one.record), IntegrationState(one.state)) for one in found], position
@@ -170,11 +171,11 @@ class IntegrationStore:
     async def update(
         self, integration_id: str, change: Callable[[Integration], Integration]
     ) -> Integration:
-        """Applies `change` to what is stored.
+        """Applies `change` to the stored record.
 
-        State stays as it is, but another `upstream_id`, or a credential with another base URL,
-        begins a new epoch; so does another `baseline` before the baseline is complete, because
-        half of one cannot be reported. Raises NotFoundError, IntegrationExistsError.
+        Another `upstream_id`, or a credential with another base URL, starts a new epoch; so does
+        another `baseline` before the baseline is complete, because half of one cannot be reported.
+        Other changes keep the state. Raises NotFoundError, IntegrationExistsError.
         """
 
         async def attempt(fresh: bool) -> Integration:
@@ -221,11 +222,8 @@ class IntegrationStore:
     async def delete(
         self, integration_id: str, check: Callable[[Integration], None] | None = None
     ) -> None:
-        """Deletes an integration unless `check` raises, and ends its epoch; events already on
-        outboxes still go out.
-
-        Raises NotFoundError.
-        """
+        """Deletes an integration unless `check` raises, and ends its epoch; events on outboxes are
+        still sent. Raises NotFoundError."""
 
         async def attempt(_: bool) -> None:
             record, epoch, poll_id = await self._record(integration_id)
@@ -253,11 +251,11 @@ class IntegrationStore:
         await edit(f"another request is editing integration {integration_id}", attempt)
 
     async def request_poll(self, integration_id: str, kind: PollKind, now_ms: int) -> PollRecord:
-        """Asks for a poll now and returns it as queued, or the one under way.
+        """Requests a poll now and returns it as queued, or the running one.
 
-        One under way is joined if it sees what was asked for, and followed by the next at once;
-        one that is queued already is joined too, and a queued delta becomes the full poll asked
-        for. Raises NotFoundError, or ConflictError if the integration is paused.
+        The request joins a running poll of the same or wider kind, and another poll follows at
+        once; it also joins a queued poll, and a queued delta becomes a full poll on request. Raises
+        NotFoundError, or ConflictError if the integration is paused.
         """
 
         async def attempt(_: bool) -> PollRecord:
@@ -296,7 +294,7 @@ class IntegrationStore:
         return await edit(f"other requests are starting polls of {integration_id}", attempt)
 
     async def list_polls(self, integration_id: str) -> list[PollRecord]:
-        """The poll under way, then those that are kept, the latest first. Raises NotFoundError."""
+        """The running poll, then the stored ones, the latest first. Raises NotFoundError."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(keys.integration(integration_id))
             pipeline.zrange(keys.poll_order(integration_id), 0, -1, desc=True)
@@ -311,7 +309,7 @@ class IntegrationStore:
         return [under_way.record(), *(poll for poll in polls if poll.id != under_way.poll_id)]
 
     async def latest_polls(self, integration_ids: Sequence[str]) -> list[PollRecord | None]:
-        """The latest poll of each that has begun, None where none has."""
+        """The latest started poll of each, None for one without polls."""
         if not integration_ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -369,7 +367,7 @@ class IntegrationStore:
 
 
 def _place_in_schedule(before: Integration, after: Integration) -> Literal["wake", "stop", "leave"]:
-    """A paused integration leaves the schedule; what else concerns polling brings it forward."""
+    """A paused integration leaves the schedule; other polling settings make it due."""
     if after.paused:
         return "stop"
     unconcerned = msgspec.structs.replace(
@@ -414,7 +412,7 @@ def _read(fields: dict[bytes, bytes]) -> Stored:
 
 
 def _progress(fields: dict[bytes, bytes]) -> PollProgress | None:
-    """The poll under way."""
+    """The running poll."""
     poll = fields.get(b"poll")
     return _decode_progress(poll) if poll else None
 

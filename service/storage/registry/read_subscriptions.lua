@@ -1,4 +1,4 @@
--- The records of what an index lists, in the order of creation.
+-- The records of the ids in an index, in the order of creation.
 local function records(index, prefix)
   local found = {}
   for _, id in ipairs(redis.call('ZRANGE', index, 0, -1)) do

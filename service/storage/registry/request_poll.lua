@@ -6,7 +6,7 @@ if redis.call('EXISTS', integration) == 0
 end
 local stored = redis.call('HGET', integration, 'poll')
 if joins then
-  -- It moves on with every page, so only its id counts.
+  -- The progress changes with every page, so only its id is compared.
   if not stored or not string.find(stored, poll_id, 1, true) then return STALE end
   redis.call('HSET', integration, 'again', '1')
 else

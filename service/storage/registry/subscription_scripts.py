@@ -14,13 +14,12 @@ from service.storage.redis.scripts import Script
 
 
 class WriteSubscription(Script[None]):
-    """Stores a new or an edited subscription and moves the subscriptions' version on. `read_up_to`
-    is where the log is read on (start of an XRANGE) by one whose outbox was filled from the log.
+    """Stores a new or an edited subscription and increments the subscriptions' version.
 
-    What is None of the encrypted values stays as it is.
-    Refuses with STALE (`as_read` is None for a new one), with FULL if there are `most`, and with
-    BEHIND if the log has events that the outbox has not. A new one `begins` at a time (epoch ms),
-    None: now.
+    `read_up_to` is the position up to which a new outbox was filled from the log (start of an
+    XRANGE). An encrypted value of None stays unchanged. Refuses with STALE (`as_read` is None for a
+    new one), with FULL if there are `most`, and with BEHIND if the log has events that the outbox
+    lacks. A new one `begins` at a time (epoch ms), None: now.
     """
 
     subscription: Key
@@ -48,9 +47,8 @@ class WriteSubscription(Script[None]):
 
 
 class ResumeSubscription(Script[None]):
-    """Brings a subscription back to active: its record, its outbox's memory of failures and holds,
-    and all its retries, which are due now. A sender at work finds out from `resumed`, which is
-    random.
+    """Makes a subscription active: updates its record, clears its outbox's failures and holds, and
+    makes all retries due now. A running sender detects the random `resumed`.
 
     Refuses with STALE or SUBSCRIPTIONS. Announces `unparked` and `enabled`.
     """
@@ -69,8 +67,8 @@ class ResumeSubscription(Script[None]):
 
 
 class DeleteSubscription(Script[None]):
-    """Deletes a subscription with its outbox and all that is kept of it. Work under way loses its
-    lease. Refuses with GONE, or with STALE unless `as_read` is None."""
+    """Deletes a subscription with all its keys. Running work loses its lease. Refuses with GONE, or
+    with STALE unless `as_read` is None."""
 
     subscription: Key
     outbox: Key
@@ -89,7 +87,7 @@ class DeleteSubscription(Script[None]):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The records of all subscriptions and all API keys, at one moment."""
+    """The records of all subscriptions and all API keys, as of one moment."""
 
     version: int
     subscriptions: list[bytes]
@@ -97,8 +95,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class ReadSubscriptions(Script[Snapshot]):
-    """Reads all subscriptions, the API keys that may own them, and their version. The prefixes are
-    what precedes an id in a key."""
+    """Reads all subscriptions, the API keys that may own them, and their version. The prefixes
+    precede an id in a key."""
 
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     subscriptions: Key = keys.SUBSCRIPTIONS
@@ -108,8 +106,8 @@ class ReadSubscriptions(Script[Snapshot]):
 
 
 class FindOwned(Script[list[bytes]]):
-    """Reads the records of the subscriptions that name an owner, perhaps in another field as well.
-    The prefix is what precedes an id in a key."""
+    """Reads the records of the subscriptions that contain an owner's id, perhaps in another field.
+    The prefix precedes an id in a key."""
 
     subscriptions: Key = keys.SUBSCRIPTIONS
     subscription_prefix: str = keys.subscription("")
@@ -117,8 +115,8 @@ class FindOwned(Script[list[bytes]]):
 
 
 class ListSubscriptions(Script[list[bytes | None]]):
-    """Reads the records of subscriptions, None where one is gone. The prefix is what precedes an id
-    in a key."""
+    """Reads the records of subscriptions, None for a deleted one. The prefix precedes an id in a
+    key."""
 
     subscription_prefix: str = keys.subscription("")
     ids: Sequence[str]

@@ -1,4 +1,4 @@
-"""Subscriptions: what subscribers want, and the encrypted secrets and headers of their pushes."""
+"""Subscriptions: their settings, and the encrypted secrets and headers of their pushes."""
 
 from __future__ import annotations
 
@@ -83,9 +83,12 @@ class SubscriptionStore:
         read_up_to: str = "",
         begins: int | None = None,
     ) -> bool:
-        """Stores a new subscription; events committed from now on reach its outbox. If that was
-        filled from the log, `read_up_to` is from where the log would be read on; false if there
-        is more to read, and then nothing was stored. `begins` is then since when, epoch ms."""
+        """Stores a new subscription; events committed from now on reach its outbox.
+
+        If the outbox was filled from the log, `read_up_to` is the next position in the log and
+        `begins` the first event's time, epoch ms. Returns false, and stores nothing, if the log has
+        more to read.
+        """
         opened = [SigningSecret(one) for one in secrets]
         try:
             await self._store(
@@ -113,7 +116,7 @@ class SubscriptionStore:
         return _decode(await self._field(subscription_id, "record"))
 
     async def begins(self, subscription_id: str) -> int:
-        """From when on a subscription is sent events, epoch ms. Raises NotFoundError."""
+        """The time from which a subscription receives events, epoch ms. Raises NotFoundError."""
         return int(await self._field(subscription_id, "begins"))
 
     async def get_with_record(self, subscription_id: str) -> tuple[Subscription, bytes]:
@@ -122,7 +125,7 @@ class SubscriptionStore:
         return _decode(record), record
 
     async def get_many(self, subscription_ids: Sequence[str]) -> list[Subscription | None]:
-        """The subscriptions with these ids, None where there is none."""
+        """The subscriptions with these ids, None for a missing one."""
         if not subscription_ids:
             return []
         found = await run(self._redis, ListSubscriptions(ids=subscription_ids))
@@ -131,7 +134,7 @@ class SubscriptionStore:
     async def page(
         self, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Subscription], IndexPosition | None]:
-        """At most `limit` subscriptions in the order of creation, and where to go on."""
+        """At most `limit` subscriptions in the order of creation, and the next position."""
         ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
         found = await self.get_many(ids)
         return [subscription for subscription in found if subscription is not None], position
@@ -143,7 +146,7 @@ class SubscriptionStore:
         return [one.id for one in await self._owned(owner)]
 
     async def _owned(self, owner: str) -> list[Subscription]:
-        """What `owner` created, in the order of creation."""
+        """The subscriptions that `owner` created, in the order of creation."""
         found = await run(self._redis, FindOwned(owner=owner))
         return [one for one in map(_decode, found) if one.owner == owner]
 
@@ -157,7 +160,7 @@ class SubscriptionStore:
     async def page_owned(
         self, owner: str, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Subscription], IndexPosition | None]:
-        """Like `page`, of those that `owner` created alone. It looks through all of them."""
+        """Like `page`, for the subscriptions that `owner` created. It reads all of them."""
         owned = [
             one
             for one in await self._owned(owner)
@@ -174,11 +177,12 @@ class SubscriptionStore:
         headers: Mapping[str, str] | None = None,
         certificate: ClientCertificate | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Subscription:
-        """Applies `change` to what is stored, and replaces the headers unless they are None, and
+        """Applies `change` to the stored record, and replaces the headers unless they are None, and
         the client certificate unless it is UNSET; None removes it.
 
-        An outbox that is sent to after the edit and holds anything is due at once; one that is
-        not leaves the schedule and goes on collecting. Raises NotFoundError.
+        If the subscription is active after the edit and has pending events, its outbox is due at
+        once; otherwise the outbox leaves the schedule and keeps queueing events. Raises
+        NotFoundError.
         """
 
         async def attempt(_: bool) -> Subscription:
@@ -208,10 +212,10 @@ class SubscriptionStore:
             [Subscription, list[SigningSecret]], tuple[Subscription, list[SigningSecret]]
         ],
     ) -> tuple[Subscription, list[SigningSecret]]:
-        """Applies `change` to the subscription and its secrets, which must not leave the
-        subscription as it was: that is how a concurrent rotation is noticed.
+        """Applies `change` to the subscription and its secrets. `change` must modify the
+        subscription, because a concurrent rotation is detected by that.
 
-        Raises NotFoundError, DecryptionError or whatever `change` raises.
+        Raises NotFoundError, DecryptionError or the errors of `change`.
         """
 
         async def attempt(_: bool) -> tuple[Subscription, list[SigningSecret]]:
@@ -230,8 +234,8 @@ class SubscriptionStore:
         return await edit(f"another request is editing subscription {subscription_id}", attempt)
 
     async def resume(self, subscription_id: str, now: int) -> Subscription:
-        """Brings a subscription back to active, whatever stopped it, and makes everything on
-        its outbox due now. Raises NotFoundError."""
+        """Makes a subscription active, whatever stopped it, and makes all events on its outbox due
+        now. Raises NotFoundError."""
 
         async def attempt(_: bool) -> Subscription:
             record = await self._field(subscription_id, "record")
@@ -276,14 +280,14 @@ class SubscriptionStore:
             raise _not_found(subscription_id) from None
 
     async def secrets(self, subscription_id: str) -> list[SigningSecret]:
-        """The signing secrets, the newest first, some of them perhaps no longer in force. Raises
-        NotFoundError or DecryptionError."""
+        """The signing secrets, the newest first, including expired ones. Raises NotFoundError or
+        DecryptionError."""
         return self.decrypted_secrets(
             subscription_id, await self._field(subscription_id, "secrets")
         )
 
     def decrypted_secrets(self, subscription_id: str, encrypted: bytes) -> list[SigningSecret]:
-        """The same of what was read otherwise. Raises DecryptionError."""
+        """The signing secrets from an encrypted value. Raises DecryptionError."""
         return _decode_secrets(
             self._encryptor.decrypt(encrypted, owner_in_subscription(subscription_id, "secrets"))
         )
@@ -295,13 +299,14 @@ class SubscriptionStore:
         )
 
     def decrypted_headers(self, subscription_id: str, encrypted: bytes) -> dict[str, str]:
-        """The same of what was read otherwise. Raises DecryptionError."""
+        """The headers from an encrypted value. Raises DecryptionError."""
         return _decode_headers(
             self._encryptor.decrypt(encrypted, owner_in_subscription(subscription_id, "headers"))
         )
 
     async def certificate(self, subscription_id: str) -> ClientCertificate | None:
-        """The client certificate to show its receiver, if it has one. Raises DecryptionError."""
+        """The client certificate to present to the receiver, if it has one. Raises
+        DecryptionError."""
         encrypted = await read_field(
             self._redis, keys.subscription(subscription_id), "client_certificate"
         )
@@ -310,7 +315,7 @@ class SubscriptionStore:
     def decrypted_certificate(
         self, subscription_id: str, encrypted: bytes
     ) -> ClientCertificate | None:
-        """The same of what was read otherwise, empty where there is none. Raises
+        """The client certificate from an encrypted value, None if that is empty. Raises
         DecryptionError."""
         if not encrypted:
             return None
@@ -318,8 +323,7 @@ class SubscriptionStore:
         return _decode_certificate(self._encryptor.decrypt(encrypted, owner))
 
     async def all_for_matching(self) -> tuple[int, list[Subscription], list[ApiKey]]:
-        """Every subscription and every API key, and the version that all of them together
-        have."""
+        """Every subscription and every API key, and their common version."""
         found = await run(self._redis, ReadSubscriptions())
         return (
             found.version,
@@ -383,7 +387,7 @@ class SubscriptionStore:
     def _encrypted_certificate(
         self, subscription_id: str, certificate: ClientCertificate | None
     ) -> bytes:
-        """Empty, which removes it, where there is none."""
+        """Empty, which removes it, if there is none."""
         if certificate is None:
             return b""
         owner = owner_in_subscription(subscription_id, "client_certificate")
@@ -398,7 +402,7 @@ class SubscriptionStore:
 
 
 def _resumed(before: Subscription) -> list[Announcement]:
-    """What a resume tells, of an outbox that was parked and of a subscription that was disabled."""
+    """The announcements of a resume, for a parked outbox and for a disabled subscription."""
     ends = [(When.UNPARKED, "parked")]
     if before.disabled_reason is not None:
         ends.append((When.ENABLED, "disabled"))

@@ -1,1 +1,1 @@
-"""Replays and what a new subscription is sent of the past, in Redis."""
+"""Replays, and past events of new subscriptions, in Redis."""

@@ -23,7 +23,7 @@ if surplus > 0 then
     end
   end
 end
--- A sender at work finds the replay when it gives the outbox back.
+-- A running sender finds the replay when it returns the outbox.
 if not redis.call('ZSCORE', schedule.claimed, subscription_id) then
   redis.call('ZADD', schedule.due, 'LT', now, subscription_id)
 end

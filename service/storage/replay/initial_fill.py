@@ -1,4 +1,4 @@
-"""Creates subscriptions whose outboxes begin with events that the log retains."""
+"""Creates subscriptions whose outboxes begin with retained events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SCANNED_AT_ONCE = 500
 _LIFETIME_SECONDS = 600  # of an outbox whose subscription is never stored
-_MAX_ROUNDS = 1_000  # times the end of the log may have moved on, while it is caught up with
+_MAX_ROUNDS = 1_000  # times that the end of the log may move while it is being reached
 
 
 class FilledEntry(msgspec.Struct, frozen=True):
@@ -37,8 +37,8 @@ class FilledEntry(msgspec.Struct, frozen=True):
 
 class FillOutbox(Script[None]):
     """Puts retained events on the outbox of a subscription that is about to be created, unless the
-    outbox holds another number of entries than `held`. The outbox has a lifetime until then, so
-    that nothing stays of a creation that breaks off."""
+    outbox holds another number of entries than `held`. The outbox expires if the creation is
+    interrupted."""
 
     outbox: Key
     held: int
@@ -49,9 +49,9 @@ class FillOutbox(Script[None]):
 class Backlog:
     """Fills the outbox first and stores the subscription when it has caught up with the log.
 
-    Whatever is committed afterwards finds the subscription, since commits compare the version of
-    the subscriptions; whatever was committed before stands in the log. So nothing is missing,
-    nothing is there twice, and the outbox is in the order of the log.
+    Later commits find the subscription, because commits compare the version of the subscriptions;
+    events of earlier commits are in the log. So no event is missing or duplicated, and the outbox
+    is in the order of the log.
     """
 
     def __init__(self, redis: Redis, log: EventLog, subscriptions: SubscriptionStore) -> None:
@@ -68,8 +68,8 @@ class Backlog:
         grant: Grant | None = None,
         certificate: ClientCertificate | None = None,
     ) -> None:
-        """Stores a new subscription whose outbox holds what matches of the log from `since` on
-        (epoch ms; None: all that is retained) and may be seen by `grant`."""
+        """Stores a new subscription whose outbox contains the matching events of the log from
+        `since` on (epoch ms; None: all retained ones) that `grant` includes."""
         selection = Selection(subscription, grant)
         start = "-" if since is None else str(since)
         held = 0
@@ -80,13 +80,12 @@ class Backlog:
             ):
                 return
         await self._redis.unlink(keys.outbox(subscription.id))
-        raise ConflictError("events come too fast to begin anywhere but now: try again")
+        raise ConflictError("new events arrive too fast to start in the past: try again")
 
     async def _catch_up(
         self, subscription: Subscription, selection: Selection, start: str, held: int
     ) -> tuple[str, int]:
-        """Reads to the end of the log; returns from where it goes on, and how much the outbox
-        holds."""
+        """Reads to the end of the log; returns the next position, and the size of the outbox."""
         while True:
             found = await self._log.scan(start, "+", _SCANNED_AT_ONCE)
             rendering = RENDERINGS[subscription.rendering]

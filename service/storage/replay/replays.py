@@ -1,4 +1,4 @@
-"""Replays of subscriptions: asked for, fed in parts by the outbox's sender, and ended."""
+"""Replays of subscriptions: created, fed in parts by the outbox's sender, and ended."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from service.storage.scheduling.leases import Fence, Lease
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-MAX_KEPT = 100  # replays of a subscription that are listed, and all that have not ended
-MAX_AHEAD = 10_000  # entries from which nothing more is added, whatever they wait for
+MAX_KEPT = 100  # listed replays of a subscription, in addition to those that have not ended
+MAX_AHEAD = 10_000  # entries at which no more are added, whatever they wait for
 
 _decode = msgspec.json.Decoder(Replay).decode
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """An event to be sent again: what it is ordered by, the letter of its rendering, and its
-    position in the log."""
+    """An event to send again: its order key, the letter of its rendering, and its position in the
+    log."""
 
     order_key: str
     rendering: str
@@ -39,8 +39,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 
 class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that is made for one outbox alone. It gets its id and its position when it
-    enters."""
+    """An event that is created for one outbox. It gets its id and its position when it is added."""
 
     order_key: str
     rendering: str
@@ -54,9 +53,9 @@ class Backfilled(msgspec.Struct, frozen=True, kw_only=True):
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """The next part of a replay: `scanned` events up to `position`, of which `entries` are sent and
-    `left_out` are not because of what they are. `last` if there is nothing behind it; `note` is
-    for people who look at the replay, and with `error` it has failed. No more than `most` are to
-    be replayed at once, and `increments` is what it counts."""
+    `left_out` cannot be. `last` means that no part follows; `note` is a message for people, and
+    with `error` the replay has failed. At most `most` entries are replayed at once, and
+    `increments` are added to the counters."""
 
     position: str
     scanned: int
@@ -70,9 +69,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateReplay(Script[None]):
-    """Stores a replay and queues it, or puts the one event that it is of at the end of what is
-    being replayed. The oldest that have ended are forgotten beyond `kept`. Refuses with GONE if
-    there is no such subscription."""
+    """Stores a replay and queues it, or adds its one event to the replayed entries. The oldest
+    ended replays beyond `kept` are removed. Refuses with GONE if the subscription does not
+    exist."""
 
     subscription: Key
     replays: Key
@@ -91,7 +90,7 @@ class CreateReplay(Script[None]):
 
 
 class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that is made for one outbox, as its script takes it."""
+    """An event that is created for one outbox, in the form that scripts take."""
 
     type: str
     integration_id: str
@@ -103,7 +102,7 @@ class BackfilledEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry to add: of the event at `position` of the log, or of one that is made here."""
+    """An entry to add: an event at `position` of the log, or a created one."""
 
     order_key: str
     rendering: str
@@ -112,12 +111,12 @@ class FedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedReplay(Script[None]):
-    """Puts the next part of a replay behind what is being replayed, together with how far it has
-    come, so that it goes on from there after any crash.
+    """Adds the next part of a replay to the replayed entries, together with its progress, so that
+    the replay continues there after a crash.
 
-    `left_out` counts what is not sent because of what it is; `note` is for people who look
-    at the replay, and it fails if there is a `failure`. Refuses with LEASE, with STALE if the
-    replay is not at `position_as_read`, and with FULL if `most` are being replayed.
+    `left_out` counts events that cannot be sent; `note` is a message for people, and with a
+    `failure` the replay fails. Refuses with LEASE, with STALE if the replay is not at
+    `position_as_read`, and with FULL if `most` entries are being replayed.
     """
 
     lease: Fence
@@ -142,9 +141,9 @@ class FeedReplay(Script[None]):
 
 
 class CancelReplay(Script[None]):
-    """Ends a replay and takes back what of it has not been delivered. A sender at work finds out
-    from `emptied`, which is random. Begins with a removal, so that it still runs when Redis is at
-    its memory limit. Refuses with GONE or OVER."""
+    """Ends a replay and removes its undelivered entries. A running sender detects the random
+    `emptied`. Begins with a removal, so that it runs even at Redis's memory limit. Refuses with
+    GONE or OVER."""
 
     replay: Key
     replay_queue: Key
@@ -165,8 +164,8 @@ class Replays:
         self._counters = counters
 
     async def create(self, replay: Replay, only: Replayed | None = None) -> None:
-        """Stores a replay, to be fed behind those asked for before; `only` is the one event that
-        it is of, which need not wait for them. Raises NotFoundError."""
+        """Stores a replay, to be fed after earlier ones; `only` is the one event of a redelivery,
+        which need not wait for them. Raises NotFoundError."""
         subscription_id = replay.subscription_id
         create = CreateReplay(
             subscription=keys.subscription(subscription_id),
@@ -197,15 +196,14 @@ class Replays:
     async def page(
         self, subscription_id: str, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[tuple[Replay, ReplayProgress]], IndexPosition | None]:
-        """At most `limit` replays in the order in which they were asked for, and where to go
-        on."""
+        """At most `limit` replays in the order of their requests, and the next position."""
         ids, position = await page_of_ids(self._redis, keys.replays(subscription_id), limit, after)
         found = await self._get_many(subscription_id, ids)
         return [one for one in found if one is not None], position
 
     async def cancel(self, subscription_id: str, replay_id: str) -> None:
-        """Ends a replay; what of it has not been delivered is dropped. Raises NotFoundError, or
-        ConflictError if it has ended."""
+        """Ends a replay and drops its undelivered entries. Raises NotFoundError, or ConflictError
+        if it has ended."""
         cancel = CancelReplay(
             replay=keys.replay(subscription_id, replay_id),
             replay_queue=keys.replay_queue(subscription_id),
@@ -224,7 +222,7 @@ class Replays:
             raise ConflictError(f"replay {replay_id} has ended already") from None
 
     async def next(self, subscription_id: str) -> tuple[Replay, ReplayProgress] | None:
-        """The replay that is to go on, None if none is."""
+        """The replay to continue, None if there is none."""
         replay_id = await self._redis.lindex(keys.replay_queue(subscription_id), 0)
         if replay_id is None:
             return None
@@ -234,9 +232,9 @@ class Replays:
     async def feed(
         self, lease: Lease, replay: Replay, progress: ReplayProgress, part: Part
     ) -> Literal["OK", "FULL", "STALE"]:
-        """Adds the part that follows `progress` to what is being replayed. FULL if too much is
-        already, STALE if the replay has moved on or was cancelled; then nothing was written.
-        Raises LeaseLostError."""
+        """Adds the part that follows `progress` to the replayed entries. FULL if there are too
+        many, STALE if the replay has progressed or was cancelled; then nothing was written. Raises
+        LeaseLostError."""
         subscription_id = replay.subscription_id
         feed = FeedReplay(
             lease=lease.fence,
@@ -275,7 +273,7 @@ class Replays:
         return None
 
     async def ahead(self, subscription_id: str) -> tuple[int, int]:
-        """How much is being replayed, and the bytes that events take which backfills made."""
+        """The number of replayed entries, and the bytes of backfilled events."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.xlen(keys.replayed(subscription_id))
             pipeline.memory_usage(keys.backfilled(subscription_id))

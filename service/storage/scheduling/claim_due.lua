@@ -1,6 +1,6 @@
 -- include _clock
-local SILENT = 30000 -- ms after which a scheduler is forgotten, once another has its turn
-local KEPT_SECONDS = 604800 -- that the list of schedulers lasts after the last turn
+local SILENT = 30000 -- ms after which a scheduler is removed at another one's turn
+local KEPT_SECONDS = 604800 -- lifetime of the list of schedulers after the last turn
 
 local now = now_ms()
 local token = now + claim_ms

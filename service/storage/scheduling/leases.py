@@ -1,4 +1,5 @@
-"""Leases: who is at work on an integration or an outbox, with a random token as the fence."""
+"""Leases: the exclusive right to work on an integration or an outbox, with a random token as the
+fence."""
 
 from __future__ import annotations
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["polls", "outboxes"]
 KINDS: Final[tuple[Kind, ...]] = ("polls", "outboxes")
-LEASE_MS: Final = 10_000  # after which others take over what a process held that died
+LEASE_MS: Final = 10_000  # after which other processes take over the work of a dead one
 RENEWAL_SECONDS: Final = 2.0  # between renewals of all leases of a process
-_AWAY_SECONDS: Final = 0.5  # between attempts while Redis is away
-_RETURN_SECONDS: Final = 1.0  # that a turn gets to end after its lease was refused: the turn itself
+_AWAY_SECONDS: Final = 0.5  # between attempts while Redis is unreachable
+# for a turn to end after its lease was refused: the turn itself may have just returned the lease
+_RETURN_SECONDS: Final = 1.0
 # may have returned the lease just before
 _BATCH: Final = 500  # leases in one script
 
@@ -35,7 +37,7 @@ _log = get_logger("leases")
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """A lease as scripts compare and extend it."""
+    """A lease in the form that scripts compare and extend."""
 
     key: Key
     token: str
@@ -43,8 +45,8 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 class TakeLease(Script[bool]):
-    """Begins work on something claimed. A stale claim, or a lease that is held, gives nothing; a
-    repeated call gives what the first gave."""
+    """Begins work on a claim. Returns nothing for a stale claim or a held lease; a repeated call
+    returns the result of the first."""
 
     schedule: ScheduleKeys
     lease: Fence
@@ -53,22 +55,21 @@ class TakeLease(Script[bool]):
 
 
 class HeldLease(Fence, frozen=True):
-    """A lease to renew; `id` is what it is held on."""
+    """A lease to renew; `id` is the integration or the outbox."""
 
     id: str
 
 
 class RenewLeases(Script[list[int]]):
-    """Extends leases of one kind, and the claims beneath them. Returns which of them, counted from
-    1, are not ours."""
+    """Extends leases of one kind, and the claims beneath them. Returns the indexes, from 1, of
+    those that are lost."""
 
     claimed: Key
     leases: Sequence[HeldLease]
 
 
 class ClaimedWork(msgspec.Struct, frozen=True):
-    """Something claimed; `claim` is the claim in a job that a worker has taken, 0 if there is
-    none."""
+    """Claimed work; `claim` is the claim in a job that a worker has taken, 0 if there is none."""
 
     lease: Key
     id: str
@@ -76,8 +77,8 @@ class ClaimedWork(msgspec.Struct, frozen=True):
 
 
 class ReclaimWork(Script[int]):
-    """Makes due what a dead process held: leases whose token begins with `holder`, and claims that
-    a worker has taken and not begun. Returns how much that was."""
+    """Makes the work of a dead process due: leases whose token begins with `holder`, and claims
+    that a worker has taken and not begun. Returns the number."""
 
     schedule: ScheduleKeys
     holder: str
@@ -85,8 +86,8 @@ class ReclaimWork(Script[int]):
 
 
 class DropLease(Script[None]):
-    """Gives back something that is not to be worked on, due again after a while or not at all; does
-    nothing if the lease is not ours."""
+    """Returns a lease without work on it, due again after a while or never; does nothing if the
+    lease is lost."""
 
     schedule: ScheduleKeys
     lease: Fence
@@ -97,8 +98,8 @@ class DropLease(Script[None]):
 class Lease:
     """The right to work on one integration (`polls`) or one outbox (`outboxes`) for a while.
 
-    `token` is compared inside every script that commits under the lease. The local clock
-    counts from before the request that obtained it, so it runs out here before it does there.
+    `token` is compared inside every script that commits under the lease. The local clock counts
+    from before the request that obtained the lease, so the lease ends here before it ends in Redis.
     """
 
     def __init__(self, kind: Kind, owned_id: str, token: str, duration_ms: int) -> None:
@@ -115,15 +116,15 @@ class Lease:
 
     @property
     def fence(self) -> Fence:
-        """The lease as scripts take it."""
+        """The lease in the form that scripts take."""
         return Fence(self.key, self.token, self.duration_ms)
 
     def remaining(self) -> float:
-        """Seconds until it must be taken as lost."""
+        """Seconds until the lease counts as lost."""
         return self.expires - time.monotonic()
 
     def extended(self, asked_at: float) -> None:
-        """Notes that a request sent at `asked_at` (monotonic seconds) has extended it."""
+        """Records that a request sent at `asked_at` (monotonic seconds) has extended it."""
         self.expires = max(self.expires, asked_at + self.duration_ms / 1000)
 
 
@@ -139,14 +140,14 @@ class Leases:
     async def take(
         self, kind: Kind, owned_id: str, claim: int, duration_ms: int = LEASE_MS
     ) -> Lease | None:
-        """Begins work on a claim; None if the claim is stale or somebody is at work."""
+        """Begins work on a claim; None if the claim is stale or a worker holds the lease."""
         lease = Lease(kind, owned_id, self._holder + new_token(), duration_ms)
         take = TakeLease(schedule=keys.schedule(kind), lease=lease.fence, id=owned_id, claim=claim)
         taken = await run(self._redis, take)
         return lease if taken else None
 
     async def drop(self, lease: Lease, wait_ms: int | None) -> None:
-        """Gives a lease back without having worked; due again in `wait_ms`, or never."""
+        """Returns a lease without work on it; due again in `wait_ms`, or never."""
         drop = DropLease(
             schedule=keys.schedule(lease.kind),
             lease=lease.fence,
@@ -156,8 +157,8 @@ class Leases:
         await run(self._redis, drop)
 
     async def give_back(self, lease: Lease, wait_ms: int) -> None:
-        """Like `drop`, by one that Redis has failed: tries for as long as the lease lasts, so that
-        the work goes on soon after Redis is back instead of when the claim has lapsed."""
+        """Like `drop`, after Redis was unreachable: it tries until the lease ends, so that the work
+        continues soon after Redis is reachable again, and not only when the claim lapses."""
         while lease.remaining() > 0:
             try:
                 await self.drop(lease, wait_ms)
@@ -168,8 +169,8 @@ class Leases:
 
     @asynccontextmanager
     async def kept(self, lease: Lease) -> AsyncIterator[None]:
-        """Renews a lease while the body runs. Cancels the body when the lease has run out, or
-        somebody else has it; raises LeaseLostError then."""
+        """Renews a lease while the body runs. If the lease has run out or is lost, cancels the body
+        and raises LeaseLostError."""
         limit = asyncio.timeout(lease.remaining())
         try:
             async with limit:
@@ -186,7 +187,7 @@ class Leases:
             raise
 
     async def _renew_held(self) -> None:
-        """Renews all leases of the process as long as there are any."""
+        """Renews all leases of the process while it has any."""
         try:
             await asyncio.sleep(RENEWAL_SECONDS)
             while self._held:
@@ -222,11 +223,11 @@ class Leases:
                 limit.reschedule(loop.time() + lease.remaining())
 
     async def reclaim(self, begun: Mapping[Kind, Mapping[str, int]]) -> int:
-        """Makes due what an earlier process of this instance held when it died, and what is in
-        `begun`, the claims by id in jobs that workers have taken, and no worker has a lease of.
-        Returns how much that was. Call it before this process takes a lease."""
+        """Makes the work of an earlier, killed process of this instance due, and the claims in
+        `begun` (by id, in jobs that workers have taken) without a lease. Returns the number. Call
+        it before this process takes a lease."""
         reclaimed = 0
-        if not self._holder:  # nobody is known to be dead
+        if not self._holder:  # no process is known to be dead
             return reclaimed
         for kind in KINDS:
             work = [

@@ -1,4 +1,4 @@
-"""Stops and starts polling and delivery for the whole system."""
+"""Stops and starts polling and delivery of the whole system."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ACTIVITIES: Final[dict[Kind, Activity]] = {"polls": "polling", "outboxes": "deli
 
 
 class Control:
-    """What is paused, and since when. Scripts that claim work read the same hash."""
+    """The paused activities, and since when. Scripts that claim work read the same hash."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._recent = RecentReads(self._read)
 
     async def pause(self, *activities: Activity) -> None:
-        """Nothing of these is claimed from now on, and what is under way hands back at its next
-        step. One that is paused already stays paused since it was."""
+        """Pauses activities: nothing is claimed, and running work returns at its next step. An
+        activity that is paused already keeps its time."""
         seconds, microseconds = await self._redis.time()
         now = int(seconds) * 1000 + int(microseconds) // 1000
         async with self._redis.pipeline(transaction=True) as pipeline:
@@ -34,12 +34,12 @@ class Control:
         self._recent.forget(keys.CONTROL)
 
     async def resume(self, *activities: Activity) -> None:
-        """These go on with whatever is due by now."""
+        """Resumes activities with all work that is due by now."""
         await self._redis.hdel(keys.CONTROL, *activities)
         self._recent.forget(keys.CONTROL)
 
     async def paused(self) -> dict[Activity, int]:
-        """What is paused, each since when, in epoch ms of the clock of Redis."""
+        """The paused activities, each since when, in epoch ms of the clock of Redis."""
         return await self._read(keys.CONTROL)
 
     async def is_paused(self, activity: Activity) -> bool:

@@ -1,4 +1,4 @@
-"""The schedule: what is due, what is claimed, and waking what has become due."""
+"""The schedule: due work, claimed work, and making work due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class ClaimLimit(msgspec.Struct, frozen=True):
-    """How much of a kind to claim at most, and the RQ queue that must not be `bound` long."""
+    """The maximum number of claims of a kind, and the RQ queue whose length may not reach
+    `bound`."""
 
     kind: Kind
     queue_key: str
@@ -34,7 +35,7 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class KindToClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """A kind of work: at most `most` of it are claimed, none while its RQ queue is `bound` long or
+    """A kind of work: at most `most` are claimed, none while its RQ queue is `bound` long or
     `activity` is paused."""
 
     schedule: ScheduleKeys
@@ -45,8 +46,8 @@ class KindToClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimDue(Script[list[Claims]]):
-    """Claims what is due, polls and outboxes alike, unless that is paused or workers are behind:
-    the one command that an idle second costs. `scheduler` is the one whose turn it is, if any."""
+    """Claims due polls and outboxes, unless they are paused or workers are behind: the only command
+    of an idle second. `scheduler` is the one whose turn it is, if any."""
 
     schedulers: Key = keys.SCHEDULERS
     control: Key = keys.CONTROL
@@ -56,7 +57,7 @@ class ClaimDue(Script[list[Claims]]):
 
 
 class Wake(Script[None]):
-    """Makes something due now, unless somebody is at work on it."""
+    """Makes something due now, unless a worker holds its lease."""
 
     schedule: ScheduleKeys
     id: str
@@ -71,8 +72,8 @@ class Schedule:
     async def claim(
         self, limits: Sequence[ClaimLimit], claim_ms: int, scheduler: str | None = None
     ) -> list[Claims]:
-        """Claims what is due of each kind, unless it is paused; `scheduler` is the name whose turn
-        is noted."""
+        """Claims due work of each kind, unless it is paused; `scheduler` is the name whose turn is
+        recorded."""
         kinds = [
             KindToClaim(
                 schedule=keys.schedule(limit.kind),
@@ -87,11 +88,11 @@ class Schedule:
         return await run(self._redis, claim)
 
     async def wake(self, kind: Kind, owned_id: str) -> None:
-        """Makes something due now, unless somebody is at work on it."""
+        """Makes something due now, unless a worker holds its lease."""
         await run(self._redis, Wake(schedule=keys.schedule(kind), id=owned_id))
 
     async def next_at(self, kind: Kind, ids: Sequence[str]) -> list[int | None]:
-        """Epoch ms at which each is due, or at which the claim on it lapses; None if never."""
+        """Epoch ms at which each is due, or at which its claim lapses; None for never."""
         if not ids:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -1,4 +1,4 @@
-"""API keys: their records, the hashes of their tokens, and who a token belongs to."""
+"""API keys: their records, the hashes of their tokens, and the key of a token."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 ID_PREFIX: Final = "key_"
-TOKEN_PREFIX: Final = "cwk_"  # noqa: S105 - what every token begins with
-TOUCH_MS: Final = 60_000  # between two notes that a key is in use
+TOKEN_PREFIX: Final = "cwk_"  # noqa: S105 - the beginning of every token
+TOUCH_MS: Final = 60_000  # between two records that a key is in use
 _SECRET_LENGTH = 52  # characters of 5 bits: 260 random bits
 _TOKEN = re.compile(r"cwk_([0-9a-z]{20})_[0-9a-z]{52}")
 
@@ -39,7 +39,7 @@ _encode = msgspec.json.encode
 
 
 def token_prefix(key_id: str) -> str:
-    """What a key's token begins with: enough to tell by a token found somewhere whose it is."""
+    """The beginning of a key's token, which identifies a leaked token."""
     return TOKEN_PREFIX + key_id.removeprefix(ID_PREFIX)
 
 
@@ -50,17 +50,17 @@ def new_token(key_id: str) -> str:
 
 
 def digest(token: str) -> bytes:
-    """What is stored of a token: a plain SHA-256.
+    """The stored form of a token: a plain SHA-256.
 
-    Slow hashes slow down guessing. Nobody guesses 260 random bits however fast the hash, and a
-    slow one would be paid with every request, wrong ones included.
+    Slow hashes slow down guessing. 260 random bits cannot be guessed at any speed, and a slow hash
+    would delay every request.
     """
     return hashlib.sha256(token.encode()).digest()
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key, when it was last used, to the minute, and until when the token before its own is valid
-    too; epoch ms, None if never."""
+    """A key, its last use, to the minute, and the end of the previous token; epoch ms, None for
+    never."""
 
     key: ApiKey
     last_used_at: int | None
@@ -75,10 +75,10 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class WriteApiKey(Script[None]):
-    """Stores a new or an edited API key, and the digest of its token if that is new; the token
-    before it ends, or stays valid until `previous_until` (ms). An edit moves the subscriptions'
-    version on, because it may change what the outboxes of the key's subscriptions get. Refuses with
-    STALE; `as_read` is None for a new key."""
+    """Stores a new or an edited API key, and the digest of its token if that is new; the previous
+    token ends, or stays valid until `previous_until` (ms). An edit increments the subscriptions'
+    version, because it may change which events the key's subscriptions receive. Refuses with STALE;
+    `as_read` is None for a new key."""
 
     api_key: Key
     api_keys: Key = keys.API_KEYS
@@ -92,7 +92,7 @@ class WriteApiKey(Script[None]):
 
 
 class RevokeApiKey(Script[bool]):
-    """Revokes an API key; false if there is none. What it owns stays, and gets no more events."""
+    """Revokes an API key; false if there is none. Its subscriptions stay, and receive no events."""
 
     api_key: Key
     api_keys: Key = keys.API_KEYS
@@ -101,21 +101,21 @@ class RevokeApiKey(Script[bool]):
 
 
 class TouchApiKey(Script[None]):
-    """Notes that an API key is in use, unless that was noted lately or the key is gone."""
+    """Records that an API key is in use, unless that was recorded lately or the key was revoked."""
 
     api_key: Key
     between_ms: int = TOUCH_MS
 
 
 class ApiKeys:
-    """Stores API keys, and remembers for a second those it was asked for."""
+    """Stores API keys, and caches those that were read for a second."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self.recent = RecentReads(self._read)
 
     async def create(self, key: ApiKey) -> str:
-        """Stores a new key and returns its token, which nobody can tell again."""
+        """Stores a new key and returns its token, which is not stored."""
         token = new_token(key.id)
         try:
             await self._store(key, None, token)
@@ -133,12 +133,12 @@ class ApiKeys:
     async def page(
         self, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[StoredKey], IndexPosition | None]:
-        """At most `limit` keys in the order of creation, and where to go on."""
+        """At most `limit` keys in the order of creation, and the next position."""
         ids, position = await page_of_ids(self._redis, keys.API_KEYS, limit, after)
         return [one for one in await self._get_many(ids) if one is not None], position
 
     async def update(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> StoredKey:
-        """Applies `change` to what is stored. Raises NotFoundError or what `change` raises."""
+        """Applies `change` to the stored record. Raises NotFoundError or the errors of `change`."""
 
         async def attempt(_: bool) -> None:
             record = await read_field(self._redis, keys.api_key(key_id), "record")
@@ -149,7 +149,7 @@ class ApiKeys:
         return await self._edited(key_id, attempt)
 
     async def rotate(self, key_id: str, overlap_ms: int) -> tuple[StoredKey, str]:
-        """Gives a key another token, which is returned too. The token until now stays valid for
+        """Replaces the token of a key, and returns the new one. The present token stays valid for
         `overlap_ms`; one from an earlier rotation ends. Raises NotFoundError, or ConflictError if
         three tokens would be valid."""
         token = new_token(key_id)
@@ -178,16 +178,16 @@ class ApiKeys:
         return await self.get(key_id)
 
     async def revoke(self, key_id: str) -> None:
-        """Forgets a key; its token opens nothing any more, in other processes within a second.
-        Raises NotFoundError."""
+        """Deletes a key; its token becomes invalid, in other processes within a second. Raises
+        NotFoundError."""
         revoked = await run(self._redis, RevokeApiKey(api_key=keys.api_key(key_id), id=key_id))
         self.recent.forget(key_id)
         if not revoked:
             raise _not_found(key_id)
 
     async def holder(self, token: str) -> ApiKey | None:
-        """The valid key that a token is of, None if there is none. Its `expires_at` is the token's,
-        which ends earlier if it was rotated."""
+        """The valid key of a token, None if there is none. `expires_at` is the token's, which ends
+        earlier if it was rotated."""
         named = _TOKEN.fullmatch(token)
         if named is None:
             return None
@@ -203,12 +203,13 @@ class ApiKeys:
         return key if key.is_valid(now_ms()) else None
 
     async def current(self, key_id: str) -> ApiKey | None:
-        """A key as it is now, give or take a second; None if it is gone or has expired."""
+        """A key's state, at most a second old; None if it was revoked or has expired."""
         known = await self.recent.get(key_id)
         return known.key if known is not None and known.key.is_valid(now_ms()) else None
 
     async def grant_of(self, owner: str | None) -> Grant | None:
-        """What the subscriptions of `owner` may get at this moment; None: everything."""
+        """The events that the subscriptions of `owner` may receive at this moment; None:
+        everything."""
         if owner is None:
             return None
         record = await read_field(self._redis, keys.api_key(owner), "record")
@@ -232,7 +233,7 @@ class ApiKeys:
         try:
             await run(self._redis, TouchApiKey(api_key=keys.api_key(key_id)))
         except RedisError:
-            return  # as at the memory limit; nobody is kept out for that
+            return  # as at the memory limit; the request is accepted nevertheless
 
     async def _get_many(self, key_ids: Sequence[str]) -> list[StoredKey | None]:
         if not key_ids:

@@ -1,4 +1,4 @@
-"""The audit trail: who changed what and when, without the values."""
+"""The audit trail: the actor, time and fields of each change, without the values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.storage.redis.streams import read_stream_back
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-MAX_ENTRIES: Final = 10_000  # kept, give or take a hundred; the oldest go first
+MAX_ENTRIES: Final = 10_000  # kept, approximately; the oldest are removed first
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that was done, or tried. `fields` are the names of those that were sent."""
+    """An action, successful or not. `fields` are the names of the sent fields."""
 
     action: str
     actor: str | None = None
@@ -28,7 +28,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A record in its place; `at` is epoch ms by the clock of Redis."""
+    """A record with its position; `at` is epoch ms by the clock of Redis."""
 
     position: str
     at: int
@@ -51,8 +51,8 @@ class Audit:
         )
 
     async def page(self, limit: int, before: str | None) -> tuple[list[AuditEntry], str | None]:
-        """At most `limit` entries before the position `before` (None: from the end), newest
-        first, and the position to go on from, None at the oldest."""
+        """At most `limit` records before the position `before` (None: from the end), newest first,
+        and the position to continue from, None at the oldest."""
         found = await read_stream_back(self._redis, keys.AUDIT, before, limit + 1)
         entries = [
             AuditEntry(

@@ -1,4 +1,4 @@
-"""Everything that is kept encrypted, wherever it is kept: found, and encrypted anew."""
+"""All encrypted values in Redis: found, and re-encrypted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 200  # records that are read together
 _SCANNED_AT_ONCE: Final = 1_000
-_TRIES: Final = 20  # times that others may be quicker
+_TRIES: Final = 20  # retries after concurrent changes
 
 CREDENTIALS: Final = "upstream API keys"
 SECRETS: Final = "signing secrets"
@@ -43,7 +43,8 @@ _SUBSCRIPTION_FIELDS: Final = {
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an encrypted value is kept: a field of a hash, or behind `head` bytes of a string."""
+    """The location of an encrypted value: a field of a hash, or a string after its first `head`
+    bytes."""
 
     kind: str
     id: str
@@ -54,7 +55,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EncryptedValue(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept at a location."""
+    """The content of a location."""
 
     location: Location
     stored: bytes
@@ -66,14 +67,14 @@ class EncryptedValue(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key_name(self) -> str | None:
-        """The name of the key that encrypted it, None if it is no encrypted value."""
+        """The name of the key that encrypted it, None if it is not an encrypted value."""
         return key_name(self.value)
 
 
 class Reencrypt(Script[bool]):
-    """Replaces an encrypted value, unless it is no longer as read. Begins with a removal, so that
-    encryption keys can be changed at the memory limit too. `location` is a string where there is no
-    `field`. A credential is found by the new `mark` of its key from then on."""
+    """Replaces an encrypted value, unless it has changed. Begins with a removal, so that it runs
+    even at the memory limit. `location` is a string if there is no `field`. A credential is then
+    indexed by the new `mark` of its key."""
 
     location: Key
     by_values: Key = keys.CREDENTIALS_BY_VALUES
@@ -85,15 +86,15 @@ class Reencrypt(Script[bool]):
 
 
 class EncryptedValues:
-    """Reads and replaces encrypted values without regard to what they mean."""
+    """Reads and replaces encrypted values without interpreting them."""
 
     def __init__(self, redis: Redis, encryptor: Encryptor) -> None:
         self._redis = redis
         self._encryptor = encryptor
 
     async def pages(self, kind: str) -> AsyncIterator[list[EncryptedValue]]:
-        """All of a kind, oldest first where there is an order. What is added or removed meanwhile
-        may be among them or not; nothing else is left out."""
+        """All of a kind, oldest first if they have an order. Values that are added or removed
+        meanwhile may be missing; no others are."""
         if kind == REPLIES:
             locations = self._replies()
         elif kind == CREDENTIALS:
@@ -104,7 +105,7 @@ class EncryptedValues:
             yield await self.read(page)
 
     async def read(self, locations: Sequence[Location]) -> list[EncryptedValue]:
-        """What is kept at these locations, without those where nothing is."""
+        """The contents of these locations, without empty ones."""
         if not locations:
             return []
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -121,7 +122,7 @@ class EncryptedValues:
         ]
 
     def can_decrypt(self, encrypted: EncryptedValue) -> bool:
-        """Whether one of the keys can_decrypt it, in this location."""
+        """Whether one of the keys can decrypt it, in this location."""
         try:
             self._encryptor.decrypt(encrypted.value, encrypted.location.owner)
         except DecryptionError:
@@ -129,10 +130,8 @@ class EncryptedValues:
         return True
 
     async def reencrypt(self, encrypted: EncryptedValue) -> bool:
-        """Sees to it that the value is encrypted with the first key; false if others did.
-
-        Whoever edits it meanwhile is right: then what they wrote is looked at. Raises
-        DecryptionError.
+        """Makes sure that the value is encrypted with the first key; false if it already was. A
+        concurrent edit takes precedence: then the new value is checked. Raises DecryptionError.
         """
         for _ in range(_TRIES):
             if encrypted.key_name == self._encryptor.first:
@@ -155,7 +154,7 @@ class EncryptedValues:
             if await run(self._redis, reencrypt):
                 return True
             found = await self.read([location])
-            if not found:  # it has gone
+            if not found:  # it was deleted
                 return False
             encrypted = found[0]
         raise DecryptionError(

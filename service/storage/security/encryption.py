@@ -1,7 +1,7 @@
-"""Encrypts secrets for storage: AES-256-GCM, bound to the place they are kept in.
+"""Encrypts secrets for storage: AES-256-GCM, bound to their location.
 
 An encrypted value is `1 | key id 4 | nonce 12 | ciphertext and tag`. The associated data is the
-owner's name, so a value that was copied to another place does not open there.
+owner's name, so a value that was copied to another place cannot be decrypted there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CIPHERTEXT: Final = slice(17, None)
 
 
 class Encryptor:
-    """Encrypts with the first of its keys (32 bytes each) and opens what any of them encrypted."""
+    """Encrypts with the first of its keys (32 bytes each) and decrypts with any of them."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys:
@@ -41,26 +41,27 @@ class Encryptor:
         return self.key_names[0]
 
     def encrypt(self, plain: bytes, owner: str) -> bytes:
-        """The encrypted form of `plain`, which opens only for the same `owner`."""
+        """The encrypted form of `plain`, which only the same `owner` can decrypt."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         ciphertext = self._ciphers[self._key_id].encrypt(nonce, plain, owner.encode())
         return b"".join((_VERSION, self._key_id, nonce, ciphertext))
 
     def mark(self, content: bytes) -> bytes:
-        """A digest (32 bytes) that tells whether content is the same, and nothing of it to those
-        without the keys: a plain one would let them try out what it may have been."""
+        """A digest (32 bytes) that identifies equal content. It depends on a key, because a plain
+        digest would allow guessing the content."""
         return self.marks(content)[0]
 
     def marks(self, content: bytes) -> list[bytes]:
-        """The marks that content may have, that under the first key first."""
+        """The possible marks of content, that under the first key first."""
         return [hmac.digest(key, content, "sha256") for key in self._marking_keys]
 
     def is_marked(self, content: bytes, mark: bytes) -> bool:
-        """Whether a mark is that of this content, under any of the keys."""
+        """Whether a mark belongs to this content, under any of the keys."""
         return any(hmac.compare_digest(one, mark) for one in self.marks(content))
 
     def decrypt(self, encrypted: bytes, owner: str) -> bytes:
-        """What was encrypted. Raises DecryptionError if no key fits, or it was moved or altered."""
+        """The plain content. Raises DecryptionError if no key fits, or the value was moved or
+        altered."""
         cipher = self._ciphers.get(encrypted[_KEY_ID])
         if encrypted[:1] != _VERSION or cipher is None:
             raise DecryptionError
@@ -71,34 +72,36 @@ class Encryptor:
 
 
 def marked_api_key(api_key: bytes) -> bytes:
-    """What is marked of an upstream's API key, to find the credential that holds it."""
+    """The marked content for an upstream's API key, to find the credential with it."""
     return b"upstream API key " + api_key
 
 
 def key_name(encrypted: bytes) -> str | None:
-    """The name of the key that encrypted a value, None if it is no encrypted value. A name is eight
-    hex digits, taken of a digest of the key, and gives nothing of it away."""
+    """The name of the key that encrypted a value, None if it is not an encrypted value.
+
+    A name is eight hex digits of a digest of the key, and reveals nothing of it.
+    """
     if encrypted[:1] != _VERSION or len(encrypted) < _CIPHERTEXT.start:
         return None
     return encrypted[_KEY_ID].hex()
 
 
-# --- who owns what is encrypted: two places share an owner in nothing ----------------------------
+# --- the owners of encrypted values: each location has its own -----------------------------------
 
 
 def owner_of_api_key(credential_id: str) -> str:
-    """Of the upstream's API key of a credential."""
+    """The owner for the upstream's API key of a credential."""
     return f"credential:{credential_id}:api_key"
 
 
 def owner_in_subscription(subscription_id: str, field: str) -> str:
-    """Of the `secrets`, the `headers` or the `client_certificate` of a subscription, or of what its
-    receiver answered (`attempts`)."""
+    """The owner for the `secrets`, the `headers` or the `client_certificate` of a subscription, or
+    its receiver's responses (`attempts`)."""
     return f"subscription:{subscription_id}:{field}"
 
 
 def owner_of_reply(name: str) -> str:
-    """Of the answer kept for an actor's idempotency key."""
+    """The owner for the stored response to an actor's idempotency key."""
     return f"reply:{name}"
 
 

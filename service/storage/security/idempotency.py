@@ -1,5 +1,4 @@
-"""Replies: answers to requests with an idempotency key, encrypted, so that they can be given
-again."""
+"""Replies: encrypted responses to requests with an idempotency key, for repetitions."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 KEPT_SECONDS: Final = 86_400
-RUNNING_SECONDS: Final = 180  # longer than any request takes; then its process is taken for dead
+RUNNING_SECONDS: Final = 180  # longer than any request takes; then its process counts as dead
 ENCRYPTED_AT: Final = 1  # where the encrypted answer begins
 _RUNNING = b"r"
 _ANSWERED = b"s"
@@ -27,7 +26,7 @@ _MARK = slice(1, 33)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: what is kept of it."""
+    """The stored part of a response."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -35,7 +34,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A request under way: where its answer goes, and the mark that keeps its place."""
+    """A running request: the location of its response, and the mark that reserves it."""
 
     key: Key
     owner: str
@@ -51,7 +50,7 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_answer(stored: bytes) -> bool:
-    """Whether there is an answer in what is stored, not a request that is still running."""
+    """Whether a stored value is a response, and not a running request."""
     return stored[:ENCRYPTED_AT] == _ANSWERED
 
 
@@ -60,8 +59,8 @@ _decode = msgspec.msgpack.Decoder(_Answered).decode
 
 
 class SettleReply(Script[None]):
-    """Keeps the answer to a request with an idempotency key, or forgets the request if there is no
-    answer; nothing if another request has taken its place."""
+    """Stores the response to a request with an idempotency key, or removes the request if there is
+    no response. It does nothing if another request has taken the place."""
 
     reply: Key
     mark: bytes
@@ -70,18 +69,18 @@ class SettleReply(Script[None]):
 
 
 class Replies:
-    """What is stored begins with `r`, a mark of the request and a random one while it is running,
-    or with `s` and the encrypted answer. What was asked may hold secrets, so neither shows it."""
+    """Stored values begin with `r`, a mark of the request and a random one while it is running,
+    or with `s` and the encrypted response. A request may contain secrets, so neither form
+    reveals it."""
 
     def __init__(self, redis: Redis, encryptor: Encryptor) -> None:
         self._redis = redis
         self._encryptor = encryptor
 
     async def begin(self, actor: str, idempotency_key: str, request: bytes) -> Running | Reply:
-        """Takes the place of a request of this actor, or gives the answer it had before.
-
-        `request` is everything that makes two requests the same. Raises RequestRunningError
-        while the first is under way, IdempotencyMismatchError if that was another request.
+        """Reserves the place of an actor's request, or returns the stored response. `request` is
+        everything that identifies a repetition. Raises RequestRunningError while the first request
+        is running, IdempotencyMismatchError if the first request differs.
         """
         name = hashlib.sha256(f"{actor} {idempotency_key}".encode()).hexdigest()
         digest = hashlib.sha256(request).digest()
@@ -91,7 +90,7 @@ class Replies:
             digest=digest,
             mark=_RUNNING + self._encryptor.mark(digest) + new_token().encode(),
         )
-        for _ in range(2):  # what was there may have gone in between
+        for _ in range(2):  # the stored value may have expired in between
             if await self._redis.set(running.key, running.mark, nx=True, ex=RUNNING_SECONDS):
                 return running
             found = cast("bytes | None", await self._redis.get(running.key))
@@ -100,14 +99,14 @@ class Replies:
         raise RequestRunningError
 
     async def keep(self, running: Running, reply: Reply) -> None:
-        """Keeps the answer."""
+        """Stores the response."""
         answered = _encode(_Answered(digest=running.digest, reply=reply))
         encrypted = self._encryptor.encrypt(answered, running.owner)
         answer = _ANSWERED + encrypted
         await run(self._redis, SettleReply(reply=running.key, mark=running.mark, answer=answer))
 
     async def forget(self, running: Running) -> None:
-        """Lets the request be made again."""
+        """Removes the reservation, so that the request can be sent again."""
         await run(self._redis, SettleReply(reply=running.key, mark=running.mark, answer=None))
 
     def _found(self, running: Running, found: bytes) -> Reply:

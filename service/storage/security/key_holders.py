@@ -1,4 +1,4 @@
-"""Which processes live, which encryption keys each holds, and which targets it allows."""
+"""The running processes, their encryption keys, and their allowed targets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from service.storage.redis.scripts import Script, run
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-INTERVAL_SECONDS: Final = 10.0  # between two words of a process
-GONE_MS: Final = 45_000  # of silence after which it counts as gone
+INTERVAL_SECONDS: Final = 10.0  # between two registrations of a process
+GONE_MS: Final = 45_000  # without a registration until it counts as ended
 
 _encode = msgspec.json.encode
 
 
 class Process(msgspec.Struct, frozen=True, order=True):
-    """A process: what it is called, the names of its keys, the one that encrypts first, and the
-    targets that its address guard allows. `name` begins with the part, such as `worker`."""
+    """A process: its name, the names of its keys, the encrypting one first, and the targets that
+    its address guard allows. `name` begins with the part, such as `worker`."""
 
     name: str
     key_names: tuple[str, ...]
@@ -36,7 +36,7 @@ _decode = msgspec.json.Decoder(Process).decode
 
 
 class RegisterProcess(Script[None]):
-    """Notes that a process lives. It counts as gone after `lives_ms`, at once if that is 0."""
+    """Registers a running process. It counts as ended after `lives_ms`, at once if that is 0."""
 
     processes: Key = keys.PROCESSES
     process: bytes
@@ -44,14 +44,14 @@ class RegisterProcess(Script[None]):
 
 
 class Processes:
-    """Notes and lists them."""
+    """Registers and lists processes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     @asynccontextmanager
     async def announced(self, process: Process) -> AsyncIterator[None]:
-        """Notes this process for as long as it lives. Whether Redis answers is no matter here."""
+        """Registers this process while it runs. Errors of Redis are ignored."""
         task = asyncio.create_task(self._go_on_saying(process))
         try:
             yield
@@ -63,7 +63,7 @@ class Processes:
                 await self._say(process, 0)
 
     async def alive(self) -> list[Process]:
-        """Those that have said so of late."""
+        """The recently registered processes."""
         seconds, microseconds = await self._redis.time()
         now = int(seconds) * 1000 + int(microseconds) // 1000
         found = cast(

@@ -1,4 +1,4 @@
-"""Announces dead letters: one event a subscription says how many there are, and why."""
+"""Announces dead letters: one event a subscription, with their number and the reasons."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 DELIVERIES_DEAD: Final = "subscription.deliveries_dead"
-MAX_REASONS = 20  # that one event names, the most frequent ones
-_PAGE = 500  # subscriptions looked at together
+MAX_REASONS = 20  # reasons that one event names, the most frequent ones
+_PAGE = 500  # subscriptions read together
 _REASON = "for:"
 
 
 class AnnounceDead(Script[None]):
-    """Announces dead letters: takes `counts`, the number for each reason, out of the unannounced
-    ones and appends the event. What has died since it was read stays for the next event. Begins
-    with a removal, so that it still runs when Redis is at its memory limit.
+    """Announces dead letters: subtracts `counts`, the number for each reason, from the unannounced
+    ones and appends the event. Later dead letters stay for the next event. Begins with a removal,
+    so that it runs even at Redis's memory limit.
 
     Refuses with SUBSCRIPTIONS, or with STALE if another process has announced them.
     """
@@ -41,8 +41,8 @@ class AnnounceDead(Script[None]):
 
 
 class DeadLetterNotices:
-    """The scripts that give deliveries up count them. Here the counts become events, so that many
-    dead letters are one event, and each is counted in exactly one."""
+    """The scripts that make deliveries dead count them. This turns the counts into events, so that
+    one event reports many dead letters, and each is counted in exactly one event."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class DeadLetterNotices:
         self._matchers = matchers
 
     async def announce(self) -> int:
-        """Announces the dead letters not announced yet; returns of how many subscriptions."""
+        """Announces the unannounced dead letters; returns the number of their subscriptions."""
         subscriptions, after = 0, None
         while True:
             page, after = await self._subscriptions.page(_PAGE, after)
@@ -114,5 +114,5 @@ def _announcement(
 
 
 def _time(unannounced: Mapping[str, int], name: str) -> str:
-    """When the first or the last of the events happened; now, if it was announced meanwhile."""
+    """The time of the first or the last of the events; now, if it was announced meanwhile."""
     return rfc3339(unannounced.get(name) or now_ms())

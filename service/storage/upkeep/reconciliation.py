@@ -1,4 +1,4 @@
-"""Puts back into the schedule what ought to be there and, through some accident, is not."""
+"""Puts work that is missing from the schedule because of an accident back into it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _PAGE = 500
 
 
 class Reconciliation:
-    """The last safety net: an integration that is polled, and an outbox that is sent to and holds
-    anything, is due or claimed at any time."""
+    """The last safety net: each polled integration, and each outbox that is sent and not empty,
+    must always be due or claimed."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Reconciliation:
         self._schedule = schedule
 
     async def reconcile(self) -> int:
-        """Wakes what is missing from the schedule; returns how much that was."""
+        """Makes work that is missing from the schedule due; returns the number."""
         return await self._integrations_missing() + await self._outboxes_missing()
 
     async def _integrations_missing(self) -> int:

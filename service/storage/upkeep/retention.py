@@ -1,4 +1,4 @@
-"""Trims what has outlived its retention."""
+"""Trims data beyond its retention."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from service.storage.redis.streams import read_stream, read_stream_back
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-TRIMMED_AT_ONCE = 1_000  # entries of an outbox given up in one script, and the like
+TRIMMED_AT_ONCE = 1_000  # entries of an outbox that become dead in one script, and the like
 _READ_AT_ONCE = 100  # events whose places are looked up in one command, with their bodies
 
 
 class TrimmedDead(msgspec.Struct, frozen=True):
-    """How many dead deliveries were looked at, and how many were forgotten."""
+    """How many dead deliveries were examined, and how many were removed."""
 
     looked_at: int
     gone: int
 
 
 class TrimDead(Script[TrimmedDead]):
-    """Forgets dead deliveries that were given up before a time (epoch ms), those of the oldest
-    events first, in steps: at most `most` behind those `passed_over`."""
+    """Removes dead deliveries that died before a time (epoch ms), those of the oldest events first,
+    in steps: at most `most` after those `passed_over`."""
 
     dead: DeadKeys
     totals: Key = keys.TOTALS
@@ -40,8 +40,8 @@ class TrimDead(Script[TrimmedDead]):
 
 
 class TrimRecords(Script[int]):
-    """Forgets attempts that were recorded before a time (epoch ms), in steps. Returns how many
-    went."""
+    """Removes attempts that were recorded before a time (epoch ms), in steps. Returns their
+    number."""
 
     records: RecordKeys
     before: int
@@ -49,8 +49,8 @@ class TrimRecords(Script[int]):
 
 
 class TrimOutbox(Script[int]):
-    """Gives up entries whose events are no longer in the log, which begins at `before`, the oldest
-    first, in steps. Returns how many went."""
+    """Makes entries dead whose events are no longer in the log, which begins at `before`, the
+    oldest first, in steps. Returns their number."""
 
     live: QueueKeys
     dead: DeadKeys
@@ -64,9 +64,9 @@ class TrimOutbox(Script[int]):
 
 
 class TrimLog(Script[int]):
-    """Trims the log up to the position `last` and notes how far it got, which the stream itself
-    does not: by this a reader who missed something is told from one who merely finds nothing new.
-    Returns how many events went."""
+    """Trims the log up to the position `last` and stores that position, which the stream itself
+    does not. It distinguishes a reader that missed events from one that finds no new ones. Returns
+    the number of events."""
 
     log: Key = keys.EVENTS
     trimmed: Key = keys.EVENTS_TRIMMED
@@ -74,7 +74,7 @@ class TrimLog(Script[int]):
 
 
 class Retention:
-    """Forgets old events, attempt records and dead deliveries."""
+    """Removes old events, attempt records and dead deliveries."""
 
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
@@ -88,10 +88,9 @@ class Retention:
         attempts_before: int,
         dead_before: int,
     ) -> dict[str, int]:
-        """Forgets what is older than the given epoch ms; returns how much of each that was.
-
-        The log also loses its oldest events while it takes more than `events_max_bytes` of
-        memory. Entries of outboxes whose events are gone become dead deliveries.
+        """Removes data that is older than the given epoch ms; returns the number of each kind. The
+        log also loses its oldest events while it takes more than `events_max_bytes` of memory.
+        Outbox entries whose events were removed become dead deliveries.
         """
         events = await self._trim_aged(events_before)
         events += await self._shrink_log(events_max_bytes)
@@ -101,13 +100,13 @@ class Retention:
             name = cast("bytes", subscription_id).decode()
             expired += await self._expire(name, log_begins)
             attempts += await self._forget_attempts(name, attempts_before)
-            # Whoever is to send them finds them gone, as it would in the log.
+            # Their sender finds them missing, as in the log.
             await self._redis.xtrim(keys.backfilled(name), minid=events_before, approximate=False)
             dead += await self._forget_dead(name, dead_before)
         return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
 
     async def _log_begins(self, events_before: int) -> str:
-        """The first position that the log may still hold an event at."""
+        """The first position at which the log may still hold an event."""
         oldest = await read_stream(self._redis, keys.EVENTS, None, 1)
         if oldest:
             return oldest[0][0].decode()
@@ -116,7 +115,7 @@ class Retention:
         return max(f"{milliseconds}-{counter + 1}", f"{events_before}-0", key=position_order)
 
     async def _trim_aged(self, before: int) -> int:
-        """Trims what is older than `before`, epoch ms."""
+        """Trims events that are older than `before`, epoch ms."""
         last = await read_stream_back(self._redis, keys.EVENTS, f"{before}-0", 1)
         return await self._trim_log(last[0][0]) if last else 0
 
@@ -142,7 +141,7 @@ class Retention:
         return await run(self._redis, TrimLog(last=last.decode()))
 
     async def _forget_dead(self, subscription_id: str, before: int) -> int:
-        """Forgets deliveries that were given up before `before`, epoch ms."""
+        """Removes deliveries that died before `before`, epoch ms."""
         forgotten = kept = 0
         while True:
             trim = TrimDead(
@@ -158,7 +157,7 @@ class Retention:
                 return forgotten
 
     async def _forget_attempts(self, subscription_id: str, before: int) -> int:
-        """Forgets attempts that were recorded before `before`, epoch ms."""
+        """Removes attempts that were recorded before `before`, epoch ms."""
         forgotten, last = 0, TRIMMED_AT_ONCE
         while last == TRIMMED_AT_ONCE:
             last = await run(
@@ -171,7 +170,7 @@ class Retention:
         return forgotten
 
     async def _expire(self, subscription_id: str, log_begins: str) -> int:
-        """Gives up what an outbox holds of events that the log no longer does."""
+        """Makes an outbox's entries dead whose events are no longer in the log."""
         expired = 0
         while True:
             trim = TrimOutbox(

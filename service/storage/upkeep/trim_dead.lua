@@ -1,6 +1,6 @@
 -- include _dead
 -- include _positions
--- Nothing is given up before it happens.
+-- A delivery cannot die before its event.
 local last = '(' .. sort_key(string.format('%.0f-0', before))
 local found = redis.call('ZRANGE', dead.listed, '-', last, 'BYLEX', 'LIMIT', passed_over, most)
 local gone = 0

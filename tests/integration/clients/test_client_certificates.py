@@ -137,7 +137,7 @@ async def test_the_lack_of_a_certificate_and_a_wrong_one_are_told(
         assert outcome.kind is OutcomeClass.TLS, (name, outcome)
         assert "client certificate" in (outcome.error or ""), (name, outcome)
     said = {name: outcome.error or "" for name, outcome in outcomes.items()}
-    assert "demand" in said["none"]
+    assert "require" in said["none"]
     assert "has expired" in said["expired"]
     assert "has expired" not in said["unknown"] + said["none"]
 

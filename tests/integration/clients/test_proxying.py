@@ -439,9 +439,9 @@ HOSTILE = {
     "breaks off": (says(OK, then_hangs=False), "closed the connection"),
     "huge headers": (says(OK + b"X: " + b"y" * 2**20), "of headers"),
     "endless headers": (says(OK + b"X: y\r\n" * 2**15), "of headers"),
-    "bytes behind": (says(OK + b"\r\nHTTP/1.1 204 No Content\r\n\r\n"), "behind its answer"),
-    "one byte behind": (says(OK + b"\r\n\0"), "behind its answer"),
-    "a second answer": (says(OK + b"\r\n" + OK + b"\r\n"), "behind its answer"),
+    "bytes behind": (says(OK + b"\r\nHTTP/1.1 204 No Content\r\n\r\n"), "after its response"),
+    "one byte behind": (says(OK + b"\r\n\0"), "after its response"),
+    "a second answer": (says(OK + b"\r\n" + OK + b"\r\n"), "after its response"),
 }
 
 

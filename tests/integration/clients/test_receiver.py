@@ -145,7 +145,7 @@ async def test_an_answer_that_never_comes_ends_at_the_timeout(
     peer = await listen(script)
     outcome = await attempt(client, peer.url, SHORT)
     assert (outcome.kind, outcome.status) == (OutcomeClass.TIMEOUT, None)
-    assert outcome.error == "no answer within 0.3 s"
+    assert outcome.error == "no response within 0.3 s"
     assert 300 <= outcome.duration_ms < 5000
     assert outcome.connect_ms is not None
 
@@ -162,7 +162,7 @@ async def test_a_slow_drip_answer_ends_at_the_timeout_of_the_whole_attempt(
     peer = await listen(script)
     outcome = await attempt(client, peer.url, SHORT)
     assert (outcome.kind, outcome.status) == (OutcomeClass.TIMEOUT, 200)
-    assert outcome.error == "the answer did not end within 0.3 s"
+    assert outcome.error == "the response did not end within 0.3 s"
     assert outcome.excerpt.startswith(b"xx")
     await peer.until(lambda: peer.disconnections == 1)
 
@@ -191,7 +191,7 @@ async def test_a_failing_status_counts_even_if_its_body_never_ends(
     peer = await listen(script)
     outcome = await attempt(client, peer.url, SHORT)
     assert (outcome.kind, outcome.status) == (OutcomeClass.STATUS, 410)
-    assert outcome.error == "HTTP 410; the answer did not end within 0.3 s"
+    assert outcome.error == "HTTP 410; the response did not end within 0.3 s"
 
 
 async def test_a_peer_that_stops_reading_ends_at_the_timeout(
@@ -272,7 +272,7 @@ async def test_a_body_that_turns_out_not_to_be_http_ends_the_attempt_at_once(
     head_was_read.set()
     outcome = await sending
     assert (outcome.kind, outcome.status) == (OutcomeClass.PROTOCOL, 200)
-    assert outcome.error.startswith("the answer is not valid HTTP")
+    assert outcome.error.startswith("the response is not valid HTTP")
     assert outcome.duration_ms < LONG * 1000
 
 

@@ -169,7 +169,7 @@ async def test_what_is_no_answer_is_named(
     peer = await listen(sends(sent))
     outcome = await attempt(client, peer.url)
     assert outcome.kind is OutcomeClass.PROTOCOL
-    assert outcome.error.startswith("the answer is not valid HTTP: ")
+    assert outcome.error.startswith("the response is not valid HTTP: ")
     assert said in outcome.error
     with pytest.raises(UpstreamUnavailableError, match=re.escape(said)):
         await fetch(client, peer.url)
@@ -194,7 +194,7 @@ async def test_a_malformed_header_does_not_overrule_the_status_of_a_page(
             assert failure.value.retry_after == 77
         assert not JARGON.search(str(failure.value))
         if status == 200:
-            assert "the answer is not valid HTTP: its header" in str(failure.value)
+            assert "the response is not valid HTTP: its header" in str(failure.value)
 
 
 @pytest.mark.parametrize(

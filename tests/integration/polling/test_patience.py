@@ -107,7 +107,7 @@ async def test_a_wait_that_the_upstream_asks_for_is_kept_to_and_ends_a_full_poll
     assert passed == pytest.approx(8 * MINUTE, abs=2_000)
     (failed, *_) = await integration.polls()
     assert failed.error.endswith(
-        "; stopped: the upstream asks for a wait of 4 minutes, longer than what is left of "
+        "; stopped: the upstream requests a wait of 4 minutes, longer than what is left of "
         "10 minutes"
     )
     # The delta keeps to it too.

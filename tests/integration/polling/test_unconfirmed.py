@@ -13,8 +13,8 @@ from tests.integration.polling.shelf import Shelf
 
 IDS = [f"c{number:03}" for number in range(40)]
 LIES = {
-    "empty": "lacked courses that the upstream had just shown",
-    "loses one": "lacked courses that the upstream had just shown",
+    "empty": "lacked courses that the upstream had just returned",
+    "loses one": "lacked courses that the upstream had just returned",
     "cut": "was not complete",
     "refused": "refused the request by ids",
 }
@@ -127,8 +127,8 @@ async def test_full_polls_that_show_no_live_course_are_told_of_too(integration, 
     for _ in range(3):
         poll = await integration.poll("full")
         assert poll.error == (
-            "40 changes could not be confirmed and were not reported: 40 because the poll showed "
-            "no live course at all"
+            "40 changes could not be confirmed and were not reported: 40 because the poll returned "
+            "no live course"
         )
     assert (await integration.shown()).error.code == UNCONFIRMED_CODE
     shelf.left_out = set()
@@ -177,7 +177,7 @@ async def test_an_upstream_that_ignores_ids_and_shows_a_page_confirms_nothing(
     shelf.take("d300")
     shelf.by_ids = "ignored"
     poll = await integration.poll("full")
-    assert "1 because the answer to a request by ids was not complete" in poll.error
+    assert "1 because the response to a request by ids was not complete" in poll.error
     assert await told(integration) == {}
 
 

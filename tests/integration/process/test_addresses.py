@@ -139,7 +139,7 @@ def test_a_port_that_is_taken_is_taken_on_that_kind_of_address_alone(host):
         check_port(host, taken.getsockname()[1])
     with (
         socket.create_server((host, 0), family=socket.AF_INET6) as taken,
-        pytest.raises(StartError, match="is taken"),
+        pytest.raises(StartError, match="is in use"),
     ):
         check_port(host, taken.getsockname()[1])
 

@@ -114,7 +114,7 @@ def test_every_part_and_command_names_all_that_is_wrong_with_its_settings(comman
     )
     assert ended.returncode == 2
     first, *said = ended.stderr.splitlines()
-    assert first == "coursewire: 3 settings are not usable:"
+    assert first == "coursewire: 3 settings cannot be used:"
     assert [line.split()[:3] for line in said] == [
         ["COURSEWIRE_REDIS_URL", "has", "the"],
         ["COURSEWIRE_METRICS_TOKEN_FILE", "names", "/no/token,"],

@@ -232,7 +232,7 @@ async def test_it_is_ready_once_the_api_says_so(tmp_path, lines):
 
 async def test_waiting_for_readiness_may_be_limited(tmp_path, lines):
     async with supervisor(tmp_path, lines) as running:
-        with pytest.raises(StartError, match=r"/readyz did not say 200 within 0\.1 s"):
+        with pytest.raises(StartError, match=r"/readyz did not return 200 within 0\.1 s"):
             await running.ready(0.1)
 
 
@@ -306,7 +306,7 @@ async def test_a_taken_port_is_refused_in_one_line_before_anything_starts(tmp_pa
         with pytest.raises(StartError) as caught:
             await supervisor(tmp_path, lines, port=port).start()
     assert str(caught.value) == (
-        f"port {port} on 127.0.0.1 is taken; set COURSEWIRE_PORT to another, or to 0 "
+        f"port {port} on 127.0.0.1 is in use; set COURSEWIRE_PORT to another, or to 0 "
         "for any free one"
     )
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["lock"]
@@ -549,7 +549,7 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
         try:
             read_until(process, '"event": "ready"')
             process.send_signal(signal.SIGTERM)
-            read_until(process, "once more to end at once")
+            read_until(process, "a second signal stops at once")
             process.send_signal(signal.SIGTERM)
             rest = process.stdout.read()
             assert process.wait(30) == 0
@@ -601,7 +601,7 @@ def test_the_command_reports_a_start_that_fails_in_one_line(tmp_path):
         ended = coursewire("up", COURSEWIRE_PORT=port, COURSEWIRE_DATA_DIR=str(tmp_path / "data"))
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"coursewire: port {port} on 127.0.0.1 is taken; set COURSEWIRE_PORT to another, "
+        f"coursewire: port {port} on 127.0.0.1 is in use; set COURSEWIRE_PORT to another, "
         "or to 0 for any free one\n"
     )
 
@@ -621,7 +621,7 @@ def test_the_workers_commands_report_missing_settings_without_a_traceback(name):
     assert len(ended.stderr.splitlines()) == 1
     ended = coursewire(name)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("coursewire: 2 settings are not usable:")
+    assert ended.stderr.startswith("coursewire: 2 settings cannot be used:")
 
 
 @pytest.mark.parametrize("name", ["worker", "scheduler"])

@@ -324,7 +324,7 @@ def test_a_worker_waits_for_a_valkey_that_is_not_there_yet(server, tmp_path):
     system = System(url, url, tmp_path)
     try:
         process = system.start()
-        until(lambda: "redis is away" in (tmp_path / "worker-0.log").read_text())
+        until(lambda: "Redis is unreachable" in (tmp_path / "worker-0.log").read_text())
         server.start()
         work = system.work()
         work.let_go()

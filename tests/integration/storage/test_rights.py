@@ -211,7 +211,7 @@ async def test_a_replica_is_waited_for_and_said(tmp_path):
         assert await fault(url) is None
         with capture_logs() as logs:
             await check_server(url)
-        assert logs[0]["event"] == "redis takes no writes at present"
+        assert logs[0]["event"] == "Redis does not accept writes"
         assert "read-only replica" in str(await redis_fault(url))
 
 

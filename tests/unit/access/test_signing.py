@@ -256,7 +256,7 @@ def test_private_and_public_keys_are_read_as_they_are_pasted(copied):
         (SECRET[:20] + "=" + SECRET[20:], "character 21 is '='"),
         (f'"{SECRET}', "'whsec_' comes at character 2"),
         (f"WEBHOOK_SECRET={SECRET}", "'whsec_' comes at character 16"),
-        (encoded("whsec_", bytes(24)) + "A", "33 characters of base64, which cannot be all"),
+        (encoded("whsec_", bytes(24)) + "A", "33 characters of base64, which cannot be complete"),
     ],
 )
 def test_what_is_wrong_with_a_pasted_secret_is_named_with_its_place(pasted, named):
@@ -284,7 +284,7 @@ def test_the_prefix_says_how_a_secret_signs():
         ("whsk_äöü", "comes base64, but character 6 is U"),
         ("whsk_", "32 bytes, or 64 with its public half, this one to 0"),
         (encoded("whsk_", b"k" * 33), "32 bytes, or 64 with its public half, this one to 33"),
-        (encoded("whsk_", b"k" * 64), "not that of its seed"),
+        (encoded("whsk_", b"k" * 64), "does not match its seed"),
         (encoded("whpk_", b"k" * 32), "cannot sign"),
     ],
 )

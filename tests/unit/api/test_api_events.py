@@ -133,6 +133,43 @@ async def test_the_log_is_filtered(client, services, events) -> None:
     assert ids((await client.get("/v1/events?integration_id=int_b")).json()) == []
 
 
+async def test_a_span_of_time_of_the_log_is_read(client, services) -> None:
+    day = 1795478400000  # 2026-11-24
+    found = [
+        await append(services, position, "c")
+        for position in (f"{day - 1}-7", f"{day}-0", f"{day}-1", f"{day + 86_400_000}-0")
+    ]
+    expected = [event.id for event in found]
+
+    async def read(**params):
+        page = (await client.get("/v1/events", params=params)).json()
+        return ids(page), page
+
+    assert (await read(since="2026-11-24"))[0] == expected[1:]
+    assert (await read(until="2026-11-24T00:00:00Z"))[0] == expected[:1]
+    tuesday = {"since": "2026-11-24", "until": "2026-11-25"}
+    assert (await read(**tuesday))[0] == expected[1:3]
+    assert (await read(**tuesday, order="desc"))[0] == [expected[2], expected[1]]
+    (first,), page = await read(**tuesday, limit=1)
+    (second,), page = await read(**tuesday, limit=1, after=page["next"])
+    nothing, page = await read(**tuesday, after=page["cursor"])
+    assert ([first, second], nothing, page["next"]) == (expected[1:3], [], None)
+    assert (await read(after=page["cursor"]))[0] == expected[3:]
+    (last,), page = await read(**tuesday, order="desc", limit=1)
+    assert (await read(**tuesday, order="desc", after=page["next"]))[0] == [expected[1]]
+    assert last == expected[2]
+    assert (await read(since="2027-01-01"))[0] == []
+    assert (await read(until="1970-01-01"))[0] == []
+    assert (await read(until="1970-01-01", order="desc"))[0] == []
+
+
+async def test_a_time_before_the_trimmed_events_means_the_oldest(client, services, events) -> None:
+    await services.redis.xtrim(keys.EVENTS, minid=events[2].position, approximate=False)
+    await services.redis.set(keys.EVENTS_TRIMMED, events[1].position)
+    page = (await client.get("/v1/events", params={"since": "2020-01-01"})).json()
+    assert ids(page) == [event.id for event in events[2:]]
+
+
 async def test_a_page_of_large_events_ends_early_and_leads_on(client, services, events) -> None:
     from service.api.resources import events as module
 
@@ -152,6 +189,9 @@ async def test_wrong_queries_of_the_log_are_named(client, refused) -> None:
     )
     refused(answer, "type[0]", "integration_id", "order", "limit", "after", "wait", "payload")
     refused(await client.get("/v1/events?order=desc&wait=5"), "wait")
+    refused(await client.get("/v1/events?until=2026-11-24&wait=5"), "wait")
+    refused(await client.get("/v1/events?since=2026-11-24&until=2026-11-24"), "until")
+    refused(await client.get("/v1/events?since=2026-13-01&until=24.11.2026"), "since", "until")
     refused(await client.get("/v1/events/stream?after=x&wait=1"), "after", "wait")
     again = await client.get("/v1/events/stream", headers={"last-event-id": "x"})
     refused(again, "Last-Event-ID")

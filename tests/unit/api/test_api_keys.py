@@ -117,9 +117,11 @@ async def test_what_makes_no_sense_is_refused(client, refused) -> None:
     refused(await create(scope="read", labels={"a": "b"}), "labels")
     refused(await create(scope="subscriber", integration_ids=["int_x"]), "integration_ids[0]")
     refused(await create(scope="read", expires_at="2020-01-01T00:00:00Z"), "expires_at")
-    for time in ("tomorrow", 5, "2126-01-01", "2126-01-01T00:00:00", "2126-13-01T00:00:00Z"):
+    for time in ("tomorrow", 5, "2126-1-1", "2126-01-01T00:00:00", "2126-13-01T00:00:00Z"):
         refused(await create(scope="read", expires_at=time), "expires_at")
     refused(await create(scope="read", token="cwk_mine"), "token")
+    dated = await create(scope="read", expires_at="2126-01-01")
+    assert dated.json()["expires_at"] == "2126-01-01T00:00:00.000Z"
 
 
 async def test_a_revoked_key_is_gone(client, open_key, problem) -> None:

@@ -25,7 +25,7 @@ PAGES = ("getting-started", "receiving-events", "catching-up", "access", "api", 
 def commands(text: str) -> list[list[str]]:
     """The arguments of each `coursewire` in blocks of shell."""
     lines = "\n".join(SHELL.findall(text)).replace("\\\n", " ").splitlines()
-    calls = [CAPTURED.sub(r"\1", line.strip()) for line in lines]
+    calls = [CAPTURED.sub(r"\1", line.strip()).partition(" >")[0] for line in lines]
     return [
         shlex.split(call, comments=True)[1:] for call in calls if call.startswith("coursewire ")
     ]

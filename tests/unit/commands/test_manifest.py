@@ -26,8 +26,8 @@ def test_references_come_from_the_environment():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "must hold integrations and subscriptions"),
-        ("webhooks: []", "must hold integrations and subscriptions"),
+        ("", "must contain integrations and subscriptions"),
+        ("webhooks: []", "must contain integrations and subscriptions"),
         ("subscription: []", "nothing else: subscription (did you mean subscriptions?)"),
         ("integrations: [", "not YAML"),
         ("integrations: []\nintegrations: []", "given twice"),

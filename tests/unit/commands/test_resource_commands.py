@@ -162,6 +162,8 @@ def test_times_may_be_relative(api, run):
     ago = datetime.now(UTC) - datetime.fromisoformat(sent["since"])
     assert timedelta(hours=2) <= ago < timedelta(hours=2, minutes=1)
     assert sent["until"] == "2026-11-23T09:30:00Z"
+    run("events", "--since", "2026-11-24")
+    assert api.asked[-1].url.params["since"] == "2026-11-24"
 
 
 def test_required_options_are_named_as_options(api, run):
@@ -366,6 +368,8 @@ def test_events_are_followed_from_the_end_of_the_log(api, run):
     found = run("events", "list", "--follow", "--limit", "1", "--after", "c3")
     assert json.loads(found.output) == event(4)
     assert api.asked[-1].url.params["after"] == "c3"
+    run("events", "--follow", "--limit", "1", "--since", "1h")
+    assert "after" not in api.asked[-1].url.params
     assert "payload" not in api.asked[-1].url.params  # whole, for who processes them
 
 

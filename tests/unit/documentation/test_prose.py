@@ -68,3 +68,29 @@ def test_a_fault_has_the_line_at_which_its_paragraph_begins(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f'{page}:10: "says"')
     page.write_text("Good.\n")
     assert main([str(page)]) == 0
+
+
+def test_descriptions_docstrings_comments_and_log_events_are_read(tmp_path, capsys):
+    module = tmp_path / "module.py"
+    module.write_text(
+        '"""Good.\n\nIt tells."""\n'
+        "A = 1  # as it says\n"
+        "# Good, and\n"
+        "# it says so.\n"
+        '_log.info("poll given up", why="it says so")\n'
+        'B = "it says so"\n'
+    )
+    assert main([str(module)]) == 1
+    found = capsys.readouterr().out.splitlines()[:-1:2]
+    assert {line.removeprefix(f"{module}:").split(": ")[0] for line in found} == {
+        "3",
+        "4",
+        "5",
+        "7",
+    }
+    document = tmp_path / "openapi.json"
+    document.write_text('{"paths": [{"summary": "Good", "description": "it; it says so"}]}')
+    assert main([str(document)]) == 1
+    assert '"says"' in capsys.readouterr().out
+    document.write_text('{"description": "%s; %s"}' % (("word " * 39,) * 2))
+    assert main([str(document)]) == 0

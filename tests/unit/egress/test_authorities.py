@@ -68,7 +68,7 @@ DIRECTORIES: dict[str, tuple[Make, str]] = {
     "empty": (lambda path: path.mkdir(), "no certificates under their hashes"),
     "not rehashed": (
         lambda path: (path.mkdir(), path.joinpath("ca.pem").write_bytes(first_certificate())),
-        "no certificates under their hashes (`openssl rehash` makes the links)",
+        "no certificates under their hashes (use `openssl rehash`)",
     ),
 }
 

@@ -79,8 +79,8 @@ def test_lines_below_the_level_are_left_out():
     logs.configure("json", "warning", stream=out)
     logs.get_logger("poll").info("poll done")
     logging.getLogger("redis").info("connected")
-    logs.get_logger("poll").warning("poll given up")
-    assert [line["event"] for line in lines(out)] == ["poll given up"]
+    logs.get_logger("poll").warning("lease or epoch lost, poll released")
+    assert [line["event"] for line in lines(out)] == ["lease or epoch lost, poll released"]
 
 
 def test_python_warnings_are_logged():

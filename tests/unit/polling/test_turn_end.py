@@ -126,7 +126,7 @@ def test_a_wait_that_is_asked_for_and_too_long_gives_the_poll_up():
     failed = fail(UpstreamUnavailableError("e", retry_after=900), progress=poll("full"))
     assert failed.progress is None
     assert failed.wait_ms == 900_000
-    assert "asks for a wait of 15 minutes" in failed.error
+    assert "requests a wait of 15 minutes" in failed.error
 
 
 def test_a_refused_cursor_starts_the_poll_again_once():

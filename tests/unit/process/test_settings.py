@@ -152,11 +152,11 @@ def test_redis_over_tls_trusts_the_same_authorities(tmp_path):
         (None, "No such file or directory"),
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"certificates", "holds no certificate"),
-        (b"\x30\x82\x01\x00\xff", "holds no certificate"),
+        (b"certificates", "contains no certificate"),
+        (b"\x30\x82\x01\x00\xff", "contains no certificate"),
         (b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "no certificate"),
-        (b"CERT-----END CERTIFICATE-----\n", "holds no certificate"),
-        (b"CERT-----BEGIN CERTIFICATE-----\nMIIB", "breaks off"),
+        (b"CERT-----END CERTIFICATE-----\n", "contains no certificate"),
+        (b"CERT-----BEGIN CERTIFICATE-----\nMIIB", "an incomplete certificate"),
         (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "number 1 of 1"),
         (b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "number 1 of 1"),
         (
@@ -195,7 +195,7 @@ def test_a_blank_variable_counts_as_unset():
 
 def test_every_problem_is_reported_at_once():
     message = refusal(PORT="http", PUBLIC_DOCS="maybe", ENCRYPTION_KEYS="short", PROT="1")
-    assert message.startswith("4 settings are not usable:")
+    assert message.startswith("4 settings cannot be used:")
     for name in ("PORT 'http'", "PUBLIC_DOCS 'maybe'", "ENCRYPTION_KEYS key 1", "PROT is no"):
         assert f"COURSEWIRE_{name}" in message
 
@@ -227,7 +227,7 @@ def test_every_form_of_a_redis_address_is_accepted_as_written(url):
     [
         ("http://localhost", "begins with redis://"),
         ("localhost:6379", "begins with redis://"),
-        ("redis:///0", "names no host"),
+        ("redis:///0", "has no host"),
         ("redis://localhost/first", "database number"),
         ("redis://user:pa/ss@localhost:6379/0", "percent-encoded"),
         ("redis://[localhost", "not a URL"),
@@ -393,7 +393,7 @@ def test_missing_settings_are_named_together_with_how_to_make_them():
         Settings().require("REDIS_URL", "ENCRYPTION_KEYS", "ADMIN_TOKEN")
     message = str(caught.value)
     assert "COURSEWIRE_REDIS_URL is not set; write for example redis://" in message
-    assert "COURSEWIRE_ENCRYPTION_KEYS is not set; give those of the other parts" in message
+    assert "COURSEWIRE_ENCRYPTION_KEYS is not set; give the keys of the other parts" in message
     assert "COURSEWIRE_ADMIN_TOKEN is not set; make one with python3 -c" in message
 
 

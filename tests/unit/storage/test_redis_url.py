@@ -93,8 +93,8 @@ REFUSED = {  # what is behind redis://host/0 or so, and what the refusal names
     "?db": "not NAME=VALUE",
     "?&": "not NAME=VALUE",
     f"?{SECRET}!=1": "has an option that is not supported",
-    "#fragment": "has a part behind #",
-    "#": "has a part behind #",
+    "#fragment": "has a part after #",
+    "#": "has a part after #",
 }
 
 
@@ -152,8 +152,8 @@ def test_options_of_tls_sentinels_and_sockets_are_checked(url, named):
         ("redis://host:/0", "port that is not a number from 1 to 65535"),
         ("redis://host:6_379/0", "port that is not a number from 1 to 65535"),
         ("redis://host:٣/0", "port that is not a number from 1 to 65535"),
-        ("redis://:1/0", "names no host"),
-        ("redis://@/0", "names no host"),
+        ("redis://:1/0", "has no host"),
+        ("redis://@/0", "has no host"),
         ("redis://ho!st/0", "neither an address nor a host name"),
         ("redis://300.1.1.1/0", "neither an address nor a host name"),
         ("redis://[::g]/0", "not a URL"),
@@ -185,8 +185,8 @@ def test_a_password_that_is_encoded_wrongly_is_refused(password):
 
 
 def test_a_password_that_looks_like_the_rest_of_the_url_is_not_shown():
-    assert "has an @ behind its host" in refusal(f"redis://me:6379/0?{SECRET}=x@host:6379/0")
-    assert "has an @ behind its host" in refusal(f"redis://me:6379/{SECRET}@host:6379/0")
+    assert "has an @ after its host" in refusal(f"redis://me:6379/0?{SECRET}=x@host:6379/0")
+    assert "has an @ after its host" in refusal(f"redis://me:6379/{SECRET}@host:6379/0")
 
 
 def test_blanks_around_it_do_no_harm():

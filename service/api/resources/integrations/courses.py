@@ -27,8 +27,8 @@ from service.storage.polling.courses import CourseRow, CourseState, WantedCourse
 
 
 class CourseView(View, frozen=True, kw_only=True):
-    """What is kept of a course. `state` is live, deleted, held (a change of it waits for a
-    decision) or quarantined (with the reason that its record does not decode); `sequence` and
+    """The stored state of a course. `state` is live, deleted, held (a change waits for a decision)
+    or quarantined (with the reason why its record cannot be decoded); `sequence` and
     `last_event_id` are null before its first event."""
 
     example: ClassVar = {
@@ -57,13 +57,13 @@ class CourseView(View, frozen=True, kw_only=True):
 
 
 class CourseList(Page, frozen=True, kw_only=True):
-    """At most `limit` courses in no order; `next` leads on."""
+    """At most `limit` courses in no order; `next` is the cursor of the next page."""
 
     items: Annotated[list[CourseView], means("the page")]
 
 
 class CourseQuery(ScanQuery, frozen=True, kw_only=True):
-    """Which courses are listed."""
+    """The filters of courses."""
 
     course_id: Annotated[
         CourseId | UnsetType, means("only this course, whatever characters its id has")
@@ -79,7 +79,7 @@ class CourseQuery(ScanQuery, frozen=True, kw_only=True):
 
 
 class CourseController(Controller):
-    """Thin over the catalogue."""
+    """Reads the catalogue."""
 
     path = "/integrations/{integration_id:str}/courses"
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
@@ -93,10 +93,10 @@ class CourseController(Controller):
     async def courses(
         self, integration_id: PathId, params: NamedDependency[CourseQuery], services: GivenServices
     ) -> CourseList:
-        """What is kept of each, in no order. A page may hold few courses, or none, and still lead
-        on: no index of the other ids is kept, so a request with `remote_id`, `origin_id`, `search`
-        or `state` looks through some ten thousand courses and answers with what it has found and
-        `next`. Quarantined courses are found at once. Deleted courses stay listed for the epoch."""
+        """The stored states, in no order. A page may hold few courses, or none, although `next` is
+        set. There is no index for `remote_id`, `origin_id`, `search` and `state`: a request with
+        them examines up to about ten thousand courses and returns the matches and `next`.
+        Quarantined courses are found at once. Deleted courses stay listed for the epoch."""
         _, state = await services.integrations.get(integration_id)
         wanted = WantedCourses(
             remote_id=or_none(params.remote_id),
@@ -128,9 +128,9 @@ class CourseController(Controller):
         request: AnyRequest,
         services: GivenServices,
     ) -> CourseView:
-        """What is kept of it; its content is not. Percent-encode the id. An id that clients or
-        proxies rewrite in a path, such as one that is or contains `..` or `//`, is found by the
-        `course_id` of the list instead."""
+        """Its stored state, without its content. Percent-encode the id. If clients or proxies
+        rewrite the id in a path, because it contains `..` or `//`, use the `course_id` filter of
+        the list instead."""
         _, state = await services.integrations.get(integration_id)
         course_id = rest_of_path(request, f"/{integration_id}/courses/", course_id)
         return CourseView.of(await services.courses.get(integration_id, state.epoch, course_id))

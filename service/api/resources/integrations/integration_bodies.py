@@ -1,4 +1,4 @@
-"""The fields of integrations that requests send."""
+"""The fields of integrations in requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _Share = Annotated[float, Meta(ge=0, le=1, extra={"unit": "1 disables this limit
 
 
 class GuardLimits(Fields, frozen=True, kw_only=True):
-    """How much change is held."""
+    """The limits above which changes are held."""
 
     defaults: ClassVar = Guards
     deleted_count: Annotated[
@@ -69,7 +69,7 @@ class GuardLimits(Fields, frozen=True, kw_only=True):
 
 
 class _Settings(Fields, frozen=True, kw_only=True):
-    """What a registration and a change may send."""
+    """The fields of registrations and changes."""
 
     shown: ClassVar = IntegrationView
     name: Name | UnsetType = UNSET
@@ -96,7 +96,7 @@ class _Settings(Fields, frozen=True, kw_only=True):
 
 
 class IntegrationChange(_Settings, frozen=True, kw_only=True):
-    """What changes of an integration."""
+    """The changed fields of an integration."""
 
     fixed: ClassVar = {"base_url": _CREDENTIAL_REMEDY, "api_key": _CREDENTIAL_REMEDY}
     examples: ClassVar = {
@@ -106,7 +106,7 @@ class IntegrationChange(_Settings, frozen=True, kw_only=True):
 
 
 class IntegrationCheck(_Settings, frozen=True, kw_only=True):
-    """Values to try."""
+    """Values to check."""
 
     defaults: ClassVar = Integration
     examples: ClassVar = {
@@ -163,7 +163,7 @@ class IntegrationCreate(IntegrationCheck, frozen=True, kw_only=True):
 
 
 class IntegrationQuery(ListQuery, frozen=True, kw_only=True):
-    """Which integrations are listed."""
+    """The filters of integrations."""
 
     state: Annotated[Several[IntegrationState] | UnsetType, STATES] = UNSET
     name: Annotated[NamePart | UnsetType, named("their name or external_id")] = UNSET

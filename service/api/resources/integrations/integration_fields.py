@@ -1,4 +1,4 @@
-"""The fields of integrations: what each takes and means, in requests and in answers alike."""
+"""The fields of integrations in requests and responses: their kinds and meanings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/v1/integrations`: registering, changing and trying them."""
+"""`/v1/integrations`: register, change and check them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from service.ids import new_id
 from service.storage.redis.paging import IndexPosition
 from service.storage.registry.integrations import Listed, PrepareCredential
 
-INLINE = ("base_url", "api_key")  # a credential's values
+INLINE = ("base_url", "api_key")  # the fields of a credential
 
 
 class IntegrationController(Controller):
-    """Thin over the integration store."""
+    """Calls the integration store."""
 
     path = "/integrations"
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
@@ -65,9 +65,10 @@ class IntegrationController(Controller):
     async def create(
         self, data: JSONBody[IntegrationCreate], refusals: GivenRefusals, services: GivenServices
     ) -> Response[IntegrationView]:
-        """Its first poll begins at once. The same upstream integration twice is a conflict that
-        names the existing one. A `base_url` and `api_key` that a credential has already reuse that
-        credential; otherwise they make one, which is deleted with its last integration."""
+        """Its first poll begins at once. A second registration of the same upstream integration is
+        a conflict that names the existing one. If a credential with this `base_url` and `api_key`
+        exists, it is reused; otherwise one is created, which is deleted with its last integration.
+        """
         await _check_credential(data, refusals, services)
         refusals.settle()
         values = given(data)
@@ -89,7 +90,7 @@ class IntegrationController(Controller):
     async def index(
         self, params: NamedDependency[IntegrationQuery], services: GivenServices
     ) -> IntegrationList:
-        """In the order of creation, which neither additions nor deletions disturb."""
+        """In the order of creation."""
         place = params.after or None
         if params.state or params.name or params.label:
             taken, position = await page_through(
@@ -117,7 +118,7 @@ class IntegrationController(Controller):
     async def show(
         self, integration_id: PathId, services: GivenServices
     ) -> Response[IntegrationView]:
-        """As registered and as it goes."""
+        """Its registration and its present state."""
         return await _shown(services, integration_id)
 
     @patch(
@@ -171,8 +172,8 @@ class IntegrationController(Controller):
     async def remove(
         self, integration_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """Reports nothing; events that are pending still go out. Its credential stays, unless a
-        registration made it and no other integration uses it."""
+        """Sends no event; pending events are still sent. Its credential stays, unless a
+        registration created it and no other integration uses it."""
         await services.integrations.delete(integration_id, precondition(sent_headers))
 
     @post(
@@ -213,7 +214,7 @@ class IntegrationController(Controller):
 
 
 async def _takes(params: IntegrationQuery, found: list[Listed]) -> list[bool]:
-    """What the filters of a query let through."""
+    """The condition of a query's filters."""
     return [
         (not params.state or state in params.state)
         and is_named(params.name or None, integration.name, integration.external_id)
@@ -227,7 +228,7 @@ def _place_of(listed: Listed) -> IndexPosition:
 
 
 async def _check_credential(data: IntegrationCheck, refusals: Refusals, services: Services) -> None:
-    """A registration names a credential or brings the values of one."""
+    """Requires a credential, or the fields of one."""
     inline = [name for name in INLINE if name in refusals.sent]
     if "credential_id" in refusals.sent:
         for name in inline:
@@ -257,7 +258,7 @@ async def _check_known(
 def _prepare_credential(
     values: dict[str, Any], services: Services, now: int
 ) -> PrepareCredential | None:
-    """Takes the values of a credential out, and finds or makes one with them."""
+    """Takes the fields of a credential out, and finds or creates one with them."""
     if "api_key" not in values:
         return None
     credential = Credential(

@@ -1,4 +1,4 @@
-"""An integration, as it is shown."""
+"""Integrations in responses."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from service.domain.polling.notices import notices
 
 
 class IntegrationProblem(View, frozen=True, kw_only=True):
-    """What polls of an integration fail with. If `attention` is set a person must act;
-    otherwise the next attempts may succeed by themselves."""
+    """The failure of an integration's polls. If `attention` is set an operator must act; otherwise
+    the next attempts may succeed."""
 
     example: ClassVar = {
         "code": "PLATFORM.INTEGRATION_NOT_FOUND",
@@ -56,13 +56,13 @@ class IntegrationProblem(View, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, problem: Problem) -> IntegrationProblem:
-        """What polls fail with."""
+        """The failure of polls."""
         code, status, elsewhere = problem.code, problem.status, problem.elsewhere
         return cls.show(problem, remedy=upstream_check.remedy(code, status, elsewhere=elsewhere))
 
 
 class IntegrationNotice(View, frozen=True, kw_only=True):
-    """Something that polls of an integration come through, and that a person should know."""
+    """A problem that does not stop the polls of an integration, but needs attention."""
 
     example: ClassVar = {
         "code": "flapping_path",
@@ -82,7 +82,7 @@ class IntegrationNotice(View, frozen=True, kw_only=True):
 
 
 class IntegrationView(View, frozen=True, kw_only=True):
-    """An integration, as registered and as it goes."""
+    """An integration: its registration and its present state."""
 
     tagged: ClassVar = True
     example: ClassVar = {
@@ -189,6 +189,6 @@ class IntegrationView(View, frozen=True, kw_only=True):
 
 
 class IntegrationList(Page, frozen=True, kw_only=True):
-    """A page of integrations in the order of creation; `next` leads on."""
+    """A page of integrations in the order of creation; `next` is the cursor of the next page."""
 
     items: Annotated[list[IntegrationView], means("the page")]

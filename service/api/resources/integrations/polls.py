@@ -1,4 +1,4 @@
-"""`/v1/integrations/{id}/polls`: what was polled, and polls that are asked for."""
+"""`/v1/integrations/{id}/polls`: recent polls, and requests for polls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.domain.polling.integration import PollKind, PollRecord
 
 
 class PollView(View, frozen=True, kw_only=True):
-    """One poll. `verdicts` counts its records by what they meant for their courses."""
+    """One poll. `verdicts` counts its records by their meaning for the courses."""
 
     example: ClassVar = {
         "id": samples.POLL,
@@ -63,23 +63,23 @@ class PollView(View, frozen=True, kw_only=True):
 
 
 class PollList(Page, frozen=True, kw_only=True):
-    """The polls that are kept, the latest first."""
+    """The stored polls, the latest first."""
 
     items: Annotated[list[PollView], means("the page")]
 
 
 class PollRequest(Fields, frozen=True, kw_only=True):
-    """A poll that is asked for."""
+    """The requested poll."""
 
     examples: ClassVar = {"full": ("Request all courses", {"kind": "full"})}
     kind: Annotated[PollKind, means("delta: changed courses; full: all courses")] = "delta"
 
 
-_DELTA = PollRequest()  # where there is no body
+_DELTA = PollRequest()  # for an empty body
 
 
 class PollController(Controller):
-    """Thin over the integration store."""
+    """Calls the integration store."""
 
     path = "/integrations/{integration_id:str}/polls"
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
@@ -95,9 +95,12 @@ class PollController(Controller):
     async def request_poll(
         self, integration_id: PathId, services: GivenServices, data: JSONBody[PollRequest] = _DELTA
     ) -> Response[PollView]:
-        """Queues a poll and returns it. One that is under way or queued already is joined: a
-        full poll serves for a delta, and a queued delta becomes the full poll asked for. A poll
-        under way that was joined is followed by the next at once, for what it had passed by."""
+        """Queues a poll and returns it.
+
+        If a poll is running or queued, the request joins it: a full poll also answers a request for
+        a delta, and a queued delta becomes a full poll on request. After a running poll that was
+        joined, another poll follows at once to cover the pages it had already passed.
+        """
         poll = await services.integrations.request_poll(integration_id, data.kind, now_ms())
         return Response(
             PollView.of(poll),
@@ -125,5 +128,5 @@ class PollController(Controller):
     async def poll(
         self, integration_id: PathId, poll_id: PathId, services: GivenServices
     ) -> PollView:
-        """What it has seen and changed so far."""
+        """Its results so far."""
         return PollView.of(await services.integrations.get_poll(integration_id, poll_id))

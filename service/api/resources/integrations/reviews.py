@@ -1,4 +1,4 @@
-"""`/v1/integrations/{id}/review`: changes that are held until somebody decides on them."""
+"""`/v1/integrations/{id}/review`: changes that are held for a decision."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class ReviewView(Page, frozen=True, kw_only=True):
 
 
 class ReviewQuery(ScanQuery, frozen=True, kw_only=True):
-    """Which page, and what is asked of the upstream about it."""
+    """The page, and the number of items to preview."""
 
     preview: Annotated[
         Annotated[int, number_in_text(1, MAX_PREVIEWED)] | UnsetType,
@@ -170,7 +170,7 @@ class ReviewQuery(ScanQuery, frozen=True, kw_only=True):
 
 
 class ReviewDecision(Fields, frozen=True, kw_only=True):
-    """What becomes of the changes that are held."""
+    """The decision."""
 
     examples: ClassVar = {
         "publish": ("Send the events", {"decision": "publish"}),
@@ -186,7 +186,7 @@ class ReviewDecision(Fields, frozen=True, kw_only=True):
 
 
 class ReviewCondition(Fields, frozen=True, kw_only=True):
-    """The set that a decision is on."""
+    """The changes that the decision applies to."""
 
     tags: Annotated[
         Annotated[str, text(100), Meta(extra={"read": read_tags})] | UnsetType,
@@ -195,7 +195,7 @@ class ReviewCondition(Fields, frozen=True, kw_only=True):
 
 
 class ReviewController(Controller):
-    """Thin over the review store."""
+    """Calls the review store."""
 
     path = "/integrations/{integration_id:str}/review"
     tags = ["Integrations"]  # noqa: RUF012 - Litestar reads it as it is
@@ -250,7 +250,7 @@ class ReviewController(Controller):
             int(tag) for tag in sent_headers.tags.split(",") if _VERSION.fullmatch(tag)
         ]
         if not shown_versions:
-            raise StaleReviewError("If-Match holds no ETag of this review")
+            raise StaleReviewError("If-Match does not contain an ETag of this review")
         current = await services.reviews.get(integration_id, state.epoch)
         version = current.version if current.version in shown_versions else shown_versions[0]
         matching = await _matching_subscriptions(services, integration, current.held)

@@ -1,4 +1,4 @@
-"""Asks the upstream once with given values, and says in words what its answer means."""
+"""Sends the upstream one request with given values, and explains the response in words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"
 
 _FAILS = "wait: the upstream fails; if the failure persists, contact its operators"
 
-# By the upstream's code, or where it gave none by the name of what went wrong.
+# By the upstream's code or, if it sent none, by the name of the failure.
 _BY_CODE = {
     "PLATFORM.AUTHENTICATION_INVALID": _KEY,
     "PLATFORM.IP_NOT_WHITELISTED": "admit this server's address at the upstream",
@@ -70,7 +70,7 @@ _BY_CODE = {
     ),
     "UpstreamAuth": _KEY,
 }
-# Where the answer may be that of something else than the API.
+# Used where the response may not come from the API.
 _ELSEWHERE = {"UpstreamInput": _BASE_URL, "UpstreamPage": _BASE_URL}
 _BY_STATUS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: _KEY,
@@ -84,8 +84,8 @@ _BY_STATUS: dict[int, str] = {
 
 
 class CheckResult(View, frozen=True, kw_only=True, omit_defaults=True):
-    """What one small request to the upstream led to: `records_seen` if it is ok, else what went
-    wrong and what to do."""
+    """The result of one small request to the upstream: `records_seen` if it succeeded, otherwise
+    the failure and its remedy."""
 
     example: ClassVar = {"ok": True, "records_seen": 1}
     ok: Annotated[bool, means("whether the upstream returned a page")]
@@ -99,13 +99,13 @@ class CheckResult(View, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def code_of(error: UpstreamError) -> str:
-    """The upstream's code, or the name of what went wrong."""
+    """The upstream's code, or the name of the failure."""
     return error.code or type(error).__name__.removesuffix("Error")
 
 
 def remedy(code: str, status: int | None, *, elsewhere: bool = False) -> str:
-    """What to do about a failure: its code decides, then its HTTP status. `elsewhere` says that
-    the answer may be that of something else than the API."""
+    """The remedy of a failure: its code decides, then its HTTP status. `elsewhere` means that the
+    response may not come from the API."""
     if code == "UpstreamPage" and status is not None and 300 <= status < 400:
         return _REDIRECTED
     if elsewhere and (suspected := _ELSEWHERE.get(code)) is not None:

@@ -1,4 +1,4 @@
-"""What the upstream shows at this moment for courses whose changes are held."""
+"""The current upstream state of courses whose changes are held."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STATES = {
 
 
 class UpstreamCourse(View, frozen=True, kw_only=True):
-    """What the upstream shows for a course now."""
+    """The current upstream state of a course."""
 
     example: ClassVar = {"state": "deleted", "record": {"id": "3h1cCYHrT8JvFmBgdRzWqNyP"}}
     state: Annotated[
@@ -50,7 +50,7 @@ class UpstreamCourse(View, frozen=True, kw_only=True):
 
 
 class Preview(msgspec.Struct, frozen=True):
-    """What one request led to: the courses by id, or how it failed."""
+    """The result of one request: the courses by id, or the failure."""
 
     courses: dict[str, UpstreamCourse]
     outcome: CheckResult | None
@@ -80,7 +80,7 @@ async def _request(
     credential = await services.credentials.decrypt(credential_id)
     if wait_ms := await services.budgets.spend_now(credential_id):
         raise UpstreamRateLimitedError(
-            f"the credential's rate limit leaves no request for {ceil(wait_ms / 1000)} s",
+            f"the credential's rate limit allows no request for {ceil(wait_ms / 1000)} s",
             code="PLATFORM.RATE_LIMIT_EXCEEDED",
         )
     try:

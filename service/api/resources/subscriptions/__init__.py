@@ -1,1 +1,1 @@
-"""`/v1/subscriptions`: who is told of changes, of which, and how."""
+"""`/v1/subscriptions`: receivers of events, their filters and settings."""

@@ -84,4 +84,4 @@ _SCHEMA = {
 GivenCertificate = Annotated[
     tuple[ClientCertificate, CertificateFacts],
     Meta(extra_json_schema=_SCHEMA, extra={"read": _read}),
-]  # a certificate with its chain and its private key, and what it says
+]  # a certificate with its chain and its private key, and the certificate's properties

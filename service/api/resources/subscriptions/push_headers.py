@@ -15,7 +15,7 @@ from service.domain.access.pasted_secrets import is_visible, trimmed
 MAX_HEADERS = 20
 MAX_HEADER_LENGTH = 2_000  # characters of one value
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What a push carries by itself, or what would change how it is framed.
+# Headers that every push has, or that would change its framing.
 _RESERVED_HEADERS = frozenset(
     {
         "connection",

@@ -1,4 +1,4 @@
-"""`/v1/subscriptions/{id}/retry`: what waits for a retry is attempted now."""
+"""`/v1/subscriptions/{id}/retry`: makes waiting retries due now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.domain.errors import ConflictError
 
 
 class RetriedView(View, frozen=True, kw_only=True):
-    """What is attempted now."""
+    """The number of retries that are due now."""
 
     example: ClassVar = {"retried": 3, "pending": 12}
     retried: Annotated[int, means("how many scheduled retries are due now")]
@@ -31,7 +31,7 @@ class RetriedView(View, frozen=True, kw_only=True):
 
 
 class Retry(Fields, frozen=True, kw_only=True):
-    """What is retried."""
+    """The delivery to retry."""
 
     examples: ClassVar = {"one": ("One delivery", {"event_id": samples.EVENT})}
     event_id: Annotated[
@@ -43,7 +43,7 @@ class Retry(Fields, frozen=True, kw_only=True):
     ] = UNSET
 
 
-_ALL = Retry()  # where there is no body
+_ALL = Retry()  # for an empty body
 
 
 @post(
@@ -59,10 +59,10 @@ _ALL = Retry()  # where there is no body
 async def retry_deliveries(
     subscription_id: PathId, services: GivenServices, data: JSONBody[Retry] = _ALL
 ) -> RetriedView:
-    """Makes retries due now, and ends what a receiver's `Retry-After` asked for. Each attempt
-    counts, and the order of events stays. A parked subscription is sent a probe at once, and
-    everything else when the probe succeeds. A paused or disabled subscription has to be resumed,
-    which makes its retries due as well. The body may be left out."""
+    """Makes retries due now, and ends a wait that the receiver's `Retry-After` requested. Each
+    attempt counts, and the order of events stays. A parked subscription is sent a probe at once,
+    and all other events when the probe succeeds. Resume a paused or disabled subscription instead,
+    which also makes its retries due. The body may be left out."""
     subscription = await services.subscriptions.get(subscription_id)
     state = state_of(subscription)
     if state is not SubscriptionState.ACTIVE:

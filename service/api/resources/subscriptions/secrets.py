@@ -1,4 +1,4 @@
-"""`/v1/subscriptions/{id}/secret`: what pushes are signed with."""
+"""`/v1/subscriptions/{id}/secret`: the secrets that sign pushes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NO_BODY = SecretRotation()
 
 
 class KeyView(View, frozen=True, kw_only=True):
-    """What one signature is verified with."""
+    """The key that verifies one signature."""
 
     signature: Annotated[str, means("hmac or ed25519")]
     secret: Annotated[str | None, means("whsec_ and base64; null: an ed25519 key")]
@@ -61,7 +61,7 @@ class EndingSecretView(KeyView, frozen=True, kw_only=True):
 
 
 class SecretView(KeyView, frozen=True, kw_only=True):
-    """What receivers verify pushes with: the secret of hmac, or the public key of ed25519."""
+    """The key that verifies pushes: the secret of hmac, or the public key of ed25519."""
 
     example: ClassVar = {
         "signature": "hmac",
@@ -88,7 +88,7 @@ class SecretView(KeyView, frozen=True, kw_only=True):
 
 
 class SecretController(Controller):
-    """Thin over the secrets of a subscription."""
+    """Calls the store of subscriptions."""
 
     path = "/subscriptions/{subscription_id:str}/secret"
     tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
@@ -100,8 +100,8 @@ class SecretController(Controller):
         response_description="The secret, or the public key",
     )
     async def secret(self, subscription_id: PathId, services: GivenServices) -> SecretView:
-        """What the receiver verifies signatures with, those of rotated secrets included as long
-        as they overlap. The private keys of ed25519 are never returned."""
+        """The keys that verify signatures, including those of rotated secrets while they overlap.
+        The private keys of ed25519 are never returned."""
         secrets = await services.subscriptions.secrets(subscription_id)
         return SecretView.of(in_force(secrets, now_ms()))
 
@@ -121,7 +121,7 @@ class SecretController(Controller):
         services: GivenServices,
         data: JSONBody[SecretRotation] = _NO_BODY,
     ) -> Response[SecretView]:
-        """While the old secret overlaps, every push carries a signature of each, the newest
+        """While the old secret overlaps, every push carries a signature of each secret, the newest
         first. The body may be left out."""
         check_secret(data.secret, data.signature, refusals)
         refusals.settle()
@@ -157,7 +157,7 @@ class SecretController(Controller):
 def check_secret(
     secret: str | UnsetType, signature: Signature | UnsetType, refusals: Refusals
 ) -> None:
-    """A secret must be one for the signature that is asked for beside it."""
+    """Requires a secret that fits the requested signature."""
     if secret and signature and signature_of(secret) != signature:
         refusals.refuse(
             "secret",
@@ -167,7 +167,7 @@ def check_secret(
 
 
 def take_secret(given: str | UnsetType, signature: Signature) -> str:
-    """The secret given, or a new one for a signature."""
+    """The given secret, or a new one for the signature."""
     return given or new_secret(signature)
 
 

@@ -1,4 +1,4 @@
-"""`/v1/subscriptions/{id}/statistics`: how its latest attempts went."""
+"""`/v1/subscriptions/{id}/statistics`: the outcomes of the latest attempts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.storage.delivery.recent_attempts import MOST, read_recent_attempts
 
 
 class AttemptSliceView(View, frozen=True, kw_only=True):
-    """Some attempts in a row."""
+    """Consecutive attempts."""
 
     example: ClassVar = {
         "at": samples.AT,
@@ -37,7 +37,7 @@ class AttemptSliceView(View, frozen=True, kw_only=True):
 
 
 class SubscriptionStatistics(View, frozen=True, kw_only=True):
-    """How the latest attempts of a subscription went."""
+    """The outcomes of the latest attempts of a subscription."""
 
     example: ClassVar = {
         "since": samples.AT,
@@ -66,7 +66,7 @@ class SubscriptionStatistics(View, frozen=True, kw_only=True):
 
 
 class StatisticsQuery(Fields, frozen=True, kw_only=True):
-    """How many attempts are looked at."""
+    """The number of attempts to include."""
 
     attempts: Annotated[
         int,
@@ -87,7 +87,7 @@ class StatisticsQuery(Fields, frozen=True, kw_only=True):
 async def show_statistics(
     subscription_id: PathId, params: NamedDependency[StatisticsQuery], services: GivenServices
 ) -> SubscriptionStatistics:
-    """Success rate and durations over the latest attempts that are on record."""
+    """Success rate and durations over the latest recorded attempts."""
     subscription = await services.subscriptions.get(subscription_id)
     found = summarize(await read_recent_attempts(services.redis, subscription.id, params.attempts))
     return SubscriptionStatistics.show(

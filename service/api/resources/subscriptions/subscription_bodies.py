@@ -1,4 +1,4 @@
-"""The fields of subscriptions that requests send."""
+"""The fields of subscriptions in requests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ROTATE = "POST it to /v1/subscriptions/{id}/secret/rotate"
 
 
 class SubscriptionChange(Fields, frozen=True, kw_only=True):
-    """What changes of a subscription."""
+    """The changed fields of a subscription."""
 
     shown: ClassVar = SubscriptionView
     fixed: ClassVar = {
@@ -150,7 +150,7 @@ class SecretRotation(Fields, frozen=True, kw_only=True):
 
 
 class Skipping(Fields, frozen=True, kw_only=True):
-    """What is skipped."""
+    """The events to skip."""
 
     examples: ClassVar = {"until": ("Events up to a time", {"until": "2026-11-23T09:30:00Z"})}
     until: Annotated[
@@ -160,7 +160,7 @@ class Skipping(Fields, frozen=True, kw_only=True):
 
 
 class SubscriptionQuery(ListQuery, frozen=True, kw_only=True):
-    """Which subscriptions are listed."""
+    """The filters of subscriptions."""
 
     state: Annotated[Several[SubscriptionState] | UnsetType, STATES] = UNSET
     name: Annotated[NamePart | UnsetType, named("their description or url")] = UNSET

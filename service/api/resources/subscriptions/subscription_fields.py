@@ -1,4 +1,4 @@
-"""The fields of subscriptions: what each takes and means, in requests and in answers alike."""
+"""The fields of subscriptions in requests and responses: their kinds and meanings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from service.api.fields.kinds import (
+    A_TIME,
     MOMENT,
     IntegrationIds,
     Labels,
@@ -26,10 +27,10 @@ from service.domain.signatures.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 MAX_RETRIES = 20
 MAX_RETRY_DELAY = 86_400
 MAX_CONCURRENCY = 100
-MIN_RATE = 0.001  # pushes per second: one in a quarter of an hour
+MIN_RATE = 0.001  # pushes per second: one in 15 minutes
 MAX_RATE = 10_000
 MAX_TIMEOUT_SECONDS = 60
-SPARE_SECONDS = 3_600  # beyond all delays, for the attempts themselves and for queueing
+SPARE_SECONDS = 3_600  # in addition to all delays, for the attempts and their queueing
 
 MAX_OVERLAP_SECONDS = 604_800
 OVERLAP_SECONDS = 86_400
@@ -130,8 +131,7 @@ def _read_beginning(value: Any) -> str | int:
         return read_moment(value)
     except Refusal:
         raise Refusal(
-            "is neither now nor oldest nor an RFC 3339 time",
-            "send for example 2026-11-23T09:30:00Z",
+            "is neither now nor oldest nor a time in RFC 3339 nor a date", A_TIME
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""`/v1/subscriptions`: who is told of changes, of which, and how."""
+"""`/v1/subscriptions`: receivers of events, their filters and settings."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ from service.storage.redis.paging import IndexPosition
 
 
 class SkippedView(View, frozen=True, kw_only=True):
-    """What became of pending deliveries."""
+    """The number of skipped deliveries."""
 
     example: ClassVar = {"skipped": 12, "pending": 0}
     skipped: Annotated[int, means("how many events were removed from the outbox")]
     pending: Annotated[int, means("how many events are on the outbox now")]
 
 
-_ALL = Skipping()  # where there is no body
+_ALL = Skipping()  # for an empty body
 
 
 class SubscriptionController(Controller):
-    """Thin over the subscription store."""
+    """Calls the subscription store."""
 
     path = "/subscriptions"
     tags = ["Subscriptions"]  # noqa: RUF012 - Litestar reads it as it is
@@ -82,8 +82,8 @@ class SubscriptionController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[SubscriptionView]:
-        """Events from now on reach it, or from where `from` says. The answer carries its secret,
-        or for ed25519 the public key; the private one is never returned."""
+        """It receives events from now on, or from the time in `from`. The response contains its
+        secret, or for ed25519 the public key; the private key is never returned."""
         if isinstance(data.begins, int) and data.begins > now_ms():
             refusals.refuse("from", "is in the future", "leave it out to begin now")
         await _check(data, refusals, services, actor)
@@ -131,8 +131,8 @@ class SubscriptionController(Controller):
     async def index(
         self, params: NamedDependency[SubscriptionQuery], services: GivenServices, actor: GivenActor
     ) -> SubscriptionList:
-        """In the order of creation, which neither additions nor deletions disturb; to a
-        subscriber, its own. `label` asks for those that ask for these labels."""
+        """In the order of creation; a subscriber gets its own subscriptions. `label` selects
+        subscriptions that filter by these labels."""
         limit, place = params.limit, params.after or None
         read = services.subscriptions.page
         if actor.owner is not None:
@@ -161,7 +161,7 @@ class SubscriptionController(Controller):
     async def show(
         self, subscription_id: PathId, services: GivenServices
     ) -> Response[SubscriptionView]:
-        """With how much it has not received."""
+        """With the number of events it has not received."""
         subscription, depth = await services.summaries.get(subscription_id)
         return Response(SubscriptionView.of(subscription, depth), headers=tagged(subscription))
 
@@ -183,9 +183,9 @@ class SubscriptionController(Controller):
         actor: GivenActor,
     ) -> Response[SubscriptionView]:
         """Changes the fields in the body. Filters, `payload` and `format` apply to new events. The
-        URL, headers and other settings of the request apply to pending deliveries too. Another
-        `owner` gets only what its key may see: other pending deliveries become dead when they are
-        due."""
+        URL, headers and other settings of the request apply to pending deliveries too. A new
+        `owner` gets only the events that its key may see: other pending deliveries become dead when
+        they are due."""
         await _check(data, refusals, services, actor)
         refusals.settle()
         values = given(data)
@@ -221,7 +221,7 @@ class SubscriptionController(Controller):
     async def remove(
         self, subscription_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """With everything that it has not received."""
+        """Deletes its pending deliveries too."""
         await services.subscriptions.delete(subscription_id, precondition(sent_headers))
 
     @post(
@@ -236,8 +236,8 @@ class SubscriptionController(Controller):
     async def resume(
         self, subscription_id: PathId, services: GivenServices
     ) -> Response[SubscriptionView]:
-        """Brings one that is paused, parked or disabled back to active. Whatever it has not
-        received is due now, retries included; how often each was tried stays counted."""
+        """Makes a paused, parked or disabled subscription active. All its pending events are due
+        now, retries included; the number of attempts of each stays counted."""
         subscription = await services.subscriptions.resume(subscription_id, now_ms())
         return await _shown(services, subscription)
 
@@ -253,9 +253,9 @@ class SubscriptionController(Controller):
     async def skip(
         self, subscription_id: PathId, services: GivenServices, data: JSONBody[Skipping] = _ALL
     ) -> SkippedView:
-        """Takes what has not been delivered off the outbox: all of it, or what happened up to
-        `until`. It is not listed as dead; what an answer to an attempt under way says is no longer
-        recorded. Replays are not touched. The body may be left out."""
+        """Removes pending events from the outbox: all of them, or those that happened up to
+        `until`. They are not listed as dead, and the response to an attempt that is being made is
+        not recorded. Replays are not changed. The body may be left out."""
         subscription = await services.subscriptions.get(subscription_id)
         skipped = await services.outboxes.skip(subscription.id, or_none(data.until))
         (depth,) = await services.outboxes.depth_many([subscription.id])
@@ -265,7 +265,7 @@ class SubscriptionController(Controller):
 async def _takes(
     params: SubscriptionQuery, services: Services, found: list[Subscription]
 ) -> list[bool]:
-    """What the filters of a query let through."""
+    """The condition of a query's filters."""
     ids = [one.id for one in found]
     parked = await services.summaries.parked_among(ids) if params.state else ()
     return [
@@ -322,18 +322,18 @@ async def _check_owner(
 
 
 def _is_known(actor: Actor, integration: Integration) -> bool:
-    """Whether someone may know that an integration is there."""
+    """Whether the actor may know that an integration exists."""
     return actor.grant is None or actor.grant.covers(integration.id, integration.labels)
 
 
 def _check_scheme(url: str, certificate: CertificateFacts | None) -> None:
-    """A client certificate is shown in handshakes, which http has none of."""
+    """A client certificate needs https, because http has no handshake."""
     if certificate is not None and not url.lower().startswith("https:"):
         raise InvalidRequestError(
             [
                 FieldError(
                     "client_certificate",
-                    "cannot be shown to an http URL",
+                    "cannot be presented to an http URL",
                     "send a url that begins with https://, or client_certificate null",
                 )
             ]
@@ -341,7 +341,7 @@ def _check_scheme(url: str, certificate: CertificateFacts | None) -> None:
 
 
 def _check_retries(data: SubscriptionChange, refusals: Refusals, services: Services) -> None:
-    """Retries must end before the event's body is gone."""
+    """Retries must end before the event's body expires."""
     schedule = data.retry_schedule_seconds or ()
     span = math.ceil(sum(schedule) * (1 + JITTER)) + SPARE_SECONDS
     retention = services.settings.event_retention_seconds

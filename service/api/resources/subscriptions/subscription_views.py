@@ -1,4 +1,4 @@
-"""A subscription, as it is shown."""
+"""Subscriptions in responses."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from service.storage.delivery.outboxes import OutboxDepth
 
 
 class ClientCertificateView(View, frozen=True, kw_only=True):
-    """The certificate that a subscription shows to its receiver. Neither it nor its key are
-    returned."""
+    """The certificate that a subscription presents to its receiver. Neither the certificate nor its
+    key is returned."""
 
     example: ClassVar = {
         "subject": "CN=coursewire,O=Example",
@@ -48,9 +48,9 @@ class ClientCertificateView(View, frozen=True, kw_only=True):
 
 
 class SubscriptionView(View, frozen=True, kw_only=True):
-    """A subscription. `headers` shows the names of its headers with null for the values, which
-    are never returned; `secret` is there only in the answer to its creation, and not for
-    ed25519."""
+    """A subscription. `headers` has the names of its headers with null values, because values are
+    never returned; `secret` is present only in the response to its creation, and not for ed25519.
+    """
 
     tagged: ClassVar = True
     example: ClassVar = {
@@ -130,8 +130,7 @@ class SubscriptionView(View, frozen=True, kw_only=True):
     def of(
         cls, one: Subscription, depth: OutboxDepth, secret: str | None = None
     ) -> SubscriptionView:
-        """A subscription; with `secret`, if it is one that may be shown, only in the answer to its
-        creation."""
+        """A subscription; with `secret` in the response to its creation."""
         certificate = one.client_certificate
         shown = None if secret is None else secret_to_show(secret)
         return cls.show(
@@ -146,7 +145,7 @@ class SubscriptionView(View, frozen=True, kw_only=True):
 
 
 class SubscriptionList(Page, frozen=True, kw_only=True):
-    """A page of subscriptions in the order of creation; `next` leads on."""
+    """A page of subscriptions in the order of creation; `next` is the cursor of the next page."""
 
     items: Annotated[list[SubscriptionView], means("the page")]
 

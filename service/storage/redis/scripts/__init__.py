@@ -1,4 +1,4 @@
-"""Lua scripts, called by name: one declaration in Python says what each takes and returns.
+"""Lua scripts, called by name: one declaration in Python defines the arguments and the reply.
 
     class TakeLease(Script[bool]):
         \"\"\"Begins work on something claimed.\"\"\"
@@ -10,7 +10,7 @@
     taken = await run(redis, TakeLease(claimed=..., lease=..., claim=...))
 
 The body is in `take_lease.lua`, beside the module that declares it. It uses the fields by their
-names: a preamble that is made from the declaration binds them. The body never reads `KEYS` or
+names: a preamble that is generated from the declaration binds them. The body never reads `KEYS` or
 `ARGV`.
 
 | a field of type | is in Lua |
@@ -19,16 +19,15 @@ names: a preamble that is made from the declaration binds them. The body never r
 | `bytes` | a string, passed as an argument of its own |
 | a struct | a table with the struct's fields |
 | a `Sequence` of keys or of structs | an array |
-| any other | what msgpack makes of it: text, number, boolean, array, table |
+| any other | its msgpack value: text, number, boolean, array, table |
 
-What is None is nil, and so are empty `bytes` where they are optional. Bytes are not packed with the
+None is nil, and so are empty `bytes` if they are optional. Bytes are not packed with the
 other values, because msgpack in Redis does not know them and large ones are not to be copied.
 
-A script returns what `Script[...]` names. It builds a struct by the struct's name in Lua:
-`return standing {resumed = ..., version = ...}`. A script that refuses to do its work returns a
-`Status`, which `run` raises as an error. Statuses, and the constants of `constants.py`, are in
-scope where a body uses them. A body begins with the files of this package that it includes:
-`-- include _clock`.
+A script returns what `Script[...]` names. It builds a struct by the struct's name in Lua: `return
+standing {resumed = ..., version = ...}`. A script that refuses to do its work returns a `Status`,
+which `run` raises as an error. Statuses, and the constants of `constants.py`, are in scope where a
+body uses them. A body begins with the files of this package that it includes: `-- include _clock`.
 """
 
 from __future__ import annotations
@@ -83,14 +82,14 @@ class Script(msgspec.Struct, Generic[R], metaclass=_Declaration):
     """A call of a script that returns `R`; a subclass declares one script."""
 
     lua: ClassVar[str] = ""
-    """The body, where it is not in a file."""
+    """The body, if it is not in a file."""
 
 
 async def run(redis: Redis, call: Script[R]) -> R:
-    """Runs a script and returns what it returns.
+    """Runs a script and returns its reply.
 
     A server that does not know the script, for example after a restart, is sent its text. Raises
-    RedisError, or the error that a refusal stands for; then the script wrote nothing.
+    RedisError, or the error of a refusal; then the script wrote nothing.
     """
     script = compiled(type(call))
     keys, arguments = script.arguments(call)
@@ -123,7 +122,7 @@ def included(text: str) -> str:
 
 
 class Compiled:
-    """What follows from a declaration: the script's text, and how a call is passed to it."""
+    """Derived from a declaration: the script's text, and the arguments of a call."""
 
     def __init__(self, declared: type[Script[Any]]) -> None:
         layout = _Layout(declared)
@@ -154,9 +153,11 @@ compiled = cache(Compiled)
 
 
 class _Layout:
-    """Where the fields of a struct are: its keys in KEYS, bytes in ARGV, and all other values in an
-    array, which is packed into the last argument. The keys and bytes of the elements of lists come
-    behind those of the struct, element by element."""
+    """The positions of a struct's fields: its keys in KEYS, bytes in ARGV, and all other values in
+    an array, which is packed into the last argument.
+
+    The keys and bytes of the elements of lists follow those of the struct, element by element.
+    """
 
     def __init__(self, declared: type[msgspec.Struct], array: str = "call", depth: int = 0) -> None:
         self._of = declared.__name__
@@ -213,11 +214,11 @@ class _Layout:
         )
 
     def loops(self) -> str:
-        """The Lua that fills the lists."""
+        """The Lua code that fills the lists."""
         return " ".join(f"do {loop} end" for loop in self._loops)
 
     def preamble(self) -> Iterator[str]:
-        """The Lua that makes the expressions valid, and gives them their names."""
+        """The Lua code that prepares the expressions, and names them."""
         if self._values:
             yield f"local {self._array} = cmsgpack.unpack(ARGV[#ARGV])"
         if self._loops:
@@ -236,7 +237,7 @@ class _Layout:
         return keys, arguments
 
     def pack(self, call: Any, keys: list[Key], blobs: list[bytes | None]) -> Sequence[Any]:
-        """The values to be packed; adds the others to `keys` and `blobs`."""
+        """The values to pack; adds the others to `keys` and `blobs`."""
         if self._keys:
             keys += self._get_keys(call)
         if self._blobs:
@@ -291,7 +292,7 @@ def _constructors(hint: Any) -> Iterator[str]:
 
 
 def _reader(hint: Any) -> Callable[[Any], Any]:
-    """What makes a value of a type out of what Redis answers."""
+    """The converter from Redis's reply to a type."""
     if hint in _READERS:
         return _READERS[hint]
     if get_origin(hint) in (Union, UnionType):
@@ -336,7 +337,7 @@ def _holds(hint: Any, sought: Any) -> bool:
 
 
 def _element(hint: Any) -> Any:
-    """Of what a value is a list, or which it may be."""
+    """The type of a list's elements, or of an optional value."""
     if get_origin(hint) is Sequence:
         return get_args(hint)[0]
     others = [of for of in get_args(hint) if of is not NoneType]
@@ -356,5 +357,5 @@ def _literal(value: str | bytes | int) -> str:
 
 
 def snake(name: str) -> str:
-    """What a class is called in Lua."""
+    """The name of a class in Lua."""
     return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()

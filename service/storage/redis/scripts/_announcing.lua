@@ -1,5 +1,5 @@
--- Shared by the scripts that announce what they change, by operational events, each with the
--- outboxes that it goes to. Needs _events.
+-- Shared by the scripts that announce their changes by operational events, each with its
+-- outboxes. Needs _events.
 
 -- Whether the subscriptions have changed since announcements were matched with them.
 local function is_outdated(announced)
@@ -7,8 +7,8 @@ local function is_outdated(announced)
     and tonumber(redis.call('GET', announced.subscriptions_version) or '0') ~= announced.version
 end
 
--- Appends those events whose change is in `happened` or is ''; puts them on their outboxes, which
--- are woken, and counts them. Returns how many outboxes were woken.
+-- Appends those events whose change is in `happened` or is ''; puts them on their outboxes, wakes
+-- these, and counts the events. Returns the number of woken outboxes.
 local function announce(announced, happened, now)
   local entered, appended = 0, 0
   for _, event in ipairs(announced.events) do

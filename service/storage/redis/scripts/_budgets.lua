@@ -1,6 +1,6 @@
--- Shared by the scripts that spend budgets or learn of them.
+-- Shared by the scripts that read budgets.
 
--- What is known of a budget, 0 where nothing is; `counted` if it is known what remains.
+-- The known values of a budget, 0 if unknown; `counted` if the remaining requests are known.
 local function budget_of(budget)
   local names = {'hold', 'reset_at', 'remaining', 'limit', 'window', 'line', 'again', 'deltas'}
   local known = {}

@@ -1,4 +1,4 @@
--- Shared by the scripts that tell the time.
+-- Shared by the scripts that read the clock.
 
 -- Redis time in ms
 local function now_ms()

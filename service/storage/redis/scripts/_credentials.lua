@@ -1,7 +1,7 @@
 -- Shared by the scripts that store or remove credentials.
 
--- Is found by its key's mark and its base URL from now on; what is nil of them stays as it was. The
--- first of several with the same values is found.
+-- Indexes a credential by its key's mark and its base URL; a nil value stays unchanged. Of several
+-- with the same values, the first is indexed.
 local function index_credential(credential, by_values, id, mark, base_url)
   local before = redis.call('HGET', credential, 'values') or ''
   local old_mark, old_url = string.match(before, '^(%S+) (.*)$')
@@ -20,7 +20,7 @@ local function delete_credential(credential, credentials, by_values, id)
   redis.call('DEL', credential)
 end
 
--- Counts one use less. A credential that was made inline goes with its last integration.
+-- Counts one use less. A credential that was created inline is deleted with its last integration.
 local function leave_credential(credential, credentials, by_values, id, is_inline)
   if redis.call('HINCRBY', credential, 'uses', -1) == 0 and is_inline then
     delete_credential(credential, credentials, by_values, id)

@@ -1,6 +1,6 @@
--- Shared by the scripts that list dead deliveries, or take them off the list.
+-- Shared by the scripts that list dead deliveries, or remove them from the list.
 
--- Lists a delivery as dead, or lists it anew; returns 1 if it was not listed, else 0. `sorted` is
+-- Lists a delivery as dead; returns 1 if it was not listed before, else 0. `sorted` is
 -- the sort key of its position.
 local function list_dead(dead, sorted, now, attempts, rendering, order_key, reason)
   redis.call('HSET', dead.facts, sorted,
@@ -8,14 +8,14 @@ local function list_dead(dead, sorted, now, attempts, rendering, order_key, reas
   return redis.call('ZADD', dead.listed, 0, sorted)
 end
 
--- Takes a delivery off the list; returns 1 if it was listed, else 0.
+-- Removes a delivery from the list; returns 1 if it was listed, else 0.
 local function unlist_dead(dead, sorted)
   redis.call('HDEL', dead.facts, sorted)
   return redis.call('ZREM', dead.listed, sorted)
 end
 
--- Notes a delivery that has died, to be announced with others. What is about a subscription itself
--- is left out, or two that tell each other of their troubles would never come to an end.
+-- Counts a dead delivery for the next announcement. Events about subscriptions are left out,
+-- because two subscriptions that report each other's failures would never stop.
 local function note_dead(dead, position, order_key, reason)
   if string.sub(order_key, 1, 4) == 'sub_' then return end
   local unannounced = dead.unannounced

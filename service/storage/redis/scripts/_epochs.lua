@@ -1,6 +1,6 @@
 -- Shared by the scripts that edit integrations: ending an epoch, and waking the poll. Needs _clock.
 
--- Takes what an integration has counted out of the totals.
+-- Subtracts an integration's counts from the totals.
 local function leave_totals(integration, totals)
   for field, total in pairs({course_count = 'courses', quarantined = 'quarantined', held = 'held'}) do
     local count = tonumber(redis.call('HGET', integration, field) or '0')
@@ -8,12 +8,12 @@ local function leave_totals(integration, totals)
   end
 end
 
--- Forgets what is kept of an epoch.
+-- Deletes the keys of an epoch.
 local function forget_epoch(kept)
   for _, key in pairs(kept) do redis.call('UNLINK', key) end
 end
 
--- Forgets everything that belongs to the epoch in force and begins the next.
+-- Deletes the keys of the current epoch and starts the next.
 local function begin_epoch(integration, totals, epoch, kept)
   forget_epoch(kept)
   leave_totals(integration, totals)
@@ -24,7 +24,7 @@ local function begin_epoch(integration, totals, epoch, kept)
   redis.call('HSET', integration, 'epoch', epoch, 'previous_epoch', before)
 end
 
--- Makes the next poll due now, unless somebody is at work on the integration.
+-- Makes the next poll due now, unless a worker holds the lease of the integration.
 local function wake_poll(schedule, id)
   if not redis.call('ZSCORE', schedule.claimed, id) then
     redis.call('ZADD', schedule.due, 'LT', now_ms(), id)

@@ -10,7 +10,7 @@ local function append_event(log, event)
 end
 
 -- Puts an event on the outboxes that `targets` names ("2f,5t": index of the outbox, rendering);
--- returns how many there were.
+-- returns their number.
 local function enter_outboxes(outboxes, targets, position, order_key)
   local entered = 0
   for index, rendering in string.gmatch(targets, '(%d+)(%a)') do
@@ -22,8 +22,8 @@ local function enter_outboxes(outboxes, targets, position, order_key)
   return entered
 end
 
--- Makes the outboxes that were entered due now, unless somebody is at work on them or they are not
--- sent to; returns how many.
+-- Makes the outboxes with new entries due now, unless a worker holds their lease or they are not
+-- active; returns their number.
 local function wake_outboxes(schedule, outboxes, now)
   local woken = 0
   for _, outbox in ipairs(outboxes) do

@@ -1,11 +1,11 @@
--- Shared by the scripts that take entries off a queue of an outbox. Needs _positions.
+-- Shared by the scripts that remove entries from a queue of an outbox. Needs _positions.
 
--- The position in the log of the event that a head is of; what is replayed has one of its own.
+-- The log position of a head's event; a replayed entry has its own position.
 local function event_position_of(head)
   return string.match(head, '^%S+ %d+ %d+ %a (%S+)') or string.match(head, '^%S+')
 end
 
--- Notes that a course's head has failed, and when it is tried again.
+-- Stores that a course's head has failed, and its next attempt.
 local function note_failing(queue, order_key, head, due)
   local before = redis.call('HGET', queue.failing, order_key)
   redis.call('ZADD', queue.retries, due, order_key)
@@ -15,8 +15,8 @@ local function note_failing(queue, order_key, head, due)
   redis.call('ZADD', queue.retrying, 0, sorted)
 end
 
--- Forgets that a course's head has failed, if that is the entry at `place`; returns how many
--- attempts of it counted, nil if it is another or none.
+-- Removes the failure of a course's head, if the head is the entry at `place`; returns its number
+-- of counted attempts, nil if the head is another entry or none.
 local function forget_failing(queue, order_key, place)
   local head = redis.call('HGET', queue.failing, order_key)
   if not head then return nil end

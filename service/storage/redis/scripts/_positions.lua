@@ -11,7 +11,7 @@ local function base32(number, length)
   return text
 end
 
--- The text by which sorted sets are in the order of positions.
+-- The text that sorts positions in sorted sets.
 local function sort_key(position)
   local ms, counter = string.match(position, '^(%d+)-(%d+)$')
   return base32(tonumber(ms), 10) .. base32(tonumber(counter), 4)

@@ -1,11 +1,11 @@
--- Shared by the scripts that forget attempt records.
+-- Shared by the scripts that remove attempt records.
 
--- Forgets the oldest records up to the id `last`, at most `most`; returns how many.
+-- Removes the oldest records up to the id `last`, at most `most`; returns their number.
 local function trim_records(records, last, most)
   local found = redis.call('XRANGE', records.stream, '-', last, 'COUNT', most)
   if #found == 0 then return 0 end
   local members = {}
-  -- Its first field is what a record is ordered by.
+  -- The first field of a record is its order key.
   for at, entry in ipairs(found) do members[at] = entry[2][2] .. entry[1] end
   redis.call('ZREM', records.order, unpack(members))
   local ms, counter = string.match(found[#found][1], '^(%d+)-(%d+)$')

@@ -1,4 +1,4 @@
--- Shared by the scripts that move replays on. A backfilled event has the position of its entry,
+-- Shared by the scripts that advance replays. A backfilled event has the position of its entry,
 -- with BACKFILLED added to the counter.
 
 -- The position of the event at an entry of the backfilled stream.
@@ -7,7 +7,7 @@ local function backfilled_position(id)
   return ms .. '-' .. string.format('%.0f', tonumber(counter) + BACKFILLED)
 end
 
--- Forgets an event if a backfill made it: nobody else is sent it.
+-- Deletes an event of a backfill, which no other outbox contains.
 local function forget_backfilled(backfilled, position)
   local ms, counter = string.match(position, '^(%d+)%-(%d+)$')
   if counter and tonumber(counter) >= BACKFILLED then

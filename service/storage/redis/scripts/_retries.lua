@@ -7,8 +7,7 @@ local function bring_forward(retries)
   end
 end
 
--- Makes an outbox that is held back due now, if anything is on it. A sender at work finds out by
--- itself.
+-- Makes a held outbox due now, unless it is empty. A running sender detects it by itself.
 local function end_waiting(schedule, lease, id, live, replayed, replay_queue)
   if redis.call('EXISTS', lease) == 1 then return end
   redis.call('ZREM', schedule.claimed, id)

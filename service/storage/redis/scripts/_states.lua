@@ -1,7 +1,7 @@
--- Shared by the scripts that change what an integration's state follows from: how many
--- integrations are in which state is kept in the totals.
+-- Shared by the scripts that change an integration's state: the totals contain the
+-- number of integrations in each state.
 
--- The state that people are shown; `state_of` in domain/integrations.py says the same.
+-- The state in responses; `state_of` in domain/polling/integration.py computes the same.
 local function state_from(paused, attention, held, baselined)
   if paused == '1' then return 'paused' end
   if attention == '1' then return 'error' end
@@ -15,13 +15,13 @@ local function state_of(integration)
   return state_from(unpack(known))
 end
 
--- Counts an integration no longer.
+-- Removes an integration from the counts.
 local function uncount_state(integration, totals)
   local counted = redis.call('HGET', integration, 'state')
   if counted then redis.call('HINCRBY', totals, 'state:' .. counted, -1) end
 end
 
--- Counts an integration under the state that it is in by now; returns that.
+-- Counts an integration under its present state; returns the state.
 local function count_state(integration, totals)
   local state = state_of(integration)
   if redis.call('HGET', integration, 'state') ~= state then

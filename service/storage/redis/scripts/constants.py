@@ -1,4 +1,4 @@
-"""Constants that scripts share with the rest: a script has those whose names it uses."""
+"""Constants that scripts share with Python: a script gets those whose names it uses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONSTANTS: dict[str, str | bytes | int] = {
     "PATH_BYTES": guards.PATH_BYTES,
     "BACKFILLED": identifiers.BACKFILLED,
     "ALPHABET": identifiers.ALPHABET,
-    "COUNTERS_SECONDS": 604_800,  # that counters last after the last increment
-    "TRIMMED_RECORDS": 100,  # attempt records beyond those kept before the oldest are forgotten
-    "NETWORK_SECONDS": 60,  # that receivers reached or unreachable are remembered
+    "COUNTERS_SECONDS": 604_800,  # lifetime of counters after the last increment
+    "TRIMMED_RECORDS": 100,  # attempt records beyond the limit before the oldest are removed
+    "NETWORK_SECONDS": 60,  # lifetime of a receiver's last state, reached or unreachable
 }

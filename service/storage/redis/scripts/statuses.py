@@ -1,4 +1,4 @@
-"""What scripts answer when they refuse, and the errors of the house that this becomes."""
+"""The statuses of scripts that refuse, and their errors."""
 
 from __future__ import annotations
 
@@ -17,27 +17,25 @@ from service.domain.errors import (
 
 
 class Status(StrEnum):
-    """Why a script refused. What `EXISTS` concerns follows it, after a space."""
+    """Why a script refused. The conflicting id follows `EXISTS`, after a space."""
 
-    LEASE = "LEASE"  # the lease is not ours
-    PROGRESS = "PROGRESS"  # the poll's progress is not as last stored: another commit came before
+    LEASE = "LEASE"  # the lease is lost
+    # the poll's progress differs from the stored one: another commit came before
+    PROGRESS = "PROGRESS"
     EPOCH = "EPOCH"  # the epoch ended
     SUBSCRIPTIONS = "SUBSCRIPTIONS"  # they changed since the snapshot
-    STALE = "STALE"  # a record changed since it was read
+    STALE = "STALE"  # a record changed after it was read
     EXISTS = "EXISTS"  # the upstream integration is registered; its id
-    GONE = "GONE"  # there is no such object
+    GONE = "GONE"  # the object does not exist
     FULL = "FULL"  # the limit is reached
     BEHIND = "BEHIND"  # the log has events that were not read
     BUSY = "BUSY"  # the last decision is being carried out
-    NONE = "NONE"  # nothing is held
+    NONE = "NONE"  # no change is held
     OVER = "OVER"  # the replay has ended
 
 
 class RefusedError(CoursewireError):
-    """A script refused; nothing was written.
-
-    The stores turn this into an error that says what was refused.
-    """
+    """A script refused; nothing was written. The stores convert this to a specific error."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(f"a script refused: {status}")
@@ -55,7 +53,7 @@ _ERRORS: dict[Status, Callable[[str], CoursewireError]] = {
 
 
 def raise_refusal(answer: bytes) -> NoReturn:
-    """Raises the error that the answer of a script stands for."""
+    """Raises the error of a script's refusal."""
     name, _, said = answer.decode().partition(" ")
     status = Status(name)
     raise _ERRORS[status](said) if status in _ERRORS else RefusedError(status)

@@ -158,7 +158,7 @@ BOUNDS = {
     "replay": {
         "which": "missed",
         "since": "2026-13-01T00:00:00Z",
-        "until": "2026-01-01",
+        "until": "2026-1-1",
         "event_types": ["course.create", "course.created", "course.created"],
     },
 }
