@@ -21,7 +21,7 @@ _APPEND_ONLY = "appendonlydir"  # inside that
 PASSWORD = "valkey-password"  # noqa: S105 - a file's name
 _CONFIG = "valkey.conf"
 _LOG = "valkey.log"
-_LOG_MAX_BYTES = 10 * 1024**2  # a longer log is put aside at start, in place of the one before
+LOG_MAX_BYTES = 10 * 1024**2  # a longer log is put aside at start, in place of the one before
 
 # Below what Linux and macOS hand out for outgoing connections, so that no connection can sit
 # on the port between its choice and its use.
@@ -82,7 +82,7 @@ def prepare(data: DataDirectory) -> EmbeddedValkey:
     log = directory / _LOG
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        if log.exists() and log.stat().st_size > _LOG_MAX_BYTES:
+        if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
             log.replace(directory / f"{_LOG}.1")
         config = data.write_private(_CONFIG, _config(directory, log, port, password))
     except OSError as error:

@@ -156,7 +156,7 @@ async def _compare(
             found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
             for number in range(rounds if step in _REPEATED_STEPS else 1):
                 wanted = await _prepare(sandbox, upstream_id, step, courses)
-                unseen = {name: _followed(before, wanted) for name, before in unseen.items()}
+                unseen = {name: followed(before, wanted) for name, before in unseen.items()}
                 for name in _in_turns(names, number):
                     if courses > _LARGE and name in _SLOW and number:
                         continue
@@ -238,7 +238,7 @@ async def _prepare(sandbox: Sandbox, upstream_id: str, step: str, courses: int) 
     return {}
 
 
-def _followed(before: Wanted, later: Wanted) -> Wanted:
+def followed(before: Wanted, later: Wanted) -> Wanted:
     """What is to be reported of both by who did not full poll in between."""
     both = dict(before)
     for course_id, kind in later.items():

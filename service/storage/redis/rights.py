@@ -125,7 +125,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
 WELCOME: Final = ("client|info", "client|unblock", "config|get")
 
 # What is sent and not queued. The first transaction is empty; what is queued is in the second.
-_SENT: Final[tuple[_Asked, ...]] = (
+SENT: Final[tuple[_Asked, ...]] = (
     ("watch", COMMANDS["watch"]),
     ("eval", COMMANDS["eval"]),
     ("multi", ()),
@@ -213,12 +213,12 @@ class Rights:
 
 async def _tried(connection: Any, db: str) -> list[_Refusal]:
     """What the server refuses, by command."""
-    asked = await _ask(connection, _SENT)
+    asked = await _ask(connection, SENT)
     _, _, multi, executed, again = (error for _, error in asked)
     # Otherwise no transaction is open, and what follows would be carried out.
     if multi is None and (again is None or executed is not None):
         commands = (COMMANDS | {"select": (db,)}).items()
-        queued = [one for one in commands if one not in (*_SENT, _DISCARD)]
+        queued = [one for one in commands if one not in (*SENT, _DISCARD)]
         asked += await _ask(connection, [*queued, ("exists", _KEYS), _DISCARD])
     return [(one, error) for one, error in asked if error is not None]
 

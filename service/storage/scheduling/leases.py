@@ -27,7 +27,7 @@ KINDS: Final[tuple[Kind, ...]] = ("polls", "outboxes")
 LEASE_MS: Final = 10_000  # after which others take over what a process held that died
 RENEWAL_SECONDS: Final = 2.0  # between renewals of all leases of a process
 _AWAY_SECONDS: Final = 0.5  # between attempts while Redis is away
-_RETURN_SECONDS: Final = 1.0  # that a turn gets to end after its lease was refused: the turn itself
+RETURN_SECONDS: Final = 1.0  # that a turn gets to end after its lease was refused: the turn itself
 # may have returned the lease just before
 _BATCH: Final = 500  # leases in one script
 
@@ -216,7 +216,7 @@ class Leases:
                 continue
             if number in lost:
                 lease.expires = asked_at
-                limit.reschedule(loop.time() + _RETURN_SECONDS)
+                limit.reschedule(loop.time() + RETURN_SECONDS)
             else:
                 lease.extended(asked_at)
                 limit.reschedule(loop.time() + lease.remaining())

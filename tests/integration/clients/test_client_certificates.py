@@ -52,7 +52,7 @@ async def ok(exchange: Exchange) -> None:
 
 def name_shown(exchange: Exchange) -> str | None:
     """Whose certificate the client of an exchange has shown."""
-    found = exchange._writer.get_extra_info("peercert")
+    found = exchange.writer.get_extra_info("peercert")
     return found["subject"][0][0][1] if found else None
 
 
@@ -184,7 +184,7 @@ async def test_through_a_proxy_the_receiver_is_shown_it_and_the_proxy_is_not(
     asking.verify_mode = ssl.CERT_OPTIONAL
     proxy = ForwardProxy()
     proxied: list[Any] = []
-    tunnel = proxy._tunnel
+    tunnel = proxy.tunnel
 
     async def noting(
         target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -192,7 +192,7 @@ async def test_through_a_proxy_the_receiver_is_shown_it_and_the_proxy_is_not(
         proxied.append(writer.get_extra_info("peercert"))
         await tunnel(target, reader, writer)
 
-    proxy._tunnel = noting  # type: ignore[method-assign]  # a spy
+    proxy.tunnel = noting  # type: ignore[method-assign]  # a spy
     await proxy.listen(asking)
     peer = await listen(ok, tls=authority.server("127.0.0.1", demands=clients))
     async with through(proxy, ca_file=authority.file) as client:

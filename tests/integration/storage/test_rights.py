@@ -200,8 +200,8 @@ async def test_a_command_that_was_renamed_is_named(tmp_path, command):
 
 async def test_a_server_whose_scripts_lack_a_library_is_refused(grant, monkeypatch):
     script = "local cmsgpack = nil return cmsgpack.unpack(ARGV[1])"
-    sent = [(name, (script, "0") if name == "eval" else given) for name, given in rights._SENT]
-    monkeypatch.setattr(rights, "_SENT", tuple(sent))
+    sent = [(name, (script, "0") if name == "eval" else given) for name, given in rights.SENT]
+    monkeypatch.setattr(rights, "SENT", tuple(sent))
     found = await everywhere(grant(*acl_rules()))
     assert found.startswith("Redis runs scripts without the library cmsgpack (")
 
