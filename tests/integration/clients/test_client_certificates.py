@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import uvloop
 
@@ -248,7 +249,7 @@ def test_what_is_shown_of_one_is_not_its_key(clients: Authority) -> None:
 
 
 async def test_private_authorities_are_trusted_beside_the_public_ones(
-    listen: Listen, authority: Authority
+    listen: Listen, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ):
     peer = await listen(ok, tls=authority.server("127.0.0.1"))
     async with open_client(AddressGuard(["127.0.0.1"])) as client:
@@ -258,6 +259,7 @@ async def test_private_authorities_are_trusted_beside_the_public_ones(
     async with direct(authority) as client:
         assert (await push(client, peer.url)).delivered
         assert (await client.get(peer.url)).status_code == 200
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
     public = make_context().cert_store_stats()["x509_ca"]
     assert public > 50
     assert make_context(authority.file).cert_store_stats()["x509_ca"] == public + 1
