@@ -11,6 +11,8 @@ ARGS ?=
 export PYTHON VENV UV
 
 BIN := $(VENV)/bin
+# Tests start hundreds of programs, which read the modules that the first of them compiled.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-slow test-nightly test-all-pythons bench chaos check format docs site recording screenshots dist lock clean runtime dev compared
@@ -25,13 +27,13 @@ up: runtime ## Run the service; Valkey is embedded unless COURSEWIRE_REDIS_URL i
 	@$(BIN)/coursewire up $(ARGS)
 
 test: dev ## Run the tests, all but the slow ones
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not nightly and not slow" $(ARGS)
+	$(PYTEST) -n 2 --dist loadgroup -m "not nightly and not slow" $(ARGS)
 
 test-slow: dev ## Run the slow tests: the whole service as real processes, browsers, chaos
-	$(BIN)/pytest -n 2 --dist loadgroup -m "slow and not nightly" $(ARGS)
+	$(PYTEST) -n 2 --dist loadgroup -m "slow and not nightly" $(ARGS)
 
 test-nightly: dev ## Run the tests that take too long for every change
-	$(BIN)/pytest -m nightly $(ARGS)
+	$(PYTEST) -m nightly $(ARGS)
 
 test-all-pythons: ## Run the tests on each supported Python that is installed
 	@for version in 3.11 3.12 3.13; do \

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
+import uvicorn
+from aiohttp import web
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
@@ -25,6 +30,72 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every client reads the public authorities, which takes 30 ms, or here this one, under 1."""
+    end = "-----END CERTIFICATE-----\n"
+    file: Path = tmp_path_factory.mktemp("authority") / "one.pem"
+    file.write_text(certifi.contents().partition(end)[0] + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        yield
+
+
+@asynccontextmanager
+async def peer(*routes: web.RouteDef, **options: Any) -> AsyncIterator[str]:
+    """A server of the other side, an upstream or a receiver; gives its URL."""
+    application = web.Application()
+    application.add_routes(routes)
+    runner = web.AppRunner(application, access_log=None, **options)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+class Server(uvicorn.Server):
+    """Serves an application in the loop of a test. Ends at once when `ended` is set, where uvicorn
+    looks every tenth of a second whether it should, and waits for another."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, **options))
+        self.ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.ended.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in [*self.server_state.connections]:
+            connection.shutdown()
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+        await self.lifespan.shutdown()
+
+
+Serve = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Serves applications while the test runs; each call returns the URL of one."""
+    running = []
+
+    async def start(app: Any, **options: Any) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = Server(app, **options)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        running.append((server, task))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, task in running:
+        server.ended.set()
+        await task
 
 
 @pytest.fixture(scope="session")

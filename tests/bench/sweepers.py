@@ -6,7 +6,6 @@ changes were missed, invented or reported twice.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
@@ -15,10 +14,12 @@ from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
+import click
 import httpx
 from redis.asyncio import Redis
 
 from tests.bench import report
+from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.peers.sweepers import CONTENDERS, Setting
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
@@ -117,16 +118,11 @@ class Sandbox:
         await self._client.aclose()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--courses", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--rounds", type=int, default=3, help="of each, default %(default)s")
-    parser.add_argument(
-        "--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS)
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--courses", type=Several(int), default=[10_000, 100_000])
+@option("--rounds", default=3, help="of each")
+@option("--contenders", type=Several(click.Choice([*CONTENDERS])), default=[*CONTENDERS])
+async def run(options: Options) -> None:
     """Measures and reports."""
     contenders = list(options.contenders)
     if "dlt" in contenders and not find_spec("dlt"):
@@ -160,7 +156,7 @@ async def _compare(
             found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
             for number in range(rounds if step in _REPEATED_STEPS else 1):
                 wanted = await _prepare(sandbox, upstream_id, step, courses)
-                unseen = {name: _followed(before, wanted) for name, before in unseen.items()}
+                unseen = {name: followed(before, wanted) for name, before in unseen.items()}
                 for name in _in_turns(names, number):
                     if courses > _LARGE and name in _SLOW and number:
                         continue
@@ -242,7 +238,7 @@ async def _prepare(sandbox: Sandbox, upstream_id: str, step: str, courses: int) 
     return {}
 
 
-def _followed(before: Wanted, later: Wanted) -> Wanted:
+def followed(before: Wanted, later: Wanted) -> Wanted:
     """What is to be reported of both by who did not full poll in between."""
     both = dict(before)
     for course_id, kind in later.items():

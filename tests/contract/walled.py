@@ -45,7 +45,7 @@ async def _begin_each(self: replies.Replies, actor: str, key: str, same: bytes):
 
 
 replies.Replies.begin = _begin_each
-egress.AddressGuard._reason = _refuse
+egress.AddressGuard.reason = _refuse
 egress.SystemResolver.resolve = _resolve
 # A fuzzer sends wrong tokens by the hundred, and asks whether they get 401.
 failures.MAX_FAILURES = 10**9

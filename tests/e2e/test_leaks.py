@@ -20,6 +20,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from tests.authority import Authority, Issued
+from tests.conftest import peer
 from tests.e2e.conftest import House, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -101,16 +102,10 @@ class Echo:
 @pytest.fixture
 async def echo() -> AsyncIterator[Echo]:
     echo = Echo()
-    application = web.Application()
-    application.router.add_post("/hook", echo.push)
-    application.router.add_get("/v1/lms/courses", echo.courses)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    echo.url = f"http://{host}:{port}"
-    yield echo
-    await runner.cleanup()
+    async with peer(
+        web.post("/hook", echo.push), web.get("/v1/lms/courses", echo.courses)
+    ) as echo.url:
+        yield echo
 
 
 @pytest.fixture
@@ -162,7 +157,7 @@ async def command(house: House, *arguments: str) -> bytes:
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "service.cli", *arguments],
-        env=house.processes["api"]._env,
+        env=house.processes["api"].environment,
         capture_output=True,
         timeout=60,
         check=False,

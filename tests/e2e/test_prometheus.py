@@ -32,7 +32,7 @@ from service.storage.observability.history import History
 from service.storage.redis import keys
 from service.storage.redis.client import open_sync
 from service.storage.redis.counters import Counters
-from tests.conftest import as_user, free_port
+from tests.conftest import as_user, free_port, peer
 from tests.e2e.conftest import House, Process, until
 from tests.e2e.hosts import NetworkPath
 from tests.programs import required_program
@@ -322,18 +322,12 @@ class Scene:
 @asynccontextmanager
 async def scene(directory: Path) -> AsyncIterator[Scene]:
     stands = Scene(directory)
-    application = web.Application()
-    application.router.add_post("/{number}", stands.receive)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        await stands.open(f"http://127.0.0.1:{port}")
-        yield stands
-    finally:
-        await stands.close()
-        await runner.cleanup()
+    async with peer(web.post("/{number}", stands.receive)) as url:
+        try:
+            await stands.open(url)
+            yield stands
+        finally:
+            await stands.close()
 
 
 @pytest.mark.nightly  # minutes; every rule is tested by promtool for every change

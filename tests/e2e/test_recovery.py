@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from service.storage.redis import keys
 from service.storage.scheduling.leases import LEASE_MS
+from tests.conftest import peer
 from tests.e2e.conftest import House, Subscriber, until
 from tests.e2e.hosts import TwoHosts
 from tests.e2e.test_main_job import received
@@ -59,16 +60,10 @@ class TimedSubscriber(Subscriber):
 @pytest.fixture
 async def subscribers(request: pytest.FixtureRequest) -> AsyncIterator[list[TimedSubscriber]]:
     made = [TimedSubscriber() for _ in range(request.param)]
-    application = web.Application()
-    for number, one in enumerate(made):
-        application.router.add_post(f"/{number}", one.handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    for number, one in enumerate(made):
-        one.url = f"http://127.0.0.1:{runner.addresses[0][1]}/{number}"
-    yield made
-    await runner.cleanup()
+    async with peer(*(web.post(f"/{at}", one.handle) for at, one in enumerate(made))) as url:
+        for at, one in enumerate(made):
+            one.url = f"{url}/{at}"
+        yield made
 
 
 class UpHouse(House):

@@ -82,8 +82,8 @@ class Upstream:
             raise UpstreamUnavailableError("the connection closed")
         response = httpx.Response(answer.status, headers=answer.headers)
         if answer.status != 200:
-            raise self._client._error(response, answer.body, credential.api_key)
-        page = self._client._page(response, answer.body, credential.api_key)
+            raise self._client.error_of(response, answer.body, credential.api_key)
+        page = self._client.page_of(response, answer.body, credential.api_key)
         for record in page.results:
             body = bytes(record)
             name = msgspec.json.decode(body)["id"]
@@ -125,8 +125,8 @@ class Upstream:
 
     def _note(self, course_id: str) -> int:
         versions = self.versions.setdefault(course_id, [])
-        row = self.catalogue._by_id[course_id]
-        body = row.served if row.state is State.LIVE else None
+        live = self.states()[course_id] is State.LIVE
+        body = self.catalogue.record(course_id) if live else None
         if not versions or versions[-1] != body:
             versions.append(body)
         return len(versions) - 1

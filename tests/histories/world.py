@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import singledispatchmethod
 from typing import Any
-from unittest.mock import Mock
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from service.bootstrap import assemble
 from service.clients.address_guard import AddressGuard
@@ -42,8 +42,9 @@ from tests.histories.steps import (
     sandbox_fault,
 )
 from tests.histories.upstream import API_KEY, UPSTREAM_ID, Upstream, differing
+from tests.integration.conftest import set_polling_clock
 from workers.context import JobContext
-from workers.polling import absences, commit, course_lookup, pages, review_decision, waiting_changes
+from workers.polling import absences, commit, pages, review_decision, waiting_changes
 from workers.polling import poll as poller
 from workers.polling.poll_dependencies import PollResources
 
@@ -189,18 +190,9 @@ class World:
     # --- steps ---------------------------------------------------------------------------
 
     async def carry_out(self) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            for module in (
-                poller,
-                pages,
-                commit,
-                waiting_changes,
-                review_decision,
-                course_lookup,
-            ):
-                patch.setattr(module, "now_ms", self.now)
+        with pytest.MonkeyPatch.context() as patch, capture_logs():
+            set_polling_clock(patch, self.now)
             patch.setattr(poller, "begin", self.begin)
-            patch.setattr(poller, "_log", Mock())
             await self._register()
             for step in self.history.steps:
                 await self.act(step)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-import uvicorn
 from aiohttp import web
+from litestar import Litestar
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
@@ -33,13 +33,15 @@ from service.domain.delivery.subscription import (
 from service.domain.polling.integration import Credential, Integration
 from service.domain.signatures.signing import read_secret
 from service.ids import new_id
-from service.sandbox.server import SandboxConfig, create_sandbox
+from service.sandbox.app import create_sandbox, make_sandbox
+from service.sandbox.config import SandboxConfig
 from service.settings import Settings
 from service.storage.delivery.deliveries import Wanted
 from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.redis import keys
 from service.storage.registry.subscriptions import new_secret
 from service.storage.scheduling.schedule import ClaimLimit
+from tests.conftest import Serve, peer
 from tests.integration.scripted import ScriptedUpstream
 from workers.context import JobContext
 from workers.delivery.drain import deliver_batch
@@ -52,6 +54,12 @@ async def redis_now(redis: Redis) -> int:
     """Epoch ms by the clock of Redis."""
     seconds, microseconds = await redis.time()
     return seconds * 1000 + microseconds // 1000
+
+
+def set_polling_clock(patch: pytest.MonkeyPatch, clock: Callable[[], int]) -> None:
+    """Has polling jobs take the time from `clock`, epoch ms."""
+    for name in ("poll", "pages", "commit", "waiting_changes", "review_decision", "course_lookup"):
+        patch.setattr(f"workers.polling.{name}.now_ms", clock)
 
 
 class QuietDispatcher:
@@ -91,9 +99,9 @@ def context(services: Services) -> JobContext:
 class Sandbox:
     """The stand-in upstream of one test, and what can be done to it."""
 
-    def __init__(self, port: int) -> None:
-        self.base_url = f"http://127.0.0.1:{port}/v1"
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/control", timeout=60)
+    def __init__(self, url: str) -> None:
+        self.base_url = f"{url}/v1"
+        self.client = httpx.AsyncClient(base_url=f"{url}/control", timeout=60)
 
     async def call(self, method: str, path: str, content: Any = None) -> Any:
         answer = await self.client.request(method, path, json=content)
@@ -116,36 +124,29 @@ class Sandbox:
         return await self.call("GET", "/served")
 
 
+@functools.cache
+def sandbox_application() -> Litestar:
+    return create_sandbox(SandboxConfig())
+
+
 @pytest.fixture
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+async def sandbox(request: pytest.FixtureRequest, serve: Serve) -> AsyncIterator[Sandbox]:
     """A sandbox with 600 courses: three pages of a poll; `indirect` chooses another number."""
     courses = getattr(request, "param", 600)
-    listener = socket.create_server(("127.0.0.1", 0))
     config = SandboxConfig(integrations=(UPSTREAM_ID,), courses=courses, quiet=True)
-    server = uvicorn.Server(
-        uvicorn.Config(create_sandbox(config), log_config=None, date_header=False, access_log=False)
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    sandbox = Sandbox(listener.getsockname()[1])
+    application = sandbox_application()
+    application.state.sandbox = make_sandbox(config)
+    sandbox = Sandbox(await serve(application, date_header=False))
     yield sandbox
     await sandbox.client.aclose()
-    server.should_exit = True
-    await serving
-    listener.close()
 
 
 @pytest.fixture
 async def scripted() -> AsyncIterator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
-    application = web.Application()
-    application.router.add_get("/v1/lms/courses", upstream.handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    upstream.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield upstream
-    await runner.cleanup()
+    async with peer(web.get("/v1/lms/courses", upstream.handle)) as url:
+        upstream.base_url = f"{url}/v1"
+        yield upstream
 
 
 class Registered:
@@ -305,15 +306,9 @@ class Hook:
 @pytest.fixture
 async def hook():
     hook = Hook()
-    application = web.Application()
-    application.router.add_post("/hook", hook.handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    hook.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    yield hook
-    await runner.cleanup()
+    async with peer(web.post("/hook", hook.handle)) as url:
+        hook.url = f"{url}/hook"
+        yield hook
 
 
 class Harness:

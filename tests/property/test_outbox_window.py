@@ -250,10 +250,10 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         window = self.sender.window
-        assert len(window._heads) <= PREPARED + 4 + READ + window.retries
-        behind = window._behind.values()
+        assert len(window.heads) <= PREPARED + 4 + READ + window.retries
+        behind = window.behind.values()
         assert all(len(waiting) <= MAX_WAITING_PER_COURSE for waiting in behind)
-        assert sum(map(len, behind)) == window._waiting <= MAX_WAITING
+        assert sum(map(len, behind)) == window.waiting <= MAX_WAITING
 
     def teardown(self) -> None:
         """Attempts succeed in the end: everything arrives, each course in its order."""

@@ -166,8 +166,8 @@ def _timed_out(seconds: float | None) -> str:
 
 # --- the process's loop, for jobs that RQ calls by name ---------------------------------------
 
-_installed: list[LoopThread[Any]] = []
-_allowance: ContextVar[float | None] = ContextVar("allowance", default=None)
+installed: list[LoopThread[Any]] = []
+allowance: ContextVar[float | None] = ContextVar("allowance", default=None)
 
 
 class CarriedTimeout(BaseDeathPenalty):
@@ -190,26 +190,26 @@ class CarriedTimeout(BaseDeathPenalty):
 
     def setup_death_penalty(self) -> None:
         """Stores the timeout for `perform`."""
-        self._token = _allowance.set(self._seconds)
+        self._token = allowance.set(self._seconds)
 
     def cancel_death_penalty(self) -> None:
         """Removes the timeout."""
-        _allowance.reset(self._token)
+        allowance.reset(self._token)
 
 
 def install(loop: LoopThread[Any]) -> None:
     """Makes `loop` the loop for jobs of this process."""
-    _installed[:] = [loop]
+    installed[:] = [loop]
 
 
 def current() -> LoopThread[Any]:
     """The loop of this process. Raises StartError if there is none."""
-    if not _installed:
+    if not installed:
         raise StartError(
             "this job needs the event loop of Coursewire's own worker: "
             "run `coursewire worker` instead of `rq worker`"
         )
-    return _installed[0]
+    return installed[0]
 
 
 def perform(
@@ -222,4 +222,4 @@ def perform(
     Raises StartError outside Coursewire's worker, and the errors of `LoopThread.run`.
     """
     loop = current()
-    return loop.run(work(loop.context, *args, **kwargs), _allowance.get())
+    return loop.run(work(loop.context, *args, **kwargs), allowance.get())

@@ -22,7 +22,7 @@ class _Named(msgspec.Struct, frozen=True, gc=False):
 
 
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
-_decode_head = msgspec.json.Decoder(Head).decode
+decode_head = msgspec.json.Decoder(Head).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
@@ -50,7 +50,7 @@ def read_record(record: msgspec.Raw, now_ms: int, digest: bytes) -> ReceivedReco
     """Reads the head of one record. `now_ms` (epoch ms) decides whether a date of deletion has
     passed."""
     try:
-        head = _decode_head(record)
+        head = decode_head(record)
     except UNREADABLE as error:
         # The record cannot be judged, but it was received: its course is not absent.
         course_id, broken = _salvaged_id(record)

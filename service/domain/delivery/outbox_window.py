@@ -53,9 +53,9 @@ class Window:
     """
 
     def __init__(self, *, retries_first: bool = True) -> None:
-        self._heads: dict[str, Entry] = {}  # ready or out
-        self._behind: dict[str, deque[Entry]] = {}
-        self._waiting = 0
+        self.heads: dict[str, Entry] = {}  # ready or out
+        self.behind: dict[str, deque[Entry]] = {}
+        self.waiting = 0
         self._first: deque[Entry] = deque()
         self._retries: deque[Entry] = deque()
         self._failed: set[str] = set()  # courses whose heads failed in this window
@@ -68,7 +68,7 @@ class Window:
     @property
     def idle(self) -> bool:
         """Whether nothing is ready, waiting or out."""
-        return not self._heads
+        return not self.heads
 
     @property
     def first_attempts(self) -> int:
@@ -92,30 +92,30 @@ class Window:
         Offering an entry again changes nothing.
         """
         key = entry.order_key
-        head = self._heads.get(key)
+        head = self.heads.get(key)
         if head is None:
             if failing or key in self._failed or key in self._to_reread:
                 return
-            self._heads[key] = entry
+            self.heads[key] = entry
             self._first.append(entry)
         elif key not in self._passed_over:
-            behind = self._behind.setdefault(key, deque())
+            behind = self.behind.setdefault(key, deque())
             last = behind[-1] if behind else head
             if position_order(entry.position) <= position_order(last.position):
                 return
-            if len(behind) >= MAX_WAITING_PER_COURSE or self._waiting >= MAX_WAITING:
+            if len(behind) >= MAX_WAITING_PER_COURSE or self.waiting >= MAX_WAITING:
                 self._passed_over[key] = entry.position
                 return
             behind.append(entry)
-            self._waiting += 1
+            self.waiting += 1
 
     def offer_retry(self, entry: Entry) -> None:
         """Adds a head that has failed before and may be retried now."""
         key = entry.order_key
-        if key in self._heads:
+        if key in self.heads:
             return
         self._failed.discard(key)
-        self._heads[key] = entry
+        self.heads[key] = entry
         self._passed_over[key] = entry.position
         self._retries.append(entry)
 
@@ -133,14 +133,14 @@ class Window:
     def finish(self, entry: Entry) -> None:
         """The entry is delivered or dead: the next of its course becomes the head."""
         key = entry.order_key
-        behind = self._behind.get(key)
+        behind = self.behind.get(key)
         if behind:
-            head = self._heads[key] = behind.popleft()
-            self._waiting -= 1
+            head = self.heads[key] = behind.popleft()
+            self.waiting -= 1
             self._first.append(head)
             return
-        del self._heads[key]
-        self._behind.pop(key, None)
+        del self.heads[key]
+        self.behind.pop(key, None)
         passed_over = self._passed_over.pop(key, None)
         if passed_over is None:
             return
@@ -151,8 +151,8 @@ class Window:
     def fail(self, entry: Entry) -> None:
         """The entry has failed and waits in the store; its course waits with it."""
         key = entry.order_key
-        del self._heads[key]
-        self._waiting -= len(self._behind.pop(key, ()))
+        del self.heads[key]
+        self.waiting -= len(self.behind.pop(key, ()))
         self._passed_over.pop(key, None)
         self._failed.add(key)
 
@@ -161,7 +161,7 @@ class Window:
         before the end of reading. Retries come back from the store."""
         positions = [
             entry.position
-            for key, entry in self._heads.items()
+            for key, entry in self.heads.items()
             if self._passed_over.get(key) != entry.position
         ]
         if self.rewind is not None:

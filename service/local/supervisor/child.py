@@ -68,12 +68,12 @@ class Child:
         self._environment = environment
         self._sink = sink
         self._ending = ending
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
         self._task = asyncio.create_task(self._keep_running(), name=f"supervise {program.name}")
 
     async def stop(self) -> None:
         """Stop the program, by force after its time to drain, and wait until it has ended."""
-        self._stopping.set()
+        self.stopping.set()
         await self._task
 
     async def _keep_running(self) -> None:
@@ -131,7 +131,7 @@ class Child:
             self.pid = process.pid
             passing_on = asyncio.create_task(self._pass_on(output))
             exited = asyncio.create_task(process.wait())
-            await either(exited, self._stopping.wait())
+            await either(exited, self.stopping.wait())
             if not exited.done():
                 await self._end(process, exited)
             _kill_group(process.pid)  # the watch, and processes that the program left behind

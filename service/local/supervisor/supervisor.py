@@ -57,7 +57,7 @@ class Supervisor:
         self._sink = sink
         self._colour = colour
         self._data: DataDirectory | None = None
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         self._outside_redis: str | None = None  # None for the embedded Valkey
         self._ending = Ending()
 
@@ -110,7 +110,7 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
             **program.environment,
         }
-        self._children.append(Child(program, environment, self._sink, self._ending))
+        self.children.append(Child(program, environment, self._sink, self._ending))
 
     async def ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the promise
         """Wait until the API is ready.
@@ -136,11 +136,11 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop everything in order, and wait until it has ended."""
         self._ending.begun.set()
-        for order in sorted({child.program.stop_order for child in self._children}):
+        for order in sorted({child.program.stop_order for child in self.children}):
             await asyncio.gather(
-                *(child.stop() for child in self._children if child.program.stop_order == order)
+                *(child.stop() for child in self.children if child.program.stop_order == order)
             )
-        self._children.clear()
+        self.children.clear()
         if self._data is not None:
             for file in (API_URL_FILE, REDIS_URL_FILE):
                 (self._data.path / file).unlink(missing_ok=True)
@@ -153,7 +153,7 @@ class Supervisor:
 
     def pids(self) -> dict[str, int]:
         """The running processes, by the names of their programs."""
-        return {child.program.name: child.pid for child in self._children if child.pid is not None}
+        return {child.program.name: child.pid for child in self.children if child.pid is not None}
 
     async def _start_valkey(self, data: DataDirectory) -> None:
         valkey = embedded.prepare(data)
@@ -169,7 +169,7 @@ class Supervisor:
             self._sink,
             self._ending,
         )
-        self._children.append(child)
+        self.children.append(child)
         await _first_answer(valkey, child)
         data.write_private(REDIS_URL_FILE, valkey.url + "\n")
         self.settings = msgspec.structs.replace(self.settings, redis_url=valkey.url)

@@ -86,7 +86,7 @@ class History:
         )
         ended = sampled.ended - sampled.ended % self.period_ms(HOURS)
         if sampled.recorded and ended != self._hours_made_at:
-            await self._make_hours(ended)
+            await self.make_hours(ended)
             self._hours_made_at = ended
         return sampled.next_ms / 1000
 
@@ -106,7 +106,7 @@ class History:
         """The samples of the minutes that ended from `since` to `until`, epoch ms."""
         return [_read_sample(one) for one in await self._minutes(since, until)]
 
-    async def _make_hours(self, ended: int) -> None:
+    async def make_hours(self, ended: int) -> None:
         """Stores the hours up to `ended` that are not stored yet.
 
         Their minutes no longer change, so processes that do this at the same time store the same

@@ -127,7 +127,7 @@ WELCOME: Final = ("client|info", "client|unblock", "config|get")
 
 # Commands that are sent and not queued. The first transaction is empty; the second queues the
 # others.
-_SENT: Final[tuple[_Asked, ...]] = (
+SENT: Final[tuple[_Asked, ...]] = (
     ("watch", COMMANDS["watch"]),
     ("eval", COMMANDS["eval"]),
     ("multi", ()),
@@ -216,12 +216,12 @@ class Rights:
 
 async def _tried(connection: Any, db: str) -> list[_Refusal]:
     """The commands that the server refuses."""
-    asked = await _ask(connection, _SENT)
+    asked = await _ask(connection, SENT)
     _, _, multi, executed, again = (error for _, error in asked)
     # Otherwise no transaction is open, and the following commands would run.
     if multi is None and (again is None or executed is not None):
         commands = (COMMANDS | {"select": (db,)}).items()
-        queued = [one for one in commands if one not in (*_SENT, _DISCARD)]
+        queued = [one for one in commands if one not in (*SENT, _DISCARD)]
         asked += await _ask(connection, [*queued, ("exists", _KEYS), _DISCARD])
     return [(one, error) for one, error in asked if error is not None]
 

@@ -28,9 +28,8 @@ KINDS: Final[tuple[Kind, ...]] = ("polls", "outboxes")
 LEASE_MS: Final = 10_000  # after which other processes take over the work of a dead one
 RENEWAL_SECONDS: Final = 2.0  # between renewals of all leases of a process
 _AWAY_SECONDS: Final = 0.5  # between attempts while Redis is unreachable
-# for a turn to end after its lease was refused: the turn itself may have just returned the lease
-_RETURN_SECONDS: Final = 1.0
-# may have returned the lease just before
+# For a turn to end after its lease was refused: the turn itself may have just returned the lease.
+RETURN_SECONDS: Final = 1.0
 _BATCH: Final = 500  # leases in one script
 
 _log = get_logger("leases")
@@ -217,7 +216,7 @@ class Leases:
                 continue
             if number in lost:
                 lease.expires = asked_at
-                limit.reschedule(loop.time() + _RETURN_SECONDS)
+                limit.reschedule(loop.time() + RETURN_SECONDS)
             else:
                 lease.extended(asked_at)
                 limit.reschedule(loop.time() + lease.remaining())

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from tests.conftest import peer
+
 
 class Receiver:
     """Answers pushes with `status` and `text`, after `gate` is set."""
@@ -32,15 +34,9 @@ class Receiver:
 @asynccontextmanager
 async def receiver() -> AsyncIterator[Receiver]:
     one = Receiver()
-    app = web.Application()
-    app.router.add_post("/{path:.*}", one.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    one.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    try:
-        yield one
-    finally:
-        one.gate.set()
-        await runner.cleanup()
+    async with peer(web.post("/{path:.*}", one.handle), shutdown_timeout=0.1) as url:
+        one.url = f"{url}/hook"
+        try:
+            yield one
+        finally:
+            one.gate.set()

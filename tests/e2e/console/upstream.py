@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.conftest import peer
+
 SCRIPT = "<script>document.title='stolen'</script><img src=x onerror=alert(1)>"
 BIDI = "abc\u202egnp.exe"
 LONG = "x" * 10_000
@@ -62,12 +64,5 @@ async def hostile_upstream() -> AsyncIterator[tuple[str, dict[str, Any]]]:
         data = {"results": answers["courses"], "next": None}
         return web.json_response({"status": "success", "data": data})
 
-    application = web.Application()
-    application.router.add_get("/v1/lms/courses", courses)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", answers
-    finally:
-        await runner.cleanup()
+    async with peer(web.get("/v1/lms/courses", courses)) as url:
+        yield f"{url}/v1", answers

@@ -42,7 +42,7 @@ class Exchange:
         self.local = str(writer.get_extra_info("sockname")[0])
         self.test_over = peer.test_over
         self._reader = reader
-        self._writer = writer
+        self.writer = writer
 
     async def hung_up(self) -> None:
         """Wait until the client has ended the connection."""
@@ -50,8 +50,8 @@ class Exchange:
             pass
 
     async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
+        self.writer.write(data)
+        await self.writer.drain()
 
     async def answer(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """A complete answer; the connection stays open."""
@@ -60,13 +60,13 @@ class Exchange:
         await self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     def close(self) -> None:
-        self._writer.close()
+        self.writer.close()
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        raw = self._writer.get_extra_info("socket")
+        raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        self.writer.transport.abort()
 
 
 Script = Callable[[Exchange], Awaitable[None]]

@@ -80,12 +80,12 @@ class ForwardProxy:
                 if self.refuses:
                     await _answer(writer, self.refuses)
                     return
-                await self._tunnel(target, reader, writer)
+                await self.tunnel(target, reader, writer)
                 return
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             await self._forward(target, head, body, writer)
 
-    async def _open(self, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def open(self, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         host, _, port = target.rpartition(":")
         host = host.strip("[]")
         try:
@@ -93,10 +93,10 @@ class ForwardProxy:
         except (OSError, socket.gaierror):
             return None
 
-    async def _tunnel(
+    async def tunnel(
         self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        opened = await self._open(target)
+        opened = await self.open(target)
         if opened is None:
             await _answer(writer, 502)
             return
@@ -108,7 +108,7 @@ class ForwardProxy:
     ) -> None:
         authority, _, path = target.removeprefix("http://").partition("/")
         place = authority if ":" in authority.rpartition("]")[2] else f"{authority}:80"
-        opened = await self._open(place)
+        opened = await self.open(place)
         if opened is None:
             await _answer(writer, 502)
             return

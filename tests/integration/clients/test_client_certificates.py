@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import uvloop
 
@@ -52,7 +53,7 @@ async def ok(exchange: Exchange) -> None:
 
 def name_shown(exchange: Exchange) -> str | None:
     """Whose certificate the client of an exchange has shown."""
-    found = exchange._writer.get_extra_info("peercert")
+    found = exchange.writer.get_extra_info("peercert")
     return found["subject"][0][0][1] if found else None
 
 
@@ -184,7 +185,7 @@ async def test_through_a_proxy_the_receiver_is_shown_it_and_the_proxy_is_not(
     asking.verify_mode = ssl.CERT_OPTIONAL
     proxy = ForwardProxy()
     proxied: list[Any] = []
-    tunnel = proxy._tunnel
+    tunnel = proxy.tunnel
 
     async def noting(
         target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -192,7 +193,7 @@ async def test_through_a_proxy_the_receiver_is_shown_it_and_the_proxy_is_not(
         proxied.append(writer.get_extra_info("peercert"))
         await tunnel(target, reader, writer)
 
-    proxy._tunnel = noting  # type: ignore[method-assign]  # a spy
+    proxy.tunnel = noting  # type: ignore[method-assign]  # a spy
     await proxy.listen(asking)
     peer = await listen(ok, tls=authority.server("127.0.0.1", demands=clients))
     async with through(proxy, ca_file=authority.file) as client:
@@ -248,7 +249,7 @@ def test_what_is_shown_of_one_is_not_its_key(clients: Authority) -> None:
 
 
 async def test_private_authorities_are_trusted_beside_the_public_ones(
-    listen: Listen, authority: Authority
+    listen: Listen, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ):
     peer = await listen(ok, tls=authority.server("127.0.0.1"))
     async with open_client(AddressGuard(["127.0.0.1"])) as client:
@@ -258,6 +259,7 @@ async def test_private_authorities_are_trusted_beside_the_public_ones(
     async with direct(authority) as client:
         assert (await push(client, peer.url)).delivered
         assert (await client.get(peer.url)).status_code == 200
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
     public = make_context().cert_store_stats()["x509_ca"]
     assert public > 50
     assert make_context(authority.file).cert_store_stats()["x509_ca"] == public + 1

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp.abc import ResolveResult
+from aiohttp.client_reqrep import ConnectionKey
 
 from service.clients import proxying
 from service.clients.address_guard import AddressGuard
 from service.clients.exchange import ExchangeError
+from service.clients.proxying import EgressProxy
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient
 from service.clients.webhook_sender import Receiver
@@ -481,7 +483,7 @@ async def test_a_tunnel_may_be_answered_in_parts_and_with_other_successes(
             answer: bytes = answer,
         ) -> None:
             target = head.split(b" ")[1].decode()
-            opened = await proxy._open(target)
+            opened = await proxy.open(target)
             assert opened is not None
             for byte in (answer[:1], answer[1:9], answer[9:]):
                 await _send(writer, byte)
@@ -550,10 +552,9 @@ async def test_connections_are_kept_apart_by_target(
         for _ in range(3):
             for peer in peers:
                 assert (await push(client, peer.url)).delivered
-        keys = list(client.poster._connector._conns)
-    assert sorted(key.proxy is None for key in keys) == [False, True]
     assert [peer.connections for peer in peers] == [1, 1]
     assert proxy.connections == 1
+    assert proxy.targets == [f"127.0.0.1:{peers[0].port}"]
 
 
 async def test_the_credentials_show_nowhere(
@@ -564,9 +565,10 @@ async def test_the_credentials_show_nowhere(
     peer = await listen(ok)
     async with through(proxy) as client:
         assert (await push(client, peer.url)).delivered
-        connector = client.poster._connector
-        shown = [repr(key) for key in connector._conns]
-        shown += [repr(connector.egress), repr(read_egress_proxy(proxy.url))]
+        kinds = (ConnectionKey, EgressProxy)
+        kept = [one for one in gc.get_objects() if isinstance(one, kinds)]
+    assert {type(one) for one in kept} == {*kinds}
+    shown = [repr(one) for one in [*kept, read_egress_proxy(proxy.url)]]
     assert not any("the-secret" in one or "the-user" in one for one in [*shown, caplog.text])
 
 

@@ -12,6 +12,7 @@ import uvloop
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from service.clients import address_guard as egress
+from service.clients import transport
 from service.clients.address_guard import AddressGuard
 from service.clients.exchange import ExchangeError, Timeline
 from service.clients.transport import OutboundClient, open_client
@@ -157,18 +158,18 @@ async def test_nothing_of_a_large_corpus_is_connected_to_by_pushes_or_polls(
 
 
 async def test_a_name_rebound_to_a_private_address_is_refused_at_the_next_connection(
-    listen: Listen,
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
 ):
     async def script(exchange: Exchange) -> None:
         await exchange.answer(200, Connection="close")
 
+    monkeypatch.setattr(transport, "DNS_CACHE_SECONDS", 0)
     peer = await listen(script)
     names = Names(hook=["127.0.0.1"])
     async with open_client(AddressGuard(["127.0.0.1"]), lookup=names) as client:
         url = f"http://hook.example:{peer.port}/"
         assert (await client.get(url)).status_code == 200
         names.names["hook.example"] = ["127.0.0.2"]
-        client.poster._connector.clear_dns_cache()  # as after 10 s
         with pytest.raises(ExchangeError) as refusal:
             await client.get(url)
     assert refusal.value.kind is OutcomeClass.REFUSED_TARGET

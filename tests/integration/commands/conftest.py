@@ -39,10 +39,9 @@ class Cli:
         return json.loads(result.stdout) if result.stdout else None
 
 
-@pytest.fixture
-def cli(redis, valkey_url, monkeypatch, tmp_path):
-    monkeypatch.setenv("COURSEWIRE_ADMIN_TOKEN", TOKEN)
-    monkeypatch.setenv("COURSEWIRE_DATA_DIR", str(tmp_path))
+@pytest.fixture(scope="session")
+def app(valkey_url):
+    """The application, built once; each test opens services of its own in it."""
     settings = Settings.from_env(
         {
             "COURSEWIRE_REDIS_URL": valkey_url,
@@ -51,6 +50,14 @@ def cli(redis, valkey_url, monkeypatch, tmp_path):
             "COURSEWIRE_ALLOWED_TARGETS": "127.0.0.0/8",
         }
     )
+    return create_app(settings)
+
+
+@pytest.fixture
+def cli(redis, app, monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSEWIRE_ADMIN_TOKEN", TOKEN)
+    monkeypatch.setenv("COURSEWIRE_DATA_DIR", str(tmp_path))
     # Its log is not what the commands print.
-    with capture_logs(), TestClient(create_app(settings)) as client:
-        yield Cli(httpx.MockTransport(client._transport.handle_request))
+    with capture_logs(), TestClient(app) as client:
+        transport = client._transport  # noqa: SLF001 - Litestar's, which a client of ours takes over
+        yield Cli(httpx.MockTransport(transport.handle_request))

@@ -15,7 +15,6 @@ from collections.abc import Callable
 import httpx
 import msgspec
 import pytest
-import uvicorn
 from redis.asyncio import Redis
 
 from service.api.access.visible_events import VisibleEvents
@@ -114,6 +113,7 @@ def start_api(
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/readyz").status_code == 200:
                 return process, url
+        time.sleep(0.02)  # leaves the processor to the process
 
 
 @pytest.fixture
@@ -507,26 +507,19 @@ async def test_a_tail_can_be_closed_at_any_moment(redis, valkey_url) -> None:
         await client.aclose()
 
 
-async def test_a_client_that_goes_away_is_no_listener_any_more(redis, services) -> None:
+async def test_a_client_that_goes_away_is_no_listener_any_more(redis, services, serve) -> None:
     @contextlib.asynccontextmanager
     async def opened(_settings):
         yield services
 
     settings = msgspec.structs.replace(services.settings, admin_token=TOKEN)
-    app = create_app(settings, open_services=opened)
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    url = f"http://127.0.0.1:{port}"
+    url = await serve(create_app(settings, open_services=opened))
     async with httpx.AsyncClient(base_url=url, headers=HEADERS) as client:
         for _ in range(3):
             async with client.stream("GET", "/v1/events/stream") as answer:
                 assert await anext(frames(answer)) == {"retry": "3000", "id": "MC0w"}
                 await until(lambda: services.tail.listeners == 1)
             await until(lambda: services.tail.listeners == 0)
-    server.should_exit = True
-    await serving
 
 
 async def test_too_many_listeners_are_told_to_come_back(redis, services) -> None:

@@ -28,7 +28,6 @@ from service.domain.review.guards import Guards
 from service.sandbox.content import parse_time
 from service.storage.polling.catalogue import Batch, Catalogue, Progress
 from service.storage.redis import keys, scripts
-from service.storage.registry import integrations
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
 from workers.polling import pages, waiting_changes
@@ -83,13 +82,15 @@ def _look_without_controls(patch: Patch) -> None:
 
 def _hold_nothing(patch: Patch) -> None:
     """No number of changes is too large."""
-    read = integrations._read
+    get_many = IntegrationStore.get_many
 
-    def read_unguarded(fields):
-        integration, state = read(fields)
-        return msgspec.structs.replace(integration, guards=LIMITLESS), state
+    async def get_unguarded(self, ids):
+        return [
+            found and (msgspec.structs.replace(found[0], guards=LIMITLESS), found[1])
+            for found in await get_many(self, ids)
+        ]
 
-    patch.setattr(integrations, "_read", read_unguarded)
+    patch.setattr(IntegrationStore, "get_many", get_unguarded)
 
 
 def _take_errors_for_the_end(patch: Patch) -> None:
@@ -304,19 +305,17 @@ def _commit_on_top_of_anything(patch: Patch) -> None:
 
 def _compare_bytes(patch: Patch) -> None:
     """Other bytes are another course."""
-    patch.setattr(diff, "_changed", lambda *_: ("revisions",))
+    patch.setattr(diff, "changed_paths", lambda *_: ("revisions",))
 
 
 def _compare_only_the_same_version(patch: Patch) -> None:
     """A fingerprint of another version is another fingerprint."""
-    changed = diff._changed
+    changed = diff.changed_paths
 
-    def compare(course, current, known, ignored):
-        if known.version != CURRENT.tag:
-            return ("revisions",)
-        return changed(course, current, known, ignored)
+    def compare(known, current, ignored, version):
+        return changed(known, current, ignored, version) if version is CURRENT else ("revisions",)
 
-    patch.setattr(diff, "_changed", compare)
+    patch.setattr(diff, "changed_paths", compare)
 
 
 def _keep_the_refused_cursor(patch: Patch) -> None:

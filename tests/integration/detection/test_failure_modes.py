@@ -29,6 +29,7 @@ from service.domain.review.guards import Guards
 from service.sandbox.content import format_time
 from service.storage.redis import keys
 from service.storage.redis.scripts import run
+from tests.integration.conftest import set_polling_clock
 from tests.integration.detection.careless import CARELESS, Process, protected_by
 from workers.context import JobContext
 from workers.polling.poll import poll_batch
@@ -132,15 +133,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in (
-        "polling.poll",
-        "polling.pages",
-        "polling.commit",
-        "polling.waiting_changes",
-        "polling.review_decision",
-        "polling.course_lookup",
-    ):
-        monkeypatch.setattr(f"workers.{module}.now_ms", clock)
+    set_polling_clock(monkeypatch, clock)
     return clock
 
 

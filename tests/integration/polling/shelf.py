@@ -53,12 +53,12 @@ class Shelf:
         if lists and self.by_ids == "refused":
             return self._error(422, "PLATFORM.INPUT_INVALID")
         if lists and self.by_ids == "empty":
-            return self._page([])
+            return self.page_of([])
         if not lists or self.by_ids == "ignored":
             found = [one for key, one in self.courses.items() if key not in self.left_out]
             size, start = int(query["page_size"]), int(query.get("cursor", 0))
             following = str(start + size) if start + size < len(found) else None
-            return self._page(found[start : start + size], following)
+            return self.page_of(found[start : start + size], following)
         wanted = {
             name: {entry.strip() for entry in entries if entry.strip()}
             for name, entries in lists.items()
@@ -70,10 +70,10 @@ class Shelf:
             and one["remote_id"] in wanted.get("remote_ids", {one["remote_id"]})
         ]
         if self.by_ids == "loses one":
-            return self._page(found[1:])
-        return self._page(found, "more" if self.by_ids == "cut" else None)
+            return self.page_of(found[1:])
+        return self.page_of(found, "more" if self.by_ids == "cut" else None)
 
-    def _page(self, records: Collection[dict[str, Any]], following: str | None = None) -> Any:
+    def page_of(self, records: Collection[dict[str, Any]], following: str | None = None) -> Any:
         data = {"next": following, "results": list(records)}
         body = json.dumps({"status": "success", "data": data})
         return web.Response(text=body, headers=self.headers, content_type="application/json")

@@ -31,7 +31,7 @@ class Signing(Shelf):
 
     signatures = 0
 
-    def _page(self, records, following=None):
+    def page_of(self, records, following=None):
         signed = []
         for record in records:
             self.signatures += 1
@@ -39,7 +39,7 @@ class Signing(Shelf):
             signed.append(
                 {**record, "revisions": [revision(url)]} if record["id"] in SIGNED else record
             )
-        return super()._page(signed, following)
+        return super().page_of(signed, following)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import Counter
 from urllib.parse import quote
@@ -10,7 +9,6 @@ from urllib.parse import quote
 import httpx
 import msgspec
 import pytest
-import uvicorn
 
 from service.api.http.slow_clients import BoundedProtocol
 from service.app import create_app
@@ -18,7 +16,6 @@ from service.domain.courses.received import LONGEST_ID_BYTES
 from service.domain.polling.id_requests import MAX_LIST_BYTES
 from service.domain.polling.integration import Baseline
 from service.domain.review.guards import Guards
-from tests.conftest import free_port
 from tests.integration.conftest import new_integration
 from tests.integration.polling.shelf import Shelf
 
@@ -78,7 +75,7 @@ async def shelf(scripted):
 
 
 @pytest.fixture
-async def api(redis, services):
+async def api(redis, services, serve):
     """The API as a server on a socket, which is what decodes paths."""
 
     @contextlib.asynccontextmanager
@@ -86,24 +83,9 @@ async def api(redis, services):
         yield services
 
     settings = msgspec.structs.replace(services.settings, admin_token=TOKEN)
-    config = uvicorn.Config(
-        create_app(settings, open_services=opened),
-        port=free_port(),
-        http=BoundedProtocol,
-        log_config=None,
-        access_log=False,
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(20):
-        while not server.started:  # noqa: ASYNC110 - uvicorn sets it
-            await asyncio.sleep(0.01)
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{config.port}", headers=AUTHORIZED
-    ) as client:
+    url = await serve(create_app(settings, open_services=opened), http=BoundedProtocol)
+    async with httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client:
         yield client
-    server.should_exit = True
-    await serving
 
 
 async def told(integration) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ def cost(services, monkeypatch) -> Counter[str]:
     """Counts from here on."""
     counted: Counter[str] = Counter()
     execute = services.redis.execute_command
-    digest, decode_head = pages.raw_digest, received._decode_head
+    digest, decode_head = pages.raw_digest, received.decode_head
 
     async def execute_counted(*arguments, **options):
         command, name, *_ = arguments
@@ -41,7 +41,7 @@ def cost(services, monkeypatch) -> Counter[str]:
     monkeypatch.setattr(services.redis, "execute_command", execute_counted)
     monkeypatch.setattr(pages, "raw_digest", digest_counted)
     monkeypatch.setattr(received, "raw_digest", digest_counted)
-    monkeypatch.setattr(received, "_decode_head", decode_counted)
+    monkeypatch.setattr(received, "decode_head", decode_counted)
     return counted
 
 

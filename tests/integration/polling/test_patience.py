@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.clock import now_ms
-from tests.integration.conftest import new_integration
+from tests.integration.conftest import new_integration, set_polling_clock
 from tests.integration.polling.shelf import Shelf
 
 MINUTE = 60_000
@@ -24,15 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    for module in (
-        "polling.poll",
-        "polling.pages",
-        "polling.commit",
-        "polling.waiting_changes",
-        "polling.review_decision",
-        "polling.course_lookup",
-    ):
-        monkeypatch.setattr(f"workers.{module}.now_ms", clock)
+    set_polling_clock(monkeypatch, clock)
     return clock
 
 

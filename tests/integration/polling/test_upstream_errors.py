@@ -425,7 +425,7 @@ async def test_a_record_of_the_wrong_type_stops_no_poll(
 async def test_a_page_too_large_is_asked_for_smaller(baselined, sandbox, monkeypatch):
     before = await baselined.state()
     asked = len(await sandbox.served())
-    monkeypatch.setattr(baselined.services.upstream, "_max_bytes", 1_000_000)
+    monkeypatch.setattr(baselined.services.upstream, "max_bytes", 1_000_000)
     await sandbox.fault("bloat", megabytes=2, on="later", times=1)
     await baselined.poll("full")
     shown = await baselined.shown()
@@ -446,7 +446,7 @@ async def test_no_page_is_larger_than_64_mib(baselined, sandbox):
 
 
 async def test_a_bomb_takes_no_more_memory_than_a_page_may(baselined, sandbox, monkeypatch):
-    monkeypatch.setattr(baselined.services.upstream, "_max_bytes", 1_000_000)
+    monkeypatch.setattr(baselined.services.upstream, "max_bytes", 1_000_000)
     await sandbox.fault("bomb", megabytes=256)
     tracemalloc.start()
     try:
@@ -464,7 +464,7 @@ async def test_a_body_that_drips_ends_at_the_deadline_of_the_request(
     baselined, sandbox, monkeypatch, fault
 ):
     before = await baselined.state()
-    monkeypatch.setattr(baselined.services.upstream, "_timeout", 0.3)
+    monkeypatch.setattr(baselined.services.upstream, "timeout", 0.3)
     await sandbox.fault(**({"seconds": 30} if fault["kind"] == "delay" else {}), **fault)
     await asyncio.wait_for(baselined.poll("full"), 5)
     shown = await baselined.shown()

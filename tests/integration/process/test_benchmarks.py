@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.sweepers import _followed
+from tests.bench.sweepers import followed
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,7 @@ def test_those_that_full_poll_are_measured_and_judged():
 def test_who_did_not_full_poll_in_between_is_to_report_how_it_came_out():
     before = {"a": "created", "b": "created", "c": "updated", "d": "deleted", "e": "updated"}
     later = {"a": "updated", "b": "deleted", "c": "deleted", "f": "created"}
-    assert _followed(before, later) == {
+    assert followed(before, later) == {
         "a": "created",
         "c": "deleted",
         "d": "deleted",

@@ -139,7 +139,7 @@ async def test_data_it_cannot_load_is_reported_with_its_own_last_words(tmp_path)
 async def test_a_long_log_is_put_aside(tmp_path, monkeypatch):
     async with supervisor(tmp_path / "data"):
         pass
-    monkeypatch.setattr(embedded, "_LOG_MAX_BYTES", 10)
+    monkeypatch.setattr(embedded, "LOG_MAX_BYTES", 10)
     log = tmp_path / "data" / "valkey" / "valkey.log"
     before = log.read_text()
     async with supervisor(tmp_path / "data"):

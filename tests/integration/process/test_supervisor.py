@@ -149,7 +149,7 @@ async def test_failures_in_a_row_are_forgotten_after_a_stable_run(tmp_path, line
     monkeypatch.setattr("service.local.supervisor.child.STABLE_SECONDS", 0.0)
     async with supervisor(tmp_path, lines, program("x", "print('pid 1')")) as running:
         await until(lambda: len(lines.pids("x")) >= 4)
-        assert running._children[0].failures <= 1
+        assert running.children[0].failures <= 1
 
 
 async def test_a_program_that_is_not_there_does_not_hold_up_the_others(tmp_path, lines):
@@ -205,7 +205,7 @@ async def test_hurrying_kills_everything_at_once(tmp_path, lines):
     async with running:
         await until(lambda: lines.pids("a") and lines.pids("b"))
         stop = asyncio.create_task(running.stop())
-        await until(running._children[0]._stopping.is_set)
+        await until(running.children[0].stopping.is_set)
         running.hurry()
         await asyncio.wait_for(stop, 30)
     await until(lambda: not alive_in_group(lines.pids("a")[0]), every=0.1)
@@ -216,7 +216,7 @@ async def test_stopping_does_not_wait_for_a_backoff(tmp_path, lines, monkeypatch
     monkeypatch.setattr("service.local.supervisor.child.RESTART_MAX_SECONDS", 1000.0)
     monkeypatch.setattr("service.local.supervisor.child.RESTART_FIRST_SECONDS", 1000.0)
     async with supervisor(tmp_path, lines, program("x", "print('pid 1')")) as running:
-        await until(lambda: running._children[0].failures == 1)
+        await until(lambda: running.children[0].failures == 1)
         async with asyncio.timeout(30):
             await running.stop()
 

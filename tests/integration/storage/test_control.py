@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
 
 from service.domain.errors import StartError
 from service.domain.polling.integration import Integration, IntegrationState, state_of
 from service.storage.observability.system_status import Overview
 from service.storage.redis import keys
-from service.storage.redis import server_info as server_module
 from service.storage.redis.server_info import check_server, read_server
 from service.storage.scheduling.schedule import ClaimLimit
 from tests.integration.conftest import new_credential
@@ -195,16 +194,13 @@ async def test_a_server_that_evicts_is_refused_at_start(redis, valkey_url, polic
     await check_server(valkey_url)
 
 
-async def test_a_server_without_persistence_is_warned_of_and_used(redis, valkey_url, monkeypatch):
-    warned = []
-    monkeypatch.setattr(
-        server_module, "_log", SimpleNamespace(warning=lambda *_, **said: warned.append(said))
-    )
+async def test_a_server_without_persistence_is_warned_of_and_used(redis, valkey_url):
     before = await redis.config_get("appendonly", "save")
     await redis.config_set("appendonly", "no")
     await redis.config_set("save", "")
     try:
-        await check_server(valkey_url)
+        with capture_logs() as warned:
+            await check_server(valkey_url)
         assert "persists nothing" in warned[0]["reason"]
         assert (await read_server(redis)).persistence == "none"
     finally:

@@ -230,9 +230,9 @@ async def test_hours_that_have_ended_are_made_of_their_minutes_once(redis):
     assert [one.minutes for one in found] == [5, 60, 57]
     assert await history.read(HOURS, hour - HOUR_MS, hour) == found[-1:]
     # Another process, or the same hours made by two at once, changes nothing.
-    await asyncio.gather(*(history_of(redis, 60_000)._make_hours(hour) for _ in range(2)))
+    await asyncio.gather(*(history_of(redis, 60_000).make_hours(hour) for _ in range(2)))
     await redis.zpopmax(keys.HISTORY_HOURS)
-    await asyncio.gather(*(history_of(redis, 60_000)._make_hours(hour) for _ in range(2)))
+    await asyncio.gather(*(history_of(redis, 60_000).make_hours(hour) for _ in range(2)))
     assert await history.read(HOURS, 0, hour) == expected
 
 

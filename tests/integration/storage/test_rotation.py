@@ -301,10 +301,12 @@ async def test_a_process_is_known_while_it_lives(services, monkeypatch):
         assert (alive.name, alive.key_names) == ("api a", ("k",))
         assert 0 < await services.redis.pttl(keys.PROCESSES) <= processes.GONE_MS
     assert await services.processes.alive() == []
-    await services.processes._say(alive, 1)
-    async with asyncio.timeout(10):
-        while await services.processes.alive():  # noqa: ASYNC110 - its time passes by itself
-            await asyncio.sleep(0.01)
+    monkeypatch.setattr(processes, "GONE_MS", 100)  # less than until it says so again
+    async with services.processes.announced(alive):
+        await until_alive(services, 1)
+        async with asyncio.timeout(10):
+            while await services.processes.alive():  # noqa: ASYNC110 - its time passes by itself
+                await asyncio.sleep(0.01)
 
 
 async def test_a_rotation_goes_on_at_the_memory_limit(services, subscribe, with_both, redis):

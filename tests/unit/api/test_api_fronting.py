@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import json
 import re
@@ -24,26 +25,39 @@ CHANGING = {"x-request-id", "date"}
 COUNTING = {"/metrics", "/v1/status"}  # what they say changes with each request, or by itself
 
 
+@pytest.fixture(scope="session")
+def built(settings):
+    """Applications with other settings, each built once, and what the test at hand gives them."""
+    given = {}
+
+    @asynccontextmanager
+    async def opened(_settings):
+        yield given["services"]
+
+    @functools.cache
+    def build(address: str, **changes):
+        app = create_app(msgspec.structs.replace(settings, **changes), open_services=opened)
+        entrance = app.entrance
+
+        async def from_address(scope, receive, send):
+            scope["client"] = (address, 5)
+            await entrance(scope, receive, send)
+
+        app.entrance = from_address
+        return app
+
+    return build, given
+
+
 @pytest.fixture
-async def serve(settings, services):
+async def serve(built, services):
     """Serves the API with other settings."""
+    build, given = built
+    given["services"] = services
     async with AsyncExitStack() as stack:
 
-        @asynccontextmanager
-        async def opened(_settings):
-            yield services
-
         async def serve(address: str = "testclient", **changes) -> AsyncTestClient:
-            app = create_app(msgspec.structs.replace(settings, **changes), open_services=opened)
-
-            entrance = app.entrance
-
-            async def from_address(scope, receive, send):
-                scope["client"] = (address, 5)
-                await entrance(scope, receive, send)
-
-            app.entrance = from_address
-            client = AsyncTestClient(app)
+            client = AsyncTestClient(build(address, **changes))
             await stack.enter_async_context(client)
             client.headers["authorization"] = f"Bearer {ADMIN}"
             return client

@@ -47,9 +47,8 @@ def test_every_command_that_is_shown_is_one(arguments, monkeypatch, tmp_path):
     with contextlib.ExitStack() as opened:
         context = opened.enter_context(command.make_context("coursewire", list(arguments)))
         while isinstance(command, click.Group):
-            _, command, rest = command.resolve_command(
-                context, [*context._protected_args, *context.args]
-            )
+            rest = [*context._protected_args, *context.args]  # noqa: SLF001 - as click does
+            _, command, rest = command.resolve_command(context, rest)
             context = opened.enter_context(command.make_context(command.name, rest, parent=context))
 
 

@@ -147,31 +147,30 @@ def test_what_opening_raises_is_raised_at_the_start():
 
 
 def test_a_job_runs_with_the_context_within_rqs_timeout(loop, monkeypatch):
-    monkeypatch.setattr(process, "_installed", [loop])
+    monkeypatch.setattr(process, "installed", [loop])
 
     async def work(context: asyncio.Event, started: threading.Event) -> None:
         assert context is loop.context
         await forever(started)
 
     started = threading.Event()
-    allowed = CarriedTimeout(1, JobTimeoutException, job_id="job")
-    allowed._seconds = 0.02
+    allowed = CarriedTimeout(0.02, JobTimeoutException, job_id="job")
     with pytest.raises(JobTimeoutException), allowed:
         process.perform(work, started)
     assert started.is_set()
-    assert process._allowance.get() is None
+    assert process.allowance.get() is None
 
 
 def test_rqs_endless_timeout_is_none():
     with CarriedTimeout(-1):
-        assert process._allowance.get() is None
+        assert process.allowance.get() is None
 
 
 @pytest.mark.parametrize(
     ("job", "args"), [(jobs.poll, ([["int_a", 1]],)), (jobs.deliver, ([],)), (jobs.maintain, ())]
 )
 def test_a_job_outside_the_worker_says_what_to_start_instead(job, args, monkeypatch):
-    monkeypatch.setattr(process, "_installed", [])
+    monkeypatch.setattr(process, "installed", [])
     with pytest.raises(StartError, match="coursewire worker"):
         job(*args)
 
