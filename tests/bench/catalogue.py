@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from statistics import mean
 
 from redis.asyncio import Redis
 
 from service.storage.redis import keys
 from tests.bench import pages, report
+from tests.bench.command import Options, benchmark, option
 from tests.bench.rig import embedded_server, rig
 
 AIM_MB = 250  # for a million courses
@@ -16,12 +16,9 @@ _MILLION = 1_000_000
 _SAMPLE = 1_000
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--courses", type=int, default=200_000, help="default %(default)s")
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--courses", default=200_000)
+async def run(options: Options) -> None:
     """Measures and reports."""
     courses = options.courses
     async with embedded_server() as settings, rig(settings) as poller:

@@ -7,7 +7,6 @@ the tiles of the overview.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from tests.bench import delivery_lists, report
 from tests.bench.api import api
+from tests.bench.command import Options, benchmark, option
 from tests.bench.listeners import TOKEN, ready
 from tests.bench.processes import cpu_seconds
 from tests.conftest import free_port
@@ -233,19 +233,13 @@ def _figures(times: Sequence[float]) -> tuple[float, float]:
     return round(statistics.median(times), 1), round(max(times), 1)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--rounds", type=int, default=11, help="of each; default %(default)s")
-    parser.add_argument("--integrations", type=int, default=10_000, help="default %(default)s")
-    parser.add_argument(
-        "--events",
-        type=int,
-        default=100_000,
-        help="in an outbox, and courses; a tenth as many subscriptions; default %(default)s",
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--rounds", default=11, help="of each")
+@option("--integrations", default=10_000)
+@option(
+    "--events", default=100_000, help="of an outbox; as many courses, a tenth as many subscriptions"
+)
+async def run(options: Options) -> None:
     """Measures and reports."""
     chromium = shutil.which("chromium")
     views: Times = {}

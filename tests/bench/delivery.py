@@ -6,7 +6,6 @@ receipt, is measured at shares of the rate that was sustained.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
@@ -33,6 +32,7 @@ from service.storage.redis import keys
 from service.storage.redis.client import open_sync
 from service.storage.registry.subscriptions import new_secret
 from tests.bench import report
+from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.processes import Child, child, tree_cpu_seconds
 from tests.bench.rig import embedded_server
 from tests.bench.source import PAGE, Source, environment, subscribe, workers
@@ -78,7 +78,7 @@ class Scene:
 class Bench:
     """The service under measurement and what is measured of it."""
 
-    def __init__(self, services: Services, source: Source, options: argparse.Namespace) -> None:
+    def __init__(self, services: Services, source: Source, options: Options) -> None:
         self.services = services
         self.source = source
         self.options = options
@@ -255,21 +255,14 @@ class Bench:
         )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--events", type=int, default=20_000, help="to one subscription")
-    parser.add_argument("--subscriptions", type=int, default=1_000, help="that get 20 events each")
-    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each paced phase")
-    parser.add_argument(
-        "--workers", type=int, nargs="*", default=[2, 4], help="processes, besides one"
-    )
-    parser.add_argument(
-        "--peer-deliveries", type=int, default=400, help="of each peer in a round; 0: none"
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--events", default=20_000, help="to one subscription")
+@option("--subscriptions", default=1_000, help="that get 20 events each")
+@option("--rounds", default=3)
+@option("--seconds", default=5.0, help="of each paced phase")
+@option("--workers", type=Several(int), default=[2, 4], help="processes, besides one")
+@option("--peer-deliveries", default=400, help="of each peer in a round; 0: none")
+async def run(options: Options) -> None:
     """Measures and reports."""
     async with AsyncExitStack() as stack:
         embedded = await stack.enter_async_context(embedded_server())

@@ -6,7 +6,6 @@ of its own. That, the server and the workers share the machine's cores.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from contextlib import AsyncExitStack
@@ -20,6 +19,7 @@ from service.ids import new_id
 from service.settings import Settings
 from service.storage.redis.client import open_sync
 from tests.bench import report
+from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
 from tests.bench.source import environment, workers
@@ -29,17 +29,12 @@ _PATIENCE_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--integrations", type=int, default=8, help="default %(default)s")
-    parser.add_argument("--courses", type=int, default=10_000, help="of each, default %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[1, 2, 4], help="processes, default %(default)s"
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--integrations", default=8)
+@option("--courses", default=10_000, help="of each")
+@option("--rounds", default=3)
+@option("--workers", type=Several(int), default=[1, 2, 4], help="processes")
+async def run(options: Options) -> None:
     """Measures and reports."""
     async with AsyncExitStack() as stack:
         embedded = await stack.enter_async_context(embedded_server())

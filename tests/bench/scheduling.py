@@ -6,7 +6,6 @@ schedule, to its first request at the upstream.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import time
 from contextlib import AsyncExitStack, suppress
@@ -22,6 +21,7 @@ from service.ids import new_id
 from service.settings import Settings
 from service.storage.redis import keys
 from tests.bench import report
+from tests.bench.command import Options, benchmark, option
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
 from tests.bench.source import environment
@@ -80,15 +80,12 @@ class Meter:
         return heard
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--integrations", type=int, default=10_000, help="default %(default)s")
-    parser.add_argument("--interval", type=int, default=60, help="seconds, default %(default)s")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that the load is watched")
-    parser.add_argument("--idle-seconds", type=float, default=30.0, help="default %(default)s")
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--integrations", default=10_000)
+@option("--interval", default=60, help="seconds")
+@option("--seconds", default=60.0, help="that the load is watched")
+@option("--idle-seconds", default=30.0)
+async def run(options: Options) -> None:
     """Measures and reports."""
     async with AsyncExitStack() as stack:
         embedded = await stack.enter_async_context(embedded_server())
@@ -130,7 +127,7 @@ async def run(options: argparse.Namespace) -> None:
 
 
 async def _load(
-    options: argparse.Namespace, services: Services, meter: Meter, upstream: Child
+    options: Options, services: Services, meter: Meter, upstream: Child
 ) -> dict[str, Any]:
     base_url = f"http://127.0.0.1:{await upstream.hear()}/v1"
     begun = time.monotonic()
@@ -171,9 +168,7 @@ async def _load(
     }
 
 
-async def _register(
-    services: Services, base_url: str, options: argparse.Namespace
-) -> dict[str, str]:
+async def _register(services: Services, base_url: str, options: Options) -> dict[str, str]:
     """Registers all; returns their upstream ids."""
     now = now_ms()
     credentials = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import re
 import socket
@@ -12,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from statistics import median
 
 from tests.bench import report
+from tests.bench.command import Options, benchmark, option
 from tests.bench.processes import ROOT, child
 from tests.conftest import free_port
 
@@ -20,12 +20,9 @@ _PATIENCE_SECONDS = 60.0
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--rounds", default=5)
+async def run(options: Options) -> None:
     """Measures and reports."""
     rounds = [await _start() for _ in range(options.rounds)]
     seconds = [took for took, _ in rounds]

@@ -9,7 +9,6 @@ Takes lines of JSON, answers each with one, and says first where it listens, a h
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import socket
 import sys
@@ -18,6 +17,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
 
+import click
 import msgspec
 import uvloop
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -121,12 +121,12 @@ class Connection(asyncio.Protocol):
         self._pending = pending
 
 
-async def serve(options: argparse.Namespace) -> None:
+async def serve(count: int, secret: str | None) -> None:
     loop = asyncio.get_running_loop()
-    receipts = Receipts(options.secret)
+    receipts = Receipts(secret)
     hosts = []
     port = 0
-    for number in range(options.hosts):
+    for number in range(count):
         listener = _listener(number, port)
         host, port = listener.getsockname()
         hosts.append(f"{host}:{port}")
@@ -163,12 +163,12 @@ def _say(answer: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--hosts", type=int, required=True)
-    parser.add_argument("--secret", help="verifies signatures and order too")
+@click.command()
+@click.option("--hosts", type=int, required=True)
+@click.option("--secret", help="verifies signatures and order too")
+def main(hosts: int, secret: str | None) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(parser.parse_args()))
+        runner.run(serve(hosts, secret))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import time
 from statistics import median
@@ -12,6 +11,7 @@ import msgspec
 
 from service.domain.courses.record import Course
 from tests.bench import pages, report
+from tests.bench.command import Options, benchmark, option
 from tests.bench.rig import Polled, Rig, embedded_server, rig
 from tests.bench.sampling import Sampler
 
@@ -49,19 +49,12 @@ class _Round(msgspec.Struct, frozen=True):
     read_redis_cpu: float
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--courses", type=int, default=100_000, help="default %(default)s")
-    parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
-    parser.add_argument(
-        "--uncut", action="store_true", help="records of 2.8 kB, as the sandbox makes them"
-    )
-    parser.add_argument(
-        "--profile", action="store_true", help="more rounds, to show where the time goes"
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--courses", default=100_000)
+@option("--rounds", default=7)
+@option("--uncut", is_flag=True, help="records of 2.8 kB, as the sandbox makes them")
+@option("--profile", is_flag=True, help="more rounds, to show where the time goes")
+async def run(options: Options) -> None:
     """Measures and reports."""
     courses = options.courses
     bodies = pages.prepared(courses, uncut=options.uncut)

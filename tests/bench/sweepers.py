@@ -6,7 +6,6 @@ changes were missed, invented or reported twice.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
@@ -15,10 +14,12 @@ from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
+import click
 import httpx
 from redis.asyncio import Redis
 
 from tests.bench import report
+from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.peers.sweepers import CONTENDERS, Setting
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
@@ -117,16 +118,11 @@ class Sandbox:
         await self._client.aclose()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
-    parser.add_argument("--courses", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--rounds", type=int, default=3, help="of each, default %(default)s")
-    parser.add_argument(
-        "--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS)
-    )
-
-
-async def run(options: argparse.Namespace) -> None:
+@benchmark
+@option("--courses", type=Several(int), default=[10_000, 100_000])
+@option("--rounds", default=3, help="of each")
+@option("--contenders", type=Several(click.Choice([*CONTENDERS])), default=[*CONTENDERS])
+async def run(options: Options) -> None:
     """Measures and reports."""
     contenders = list(options.contenders)
     if "dlt" in contenders and not find_spec("dlt"):

@@ -8,13 +8,13 @@ when, in epoch seconds, each integration was asked for a page since then.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import time
 from collections import defaultdict
 from typing import ClassVar, cast
 
+import click
 import msgspec
 import uvloop
 
@@ -87,8 +87,12 @@ def _say(answer: object) -> None:
     sys.stdout.buffer.flush()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--courses", type=int, default=1)
+@click.command()
+@click.option("--courses", default=1)
+def main(courses: int) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(parser.parse_args().courses))
+        runner.run(serve(courses))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
@@ -18,30 +17,29 @@ from tests.chaos.plan import named
 from tests.chaos.run import Options, run
 
 
-def main() -> int:
+@click.command
+@click.option("--seconds", default=600.0, show_default=True, help="of trouble")
+@click.option("--seed", type=int, help="drawn if left out")
+@click.option("--only", help="actions with this word, as 'hostile'")
+@click.option("--history", "kept", type=Path, help="where to keep what was seen")
+def main(seconds: float, seed: int | None, only: str | None, kept: Path | None) -> None:
     """Runs, judges and tells; 1 if something was seen that must not be."""
-    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600, help="of trouble (default 600)")
-    parser.add_argument("--seed", type=int, default=None, help="drawn if left out")
-    parser.add_argument("--only", default="", help="actions with this word, as 'hostile'")
-    parser.add_argument("--history", type=Path, help="where to keep what was seen")
-    options = parser.parse_args()
-    only = named(options.only) if options.only else ()
-    if options.only and not only:
-        parser.error(f"no action is called {options.only!r}")
-    seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    click.echo(f"chaos: seed {seed}, {options.seconds:g} s")
+    actions = named(only) if only else ()
+    if only and not actions:
+        raise click.UsageError(f"no action is called {only!r}")
+    seed = random.randrange(1_000_000) if seed is None else seed
+    click.echo(f"chaos: seed {seed}, {seconds:g} s")
     began = time.monotonic()
 
     def say(words: str) -> None:
         click.echo(f"[{time.monotonic() - began:6.1f}] {words}")
 
     with tempfile.TemporaryDirectory(prefix="coursewire-chaos-") as directory:
-        chosen = Options(seed=seed, seconds=options.seconds, only=only)
+        chosen = Options(seed=seed, seconds=seconds, only=actions)
         history = asyncio.run(run(chosen, Path(directory), say))
-    if options.history is not None:
-        history.save(options.history)
-    return tell(check(history), seed, history.struck)
+    if kept is not None:
+        history.save(kept)
+    sys.exit(tell(check(history), seed, history.struck))
 
 
 def tell(report: Report, seed: int, struck: dict[str, int]) -> int:
@@ -59,4 +57,4 @@ def tell(report: Report, seed: int, struck: dict[str, int]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="make chaos")
