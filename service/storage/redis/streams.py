@@ -37,4 +37,7 @@ async def read_stream_back(
     if before is not None and position_order(before) == (0, 0):
         return []  # the server refuses to look below the lowest id
     start = f"({before}" if before else "+"
+    # Where nothing is before it, the server would read the whole stream to find that out.
+    if before and not await redis.xrange(key, "-", start, count=1):
+        return []
     return cast("list[StreamEntry]", await redis.xrevrange(key, start, "-", count=count))
