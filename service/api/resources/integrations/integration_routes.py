@@ -89,7 +89,9 @@ class IntegrationController(Controller):
     async def index(
         self, params: NamedDependency[IntegrationQuery], services: GivenServices
     ) -> IntegrationList:
-        """In the order of creation, which neither additions nor deletions disturb."""
+        """In the order of creation, which neither additions nor deletions disturb. A filtered
+        page looks through 10,000 integrations: it may hold few, or none, and more may still
+        follow behind `next`."""
         place = params.after or None
         if params.state or params.name or params.label:
             taken, position = await page_through(

@@ -132,7 +132,9 @@ class SubscriptionController(Controller):
         self, params: NamedDependency[SubscriptionQuery], services: GivenServices, actor: GivenActor
     ) -> SubscriptionList:
         """In the order of creation, which neither additions nor deletions disturb; to a
-        subscriber, its own. `label` asks for those that ask for these labels."""
+        subscriber, its own. `label` asks for those that ask for these labels. A filtered page
+        looks through 10,000 subscriptions: it may hold few, or none, and more may still follow
+        behind `next`."""
         limit, place = params.limit, params.after or None
         read = services.subscriptions.page
         if actor.owner is not None:
