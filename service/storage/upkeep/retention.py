@@ -67,13 +67,14 @@ class TrimOutbox(Script[int]):
 
 
 class TrimLog(Script[int]):
-    """Trims the log up to the position `last` and notes how far it got, which the stream itself
-    does not: by this a reader who missed something is told from one who merely finds nothing new.
-    Returns how many events went."""
+    """Trims the log up to the position `last`, in steps of about `most` events, and notes that
+    position, which the stream itself does not: by this a reader who missed something is told from
+    one who merely finds nothing new. Returns how many events went, 0 once all are gone."""
 
     log: Key = keys.EVENTS
     trimmed: Key = keys.EVENTS_TRIMMED
     last: str
+    most: int = 10_000
 
 
 class Retention:
@@ -147,7 +148,10 @@ class Retention:
 
     async def _trim_log(self, last: bytes) -> int:
         """Trims the log up to and including the position `last`."""
-        return await run(self._redis, TrimLog(last=last.decode()))
+        trimmed = 0
+        while gone := await run(self._redis, TrimLog(last=last.decode())):
+            trimmed += gone
+        return trimmed
 
     async def _forget_dead(self, subscription_id: str, before: int) -> int:
         """Forgets deliveries that were given up before `before`, epoch ms."""

@@ -9,7 +9,9 @@ from service.domain.delivery.subscription import Outbox, Rendering
 from service.domain.events.identifiers import position_number
 from service.storage.delivery.deliveries import Wanted
 from service.storage.redis import keys
+from service.storage.redis.scripts import run
 from service.storage.redis.streams import read_stream_back
+from service.storage.upkeep.retention import TrimLog
 
 
 @pytest.fixture
@@ -47,6 +49,20 @@ async def test_maintenance_does_not_read_a_log_of_which_nothing_has_expired(
     assert (await services.retention.trim(events_before=5, **limits))["events"] == 0
     assert await read_backwards() == 0
     assert (await services.retention.trim(events_before=6, **limits))["events"] == 1
+
+
+async def test_a_log_is_trimmed_in_steps(services, redis):
+    async with redis.pipeline() as pipeline:
+        for at in range(1, 1_001):
+            pipeline.xadd(keys.EVENTS, {"t": "course.updated"}, id=f"{at}-0")
+        await pipeline.execute()
+    gone = []
+    while not gone or gone[-1]:
+        gone.append(await run(services.redis, TrimLog(last="957-0", most=300)))
+    assert sum(gone) == 957
+    assert max(gone) <= 300
+    assert [entry_id for entry_id, _ in await redis.xrange(keys.EVENTS, count=1)] == [b"958-0"]
+    assert await redis.get(keys.EVENTS_TRIMMED) == b"957-0"
 
 
 async def test_a_page_of_deliveries_does_not_read_outboxes_that_begin_later(
