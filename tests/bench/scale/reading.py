@@ -54,11 +54,12 @@ async def lists(one: Installation, count: int) -> None:
     """What the console's pages request, over as many events and courses, a tenth as many
     integrations and a hundredth as many subscriptions."""
     redis = one.services.redis
-    await console.fill_integrations(redis, max(10, count // 10))
-    await console.fill_courses(redis, count)
-    await delivery_lists.fill_few(redis, max(600, count))
-    await delivery_lists.fill_many(redis, max(600, count // 10))
-    await console.fill_history(redis)
+    async with one.step("stored", count):
+        await console.fill_integrations(redis, max(10, count // 10))
+        await console.fill_courses(redis, count)
+        await delivery_lists.fill_few(redis, max(600, count))
+        await delivery_lists.fill_many(redis, max(600, count // 10))
+        await console.fill_history(redis)
     port = await _api(one)
 
     async def busy() -> float:
