@@ -23,7 +23,7 @@ async def run(options: Options) -> None:
     courses = options.courses
     async with embedded_server() as settings, rig(settings) as poller:
         redis = poller.services.redis
-        pages.serve(poller.services.upstream, pages.generated(courses))
+        pages.serve(poller.services.upstream, pages.Generated(courses))
         before = await _used(redis)
         await poller.baseline(courses)
         used = (await _used(redis) - before) / courses

@@ -45,7 +45,7 @@ async def run(options: Options) -> None:
             child("tests.bench.upstream", "--courses", str(options.courses))
         )
         base_url = f"http://127.0.0.1:{await upstream.hear()}/v1"
-        ids = [await _register(services, base_url, n) for n in range(options.integrations)]
+        ids = [await register(services, base_url, n) for n in range(options.integrations)]
         dispatcher = Dispatcher(services.schedule, connection)
         expected = options.integrations * options.courses
         rounds: dict[int, list[tuple[float, float]]] = {count: [] for count in options.workers}
@@ -77,7 +77,7 @@ async def run(options: Options) -> None:
     report.tell("growth", server, results)
 
 
-async def _register(services: Services, base_url: str, number: int) -> str:
+async def register(services: Services, base_url: str, number: int) -> str:
     """An integration with a credential of its own, which polls when it is asked to."""
     now = now_ms()
     credential = Credential(
@@ -110,7 +110,7 @@ async def _full_poll(
     asked = [await services.integrations.request_poll(one, "full", now_ms()) for one in ids]
     await dispatcher.dispatch("polls")
     found = await asyncio.gather(
-        *(_completed(services, one, poll.id) for one, poll in zip(ids, asked, strict=True))
+        *(completed(services, one, poll.id) for one, poll in zip(ids, asked, strict=True))
     )
     took = time.perf_counter() - begun
     spent = sum(one.cpu_seconds() for one in processes) - cpu
@@ -121,8 +121,11 @@ async def _full_poll(
     return min(took, (ended - since) / 1000), spent
 
 
-async def _completed(services: Services, integration_id: str, poll_id: str) -> PollRecord:
-    until = time.monotonic() + _PATIENCE_SECONDS
+async def completed(
+    services: Services, integration_id: str, poll_id: str, patience: float = _PATIENCE_SECONDS
+) -> PollRecord:
+    """A poll, once it has completed."""
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         poll = await services.integrations.get_poll(integration_id, poll_id)
         if poll.state == "completed":

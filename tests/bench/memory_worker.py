@@ -35,7 +35,7 @@ class Measured(msgspec.Struct, frozen=True):
 async def measure(integration_id: str, kind: Kind, courses: int) -> Measured:
     """Polls once."""
     async with rig(Settings.from_env(os.environ), integration_id) as poller:
-        pages.serve(poller.services.upstream, pages.generated(courses))
+        pages.serve(poller.services.upstream, pages.Generated(courses))
         before = peak_bytes()
         polled = await (poller.baseline if kind == "baseline" else poller.full_poll)(courses)
     return Measured(

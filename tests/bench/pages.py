@@ -57,29 +57,42 @@ def prepared(courses: int, *, uncut: bool = False) -> list[bytes]:
     ]
 
 
-def generated(courses: int) -> Body:
-    """The pages of a catalogue of any size, of which nothing is held but one page's records:
-    their ids are replaced, those of the courses (24 characters) and the remote ids (8 to 24)."""
-    source = ContentSource("workday:bench", _SEED)
-    templates = [
-        (encode_course(course), course.id.encode(), f'"remote_id":"{course.remote_id}"'.encode())
-        for course in (shortened(source.course(number)) for number in range(PAGE_SIZE))
-    ]
+class Generated:
+    """The pages of a catalogue of any size, of which nothing is held but one page's records: their
+    ids are replaced, those of the courses (24 characters) and the remote ids (8 to 24). Courses
+    whose numbers are in `absent` are on no page."""
 
-    def body(page: int) -> bytes:
-        start = page * PAGE_SIZE
-        records = []
-        for number in range(start, min(start + PAGE_SIZE, courses)):
-            record, course_id, remote_id = templates[number - start]
-            # The first `remote_id` of a record is the course's own.
-            records.append(
-                record.replace(course_id, course_id_of(number)).replace(
-                    remote_id, b'"remote_id":"%b"' % _remote_id(number), 1
-                )
+    def __init__(self, courses: int) -> None:
+        self.absent: set[int] = set()
+        self._courses = courses
+        source = ContentSource("workday:bench", _SEED)
+        self._templates = [
+            (
+                encode_course(course),
+                course.id.encode(),
+                f'"remote_id":"{course.remote_id}"'.encode(),
             )
-        return _page(records, start, courses)
+            for course in (shortened(source.course(number)) for number in range(PAGE_SIZE))
+        ]
 
-    return body
+    def __call__(self, page: int) -> bytes:
+        """The page of this number."""
+        start = page * PAGE_SIZE
+        numbers = range(start, min(start + PAGE_SIZE, self._courses))
+        records = [self._record(one) for one in numbers if one not in self.absent]
+        return _page(records, start, self._courses)
+
+    def ends(self) -> bytes:
+        """A page with the first and the last course: the answer to a request for these two and for
+        absent ones."""
+        return page_body([self._record(0), self._record(self._courses - 1)], None)
+
+    def _record(self, number: int) -> bytes:
+        record, course_id, remote_id = self._templates[number % PAGE_SIZE]
+        # The first `remote_id` of a record is the course's own.
+        return record.replace(course_id, course_id_of(number)).replace(
+            remote_id, b'"remote_id":"%b"' % _remote_id(number), 1
+        )
 
 
 def course_id_of(number: int) -> bytes:

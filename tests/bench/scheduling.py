@@ -131,8 +131,8 @@ async def _load(
 ) -> dict[str, Any]:
     base_url = f"http://127.0.0.1:{await upstream.hear()}/v1"
     begun = time.monotonic()
-    registered = await _register(services, base_url, options)
-    await _baselines_done(services, len(registered))
+    registered = await register(services, base_url, options.integrations, options.interval)
+    await baselines_done(services, len(registered))
     baselines = time.monotonic() - begun
     await asyncio.sleep(options.interval)  # until whatever the beginning was has passed
     since = time.time()
@@ -161,21 +161,21 @@ async def _load(
         "polls_per_second": round(polls / options.seconds, 1),
         "watched": len(lags) + never,
         "never_polled": never,
-        "lag_p50_ms": _quantile(lags, 0.5),
-        "lag_p99_ms": _quantile(lags, 0.99),
-        "lag_max_ms": _quantile(lags, 1.0),
+        "lag_p50_ms": quantile(lags, 0.5),
+        "lag_p99_ms": quantile(lags, 0.99),
+        "lag_max_ms": quantile(lags, 1.0),
         "load": msgspec.to_builtins(spent),
     }
 
 
-async def _register(services: Services, base_url: str, options: Options) -> dict[str, str]:
-    """Registers all; returns their upstream ids."""
+async def register(services: Services, base_url: str, count: int, interval: int) -> dict[str, str]:
+    """Registers integrations with this delta interval, in seconds; returns their upstream ids."""
     now = now_ms()
     credentials = [
         Credential(
             id=new_id("cred"), name=str(number), base_url=base_url, created_at=now, updated_at=now
         )
-        for number in range(min(_CREDENTIALS, options.integrations))
+        for number in range(min(_CREDENTIALS, count))
     ]
     for credential in credentials:
         await services.credentials.create(credential, f"key-{credential.name}")
@@ -186,11 +186,11 @@ async def _register(services: Services, base_url: str, options: Options) -> dict
             name=str(number),
             upstream_id=f"workday:{number}",
             credential_id=credentials[number % len(credentials)].id,
-            created_at=now,
-            updated_at=now,
-            delta_interval_seconds=options.interval,
+            created_at=now + number,
+            updated_at=now + number,
+            delta_interval_seconds=interval,
         )
-        for number in range(options.integrations)
+        for number in range(count)
     ]
     for start in range(0, len(integrations), _AT_ONCE):
         chosen = integrations[start : start + _AT_ONCE]
@@ -199,9 +199,11 @@ async def _register(services: Services, base_url: str, options: Options) -> dict
     return registered
 
 
-async def _baselines_done(services: Services, count: int) -> None:
+async def baselines_done(
+    services: Services, count: int, patience: float = _BASELINE_SECONDS
+) -> None:
     """Waits until every first poll has completed."""
-    until = time.monotonic() + _BASELINE_SECONDS
+    until = time.monotonic() + patience
     while (done := int(await services.redis.zcard(keys.completed("full")))) < count:
         if time.monotonic() > until:
             raise AssertionError(f"only {done} of {count} first polls have completed")
@@ -222,7 +224,8 @@ async def _watch(services: Services, seconds: float) -> set[tuple[str, float]]:
     return seen
 
 
-def _quantile(ordered: list[float], share: float) -> float | None:
+def quantile(ordered: list[float], share: float) -> float | None:
+    """The value below which this share lies, to 0.1."""
     if not ordered:
         return None
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 1)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import msgspec
 
 from service.bootstrap import Services
+from service.clock import now_ms
 from service.domain.courses.fingerprint import Fingerprint
 from service.domain.delivery.outbox_window import order_key
 from service.domain.delivery.subscription import Outbox, Rendering, Subscription
@@ -130,6 +131,8 @@ class Source:
 
 async def subscribe(services: Services, url: str, secret: str) -> str:
     """An ordinary subscription to everything, and its id."""
-    subscription = Subscription(id=new_id("sub"), created_at=1, updated_at=1, url=url)
+    subscription = Subscription(
+        id=new_id("sub"), created_at=(now := now_ms()), updated_at=now, url=url
+    )
     await services.subscriptions.create(subscription, [secret], {})
     return subscription.id

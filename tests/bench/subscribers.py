@@ -31,7 +31,8 @@ _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 class Receipts:
     """What arrived since the last reset."""
 
-    def __init__(self, secret: str | None) -> None:
+    def __init__(self, secret: str | None, *, forget: bool = False) -> None:
+        self._forget = forget
         self._webhook = Webhook(secret) if secret else None
         self.complete = asyncio.Event()
         self.reset(1)
@@ -45,6 +46,8 @@ class Receipts:
         self.complete.clear()
 
     def take(self, host: int, head: bytes, body: bytes) -> None:
+        if self._forget:
+            return
         arrived = time.time()
         if self._webhook is not None:
             self._verify(self._webhook, host, head, body)
@@ -121,9 +124,9 @@ class Connection(asyncio.Protocol):
         self._pending = pending
 
 
-async def serve(count: int, secret: str | None) -> None:
+async def serve(count: int, secret: str | None, *, forget: bool) -> None:
     loop = asyncio.get_running_loop()
-    receipts = Receipts(secret)
+    receipts = Receipts(secret, forget=forget)
     hosts = []
     port = 0
     for number in range(count):
@@ -166,9 +169,10 @@ def _say(answer: object) -> None:
 @click.command()
 @click.option("--hosts", type=int, required=True)
 @click.option("--secret", help="verifies signatures and order too")
-def main(hosts: int, secret: str | None) -> None:
+@click.option("--forget", is_flag=True, help="notes nothing of what arrives")
+def main(hosts: int, secret: str | None, *, forget: bool) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(hosts, secret))
+        runner.run(serve(hosts, secret, forget=forget))
 
 
 if __name__ == "__main__":

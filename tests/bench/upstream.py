@@ -3,7 +3,8 @@
 Every integration has the same courses, one unless it is told otherwise; a delta shows nothing. A
 few lines of HTTP of their own instead of the sandbox, so that on two cores the service is what is
 measured. Says first its port, and answers each line of JSON with one: {"since": 1795424001.5} asks
-when, in epoch seconds, each integration was asked for a page since then.
+when, in epoch seconds, each integration was asked for a page since then; {"absent": [7]} takes
+courses away by their numbers, if the pages are generated.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import ClassVar, cast
 
 import click
@@ -33,8 +35,9 @@ class Connection(asyncio.Protocol):
     arrivals: ClassVar[defaultdict[str, list[float]]] = defaultdict(list)
     empty = page_body([], None)
 
-    def __init__(self, bodies: list[bytes]) -> None:
-        self._bodies = bodies
+    def __init__(self, body: pages.Body, ends: Callable[[], bytes]) -> None:
+        self._body = body
+        self._ends = ends
         self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +53,12 @@ class Connection(asyncio.Protocol):
             stop = lower.find(b"\r", at)
             name = head[at : stop if stop >= 0 else None].decode()
             self.arrivals[name].append(time.time())
-            body = self.empty if b"updated_after=" in lower else self._bodies[_page(lower)]
+            if b"updated_after=" in lower:
+                body = self.empty
+            elif b"&ids=" in lower:
+                body = self._ends()
+            else:
+                body = self._body(_page(lower))
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: %b\r\n"
                 b"content-length: %d\r\n\r\n%b" % (date_header(now_ms()).encode(), len(body), body)
@@ -64,15 +72,21 @@ def _page(head: bytes) -> int:
     return int(cursors[0][len(_CURSOR) :]) if cursors else 0
 
 
-async def serve(courses: int) -> None:
+async def serve(courses: int, *, generated: bool) -> None:
     loop = asyncio.get_running_loop()
-    bodies = pages.prepared(courses)
-    server = await loop.create_server(lambda: Connection(bodies), "127.0.0.1", 0)
+    catalogue = pages.Generated(courses)
+    body = catalogue if generated else pages.prepared(courses).__getitem__
+    server = await loop.create_server(lambda: Connection(body, catalogue.ends), "127.0.0.1", 0)
     _say(server.sockets[0].getsockname()[1])
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while asked := await reader.readline():
-        since = msgspec.json.decode(asked)["since"]
+        question = msgspec.json.decode(asked)
+        if "absent" in question:
+            catalogue.absent = {*question["absent"]}
+            _say("ok")
+            continue
+        since = question["since"]
         _say(
             {
                 name: later
@@ -89,9 +103,10 @@ def _say(answer: object) -> None:
 
 @click.command()
 @click.option("--courses", default=1)
-def main(courses: int) -> None:
+@click.option("--generated", is_flag=True, help="holds no page in memory")
+def main(courses: int, *, generated: bool) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(courses))
+        runner.run(serve(courses, generated=generated))
 
 
 if __name__ == "__main__":

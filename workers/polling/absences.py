@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import AsyncIterator
 
 from service.domain.polling.integration import Integration
 from service.domain.polling.progress import after_absences, with_unconfirmed, with_waiting
-from service.domain.polling.seen_courses import distinct, sorted_digests, was_seen
+from service.domain.polling.seen_courses import SeenCourses
 from service.domain.polling.triage import Mark
 from service.domain.review.guards import Withheld
 from service.storage.polling.catalogue import Catalogue
@@ -40,12 +39,12 @@ class AbsenceSearch:
         """Stores the live courses that a complete full poll has not read as absences. A poll that
         read no live course proves nothing about the others."""
         progress = self._committer.progress
-        seen = sorted_digests(await self._catalogue.seen(self._integration_id, progress.poll_id))
+        seen = await self._catalogue.seen(self._integration_id, progress.poll_id)
         unconfirmed = 0
         if progress.controls:
             _, state = await self._integrations.get(self._integration_id)
             # A low estimate, because some may be counted twice; then the catalogue is read.
-            if distinct(seen) - progress.not_live < state.course_count:
+            if seen.distinct - progress.not_live < state.course_count:
                 await self.write_down(seen)
             await self._forget_quarantined(seen)
         else:
@@ -53,7 +52,7 @@ class AbsenceSearch:
         progress = with_unconfirmed(self._committer.progress, "empty", unconfirmed)
         await self._committer.stash(after_absences(progress))
 
-    async def write_down(self, seen: array[int]) -> None:
+    async def write_down(self, seen: SeenCourses) -> None:
         """Makes the absences wait for their confirmation."""
         async for absent in self._absent(seen):
             progress = self._committer.progress
@@ -66,12 +65,12 @@ class AbsenceSearch:
             planned = with_waiting(progress) if marks else progress
             await self._committer.commit(Portion(marks=marks), planned)
 
-    async def _absent(self, seen: array[int]) -> AsyncIterator[list[str]]:
+    async def _absent(self, seen: SeenCourses) -> AsyncIterator[list[str]]:
         """The live courses that were not read, in batches."""
         absent: list[str] = []
         epoch = self._committer.progress.epoch
         async for course_id in self._catalogue.live(self._integration_id, epoch):
-            if not was_seen(seen, course_id):
+            if course_id not in seen:
                 absent.append(course_id)
             if len(absent) == FOUND_AT_ONCE:
                 yield absent
@@ -79,13 +78,13 @@ class AbsenceSearch:
         if absent:
             yield absent
 
-    async def _forget_quarantined(self, seen: array[int]) -> None:
+    async def _forget_quarantined(self, seen: SeenCourses) -> None:
         """Removes records that did not decode, of no live course, that no longer exist."""
         progress = self._committer.progress
         quarantined = await self._catalogue.quarantined_not_live(
             self._integration_id, progress.epoch
         )
-        gone = [one for one in quarantined if not was_seen(seen, one)]
+        gone = [one for one in quarantined if one not in seen]
         if gone:
             marks = [Mark(course_id, "forget") for course_id in gone]
             await self._committer.commit(Portion(marks=marks), progress)

@@ -29,7 +29,7 @@ from service.domain.polling.progress import (
     after_changes,
     after_page,
 )
-from service.domain.polling.seen_courses import distinct, seen_digests, sorted_digests
+from service.domain.polling.seen_courses import seen_digests
 from service.domain.polling.triage import Held, Triage, Triaged
 from service.storage.polling.catalogue import Catalogue
 from service.storage.polling.reviews import Reviews
@@ -163,9 +163,9 @@ class Pages:
         pages = progress.pages
         if progress.kind != "full" or pages < LAPS_FROM_PAGES or pages & (pages - 1):
             return
-        seen = sorted_digests(await self._catalogue.seen(self._integration.id, progress.poll_id))
+        seen = await self._catalogue.seen(self._integration.id, progress.poll_id)
         # A poll that restarted because of its cursor has read every course twice.
-        if len(seen) > 3 * distinct(seen):
+        if len(seen) > 3 * seen.distinct:
             raise UpstreamPagingError(
                 "the upstream's pages never end: the same courses were returned again"
             )

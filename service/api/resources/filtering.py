@@ -13,6 +13,7 @@ from service.api.http.requests import IndexQuery
 from service.storage.redis.paging import IndexPosition
 
 READ_AT_ONCE = 500
+MAX_EXAMINED = 10_000  # items that a filtered page looks through
 _MAX_LABEL = 64 + 1 + 256  # characters of a name, the sign and a value
 
 Item = TypeVar("Item")
@@ -34,16 +35,18 @@ async def page_through(
     limit: int,
     after: Place,
 ) -> tuple[list[Item], Place]:
-    """At most `limit` items that `takes` accepts, and the next position. It reads as much of the
-    list as needed."""
+    """At most `limit` items that `takes` accepts, and the next position. It looks through a
+    bounded part of the list, so there may be fewer items, or none, although more follow."""
     found: list[Item] = []
+    examined = 0
     while True:
         page, after = await read(READ_AT_ONCE, after)
         found += [item for item, taken in zip(page, await takes(page), strict=True) if taken]
         if len(found) > limit:
             return found[:limit], place_of(found[limit - 1])
-        if after is None:
-            return found, None
+        examined += len(page)
+        if after is None or examined >= MAX_EXAMINED:
+            return found, after
 
 
 def has_labels(labels: Mapping[str, str] | None, wanted: Sequence[tuple[str, str]]) -> bool:

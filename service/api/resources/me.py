@@ -143,7 +143,9 @@ class MeController(Controller):
     async def integrations(
         self, params: NamedDependency[IndexQuery], actor: GivenActor, services: GivenServices
     ) -> GrantedIntegrations:
-        """Their state, and how late they are. Scopes other than subscriber get all integrations."""
+        """Their state, and how late they are. Scopes other than subscriber get all integrations. A
+        page looks through 10,000 integrations: it may contain few or none, and more may still
+        follow behind `next`."""
         found, position = await page_through(
             services.integrations.page,
             partial(_covered, actor.grant),

@@ -6,9 +6,10 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import groupby
 
 from xxhash import xxh3_64_digest
+
+_PART_BITS = 56  # digests with the same first byte are one part
 
 
 def seen_digests(course_ids: Iterable[bytes]) -> bytes:
@@ -17,19 +18,27 @@ def seen_digests(course_ids: Iterable[bytes]) -> bytes:
     return b"".join([xxh3_64_digest(course_id) for course_id in course_ids])
 
 
-def sorted_digests(stored: bytes) -> array[int]:
-    """The digests of a full poll, sorted, 8 bytes each."""
-    digests = array("Q", stored)
-    return array("Q", sorted(digests))
+class SeenCourses:
+    """The digests of a full poll, 8 bytes each, to look up ids.
 
+    They are sorted in 256 parts, so that a thread which sorts the digests of millions of courses
+    never blocks the event loop for as long as one sort of all of them takes.
+    """
 
-def distinct(digests: array[int]) -> int:
-    """The number of different digests among sorted ones."""
-    return sum(1 for _ in groupby(digests))
+    def __init__(self, stored: bytes) -> None:
+        self._parts = [array("Q") for _ in range(256)]
+        for digest in memoryview(stored).cast("Q"):
+            self._parts[digest >> _PART_BITS].append(digest)
+        self.distinct = 0
+        for at, part in enumerate(self._parts):
+            self._parts[at] = array("Q", sorted(part))
+            self.distinct += len(set(part))
 
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
 
-def was_seen(digests: array[int], course_id: str) -> bool:
-    """Whether `digests`, sorted, hold that of `course_id`."""
-    digest = int.from_bytes(xxh3_64_digest(course_id.encode()), sys.byteorder)
-    slot = bisect_left(digests, digest)
-    return slot < len(digests) and digests[slot] == digest
+    def __contains__(self, course_id: str) -> bool:
+        digest = int.from_bytes(xxh3_64_digest(course_id.encode()), sys.byteorder)
+        part = self._parts[digest >> _PART_BITS]
+        slot = bisect_left(part, digest)
+        return slot < len(part) and part[slot] == digest

@@ -30,8 +30,11 @@ for at, id in ipairs(ids) do
   if #names > 0 and redis.call('EXISTS', unpack(names)) > 0 then
     for index, source in ipairs(rare) do parts[index] = read(source, names[index]) end
     if stream_of then
-      local entries =
-        redis.call(command, names[#names], start_position, end_position, 'COUNT', most)
+      local stream, entries = names[#names], {}
+      -- Where nothing is before its start, XREVRANGE reads the whole stream to find that out.
+      if not newest_first or #redis.call('XRANGE', stream, '-', start_position, 'COUNT', 1) > 0 then
+        entries = redis.call(command, stream, start_position, end_position, 'COUNT', most)
+      end
       for place, entry in ipairs(entries) do entries[place] = entry[1] end
       parts[#names] = table.concat(entries, ' ')
     end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
@@ -12,6 +13,7 @@ from service.domain.courses.fingerprint import NO_EVENT, Fingerprint, is_deleted
 from service.domain.delivery.subscription import Outbox
 from service.domain.errors import CoursesDifferError
 from service.domain.polling.page import PageDigests
+from service.domain.polling.seen_courses import SeenCourses
 from service.domain.polling.triage import Mark
 from service.domain.review.guards import Exceeded
 from service.ids import event_suffixes
@@ -225,9 +227,10 @@ class Catalogue:
             if packed is None or is_deleted(packed)
         ]
 
-    async def seen(self, integration_id: str, poll_id: str) -> bytes:
-        """The digests of the ids that a full poll has read so far, 8 bytes each."""
-        return cast("bytes", await self._redis.get(keys.seen(integration_id, poll_id)) or b"")
+    async def seen(self, integration_id: str, poll_id: str) -> SeenCourses:
+        """The courses that a full poll has read so far."""
+        stored = cast("bytes", await self._redis.get(keys.seen(integration_id, poll_id)) or b"")
+        return await asyncio.to_thread(SeenCourses, stored)
 
     async def commit(
         self,

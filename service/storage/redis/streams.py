@@ -38,5 +38,8 @@ async def read_stream_back(
     if before is not None and position_order(before) == (0, 0):
         return []  # the server refuses a range below the lowest id
     start = f"({before}" if before else "+"
+    # If there is nothing before it, the server would read the whole stream to find out.
+    if before and not await redis.xrange(key, "-", start, count=1):
+        return []
     end = f"({after}" if after else "-"
     return cast("list[StreamEntry]", await redis.xrevrange(key, start, end, count=count))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -11,6 +13,7 @@ from service.storage.delivery.outboxes import EXPIRED
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters, field
 from service.storage.redis.keys import DeadKeys, Key, QueueKeys, RecordKeys
+from service.storage.redis.paging import newest_ids
 from service.storage.redis.scripts import Script, run
 from service.storage.redis.streams import read_stream, read_stream_back
 
@@ -64,13 +67,14 @@ class TrimOutbox(Script[int]):
 
 
 class TrimLog(Script[int]):
-    """Trims the log up to the position `last` and stores that position, which the stream itself
-    does not. It distinguishes a reader that missed events from one that finds no new ones. Returns
-    the number of events."""
+    """Trims the log up to the position `last`, in steps of about `most` events, and stores that
+    position, which the stream itself does not. It distinguishes a reader that missed events from
+    one that finds no new ones. Returns the number of events, 0 once all are trimmed."""
 
     log: Key = keys.EVENTS
     trimmed: Key = keys.EVENTS_TRIMMED
     last: str
+    most: int = 10_000
 
 
 class Retention:
@@ -95,15 +99,20 @@ class Retention:
         events = await self._trim_aged(events_before)
         events += await self._shrink_log(events_max_bytes)
         log_begins = await self._log_begins(events_before)
-        attempts = dead = expired = 0
-        async for subscription_id, _ in self._redis.zscan_iter(keys.SUBSCRIPTIONS):
-            name = cast("bytes", subscription_id).decode()
-            expired += await self._expire(name, log_begins)
-            attempts += await self._forget_attempts(name, attempts_before)
+
+        async def of_subscription(name: str) -> dict[str, int]:
+            expired = await self._expire(name, log_begins)
+            attempts = await self._forget_attempts(name, attempts_before)
             # Their sender finds them missing, as in the log.
             await self._redis.xtrim(keys.backfilled(name), minid=events_before, approximate=False)
-            dead += await self._forget_dead(name, dead_before)
-        return {"events": events, "expired": expired, "attempts": attempts, "dead": dead}
+            dead = await self._forget_dead(name, dead_before)
+            return {"expired": expired, "attempts": attempts, "dead": dead}
+
+        trimmed = Counter(events=events, expired=0, attempts=0, dead=0)
+        async for names in newest_ids(self._redis, keys.SUBSCRIPTIONS, None):
+            for each in await asyncio.gather(*map(of_subscription, names)):  # shared round trips
+                trimmed.update(each)
+        return trimmed
 
     async def _log_begins(self, events_before: int) -> str:
         """The first position at which the log may still hold an event."""
@@ -138,7 +147,10 @@ class Retention:
 
     async def _trim_log(self, last: bytes) -> int:
         """Trims the log up to and including the position `last`."""
-        return await run(self._redis, TrimLog(last=last.decode()))
+        trimmed = 0
+        while gone := await run(self._redis, TrimLog(last=last.decode())):
+            trimmed += gone
+        return trimmed
 
     async def _forget_dead(self, subscription_id: str, before: int) -> int:
         """Removes deliveries that died before `before`, epoch ms."""

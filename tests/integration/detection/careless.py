@@ -23,7 +23,6 @@ from service.domain.errors import CoursesDifferError, UpstreamError, UpstreamInp
 from service.domain.polling import failure
 from service.domain.polling.intervals import DELTA_OVERLAP_MS
 from service.domain.polling.progress import after_absences, after_page
-from service.domain.polling.seen_courses import sorted_digests
 from service.domain.review.guards import Guards
 from service.sandbox.content import parse_time
 from service.storage.polling.catalogue import Batch, Catalogue, Progress
@@ -66,8 +65,7 @@ def _look_without_controls(patch: Patch) -> None:
 
     async def carry_out(self):
         progress = self._committer.progress
-        seen = await self._catalogue.seen(self._integration_id, progress.poll_id)
-        await self.write_down(sorted_digests(seen))
+        await self.write_down(await self._catalogue.seen(self._integration_id, progress.poll_id))
         await self._committer.stash(after_absences(self._committer.progress))
 
     divide_found = waiting_changes.divide_found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.scale import SCENES, check_room
 from tests.bench.sweepers import followed
 
 pytestmark = pytest.mark.slow
@@ -16,14 +17,14 @@ CHROMIUM = shutil.which("chromium")
 ROOT = Path(__file__).parents[3]
 
 
-def measured(*arguments: str) -> dict:
+def measured(*arguments: str, seconds: float = 60) -> dict:
     """The line of JSON that a benchmark ends with."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.bench", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=seconds,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -143,6 +144,23 @@ def test_deliveries_are_measured_against_the_bare_loop_and_a_job_for_each():
         runs["ours, verifying, many"]["rate"] / runs["rq simple, verifying, many"]["rate"], rel=0.05
     )
     assert all(one["p99_ms"] >= one["p50_ms"] > 0 for one in result["latency"])
+
+
+def test_the_largest_installations_are_measured_in_each_scene():
+    # Six installations are started one after the other.
+    scenes = measured("scale", "--factor", "1e-7", "--seconds", "1", seconds=180)["scenes"]
+    assert scenes.keys() == SCENES.keys()
+    steps = [step for sizes in scenes.values() for steps in sizes.values() for step in steps]
+    assert len(steps) == 3 + 4 + 6 + 3 + 3 + 2
+    assert all(step["seconds"] > 0 and step["items"] > 0 for step in steps)
+
+
+def test_a_scene_that_does_not_fit_is_refused_with_the_size_that_does():
+    with pytest.raises(SystemExit, match=r"10,000,000 courses .* 11\.6 GB of .* 1,041,666"):
+        check_room("courses", 10_000_000, memory=3_000_000_000, disk=10**15)
+    check_room("courses", 1_041_666, memory=3_000_000_000, disk=10**15)
+    with pytest.raises(SystemExit, match="of disk"):
+        check_room("courses", 1_041_666, memory=3_000_000_000, disk=10**9)
 
 
 @pytest.mark.nightly

@@ -126,6 +126,20 @@ async def test_a_filter_looks_through_more_than_a_page(client, register, monkeyp
     assert await ids(client, "/v1/integrations", name="rare") == wanted
 
 
+async def test_a_filtered_page_ends_where_it_has_looked_through_its_part(
+    client, register, monkeypatch
+) -> None:
+    monkeypatch.setattr("service.api.resources.filtering.READ_AT_ONCE", 2)
+    monkeypatch.setattr("service.api.resources.filtering.MAX_EXAMINED", 4)
+    for number in range(5):
+        await register(f"common {number}")
+    wanted = await register("rare")
+    page = (await client.get("/v1/integrations", params={"name": "rare"})).json()
+    assert page["items"] == []
+    assert await ids(client, "/v1/integrations", name="rare", after=page["next"]) == [wanted]
+    assert await ids(client, "/v1/integrations", name="none") == []
+
+
 async def test_there_are_no_more_integrations_than_allowed(
     client, services, problem, register, monkeypatch
 ) -> None:

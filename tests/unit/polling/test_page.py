@@ -13,7 +13,7 @@ from service.domain.courses.record import Course
 from service.domain.courses.tracked_paths import OLDER, Version, path_digests
 from service.domain.errors import FingerprintVersionError
 from service.domain.polling.page import judge_page
-from service.domain.polling.seen_courses import seen_digests, sorted_digests, was_seen
+from service.domain.polling.seen_courses import SeenCourses, seen_digests
 
 NOW = 1_795_424_001_123
 DELETED_AT = "2026-11-20T08:00:00.000Z"
@@ -259,10 +259,11 @@ def test_an_empty_page_means_nothing():
 def test_what_was_seen_is_found_again():
     course_ids = [f"course-{number}" for number in range(1_000)] + ["", "名前"]
 
-    seen = sorted_digests(seen_digests(course_id.encode() for course_id in course_ids))
+    digests = seen_digests(course_id.encode() for course_id in course_ids)
+    seen = SeenCourses(digests + digests[:80])
 
-    assert len(seen) == len(course_ids)
-    assert all(was_seen(seen, course_id) for course_id in course_ids)
-    assert not was_seen(seen, "other")
-    assert len(seen_digests([b"a"])) == seen.itemsize
-    assert not was_seen(sorted_digests(b""), "a")
+    assert len(digests) == 8 * len(course_ids)
+    assert (seen.distinct, len(seen)) == (len(course_ids), len(course_ids) + 10)
+    assert all(course_id in seen for course_id in course_ids)
+    assert "other" not in seen
+    assert "a" not in SeenCourses(b"")

@@ -90,7 +90,8 @@ class IntegrationController(Controller):
     async def index(
         self, params: NamedDependency[IntegrationQuery], services: GivenServices
     ) -> IntegrationList:
-        """In the order of creation."""
+        """In the order of creation. A filtered page looks through 10,000 integrations: it may
+        contain few or none, and more may still follow behind `next`."""
         place = params.after or None
         if params.state or params.name or params.label:
             taken, position = await page_through(

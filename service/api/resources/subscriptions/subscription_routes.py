@@ -132,7 +132,8 @@ class SubscriptionController(Controller):
         self, params: NamedDependency[SubscriptionQuery], services: GivenServices, actor: GivenActor
     ) -> SubscriptionList:
         """In the order of creation; a subscriber gets its own subscriptions. `label` selects
-        subscriptions that filter by these labels."""
+        subscriptions that filter by these labels. A filtered page looks through 10,000
+        subscriptions: it may contain few or none, and more may still follow behind `next`."""
         limit, place = params.limit, params.after or None
         read = services.subscriptions.page
         if actor.owner is not None:

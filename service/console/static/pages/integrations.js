@@ -6,7 +6,7 @@ import { isAdmin, isSubscriber } from "../session.js";
 import { useLoad } from "../ui/load.js";
 import { Page } from "../ui/page.js";
 import { Loaded } from "../ui/problem.js";
-import { Choice, Pager, Search, Table } from "../ui/table.js";
+import { Choice, Pager, Search, Table, emptyPage } from "../ui/table.js";
 import { duration, Empty, Id, Labels, number, sentence, State, Text, Time } from "../ui/text.js";
 
 const STATES = [["", "All states"], ["active", "Active"], ["pending", "Pending"], ["error", "Error"], ["review", "Review"], ["paused", "Paused"]];
@@ -44,7 +44,7 @@ function All() {
       <${Search} label="Search by name" /><${Choice} name="state" label="State" options=${STATES} />
     </div>
     <${Loaded} of=${list}>${(page) => html`
-      <${Table} caption="Integrations" columns=${COLUMNS} rows=${page.items} empty=${empty} busy=${list.busy} />
+      <${Table} caption="Integrations" columns=${COLUMNS} rows=${page.items} empty=${emptyPage(page, empty)} busy=${list.busy} />
       <${Pager} page=${page} />`}<//>
   <//>`;
 }
@@ -67,7 +67,7 @@ function Granted() {
   return html`<${Page} title="Integrations">
     <${Loaded} of=${list}>${(page) => html`
       <${Table} caption="Integrations" columns=${GRANTED} rows=${page.items} busy=${list.busy}
-        empty=${html`<${Empty} title="No integration is granted to you.">Ask the operator of the service.<//>`} />
+        empty=${emptyPage(page, html`<${Empty} title="No integration is granted to you.">Ask the operator of the service.<//>`)} />
       <${Pager} page=${page} />`}<//>
   <//>`;
 }

@@ -28,6 +28,10 @@ export function Table({ caption, columns, rows, id = (row) => row.id, empty, bus
   </div>`;
 }
 
+// What an empty page shows: the search may go on behind it.
+export const emptyPage = (page, empty) =>
+  page.next ? html`<p class="muted">No match in what was searched so far. The next page continues the search.</p>` : empty;
+
 // The steps of a list whose page is `page` ({ next }). The cursor stands in the address as
 // `after`, which the page passes on to the API.
 export function Pager({ page, name = "after" }) {

@@ -7,7 +7,7 @@ import { useLoad } from "../../ui/load.js";
 import { Name } from "../../ui/names.js";
 import { Page } from "../../ui/page.js";
 import { Loaded, ProblemBox } from "../../ui/problem.js";
-import { Choice, Pager } from "../../ui/table.js";
+import { Choice, Pager, emptyPage } from "../../ui/table.js";
 import { count, Empty, Id, Json, State, Text, Time } from "../../ui/text.js";
 import { Attempts, outcomeText } from "./attempts.js";
 import { EVENT_TYPES } from "./form.js";
@@ -41,7 +41,7 @@ export function FilteredDeliveries({ id }) {
       <${Choice} name="event_type" label="Event type" options=${TYPES} /><${Choice} name="hours" label="Time of the event" options=${RANGES} />
     </div>
     <${Loaded} of=${list}>${(page) => html`
-      <${List} items=${page.items} event receiver=${!id} empty=${page.next ? html`<p class="muted">No match among the deliveries searched so far. The next page continues the search.</p>` : empty} reload=${list.reload} />
+      <${List} items=${page.items} event receiver=${!id} empty=${emptyPage(page, empty)} reload=${list.reload} />
       <${Pager} page=${page} />`}<//>`;
 }
 

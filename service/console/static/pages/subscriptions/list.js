@@ -8,7 +8,7 @@ import { nameOf } from "../../ui/names.js";
 import { Page } from "../../ui/page.js";
 import { Spark } from "../../ui/plot.js";
 import { Loaded } from "../../ui/problem.js";
-import { Choice, Pager, Search, Table } from "../../ui/table.js";
+import { Choice, Pager, Search, Table, emptyPage } from "../../ui/table.js";
 import { count, Empty, percent, short, State, Text, Time } from "../../ui/text.js";
 
 const STATES = [["", "All states"], ["active", "Active"], ["paused", "Paused"], ["parked", "Parked"], ["disabled", "Disabled"]];
@@ -56,7 +56,7 @@ export function Subscriptions() {
       <${Search} label="Search by description or URL" /><${Choice} name="state" label="State" options=${STATES} />
     </div>
     <${Loaded} of=${list}>${(page) => html`
-      <${Table} caption="Subscriptions" columns=${COLUMNS} rows=${page.items} empty=${empty} busy=${list.busy} />
+      <${Table} caption="Subscriptions" columns=${COLUMNS} rows=${page.items} empty=${emptyPage(page, empty)} busy=${list.busy} />
       <${Pager} page=${page} />`}<//>
   <//>`;
 }
