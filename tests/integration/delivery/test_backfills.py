@@ -484,7 +484,7 @@ async def test_a_refused_cursor_begins_the_integration_anew_once(
     assert "PLATFORM.INPUT_INVALID" in done.error
     scripted.answer = says(200, page(["a"], "next"))
     done = await finish(harness, await ask(harness))
-    assert "circles" in done.error
+    assert "repeats pages" in done.error
 
 
 @SMALL

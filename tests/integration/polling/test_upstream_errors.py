@@ -550,7 +550,7 @@ async def test_pages_that_lead_in_circles_end_the_poll(context, scripted, tail, 
     poll = await integration.poll("full")
 
     assert poll.state == "failed"
-    assert "circles" in poll.error
+    assert "repeats pages" in poll.error
     assert (await integration.shown()).error.code == "UpstreamPaging"
     assert 0 < await integration.due_in() <= 6
     # Noticed within a small multiple of what there is to see.
@@ -609,7 +609,7 @@ async def test_pages_without_end_end_at_a_bound(baselined, sandbox, monkeypatch)
     await sandbox.fault("endless")
     poll = await baselined.poll("full")
     assert (poll.state, poll.pages) == ("failed", 12)
-    assert "without end" in poll.error
+    assert "never end" in poll.error
     shown = await baselined.shown()
     assert (shown.error.code, shown.error.attention) == ("UpstreamPaging", False)
     await unmoved(baselined, before)
