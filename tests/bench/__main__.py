@@ -15,7 +15,7 @@ class _Benchmarks(click.Group):
 
     names = (
         *("sweep", "sweepers", "growth", "memory", "catalogue", "delivery", "isolation"),
-        *("scheduling", "start", "api", "console", "listeners"),
+        *("scheduling", "start", "api", "console", "listeners", "senders"),
     )
 
     def list_commands(self, context: click.Context) -> list[str]:

@@ -98,16 +98,21 @@ def cpu_seconds(pid: int) -> float:
 def tree_cpu_seconds(pid: int) -> float:
     """The same of a process with all that descend from it (elsewhere than on Linux: of itself).
     What has ended meanwhile is in the figure of whoever waited for it."""
+    total = 0.0
+    for each in descendants(pid):
+        with suppress(OSError, subprocess.CalledProcessError):
+            total += cpu_seconds(each)
+    return total
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all that descend from it (elsewhere than on Linux: it alone)."""
     found = [pid]
     for each in found:
         for listed in Path(f"/proc/{each}/task").glob("*/children"):
             with suppress(OSError):
                 found.extend(int(number) for number in listed.read_text().split())
-    total = 0.0
-    for each in found:
-        with suppress(OSError, subprocess.CalledProcessError):
-            total += cpu_seconds(each)
-    return total
+    return found
 
 
 def _clock_seconds(parts: Sequence[str]) -> float:

@@ -27,7 +27,9 @@ _PACKAGES = (
 )
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = _WIDTH
+) -> None:
     """Prints a table; every column but the first holds figures."""
     table = Table()
     for number, column in enumerate(columns):
@@ -35,7 +37,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.width = max(console.width, _WIDTH)
+    console.width = max(console.width, width)
     console.print(title, style="bold", highlight=False)
     console.print(table)
 

@@ -15,7 +15,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import click
 import msgspec
@@ -25,7 +25,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
 _ID = b"webhook-id: "
-_ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Receipts:
@@ -45,9 +45,10 @@ class Receipts:
         self._arrivals: list[tuple[float, bytes]] = []  # and the first bytes of the body
         self.complete.clear()
 
-    def take(self, host: int, head: bytes, body: bytes) -> None:
+    def take(self, host: int, head: bytes, body: bytes) -> bytes:
+        """Notes a delivery, and returns the answer to it."""
         if self._forget:
-            return
+            return ANSWER
         arrived = time.time()
         if self._webhook is not None:
             self._verify(self._webhook, host, head, body)
@@ -56,6 +57,7 @@ class Receipts:
         self._arrivals.append((arrived, body[:120]))
         if len(self._ids) >= self.expected:
             self.complete.set()
+        return ANSWER
 
     def _verify(self, webhook: Webhook, host: int, head: bytes, body: bytes) -> None:
         lines = (line.partition(": ") for line in head.decode("latin-1").split("\r\n")[1:])
@@ -93,10 +95,16 @@ class Receipts:
         }
 
 
+class Takes(Protocol):
+    """Whoever notes deliveries and answers them."""
+
+    def take(self, host: int, head: bytes, body: bytes) -> bytes: ...
+
+
 class Connection(asyncio.Protocol):
     """One connection of one subscriber."""
 
-    def __init__(self, receipts: Receipts, host: int) -> None:
+    def __init__(self, receipts: Takes, host: int) -> None:
         self._receipts = receipts
         self._host = host
         self._pending = b""
@@ -118,8 +126,8 @@ class Connection(asyncio.Protocol):
             start = end + len(_END)
             if len(pending) < start + length:
                 break
-            self._receipts.take(self._host, head, pending[start : start + length])
-            self._transport.write(_ANSWER)
+            body = pending[start : start + length]
+            self._transport.write(self._receipts.take(self._host, head, body))
             pending = pending[start + length :]
         self._pending = pending
 
@@ -130,10 +138,10 @@ async def serve(count: int, secret: str | None, *, forget: bool) -> None:
     hosts = []
     port = 0
     for number in range(count):
-        listener = _listener(number, port)
-        host, port = listener.getsockname()
+        opened = listener(number, port)
+        host, port = opened.getsockname()
         hosts.append(f"{host}:{port}")
-        await loop.create_server(lambda number=number: Connection(receipts, number), sock=listener)
+        await loop.create_server(lambda number=number: Connection(receipts, number), sock=opened)
     _say(hosts)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -148,7 +156,7 @@ async def serve(count: int, secret: str | None, *, forget: bool) -> None:
         _say(receipts.told())
 
 
-def _listener(number: int, port: int) -> socket.socket:
+def listener(number: int, port: int) -> socket.socket:
     """A host of its own: another loopback address, or where there is but one, another port."""
     if sys.platform == "linux":
         return socket.create_server((f"127.0.{1 + number // 250}.{1 + number % 250}", port))

@@ -163,6 +163,26 @@ def test_a_scene_that_does_not_fit_is_refused_with_the_size_that_does():
         check_room("courses", 1_041_666, memory=3_000_000_000, disk=10**9)
 
 
+@pytest.mark.parametrize("scene", ["many", "kill"])
+def test_senders_are_loaded_and_judged(scene):
+    """Ours alone: the peers are not installed with the project."""
+    result = measured(
+        *("senders", "--system", "coursewire", "--settings", "defaults", "--rounds", "1"),
+        *("--scene", scene, "--events", "300", "--destinations", "3", "--settle", "0"),
+    )
+    assert (result["left_out"], result["failures"]) == ([], [])
+    assert result["upstream_courses_per_second"] > 0
+    found = result["scenes"][scene]
+    assert found["limit_per_second"] > 0
+    ((outcome,),) = (one["rounds"] for one in found["systems"])
+    verdict = outcome["verdict"]
+    assert verdict["expected"] == 300
+    assert [verdict[one] for one in ("lost", "renamed", "invented", "disordered")] == [0, 0, 0, 0]
+    assert verdict["p99_ms"] >= verdict["p50_ms"] > 0
+    assert outcome["cpu_seconds"] > 0
+    assert outcome["peak_mb"] > 50
+
+
 @pytest.mark.nightly
 def test_the_lag_of_polls_is_measured():
     result = measured(
