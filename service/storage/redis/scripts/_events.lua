@@ -9,8 +9,6 @@ local function append_event(log, event)
   return position, sort_key(position) .. event.suffix
 end
 
-local WOKEN_AT_ONCE = 2000 -- ids, each with a score, that fit on Lua's stack
-
 -- Puts an event on the outboxes that `targets` names ("2f,5t": index of the outbox, rendering);
 -- returns their number.
 local function enter_outboxes(outboxes, targets, position, order_key)
@@ -27,17 +25,12 @@ end
 -- Makes the outboxes with new entries due now, unless a worker holds their lease or they are not
 -- active; returns their number.
 local function wake_outboxes(schedule, outboxes, now)
-  local ids, woken = {}, 0
+  local woken = 0
   for _, outbox in ipairs(outboxes) do
-    if outbox.entered and outbox.wakeable then ids[#ids + 1] = outbox.id end
-  end
-  for start = 1, #ids, WOKEN_AT_ONCE do
-    local stop, due = math.min(start + WOKEN_AT_ONCE - 1, #ids), {}
-    for at, score in ipairs(redis.call('ZMSCORE', schedule.claimed, unpack(ids, start, stop))) do
-      if not score then due[#due + 1], due[#due + 2] = now, ids[start + at - 1] end
+    if outbox.entered and outbox.wakeable and not redis.call('ZSCORE', schedule.claimed, outbox.id) then
+      redis.call('ZADD', schedule.due, 'LT', now, outbox.id)
+      woken = woken + 1
     end
-    if #due > 0 then redis.call('ZADD', schedule.due, 'LT', unpack(due)) end
-    woken = woken + #due / 2
   end
   return woken
 end
