@@ -20,8 +20,8 @@ import (
 // Verify returns an error if the push is forged or too old.
 func Verify(secret string, header http.Header, body []byte) error {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
-	if err != nil {
-		return err
+	if err != nil || len(key) < 24 {
+		return errors.New("the secret is missing or incomplete")
 	}
 	id, timestamp := header.Get("webhook-id"), header.Get("webhook-timestamp")
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
@@ -70,6 +70,9 @@ func receive(response http.ResponseWriter, request *http.Request) {
 }
 
 func main() {
+	if os.Getenv("WEBHOOK_SECRET") == "" {
+		log.Fatal("WEBHOOK_SECRET is not set")
+	}
 	http.HandleFunc("POST /{$}", receive)
 	port := os.Getenv("PORT")
 	if port == "" {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import socket
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,13 +82,15 @@ def command(name: str, port: int, directory: Path) -> list[str]:
 
 
 @contextmanager
-def started(name: str, directory: Path, packages: Path, redis_url: str) -> Iterator[str]:
+def started(
+    name: str, directory: Path, packages: Path, redis_url: str, secret: str = SECRET
+) -> Iterator[str]:
     """The address of a receiver that runs, whose output goes to `output` in the directory."""
     for file in RECEIVERS.glob("*.*"):
         (directory / file.name).write_text(file.read_text())
     (directory / "node_modules").symlink_to(packages)
     port = free_port()
-    environment = {**os.environ, "PORT": str(port), "WEBHOOK_SECRET": SECRET}
+    environment = {**os.environ, "PORT": str(port), "WEBHOOK_SECRET": secret}
     environment |= {"REDIS_URL": redis_url, "PYTHONWARNINGS": "", "PYTHONPATH": str(directory)}
     with (
         (directory / "output").open("w") as output,
@@ -128,10 +132,10 @@ LARGEST = b'{"type":"course.created","data":{"course_id":"c","course":{"x":"%s"}
 LARGEST %= b"x" * (MAX_BODY_BYTES - len(LARGEST) + 2)
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(file.name for file in RECEIVERS.glob("*.*") if file.name != "course_store.py"),
-)
+NAMES = sorted(file.name for file in RECEIVERS.glob("*.*") if file.name != "course_store.py")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_receiver_takes_what_is_signed_and_nothing_else(
     name, tmp_path, javascript_packages, valkey_admin_url
 ) -> None:
@@ -168,6 +172,26 @@ def test_a_receiver_takes_what_is_signed_and_nothing_else(
         output = (tmp_path / "output").read_text()
         assert output.count(f"course.updated {COURSE}\n") == len(accepted) - 1
         assert output.count("course.created c\n") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_receiver_without_its_secret_takes_nothing(
+    name, tmp_path, javascript_packages, valkey_admin_url
+) -> None:
+    """Neither does it take what is signed with the empty key: it does not start, or refuses it."""
+    headers = signed()
+    content = f"evt_1.{headers['webhook-timestamp']}.".encode() + BODY
+    signature = base64.b64encode(hmac.digest(b"", content, "sha256")).decode()
+    status = None
+    with (
+        suppress(AssertionError, httpx.TransportError),
+        started(name, tmp_path, javascript_packages, valkey_admin_url, secret="") as url,
+        httpx.Client(trust_env=False) as client,
+    ):
+        forged = {**headers, "webhook-signature": f"v1,{signature}"}
+        status = client.post(url, headers=forged, content=BODY).status_code
+    assert status is None or status >= 400
+    assert COURSE not in (tmp_path / "output").read_text()
 
 
 def test_the_store_keeps_the_newest_state_of_a_course() -> None:
