@@ -159,6 +159,6 @@ def test_it_keeps_away_from_a_database_that_holds_data(
         check=False,
     )
     assert done.returncode == 1
-    assert "holds data" in done.stderr
+    assert "contains data" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(directory.iterdir()) == []
