@@ -127,7 +127,7 @@ _SAID: dict[str, _Fields] = {
     "integration.baseline_completed": {
         "baseline": (
             _BASELINE,
-            "emit: Coursewire reported the existing courses; silent: it did not",
+            "emit: Coursewire sent an event for each existing course; silent: no such events",
         ),
         "records": (_COUNT, "the number of records that the poll received"),
         "epoch": (_TEXT, "the epoch of the poll"),
@@ -145,7 +145,7 @@ _SAID: dict[str, _Fields] = {
         ),
         "baseline": (
             _BASELINE,
-            "emit: Coursewire will report the existing courses; silent: it will not",
+            "emit: Coursewire will send an event for each existing course; silent: no such events",
         ),
     },
     "integration.error": {
