@@ -17,11 +17,12 @@ _INTRODUCTION = """# Event types
 Every event is a JSON object with `type`, `timestamp` (when Coursewire detected the change) and
 `data`. [Receive events](receiving-events.md) explains how to verify and store events.
 
-Course events go to every subscription whose filters match. Operational events (`integration.*` and
-`subscription.*`) go only to subscriptions that name them in `event_types`. They have no `sequence`;
-their order is that of the log. An event about a subscription is never sent to that subscription.
-A `subscriber` key receives operational events about its own subscriptions only. `coursewire.test`
-is neither stored nor retried.
+Coursewire sends a course event to every subscription whose filters match. Operational events
+(`integration.*` and `subscription.*`) go only to subscriptions whose `event_types` include them.
+Operational events have no `sequence`. Use their order in the event log instead. Coursewire never
+sends an event about a subscription to the same subscription. A `subscriber` key receives
+operational events only about its own subscriptions. Coursewire neither stores nor retries
+`coursewire.test`.
 
 ## Fields of course events
 

@@ -24,63 +24,71 @@ TEST_EVENT = "coursewire.test"
 
 _MEANINGS = {
     "course.created": "A course is new, or exists again after its deletion (`reason`: restored). "
-    "With `initial`, the course existed before: a baseline or a backfill reports it.",
+    "If `initial` is true, the course existed before, and a baseline or a backfill reports it.",
     "course.updated": "A tracked field of a course changed. `changed` lists the paths.",
-    "course.deleted": "A course was deleted. `evidence` names the proof.",
+    "course.deleted": "A course was deleted. `evidence` names the kind of evidence.",
     "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
     "integration.epoch_started": "An integration starts again with a new baseline, because it is "
-    "connected to something else or its unfinished baseline was edited. Courses of the previous "
-    "epoch get no `course.deleted`, and sequences continue to grow. An earlier error of the "
-    "integration is no longer current.",
+    "connected to another learning system or its unfinished baseline was edited. Coursewire sends "
+    "no `course.deleted` for courses of the previous epoch. Sequences continue to increase. An "
+    "earlier error of the integration no longer applies.",
     "integration.error": "Polls of an integration started failing in a way that needs an operator. "
-    "Sent once until the failure clears.",
+    "Coursewire sends this event once until the failure clears.",
     "integration.recovered": "The failure that `integration.error` announced has cleared.",
-    "integration.review_required": "Changes exceed the configured limits and are held for review.",
-    "subscription.deliveries_dead": "Deliveries became dead letters, because their attempts were "
-    "used up or their events outlived the retention. Sent at most once in five minutes for each "
-    "subscription, with the number since the last event. Events about subscriptions are not "
-    "counted.",
-    "subscription.disabled": "Nothing is sent to the subscription until it is resumed.",
-    "subscription.parked": "A subscriber keeps failing, so only probes are sent to it.",
+    "integration.review_required": "Changes of an integration exceed its limits, so Coursewire "
+    "holds them for review.",
+    "subscription.deliveries_dead": "Deliveries became dead, because their last retry failed, the "
+    "retention of their events ended, or the key may no longer see their events. For each "
+    "subscription, Coursewire sends this event at most once in five minutes. The event counts the "
+    "dead deliveries since the previous event of this type, except deliveries of events about "
+    "subscriptions.",
+    "subscription.disabled": "Coursewire disabled the subscription and sends nothing to it until "
+    "a client resumes it.",
+    "subscription.parked": "The receiver of a subscription keeps failing, so Coursewire sends only "
+    "probes to the receiver.",
     "subscription.recovered": "Deliveries to a parked or disabled subscription have resumed.",
-    TEST_EVENT: "A test of the subscription was requested.",
+    TEST_EVENT: "A client requested a test of the subscription.",
 }
 _HEADERS = {
-    "webhook-id": "the id of the event, the same on every attempt",
+    "webhook-id": "the id of the event, the same for every attempt",
     "webhook-timestamp": "the time of the attempt, in seconds since 1970",
-    "webhook-signature": "v1, a comma and base64 of the HMAC-SHA256 over id, timestamp and body "
-    "joined with dots, or v1a, a comma and base64 of their ed25519 signature; while rotated "
-    "secrets overlap, one signature of each secret, the newest first, separated by spaces",
-    "coursewire-replay": "true if a replay sent the event, otherwise absent",
+    "webhook-signature": "`v1,` and base64 of the HMAC-SHA256 over id, timestamp and body, joined "
+    "with dots; or `v1a,` and base64 of the ed25519 signature over the same content. While an old "
+    "and a new secret overlap, one signature for each secret, the newest first, separated by "
+    "spaces",
+    "coursewire-replay": "true if a replay or a redelivery sent the event, otherwise absent",
 }
 _OPTIONAL = ("coursewire-replay",)
 
 
 _DATA = {
-    "schema_version": "the version of these fields; changes if one is removed or redefined",
+    "schema_version": "the version of these fields; changes if a field is removed or redefined",
     "event_id": "the id of the event, the same as `webhook-id`",
     "integration_id": "the id of the integration",
     "upstream_id": "the X-Integration-Id of the integration at the upstream",
-    "external_id": "your own name of the integration",
-    "labels": "your own labels of the integration",
+    "external_id": "the `external_id` that you gave to the integration",
+    "labels": "the labels that you gave to the integration",
     "course_id": "the id of the course at the upstream",
     "remote_id": "the id of the course in the learning system",
-    "origin_id": "the id of the course in the system it came from, if the learning system has it",
-    "sequence": "grows with each event of the course; the values are not consecutive",
-    "previous_sequence": ("the sequence of the previous event of the course; null: there is none"),
-    "changed": "the changed paths of a course.updated, such as `revisions.title`",
-    "reason": "restored: the course was deleted and exists again; null: none of these",
-    "evidence": "of a course.deleted: tombstone: the upstream marks the course as deleted; "
-    "absence: a complete full poll did not show it, and a request for it confirmed that",
-    "initial": "whether the course existed before: the first complete full poll or a backfill "
+    "origin_id": "the id of the course in the system that the course comes from; null: the "
+    "upstream does not send this id",
+    "sequence": "increases with each event of the course; the values are not consecutive",
+    "previous_sequence": "the sequence of the previous event of the course; null: no previous "
+    "event exists",
+    "changed": "the changed paths of a course.updated, such as `revisions.title`; otherwise empty",
+    "reason": "restored: the course was deleted and exists again; null: any other event",
+    "evidence": "the evidence of a course.deleted. tombstone: the upstream marks the course as "
+    "deleted; absence: a complete full poll did not return the course, and a request for the "
+    "course confirmed the absence; null: not a course.deleted",
+    "initial": "true: the course existed before, and the first complete full poll or a backfill "
     "reports it",
     "detected_by": "delta or full: the kind of poll that detected the change; review: the change "
-    "was held and then published; backfill: the subscription requested all courses",
+    "was held and then published; backfill: a backfill of the subscription sent the course",
     "course_omitted": (
-        "why `course` is absent: thin: the subscription asks for that; size: the body "
-        "would exceed 256 KiB; gone: the record no longer exists; null: it is present"
+        "why `course` is absent. thin: the `payload` of the subscription is thin; size: the "
+        "body would exceed 256 KiB; gone: the record no longer exists; null: `course` is present"
     ),
-    "course": "the course as the upstream returns it",
+    "course": "the record of the course as the upstream returned it",
 }
 _TEXT: dict[str, Any] = {"type": "string"}
 _MAYBE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
@@ -100,10 +108,10 @@ _OF_AN_INTEGRATION: _Fields = {
 _OF_A_SUBSCRIPTION: _Fields = {
     "subscription_id": (
         _TEXT,
-        ("the subscription that the event is about, never the one that receives it"),
+        "the subscription that the event is about; this subscription never receives the event",
     ),
-    "description": (_MAYBE_TEXT, "your own description of it"),
-    "owner": (_MAYBE_TEXT, "the API key that owns it; null: the operator"),
+    "description": (_MAYBE_TEXT, "the description that you gave to the subscription"),
+    "owner": (_MAYBE_TEXT, "the API key that owns the subscription; null: the operator"),
 }
 _BASELINE = {"type": "string", "enum": [one.value for one in Baseline]}
 _COUNTS = {"type": "object", "additionalProperties": _COUNT}
@@ -117,10 +125,13 @@ _REASONS = {
 }
 _SAID: dict[str, _Fields] = {
     "integration.baseline_completed": {
-        "baseline": (_BASELINE, "whether its courses were reported"),
-        "records": (_COUNT, "how many records the poll received"),
+        "baseline": (
+            _BASELINE,
+            "emit: Coursewire sent an event for each existing course; silent: no such events",
+        ),
+        "records": (_COUNT, "the number of records that the poll received"),
         "epoch": (_TEXT, "the epoch of the poll"),
-        "previous_epoch": (_MAYBE_TEXT, "the previous epoch; null: there was none"),
+        "previous_epoch": (_MAYBE_TEXT, "the previous epoch; null: this epoch is the first"),
     },
     "integration.epoch_started": {
         "epoch": (_TEXT, "the new epoch"),
@@ -128,17 +139,20 @@ _SAID: dict[str, _Fields] = {
         "reason": (
             {"type": "string", "enum": ["upstream", "baseline"]},
             (
-                "upstream: its upstream_id or base URL changed; baseline: its unfinished "
-                "baseline was edited"
+                "upstream: the upstream_id or the base URL of the integration changed; baseline: "
+                "its unfinished baseline was edited"
             ),
         ),
-        "baseline": (_BASELINE, "whether existing courses will be reported"),
+        "baseline": (
+            _BASELINE,
+            "emit: Coursewire will send an event for each existing course; silent: no such events",
+        ),
     },
     "integration.error": {
-        "code": (_TEXT, "the error code of the upstream, or of Coursewire"),
+        "code": (_TEXT, "the error code from the upstream or from Coursewire"),
         "message": (_TEXT, "a description of the failure"),
-        "status": ({"type": ["integer", "null"]}, "the HTTP status, if there was a response"),
-        "log_url": (_MAYBE_TEXT, "the upstream's page about the request"),
+        "status": ({"type": ["integer", "null"]}, "the HTTP status; null: no response"),
+        "log_url": (_MAYBE_TEXT, "the upstream's page about the request; null: none was sent"),
         "since": (_TIME, "when the first of the consecutive failures occurred"),
     },
     "integration.recovered": {
@@ -146,27 +160,30 @@ _SAID: dict[str, _Fields] = {
         "since": (_TIME, "when the failures started"),
     },
     "integration.review_required": {
-        "deleted": (_COUNT, "how many deletions are held"),
-        "changed_counts": (_COUNTS, "how many changes are held, by path"),
+        "deleted": (_COUNT, "the number of held deletions"),
+        "changed_counts": (_COUNTS, "the number of held changes of each path"),
     },
     "subscription.deliveries_dead": {
-        "deliveries": (_COUNT, "how many"),
-        "reasons": (_REASONS, "the reasons, the most frequent first"),
-        "first_event_at": (_TIME, "when the earliest of their events happened"),
-        "last_event_at": (_TIME, "when the latest of their events happened"),
+        "deliveries": (_COUNT, "the number of deliveries that became dead"),
+        "reasons": (_REASONS, "the most frequent reasons, with the number of deliveries for each"),
+        "first_event_at": (_TIME, "the time of the earliest event among these deliveries"),
+        "last_event_at": (_TIME, "the time of the latest event among these deliveries"),
     },
-    "subscription.disabled": {"reason": (_TEXT, "why")},
+    "subscription.disabled": {"reason": (_TEXT, "why Coursewire disabled the subscription")},
     "subscription.parked": {
-        "failures": (_COUNT, "consecutive failures"),
-        "failing_since": (_TIME, "since when"),
-        "last_outcome": (_TEXT, "the class of the last outcome"),
-        "last_status": ({"type": ["integer", "null"]}, "its HTTP status, if there was a response"),
+        "failures": (_COUNT, "the number of consecutive failures"),
+        "failing_since": (_TIME, "the time of the first of these failures"),
+        "last_outcome": (_TEXT, "the class of the last failure, such as status or timeout"),
+        "last_status": (
+            {"type": ["integer", "null"]},
+            "the HTTP status of the last failure; null: no response",
+        ),
     },
     "subscription.recovered": {
         "was": ({"type": "string", "enum": ["parked", "disabled"]}, "the previous state"),
         "by": (
             {"type": "string", "enum": ["delivery", "resume"]},
-            ("the cause of the resumption: a successful attempt, or a person"),
+            "delivery: an attempt succeeded; resume: a client resumed the subscription",
         ),
     },
     TEST_EVENT: {},
@@ -182,8 +199,8 @@ def _operation(event_type: str, meaning: str) -> Operation:
     return Operation(
         tags=["Webhooks"],
         summary=event_type,
-        description=f"{meaning} Answer with any 2xx once you have stored the event. Any "
-        "other answer is a failure, and the event is sent again.",
+        description=f"{meaning} Answer with any 2xx once you have stored the event. After any "
+        "other answer, Coursewire sends the event again.",
         operation_id=event_type,
         parameters=[
             Parameter(
@@ -202,7 +219,7 @@ def _operation(event_type: str, meaning: str) -> Operation:
                 for wanted in Format
             },
         ),
-        responses={"2XX": OpenAPIResponse(description="taken")},
+        responses={"2XX": OpenAPIResponse(description="accepted")},
     )
 
 
@@ -225,8 +242,8 @@ def _body(event_type: str, wanted: Format) -> Schema:
                 "type": "string",
                 "format": "uri-reference",
                 "description": (
-                    "the path in the API of the resource that the event is about, or of the API "
-                    "itself"
+                    "the path in the API of the resource that the event is about; without such a "
+                    "resource, the path of the API"
                 ),
             },
             "type": named,
