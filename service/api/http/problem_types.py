@@ -115,8 +115,8 @@ LIMIT_REACHED = ProblemType(
     HTTPStatus.CONFLICT,
     "Limit reached",
     (
-        "The number of these resources has reached the limit in a setting. Delete a resource, or "
-        "ask the operator to raise the limit."
+        "The number of these resources has reached the limit that a setting defines. Delete a "
+        "resource, or ask the operator to raise the limit."
     ),
 )
 REQUEST_RUNNING = ProblemType(
