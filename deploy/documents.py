@@ -26,9 +26,10 @@ _IDENTIFIER = re.compile(r"\^[a-z]+_\[")  # how the pattern of an id begins
 _PROBLEMS = """# Problems
 
 The API reports an error as a problem document (RFC 9457) with the content type
-`application/problem+json`. Its `type` is `urn:coursewire:problem:` and one of the names below;
-there are no others. `detail` describes this error. A `credential-in-use` problem also has the first
-20 integrations in `integrations` and their number in `integration_count`.
+`application/problem+json`. Its `type` is `urn:coursewire:problem:` followed by a name from the
+table. The API uses no other types. `detail` describes the individual error. A `credential-in-use`
+problem also lists the first 20 integrations in `integrations`, and their total number in
+`integration_count`.
 
 """
 
@@ -44,8 +45,8 @@ itself. Counters and histograms begin at zero when the Redis server restarts.
 
 _SETTINGS = """# Settings
 
-Set these environment variables for every part. A part that finds an invalid or contradictory value
-does not start, and lists everything that is wrong. A secret can be read from a file instead: see
+Set these environment variables for every part. If a value is invalid or contradicts another value,
+the part does not start and lists every error. To read a secret from a file instead, see
 [Secrets](operations/secrets.md#read-a-secret-from-a-file).
 
 """

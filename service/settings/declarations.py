@@ -52,8 +52,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "URL",
             parsers.redis_url,
             "Redis or Valkey: `redis://`, `rediss://`, `unix://`, or "
-            "`sentinel://host:port,host:port/DB?service=NAME`. Required, except that `coursewire "
-            "up` starts an embedded Valkey if it is unset",
+            "`sentinel://host:port,host:port/DB?service=NAME`. Required, except for `coursewire "
+            "up`, which starts an embedded Valkey if the variable is unset",
             secret=True,
         ),
     ] = None
@@ -62,19 +62,19 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.path,
-            "the directory in which `coursewire up` stores the embedded Valkey's data and the "
-            "secrets it generates",
+            "the directory in which `coursewire up` stores the data of the embedded Valkey and "
+            "the generated secrets",
         ),
     ] = Path(".coursewire")
-    host: Annotated[str, Declaration("host", parsers.host, "the address the API listens on")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, Declaration("host", parsers.host, "the address on which the API listens")
+    ] = "127.0.0.1"
     port: Annotated[
         int,
         Declaration(
             "number",
             parsers.whole_number(0, 65535, ""),
-            "the port the API listens on; 0 selects a free one",
+            "the port on which the API listens; 0 selects a free port",
         ),
     ] = 8000
     root_path: Annotated[
@@ -82,8 +82,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             read_prefix,
-            "the path prefix under which a proxy serves the API, such as `/coursewire`; it may "
-            "strip the prefix or keep it",
+            "the path prefix under which a proxy serves the API, such as `/coursewire`. The proxy"
+            " may strip or keep the prefix",
         ),
     ] = ""
     trusted_proxies: Annotated[
@@ -91,8 +91,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "list, comma-separated",
             parsers.list_of(read_proxy),
-            "addresses and CIDRs of the proxies whose `X-Forwarded-For` and "
-            "`X-Forwarded-Proto` are trusted",
+            "addresses and CIDRs of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` "
+            "the API trusts",
         ),
     ] = ()
     cors_origins: Annotated[
@@ -108,8 +108,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(1, 3_600, "seconds"),
-            "how long the API keeps an idle connection open; the limit of the proxy in front must "
-            "be lower",
+            "how long the API keeps an idle connection open. The limit of the proxy in front of "
+            "the API must be lower",
         ),
     ] = 75
     shutdown_delay_seconds: Annotated[
@@ -117,8 +117,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(0, 600, "seconds"),
-            "how long the API serves requests after SIGTERM while `/readyz` returns 503, so that "
-            "load balancers remove it first; `coursewire up` does not wait",
+            "how long the API serves requests after SIGTERM. Meanwhile, `/readyz` returns 503, so"
+            " that load balancers remove the process. `coursewire up` does not wait",
         ),
     ] = 0
     instance: Annotated[
@@ -126,9 +126,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.instance,
-            "a name that a worker keeps when it is restarted, and that no other process has: a "
-            "worker takes over at once what an earlier process of its name left when it was "
-            "killed. Without it, that takes 10 seconds. `coursewire up` makes one",
+            "a unique name that a worker keeps across restarts. The restarted worker takes over "
+            "the work of its killed predecessor at once. Without a name, the takeover takes up to"
+            " 11 seconds. `coursewire up` sets a name",
         ),
     ] = None
     admin_token: Annotated[
@@ -136,8 +136,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "the bearer token with all rights; required by the API. `coursewire up` generates one "
-            "in the data directory if it is unset",
+            "the bearer token with all rights. The API requires it. `coursewire up` generates a "
+            "token in the data directory if the variable is unset",
             secret=True,
         ),
     ] = None
@@ -146,7 +146,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "a second bearer token with all rights, while clients change to a new admin token",
+            "a second bearer token with all rights. Use it while clients change to a new admin "
+            "token",
             secret=True,
         ),
     ] = None
@@ -155,8 +156,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "keys, comma-separated",
             parsers.keys,
-            "keys for stored secrets, each URL-safe base64 of 32 bytes: the first encrypts, all "
-            "decrypt. Required, except that `coursewire up` generates one if it is unset",
+            "keys for stored secrets, each 32 bytes in URL-safe base64. The first key encrypts, "
+            "and every key decrypts. Required, except for `coursewire up`, which generates a key "
+            "if the variable is unset",
             secret=True,
         ),
     ] = ()
@@ -165,8 +167,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "list, comma-separated",
             parsers.targets,
-            "CIDRs, addresses and host names that requests may reach although they are private, "
-            "loopback or otherwise refused",
+            "CIDRs, addresses and host names that requests may reach although the address guard "
+            "refuses them, such as private and loopback addresses",
         ),
     ] = ()
     egress_proxy: Annotated[
@@ -174,9 +176,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "URL",
             parsers.egress_proxy,
-            "the forward proxy for pushes, polls and checks: "
-            "`http://` or `https://[USER:PASSWORD@]HOST:PORT`. `HTTP_PROXY`, `HTTPS_PROXY` and "
-            "`NO_PROXY` are not read",
+            "the forward proxy for pushes, polls and checks: `http://` or "
+            "`https://[USER:PASSWORD@]HOST:PORT`. Coursewire does not read `HTTP_PROXY`, "
+            "`HTTPS_PROXY` and `NO_PROXY`",
             secret=True,
         ),
     ] = None
@@ -185,8 +187,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "list, comma-separated",
             parsers.patterns,
-            "targets that are reached without the proxy: host names, `.example.com` for all "
-            "hosts below it, addresses, CIDRs, `HOST:PORT`, or `*`",
+            "targets of requests that do not use the proxy: host names, `.example.com` for all "
+            "hosts below that domain, addresses, CIDRs, `HOST:PORT`, or `*`",
         ),
     ] = ()
     ca_file: Annotated[
@@ -194,8 +196,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.authorities,
-            "a PEM bundle of authorities that are trusted in addition to the public ones, for "
-            "receivers, upstreams, the proxy and `rediss://`",
+            "a PEM bundle of certificate authorities. Every part trusts them in addition to the "
+            "public authorities, for receivers, upstreams, the proxy and `rediss://`",
         ),
     ] = None
     event_retention_seconds: Annotated[
@@ -206,7 +208,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "bytes",
             parsers.whole_number(1024**2, MAX_BYTES, "bytes"),
-            "the maximum memory of the event log; the oldest events are removed first",
+            "the maximum memory of the event log. At this size, the oldest events are removed",
         ),
     ] = 1024**3
     attempt_retention_seconds: Annotated[
@@ -230,7 +232,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "number",
             parsers.whole_number(1, MAX_COUNT, ""),
-            "the maximum number of subscriptions; each event is matched with all of them",
+            "the maximum number of subscriptions. Each event is matched with every subscription",
         ),
     ] = MAX_SUBSCRIPTIONS
     metrics_token: Annotated[
@@ -238,7 +240,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "a bearer token for `/metrics` only; the admin token works there too",
+            "a bearer token for `/metrics` only. `/metrics` also accepts the admin token",
             secret=True,
         ),
     ] = None
@@ -247,23 +249,26 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "boolean",
             parsers.boolean,
-            "whether `/schema` and its documents are served without a token",
+            "whether the API serves `/schema` and its documents without a token",
         ),
     ] = True
     console: Annotated[
         bool,
-        Declaration("boolean", parsers.boolean, "whether `/console` is served"),
+        Declaration("boolean", parsers.boolean, "whether the API serves `/console`"),
     ] = True
     docs_dir: Annotated[
         Path | None,
         Declaration(
-            "path", parsers.path, "the folder that `make site` wrote; the API serves it at `/docs`"
+            "path",
+            parsers.path,
+            "the folder that `make site` wrote. The API serves the folder at `/docs`",
         ),
     ] = None
     log_format: Annotated[
         LogFormat,
         _choice(
-            LogFormat, "JSON lines or readable text; `auto` is text on a terminal, JSON elsewhere"
+            LogFormat,
+            "JSON lines or readable text. `auto` selects text on a terminal and JSON elsewhere",
         ),
     ] = "auto"
     log_level: Annotated[

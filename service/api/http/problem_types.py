@@ -54,8 +54,8 @@ MALFORMED = ProblemType(
     "malformed",
     HTTPStatus.BAD_REQUEST,
     "The request cannot be read",
-    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` shows "
-    "where.",
+    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` describes"
+    " the error.",
 )
 UNAUTHORIZED = ProblemType(
     "unauthorized",
@@ -73,8 +73,8 @@ TOO_MANY_FAILURES = ProblemType(
     "too-many-failures",
     HTTPStatus.TOO_MANY_REQUESTS,
     "Too many failed authentication attempts",
-    "More than 20 wrong tokens came from this address within a minute. Wait for `Retry-After`. A "
-    "valid token is still accepted.",
+    "More than 20 wrong tokens came from this address within a minute. Wait for the time in "
+    "`Retry-After`. A valid token is still accepted.",
 )
 NOT_FOUND = ProblemType(
     "not-found",
@@ -92,8 +92,8 @@ CONFLICT = ProblemType(
     "conflict",
     HTTPStatus.CONFLICT,
     "The request conflicts with the stored state",
-    "Another request is editing the same resource, or its state does not allow the operation. "
-    "Get it again.",
+    "Another request is editing the same resource, or the state of the resource does not allow "
+    "the operation. Get the resource again.",
 )
 INTEGRATION_EXISTS = ProblemType(
     "integration-exists",
@@ -108,34 +108,35 @@ CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use",
     HTTPStatus.CONFLICT,
     "The credential is in use by integrations",
-    "Delete the integrations first, or give them another credential.",
+    "First delete the integrations that use the credential, or assign another credential to them.",
 )
 LIMIT_REACHED = ProblemType(
     "limit-reached",
     HTTPStatus.CONFLICT,
     "Limit reached",
     (
-        "A setting limits the number of these resources. Delete one, or ask the "
-        "operator to raise the setting."
+        "The number of these resources has reached the limit that a setting defines. Delete a "
+        "resource, or ask the operator to raise the limit."
     ),
 )
 REQUEST_RUNNING = ProblemType(
     "request-running",
     HTTPStatus.CONFLICT,
     "The same request is still running",
-    "A request with this `Idempotency-Key` is running. Send it again after `Retry-After`.",
+    "An earlier request with this `Idempotency-Key` is still running. Send the request again "
+    "after the time in `Retry-After`.",
 )
 IDEMPOTENCY_MISMATCH = ProblemType(
     "idempotency-mismatch",
     HTTPStatus.UNPROCESSABLE_ENTITY,
     "The Idempotency-Key belongs to another request",
-    "This `Idempotency-Key` was used with another path or body within a day. Use a new one.",
+    "This `Idempotency-Key` was used with another path or body within the last day. Use a new key.",
 )
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed",
     HTTPStatus.PRECONDITION_FAILED,
     "Precondition failed: the resource has changed",
-    "The ETag in `If-Match` is not the current one. Get the resource again before you retry.",
+    "The ETag in `If-Match` is not the current ETag. Get the resource again before you retry.",
 )
 PRECONDITION_REQUIRED = ProblemType(
     "precondition-required",
@@ -184,8 +185,8 @@ CURSOR_EXPIRED = ProblemType(
     "cursor-expired",
     HTTPStatus.GONE,
     "Cursor expired: events after it are no longer retained",
-    "Continue from `oldest_cursor`, and look up what you missed: some events were trimmed before "
-    "they were read.",
+    "Some events after the cursor were removed before you read them. Continue from "
+    "`oldest_cursor`, and look up the missed changes.",
 )
 EVENT_EXPIRED = ProblemType(
     "event-expired",
@@ -197,38 +198,40 @@ TOO_MANY_LISTENERS = ProblemType(
     "too-many-listeners",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Too many requests are waiting for events",
-    "This process has reached its limit of streams and long polls. Try again after `Retry-After`.",
+    "This process has reached its limit of streams and long polls. Try again after the time in "
+    "`Retry-After`.",
 )
 OVERLOADED = ProblemType(
     "overloaded",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Too many connections are open",
-    "This process has reached its limit of connections. Try again after `Retry-After`.",
+    "This process has reached its limit of connections. Try again after the time in `Retry-After`.",
 )
 INTERNAL = ProblemType(
     "internal",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "Internal error",
-    ("This is a defect. The log has the details under the `X-Request-ID` of the response."),
+    ("This is a defect. Search the log for the `X-Request-ID` of the response."),
 )
 SECRET_UNREADABLE = ProblemType(
     "secret-unreadable",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "A stored secret cannot be decrypted",
-    "It was encrypted with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer contains.",
+    "The secret was encrypted with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer contains. "
+    "Add this key again.",
 )
 STOPPING = ProblemType(
     "stopping",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "This process is stopping",
-    "Only `/readyz` returns this. The process received a signal to stop and still serves requests. "
-    "Send new requests to another process.",
+    "Only `/readyz` returns this problem. The process received a signal to stop and still serves "
+    "requests. Send new requests to another process.",
 )
 STORAGE_UNAVAILABLE = ProblemType(
     "storage-unavailable",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Redis is unavailable",
-    "Redis does not answer, is full, or refuses writes. Try again after `Retry-After`.",
+    "Redis does not answer, is full, or rejects writes. Try again after the time in `Retry-After`.",
 )
 
 CATALOGUE = (
