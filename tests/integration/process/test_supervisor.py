@@ -617,7 +617,9 @@ def test_the_command_reports_unusable_settings_without_a_traceback():
 def test_the_workers_commands_report_missing_settings_without_a_traceback(name):
     ended = coursewire(name, COURSEWIRE_REDIS_URL=REDIS_URL)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("coursewire: COURSEWIRE_ENCRYPTION_KEYS is not set; give the keys")
+    assert ended.stderr.startswith(
+        "coursewire: COURSEWIRE_ENCRYPTION_KEYS is not set; give the keys"
+    )
     assert len(ended.stderr.splitlines()) == 1
     ended = coursewire(name)
     assert ended.returncode == 2
