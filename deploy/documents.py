@@ -38,7 +38,8 @@ _METRICS = """# Metrics
 
 `/metrics` returns these metrics in the Prometheus format or as OpenMetrics. Every API process
 reports the whole system: take `max` of replicas, never a sum. Only the last table is of the process
-itself. Counters and histograms begin at zero when the Redis server restarts.
+itself. Counters and histograms of the whole system begin at zero
+when the Redis server restarts, and those of the API process when that process starts.
 
 """
 

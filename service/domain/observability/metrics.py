@@ -253,7 +253,8 @@ INTEGRATION_STATE = GaugeMetric(
 )
 INTEGRATION_POLL_AGE = GaugeMetric(
     "integration_poll_age_seconds",
-    "Time since its last complete poll, if it is being polled.",
+    "Time since the last complete poll of the integration. Absent while the integration is paused "
+    "or in `error`.",
     labels=("integration", "kind"),
     unit="seconds",
 )
