@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 
 STATIC: Final = Path(__file__).parent / "static"
 _PAGE: Final = Path(__file__).parent / "page.html"
+_FIRST_PAGE: Final = ("pages/overview.js", "pages/plots.js")
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _HEADERS: Final = {
     "content-security-policy": (
@@ -39,7 +40,7 @@ def console_route(root_path: str, *, documented: bool) -> HTTPRouteHandler:
     preloads = "\n".join(
         f'<link rel="modulepreload" href="{{assets}}/{name}">'
         for name in files
-        if name.endswith(".js") and not name.startswith("pages/")
+        if name.endswith(".js") and (not name.startswith("pages/") or name in _FIRST_PAGE)
     )
     docs = "docs/index.html" if documented else ""
     html = _PAGE.read_text().replace("{preloads}", preloads).replace("{docs}", docs)
