@@ -63,7 +63,7 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and its response, for the log and for tests.
+    """A record of one request and its response. The log and tests read it.
 
     `ids` is the number of requested ids and remote ids, if any; `more` is whether the response
     named a next page.

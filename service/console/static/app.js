@@ -1,5 +1,5 @@
 // The console: its frame, and which page stands at which address.
-import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/standalone.module.js";
+import { html, render, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { whoHas } from "./api.js";
 import { BASE, currentPath, navigate, url, useAddress } from "./router.js";
 import { change, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
@@ -9,7 +9,7 @@ import { Loading, ProblemBox } from "./ui/problem.js";
 import { Empty, Text } from "./ui/text.js";
 import { SignIn } from "./pages/signin.js";
 
-// A page that is loaded before it is first shown, so that the first view needs few files.
+// A page that is loaded before it is shown: the first view needs few files.
 function page(file, name) {
   let component, loading;
   function Loaded(properties) {
@@ -140,7 +140,7 @@ function Entering() {
       else setProblem(error);
     }
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     enter();
   }, [session.token]);
   return html`<main class="entering">

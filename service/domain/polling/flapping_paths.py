@@ -10,8 +10,10 @@ from xxhash import xxh3_64_intdigest
 
 SAMPLE: Final = 16  # courses of one path in a sample, those with the smallest digests
 _DIGEST_BITS: Final = 40
-ENOUGH: Final = 20  # minimum number of courses that change in a path ...
-ENOUGH_OF_FEW: Final = 5  # ... or half of the live courses, if they are at least so many
+# The minimum number of courses that change in a path. In a small catalogue, half of the live
+# courses is enough if that is at least the second number.
+ENOUGH: Final = 20
+ENOUGH_OF_FEW: Final = 5
 SAME_SHARE: Final = 0.5  # share of the courses above which two polls changed the same ones
 TIMES: Final = 3  # changes of the same courses after which the path is reported
 QUIET_FULL_POLLS: Final = 3  # full polls without another change after which a path is removed

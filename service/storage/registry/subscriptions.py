@@ -160,7 +160,7 @@ class SubscriptionStore:
     async def page_owned(
         self, owner: str, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Subscription], IndexPosition | None]:
-        """Like `page`, for the subscriptions that `owner` created. It reads all of them."""
+        """A page of the subscriptions that `owner` created. Every call reads all of them."""
         owned = [
             one
             for one in await self._owned(owner)

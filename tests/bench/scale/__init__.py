@@ -28,8 +28,8 @@ _PROCESSES_BYTES = 2_000_000_000  # for the processes beside the server
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """What is made larger: by default so many, the bytes of the server's memory that each is to
-    need at most, and what it is."""
+    """A scene: its function, the default number of items, the maximum bytes of server memory for
+    each item, and a description of the items."""
 
     run: Callable[[Installation, int], Awaitable[None]]
     size: int

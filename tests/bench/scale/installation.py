@@ -32,9 +32,9 @@ _LEAST_LIMIT = 256_000_000  # bytes of the server, for what does not grow
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What a step took: seconds for so many items, seconds of the processors (the server, the
-    processes and the benchmark itself), bytes that the server's memory grew by, MB that processes
-    had resident at most, and the longest command, 0 if none blocked the server for 5 ms."""
+    """The cost of a step: the number of items, seconds, processor seconds (of the server, the
+    processes and the benchmark), the growth of server memory in bytes, the maximum resident MB of
+    each process, and the longest command in ms (0 if no command took 5 ms)."""
 
     name: str
     items: int
@@ -109,7 +109,7 @@ class Installation:
             await upkeep.run(JobContext(self.services, self.dispatcher, asyncio.Event()))
 
     async def until(self, reached: Callable[[], Any]) -> None:
-        """Waits for a condition. Raises AssertionError if it does not come about."""
+        """Waits for a condition. Raises AssertionError if it is still false after the patience."""
         patience = self.options.patience
         over = time.monotonic() + patience
         while not await reached():

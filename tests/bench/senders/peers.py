@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -62,17 +63,17 @@ class Peer(Published):
         await sender.stop(signal.SIGKILL)
         await self.start_sender()
 
+    @abstractmethod
     async def configured(self, database: str, cache_port: int, port: int) -> dict[str, str]:
         """The environment of the sender."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def prepare(self) -> None:
         """Brings the database into its form."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def start_sender(self) -> None:
         """Starts the sender and waits until it answers."""
-        raise NotImplementedError
 
 
 class Outpost(Peer):

@@ -4,8 +4,8 @@ Takes lines of JSON, answers each with one, and says first where it listens: `ho
 which accepts connections and never answers.
 
 {"reset": {"fail_every": 5}}      forgets everything; each fifth request to a host gets a 500
-{"await": [100, 30.0]}            answers with the count once so many distinct deliveries arrived,
-                                  or after so many seconds
+{"await": [100, 30.0]}            returns the number of distinct deliveries when it reaches 100,
+                                  or after 30 seconds
 {"write": "/path"}                writes what was noted into a file
 """
 
@@ -58,7 +58,7 @@ class Noted:
         return ANSWER if accepted else _REFUSAL
 
     async def until(self, expected: int, seconds: float) -> int:
-        """Waits for so many distinct deliveries; returns how many there are."""
+        """Waits for the expected number of distinct deliveries, and returns their number."""
         self.expected = expected
         self.arrival.clear()
         if len(self.distinct) < expected:

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ _LOOK_SECONDS = 0.01
 _REQUEST_SECONDS = 30.0
 
 
-class System:
+class System(ABC):
     """A sender of webhooks with all that it needs, freshly started in an empty directory.
 
     `best` are the settings that proved best for it on two cores. `retries` are the seconds before
@@ -67,20 +68,21 @@ class System:
     async def __aexit__(self, *_exc_info: object) -> None:
         await self.stack.aclose()
 
+    @abstractmethod
     async def start(self) -> None:
         """Starts everything."""
 
+    @abstractmethod
     async def subscribe(self, urls: Sequence[str]) -> None:
         """Has every event that comes sent to the URLs."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def publish(self, batches: list[list[Mark]], pace: float) -> Mapping[Mark, Publication]:
         """Has events accepted, a batch every `pace` seconds; what a publisher noted."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def kill(self) -> None:
         """Kills the sender with SIGKILL and has it started again."""
-        raise NotImplementedError
 
     # --- for the systems ----------------------------------------------------------------------
 
@@ -199,9 +201,9 @@ class Published(System):
         await self.publisher.hear()
         self._loads = 0
 
+    @abstractmethod
     def targets(self) -> list[str]:
         """Where events are published."""
-        raise NotImplementedError
 
     async def publish(self, batches: list[list[Mark]], pace: float) -> Mapping[Mark, Publication]:
         self._loads += 1

@@ -30,7 +30,7 @@ MAX_CONCURRENCY = 100
 MIN_RATE = 0.001  # pushes per second: one in 15 minutes
 MAX_RATE = 10_000
 MAX_TIMEOUT_SECONDS = 60
-SPARE_SECONDS = 3_600  # in addition to all delays, for the attempts and their queueing
+SPARE_SECONDS = 3_600  # added to all delays: the time that attempts and queueing may take
 
 MAX_OVERLAP_SECONDS = 604_800
 OVERLAP_SECONDS = 86_400

@@ -1,5 +1,5 @@
 // Loads what a component shows, and keeps it fresh.
-import { useCallback, useEffect, useRef, useState } from "../vendor/standalone.module.js";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "../vendor/standalone.module.js";
 
 // const { data, problem, busy, reload } = useLoad((signal) => get(to, query, signal), [to], { every: 5 });
 // `load` runs again when `deps` change, when `reload()` is called, and, while the page is seen,
@@ -25,7 +25,7 @@ export function useLoad(load, deps, { every = 0, fresh = false } = {}) {
     }
   }, []);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (fresh) setState({ busy: true });
     reload();
     return () => running.current?.abort();
