@@ -14,7 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import cast
 
 import click
 import msgspec
@@ -30,14 +30,10 @@ _CURSOR = b"cursor="
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a worker."""
+    """One connection of a worker. `answer` gives the page for the head of a request."""
 
-    arrivals: ClassVar[defaultdict[str, list[float]]] = defaultdict(list)
-    empty = page_body([], None)
-
-    def __init__(self, body: pages.Body, ends: Callable[[], bytes]) -> None:
-        self._body = body
-        self._ends = ends
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
         self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -48,21 +44,35 @@ class Connection(asyncio.Protocol):
         while (end := self._pending.find(_END)) >= 0:
             head = self._pending[:end]
             self._pending = self._pending[end + len(_END) :]
-            lower = head.lower()
-            at = lower.find(_INTEGRATION) + len(_INTEGRATION)
-            stop = lower.find(b"\r", at)
-            name = head[at : stop if stop >= 0 else None].decode()
-            self.arrivals[name].append(time.time())
-            if b"updated_after=" in lower:
-                body = self.empty
-            elif b"&ids=" in lower:
-                body = self._ends()
-            else:
-                body = self._body(_page(lower))
+            body = self._answer(head)
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: %b\r\n"
                 b"content-length: %d\r\n\r\n%b" % (date_header(now_ms()).encode(), len(body), body)
             )
+
+
+class Upstream:
+    """Prepared or generated pages, and the times at which each integration requested one."""
+
+    empty = page_body([], None)
+
+    def __init__(self, body: pages.Body, ends: Callable[[], bytes]) -> None:
+        self.arrivals: defaultdict[str, list[float]] = defaultdict(list)
+        self._body = body
+        self._ends = ends
+
+    def answer(self, head: bytes) -> bytes:
+        """The page for the head of a request."""
+        lower = head.lower()
+        at = lower.find(_INTEGRATION) + len(_INTEGRATION)
+        stop = lower.find(b"\r", at)
+        name = head[at : stop if stop >= 0 else None].decode()
+        self.arrivals[name].append(time.time())
+        if b"updated_after=" in lower:
+            return self.empty
+        if b"&ids=" in lower:
+            return self._ends()
+        return self._body(_page(lower))
 
 
 def _page(head: bytes) -> int:
@@ -76,7 +86,8 @@ async def serve(courses: int, *, generated: bool) -> None:
     loop = asyncio.get_running_loop()
     catalogue = pages.Generated(courses)
     body = catalogue if generated else pages.prepared(courses).__getitem__
-    server = await loop.create_server(lambda: Connection(body, catalogue.ends), "127.0.0.1", 0)
+    upstream = Upstream(body, catalogue.ends)
+    server = await loop.create_server(lambda: Connection(upstream.answer), "127.0.0.1", 0)
     _say(server.sockets[0].getsockname()[1])
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -90,7 +101,7 @@ async def serve(courses: int, *, generated: bool) -> None:
         _say(
             {
                 name: later
-                for name, times in Connection.arrivals.items()
+                for name, times in upstream.arrivals.items()
                 if (later := [one for one in times if one >= since])
             }
         )

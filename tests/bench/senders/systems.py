@@ -244,6 +244,9 @@ class Direct(Published):
     def targets(self) -> list[str]:
         return self._targets
 
+    async def kill(self) -> None:
+        """There is no sender to kill."""
+
 
 def _command(pid: int) -> str:
     try:
