@@ -28,8 +28,9 @@ _MEANINGS = {
     "course.updated": "A tracked field of a course changed. `changed` lists the paths.",
     "course.deleted": "A course was deleted. `evidence` names the kind of evidence.",
     "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
-    "integration.epoch_started": "An integration starts again with a new baseline, because it is "
-    "connected to another learning system or its unfinished baseline was edited. Coursewire sends "
+    "integration.epoch_started": "An integration starts again with a new baseline. Either it was "
+    "connected to another learning system, or its `baseline` setting was changed before the "
+    "baseline was complete. Coursewire sends "
     "no `course.deleted` for courses of the previous epoch. Sequences continue to increase. An "
     "earlier error of the integration no longer applies.",
     "integration.error": "Polls of an integration started failing in a way that needs an operator. "
