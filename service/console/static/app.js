@@ -171,7 +171,7 @@ function App() {
   const main = useRef(null);
   const shown = useRef(null);
   useAddress();
-  useEffect(() => onChange(() => draw((n) => n + 1)), []);
+  useLayoutEffect(() => onChange(() => draw((n) => n + 1)), []);
   useEffect(() => {
     if (shown.current === location.pathname || main.current?.querySelector(".page-loading")) return;
     if (shown.current !== null) {

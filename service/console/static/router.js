@@ -1,5 +1,5 @@
 // Addresses of the console. Every page has its own, below wherever the console is served.
-import { useEffect, useState } from "./vendor/standalone.module.js";
+import { useLayoutEffect, useState } from "./vendor/standalone.module.js";
 
 export const BASE = new URL("../../", import.meta.url).pathname; // such as /prefix/console/
 
@@ -29,7 +29,7 @@ export function currentPath() {
 // Draws the component again whenever the address changes.
 export function useAddress() {
   const [, draw] = useState(0);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const changed = () => draw((n) => n + 1);
     addEventListener("popstate", changed);
     return () => removeEventListener("popstate", changed);

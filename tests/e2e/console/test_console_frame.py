@@ -52,6 +52,20 @@ async def test_a_person_signs_in_and_out_and_leaves_nothing_behind(console: Cons
     await expect(page.get_by_label("Token")).to_be_visible()
 
 
+async def test_an_answer_that_comes_before_the_first_frame_is_shown(console: Console) -> None:
+    # The browser paints nothing until the test lets it, as on a machine that is busy.
+    await console.page.add_init_script("""
+        const frames = [], { setTimeout } = window;
+        window.requestAnimationFrame = (draw) => frames.push(draw);
+        window.setTimeout = (run, after, ...given) => setTimeout(run, 2000 + after, ...given);
+        window.paint = () => frames.splice(0).forEach((draw) => draw(performance.now()));
+    """)
+    await console.page.goto(f"{console.url}/console/integrations#token={ADMIN_TOKEN}")
+    await expect(console.page.get_by_text("Signed in as administrator")).to_be_visible()
+    await console.page.evaluate("paint()")
+    await expect(console.page.get_by_role("heading", level=1)).to_have_text("Integrations")
+
+
 async def test_who_does_not_ask_for_it_is_not_remembered(console: Console) -> None:
     await console.open("integrations")
     assert await console.stored() == [{}, ""]

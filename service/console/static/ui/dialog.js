@@ -1,5 +1,5 @@
 // Dialogs, questions before what cannot be taken back, and short notices.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/standalone.module.js";
+import { html, useLayoutEffect, useRef, useState } from "../vendor/standalone.module.js";
 import { ProblemBox } from "./problem.js";
 import { Text } from "./text.js";
 
@@ -70,7 +70,7 @@ export function notify(text) {
 
 export function Notices() {
   const [, draw] = useState(0);
-  useEffect(() => {
+  useLayoutEffect(() => {
     drawNotices = () => draw((n) => n + 1);
   }, []);
   return html`<div class="notices" role="status" aria-live="polite">
