@@ -189,7 +189,7 @@ async def test_the_overview_draws_what_the_history_tells(
     for label in (
         "Events. In all: course.updated 236, others 59",
         "Deliveries that ended. In all: delivered 295",
-        "From detection to receipt. Latest: p99 250 ms",
+        "From detection to receipt. Latest: 99th percentile 250 ms",
         "Pending deliveries. Latest: pending 7",
     ):
         plot = page.get_by_role("img", name=label)

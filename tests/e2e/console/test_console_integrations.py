@@ -93,7 +93,7 @@ async def test_an_integration_from_its_registration_to_its_deletion(
     await page.get_by_role("button", name="Poll now").click()
     await expect(page.get_by_text("A delta poll is requested")).to_be_visible()
     await expect(page.get_by_role("img", name="2 polls, 0 failed")).to_be_visible()
-    await page.get_by_role("button", name="Check", exact=True).click()
+    await page.get_by_role("button", name="Check connection").click()
     await expect(page.get_by_text("These values work")).to_be_visible()
     await confirm(page, "Done")
     assert await console.violations(axe) == []
@@ -282,7 +282,7 @@ async def test_a_credential_is_given_another_key(console: Console, house: House)
     await dialog.get_by_label("New API key").fill("wrong")
     await dialog.get_by_role("button", name="Save").click()
     await expect(dialog).to_have_count(0)
-    await page.get_by_role("button", name="Check", exact=True).click()
+    await page.get_by_role("button", name="Check connection").click()
     await expect(dialog).to_contain_text("The upstream refused the check")
     await dialog.get_by_role("button", name="Done").click()
     path = f"/v1/credentials/{one['credential_id']}"

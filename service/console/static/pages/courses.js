@@ -76,7 +76,7 @@ function Course({ id, courseId }) {
             ["Id in the learning system", html`<${Text} value=${course.remote_id} mono />`],
             ["Origin id", html`<${Text} value=${course.origin_id} mono />`],
             ["Last event", eventLink(course, true)],
-            ["Why its record cannot be decoded", course.reason && html`<${Text} value=${course.reason} />`],
+            ["Why it is quarantined", course.reason && html`<${Text} value=${course.reason} />`],
           ]} />`
         : html`<${Empty} title="This integration has no such course.">Its next poll may find it.<//>`}<//>
   <//>`;

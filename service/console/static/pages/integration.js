@@ -116,7 +116,7 @@ function Actions({ one, etag, reload }) {
   return html`
     <button class="primary" onClick=${() => pollNow("delta")}>Poll now</button>
     <button onClick=${() => pollNow("full")}>Full poll</button>
-    <button onClick=${() => setOpen("check")}>Check</button>
+    <button onClick=${() => setOpen("check")}>Check connection</button>
     <button onClick=${() => setOpen("edit")}>Edit</button>
     <button onClick=${() => setOpen("pause")}>${one.paused ? "Resume" : "Pause"}</button>
     <button class="danger" onClick=${() => setOpen("delete")}>Delete</button>

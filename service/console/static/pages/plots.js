@@ -52,7 +52,7 @@ function Figures({ history: { times, series } }) {
     ? [{ label: "others", tone: "warn", values: operational.reduce((a, b) => a.map((value, at) => (value === null ? b[at] : value + b[at]))) }] : [])];
   const latency = of("detection_to_receipt_seconds", "quantile", QUANTILE_TONES)
     .filter((one) => QUANTILE_TONES[one.label])
-    .map((one) => ({ ...one, label: `p${one.label * 100}` }));
+    .map((one) => ({ ...one, label: one.label === "0.5" ? "median" : "99th percentile" }));
   return html`<div class="grid">
     <${Plot} title="Events" times=${times} series=${events} kind="bars" />
     <${Plot} title="Deliveries that ended" times=${times} series=${of("deliveries_total", "state", DELIVERY_TONES)} kind="bars" />

@@ -43,7 +43,7 @@ export function Review({ one }) {
   return html`<${Loaded} of=${shown}>${({ review, etag }) =>
     review.state === "none"
       ? html`<${Empty} title="Nothing is held for review.">There is nothing to do. If one poll finds more deletions than the
-          limits allow, or one field changed in most courses, Coursewire holds these changes here until somebody
+          limits allow, or one field changed in too many courses, Coursewire holds these changes here until somebody
           decides. The limits are under Edit, Guards.<//>`
       : html`<${Held} one=${one} review=${review} etag=${etag} compare=${compare} busy=${shown.busy}
           onDecided=${() => { preview.current = false; setCarriedOut(REFRESH); shown.reload(); }} />`}<//>`;

@@ -55,7 +55,7 @@ function Figures({ one }) {
   return html`<${Tiles}>
     <${Tile} label="Pending" value=${short(one.pending)} href=${at("pending,retrying")}
       note=${one.oldest_pending_at && html`oldest <${Time} at=${one.oldest_pending_at} ago />`} />
-    <${Tile} label="Dead" value=${short(one.dead)} tone=${one.dead ? "bad" : ""} href=${at("dead")} />
+    <${Tile} label="Dead letters" value=${short(one.dead)} tone=${one.dead ? "bad" : ""} href=${at("dead")} />
     <${Tile} label="Success rate" value=${data?.attempts ? percent(rate) : "–"} tone=${data?.attempts && rate < 0.8 ? "bad" : ""}
       note=${data?.attempts ? html`<${Spark} max=${1} tone=${rate > 0.99 ? "ok" : rate > 0.8 ? "warn" : "bad"}
         label="Success rate over ${count(data.attempts, "attempt")}" values=${data.slices.map((s) => s.delivered / s.attempts)} />` : "no attempt yet"} />

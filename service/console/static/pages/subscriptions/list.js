@@ -22,7 +22,7 @@ const COLUMNS = [
       ${one.disabled_reason && html`<div class="bad"><${Text} value=${one.disabled_reason} /></div>`}` },
   { title: "Pending", number: true, cell: (one) => html`${short(one.pending)}
       ${one.oldest_pending_at && html`<div class="muted">oldest <${Time} at=${one.oldest_pending_at} ago /></div>`}` },
-  { title: "Dead", number: true, cell: (one) => (one.dead
+  { title: "Dead letters", number: true, cell: (one) => (one.dead
       ? html`<a class="bad" href=${url("subscriptions", one.id, { state: "dead" })}>${short(one.dead)}</a>` : "0") },
   { title: "Latest attempts", cell: (one) => html`<${SuccessRate} id=${one.id} />` },
 ];

@@ -90,7 +90,7 @@ function Start({ one, onClose, reload }) {
           <${Field} form=${form} name="until" label="Events before" type="datetime-local" hint="In your own time. Empty: up to now." />
         </div>
         <${Choices} form=${form} name="event_types" legend="Event types" groups=${EVENT_TYPE_GROUPS} hint="None chosen: all that match." />`}
-      <p class="muted">Events keep their ids and are marked with <code>coursewire-replay: true</code>. New events go first.</p>
+      <p class="muted">Events keep their ids and are marked with <code>coursewire-replay: true</code>. New events are preferred.</p>
     <//>
   <//>`;
 }
