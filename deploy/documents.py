@@ -26,10 +26,10 @@ _IDENTIFIER = re.compile(r"\^[a-z]+_\[")  # how the pattern of an id begins
 _PROBLEMS = """# Problems
 
 The API reports an error as a problem document (RFC 9457) with the content type
-`application/problem+json`. Its `type` is `urn:coursewire:problem:` followed by a name from the
-table. The API uses no other types. `detail` describes the individual error. A `credential-in-use`
-problem also lists the first 20 integrations in `integrations`, and their total number in
-`integration_count`.
+`application/problem+json`. The `type` of a problem is `urn:coursewire:problem:` followed by a name
+from the table. The API uses no other types. `detail` describes the error. A `credential-in-use`
+problem also has `integration_count`, the number of integrations that use the credential, and
+`integrations`, the first 20 of these integrations.
 
 """
 
@@ -37,17 +37,22 @@ problem also lists the first 20 integrations in `integrations`, and their total 
 _METRICS = """# Metrics
 
 `/metrics` returns these metrics in the Prometheus format or as OpenMetrics. Every API process
-reports the whole system: take `max` of replicas, never a sum. Only the last table is of the process
-itself. Counters and histograms of the whole system begin at zero
-when the Redis server restarts, and those of the API process when that process starts.
+returns the same metrics of the first two tables, except `coursewire_redis_up`. To aggregate these
+metrics over API processes, use `max`, not `sum`. `coursewire_redis_up`, the last table and the
+`process_*` metrics describe the API process that answers. If this process cannot read Redis, it
+returns only these metrics.
+
+Counters and histograms of the whole system begin at zero when Redis restarts or fails over to a
+replica. Counters and histograms of an API process begin at zero when the process starts.
 
 """
 
 
 _SETTINGS = """# Settings
 
-Set these environment variables for every part. If a value is invalid or contradicts another value,
-the part does not start and lists every error. To read a secret from a file instead, see
+Every part reads these environment variables when it starts. A part does not start if a value is
+invalid, if two values contradict each other, or if an unknown variable begins with `COURSEWIRE_`.
+The part then lists the errors. To read a secret from a file instead, see
 [Secrets](operations/secrets.md#read-a-secret-from-a-file).
 
 """

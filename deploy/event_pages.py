@@ -14,14 +14,21 @@ from service.domain.events.event import CONTENT_TYPES
 _FILE = re.compile(r"(<!-- file: (\S+) -->\n\n```\w+\n).*?(?=```)", re.DOTALL)
 _INTRODUCTION = """# Event types
 
-Every event is a JSON object with `type`, `timestamp` (when Coursewire detected the change) and
-`data`. [Receive events](receiving-events.md) explains how to verify and store events.
+The body of an event in the default format is a JSON object with `type`, `timestamp` (when
+Coursewire created the event) and `data`. [Receive events](receiving-events.md) explains how to
+verify and store events.
 
-Coursewire sends a course event to every subscription whose filters match. Operational events
-(`integration.*` and `subscription.*`) go only to subscriptions whose `event_types` include them.
-Operational events have no `sequence`. Use their order in the event log instead. Coursewire never
-sends an event about a subscription to the same subscription. A `subscriber` key receives
-operational events only about its own subscriptions. Coursewire neither stores nor retries
+Coursewire sends a course event to every subscription whose filters match. A subscription of a
+`subscriber` key receives only the course events that the key may see.
+
+To receive operational events (`integration.*` and `subscription.*`), include them in the
+`event_types` of the subscription. The filters `integration_ids` and `labels` do not apply to
+`subscription.*`. Coursewire sends no event about a subscription to that subscription. A
+subscription of a `subscriber` key can receive operational events only about other subscriptions
+of the key.
+
+Operational events have no `sequence`. Coursewire sends the operational events about one
+integration, or about one subscription, in order. Coursewire neither stores nor retries
 `coursewire.test`.
 
 ## Fields of course events

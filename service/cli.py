@@ -63,7 +63,7 @@ def coursewire() -> None:
     """Signed webhooks for course changes in learning systems that cannot send any.
 
     Settings are environment variables that begin with COURSEWIRE_; docs/settings.md lists them.
-    Each command explains itself with --help.
+    For help on a command, add --help to it.
     """
 
 
@@ -282,7 +282,7 @@ def listen(
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=1),
-    help="Seconds the start may take and, with --events, the whole.",
+    help="Maximum seconds for the start and, with --events, for the whole run.",
 )
 @click.option("--keep", is_flag=True, help="Keep the data and the log.")
 def demo(*, events: int | None, timeout: float, keep: bool) -> None:
@@ -319,7 +319,7 @@ def status(context: click.Context, *, as_json: bool) -> None:
 @options.JSON
 @click.pass_context
 def pause(context: click.Context, *, what: str | None, as_json: bool) -> None:
-    """Stop polling, delivery or both; nothing is lost meanwhile."""
+    """Stop polling, delivery or both. Events are queued until their retention ends."""
     _control(context, "pause", what, as_json=as_json)
 
 
@@ -343,7 +343,7 @@ def _control(
 
 @coursewire.command()
 @click.option(
-    "--all", "everything", is_flag=True, help="Decrypt every stored secret, not a sample."
+    "--all", "everything", is_flag=True, help="Check every stored secret and address, not a sample."
 )
 @options.JSON
 def doctor(*, everything: bool, as_json: bool) -> None:
@@ -360,7 +360,7 @@ def doctor(*, everything: bool, as_json: bool) -> None:
 @options.JSON
 def rotate_keys(*, as_json: bool) -> None:
     """Encrypt all stored secrets with the first of COURSEWIRE_ENCRYPTION_KEYS, while the service
-    runs, and report whether the other keys may be removed; exit code 0 is yes, 1 not yet."""
+    runs, and report whether the other keys may be removed; exit code 0 is done, 1 not yet."""
     from service.commands import rotate_keys as rotation
     from service.settings import Settings
 

@@ -39,14 +39,14 @@ def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) 
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="Poll jobs at once.",
+    help="The number of poll jobs that run at the same time.",
 )
 @click.option(
     "--deliver-slots",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Delivery jobs at once.",
+    help="The number of delivery jobs that run at the same time.",
 )
 @click.option(
     "--drain-seconds",
@@ -54,7 +54,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) 
     callback=_seconds,
     default=DRAIN_SECONDS,
     show_default=True,
-    help="Time for running jobs to end after a signal.",
+    help="Seconds for running jobs to end after a signal.",
 )
 def main(*, poll_slots: int, deliver_slots: int, drain_seconds: float) -> None:
     """Poll integrations and deliver events until stopped."""

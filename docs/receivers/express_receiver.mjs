@@ -7,18 +7,18 @@ const app = express();
 const webhook = new Webhook(process.env.WEBHOOK_SECRET);
 const type = ["application/json", "application/cloudevents+json"];
 
-app.post("/", express.raw({ type, limit: "300kb" }), (request, response) => {
+app.post("/", express.raw({ type, limit: "300kb" }), async (request, response) => {
   let event;
   try {
     event = webhook.verify(request.body, request.headers);
   } catch {
     return response.status(400).send("invalid signature"); // forged or too old
   }
-  handle(event);
+  await handle(event);
   response.sendStatus(204);
 });
 
-function handle(event) {
+async function handle(event) {
   console.log(event.type, event.data.course_id); // store the event here
 }
 

@@ -18,5 +18,5 @@ async def receive(request: Request) -> None:
         webhook.verify(body, dict(request.headers))
     except WebhookVerificationError as error:  # forged or too old
         raise HTTPException(400, "invalid signature") from error
-    # If Redis does not answer, the receiver answers 500 and Coursewire retries.
+    # If the write to Redis fails, the receiver answers 500 and Coursewire retries.
     await redis.xadd("course-events", {"id": request.headers["webhook-id"], "body": body})

@@ -31,8 +31,9 @@ def seconds(value: str | None) -> float | None:
 def retry_after(value: str | None, *now: float) -> float | None:
     """Seconds that a `Retry-After` asks to wait from `now` (epoch seconds), or None.
 
-    It may be a number of seconds or a date; a date in the past means 0. If two clocks differ, the
-    shorter wait applies, because one of the clocks may be wrong by years.
+    The value is a number of seconds or a date. For a date, the shortest wait above 0 applies,
+    because one of the clocks that gave `now` may be wrong by years. A date that is in the past by
+    all clocks means 0.
     """
     if not value:
         return None

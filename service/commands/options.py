@@ -19,7 +19,7 @@ Option = Callable[[Any], Any]
 
 JSON: Final[Option] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 HOST: Final[Option] = click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Where to listen."
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on."
 )
 
 
@@ -32,13 +32,13 @@ def _keep(context: click.Context, parameter: click.Parameter, value: str | None)
 _REMOTE: Final[dict[str, dict[str, Any]]] = {
     "--url": {
         "metavar": "URL",
-        "help": "Where the API is. Otherwise COURSEWIRE_URL, the address that `coursewire up` "
-        "keeps in COURSEWIRE_DATA_DIR, or COURSEWIRE_HOST and COURSEWIRE_PORT.",
+        "help": "The URL of the API. If left out: COURSEWIRE_URL, the address that `coursewire "
+        "up` keeps in COURSEWIRE_DATA_DIR, or COURSEWIRE_HOST and COURSEWIRE_PORT.",
     },
     "--token-file": {
         "metavar": "FILE",
         "type": click.Path(exists=True, dir_okay=False),
-        "help": "The file that holds the token. Otherwise COURSEWIRE_TOKEN or "
+        "help": "The file that holds the token. If left out: COURSEWIRE_TOKEN or "
         "COURSEWIRE_TOKEN_FILE, COURSEWIRE_ADMIN_TOKEN, or the token that `coursewire up` made.",
     },
 }
@@ -109,7 +109,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def yes(also: str = "") -> click.Option:
     """The option that answers `confirm`; `also` names a requirement."""
-    return click.Option(["--yes", "-y"], is_flag=True, help=f"Ask nothing{also}.")
+    return click.Option(["--yes", "-y"], is_flag=True, help=f"Do not ask for confirmation{also}.")
 
 
 def port(default: int) -> Option:
@@ -119,5 +119,5 @@ def port(default: int) -> Option:
         default=default,
         show_default=True,
         type=click.IntRange(0, 65535),
-        help="0 picks a free one and prints it.",
+        help="The port to listen on; 0 selects a free port.",
     )

@@ -70,7 +70,7 @@ class RequestRunningError(CoursewireError):
 
 
 class IdempotencyMismatchError(CoursewireError):
-    """The Idempotency-Key was used with another path or body: each request needs a new one."""
+    """The Idempotency-Key was used with another path, query or body: send a new key."""
 
 
 class PreconditionFailedError(CoursewireError):

@@ -52,8 +52,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "URL",
             parsers.redis_url,
             "Redis or Valkey: `redis://`, `rediss://`, `unix://`, or "
-            "`sentinel://host:port,host:port/DB?service=NAME`. Required, except for `coursewire "
-            "up`, which starts an embedded Valkey if the variable is unset",
+            "`sentinel://host:port,host:port/DB?service=NAME`. The API, workers and schedulers "
+            "require it. `coursewire up` starts an embedded Valkey if the variable is unset",
             secret=True,
         ),
     ] = None
@@ -108,8 +108,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(1, 3_600, "seconds"),
-            "how long the API keeps an idle connection open. The limit of the proxy in front of "
-            "the API must be lower",
+            "how long the API keeps an idle connection open. The idle timeout of a proxy in front "
+            "of the API must be shorter",
         ),
     ] = 75
     shutdown_delay_seconds: Annotated[
@@ -117,8 +117,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(0, 600, "seconds"),
-            "how long the API serves requests after SIGTERM. Meanwhile, `/readyz` returns 503, so"
-            " that load balancers remove the process. `coursewire up` does not wait",
+            "how long the API continues to serve requests after SIGTERM. Meanwhile, `/readyz` "
+            "returns 503, so that load balancers remove the process. `coursewire up` does not wait",
         ),
     ] = 0
     instance: Annotated[
@@ -126,9 +126,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.instance,
-            "a unique name that a worker keeps across restarts. The restarted worker takes over "
-            "the work of its killed predecessor at once. Without a name, the takeover takes up to"
-            " 11 seconds. `coursewire up` sets a name",
+            "a unique name of a worker, the same after each restart. After a crash, the restarted "
+            "worker takes over its earlier work at once. Without a name, the takeover takes up to "
+            "11 seconds. `coursewire up` sets a name if the variable is unset",
         ),
     ] = None
     admin_token: Annotated[
@@ -157,8 +157,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "keys, comma-separated",
             parsers.keys,
             "keys for stored secrets, each 32 bytes in URL-safe base64. The first key encrypts, "
-            "and every key decrypts. Required, except for `coursewire up`, which generates a key "
-            "if the variable is unset",
+            "and every key decrypts. The API, workers and schedulers require it. `coursewire up` "
+            "generates a key in the data directory if the variable is unset",
             secret=True,
         ),
     ] = ()
@@ -167,8 +167,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "list, comma-separated",
             parsers.targets,
-            "CIDRs, addresses and host names that requests may reach although the address guard "
-            "refuses them, such as private and loopback addresses",
+            "CIDRs, addresses and host names to which Coursewire may send requests, in addition to "
+            "public addresses. The address guard refuses all other targets",
         ),
     ] = ()
     egress_proxy: Annotated[
@@ -176,9 +176,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "URL",
             parsers.egress_proxy,
-            "the forward proxy for pushes, polls and checks: `http://` or "
-            "`https://[USER:PASSWORD@]HOST:PORT`. Coursewire does not read `HTTP_PROXY`, "
-            "`HTTPS_PROXY` and `NO_PROXY`",
+            "the forward proxy for pushes, polls and checks: `http://[USER:PASSWORD@]HOST:PORT`, "
+            "or with `https://`. Coursewire does not read `HTTP_PROXY`, `HTTPS_PROXY` or "
+            "`NO_PROXY`",
             secret=True,
         ),
     ] = None
@@ -187,8 +187,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "list, comma-separated",
             parsers.patterns,
-            "targets of requests that do not use the proxy: host names, `.example.com` for all "
-            "hosts below that domain, addresses, CIDRs, `HOST:PORT`, or `*`",
+            "targets that Coursewire connects to without the forward proxy: host names, "
+            "`.example.com` for all hosts below that domain, addresses, CIDRs, `HOST:PORT`, or `*` "
+            "for all targets",
         ),
     ] = ()
     ca_file: Annotated[
@@ -197,23 +198,36 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "path",
             parsers.authorities,
             "a PEM bundle of certificate authorities. Every part trusts them in addition to the "
-            "public authorities, for receivers, upstreams, the proxy and `rediss://`",
+            "public authorities, for receivers, upstreams, the forward proxy, and `rediss://` "
+            "without `ssl_ca_certs`",
         ),
     ] = None
     event_retention_seconds: Annotated[
-        int, Declaration("seconds", _seconds, "how long events and their bodies are kept")
+        int,
+        Declaration(
+            "seconds",
+            _seconds,
+            "how long events and their bodies are kept, within the limit of "
+            "`COURSEWIRE_EVENT_LOG_MAX_BYTES`. The minimum is 330126 (3.8 days), which covers the "
+            "default retries",
+        ),
     ] = 7 * DAY
     event_log_max_bytes: Annotated[
         int,
         Declaration(
             "bytes",
             parsers.whole_number(1024**2, MAX_BYTES, "bytes"),
-            "the maximum memory of the event log. At this size, the oldest events are removed",
+            "the maximum memory of the event log. Every five minutes, Coursewire removes the "
+            "oldest events until the log fits",
         ),
     ] = 1024**3
     attempt_retention_seconds: Annotated[
         int,
-        Declaration("seconds", _seconds, "how long the record of each delivery attempt is kept"),
+        Declaration(
+            "seconds",
+            _seconds,
+            "how long delivery attempts are kept, at most 10,100 for each subscription",
+        ),
     ] = 7 * DAY
     dead_retention_seconds: Annotated[
         int,
@@ -232,7 +246,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "number",
             parsers.whole_number(1, MAX_COUNT, ""),
-            "the maximum number of subscriptions. Each event is matched with every subscription",
+            "the maximum number of subscriptions. Before you raise the number, read "
+            "[Scaling](operations/scaling.md#know-what-grows)",
         ),
     ] = MAX_SUBSCRIPTIONS
     metrics_token: Annotated[
@@ -240,7 +255,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "a bearer token for `/metrics` only. `/metrics` also accepts the admin token",
+            "a bearer token with the scope `metrics`, for Prometheus. `/metrics` also accepts "
+            "other tokens with the scope `admin`, `read` or `metrics`",
             secret=True,
         ),
     ] = None
@@ -261,7 +277,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.path,
-            "the folder that `make site` wrote. The API serves the folder at `/docs`",
+            "a folder that `make site` wrote. The API serves the folder at `/docs`",
         ),
     ] = None
     log_format: Annotated[

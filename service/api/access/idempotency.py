@@ -33,8 +33,7 @@ class Idempotency(Layer):
     """Stores the responses to `POST` requests that carry a key, per actor and for a day.
 
     A response is sent after it is stored, so a client that received it can rely on the repetition.
-    Responses of 500 or more are not stored, so that the request can be sent again; nor is a
-    response that refuses the scope.
+    A 403 and responses of 500 or more are not stored, so that the request can be sent again.
     """
 
     for_changes = True

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from service.domain.errors import CoursewireError, TargetRefusedError
 
-MAX_ERRORS = 100  # errors in one response
+MAX_ERRORS = 100  # then no further field is read; one list or object can add more
 
 
 class FieldError(msgspec.Struct, frozen=True):

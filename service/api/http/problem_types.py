@@ -54,8 +54,7 @@ MALFORMED = ProblemType(
     "malformed",
     HTTPStatus.BAD_REQUEST,
     "The request cannot be read",
-    "The request is not valid HTTP, or its body is not a JSON object in UTF-8. `detail` describes"
-    " the error.",
+    "The request is not valid HTTP, or its body is not a JSON object in UTF-8.",
 )
 UNAUTHORIZED = ProblemType(
     "unauthorized",
@@ -73,14 +72,15 @@ TOO_MANY_FAILURES = ProblemType(
     "too-many-failures",
     HTTPStatus.TOO_MANY_REQUESTS,
     "Too many failed authentication attempts",
-    "More than 20 wrong tokens came from this address within a minute. Wait for the time in "
-    "`Retry-After`. A valid token is still accepted.",
+    "Within a minute, this process received more than 20 requests with a wrong token from this "
+    "address or its IPv6 /64 network. Wait for the time in `Retry-After`. A valid token is still "
+    "accepted.",
 )
 NOT_FOUND = ProblemType(
     "not-found",
     HTTPStatus.NOT_FOUND,
     "Not found",
-    ("The path is unknown, the resource does not exist, or the token may not see it."),
+    "The path is unknown, the resource does not exist, or the token has no access to the resource.",
 )
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
@@ -92,17 +92,15 @@ CONFLICT = ProblemType(
     "conflict",
     HTTPStatus.CONFLICT,
     "The request conflicts with the stored state",
-    "Another request is editing the same resource, or the state of the resource does not allow "
-    "the operation. Get the resource again.",
+    "Another request has changed a resource that the operation uses, or the state of the resource "
+    "does not allow the operation. Get the resource again before you retry.",
 )
 INTEGRATION_EXISTS = ProblemType(
     "integration-exists",
     HTTPStatus.CONFLICT,
     "The upstream integration is already registered",
-    (
-        "A second registration would report every change twice. Change the integration "
-        "in `existing_id`."
-    ),
+    "Another integration has the same `upstream_id` and base URL. Change the integration in "
+    "`existing_id` instead.",
 )
 CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use",
@@ -115,8 +113,8 @@ LIMIT_REACHED = ProblemType(
     HTTPStatus.CONFLICT,
     "Limit reached",
     (
-        "The number of these resources has reached the limit that a setting defines. Delete a "
-        "resource, or ask the operator to raise the limit."
+        "The number of integrations or subscriptions has reached `COURSEWIRE_MAX_INTEGRATIONS` or "
+        "`COURSEWIRE_MAX_SUBSCRIPTIONS`. Delete a resource, or ask the operator to raise the limit."
     ),
 )
 REQUEST_RUNNING = ProblemType(
@@ -130,7 +128,8 @@ IDEMPOTENCY_MISMATCH = ProblemType(
     "idempotency-mismatch",
     HTTPStatus.UNPROCESSABLE_ENTITY,
     "The Idempotency-Key belongs to another request",
-    "This `Idempotency-Key` was used with another path or body within the last day. Use a new key.",
+    "This `Idempotency-Key` was used with another path, query or body within the last day. Use a "
+    "new key.",
 )
 PRECONDITION_FAILED = ProblemType(
     "precondition-failed",
@@ -142,13 +141,14 @@ PRECONDITION_REQUIRED = ProblemType(
     "precondition-required",
     HTTPStatus.PRECONDITION_REQUIRED,
     "Precondition required",
-    "Send the ETag of the resource as `If-Match`.",
+    "Send the ETag of the review as `If-Match`.",
 )
 REQUEST_TIMEOUT = ProblemType(
     "request-timeout",
     HTTPStatus.REQUEST_TIMEOUT,
     "The request took too long to arrive",
-    "The head or the body of the request did not arrive in time. The connection is closed.",
+    "The head of the request did not arrive within 10 seconds, or its body within 30 seconds. The "
+    "API closes the connection.",
 )
 TOO_LARGE = ProblemType(
     "too-large",
@@ -160,7 +160,7 @@ URI_TOO_LONG = ProblemType(
     "uri-too-long",
     HTTPStatus.REQUEST_URI_TOO_LONG,
     "The URL is too long",
-    "The maximum size of path and query is 8 KiB.",
+    "The maximum size of path and query together is 8 KiB.",
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
@@ -173,26 +173,27 @@ VALIDATION = ProblemType(
     "validation",
     HTTPStatus.UNPROCESSABLE_ENTITY,
     "Invalid fields",
-    "`errors` lists each invalid field: its path, what is wrong, and what is allowed.",
+    "`errors` lists the invalid fields, parameters or headers. Each entry has `field`, `message` "
+    "and `remedy`.",
 )
 HEADERS_TOO_LARGE = ProblemType(
     "headers-too-large",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "The headers are too large",
-    "The maximum size of all headers is 16 KiB.",
+    "The maximum size of all headers together is 16 KiB.",
 )
 CURSOR_EXPIRED = ProblemType(
     "cursor-expired",
     HTTPStatus.GONE,
     "Cursor expired: events after it are no longer retained",
-    "Some events after the cursor were removed before you read them. Continue from "
-    "`oldest_cursor`, and look up the missed changes.",
+    "Some events after the cursor were removed before you read them. Request a backfill, and "
+    "continue from `oldest_cursor`.",
 )
 EVENT_EXPIRED = ProblemType(
     "event-expired",
     HTTPStatus.GONE,
     "Event expired",
-    "The retention of the event has ended. Only newer events can be sent again.",
+    "The event is no longer in the event log and cannot be sent again.",
 )
 TOO_MANY_LISTENERS = ProblemType(
     "too-many-listeners",
@@ -211,14 +212,15 @@ INTERNAL = ProblemType(
     "internal",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "Internal error",
-    ("This is a defect. Search the log for the `X-Request-ID` of the response."),
+    "The error is usually a defect of Coursewire. Search the log for the `X-Request-ID` of the "
+    "response.",
 )
 SECRET_UNREADABLE = ProblemType(
     "secret-unreadable",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "A stored secret cannot be decrypted",
-    "The secret was encrypted with a key that `COURSEWIRE_ENCRYPTION_KEYS` no longer contains. "
-    "Add this key again.",
+    "No key in `COURSEWIRE_ENCRYPTION_KEYS` decrypts the secret. Add the missing key after the "
+    "first key, or store the secret again.",
 )
 STOPPING = ProblemType(
     "stopping",
@@ -231,7 +233,8 @@ STORAGE_UNAVAILABLE = ProblemType(
     "storage-unavailable",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Redis is unavailable",
-    "Redis does not answer, is full, or rejects writes. Try again after the time in `Retry-After`.",
+    "Redis does not answer, is full, rejects writes, or denies access. Try again after the time in "
+    "`Retry-After`.",
 )
 
 CATALOGUE = (

@@ -89,7 +89,7 @@ class FieldByField(AbstractDTO[Fields]):
     """Reads the JSON object in a body as the struct of a handler's `data`."""
 
     def decode_bytes(self, value: bytes) -> Fields:
-        """The struct. Raises HTTPException or what `_refusals` raises."""
+        """The struct. Raises HTTPException or InvalidRequestError."""
         try:
             document = msgspec.json.decode(without_mark(value))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -99,7 +99,7 @@ def serve(app: Litestar, settings: Settings) -> None:
         access_log=False,  # the application logs each request with its ids
         server_header=False,
         ws="none",
-        proxy_headers=False,  # the application knows the trusted proxies
+        proxy_headers=False,  # the application reads them from trusted proxies
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=settings.keep_alive_seconds,
         limit_concurrency=connections,  # open at once; others are refused

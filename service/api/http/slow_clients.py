@@ -31,8 +31,8 @@ _log = get_logger("api")
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's protocol with time limits. By itself it waits forever for the rest of a head or a
-    body, and for a client that does not read. Its own error responses become problems."""
+    """uvicorn's protocol with time limits. Without them it waits forever for the rest of a head or
+    a body, and for a client that does not read. Its own error responses become problems."""
 
     head_seconds = HEAD_SECONDS
     body_seconds = BODY_SECONDS

@@ -34,7 +34,7 @@ _Name = Annotated[str, text(200), means("a name for people")]
 
 
 class ApiKeyView(View, frozen=True, kw_only=True):
-    """An API key. Only the response that creates it contains its `token`, which is not stored."""
+    """An API key. Only responses that create the key or rotate its token contain `token`."""
 
     example: ClassVar = {
         "id": samples.KEY,
@@ -70,16 +70,16 @@ class ApiKeyView(View, frozen=True, kw_only=True):
     previous_token_expires_at: Annotated[
         Timestamp | None,
         means(
-            "how long the token from before the last rotation stays valid; null: it is not valid"
+            "when the token from before the last rotation expires; null: only one token is valid"
         ),
     ]
     token: Annotated[
-        str | UnsetType, means("the bearer token; only in the response that creates it")
+        str | UnsetType, means("the bearer token; only in the response that generates it")
     ] = UNSET
 
     @classmethod
     def of(cls, stored: StoredKey, token: str | UnsetType = UNSET) -> ApiKeyView:
-        """An API key; its `token` only in the response that creates it."""
+        """An API key; its `token` only in the response that generates it."""
         grant = stored.key.grant or NOTHING
         return cls.show(
             stored.key,
@@ -133,9 +133,9 @@ class ApiKeyCreate(ApiKeyChange, frozen=True, kw_only=True):
     scope: Annotated[
         Scope,
         means(
-            "admin: everything; subscriber: its own subscriptions, their deliveries, and the "
-            "course events granted to it; read: reads everything but secrets; metrics: /metrics "
-            "alone"
+            "admin: all operations; subscriber: its own subscriptions, their deliveries, and the "
+            "course events granted to it; read: reads everything except secrets and the audit "
+            "trail; metrics: reads /metrics and /v1/me"
         ),
     ]
 
@@ -170,7 +170,7 @@ class ApiKeyController(Controller):
     async def create(
         self, data: JSONBody[ApiKeyCreate], refusals: GivenRefusals, services: GivenServices
     ) -> Response[ApiKeyView]:
-        """The answer alone carries the token: only a hash of it is kept."""
+        """Store the token in the response: Coursewire keeps only its hash."""
         await _check(data, refusals, services)
         grants = [name for name in GRANTS if getattr(data, name)]
         if data.scope == Scope.SUBSCRIBER and not grants:
@@ -203,7 +203,7 @@ class ApiKeyController(Controller):
     async def index(
         self, params: NamedDependency[IndexQuery], services: GivenServices
     ) -> ApiKeyList:
-        """In the order of creation, without those that were revoked."""
+        """Lists the keys in the order of creation, without revoked keys."""
         found, position = await services.api_keys.page(params.limit, params.after or None)
         return ApiKeyList(
             items=[ApiKeyView.of(one) for one in found], next=cursors.write_index(position)
@@ -217,7 +217,7 @@ class ApiKeyController(Controller):
         guards=[READERS],
     )
     async def show(self, key_id: PathId, services: GivenServices) -> ApiKeyView:
-        """Without its token."""
+        """Does not return the token."""
         return ApiKeyView.of(await services.api_keys.get(key_id))
 
     @patch(
@@ -236,7 +236,7 @@ class ApiKeyController(Controller):
         services: GivenServices,
     ) -> ApiKeyView:
         """Changes the fields in the body. Events that a narrower grant no longer covers are not
-        sent any more, even if their delivery is pending."""
+        sent, even if their delivery is pending."""
         await _check(data, refusals, services)
         refusals.settle()
         values = given(data)
@@ -275,9 +275,9 @@ class ApiKeyController(Controller):
     async def rotate(
         self, key_id: PathId, services: GivenServices, data: JSONBody[TokenRotation] = _AT_ONCE
     ) -> ApiKeyView:
-        """The key keeps what it owns and what it may. The token until now ends within a second, or
-        after `overlap_seconds`, so that clients can change over without a gap. At most two tokens
-        are valid. The body may be left out."""
+        """The key keeps its subscriptions and its rights. The current token expires within a
+        second, or after `overlap_seconds`, so that clients can replace it without an interruption.
+        At most two tokens of a key are valid. The body is optional."""
         stored, token = await services.api_keys.rotate(key_id, data.overlap_seconds * 1000)
         return ApiKeyView.of(stored, token)
 
@@ -290,8 +290,9 @@ class ApiKeyController(Controller):
         opt={ACTION: "api_key.revoked"},
     )
     async def revoke(self, key_id: PathId, services: GivenServices) -> None:
-        """Its token becomes invalid within a second. Subscriptions that it created stay and receive
-        no events; their pending deliveries become dead when they are due."""
+        """The token becomes invalid within a second. The subscriptions that belong to the key are
+        not deleted, but receive no more events. Their pending deliveries become dead when they are
+        due."""
         await services.api_keys.revoke(key_id)
 
 

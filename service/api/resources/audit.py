@@ -27,13 +27,19 @@ class AuditView(View, frozen=True, kw_only=True):
         "request_id": "req_fgf4xy2sd4zj8pf5nw4m",
         "address": "192.0.2.7",
     }
-    at: Annotated[Timestamp, means("when")]
-    actor: Annotated[str | None, means("the API key's id, or `admin token`; null: unauthenticated")]
+    at: Annotated[Timestamp, means("when the action was recorded")]
+    actor: Annotated[
+        str | None,
+        means(
+            "the id of the API key, or the name of another actor, such as `admin token`; null: "
+            "unauthenticated"
+        ),
+    ]
     action: Annotated[str, means("the action, such as subscription.updated")]
     object_id: Annotated[str | None, means("the id of the resource")]
     fields: Annotated[tuple[str, ...], means("the names of the fields that were sent")]
     request_id: Annotated[
-        str | None, means("the `X-Request-ID` of the answer, which the log's lines carry too")
+        str | None, means("the `X-Request-ID` of the response, as in the log; null: not recorded")
     ]
     address: Annotated[
         str | None, means("the address of the client, or of the last proxy before the service")
@@ -57,7 +63,8 @@ class AuditList(Page, frozen=True, kw_only=True):
 async def list_audit_entries(
     params: NamedDependency[LogQuery], services: GivenServices
 ) -> AuditList:
-    """The newest first, the last 10,000. Names of fields, never values."""
+    """Returns the newest record first. The audit trail keeps about 10,000 records. A record
+    contains the names of the fields that were sent, never their values."""
     found, position = await services.audit.page(params.limit, params.after or None)
     return AuditList(
         items=[AuditView.show(one, one.record) for one in found], next=cursors.write_log(position)

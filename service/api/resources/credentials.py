@@ -140,7 +140,7 @@ class CredentialController(Controller):
     async def create(
         self, data: JSONBody[CredentialCreate], refusals: GivenRefusals, services: GivenServices
     ) -> Response[CredentialView]:
-        """Several integrations may share one credential."""
+        """Several integrations can share one credential."""
         refusals.check_target("base_url", data.base_url, upstream_check(services.guard))
         refusals.settle()
         now = now_ms()
@@ -165,7 +165,7 @@ class CredentialController(Controller):
     async def index(
         self, params: NamedDependency[IndexQuery], services: GivenServices
     ) -> CredentialList:
-        """In the order of creation."""
+        """Lists the credentials in the order of creation."""
         found, position = await services.credentials.page(params.limit, params.after or None)
         return CredentialList(
             items=[CredentialView.show(one) for one in found], next=cursors.write_index(position)
@@ -181,7 +181,7 @@ class CredentialController(Controller):
     async def show(
         self, credential_id: PathId, services: GivenServices
     ) -> Response[CredentialView]:
-        """Without its API key."""
+        """Does not return the API key."""
         return _shown(await services.credentials.get(credential_id))
 
     @patch(
@@ -200,8 +200,9 @@ class CredentialController(Controller):
         sent_headers: GivenIfMatch,
         services: GivenServices,
     ) -> Response[CredentialView]:
-        """Changes the fields in the body. Another `base_url` starts a new epoch for every
-        integration that uses the credential. Another `api_key` starts a poll of each of them."""
+        """Changes the fields in the body. A different `base_url` starts a new epoch of every
+        integration that uses the credential. A new `api_key` starts a poll of each of these
+        integrations, except of paused ones."""
         refusals.check_target("base_url", data.base_url, upstream_check(services.guard))
         refusals.settle()
         values = given(data)
@@ -226,7 +227,7 @@ class CredentialController(Controller):
     async def remove(
         self, credential_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """Refused while integrations use it; the answer names them."""
+        """Fails while integrations use the credential. The error lists the first 20 of them."""
         await services.credentials.delete(credential_id, precondition(sent_headers))
 
 

@@ -40,7 +40,7 @@ from service.storage.delivery.deliveries import Delivery, Wanted
 
 
 class AttemptView(View, frozen=True, kw_only=True):
-    """One HTTP POST and what came back. `excerpt` is the beginning of the answer."""
+    """One HTTP POST and its response."""
 
     example: ClassVar = {
         "event_id": samples.EVENT,
@@ -65,23 +65,31 @@ class AttemptView(View, frozen=True, kw_only=True):
     duration_ms: Annotated[int, means("the time until the response was read or abandoned")]
     status: Annotated[int | None, means("the receiver's HTTP status; null: no response")]
     dns_ms: Annotated[
-        int | None, means("the time until the host name was resolved; null: no lookup was needed")
+        int | None, means("the time until the host name was resolved; null: it was not looked up")
     ]
-    connect_ms: Annotated[int | None, means("the time until the connection was established")]
-    first_byte_ms: Annotated[int | None, means("the time until the response began")]
-    error: Annotated[str | None, means("a description of the failure")]
-    excerpt: Annotated[str, means("the beginning of the response")]
+    connect_ms: Annotated[
+        int | None,
+        means(
+            "the time until the connection was established; 0: the connection was reused; null: no "
+            "connection"
+        ),
+    ]
+    first_byte_ms: Annotated[
+        int | None, means("the time until the response began; null: no response")
+    ]
+    error: Annotated[str | None, means("a description of the failure; null: none")]
+    excerpt: Annotated[str, means("the beginning of the response, at most 1,024 bytes")]
     next_attempt_at: Annotated[
         Timestamp | None, means("when the next attempt is due; null: there is none")
     ]
     counted: Annotated[
         bool,
         means(
-            "false: the service's own network failed, or its machine lacked a resource; "
-            "the attempt is not counted as a retry"
+            "false: the service's own network, forward proxy or machine caused the failure, so "
+            "the attempt does not count as a retry"
         ),
     ]
-    replay: Annotated[bool, means("whether a replay requested it")]
+    replay: Annotated[bool, means("whether the attempt belongs to a replay")]
 
 
 class DeliveryView(View, frozen=True, kw_only=True):
@@ -134,8 +142,8 @@ class DeliveryView(View, frozen=True, kw_only=True):
 
 
 class DeliveryList(Page, frozen=True, kw_only=True):
-    """A page of deliveries in the order of their events. With filters a page may hold few
-    deliveries, or none, although `next` leads on."""
+    """A page of deliveries in the order of their events. A filtered page can contain few
+    deliveries, or none, although `next` is not null."""
 
     items: Annotated[list[DeliveryView], means("the page")]
 
@@ -233,10 +241,11 @@ class DeliveryQuery(Fields, frozen=True, kw_only=True):
 async def list_deliveries(
     params: NamedDependency[DeliveryQuery], services: GivenServices, actor: GivenActor
 ) -> DeliveryList:
-    """Deliveries to all subscriptions, or to a subscriber's own, in the order of their events and
-    not of their attempts: a delivery keeps its place while it is retried. Delivered ones are listed
-    for as long as their attempts are kept. Where filters leave little, a request looks through
-    some thousand deliveries and answers with what it has found and `next`."""
+    """Lists the deliveries to all subscriptions, or to a subscriber's own, in the order of their
+    events: a delivery keeps its place while it is retried. A `delivered` one is listed while one of
+    its attempts is kept. Any other delivery is listed while its event or one of its attempts is
+    kept. A filtered request examines about 2,000 deliveries, so the page can contain few
+    deliveries, or none, although `next` is not null."""
     ids = await _subscription_ids(params, services, actor)
     wanted = params.wanted(actor.grant)
     if wanted is None:

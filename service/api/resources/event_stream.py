@@ -81,8 +81,8 @@ class LastEvent(Fields, frozen=True, kw_only=True):
             generate_examples=False,
             media_type=SSE,
             description="Server-sent events: `id` is the event's id, `event` its type, `data` the "
-            "body of a push. An `id` alone is the position up to which a filtered reader has read. "
-            "`error` carries a problem and ends the stream",
+            "body of a push. An `id` alone is the position that the stream has reached in the log. "
+            "`error` contains a problem and ends the stream",
         )
     },
     opt={PROBLEMS: (CURSOR_EXPIRED, TOO_MANY_LISTENERS)},
@@ -93,9 +93,10 @@ async def stream_events(
     services: GivenServices,
     actor: GivenActor,
 ) -> Stream:
-    """Every event in the order of the log, then each new one as it happens. A comment comes every
-    15 seconds where nothing else does. A reader that falls behind lags, and is sent nothing more
-    once the log no longer holds what it has not read. It ends with the key it was opened with."""
+    """Sends the events of the log in order, then each new event. The stream sends a comment after
+    15 seconds without an event. If the log loses events that the stream has not sent yet, the
+    stream ends with an `error`. It also ends when the API key of the request is revoked or
+    expires."""
     read_to = sent_headers.position or params.after or None
     services.tail.check_room()
     filters = params.wanted(actor.grant)

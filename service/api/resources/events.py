@@ -48,7 +48,7 @@ LONGEST_WAIT_SECONDS = 50  # many proxies time out after 60
 
 
 class EventView(View, frozen=True, kw_only=True):
-    """An event, byte for byte as it is pushed."""
+    """An event, byte for byte as it is pushed in the format standard."""
 
     example: ClassVar = {
         "type": "course.updated",
@@ -82,7 +82,7 @@ class EventList(Page, frozen=True, kw_only=True):
     """A page of the event log.
 
     `next` is the cursor of the next page, and null at the end of the log. `cursor` is the position
-    to store: every page has it, even the last one and an empty one.
+    to store. Every page has a `cursor`, even the last one and an empty one, except with order=desc.
     """
 
     items: Annotated[list[EventView], means("the page")]
@@ -150,17 +150,18 @@ class EventQuery(FilterQuery, frozen=True, kw_only=True):
     after: Annotated[
         StartCursor | UnsetType,
         means(
-            "`next` or `cursor` of an earlier response, or the id of the last event seen; "
-            "`latest`: the end of the log; if left out, from the oldest event that is "
-            "kept. With desc, events before this position are returned"
+            "`next` or `cursor` of an earlier response, or the id of the last event that you "
+            "received; `latest`: the end of the log; if left out, from the oldest event that is "
+            "kept. With order=desc, the page contains the events before this position; if left "
+            "out, from the newest event"
         ),
     ] = UNSET
     wait: Annotated[
         Annotated[int, number_in_text(0, MAX_WAIT_SECONDS)] | UnsetType,
         means(
-            "with asc: how many seconds to wait for an event where there is none yet, 0 if left "
-            f"out. The maximum is {LONGEST_WAIT_SECONDS} seconds, because many "
-            "proxies time out after 60"
+            "with order=asc: how many seconds to wait if no event matches yet, 0 if left out. A "
+            f"request waits at most {LONGEST_WAIT_SECONDS} seconds, because many proxies time out "
+            "after 60"
         ),
     ] = UNSET
 
@@ -218,9 +219,10 @@ class EventController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[bytes]:
-        """Oldest first unless `order` is desc, each event byte for byte as it is pushed. Store
-        `cursor` after each page and pass it as `after`: then no event is missed or repeated. A
-        filtered page may hold few events, or none, and more may still follow."""
+        """Returns the oldest event first unless `order` is desc. Each event has the same bytes as a
+        push in the format standard. To miss no event, store the `cursor` of each page and pass it
+        as `after`. A filtered page can contain few events, or none, although `next` is not
+        null."""
         filters = params.wanted(actor.grant)
         if params.order == "desc":
             events, before = await services.events.read_back(
@@ -253,7 +255,7 @@ class EventController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[bytes]:
-        """Byte for byte as it is pushed."""
+        """Returns the same bytes as a push in the format standard."""
         event = await services.events.get(event_id)
         if not is_shown(event, actor.grant):
             raise NotFoundError(not_there(event_id))

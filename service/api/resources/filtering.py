@@ -89,7 +89,7 @@ class ListQuery(IndexQuery, frozen=True, kw_only=True):
             Meta(extra={"read": _read_labels}, extra_json_schema=_LABELS),
         ]
         | UnsetType,
-        means("NAME=VALUE: only those with this label; given repeatedly, with all of them"),
+        means("NAME=VALUE: only those with this label; if repeated, with all of these labels"),
     ] = UNSET
 
 
@@ -98,7 +98,7 @@ STATES = means("only those in one of these states, separated by commas or given 
 
 def named(in_what: str) -> Meta:
     """The meaning of a filter by name."""
-    return means(f"only those with this in {in_what}, in any case")
+    return means(f"only those with this text in {in_what}, in upper or lower case")
 
 
 NamePart = Annotated[str, text(200)]

@@ -115,8 +115,8 @@ _FAMILIES = "\n".join(
     response_description="The series",
     description=f"""A sample is taken at the end of every minute. Minutes are kept for 48 hours, and
 the hours that they add up to for 60 days. A value is null where it is unknown: no sample was taken,
-Redis was restarted, or Redis lost data. The first period is the one that contains `since`, and the
-last is the latest that has ended.
+Redis was restarted, or Redis lost data. The first period contains `since`. The last period is the
+latest that has ended by `until`.
 
 | series | labels | kind | unit | meaning |
 |---|---|---|---|---|

@@ -76,17 +76,23 @@ class GrantedIntegration(View, frozen=True, kw_only=True):
     state: Annotated[
         str,
         means(
-            "paused; error: the operator must act; review: changes are held for a "
-            "decision; pending: its first full poll is not complete; active"
+            "the first that applies: paused; error: the operator must act; review: changes are "
+            "held for a decision; pending: its first full poll is not complete; active"
         ),
     ]
     last_completed_at: Annotated[
         Timestamp | None, means("when a poll last completed; null: none has")
     ]
     behind_seconds: Annotated[
-        float | None, means("the time since then: later changes may not be detected yet")
+        float | None,
+        means(
+            "the time since `last_completed_at`: later changes may not be detected yet; null: no "
+            "poll has completed"
+        ),
     ]
-    delta_interval_seconds: Annotated[int, means("the time between polls when polls succeed")]
+    delta_interval_seconds: Annotated[
+        int, means("the time between polls that succeed; a full poll can be due earlier")
+    ]
 
     @classmethod
     def of(cls, stored: Stored, now: int) -> GrantedIntegration:
@@ -120,7 +126,7 @@ class MeController(Controller):
         response_description="The token's rights",
     )
     async def show(self, actor: GivenActor, services: GivenServices) -> MeView:
-        """Any scope is accepted."""
+        """Accepts a token of any scope."""
         grant = actor.grant or NOTHING
         name = actor.name
         if actor.key_id is not None:
@@ -143,9 +149,9 @@ class MeController(Controller):
     async def integrations(
         self, params: NamedDependency[IndexQuery], actor: GivenActor, services: GivenServices
     ) -> GrantedIntegrations:
-        """Their state, and how late they are. Scopes other than subscriber get all integrations. A
-        page looks through 10,000 integrations: it may contain few or none, and more may still
-        follow behind `next`."""
+        """Returns the state of each integration, and how late it is. Tokens with the scope admin or
+        read get all integrations. A page examines at most 10,000 integrations, so it can contain
+        few integrations, or none, although `next` is not null."""
         found, position = await page_through(
             services.integrations.page,
             partial(_covered, actor.grant),

@@ -61,9 +61,9 @@ async def redeliver(
     services: GivenServices,
     actor: GivenActor,
 ) -> Response[ReplayView]:
-    """Sends an event to a subscription again, even if it does not match the filter. It is a replay
-    of one event, and does not wait for other replays. If a delivery of the event is pending, the
-    first success of the two completes both."""
+    """Sends an event to a subscription again, even if the filter of the subscription excludes the
+    event. The redelivery is a replay of one event and does not wait for other replays. If another
+    delivery of the event is pending, the first success completes both deliveries."""
     refusals.settle()
     await require_own(actor, services, data.subscription_id)
     subscription = await services.subscriptions.get(data.subscription_id)

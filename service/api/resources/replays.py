@@ -40,8 +40,8 @@ _EventTypes = Annotated[
 
 
 class ReplayView(View, frozen=True, kw_only=True):
-    """Events that a subscription is sent again. Each `queued` event ends as `delivered` or, after
-    the ordinary retries, as `dead`."""
+    """Events that are sent to a subscription again. Each of the `queued` events ends as `delivered`
+    or, after the usual retries, as `dead`, unless the replay is cancelled."""
 
     example: ClassVar = {
         "id": samples.REPLAY,
@@ -86,8 +86,8 @@ class ReplayView(View, frozen=True, kw_only=True):
     left_out: Annotated[
         int,
         means(
-            "courses that a backfill did not send, because their upstream records differ "
-            "from the state that the polls have recorded, or are held for review"
+            "courses that a backfill did not send, because they have changed since the last poll, "
+            "have a change that is held for review, or are quarantined"
         ),
     ]
     reached_at: Annotated[
@@ -95,9 +95,9 @@ class ReplayView(View, frozen=True, kw_only=True):
         means("when the last event that was read happened; null for a backfill"),
     ]
     created_at: Annotated[Timestamp, means("when it was requested")]
-    started_at: Annotated[Timestamp | None, means("when its first event was read")]
+    started_at: Annotated[Timestamp | None, means("when it started")]
     finished_at: Annotated[Timestamp | None, means("when it ended")]
-    error: Annotated[str | None, means("why it failed, or which events it could not send")]
+    error: Annotated[str | None, means("why it failed, or what it left out")]
 
     @classmethod
     def of(cls, one: Replay, progress: ReplayProgress) -> ReplayView:
@@ -178,13 +178,14 @@ class ReplayController(Controller):
         services: GivenServices,
     ) -> Response[ReplayView]:
         """Sends past events again, with their ids and the header `coursewire-replay: true`. The
-        events of a course keep their order, new events go first, and replays of a subscription
-        follow each other. Events after the request are not part of the replay.
+        events of a course keep their order. New events have priority over replayed events. The
+        replays of a subscription run in the order of their requests. A replay does not include
+        events that are detected after the request.
 
-        A backfill requests every live course from the upstream and creates an event for each, which
-        only this subscription receives. The event is not in the event log, and is kept until it is
-        delivered or dead. It has the course's present `sequence`, or 1 if no event has reported the
-        course, so it never hides a later change.
+        A backfill requests every live course from the upstream and creates an event for each
+        course, which only this subscription receives. The event log does not contain the event,
+        which is kept until it is delivered or dead. Its `sequence` is that of the course's last
+        event, or 1 if there is none, so the event never hides a later change.
         """
         subscription = await services.subscriptions.get(subscription_id)
         end, trimmed = await services.events.bounds()
@@ -222,7 +223,8 @@ class ReplayController(Controller):
     async def index(
         self, subscription_id: PathId, params: NamedDependency[IndexQuery], services: GivenServices
     ) -> ReplayList:
-        """In the order of their requests: all that have not ended, and the latest that have."""
+        """Lists the replays in the order of their requests. If a subscription has more than 100
+        replays, the oldest ones that have ended are removed."""
         subscription = await services.subscriptions.get(subscription_id)
         found, position = await services.replays.page(
             subscription.id, params.limit, params.after or None
@@ -241,7 +243,7 @@ class ReplayController(Controller):
     async def show(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
     ) -> ReplayView:
-        """With its progress."""
+        """Includes the progress."""
         return ReplayView.of(*await services.replays.get(subscription_id, replay_id))
 
     @delete(
@@ -255,7 +257,7 @@ class ReplayController(Controller):
     async def cancel(
         self, subscription_id: PathId, replay_id: PathId, services: GivenServices
     ) -> None:
-        """Drops all its events that are not delivered, except those that are being sent."""
+        """Discards the events that are not delivered yet, except those that are being sent."""
         await services.replays.cancel(subscription_id, replay_id)
 
 

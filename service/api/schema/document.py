@@ -68,8 +68,8 @@ _PUBLIC: Final[list[Json]] = [{}]  # the security of operations that need no tok
 _REPEATABLE = (
     "a unique value for each request, such as a UUID. For a day, a repeated "
     "request with this key returns the stored response, with "
-    "`Idempotency-Replayed: true`, and changes nothing. Keys of different tokens "
-    "are independent. Responses with status 500 or higher are not stored"
+    "`Idempotency-Replayed: true`, and changes nothing. API keys do not share "
+    "idempotency keys. A response with the status 401, 403, 429, or 500 and above is not stored"
 )
 _IDEMPOTENCY: Final[Json] = {
     "name": IDEMPOTENCY_KEY,
@@ -98,7 +98,7 @@ _PARAMETERS: Final[dict[str, tuple[str, str]]] = {  # path parameters: their mea
     "key_id": ("the API key's id", "key_[0-9a-z]{1,64}"),
 }
 _HEADERS: Final[dict[str, str]] = {
-    "x-request-id": "the id of the request in the log and the audit trail",
+    "x-request-id": "the id of the request in the log and, for a change, in the audit trail",
     "location": "the path of the created resource",
     "etag": (
         "the version of the resource: send it as `If-Match` with a change that is "

@@ -40,7 +40,7 @@ _OF_COURSE: Final[Json] = {
 _RECORD: Final[Json] = {
     "id": samples.COURSE,
     "remote_id": "32",
-    "revisions": [{"id": "5nq1bXkRmz", "title": "Fire safety", "skills": []}],
+    "revisions": [{"id": "5nq1bXkRmz", "title": "Fire safety", "skill_assignments": []}],
 }
 _EPOCH: Final = "ep_3t5z6w1y2h8k2m4x7q9v"
 _EVENT_DATA: Final[dict[str, Json]] = {
@@ -84,18 +84,22 @@ _EVENT_DATA: Final[dict[str, Json]] = {
         "deliveries": 7,
         "reasons": [{"reason": "10 attempts failed, the last with status 503", "deliveries": 7}],
         "first_event_at": samples.EARLIER,
-        "last_event_at": samples.AT,
+        "last_event_at": samples.EARLIER,
     },
     "subscription.disabled": {**_OF_SUBSCRIPTION, "reason": "the receiver answered 410 Gone"},
     "subscription.parked": {
         **_OF_SUBSCRIPTION,
         "failures": 10,
-        "failing_since": samples.AT,
+        "failing_since": samples.EARLIER,
         "last_outcome": "status",
         "last_status": 503,
     },
     "subscription.recovered": {**_OF_SUBSCRIPTION, "was": "parked", "by": "delivery"},
-    "coursewire.test": {"schema_version": 1, "event_id": samples.EVENT},
+    "coursewire.test": {
+        "schema_version": 1,
+        "event_id": samples.EVENT,
+        "subscription_id": samples.SUBSCRIPTION,
+    },
 }
 EVENTS: Final[dict[str, Json]] = {
     name: {"type": name, "timestamp": samples.AT, "data": data}

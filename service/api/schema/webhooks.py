@@ -23,31 +23,37 @@ from service.domain.polling.integration import Baseline
 TEST_EVENT = "coursewire.test"
 
 _MEANINGS = {
-    "course.created": "A course is new, or exists again after its deletion (`reason`: restored). "
-    "If `initial` is true, the course existed before, and a baseline or a backfill reports it.",
+    "course.created": "A course is new to Coursewire, or exists again after its deletion "
+    "(`reason`: restored). If `initial` is true, a baseline or a backfill reports an existing "
+    "course.",
     "course.updated": "A tracked field of a course changed. `changed` lists the paths.",
-    "course.deleted": "A course was deleted. `evidence` names the kind of evidence.",
-    "integration.baseline_completed": "The first complete full poll of an epoch has ended.",
-    "integration.epoch_started": "An integration starts again with a new baseline. Either it was "
-    "connected to another learning system, or its `baseline` setting was changed before the "
-    "baseline was complete. Coursewire sends "
-    "no `course.deleted` for courses of the previous epoch. Sequences continue to increase. An "
-    "earlier error of the integration no longer applies.",
-    "integration.error": "Polls of an integration started failing in a way that needs an operator. "
-    "Coursewire sends this event once until the failure clears.",
-    "integration.recovered": "The failure that `integration.error` announced has cleared.",
-    "integration.review_required": "Changes of an integration exceed its limits, so Coursewire "
-    "holds them for review.",
-    "subscription.deliveries_dead": "Deliveries became dead, because their last retry failed, the "
-    "retention of their events ended, or the key may no longer see their events. For each "
-    "subscription, Coursewire sends this event at most once in five minutes. The event counts the "
-    "dead deliveries since the previous event of this type, except deliveries of events about "
-    "subscriptions.",
-    "subscription.disabled": "Coursewire disabled the subscription and sends nothing to it until "
-    "a client resumes it.",
-    "subscription.parked": "The receiver of a subscription keeps failing, so Coursewire sends only "
-    "probes to the receiver.",
-    "subscription.recovered": "Deliveries to a parked or disabled subscription have resumed.",
+    "course.deleted": "A course was deleted. `evidence` shows how Coursewire detected the "
+    "deletion.",
+    "integration.baseline_completed": "The baseline of an integration is complete. The "
+    "baseline is the first complete full poll of an epoch.",
+    "integration.epoch_started": "A new epoch of an integration begins. The `upstream_id` or the "
+    "base URL of the integration changed, or its `baseline` setting changed before the baseline "
+    "was complete. The next full poll is a new baseline. Coursewire creates no `course.deleted` "
+    "for courses of the previous epoch, and discards changes that were held for review. Sequences "
+    "continue to increase. An earlier error of the integration no longer applies.",
+    "integration.error": "An integration needs an operator, because its polls fail, or because its "
+    "full polls repeatedly find changes that cannot be confirmed. Coursewire sends no other "
+    "`integration.error` for this integration until the error clears.",
+    "integration.recovered": "The error that `integration.error` reported has cleared. The "
+    "integration no longer needs an operator.",
+    "integration.review_required": "A review of an integration started. Coursewire holds changes "
+    "that exceed the limits of the integration, or deletions that a client decided to publish but "
+    "Coursewire could not confirm.",
+    "subscription.deliveries_dead": "Deliveries of a subscription became dead: their last attempt "
+    "failed, their events are no longer stored, or the API key of the subscription may no longer "
+    "see their events. While deliveries become dead, Coursewire sends this event about every five "
+    "minutes. The event counts the dead deliveries since the previous event of this type, except "
+    "deliveries of `subscription.*` events.",
+    "subscription.disabled": "Coursewire disabled a subscription. Until a client resumes the "
+    "subscription, Coursewire sends only test events to the receiver.",
+    "subscription.parked": "The receiver of a subscription failed repeatedly, so Coursewire sends "
+    "one delivery at a time, as a probe.",
+    "subscription.recovered": "A subscription is no longer parked or disabled.",
     TEST_EVENT: "A client requested a test of the subscription.",
 }
 _HEADERS = {
@@ -57,9 +63,15 @@ _HEADERS = {
     "with dots; or `v1a,` and base64 of the ed25519 signature over the same content. While an old "
     "and a new secret overlap, one signature for each secret, the newest first, separated by "
     "spaces",
-    "coursewire-replay": "true if a replay or a redelivery sent the event, otherwise absent",
+    "coursewire-replay": "true if a replay, a backfill or a redelivery sent the event, otherwise "
+    "absent",
 }
 _OPTIONAL = ("coursewire-replay",)
+_ANSWER = (
+    "Answer with any 2xx once you have stored the event. After any other answer, Coursewire "
+    "retries the event."
+)
+_ANSWER_TO_TEST = "Answer with any 2xx. Coursewire does not retry a test event."
 
 
 _DATA = {
@@ -67,29 +79,31 @@ _DATA = {
     "event_id": "the id of the event, the same as `webhook-id`",
     "integration_id": "the id of the integration",
     "upstream_id": "the X-Integration-Id of the integration at the upstream",
-    "external_id": "the `external_id` that you gave to the integration",
-    "labels": "the labels that you gave to the integration",
+    "external_id": "the `external_id` of the integration; null: none",
+    "labels": "the labels of the integration",
     "course_id": "the id of the course at the upstream",
-    "remote_id": "the id of the course in the learning system",
+    "remote_id": "the id of the course in the learning system; null: the upstream sends no such id",
     "origin_id": "the id of the course in the system that the course comes from; null: the "
-    "upstream does not send this id",
-    "sequence": "increases with each event of the course; the values are not consecutive",
-    "previous_sequence": "the sequence of the previous event of the course; null: no previous "
-    "event exists",
+    "upstream sends no such id",
+    "sequence": "increases with each event of the course; the values are not consecutive. A "
+    "backfill repeats the sequence of the course's last event, or sends 1 if the course has no "
+    "event",
+    "previous_sequence": "the sequence of the previous event of the course; null: the course has "
+    "no earlier event in the current epoch, or a backfill sends the course",
     "changed": "the changed paths of a course.updated, such as `revisions.title`; otherwise empty",
     "reason": "restored: the course was deleted and exists again; null: any other event",
     "evidence": "the evidence of a course.deleted. tombstone: the upstream marks the course as "
-    "deleted; absence: a complete full poll did not return the course, and a request for the "
-    "course confirmed the absence; null: not a course.deleted",
-    "initial": "true: the course existed before, and the first complete full poll or a backfill "
-    "reports it",
+    "deleted; absence: the upstream no longer returns the course, and a request for the course "
+    "confirmed the absence; null: not a course.deleted",
+    "initial": "true: a baseline or a backfill reports an existing course; otherwise false",
     "detected_by": "delta or full: the kind of poll that detected the change; review: the change "
-    "was held and then published; backfill: a backfill of the subscription sent the course",
+    "was published after a review; backfill: a backfill of the subscription sent the course",
     "course_omitted": (
         "why `course` is absent. thin: the `payload` of the subscription is thin; size: the "
-        "body would exceed 256 KiB; gone: the record no longer exists; null: `course` is present"
+        "body would exceed 256 KiB; gone: the course was deleted; null: `course` is present"
     ),
-    "course": "the record of the course as the upstream returned it",
+    "course": "the record of the course as the upstream returned it; absent if `course_omitted` "
+    "is not null",
 }
 _TEXT: dict[str, Any] = {"type": "string"}
 _MAYBE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
@@ -111,7 +125,7 @@ _OF_A_SUBSCRIPTION: _Fields = {
         _TEXT,
         "the subscription that the event is about; this subscription never receives the event",
     ),
-    "description": (_MAYBE_TEXT, "the description that you gave to the subscription"),
+    "description": (_MAYBE_TEXT, "the description of the subscription; null: none"),
     "owner": (_MAYBE_TEXT, "the API key that owns the subscription; null: the operator"),
 }
 _BASELINE = {"type": "string", "enum": [one.value for one in Baseline]}
@@ -128,7 +142,10 @@ _SAID: dict[str, _Fields] = {
     "integration.baseline_completed": {
         "baseline": (
             _BASELINE,
-            "emit: Coursewire sent an event for each existing course; silent: no such events",
+            (
+                "emit: Coursewire created an event for each course in the baseline; "
+                "silent: no such events"
+            ),
         ),
         "records": (_COUNT, "the number of records that the poll received"),
         "epoch": (_TEXT, "the epoch of the poll"),
@@ -140,33 +157,57 @@ _SAID: dict[str, _Fields] = {
         "reason": (
             {"type": "string", "enum": ["upstream", "baseline"]},
             (
-                "upstream: the upstream_id or the base URL of the integration changed; baseline: "
-                "its unfinished baseline was edited"
+                "upstream: the `upstream_id` or the base URL changed; baseline: the `baseline` "
+                "setting changed before the baseline was complete"
             ),
         ),
         "baseline": (
             _BASELINE,
-            "emit: Coursewire will send an event for each existing course; silent: no such events",
+            (
+                "emit: Coursewire will create an event for each course in the new baseline; "
+                "silent: no such events"
+            ),
         ),
     },
     "integration.error": {
         "code": (_TEXT, "the error code from the upstream or from Coursewire"),
-        "message": (_TEXT, "a description of the failure"),
-        "status": ({"type": ["integer", "null"]}, "the HTTP status; null: no response"),
-        "log_url": (_MAYBE_TEXT, "the upstream's page about the request; null: none was sent"),
-        "since": (_TIME, "when the first of the consecutive failures occurred"),
+        "message": (_TEXT, "a description of the error"),
+        "status": (
+            {"type": ["integer", "null"]},
+            "the HTTP status of the upstream's response; null: the error has no such status",
+        ),
+        "log_url": (
+            _MAYBE_TEXT,
+            "the URL of the upstream's page about the request; null: the upstream sent no URL",
+        ),
+        "since": (
+            _TIME,
+            (
+                "when the first of the consecutive failures occurred, or when the first of the "
+                "consecutive full polls found unconfirmed changes"
+            ),
+        ),
     },
     "integration.recovered": {
-        "code": (_TEXT, "the code of the error that has cleared"),
-        "since": (_TIME, "when the failures started"),
+        "code": (_TEXT, "the last code of the error"),
+        "since": (_TIME, "the `since` of the error"),
     },
     "integration.review_required": {
-        "deleted": (_COUNT, "the number of held deletions"),
-        "changed_counts": (_COUNTS, "the number of held changes of each path"),
+        "deleted": (_COUNT, "the number of held deletions at the start of the review"),
+        "changed_counts": (
+            _COUNTS,
+            (
+                "for each path whose changes exceed the limit, the number of courses in which the "
+                "path changed"
+            ),
+        ),
     },
     "subscription.deliveries_dead": {
         "deliveries": (_COUNT, "the number of deliveries that became dead"),
-        "reasons": (_REASONS, "the most frequent reasons, with the number of deliveries for each"),
+        "reasons": (
+            _REASONS,
+            "the most frequent reasons, at most 20, with the number of deliveries for each",
+        ),
         "first_event_at": (_TIME, "the time of the earliest event among these deliveries"),
         "last_event_at": (_TIME, "the time of the latest event among these deliveries"),
     },
@@ -177,17 +218,17 @@ _SAID: dict[str, _Fields] = {
         "last_outcome": (_TEXT, "the class of the last failure, such as status or timeout"),
         "last_status": (
             {"type": ["integer", "null"]},
-            "the HTTP status of the last failure; null: no response",
+            "the HTTP status of the last failure; null: no valid status arrived",
         ),
     },
     "subscription.recovered": {
         "was": ({"type": "string", "enum": ["parked", "disabled"]}, "the previous state"),
         "by": (
             {"type": "string", "enum": ["delivery", "resume"]},
-            "delivery: an attempt succeeded; resume: a client resumed the subscription",
+            "delivery: a delivery succeeded; resume: a client resumed the subscription",
         ),
     },
-    TEST_EVENT: {},
+    TEST_EVENT: {"subscription_id": (_TEXT, "the subscription that receives the test event")},
 }
 
 
@@ -200,8 +241,7 @@ def _operation(event_type: str, meaning: str) -> Operation:
     return Operation(
         tags=["Webhooks"],
         summary=event_type,
-        description=f"{meaning} Answer with any 2xx once you have stored the event. After any "
-        "other answer, Coursewire sends the event again.",
+        description=f"{meaning} {_ANSWER_TO_TEST if event_type == TEST_EVENT else _ANSWER}",
         operation_id=event_type,
         parameters=[
             Parameter(
@@ -230,7 +270,7 @@ def _body(event_type: str, wanted: Format) -> Schema:
     found = {
         "type": "string",
         "format": "date-time",
-        "description": "when Coursewire detected the change",
+        "description": "when Coursewire created the event",
     }
     properties: dict[str, Any]
     if wanted is Format.STANDARD:

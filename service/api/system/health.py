@@ -54,7 +54,7 @@ async def root(state: State) -> Root:
     "/healthz",
     operation_id="healthz",
     summary="Check that this process is running",
-    response_description="It lives",
+    response_description="The process is running",
     tags=["System"],
     security=[{}],
 )
@@ -73,8 +73,8 @@ async def healthz() -> Health:
     opt={PROBLEMS: (TOO_MANY_LISTENERS, OVERLOADED, STOPPING, STORAGE_UNAVAILABLE)},
 )
 async def readyz(services: GivenServices, state: State) -> Health:
-    """Redis answers and grants all needed rights, and the process is not stopping; otherwise the
-    problem gives the reason."""
+    """Succeeds if Redis answers and grants all needed rights, and the process is not stopping.
+    Otherwise the problem contains the reason."""
     if state.stopping:
         raise StoppingError("this process is stopping; send new requests to another one")
     try:

@@ -24,8 +24,8 @@ class MetricsQuery(Fields, frozen=True, kw_only=True):
     detail: Annotated[
         Several[Detail] | UnsetType,
         means(
-            f"also returns metrics for each of these, the first {DETAIL_MOST:,} registered; "
-            "separated by commas or given repeatedly"
+            "also returns metrics of single resources of these kinds, of each kind the first "
+            f"{DETAIL_MOST:,} registered; separated by commas or given repeatedly"
         ),
     ] = UNSET
 
@@ -44,9 +44,9 @@ class MetricsQuery(Fields, frozen=True, kw_only=True):
 async def metrics(
     params: NamedDependency[MetricsQuery], request: AnyRequest, services: GivenServices
 ) -> Response[bytes]:
-    """Of the whole system, whichever process answers, except `coursewire_api_*` and `process_*`,
-    which describe that process. The metrics token and keys of any scope except `subscriber` are
-    accepted."""
+    """Every API process returns the metrics of the whole system. Only `coursewire_redis_up`,
+    `coursewire_build_info`, `coursewire_api_*` and `process_*` describe the process that answers.
+    Tokens of any scope except `subscriber` are accepted."""
     traffic: Traffic = request.app.state.traffic
     exposition, content_type = await services.metrics.render(
         request.headers.get("accept", ""), traffic.collect(), params.detail or ()

@@ -88,7 +88,7 @@ class StatusController(Controller):
         response_description="The state of the system",
     )
     async def show(self, services: GivenServices) -> SystemStatus:
-        """`ok`, `degraded` with the reasons, or `down` when Redis does not answer."""
+        """Returns `ok`, `degraded` with the reasons, or `down` if Redis cannot be used."""
         overview = Overview(services.redis)
         try:
             if (fault := await services.rights.fault()) is not None:
@@ -169,9 +169,10 @@ class ControlController(Controller):
         response_description="The paused activities",
     )
     async def pause(self, services: GivenServices, data: JSONBody[PauseRequest] = _BOTH) -> Paused:
-        """No work starts, and running work stops at its next step, within seconds: a poll after its
-        page, an outbox after the attempts in flight. Nothing is lost: polls are resumed, and
-        outboxes keep queueing events until the events' retention ends."""
+        """No work starts, and running work stops at its next step: a poll after its current page or
+        request by id, an outbox after its attempts in flight. After the pause, polls continue.
+        Outboxes queue events during the pause. A pending delivery becomes dead when the retention
+        of its event ends."""
         await services.control.pause(*_activities(data))
         return await _now_paused(services)
 
@@ -187,7 +188,7 @@ class ControlController(Controller):
     async def resume(
         self, services: GivenServices, data: JSONBody[ResumeRequest] = _BOTH_AGAIN
     ) -> Paused:
-        """Work that became due meanwhile starts within a second."""
+        """Work that became due during the pause starts at once."""
         await services.control.resume(*_activities(data))
         return await _now_paused(services)
 

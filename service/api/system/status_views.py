@@ -79,7 +79,7 @@ class QueueStatus(View, frozen=True, kw_only=True):
     example: ClassVar = {"name": "coursewire-poll", "queued": 1, "started": 2, "failed": 0}
     name: Annotated[str, means("its name")]
     queued: Annotated[int, means("jobs that wait")]
-    started: Annotated[int, means("jobs under way")]
+    started: Annotated[int, means("jobs that are running")]
     failed: Annotated[int, means("jobs that failed in the last day")]
 
 
@@ -123,11 +123,11 @@ class LatenessStatus(View, frozen=True, kw_only=True):
     oldest_poll_at: Annotated[
         Timestamp | None,
         means(
-            "of the last complete polls of the integrations that are polled, the oldest; of an "
-            "integration without one, its first attempt"
+            "the oldest of the times at which the polled integrations last completed a poll; for "
+            "an integration without a complete poll, the time at which its polling started"
         ),
     ]
-    oldest_full_poll_at: Annotated[Timestamp | None, means("the same of full polls")]
+    oldest_full_poll_at: Annotated[Timestamp | None, means("the same, for full polls only")]
 
 
 class Paused(View, frozen=True, kw_only=True):
@@ -143,9 +143,9 @@ class IntegrationStates(View, frozen=True, kw_only=True):
 
     example: ClassVar = {"active": 12, "pending": 1, "paused": 0, "error": 1, "review": 0}
     active: Annotated[int, means("polled, their baselines complete")]
-    pending: Annotated[int, means("polled for the first time")]
+    pending: Annotated[int, means("polled, their baselines not complete")]
     paused: Annotated[int, means("paused by a person")]
-    error: Annotated[int, means("cannot be polled until an operator acts")]
+    error: Annotated[int, means("need an operator")]
     review: Annotated[int, means("polled, with changes held for review")]
 
 
@@ -181,7 +181,7 @@ class Totals(View, frozen=True, kw_only=True):
     integrations: Annotated[int, means("integrations")]
     subscriptions: Annotated[int, means("subscriptions")]
     courses: Annotated[int, means("live courses")]
-    quarantined: Annotated[int, means("courses whose records cannot be decoded")]
+    quarantined: Annotated[int, means("quarantined courses")]
     held: Annotated[int, means("changes that wait for a decision on them")]
     events: Annotated[int, means("events in the log")]
     pending: Annotated[int, means("events not yet delivered, over all subscriptions")]
@@ -189,8 +189,8 @@ class Totals(View, frozen=True, kw_only=True):
 
 
 class SystemStatus(View, frozen=True, kw_only=True):
-    """The state of the whole system; `reasons` explains any `status` other than `ok`. If Redis is
-    down, the other fields are null."""
+    """The state of the whole system; `reasons` explains any `status` other than `ok`. If `status`
+    is `down`, fields that are read from Redis are null or empty."""
 
     example: ClassVar = {
         "status": "ok",
@@ -211,8 +211,8 @@ class SystemStatus(View, frozen=True, kw_only=True):
     }
     status: Annotated[str, means("ok, degraded or down")]
     reasons: Annotated[tuple[str, ...], means("the reasons why the status is not ok")]
-    version: Annotated[str, means("of this service")]
-    time: Annotated[Timestamp, means("of this answer")]
+    version: Annotated[str, means("the version of this service")]
+    time: Annotated[Timestamp, means("the time of this response")]
     redis: Annotated[RedisStatus, means("the Redis or Valkey server")]
     schedulers: Annotated[list[SchedulerStatus], means("the running schedulers")]
     workers: Annotated[list[WorkerStatus], means("the worker processes")]

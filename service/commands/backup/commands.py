@@ -32,7 +32,7 @@ def backup(*, file: Path, force: bool) -> None:
 
 @click.command()
 @_FILE
-@click.option("--replace", is_flag=True, help="Delete the installation that is there.")
+@click.option("--replace", is_flag=True, help="First delete the installation in this Redis.")
 def restore(*, file: Path, replace: bool) -> None:
     """Write the data in FILE into the Redis of a stopped service."""
     from service import logs

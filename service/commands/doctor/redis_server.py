@@ -34,7 +34,7 @@ async def eviction(overview: Overview) -> Found:
     """Whether the server keeps every key."""
     server = await overview.server()
     fault = eviction_fault(server)
-    return [("fail", fault) if fault else ("ok", server.eviction_policy or "not told")]
+    return [("fail", fault) if fault else ("ok", server.eviction_policy or "unknown")]
 
 
 async def persistence(overview: Overview) -> Found:

@@ -21,7 +21,7 @@ from service.local.data_directory import completed_by_up
 from service.settings import PREFIX, Settings
 from service.storage.observability.system_status import Overview
 
-SAMPLE: Final = 1_000  # encrypted values of each kind that are decrypted
+SAMPLE: Final = 1_000  # stored secrets and addresses of each kind that are checked
 _LEVELS: Final[dict[Level, int]] = {"ok": 0, "warn": 1, "fail": 2}
 _COLOURS: Final[dict[Level, str]] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -29,8 +29,8 @@ Examination = Callable[[], Awaitable[Found]]
 
 
 async def examine(settings: Settings, *, everything: bool = False) -> list[Finding]:
-    """All findings. With `everything`, each stored secret is decrypted, not only a sample. If Redis
-    cannot be used, the checks that need it are left out.
+    """All findings. With `everything`, each stored secret and address is checked, not only a
+    sample. If Redis cannot be used, the checks that need it are left out.
     """
     findings = [check_settings(settings)]
     if settings.redis_url is None or not settings.encryption_keys:
@@ -100,8 +100,8 @@ def _unusable(error: Exception) -> str:
             advice = f"correct user and password in {where}, or the server's ACL"
         case _:
             advice = (
-                f"does it run where {where} says, and what does its log say? All parts go on by "
-                "themselves once it answers"
+                f"check that it runs at the address in {where}, and read its log. All parts "
+                "continue automatically when it answers"
             )
     return f"Redis cannot be used: {said}; {advice}"
 

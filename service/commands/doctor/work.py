@@ -48,8 +48,8 @@ async def queues(overview: Overview) -> Found:
         (
             "warn",
             (
-                f"{queue.failed} jobs of {queue.name} failed in the last day; the worker's log "
-                "says why, the work itself came back by the schedule"
+                f"{queue.failed} jobs of {queue.name} failed in the last day; read the worker's "
+                "log. The scheduler enqueues their work again"
             ),
         )
         for queue in await overview.queues()
@@ -86,8 +86,8 @@ async def leases(overview: Overview, control: Control) -> Found:
                 (
                     "fail",
                     (
-                        f"{stuck} claims on {name} have lapsed and nobody takes them back; a "
-                        "scheduler does, unless its queue is full: see scheduler and workers"
+                        f"{stuck} claims on {name} have expired and were not taken back. A "
+                        "scheduler does this unless its queue is full: check scheduler and workers"
                     ),
                 )
             )

@@ -38,8 +38,8 @@ subscriptions:
 @click.option(
     "--prune",
     is_flag=True,
-    help="Also delete integrations and subscriptions that the file does not name: of each kind "
-    "that it lists, those with an external_id or a description.",
+    help="Also delete resources that the file does not name, of each kind that the file lists: "
+    "integrations with an external_id, and subscriptions of the operator with a description.",
 )
 @click.option(
     "--resend-secrets",
@@ -48,7 +48,7 @@ subscriptions:
         "Send headers and client certificates again, because the API does not return their values."
     ),
 )
-@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @options.JSON
 @options.remote
 @click.pass_context
@@ -64,7 +64,7 @@ def apply(
 ) -> None:
     """Bring integrations and subscriptions to the state in a file.
 
-    The file is YAML, as below. An integration is found again by its external_id, a subscription by
+    The file is YAML, as below. An integration is identified by its external_id, a subscription by
     its description. Items have the fields that `create --help` lists; fields that an item leaves
     out stay as they are. ${NAME} stands for the environment variable NAME. Each item is applied by
     itself: if one fails, the others are applied, and the exit code is 1.

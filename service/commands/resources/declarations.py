@@ -141,7 +141,7 @@ coursewire subscriptions resume sub_...""",
         "The state of each delivery, with every attempt.\n\n"
         "To send again: `subscriptions retry` makes deliveries that wait for a retry due now, "
         "`subscriptions resume` resumes a disabled or paused subscription, `events redeliver` "
-        "sends one event once more, `replays create` those that are dead or missing.",
+        "sends one event again, `replays create` sends dead or missing events again.",
         f"event_id event_type course_id subscription_id state reason attempts.# {_LATEST}at "
         f"{_LATEST}outcome {_LATEST}answer next_attempt_at",
         {
@@ -172,8 +172,8 @@ coursewire deliveries list --subscription-id sub_... --state pending,dead --json
             "list": Verb(
                 "listEvents",
                 "List detected events, newest first unless --order is given.\n\n"
-                "--follow waits for events instead, oldest first. A filtered page may hold few "
-                "events, or none, and more may still follow.",
+                "--follow waits for events instead, oldest first. A filtered page can contain few "
+                "events, or none, although more events follow.",
                 query={"order": "desc"},
                 table={"payload": "thin"},
                 follows=True,
@@ -204,13 +204,13 @@ coursewire events redeliver evt_... --subscription-id sub_...""",
                 ),
                 columns=_HELD,
                 body={"decision": "publish"},
-                ask="Send events of these changes?",
+                ask="Send events for these changes?",
             ),
             "accept-silently": Verb(
                 "decideReview",
                 "Record the held changes without sending events: no subscriber is informed. To "
-                "reject the changes, correct the connected system; the next full poll ends the "
-                "review.",
+                "reject the changes, correct the connected system instead: later polls then "
+                "discard the changes.",
                 columns=_HELD,
                 body={"decision": "accept_silently"},
                 ask="Record these changes without informing any subscriber?",
@@ -259,7 +259,7 @@ coursewire credentials edit cred_... --api-key @new-key.txt""",
             "rotate": Verb("rotateAPIKeyToken", once="token"),
             "revoke": Verb(
                 "revokeAPIKey",
-                ask="Revoke {0}? Its token stops working, its subscriptions get no more events.",
+                ask="Revoke {0}? Its token stops working, and its subscriptions get no events.",
                 done="revoked",
             ),
         },

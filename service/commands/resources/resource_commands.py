@@ -22,9 +22,9 @@ _LISTS: Final = {  # the lists that complete an argument
     "key_id": "listAPIKeys",
 }
 _LIMIT: Final = click.Option(
-    ["--limit"], type=click.IntRange(min=1), help="How many items at most, 100 if left out."
+    ["--limit"], type=click.IntRange(min=1), help="The maximum number of items, 100 if left out."
 )
-_ALL: Final = click.Option(["--all", "everything"], is_flag=True, help="All items.")
+_ALL: Final = click.Option(["--all", "everything"], is_flag=True, help="Print all items.")
 _FOLLOW: Final = click.Option(
     ["--follow", "-f"],
     is_flag=True,
@@ -159,7 +159,7 @@ class Action(NamedTuple):
             (_DATA, has_body),
             (clear, has_body and nullable and operation.method == "PATCH"),
             (_ETAG, operation.condition),
-            (options.yes(", and give --if-match"), verb.ask and operation.condition == "required"),
+            (options.yes("; requires --if-match"), verb.ask and operation.condition == "required"),
             (options.yes(), verb.ask and operation.condition != "required"),
         ]
 

@@ -41,7 +41,7 @@ RESOLUTIONS = {one.name: one for one in (MINUTES, HOURS)}
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """The metrics in Redis at `at` (epoch ms). `run` identifies the run of the server: `counters`
-    were zero at its start. `gauges` that are zero may be left out."""
+    were zero at its start. `gauges` that are zero can be missing."""
 
     at: int
     run: str
@@ -231,8 +231,8 @@ def _histogram(metric: HistogramMetric, observed: str) -> Iterable[Family]:
 
 _HISTOGRAMS: Mapping[HistogramMetric, str] = {
     metrics.UPSTREAM_REQUEST: "Requests to the upstream that have ended.",
-    metrics.RECEIPT: "Deliveries that were received; without what a new subscription is sent of "
-    "the past.",
+    metrics.RECEIPT: "Deliveries that were received, without replays and without events from "
+    "before the subscription.",
 }
 STORED = (*(one.name for one in metrics.COUNTERS), *(one.name for one in _HISTOGRAMS))
 """The metrics whose stored counters samples keep."""

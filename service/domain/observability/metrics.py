@@ -59,43 +59,44 @@ _POLL_KINDS = tuple((kind,) for kind in get_args(PollKind))
 COUNTERS = (
     CounterMetric(
         "polls_total",
-        "Polls that have ended.",
+        "Polls that have completed or failed.",
         ("kind", "outcome"),
         tuple((*kind, outcome) for kind in _POLL_KINDS for outcome in ("completed", "failed")),
     ),
     CounterMetric("pages_total", "Pages of the upstream that were compared."),
     CounterMetric(
         "records_total",
-        "Records of the upstream by verdict.",
+        "Compared records and absences, by verdict.",
         ("verdict",),
         tuple((verdict.value,) for verdict in Verdict),
     ),
     CounterMetric(
         "upstream_errors_total",
-        "Turns of polls that an upstream error stopped, by its code or, if unknown, its kind.",
+        "Errors of polls, without rate limits, by the upstream's error code or, if the code is "
+        "unknown, by the kind of error.",
         ("code",),
     ),
     CounterMetric(
         "rate_limit_waits_total",
-        "Waits of polls for the rate limit of their credential.",
+        "Waits for the rate limit of a credential. Waits of backfills have the kind `full`.",
         ("kind",),
         _POLL_KINDS,
     ),
     CounterMetric(
         "events_total",
-        "Events appended to the log.",
+        "Events appended to the event log.",
         ("type",),
         tuple((event_type,) for event_type in EVENT_TYPES),
     ),
     CounterMetric(
         "attempts_total",
-        "HTTP attempts that have ended.",
+        "Delivery attempts that have ended, replays included.",
         ("outcome",),
         tuple((outcome.value,) for outcome in OutcomeClass),
     ),
     CounterMetric(
         "deliveries_total",
-        "Deliveries that have ended.",
+        "Deliveries that have ended, without replays.",
         ("state",),
         (("delivered",), ("dead",), ("skipped",)),
     ),
@@ -107,7 +108,8 @@ COUNTERS = (
     ),
     CounterMetric(
         "backfilled_total",
-        "Courses of backfills: queued, or left_out because a poll must find the change first.",
+        "Courses of backfills: `queued`, or `left_out` because the course has changed since the "
+        "last poll or has a held change.",
         ("result",),
         (("queued",), ("left_out",)),
     ),
@@ -115,37 +117,39 @@ COUNTERS = (
 
 POLL_DURATION = HistogramMetric(
     "poll_duration_seconds",
-    "From the beginning of a poll to its completion, waiting included.",
+    "From the start of a poll to its completion, waits included.",
     (0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600),
     ("kind",),
 )
 UPSTREAM_REQUEST = HistogramMetric(
     "upstream_request_duration_seconds",
-    "From a request to the upstream to the end of its response, or its failure.",
+    "Duration of the upstream requests of polls and backfills, until the response ends or the "
+    "request fails.",
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 RATE_LIMIT_REMAINING = HistogramMetric(
     "rate_limit_remaining_ratio",
-    "Remaining part of a credential's rate limit window, as reported by an upstream response.",
+    "Share of the rate limit that remains in the current window, as reported by an upstream "
+    "response.",
     (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
     unit="ratio",
 )
 ATTEMPT_DURATION = HistogramMetric(
     "attempt_duration_seconds",
-    "From the start of an HTTP attempt to the end of its response, or its failure.",
+    "Duration of delivery attempts, until the response ends or the attempt fails.",
     (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
 )
 _DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
 FIRST_ATTEMPT = HistogramMetric(
     "detection_to_first_attempt_seconds",
-    "From the detection of a change to the first attempt of each delivery; without past events "
-    "that a new subscription receives.",
+    "From the detection of a change to the start of the first attempt of each delivery, without "
+    "replays and without events from before the subscription.",
     _DELIVERY_BOUNDS,
 )
 RECEIPT = HistogramMetric(
     "detection_to_receipt_seconds",
-    "From the detection of a change to the subscriber's 2xx, for each delivery; without past "
-    "events that a new subscription receives.",
+    "From the detection of a change to the receiver's 2xx, for each delivery, without replays and "
+    "without events from before the subscription.",
     _DELIVERY_BOUNDS,
 )
 HISTOGRAMS = (
@@ -165,32 +169,42 @@ REDIS_MEMORY_LIMIT = GaugeMetric(
     unit="bytes",
 )
 REDIS_PERSISTENCE_OK = GaugeMetric(
-    "redis_persistence_ok", "Whether Redis keeps an append-only file and its last write succeeded."
+    "redis_persistence_ok",
+    "Whether Redis keeps an append-only file, and the last write, rewrite and snapshot succeeded.",
 )
 INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
 OUTBOXES = GaugeMetric(
     "outboxes",
-    "Outboxes by state: `active`; `failing`, active with a failed last attempt; `parked` until the "
-    "receiver answers; `paused` by a person; `disabled` by the service.",
+    "Outboxes by state: `active`; `failing`, active with a failed last attempt; `parked` until a "
+    "probe succeeds; `paused` over the API; `disabled` by the service.",
     labels=("state",),
 )
 OUTBOX_STATES = (*(state.value for state in SubscriptionState), "failing")
-EVENT_LOG = GaugeMetric("event_log_events", "Events in the log.")
+EVENT_LOG = GaugeMetric("event_log_events", "Events in the event log.")
 DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
-CLAIMED = GaugeMetric("claimed", "Work that is claimed or in progress.", labels=("kind",))
+CLAIMED = GaugeMetric(
+    "claimed",
+    "Work that is claimed, in progress or held back, such as parked outboxes between probes.",
+    labels=("kind",),
+)
 DUE_AGE = GaugeMetric(
     "due_oldest_age_seconds",
-    "How long the oldest work has been due, or claimed and not started. Paused, parked and waiting "
-    "work is not due.",
+    "How long the oldest work has been due and not claimed, or has waited since its claim expired. "
+    "Work of paused integrations and of paused or disabled subscriptions is not due. A pause of "
+    "the whole system does not stop this age.",
     labels=("kind",),
     unit="seconds",
 )
-PAUSED = GaugeMetric("paused", "Whether polling or delivery is paused.", labels=("what",))
+PAUSED = GaugeMetric(
+    "paused", "Whether polling or delivery is paused for the whole system.", labels=("what",)
+)
 POLL_AGE = GaugeMetric(
     "poll_age_seconds",
-    "Time since the last complete poll of integrations that are being polled; percentile 100 is "
-    "the longest. Full polls count as deltas too.",
+    "Time since the last completed poll, by percentile of the integrations; percentile 100 is the "
+    "longest time. Integrations that are paused or in `error` are excluded. Until the first "
+    "completed poll after the registration, a pause or an `error`, the time counts from the first "
+    "attempt. A full poll also counts as a delta.",
     labels=("kind", "percentile"),
     unit="seconds",
 )
@@ -203,12 +217,12 @@ QUEUE_FAILED = GaugeMetric(
     "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
 )
 TOTALS = (
-    GaugeMetric("deliveries_pending", "Events on outboxes that have not been received.", "pending"),
+    GaugeMetric("deliveries_pending", "Pending deliveries, without replays.", "pending"),
     GaugeMetric("deliveries_dead", "Dead deliveries that are still listed.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
     GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
     GaugeMetric("changes_held", "Changes that are held for review.", "held"),
-    GaugeMetric("courses_quarantined", "Records that do not decode.", "quarantined"),
+    GaugeMetric("courses_quarantined", "Courses whose records are quarantined.", "quarantined"),
 )
 # Only in the history, because a scrape does not read outboxes.
 OLDEST_PENDING = GaugeMetric(
@@ -244,62 +258,81 @@ Detail = Literal["integrations", "subscriptions", "credentials"]
 DETAILS: tuple[Detail, ...] = get_args(Detail)
 DETAIL_MOST = 1_000  # of a kind that are exposed: those that were registered first
 DETAIL_OMITTED = GaugeMetric(
-    "detail_omitted", "Resources that exceed the limit and are left out.", labels=("detail",)
+    "detail_omitted",
+    f"Resources without metrics, because only the first {DETAIL_MOST:,} registered have metrics.",
+    labels=("detail",),
 )
 INTEGRATION_STATE = GaugeMetric(
     "integration_state",
-    "1 for the state that an integration is in.",
+    "1 for the current state of the integration.",
     labels=("integration", "state"),
 )
 INTEGRATION_POLL_AGE = GaugeMetric(
     "integration_poll_age_seconds",
-    "Time since the last complete poll of the integration. Absent while the integration is paused "
-    "or in `error`.",
+    "Time since the last completed poll of the integration, counted as in "
+    "`coursewire_poll_age_seconds`. Absent while the integration is paused or in `error`.",
     labels=("integration", "kind"),
     unit="seconds",
 )
 SUBSCRIPTION_STATE = GaugeMetric(
     "subscription_state",
-    "1 for the state that a subscription is in.",
+    "1 for the current state of the subscription, one of the states of `coursewire_outboxes`.",
     labels=("subscription", "state"),
 )
 SUBSCRIPTION_PENDING = GaugeMetric(
-    "subscription_pending", "Events on its outbox.", labels=("subscription",)
+    "subscription_pending",
+    "Pending deliveries of the subscription, without replays.",
+    labels=("subscription",),
 )
 SUBSCRIPTION_DEAD = GaugeMetric(
-    "subscription_dead", "Its dead deliveries that are still listed.", labels=("subscription",)
+    "subscription_dead",
+    "Dead deliveries of the subscription that are still listed.",
+    labels=("subscription",),
 )
 SUBSCRIPTION_AGE = GaugeMetric(
     "subscription_oldest_pending_age_seconds",
-    "Age of the oldest event on its outbox.",
+    "Age of the oldest pending event of the subscription, 0 without a pending event.",
     labels=("subscription",),
     unit="seconds",
 )
 CREDENTIAL_LIMIT = GaugeMetric(
-    "credential_rate_limit", "Requests that a window allows.", labels=("credential",)
+    "credential_rate_limit",
+    "Requests that the current rate limit window allows. Absent if unknown.",
+    labels=("credential",),
 )
 CREDENTIAL_REMAINING = GaugeMetric(
     "credential_rate_limit_remaining",
-    "Requests left in a window that has not ended.",
+    "Remaining requests of the current rate limit window. Absent if unknown.",
     labels=("credential",),
 )
 INTEGRATION_CLOCK_SKEW = GaugeMetric(
     "integration_clock_skew_seconds",
-    "How far its upstream's clock is ahead of ours, 0 within 30 seconds.",
+    "How far the upstream's clock is ahead of the clock of this service; negative if it is behind, "
+    "0 within 30 seconds.",
     labels=("integration",),
     unit="seconds",
 )
 # Stored in the hash of each integration; `total` is the field.
 OF_INTEGRATION = (
-    GaugeMetric("integration_courses", "Its live courses.", "course_count", ("integration",)),
-    GaugeMetric("integration_held", "Its changes that are held.", "held", ("integration",)),
+    GaugeMetric(
+        "integration_courses",
+        "Live courses of the integration.",
+        "course_count",
+        ("integration",),
+    ),
+    GaugeMetric("integration_held", "Held changes of the integration.", "held", ("integration",)),
     GaugeMetric(
         "integration_quarantined",
-        "Its records that do not decode.",
+        "Quarantined courses of the integration.",
         "quarantined",
         ("integration",),
     ),
-    GaugeMetric("integration_failures", "Its failed polls in a row.", "failures", ("integration",)),
+    GaugeMetric(
+        "integration_failures",
+        "Consecutive failures of the integration's polls.",
+        "failures",
+        ("integration",),
+    ),
 )
 OF_DETAILS = (
     DETAIL_OMITTED,
@@ -318,11 +351,14 @@ OF_DETAILS = (
 # Of the process that answers, counted in it: name, kind, help, labels.
 BUILD = GaugeMetric("build_info", "Version of this process.", labels=("version", "python"))
 REQUESTS = CounterMetric(
-    "api_requests_total", "Requests answered by this process.", ("method", "route", "status")
+    "api_requests_total",
+    "Requests to known routes that this process has answered.",
+    ("method", "route", "status"),
 )
 REQUEST_DURATION = HistogramMetric(
     "api_request_duration_seconds",
-    "From a request to the start of its response, without requests that wait for events.",
+    "From the arrival of a request to the start of its response, without event streams and long "
+    "polls.",
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     ("method", "route"),
 )

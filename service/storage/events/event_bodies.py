@@ -28,7 +28,7 @@ class RenderedEvent(msgspec.Struct, frozen=True):
     body: bytes
 
 
-# The identity of a body: position, order key and rendering of its event.||The order key represents
+# The identity of a body: position, order key and rendering of its event. The order key represents
 # the event's course: a server that lost its last second, and whose clock went back, could use a
 # position again.
 _BodyKey = tuple[str, str, Rendering]

@@ -23,7 +23,7 @@ from service.storage.scheduling.leases import Fence, Lease
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-MAX_KEPT = 100  # listed replays of a subscription, in addition to those that have not ended
+MAX_KEPT = 100  # listed replays of a subscription, and more only if the oldest have not ended
 MAX_AHEAD = 10_000  # entries at which no more are added, whatever they wait for
 
 _decode = msgspec.json.Decoder(Replay).decode

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import click
+import httpx
 import msgspec
 
 from tests.bench import report
@@ -127,7 +128,7 @@ async def _scene(
                     patience=options.patience,
                     settle=options.settle,
                 )
-            except (AssertionError, TimeoutError, ExceptionGroup) as failure:
+            except (AssertionError, TimeoutError, ExceptionGroup, httpx.HTTPError) as failure:
                 failures.append(f"{kind.name} {settings}: {scene.title}: {failure!r}")
                 continue  # the others are measured all the same
             for one in measured:

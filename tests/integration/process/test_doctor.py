@@ -156,7 +156,7 @@ async def test_stuck_claims_and_endless_leases_are_failures(settings, busy, redi
     await redis.set(keys.lease("outboxes", "sub_a"), "token")
     said = [one.said for one in (await examined(settings))["leases"]]
     assert len(said) == 2
-    assert "1 claims on integrations have lapsed" in said[0]
+    assert "1 claims on integrations have expired" in said[0]
     assert keys.lease("outboxes", "sub_a") in said[1]
 
 

@@ -495,7 +495,7 @@ def test_every_command_explains_itself_without_a_service(group, verb):
         ("replays", "sent again", "Without a command"),
         ("deliveries", "subscriptions retry", "null"),
         ("events list", "[default: desc", "Oldest first"),
-        ("reviews publish", "Ask nothing, and give --if-match.", "null"),
+        ("reviews publish", "Do not ask for confirmation; requires --if-match.", "null"),
         ("subscriptions edit", "--clear labels: any; else", "null:"),
         ("subscriptions create", "Left out: any; else", "null:"),
         ("integrations create", "deleted_count=10 deleted_share=0.15", "{"),

@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.domain.observability.metrics import series_names
+from service.domain.observability.metrics import DETAILS, series_names
 from service.settings import SETTINGS
 from tests.programs import required_program
 
@@ -226,11 +226,30 @@ def test_the_pod_monitor_finds_the_pods_their_port_and_the_token():
     (api,) = (one for one in OURS if one["metadata"]["name"] == "api")
     selected = monitor["spec"]["selector"]["matchLabels"].items()
     assert selected <= api["spec"]["template"]["metadata"]["labels"].items()
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     (container,) = api["spec"]["template"]["spec"]["containers"]
-    assert endpoint["port"] in {port["name"] for port in container["ports"]}
     secrets = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one]
-    assert endpoint["authorization"]["credentials"] in secrets
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert endpoint["port"] in {port["name"] for port in container["ports"]}
+        assert endpoint["authorization"]["credentials"] in secrets
+
+
+def test_every_configuration_scrapes_the_system_and_its_details():
+    """The dashboard names both jobs."""
+    details = {
+        "params": {"detail": [*DETAILS]},
+        "metrics": "coursewire_(integration|subscription|credential|detail)_.+",
+    }
+    for name in ("prometheus.yml", "static.yml"):
+        jobs = yaml.safe_load((PROMETHEUS / name).read_text())["scrape_configs"]
+        assert [job["job_name"] for job in jobs] == ["coursewire", "coursewire-details"]
+        (kept,) = jobs[1]["metric_relabel_configs"]
+        assert details == {"params": jobs[1]["params"], "metrics": kept["regex"]}
+    monitor = yaml.safe_load((PROMETHEUS / "podmonitor.yaml").read_text())
+    endpoints = monitor["spec"]["podMetricsEndpoints"]
+    named = [rule["replacement"] for one in endpoints for rule in one["relabelings"]]
+    assert named == ["coursewire", "coursewire-details"]
+    (kept,) = endpoints[1]["metricRelabelings"]
+    assert details == {"params": endpoints[1]["params"], "metrics": kept["regex"]}
 
 
 def test_the_manifests_can_be_put_together():

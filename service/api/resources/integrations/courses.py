@@ -28,8 +28,8 @@ from service.storage.polling.courses import CourseRow, CourseState, WantedCourse
 
 class CourseView(View, frozen=True, kw_only=True):
     """The stored state of a course. `state` is live, deleted, held (a change waits for a decision)
-    or quarantined (with the reason why its record cannot be decoded); `sequence` and
-    `last_event_id` are null before its first event."""
+    or quarantined (`reason` contains the cause); `sequence` and `last_event_id` are null
+    before its first event."""
 
     example: ClassVar = {
         "course_id": samples.COURSE,
@@ -46,7 +46,7 @@ class CourseView(View, frozen=True, kw_only=True):
         str | None, means("its id in the system it came from, if the learning system has it")
     ]
     state: Annotated[CourseState, means("live, deleted, held or quarantined")]
-    reason: Annotated[str | None, means("why its record cannot be decoded")]
+    reason: Annotated[str | None, means("why it is quarantined")]
     sequence: Annotated[int | None, means("the number of its last event")]
     last_event_id: Annotated[str | None, means("the id of its last event")]
 
@@ -93,10 +93,11 @@ class CourseController(Controller):
     async def courses(
         self, integration_id: PathId, params: NamedDependency[CourseQuery], services: GivenServices
     ) -> CourseList:
-        """The stored states, in no order. A page may hold few courses, or none, although `next` is
-        set. There is no index for `remote_id`, `origin_id`, `search` and `state`: a request with
-        them examines up to about ten thousand courses and returns the matches and `next`.
-        Quarantined courses are found at once. Deleted courses stay listed for the epoch."""
+        """Lists the stored states of courses, in no order. A page can contain few courses, or none,
+        although `next` is not null. There is no index for `remote_id`, `origin_id`, `search` and
+        `state`: a request with one of them examines about 10,000 courses and returns the matches
+        and `next`. Only `state=quarantined` has an index. Deleted courses are listed until the
+        epoch ends."""
         _, state = await services.integrations.get(integration_id)
         wanted = WantedCourses(
             remote_id=or_none(params.remote_id),
@@ -128,9 +129,9 @@ class CourseController(Controller):
         request: AnyRequest,
         services: GivenServices,
     ) -> CourseView:
-        """Its stored state, without its content. Percent-encode the id. If clients or proxies
-        rewrite the id in a path, because it contains `..` or `//`, use the `course_id` filter of
-        the list instead."""
+        """Returns the stored state of the course, not its content. Percent-encode the id. Some
+        clients and proxies rewrite `..` and `//` in a path. For an id that contains either, use the
+        `course_id` filter of the list."""
         _, state = await services.integrations.get(integration_id)
         course_id = rest_of_path(request, f"/{integration_id}/courses/", course_id)
         return CourseView.of(await services.courses.get(integration_id, state.epoch, course_id))

@@ -34,8 +34,8 @@ FullInterval = Annotated[
     means("the time between full polls, which request all courses"),
 ]
 FIRST_REPORT = means(
-    "whether the courses of the first complete full poll are reported as created: emit: they "
-    "are; silent: they are not"
+    "emit: the courses of the first complete full poll are reported as created; silent: they are "
+    "not reported"
 )
 FirstReport = Annotated[Baseline, FIRST_REPORT]
 IGNORED_PATHS = means("paths whose changes are not reported")
@@ -44,6 +44,6 @@ IgnoredPaths = Annotated[
     Meta(min_length=0, max_length=len(TRACKED_PATHS)),
     IGNORED_PATHS,
 ]
-TrackRemoteData = Annotated[bool, means("whether changes of remote_data count as changes")]
+TrackRemoteData = Annotated[bool, means("whether changes of remote_data are reported")]
 Paused = Annotated[bool, means("whether polling is paused")]
 CredentialId = Annotated[str, identifier("cred")]

@@ -65,10 +65,10 @@ class IntegrationController(Controller):
     async def create(
         self, data: JSONBody[IntegrationCreate], refusals: GivenRefusals, services: GivenServices
     ) -> Response[IntegrationView]:
-        """Its first poll begins at once. A second registration of the same upstream integration is
-        a conflict that names the existing one. If a credential with this `base_url` and `api_key`
-        exists, it is reused; otherwise one is created, which is deleted with its last integration.
-        """
+        """The first poll starts at once, unless `paused` is true. A second registration of the same
+        upstream integration is a conflict, and the error contains the id of the first one. If a
+        credential with this `base_url` and `api_key` exists, it is used. Otherwise Coursewire
+        creates a credential, which is deleted with its last integration."""
         await _check_credential(data, refusals, services)
         refusals.settle()
         values = given(data)
@@ -90,8 +90,8 @@ class IntegrationController(Controller):
     async def index(
         self, params: NamedDependency[IntegrationQuery], services: GivenServices
     ) -> IntegrationList:
-        """In the order of creation. A filtered page looks through 10,000 integrations: it may
-        contain few or none, and more may still follow behind `next`."""
+        """Lists the integrations in the order of creation. A filtered page examines at most 10,000
+        integrations, so it can contain few integrations, or none, although `next` is not null."""
         place = params.after or None
         if params.state or params.name or params.label:
             taken, position = await page_through(
@@ -119,7 +119,7 @@ class IntegrationController(Controller):
     async def show(
         self, integration_id: PathId, services: GivenServices
     ) -> Response[IntegrationView]:
-        """Its registration and its present state."""
+        """Returns the registration and the current state."""
         return await _shown(services, integration_id)
 
     @patch(
@@ -138,9 +138,9 @@ class IntegrationController(Controller):
         sent_headers: GivenIfMatch,
         services: GivenServices,
     ) -> Response[IntegrationView]:
-        """Changes the fields in the body. Another `upstream_id`, or a credential with another base
-        URL, starts a new epoch with a new baseline. Another `baseline` does the same while the
-        first baseline is not complete. No other field resets anything."""
+        """Changes the fields in the body. A different `upstream_id`, or a credential with a
+        different base URL, starts a new epoch with a new baseline. So does a different `baseline`
+        while the baseline is not complete. Other changes start no epoch."""
         if not refusals.sent.isdisjoint(INLINE):
             integration, _ = await services.integrations.get(integration_id)
             refusals.fill_in(credential_id=integration.credential_id)
@@ -173,7 +173,7 @@ class IntegrationController(Controller):
     async def remove(
         self, integration_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """Sends no event; pending events are still sent. Its credential stays, unless a
+        """Creates no event. Pending events are still sent. The credential is not deleted, unless a
         registration created it and no other integration uses it."""
         await services.integrations.delete(integration_id, precondition(sent_headers))
 
@@ -189,7 +189,7 @@ class IntegrationController(Controller):
     async def check_values(
         self, data: JSONBody[IntegrationCheck], refusals: GivenRefusals, services: GivenServices
     ) -> CheckResult:
-        """One small request to the upstream with these values; nothing is saved."""
+        """Sends one small request to the upstream with these values. Nothing is saved."""
         await _check_credential(data, refusals, services)
         refusals.settle()
         if data.credential_id:
@@ -208,7 +208,7 @@ class IntegrationController(Controller):
         response_description="The result of the check",
     )
     async def check_stored(self, integration_id: PathId, services: GivenServices) -> CheckResult:
-        """One small request to the upstream with the stored values; nothing is saved."""
+        """Sends one small request to the upstream with the stored values. Nothing is saved."""
         integration, _ = await services.integrations.get(integration_id)
         credential = await services.credentials.decrypt(integration.credential_id)
         return await check_upstream(services.upstream, credential, integration.upstream_id)

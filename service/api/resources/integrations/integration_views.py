@@ -34,8 +34,8 @@ from service.domain.polling.notices import notices
 
 
 class IntegrationProblem(View, frozen=True, kw_only=True):
-    """The failure of an integration's polls. If `attention` is set an operator must act; otherwise
-    the next attempts may succeed."""
+    """The failure of an integration's polls. If `attention` is true, an operator must act.
+    Otherwise the next attempts may succeed."""
 
     example: ClassVar = {
         "code": "PLATFORM.INTEGRATION_NOT_FOUND",
@@ -145,22 +145,22 @@ class IntegrationView(View, frozen=True, kw_only=True):
         ),
     ]
     epoch: Annotated[str, means("the id of its catalogue; a different upstream starts a new epoch")]
-    held: Annotated[int, means("changes held until a decision on them is carried out")]
-    course_count: Annotated[int, means("live courses")]
-    quarantined: Annotated[int, means("courses whose records cannot be decoded")]
+    held: Annotated[int, means("the changes that are held until a decision is carried out")]
+    course_count: Annotated[int, means("the live courses")]
+    quarantined: Annotated[int, means("the quarantined courses")]
     clock_skew_seconds: Annotated[
         float | None,
         means(
             "how far the upstream's clock is ahead of the service's clock; null: within 30 seconds"
         ),
     ]
-    last_poll: Annotated[PollView | None, means("the latest poll")]
+    last_poll: Annotated[PollView | None, means("the latest poll that has started; null: none")]
     next_poll_at: Annotated[
         Timestamp | None,
-        means("when the next poll is due; null: a poll is running or polling is paused"),
+        means("when the next poll is due; null: a poll is running, or polling is paused"),
     ]
     error: Annotated[
-        IntegrationProblem | None, means("the failure of the latest poll; null: it did not fail")
+        IntegrationProblem | None, means("why polls fail, or why an operator must act")
     ]
     notices: Annotated[
         list[IntegrationNotice], means("problems that do not stop polls but need attention")

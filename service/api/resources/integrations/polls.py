@@ -22,7 +22,7 @@ from service.domain.polling.integration import PollKind, PollRecord
 
 
 class PollView(View, frozen=True, kw_only=True):
-    """One poll. `verdicts` counts its records by their meaning for the courses."""
+    """One poll."""
 
     example: ClassVar = {
         "id": samples.POLL,
@@ -44,14 +44,20 @@ class PollView(View, frozen=True, kw_only=True):
     requested_at: Annotated[
         Timestamp | None, means("when it was requested; null: the schedule started it")
     ]
-    started_at: Annotated[Timestamp | None, means("when its first page was requested")]
+    started_at: Annotated[Timestamp | None, means("when it started")]
     finished_at: Annotated[Timestamp | None, means("when it ended")]
     duration_seconds: Annotated[float | None, means("the time from start to end")]
     pages: Annotated[int, means("pages read so far")]
     records: Annotated[int, means("records read so far")]
-    verdicts: Annotated[dict[str, int], means("the number of records by verdict")]
-    changes: Annotated[int, means("events that it published")]
-    error: Annotated[str | None, means("why it failed, or the failure of the last attempt")]
+    verdicts: Annotated[dict[str, int], means("the number of records and absences by verdict")]
+    changes: Annotated[int, means("the events that it published")]
+    error: Annotated[
+        str | None,
+        means(
+            "of a failed poll: why it failed; of a running poll: the failure of the last attempt; "
+            "of a completed poll: notes, for example about held changes; null: none"
+        ),
+    ]
 
     @classmethod
     def of(cls, one: PollRecord) -> PollView:
@@ -97,9 +103,10 @@ class PollController(Controller):
     ) -> Response[PollView]:
         """Queues a poll and returns it.
 
-        If a poll is running or queued, the request joins it: a full poll also answers a request for
-        a delta, and a queued delta becomes a full poll on request. After a running poll that was
-        joined, another poll follows at once to cover the pages it had already passed.
+        A request joins a queued poll, or a running poll of the same kind. A running full poll also
+        answers a request for a delta. A queued delta becomes a full poll if a full poll is
+        requested. If a request joins a running poll, another poll follows at once to cover the
+        pages that were already read.
         """
         poll = await services.integrations.request_poll(integration_id, data.kind, now_ms())
         return Response(
@@ -114,7 +121,7 @@ class PollController(Controller):
         response_description="The polls",
     )
     async def polls(self, integration_id: PathId, services: GivenServices) -> PollList:
-        """The latest 50, the latest first."""
+        """Coursewire keeps the latest 50 polls. The latest poll comes first."""
         found = await services.integrations.list_polls(integration_id)
         return PollList(items=[PollView.of(poll) for poll in found], next=None)
 
@@ -128,5 +135,5 @@ class PollController(Controller):
     async def poll(
         self, integration_id: PathId, poll_id: PathId, services: GivenServices
     ) -> PollView:
-        """Its results so far."""
+        """Returns the results so far."""
         return PollView.of(await services.integrations.get_poll(integration_id, poll_id))

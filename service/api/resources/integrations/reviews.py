@@ -44,7 +44,7 @@ _UNDER_WAY = {"publish": "publishing", "accept_silently": "accepting_silently"}
 
 
 class ExceededLimit(View, frozen=True, kw_only=True):
-    """A limit of the integration's `guards` that the held changes exceeded when a poll last judged
+    """A limit of the integration's `guards` that the held changes exceeded when a poll last checked
     them."""
 
     example: ClassVar = {
@@ -84,7 +84,7 @@ class HeldChangeView(View, frozen=True, kw_only=True):
     kind: Annotated[str, means("deleted or updated")]
     evidence: Annotated[
         str | None,
-        means("of a deletion: tombstone, or absence, which is verified when it is published"),
+        means("of a deletion: tombstone or absence; null for an update"),
     ]
     changed: Annotated[tuple[str, ...], means("of an update: the paths that are held")]
     upstream: Annotated[
@@ -147,7 +147,8 @@ class ReviewView(Page, frozen=True, kw_only=True):
     exceeded: Annotated[
         list[ExceededLimit],
         means(
-            "the exceeded limits; empty: a deletion could not be confirmed before it was published"
+            "the exceeded limits; empty: all held changes are deletions that could not be "
+            "confirmed when they were published"
         ),
     ]
     preview: Annotated[
@@ -180,7 +181,7 @@ class ReviewDecision(Fields, frozen=True, kw_only=True):
         Decision,
         means(
             "publish: request the courses again and send events for their current state; "
-            "accept_silently: record the shown changes and send no event"
+            "accept_silently: record the held changes and send no event"
         ),
     ]
 
@@ -213,8 +214,9 @@ class ReviewController(Controller):
         actor: GivenActor,
         services: GivenServices,
     ) -> Response[ReviewView]:
-        """Coursewire holds deletions that exceed the guards, and changes of one path in most
-        courses. The ETag names all held changes, not only those on this page."""
+        """Lists the held changes: deletions that exceed a limit in `guards` or could not be
+        confirmed, and changes of a path that exceed a limit. The ETag identifies all held changes,
+        not only those on this page."""
         if params.preview and actor.scope is not Scope.ADMIN:
             raise ForbiddenError(
                 f"the scope `{actor.scope}` does not cover `preview`, which sends a request to the "
@@ -228,7 +230,7 @@ class ReviewController(Controller):
         operation_id="decideReview",
         summary="Publish or silently accept the held changes",
         opt={ACTION: "integration.review_decided", PROBLEMS: (CONFLICT, PRECONDITION_REQUIRED)},
-        response_description="The decision, which will be carried out",
+        response_description="The review, with the decision that the next poll applies",
     )
     async def decide(
         self,
@@ -237,9 +239,9 @@ class ReviewController(Controller):
         sent_headers: NamedDependency[ReviewCondition],
         services: GivenServices,
     ) -> Response[ReviewView]:
-        """Decides on exactly the changes that `If-Match` names. The integration's next poll starts
-        at once and carries the decision out. It holds a deletion by absence again if it cannot
-        confirm the deletion."""
+        """Decides on exactly the changes that `If-Match` identifies. The next poll applies the
+        decision. It starts at once, unless the integration is paused or another poll is running. It
+        holds a deletion again if it cannot confirm the deletion."""
         integration, state = await services.integrations.get(integration_id)
         if sent_headers.tags is UNSET:
             raise PreconditionRequiredError(

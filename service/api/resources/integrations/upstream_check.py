@@ -17,7 +17,7 @@ _BASE_URL = (
     "API's place"
 )
 _REDIRECTED = "set base_url to the address of the API itself: redirects are not followed"
-_UNREACHED = "check base_url and that this server can reach it, if it does not pass by itself"
+_UNREACHED = "check base_url, and that this server can reach it, unless the failure is temporary"
 _KEY = (
     "check api_key and base_url (each region has its own), and whether the upstream admits this "
     "server's address"
@@ -27,7 +27,7 @@ _SET_UP = (
     "complete the set-up at the upstream; its first sync can take hours, and polls begin by "
     "themselves once it is done"
 )
-_WAIT = "wait a minute; if it stays, ask the upstream for a higher limit"
+_WAIT = "wait a minute; if the failure persists, ask the upstream for a higher limit"
 
 _FAILS = "wait: the upstream fails; if the failure persists, contact its operators"
 

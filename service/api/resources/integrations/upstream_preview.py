@@ -39,13 +39,13 @@ class UpstreamCourse(View, frozen=True, kw_only=True):
     state: Annotated[
         str,
         means(
-            "live; deleted: it has a tombstone; absent: the answer does not contain it; "
+            "live; deleted: it has a tombstone; absent: the response does not contain it; "
             "unreadable; not_requested: a request by ids cannot carry its id"
         ),
     ]
     record: Annotated[
         dict[str, Any] | None,
-        means("the record; null: there is none, it is unreadable or larger than an event may be"),
+        means("the record; null: none, unreadable, or larger than the maximum size of an event"),
     ] = None
 
 

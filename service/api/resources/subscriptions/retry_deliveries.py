@@ -59,10 +59,10 @@ _ALL = Retry()  # for an empty body
 async def retry_deliveries(
     subscription_id: PathId, services: GivenServices, data: JSONBody[Retry] = _ALL
 ) -> RetriedView:
-    """Makes retries due now, and ends a wait that the receiver's `Retry-After` requested. Each
-    attempt counts, and the order of events stays. A parked subscription is sent a probe at once,
-    and all other events when the probe succeeds. Resume a paused or disabled subscription instead,
-    which also makes its retries due. The body may be left out."""
+    """Makes all retries due now, or only the retry of one event, and ends a wait that the receiver
+    requested with `Retry-After`. Each attempt counts, and events keep their order. A parked
+    subscription gets a probe at once, and its other events when the probe succeeds. If the
+    subscription is paused or disabled, resume it instead. The body is optional."""
     subscription = await services.subscriptions.get(subscription_id)
     state = state_of(subscription)
     if state is not SubscriptionState.ACTIVE:

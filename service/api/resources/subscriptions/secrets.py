@@ -121,8 +121,8 @@ class SecretController(Controller):
         services: GivenServices,
         data: JSONBody[SecretRotation] = _NO_BODY,
     ) -> Response[SecretView]:
-        """While the old secret overlaps, every push carries a signature of each secret, the newest
-        first. The body may be left out."""
+        """While the old secret overlaps, every push has a signature of each secret, the newest
+        first. The body is optional."""
         check_secret(data.secret, data.signature, refusals)
         refusals.settle()
         overlap_ms = data.overlap_seconds * 1000

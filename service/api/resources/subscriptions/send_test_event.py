@@ -35,8 +35,8 @@ from service.storage.delivery.attempts import Attempt
     response_description="The attempt",
 )
 async def send_test(subscription_id: PathId, services: GivenServices) -> AttemptView:
-    """Posts a signed `coursewire.test` to the URL at once and returns the attempt, in any state of
-    the subscription and whatever its filters are. It is neither stored nor retried."""
+    """Posts a signed `coursewire.test` event to the URL at once and returns the attempt. The state
+    and the filters of the subscription do not matter. The event is neither stored nor retried."""
     subscription = await services.subscriptions.get(subscription_id)
     secrets = await services.subscriptions.secrets(subscription_id)
     extra = await services.subscriptions.headers(subscription_id)

@@ -50,12 +50,11 @@ class SubscriptionStatistics(View, frozen=True, kw_only=True):
     }
     since: Annotated[Timestamp | None, means("when the first of these attempts began")]
     attempts: Annotated[
-        int,
-        means(
-            "the number of attempts, without those that failed because of the service's own network"
-        ),
+        int, means("the number of attempts, without those whose `counted` is false")
     ]
-    success_rate: Annotated[float | None, means("the share of them that succeeded, 0 to 1")]
+    success_rate: Annotated[
+        float | None, means("the share of attempts that succeeded, 0 to 1; null: no attempts")
+    ]
     p50_ms: Annotated[int | None, means("the median duration, in milliseconds")]
     p95_ms: Annotated[int | None, means("the 95th percentile of the duration, in milliseconds")]
     outcomes: Annotated[dict[str, int], means("the number of attempts by outcome")]
@@ -87,7 +86,7 @@ class StatisticsQuery(Fields, frozen=True, kw_only=True):
 async def show_statistics(
     subscription_id: PathId, params: NamedDependency[StatisticsQuery], services: GivenServices
 ) -> SubscriptionStatistics:
-    """Success rate and durations over the latest recorded attempts."""
+    """Returns the success rate and the durations of the latest recorded attempts."""
     subscription = await services.subscriptions.get(subscription_id)
     found = summarize(await read_recent_attempts(services.redis, subscription.id, params.attempts))
     return SubscriptionStatistics.show(

@@ -57,7 +57,7 @@ class SubscriptionChange(Fields, frozen=True, kw_only=True):
         "secret": _ROTATE,
     }
     examples: ClassVar = {
-        "pause": ("Collect, and send nothing", {"paused": True}),
+        "pause": ("Queue events and send nothing", {"paused": True}),
         "slow": ("At most two pushes per second", {"rate_per_second": 2}),
     }
     url: Url | UnsetType = UNSET
@@ -91,8 +91,8 @@ class SubscriptionChange(Fields, frozen=True, kw_only=True):
     owner: Annotated[
         Annotated[str, identifier("key")] | UnsetType | None,
         means(
-            "only an admin can set it: the API key of scope subscriber that the "
-            "subscription belongs to and whose grant limits it; null: the operator's"
+            "only an admin can set it: the API key of scope subscriber that the subscription "
+            "belongs to and whose grant limits it; null: it belongs to the operator"
         ),
     ] = UNSET
 

@@ -27,7 +27,7 @@ from service.domain.signatures.signing import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 MAX_RETRIES = 20
 MAX_RETRY_DELAY = 86_400
 MAX_CONCURRENCY = 100
-MIN_RATE = 0.001  # pushes per second: one in 15 minutes
+MIN_RATE = 0.001  # pushes per second: one in 17 minutes
 MAX_RATE = 10_000
 MAX_TIMEOUT_SECONDS = 60
 SPARE_SECONDS = 3_600  # added to all delays: the time that attempts and queueing may take
@@ -51,9 +51,9 @@ WantedTypes = Annotated[
     ]
     | None,
     means(
-        "only these; course.*, integration.*, subscription.* and * (all) include the types of "
-        "later releases too; null: course.*; operational events come only when included here, and "
-        "those about subscriptions whatever integrations are asked for"
+        "only these types; course.*, integration.*, subscription.* and * (all) include the types "
+        "of later releases too; null: course.*; operational events are sent only if included "
+        "here; `integration_ids` and `labels` do not filter events about subscriptions"
     ),
 ]
 WantedIntegrations = Annotated[
@@ -70,8 +70,8 @@ WantedChanges = Annotated[
     ]
     | None,
     means(
-        "null: any; else only course.updated events that name one of these paths, and all other "
-        "events"
+        "null: any; else course.updated events only if they name one of these paths; other events "
+        "are not filtered"
     ),
 ]
 PAYLOAD = means("full: with the course; thin: without it")
@@ -93,10 +93,10 @@ Rate = Annotated[
 Timeout = Annotated[
     float,
     Meta(ge=1, le=MAX_TIMEOUT_SECONDS, extra=_SECONDS),
-    means("how long one attempt may take, the answer's body included"),
+    means("the maximum duration of one attempt, including the response body"),
 ]
 RETRY_SCHEDULE = means(
-    "from each failure to the next attempt, ±20 %; after the last the delivery is dead"
+    "the wait after each failure, ±20 %; if the last retry fails, the delivery becomes dead"
 )
 RetrySchedule = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=MAX_RETRY_DELAY, extra=_SECONDS)], ...],

@@ -82,8 +82,8 @@ class SubscriptionController(Controller):
         services: GivenServices,
         actor: GivenActor,
     ) -> Response[SubscriptionView]:
-        """It receives events from now on, or from the time in `from`. The response contains its
-        secret, or for ed25519 the public key; the private key is never returned."""
+        """The subscription receives events from now on, or from the time in `from`. The response
+        contains its secret, or the public key of ed25519. The private key is never returned."""
         if isinstance(data.begins, int) and data.begins > now_ms():
             refusals.refuse("from", "is in the future", "leave it out to begin now")
         await _check(data, refusals, services, actor)
@@ -131,9 +131,10 @@ class SubscriptionController(Controller):
     async def index(
         self, params: NamedDependency[SubscriptionQuery], services: GivenServices, actor: GivenActor
     ) -> SubscriptionList:
-        """In the order of creation; a subscriber gets its own subscriptions. `label` selects
-        subscriptions that filter by these labels. A filtered page looks through 10,000
-        subscriptions: it may contain few or none, and more may still follow behind `next`."""
+        """Lists the subscriptions in the order of creation. A subscriber gets its own. `label`
+        selects subscriptions that filter by these labels. A filtered page examines at most 10,000
+        subscriptions, so it can contain few subscriptions, or none, although `next` is not
+        null."""
         limit, place = params.limit, params.after or None
         read = services.subscriptions.page
         if actor.owner is not None:
@@ -162,7 +163,7 @@ class SubscriptionController(Controller):
     async def show(
         self, subscription_id: PathId, services: GivenServices
     ) -> Response[SubscriptionView]:
-        """With the number of events it has not received."""
+        """Includes the numbers of its pending and dead deliveries."""
         subscription, depth = await services.summaries.get(subscription_id)
         return Response(SubscriptionView.of(subscription, depth), headers=tagged(subscription))
 
@@ -222,7 +223,7 @@ class SubscriptionController(Controller):
     async def remove(
         self, subscription_id: PathId, sent_headers: GivenIfMatch, services: GivenServices
     ) -> None:
-        """Deletes its pending deliveries too."""
+        """Also deletes the pending and dead deliveries of the subscription."""
         await services.subscriptions.delete(subscription_id, precondition(sent_headers))
 
     @post(
@@ -237,8 +238,8 @@ class SubscriptionController(Controller):
     async def resume(
         self, subscription_id: PathId, services: GivenServices
     ) -> Response[SubscriptionView]:
-        """Makes a paused, parked or disabled subscription active. All its pending events are due
-        now, retries included; the number of attempts of each stays counted."""
+        """Makes a paused, parked or disabled subscription active. All its pending deliveries are
+        due now, including retries. Their earlier attempts still count."""
         subscription = await services.subscriptions.resume(subscription_id, now_ms())
         return await _shown(services, subscription)
 
@@ -255,8 +256,8 @@ class SubscriptionController(Controller):
         self, subscription_id: PathId, services: GivenServices, data: JSONBody[Skipping] = _ALL
     ) -> SkippedView:
         """Removes pending events from the outbox: all of them, or those that happened up to
-        `until`. They are not listed as dead, and the response to an attempt that is being made is
-        not recorded. Replays are not changed. The body may be left out."""
+        `until`. Skipped deliveries are not listed as dead. The response to an attempt in progress
+        is not recorded. Replays are not changed. The body is optional."""
         subscription = await services.subscriptions.get(subscription_id)
         skipped = await services.outboxes.skip(subscription.id, or_none(data.until))
         (depth,) = await services.outboxes.depth_many([subscription.id])
