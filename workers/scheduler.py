@@ -29,7 +29,6 @@ TURN_SECONDS = 1.0
 # the same for a while after a turn with claims: a full queue may have limited them, and workers
 # empty it in less than a second
 BUSY_TURN_SECONDS = 0.1
-# have kept the rest, and workers empty it in less than a second
 MAX_WAIT_SECONDS = 15.0  # between turns, or samples, while Redis is unavailable
 
 _log = get_logger("scheduler")

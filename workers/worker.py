@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import threading
@@ -25,6 +26,7 @@ from workers.dispatch.dispatcher import Dispatcher
 from workers.rq.serving import DRAIN_SECONDS, Line, leave, serve
 
 MAX_FILES: Final = 16_384  # open files that the process requests
+ALLOCATIONS: Final = 10_000  # net allocations between two runs of the garbage collector
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) -> float:
@@ -86,9 +88,21 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
                 if settings.instance is not None:
                     with suppress(RedisError):  # then the leases expire
                         await dispatcher.take_over(services.leases)
+                _collect_less()
                 yield JobContext(services, dispatcher, draining)
 
     return serve(open_context, redis_url, lines, drain_seconds=drain_seconds)
+
+
+def _collect_less() -> None:
+    """Excludes the objects that exist at the start from garbage collection, and runs it less often.
+
+    With Python's default of 700 allocations, a worker with a thousand turns spends a quarter of its
+    processor time on looking for garbage among objects that are in use.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
 
 
 def _allow_files() -> None:

@@ -96,6 +96,8 @@ class Bench:
     async def fill(self, scene: Scene, events: int) -> None:
         """Commits events to all outboxes of the scene while delivery is paused."""
         await self.services.control.pause("delivery")
+        while await self.services.redis.zcard(keys.claimed("outboxes")):  # noqa: ASYNC110 - in Redis
+            await asyncio.sleep(0.05)  # running turns notice the pause within two seconds
         # One commit has no more outbox entries than the worst page of a poll.
         page = max(1, min(PAGE, 5_000 // len(scene.subscriptions)))
         for start in range(0, events, page):

@@ -409,13 +409,13 @@ class Harness:
 
     def pass_time(self, seconds: float) -> None:
         """Lets the sender believe that so much time has passed."""
-        opened = self.services.outboxes.open
+        begin = self.services.outboxes.begin
 
-        async def open_later(subscription_id):
-            outbox = await opened(subscription_id)
-            return msgspec.structs.replace(outbox, now=outbox.now + int(seconds * 1000))
+        async def begin_later(lease, claim):
+            found = await begin(lease, claim)
+            return found and msgspec.structs.replace(found, now=found.now + int(seconds * 1000))
 
-        self.services.outboxes.open = open_later
+        self.services.outboxes.begin = begin_later
 
     async def breaker(self):
         stored = await self.services.redis.hget(keys.outbox_state(self.id), "breaker")

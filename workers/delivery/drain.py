@@ -18,8 +18,8 @@ from service.bootstrap import Services
 from service.domain.delivery.subscription import Subscription, SubscriptionState, state_of
 from service.domain.errors import LeaseLostError
 from service.logs import get_logger
-from service.storage.delivery.outbox_scripts import Due
-from service.storage.delivery.outboxes import Outboxes, Recorded, Released
+from service.storage.delivery.outbox_scripts import Due, OutboxAsFound
+from service.storage.delivery.outboxes import OpenedOutbox, Outboxes, Recorded, Released
 from service.storage.scheduling.leases import Lease
 from workers.context import JobContext
 from workers.delivery.attempt_verdict import CompletedAttempt, Judgement
@@ -51,15 +51,7 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     otherwise occupy every slot of the worker. Their number is limited: beyond it the job waits, and
     other workers take other outboxes.
     """
-    try:
-        found = await context.services.subscriptions.get_many([owned_id for owned_id, _ in claims])
-    except (ConnectionError, TimeoutError) as error:  # the claims lapse
-        _log.warning("Redis is unreachable", outboxes=len(claims), error=str(error))
-        return
-    outboxes = {
-        owned_id: _deliver(context, owned_id, token, subscription)
-        for (owned_id, token), subscription in zip(claims, found, strict=True)
-    }
+    outboxes = {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
     batch = asyncio.create_task(run_isolated(_log, outboxes))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
@@ -77,31 +69,31 @@ def _log_failure(batch: asyncio.Task[None]) -> None:
         _log.error("batch failed after its job had ended", error=str(error))
 
 
-async def _deliver(
-    context: JobContext, subscription_id: str, claim: int, subscription: Subscription | None
-) -> None:
+async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
     services = context.services
-    lease = await services.leases.take("outboxes", subscription_id, claim)
-    if lease is None:
+    lease = services.leases.new("outboxes", subscription_id)
+    found = await services.outboxes.begin(lease, claim)
+    if found is None:
         return
     try:
         async with services.leases.kept(lease):
-            await _take_turn(context, lease, subscription)
+            await _take_turn(context, lease, found)
     except LeaseLostError as error:
         _log.info("lease lost, outbox released", subscription=subscription_id, reason=str(error))
 
 
-async def _take_turn(context: JobContext, lease: Lease, subscription: Subscription | None) -> None:
+async def _take_turn(context: JobContext, lease: Lease, found: OutboxAsFound) -> None:
     services, subscription_id = context.services, lease.owned_id
-    if subscription is None:
+    if found.record is None:  # deleted
         await services.leases.drop(lease, None)
         return
-    if state_of(subscription) is not SubscriptionState.ACTIVE:
-        await services.outboxes.release(lease, "never")
-        await _wake_if_resumed(context, subscription_id)
-        return
     try:
-        drain = await _open(context, lease, subscription)
+        opened = OpenedOutbox.of(found, found.record)
+        if state_of(opened.subscription) is not SubscriptionState.ACTIVE:
+            await services.outboxes.release(lease, "never")
+            await _wake_if_resumed(context, subscription_id)
+            return
+        drain = await _open(context, lease, opened)
         with context.send_share.turn():
             await drain.run()
         await _release(context, drain, subscription_id)
@@ -132,18 +124,14 @@ async def _release(context: JobContext, drain: Drain, subscription_id: str) -> N
         await context.dispatcher.dispatch_soon("outboxes")
 
 
-async def _open(context: JobContext, lease: Lease, subscription: Subscription) -> Drain:
-    """Begins a turn on an outbox. Raises LeaseLostError if the subscription was deleted, and
-    DecryptionError."""
+async def _open(context: JobContext, lease: Lease, opened: OpenedOutbox) -> Drain:
+    """The parts of a turn on an outbox. Raises DecryptionError."""
     services = context.services
-    opened = await services.outboxes.open(subscription.id)
-    if opened.subscription is None:
-        raise LeaseLostError("the subscription was deleted")
     permissions = SendPermissions(
-        subscription, opened, services.subscriptions, services.control, services.api_keys
+        opened, services.subscriptions, services.control, services.api_keys
     )
     await permissions.open()
-    turn = OutboxTurn(lease, subscription, opened, permissions, context.draining)
+    turn = OutboxTurn(lease, opened, permissions, context.draining)
     recording = RecordingStores(
         outboxes=services.outboxes,
         subscriptions=services.subscriptions,
@@ -156,7 +144,7 @@ async def _open(context: JobContext, lease: Lease, subscription: Subscription) -
         OutboxQueues(opened, services.outboxes, services.bodies, turn),
         AttemptsInFlight(services.receiver, turn, context.send_share),
         OutcomeRecorder(recording, turn),
-        _feeder(services, lease, subscription) if opened.unfed else None,
+        _feeder(services, lease, opened.subscription) if opened.unfed else None,
     )
 
 

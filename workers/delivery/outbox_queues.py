@@ -27,6 +27,7 @@ class OutboxQueues:
             start=opened.start,
             scanned_at=opened.scanned_at,
             failing=opened.failing,
+            entries=opened.entries,
         )
         self.replayed: QueueReader | None = None
         if opened.replayed or opened.unfed:
@@ -39,6 +40,7 @@ class OutboxQueues:
                 scanned_at=opened.replayed_scanned_at,
                 failing=opened.replayed_failing,
             )
+        self._turn = turn
         self._mix = Mix()
 
     def __iter__(self) -> Iterator[QueueReader]:
@@ -84,7 +86,8 @@ class OutboxQueues:
         for queue in self:
             if judgement.recovered:
                 queue.retries_are_due()
-            if not queue.prepared:
+            any_left = self._turn.any_live if queue is self.live else self._turn.any_replayed
+            if any_left and not queue.prepared:
                 queue.look_again()
 
     def _queue_of(self, entry: Entry) -> QueueReader:

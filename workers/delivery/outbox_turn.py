@@ -18,27 +18,28 @@ TURN_SECONDS = 10.0  # after which an outbox is returned to the schedule
 
 class OutboxTurn:
     """The shared state of a turn's parts. `outdated` means that the subscription was edited,
-    resumed or emptied, so that the next turn must start from the beginning; `feeding` that a replay
-    is being fed; `progress` that an attempt or recording has ended."""
+    resumed or emptied, so that the next turn must start from the beginning; `any_live` and
+    `any_replayed` that the queue had entries when attempts were last recorded; `feeding` that a
+    replay is being fed; `progress` that an attempt or recording has ended."""
 
     def __init__(
         self,
         lease: Lease,
-        subscription: Subscription,
         opened: OpenedOutbox,
         permissions: SendPermissions,
         draining: asyncio.Event,
     ) -> None:
         self.lease = lease
-        self.subscription = subscription
+        self.subscription: Subscription = opened.subscription
         self.permissions = permissions
-        self.receiver = urlsplit(subscription.url).netloc.lower()
+        self.receiver = urlsplit(opened.subscription.url).netloc.lower()
         self.breaker = opened.breaker
         self.bucket = opened.bucket
         self.resumed = opened.resumed
         self.emptied = opened.emptied
         self.version = opened.version
-        self.outdated = opened.subscription != subscription
+        self.outdated = False
+        self.any_live = self.any_replayed = True
         self.feeding = False
         self.progress = asyncio.Event()
         self._draining = draining

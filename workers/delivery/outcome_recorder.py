@@ -185,6 +185,7 @@ class OutcomeRecorder:
         if standing.resumed != turn.resumed:
             turn.outdated = True
             return False
+        turn.any_live, turn.any_replayed = standing.pending > 0, standing.replaying > 0
         turn.outdated = turn.outdated or standing.emptied != turn.emptied
         if standing.version != turn.version and not change.disabled:
             turn.version = standing.version

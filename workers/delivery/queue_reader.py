@@ -14,6 +14,7 @@ from service.domain.events.identifiers import position_order
 from service.storage.delivery.outboxes import (
     EXPIRED,
     NOT_GRANTED,
+    READ,
     Failing,
     Outboxes,
     Queue,
@@ -23,7 +24,6 @@ from service.storage.events.event_bodies import EventBodies
 from workers.delivery.attempt_verdict import PendingAttempt
 from workers.delivery.outbox_turn import OutboxTurn
 
-READ = 200  # entries and retries that are read at once
 PREPARED = 64  # events fetched ahead of being sent, at most ...
 PREPARED_BYTES = 1_048_576  # ... and about this size of their bodies
 USUAL_BYTES = 16_384  # of a body, until a larger one has been read
@@ -48,9 +48,11 @@ class QueueReader:
         start: str,
         scanned_at: int,
         failing: int,
+        entries: Sequence[Entry] | None = None,
     ) -> None:
         """`start` is the position from which to read, after everything before it was read since
-        `scanned_at`; `failing` is the number of failing courses."""
+        `scanned_at`; `entries` are the first ones there if they are known, and `failing` is the
+        number of failing courses."""
         self.scanned_at = scanned_at
         self.prepared: deque[PendingAttempt] = deque()
         self.in_flight = 0  # attempts in flight
@@ -64,6 +66,7 @@ class QueueReader:
         self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
         self._largest = USUAL_BYTES
         self._start = self._furthest = start
+        self._first = entries
         self._exhausted = False
         self._any_failing = failing > 0
         # The time of the next retry that has not been fetched.
@@ -227,7 +230,9 @@ class QueueReader:
             return False
         if _start_order(self._start) < _start_order(self._furthest) and recording:
             return False  # it may complete a course whose entries are read: check again afterwards
-        found = await self._outboxes.read(self._subscription_id, self._start, READ, self._queue)
+        found, self._first = self._first, None
+        if found is None:
+            found = await self._outboxes.read(self._subscription_id, self._start, READ, self._queue)
         failing: set[str] = set()
         if self._any_failing:
             courses = list({entry.order_key for entry in found})

@@ -12,7 +12,6 @@ from redis.exceptions import (
 
 from service.domain.access.grants import NOTHING, Grant
 from service.domain.access.redaction import Redactor
-from service.domain.delivery.subscription import Subscription
 from service.domain.errors import LeaseLostError, NotFoundError
 from service.domain.signatures.signing import Signer, SigningSecret
 from service.storage.delivery.outboxes import OpenedOutbox
@@ -29,7 +28,6 @@ class SendPermissions:
 
     def __init__(
         self,
-        subscription: Subscription,
         opened: OpenedOutbox,
         subscriptions: SubscriptionStore,
         control: Control,
@@ -40,11 +38,11 @@ class SendPermissions:
         self.grant: Grant | None = NOTHING
         self.signer = Signer(())
         self.redactor = Redactor()
-        self.headers = subscriptions.decrypted_headers(subscription.id, opened.headers)
+        self.headers = subscriptions.decrypted_headers(opened.subscription.id, opened.headers)
         self.certificate = subscriptions.decrypted_certificate(
-            subscription.id, opened.client_certificate
+            opened.subscription.id, opened.client_certificate
         )
-        self._subscription = subscription
+        self._subscription = opened.subscription
         self._encrypted_secrets = opened.secrets
         self._subscriptions = subscriptions
         self._control = control

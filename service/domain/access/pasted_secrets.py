@@ -37,10 +37,12 @@ class Pasted(NamedTuple):
     def wrong(self, allowed: Callable[[str], bool]) -> str | None:
         """A sentence with the first character that is not `allowed` and its position; None if all
         are allowed."""
-        for index, character in enumerate(self.text):
-            if not allowed(character):
-                return f"character {self.start + index + 1} is {_named(character)}"
-        return None
+        if all(map(allowed, self.text)):
+            return None
+        index, character = next(
+            (index, one) for index, one in enumerate(self.text) if not allowed(one)
+        )
+        return f"character {self.start + index + 1} is {_named(character)}"
 
 
 def trimmed(text: str, *prefixes: str, quotes: bool = True) -> Pasted:

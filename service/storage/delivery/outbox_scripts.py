@@ -23,11 +23,21 @@ Result = Literal["S", "R", "D"]
 
 class Standing(msgspec.Struct, frozen=True):
     """The subscription's state when attempts were recorded: its last resume, the last removal of
-    unsent entries, and the version of all subscriptions."""
+    unsent entries, the version of all subscriptions, and the number of entries on each queue."""
 
     resumed: bytes
     emptied: bytes
     version: int
+    pending: int
+    replaying: int
+
+
+class EntryAsFound(msgspec.Struct, frozen=True):
+    """An entry of the live queue."""
+
+    position: str
+    order_key: str
+    rendering: bytes
 
 
 class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +48,15 @@ class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
     bucket: bytes | None
     resumed: bytes
     emptied: bytes
-    cursor: str
+    start: str
+    scanned_at: int
+    entries: list[EntryAsFound]
     failing: int
     record: bytes | None
     version: int
     replayed: int
-    replayed_cursor: str
+    replayed_start: str
+    replayed_scanned_at: int
     replayed_failing: int
     unfed: int
     secrets: bytes
@@ -51,19 +64,27 @@ class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
     client_certificate: bytes
 
 
-class OpenOutbox(Script[OutboxAsFound]):
-    """Begins a sender's turn, and returns the state of the outbox.
+class BeginTurn(Script[OutboxAsFound | None]):
+    """Takes the lease of an outbox, and returns its state and at most `most` entries from the
+    position on at which the last sender stopped; None if the claim is stale or a worker holds the
+    lease.
 
-    It removes the position at which the last sender stopped, so that the turn after an interrupted
-    one reads everything.
+    It removes that position, so that the turn after an interrupted one reads everything. So does a
+    turn that finds a position older than `cursor_ms`.
     """
 
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    lease: Fence
+    id: str
+    claim: int
     outbox_state: Key
     subscription: Key
     live: QueueKeys
     replayed: QueueKeys
     replay_queue: Key
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
+    cursor_ms: int
+    most: int
 
 
 class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,9 +18,10 @@ from service.domain.events.identifiers import position_ms, sort_key
 from service.ids import new_token
 from service.storage.delivery.outbox_scripts import (
     AttemptArgument,
+    BeginTurn,
     Due,
     NoteUnreachable,
-    OpenOutbox,
+    OutboxAsFound,
     RecordAttempts,
     ReleaseOutbox,
     Result,
@@ -46,6 +47,7 @@ NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may 
 Released = Literal["lost", "idle", "due"]
 
 _SKIPPED_AT_ONCE = 1_000  # entries of an outbox removed in one script
+READ = 200  # entries that are read at once
 CURSOR_LIFETIME_MS = 900_000  # then everything is read again, to recover from any accident
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode
@@ -79,9 +81,9 @@ class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
     """The state at the start of a sender's turn.
 
     `now` is the clock of Redis; `start` is the position from which to read, after everything before
-    it was read since `scanned_at`; `resumed` changes with each resume of the subscription,
-    `emptied` with each removal of unsent entries; `failing` counts courses. `subscription` is None
-    if it was deleted, and has the `version`; `secrets`, `headers` and `client_certificate` (empty
+    it was read since `scanned_at`, and `entries` are the first ones there; `resumed` changes with
+    each resume of the subscription, `emptied` with each removal of unsent entries; `failing` counts
+    courses. `subscription` has the `version`; `secrets`, `headers` and `client_certificate` (empty
     if it has none) are its encrypted values. `replayed` is the number of replayed entries, with the
     same facts about these, and `unfed` the replays that have more to add.
     """
@@ -93,8 +95,9 @@ class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
     emptied: bytes
     start: str
     scanned_at: int
+    entries: list[Entry]
     failing: int
-    subscription: Subscription | None
+    subscription: Subscription
     version: int
     replayed: int
     replayed_start: str
@@ -104,6 +107,34 @@ class OpenedOutbox(msgspec.Struct, frozen=True, kw_only=True):
     secrets: bytes
     headers: bytes
     client_certificate: bytes
+
+    @classmethod
+    def of(cls, found: OutboxAsFound, record: bytes) -> OpenedOutbox:
+        """The state as found, with the subscription of this record."""
+        return cls(
+            now=found.now,
+            breaker=_decode_breaker(found.breaker) if found.breaker else Breaker(),
+            bucket=_decode_bucket(found.bucket) if found.bucket else None,
+            resumed=found.resumed,
+            emptied=found.emptied,
+            start=found.start,
+            scanned_at=found.scanned_at,
+            entries=[
+                Entry(one.position, one.order_key, _BY_LETTER[one.rendering])
+                for one in found.entries
+            ],
+            failing=found.failing,
+            subscription=_decode_subscription(record),
+            version=found.version,
+            replayed=found.replayed,
+            replayed_start=found.replayed_start,
+            replayed_scanned_at=found.replayed_scanned_at,
+            replayed_failing=found.replayed_failing,
+            unfed=found.unfed,
+            secrets=found.secrets,
+            headers=found.headers,
+            client_certificate=found.client_certificate,
+        )
 
 
 class Failing(msgspec.Struct, frozen=True):
@@ -153,40 +184,23 @@ class Outboxes:
         self._redis = redis
         self._counters = counters
 
-    async def open(self, subscription_id: str) -> OpenedOutbox:
-        """Begins a turn on an outbox under its lease."""
-        found = await run(
-            self._redis,
-            OpenOutbox(
-                outbox_state=keys.outbox_state(subscription_id),
-                subscription=keys.subscription(subscription_id),
-                live=keys.live_queue(subscription_id),
-                replayed=keys.replayed_queue(subscription_id),
-                replay_queue=keys.replay_queue(subscription_id),
-            ),
+    async def begin(self, lease: Lease, claim: int) -> OutboxAsFound | None:
+        """Begins a turn on a claimed outbox; None if the claim is stale or a worker holds the
+        lease."""
+        subscription_id = lease.owned_id
+        begin = BeginTurn(
+            lease=lease.fence,
+            id=subscription_id,
+            claim=claim,
+            outbox_state=keys.outbox_state(subscription_id),
+            subscription=keys.subscription(subscription_id),
+            live=keys.live_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            replay_queue=keys.replay_queue(subscription_id),
+            cursor_ms=CURSOR_LIFETIME_MS,
+            most=READ,
         )
-        start, scanned_at = _read_cursor(found.cursor, found.now)
-        replayed_start, replayed_scanned_at = _read_cursor(found.replayed_cursor, found.now)
-        return OpenedOutbox(
-            now=found.now,
-            breaker=_decode_breaker(found.breaker) if found.breaker else Breaker(),
-            bucket=_decode_bucket(found.bucket) if found.bucket else None,
-            resumed=found.resumed,
-            emptied=found.emptied,
-            start=start,
-            scanned_at=scanned_at,
-            failing=found.failing,
-            subscription=_decode_subscription(found.record) if found.record else None,
-            version=found.version,
-            replayed=found.replayed,
-            replayed_start=replayed_start,
-            replayed_scanned_at=replayed_scanned_at,
-            replayed_failing=found.replayed_failing,
-            unfed=found.unfed,
-            secrets=found.secrets,
-            headers=found.headers,
-            client_certificate=found.client_certificate,
-        )
+        return await run(self._redis, begin)
 
     async def read(
         self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
@@ -414,14 +428,6 @@ def _argument(recorded: Recorded) -> AttemptArgument:
         reason=recorded.reason,
         record=recorded.record,
     )
-
-
-def _read_cursor(cursor: str, now: int) -> tuple[str, int]:
-    """The position from which to read, and the time since which everything before it is known."""
-    stored_at, _, start = cursor.partition(" ")
-    if start and 0 <= now - int(stored_at) < CURSOR_LIFETIME_MS:
-        return start, int(stored_at)
-    return "-", now
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:

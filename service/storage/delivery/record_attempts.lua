@@ -154,4 +154,6 @@ return standing {
   resumed = resumed_now,
   emptied = redis.call('HGET', outbox_state, 'emptied') or '',
   version = redis.call('GET', announced.subscriptions_version) or '0',
+  pending = redis.call('XLEN', live.stream),
+  replaying = redis.call('XLEN', replayed.stream),
 }

@@ -29,8 +29,8 @@ if over then
     redis.call('HDEL', integration, 'requested', 'requested_id')
   end
 end
--- A poll that was requested meanwhile is due at once, and so is the poll after one that was joined;
--- the wait of an unfinished poll stays.
+-- A poll that was requested meanwhile is due at once, and so is the poll after one that was joined or
+-- during which a review was decided; the wait of an unfinished poll stays.
 if over and redis.call('HDEL', integration, 'again') == 1 then due = now end
 local requested = redis.call('HGET', integration, 'requested_id')
 if requested and (over or requested ~= queued) then due = math.min(due, now) end

@@ -136,11 +136,15 @@ class Leases:
         self._held: dict[Lease, asyncio.Timeout] = {}
         self._renewing: asyncio.Task[None] | None = None
 
+    def new(self, kind: Kind, owned_id: str, duration_ms: int = LEASE_MS) -> Lease:
+        """A lease for a script to take."""
+        return Lease(kind, owned_id, self._holder + new_token(), duration_ms)
+
     async def take(
         self, kind: Kind, owned_id: str, claim: int, duration_ms: int = LEASE_MS
     ) -> Lease | None:
         """Begins work on a claim; None if the claim is stale or a worker holds the lease."""
-        lease = Lease(kind, owned_id, self._holder + new_token(), duration_ms)
+        lease = self.new(kind, owned_id, duration_ms)
         take = TakeLease(schedule=keys.schedule(kind), lease=lease.fence, id=owned_id, claim=claim)
         taken = await run(self._redis, take)
         return lease if taken else None

@@ -243,18 +243,18 @@ async def test_retries_are_timed_by_the_clock_of_redis(subscribe, hook, monkeypa
 async def test_a_sender_frozen_past_its_lease_sends_nothing(subscribe, hook, context):
     harness = await subscribe()
     await harness.emit("c1")
-    take, get_many = context.services.leases.take, context.services.events.get_many
+    new, get_many = context.services.leases.new, context.services.events.get_many
     leases = []
 
-    async def take_and_show(*arguments):
-        leases.append(await take(*arguments))
+    def new_and_shown(*arguments):
+        leases.append(new(*arguments))
         return leases[-1]
 
     async def freeze_then_get(positions):
         leases[0].expires = 0.0
         return await get_many(positions)
 
-    context.services.leases.take = take_and_show
+    context.services.leases.new = new_and_shown
     context.services.events.get_many = freeze_then_get
     await harness.turn()
     assert hook.received == []
@@ -265,15 +265,15 @@ async def test_an_attempt_that_outlasts_its_lease_is_made_once(
     subscribe, hook, context, monkeypatch
 ):
     monkeypatch.setattr("service.storage.scheduling.leases.RENEWAL_SECONDS", 0.05)
-    take, taken = context.services.leases.take, []
+    new, taken = context.services.leases.new, []
 
-    async def take_briefly(*arguments):
-        taken.append(await take(*arguments, 500))
+    def new_and_short(*arguments):
+        taken.append(new(*arguments, 500))
         return taken[-1]
 
     harness = await subscribe()
     await harness.emit("c1")
-    context.services.leases.take = take_briefly
+    context.services.leases.new = new_and_short
     hook.gate.clear()
     turn = asyncio.create_task(harness.turn())
     await hook.holds(1)

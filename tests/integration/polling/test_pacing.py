@@ -154,6 +154,28 @@ async def test_a_poll_that_was_joined_is_followed_at_once_by_one_that_sees_it_al
     assert 0 < await paced.due_in() <= MINUTE
 
 
+async def test_a_review_decided_during_a_poll_is_carried_out_at_once(paced, sandbox):
+    services = paced.services
+    await sandbox.change({"op": "delete", "count": 100})
+    await services.integrations.request_poll(paced.id, "delta", now_ms())
+    await paced.run()
+    epoch = (await paced.integration.state()).epoch
+
+    async def decide() -> None:
+        version = (await services.reviews.get(paced.id, epoch)).version
+        await services.reviews.decide(paced.id, epoch, version, "publish")
+
+    paced.amid_the_next_poll(decide)
+    await services.integrations.request_poll(paced.id, "delta", now_ms())
+
+    assert await paced.run() == 2
+
+    assert (await paced.integration.state()).decision is None
+    types = Counter(event.type for event in await paced.integration.events())
+    assert types["course.deleted"] == 100
+    assert 0 < await paced.due_in() <= MINUTE
+
+
 async def test_a_full_poll_that_always_fails_leaves_time_to_deltas(register, sandbox, monkeypatch):
     """Otherwise one page that the upstream cannot serve would silence an integration."""
     integration = await register()
