@@ -27,20 +27,21 @@ _PROBLEMS = """# Problems
 
 The API reports an error as a problem document (RFC 9457) with the content type
 `application/problem+json`. The `type` of a problem is `urn:coursewire:problem:` followed by a name
-from the table. The API uses no other types. `detail` describes the error. A `credential-in-use`
-problem also has `integration_count`, the number of integrations that use the credential, and
-`integrations`, the first 20 of these integrations.
+from the first column of the table. The API uses no other types. `detail` describes the error. A
+`credential-in-use` problem also has `integration_count`, the number of integrations that use the
+credential, and `integrations`, the first 20 of these integrations.
 
 """
 
 
 _METRICS = """# Metrics
 
-`/metrics` returns these metrics in the Prometheus format or as OpenMetrics. Every API process
-returns the same metrics of the first two tables, except `coursewire_redis_up`. To aggregate these
-metrics over API processes, use `max`, not `sum`. `coursewire_redis_up`, the last table and the
-`process_*` metrics describe the API process that answers. If this process cannot read Redis, it
-returns only these metrics.
+`/metrics` returns these metrics in the Prometheus or the OpenMetrics format. Every API process that
+can read Redis returns the same values of the metrics in the first two tables. To aggregate these
+metrics over API processes, use `max`, not `sum`.
+
+`coursewire_redis_up`, the metrics in the last table and the `process_*` metrics describe the API
+process that answers the scrape. If this process cannot read Redis, it returns no other metrics.
 
 Counters and histograms of the whole system begin at zero when Redis restarts or fails over to a
 replica. Counters and histograms of an API process begin at zero when the process starts.
@@ -52,7 +53,7 @@ _SETTINGS = """# Settings
 
 Every part reads these environment variables when it starts. A part does not start if a value is
 invalid, if two values contradict each other, or if an unknown variable begins with `COURSEWIRE_`.
-The part then lists the errors. To read a secret from a file instead, see
+To read a secret from a file instead of a variable, see
 [Secrets](operations/secrets.md#read-a-secret-from-a-file).
 
 """

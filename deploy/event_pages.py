@@ -14,18 +14,18 @@ from service.domain.events.event import CONTENT_TYPES
 _FILE = re.compile(r"(<!-- file: (\S+) -->\n\n```\w+\n).*?(?=```)", re.DOTALL)
 _INTRODUCTION = """# Event types
 
-The body of an event in the default format is a JSON object with `type`, `timestamp` (when
-Coursewire created the event) and `data`. [Receive events](receiving-events.md) explains how to
-verify and store events.
+The body of an event in the default format is a JSON object with `type`, `timestamp` and `data`.
+`timestamp` is the time at which Coursewire created the event.
+[Receive events](receiving-events.md) explains how to verify and store events.
 
-Coursewire sends a course event to every subscription whose filters match. A subscription of a
-`subscriber` key receives only the course events that the key may see.
+A subscription receives the course events that match its filters. A subscription of a `subscriber`
+key receives only the course events that the key may see.
 
 To receive operational events (`integration.*` and `subscription.*`), include them in the
 `event_types` of the subscription. The filters `integration_ids` and `labels` do not apply to
-`subscription.*`. Coursewire sends no event about a subscription to that subscription. A
-subscription of a `subscriber` key can receive operational events only about other subscriptions
-of the key.
+`subscription.*`. Coursewire does not send a `subscription.*` event to the subscription that the
+event is about. A subscription of a `subscriber` key can receive operational events only about other
+subscriptions of the key.
 
 Operational events have no `sequence`. Coursewire sends the operational events about one
 integration, or about one subscription, in order. Coursewire neither stores nor retries
@@ -38,13 +38,21 @@ integration, or about one subscription, in order. Coursewire neither stores nor 
 
 def event_types(webhooks: dict[str, Any]) -> str:
     """Every event with its fields and an example, from the webhooks of the OpenAPI document."""
-    parts = [_INTRODUCTION, _table(_fields(webhooks["course.updated"])[0])]
+    shared = {kind: _shared(webhooks, kind) for kind in ("course", "integration", "subscription")}
+    parts = [_INTRODUCTION, _table(shared["course"])]
+    parts.extend(
+        f"\n## Common fields of `{kind}.*` events\n\nEach `{kind}.*` event has these fields. "
+        f"The section of an event type lists the other fields of the type.\n\n{_table(fields)}"
+        for kind, fields in shared.items()
+        if kind != "course"
+    )
     for name, item in webhooks.items():
         fields, example = _fields(item)
         meaning = item["post"]["description"].partition(" Answer with ")[0]
         parts.append(f"\n## `{name}`\n\n{meaning}\n")
-        if not name.startswith("course."):
-            parts.append(f"\n{_table(fields)}")
+        common = shared.get(name.partition(".")[0], {})
+        if own := {field: one for field, one in fields.items() if field not in common}:
+            parts.append(f"\n{_table(own)}")
         shown = msgspec.json.format(msgspec.json.encode(example), indent=2).decode()
         parts.append(f"\n```json\n{shown}\n```\n")
     return "".join(parts)
@@ -55,6 +63,14 @@ def with_files(page: Path) -> str:
     return _FILE.sub(
         lambda found: found[1] + (page.parent / found[2]).read_text(), page.read_text()
     )
+
+
+def _shared(webhooks: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The fields that all events of a kind have."""
+    first, *rest = (
+        _fields(one)[0] for name, one in webhooks.items() if name.startswith(f"{kind}.")
+    )
+    return {field: one for field, one in first.items() if all(field in other for other in rest)}
 
 
 def _fields(item: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -53,7 +53,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             parsers.redis_url,
             "Redis or Valkey: `redis://`, `rediss://`, `unix://`, or "
             "`sentinel://host:port,host:port/DB?service=NAME`. The API, workers and schedulers "
-            "require it. `coursewire up` starts an embedded Valkey if the variable is unset",
+            "require this variable. `coursewire up` starts an embedded Valkey if the variable is "
+            "unset",
             secret=True,
         ),
     ] = None
@@ -117,8 +118,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(0, 600, "seconds"),
-            "how long the API continues to serve requests after SIGTERM. Meanwhile, `/readyz` "
-            "returns 503, so that load balancers remove the process. `coursewire up` does not wait",
+            "how long the API continues to serve requests after SIGTERM. During this time, "
+            "`/readyz` returns 503, so that load balancers remove the process. `coursewire up` "
+            "does not use this setting",
         ),
     ] = 0
     instance: Annotated[
@@ -126,9 +128,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.instance,
-            "a unique name of a worker, the same after each restart. After a crash, the restarted "
-            "worker takes over its earlier work at once. Without a name, the takeover takes up to "
-            "11 seconds. `coursewire up` sets a name if the variable is unset",
+            "a unique name that the worker keeps across restarts. After a crash, the restarted "
+            "worker continues its earlier work at once. Without a name, a worker continues this "
+            "work after up to 11 seconds. `coursewire up` sets a name if the variable is unset",
         ),
     ] = None
     admin_token: Annotated[
@@ -136,8 +138,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "the bearer token with all rights. The API requires it. `coursewire up` generates a "
-            "token in the data directory if the variable is unset",
+            "the bearer token with all rights. The API requires this variable. `coursewire up` "
+            "generates a token in the data directory if the variable is unset",
             secret=True,
         ),
     ] = None
@@ -146,8 +148,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "text",
             parsers.token,
-            "a second bearer token with all rights. Use it while clients change to a new admin "
-            "token",
+            "a second bearer token with all rights, for clients that do not have the new admin "
+            "token yet",
             secret=True,
         ),
     ] = None
@@ -157,8 +159,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "keys, comma-separated",
             parsers.keys,
             "keys for stored secrets, each 32 bytes in URL-safe base64. The first key encrypts, "
-            "and every key decrypts. The API, workers and schedulers require it. `coursewire up` "
-            "generates a key in the data directory if the variable is unset",
+            "and every key decrypts. The API, workers and schedulers require this variable. "
+            "`coursewire up` generates a key in the data directory if the variable is unset",
             secret=True,
         ),
     ] = ()
@@ -176,9 +178,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "URL",
             parsers.egress_proxy,
-            "the forward proxy for pushes, polls and checks: `http://[USER:PASSWORD@]HOST:PORT`, "
-            "or with `https://`. Coursewire does not read `HTTP_PROXY`, `HTTPS_PROXY` or "
-            "`NO_PROXY`",
+            "the forward proxy for pushes, polls and checks: `http://[USER:PASSWORD@]HOST:PORT` "
+            "or `https://[USER:PASSWORD@]HOST:PORT`. Coursewire does not read `HTTP_PROXY`, "
+            "`HTTPS_PROXY` or `NO_PROXY`",
             secret=True,
         ),
     ] = None
@@ -188,8 +190,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "list, comma-separated",
             parsers.patterns,
             "targets that Coursewire connects to without the forward proxy: host names, "
-            "`.example.com` for all hosts below that domain, addresses, CIDRs, `HOST:PORT`, or `*` "
-            "for all targets",
+            "`.example.com` for all hosts below `example.com`, addresses, CIDRs, `HOST:PORT`, or "
+            "`*` for all targets",
         ),
     ] = ()
     ca_file: Annotated[
@@ -197,9 +199,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.authorities,
-            "a PEM bundle of certificate authorities. Every part trusts them in addition to the "
-            "public authorities, for receivers, upstreams, the forward proxy, and `rediss://` "
-            "without `ssl_ca_certs`",
+            "a PEM bundle of certificate authorities. Every part trusts these authorities in "
+            "addition to the public authorities, for receivers, upstreams, the forward proxy, "
+            "and `rediss://` without `ssl_ca_certs`",
         ),
     ] = None
     event_retention_seconds: Annotated[
@@ -207,9 +209,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             _seconds,
-            "how long events and their bodies are kept, within the limit of "
-            "`COURSEWIRE_EVENT_LOG_MAX_BYTES`. The minimum is 330126 (3.8 days), which covers the "
-            "default retries",
+            "how long Coursewire keeps events, within the limit of "
+            "`COURSEWIRE_EVENT_LOG_MAX_BYTES`. The minimum is 330126 (3.8 days), which covers "
+            "the default retries",
         ),
     ] = 7 * DAY
     event_log_max_bytes: Annotated[
@@ -218,7 +220,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "bytes",
             parsers.whole_number(1024**2, MAX_BYTES, "bytes"),
             "the maximum memory of the event log. Every five minutes, Coursewire removes the "
-            "oldest events until the log fits",
+            "oldest events that exceed this limit",
         ),
     ] = 1024**3
     attempt_retention_seconds: Annotated[
@@ -226,12 +228,12 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             _seconds,
-            "how long delivery attempts are kept, at most 10,100 for each subscription",
+            "how long Coursewire keeps delivery attempts, at most 10,100 for each subscription",
         ),
     ] = 7 * DAY
     dead_retention_seconds: Annotated[
         int,
-        Declaration("seconds", _seconds, "how long dead deliveries are listed"),
+        Declaration("seconds", _seconds, "how long the API lists dead deliveries"),
     ] = 30 * DAY
     max_integrations: Annotated[
         int,
@@ -246,7 +248,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "number",
             parsers.whole_number(1, MAX_COUNT, ""),
-            "the maximum number of subscriptions. Before you raise the number, read "
+            "the maximum number of subscriptions. Before you raise this limit, read "
             "[Scaling](operations/scaling.md#know-what-grows)",
         ),
     ] = MAX_SUBSCRIPTIONS
@@ -265,7 +267,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "boolean",
             parsers.boolean,
-            "whether the API serves `/schema` and its documents without a token",
+            "whether the API serves `/schema` and the documents below `/schema` without a token",
         ),
     ] = True
     console: Annotated[
@@ -277,14 +279,15 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "path",
             parsers.path,
-            "a folder that `make site` wrote. The API serves the folder at `/docs`",
+            "the folder that `make site` builds. The API serves this folder at `/docs`",
         ),
     ] = None
     log_format: Annotated[
         LogFormat,
         _choice(
             LogFormat,
-            "JSON lines or readable text. `auto` selects text on a terminal and JSON elsewhere",
+            "the format of the log. `auto` selects `console` (text) on a terminal and `json` "
+            "elsewhere",
         ),
     ] = "auto"
     log_level: Annotated[

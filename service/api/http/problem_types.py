@@ -72,9 +72,9 @@ TOO_MANY_FAILURES = ProblemType(
     "too-many-failures",
     HTTPStatus.TOO_MANY_REQUESTS,
     "Too many failed authentication attempts",
-    "Within a minute, this process received more than 20 requests with a wrong token from this "
-    "address or its IPv6 /64 network. Wait for the time in `Retry-After`. A valid token is still "
-    "accepted.",
+    "Within a minute, the API process received more than 20 requests with a wrong token from the "
+    "address of the client or its IPv6 /64 network. Wait for the time in `Retry-After`. The API "
+    "still accepts a valid token.",
 )
 NOT_FOUND = ProblemType(
     "not-found",
@@ -86,7 +86,7 @@ METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     HTTPStatus.METHOD_NOT_ALLOWED,
     "Method not allowed",
-    "`Allow` lists the methods of this path.",
+    "The header `Allow` lists the methods of the path.",
 )
 CONFLICT = ProblemType(
     "conflict",
@@ -99,14 +99,15 @@ INTEGRATION_EXISTS = ProblemType(
     "integration-exists",
     HTTPStatus.CONFLICT,
     "The upstream integration is already registered",
-    "Another integration has the same `upstream_id` and base URL. Change the integration in "
-    "`existing_id` instead.",
+    "Another integration has the same `upstream_id` and base URL. `existing_id` is the id of "
+    "this integration. Change this integration instead.",
 )
 CREDENTIAL_IN_USE = ProblemType(
     "credential-in-use",
     HTTPStatus.CONFLICT,
     "The credential is in use by integrations",
-    "First delete the integrations that use the credential, or assign another credential to them.",
+    "Before you delete the credential, delete the integrations that use it, or assign another "
+    "credential to these integrations.",
 )
 LIMIT_REACHED = ProblemType(
     "limit-reached",
@@ -199,14 +200,15 @@ TOO_MANY_LISTENERS = ProblemType(
     "too-many-listeners",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Too many requests are waiting for events",
-    "This process has reached its limit of streams and long polls. Try again after the time in "
-    "`Retry-After`.",
+    "The API process has reached its limit of streams and long polls. Try again after the time "
+    "in `Retry-After`.",
 )
 OVERLOADED = ProblemType(
     "overloaded",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Too many connections are open",
-    "This process has reached its limit of connections. Try again after the time in `Retry-After`.",
+    "The API process has reached its limit of connections. Try again after the time in "
+    "`Retry-After`.",
 )
 INTERNAL = ProblemType(
     "internal",
@@ -226,8 +228,8 @@ STOPPING = ProblemType(
     "stopping",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "This process is stopping",
-    "Only `/readyz` returns this problem. The process received a signal to stop and still serves "
-    "requests. Send new requests to another process.",
+    "Only `/readyz` returns this problem. The API process received a signal to stop and still "
+    "serves requests. Send new requests to another API process.",
 )
 STORAGE_UNAVAILABLE = ProblemType(
     "storage-unavailable",

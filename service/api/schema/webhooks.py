@@ -23,47 +23,45 @@ from service.domain.polling.integration import Baseline
 TEST_EVENT = "coursewire.test"
 
 _MEANINGS = {
-    "course.created": "A course is new to Coursewire, or exists again after its deletion "
-    "(`reason`: restored). If `initial` is true, a baseline or a backfill reports an existing "
-    "course.",
-    "course.updated": "A tracked field of a course changed. `changed` lists the paths.",
+    "course.created": "A course is new to Coursewire, or a deleted course exists again (`reason` "
+    "is `restored`). A baseline or a backfill also sends this event for an existing course "
+    "(`initial` is true).",
+    "course.updated": "A course changed. `changed` lists the paths that changed.",
     "course.deleted": "A course was deleted. `evidence` shows how Coursewire detected the "
     "deletion.",
     "integration.baseline_completed": "The baseline of an integration is complete. The "
     "baseline is the first complete full poll of an epoch.",
-    "integration.epoch_started": "A new epoch of an integration begins. The `upstream_id` or the "
-    "base URL of the integration changed, or its `baseline` setting changed before the baseline "
-    "was complete. The next full poll is a new baseline. Coursewire creates no `course.deleted` "
-    "for courses of the previous epoch, and discards changes that were held for review. Sequences "
-    "continue to increase. An earlier error of the integration no longer applies.",
-    "integration.error": "An integration needs an operator, because its polls fail, or because its "
-    "full polls repeatedly find changes that cannot be confirmed. Coursewire sends no other "
-    "`integration.error` for this integration until the error clears.",
-    "integration.recovered": "The error that `integration.error` reported has cleared. The "
-    "integration no longer needs an operator.",
+    "integration.epoch_started": "A new epoch of an integration began. `reason` contains the "
+    "cause. The first complete full poll of the new epoch is a new baseline. Coursewire creates no "
+    "`course.deleted` for courses of the previous epoch, and discards changes that were held for "
+    "review. The `sequence` of a course continues to increase. An earlier `integration.error` no "
+    "longer applies.",
+    "integration.error": "An integration needs the attention of an operator. Its polls fail, or "
+    "its full polls repeatedly find changes that Coursewire cannot confirm. Coursewire sends no "
+    "other `integration.error` for this integration until the error clears.",
+    "integration.recovered": "The error that `integration.error` reported has cleared.",
     "integration.review_required": "A review of an integration started. Coursewire holds changes "
-    "that exceed the limits of the integration, or deletions that a client decided to publish but "
-    "Coursewire could not confirm.",
-    "subscription.deliveries_dead": "Deliveries of a subscription became dead: their last attempt "
-    "failed, their events are no longer stored, or the API key of the subscription may no longer "
-    "see their events. While deliveries become dead, Coursewire sends this event about every five "
-    "minutes. The event counts the dead deliveries since the previous event of this type, except "
-    "deliveries of `subscription.*` events.",
+    "that exceed the limits of the integration, or deletions that Coursewire could not confirm "
+    "after the decision `publish`.",
+    "subscription.deliveries_dead": "Deliveries of a subscription became dead. `reasons` lists the "
+    "most frequent causes. While deliveries become dead, Coursewire sends this event about every "
+    "five minutes. The event counts the deliveries that became dead since the previous "
+    "`subscription.deliveries_dead`, except deliveries of `subscription.*` events.",
     "subscription.disabled": "Coursewire disabled a subscription. Until a client resumes the "
     "subscription, Coursewire sends only test events to the receiver.",
-    "subscription.parked": "The receiver of a subscription failed repeatedly, so Coursewire sends "
+    "subscription.parked": "The receiver of a subscription failed repeatedly. Coursewire now sends "
     "one delivery at a time, as a probe.",
     "subscription.recovered": "A subscription is no longer parked or disabled.",
-    TEST_EVENT: "A client requested a test of the subscription.",
+    TEST_EVENT: "A client requested a test event for the subscription.",
 }
 _HEADERS = {
-    "webhook-id": "the id of the event, the same for every attempt",
+    "webhook-id": "the id of the event; all attempts of the event send the same id",
     "webhook-timestamp": "the time of the attempt, in seconds since 1970",
-    "webhook-signature": "`v1,` and base64 of the HMAC-SHA256 over id, timestamp and body, joined "
-    "with dots; or `v1a,` and base64 of the ed25519 signature over the same content. While an old "
-    "and a new secret overlap, one signature for each secret, the newest first, separated by "
-    "spaces",
-    "coursewire-replay": "true if a replay, a backfill or a redelivery sent the event, otherwise "
+    "webhook-signature": "`v1,` and an HMAC-SHA256 in base64, or `v1a,` and an ed25519 signature "
+    "in base64. The signed content consists of `webhook-id`, `webhook-timestamp` and the raw body, "
+    "joined with dots. After a rotation, the header contains a signature for each valid secret, "
+    "separated by spaces",
+    "coursewire-replay": "`true` if a replay, a backfill or a redelivery sent the event; otherwise "
     "absent",
 }
 _OPTIONAL = ("coursewire-replay",)
@@ -75,32 +73,37 @@ _ANSWER_TO_TEST = "Answer with any 2xx. Coursewire does not retry a test event."
 
 
 _DATA = {
-    "schema_version": "the version of these fields; changes if a field is removed or redefined",
-    "event_id": "the id of the event, the same as `webhook-id`",
-    "integration_id": "the id of the integration",
-    "upstream_id": "the X-Integration-Id of the integration at the upstream",
-    "external_id": "the `external_id` of the integration; null: none",
+    "schema_version": "the version of the fields of `data`; a release that removes or redefines a "
+    "field changes the version",
+    "event_id": "the id of the event, which is also in the header `webhook-id`",
+    "integration_id": "the id of the integration in Coursewire",
+    "upstream_id": "the id of the integration at the upstream, such as `workday:...`",
+    "external_id": "the `external_id` of the integration; null: the integration has no "
+    "`external_id`",
     "labels": "the labels of the integration",
     "course_id": "the id of the course at the upstream",
-    "remote_id": "the id of the course in the learning system; null: the upstream sends no such id",
+    "remote_id": "the id of the course in the learning system; null: the upstream sends no "
+    "`remote_id`",
     "origin_id": "the id of the course in the system that the course comes from; null: the "
-    "upstream sends no such id",
-    "sequence": "increases with each event of the course; the values are not consecutive. A "
-    "backfill repeats the sequence of the course's last event, or sends 1 if the course has no "
-    "event",
-    "previous_sequence": "the sequence of the previous event of the course; null: the course has "
+    "upstream sends no `origin_id`",
+    "sequence": "increases with each event of the course, except events of a backfill. The values "
+    "are not consecutive. A backfill repeats the `sequence` of the course's last event, or sends 1 "
+    "if the course has no event",
+    "previous_sequence": "the `sequence` of the previous event of the course; null: the course has "
     "no earlier event in the current epoch, or a backfill sends the course",
-    "changed": "the changed paths of a course.updated, such as `revisions.title`; otherwise empty",
+    "changed": "the paths that changed in a `course.updated`, such as `revisions.title`; empty in "
+    "other events",
     "reason": "restored: the course was deleted and exists again; null: any other event",
-    "evidence": "the evidence of a course.deleted. tombstone: the upstream marks the course as "
+    "evidence": "how Coursewire detected a deletion. tombstone: the upstream marks the course as "
     "deleted; absence: the upstream no longer returns the course, and a request for the course "
-    "confirmed the absence; null: not a course.deleted",
-    "initial": "true: a baseline or a backfill reports an existing course; otherwise false",
+    "confirmed the absence; null: the event is not a `course.deleted`",
+    "initial": "true: a baseline or a backfill reports an existing course; false: any other event",
     "detected_by": "delta or full: the kind of poll that detected the change; review: the change "
-    "was published after a review; backfill: a backfill of the subscription sent the course",
+    "was published after a review; backfill: a backfill sent the course",
     "course_omitted": (
-        "why `course` is absent. thin: the `payload` of the subscription is thin; size: the "
-        "body would exceed 256 KiB; gone: the course was deleted; null: `course` is present"
+        "why `course` is absent. thin: the `payload` of the subscription is `thin`; size: with "
+        "`course`, the body would exceed 256 KiB; gone: the course was deleted; null: `course` is "
+        "present"
     ),
     "course": "the record of the course as the upstream returned it; absent if `course_omitted` "
     "is not null",
@@ -123,10 +126,22 @@ _OF_AN_INTEGRATION: _Fields = {
 _OF_A_SUBSCRIPTION: _Fields = {
     "subscription_id": (
         _TEXT,
-        "the subscription that the event is about; this subscription never receives the event",
+        (
+            "the id of the subscription that the event is about; Coursewire does not send the "
+            "event to this subscription"
+        ),
     ),
-    "description": (_MAYBE_TEXT, "the description of the subscription; null: none"),
-    "owner": (_MAYBE_TEXT, "the API key that owns the subscription; null: the operator"),
+    "description": (
+        _MAYBE_TEXT,
+        "the description of the subscription; null: the subscription has no description",
+    ),
+    "owner": (
+        _MAYBE_TEXT,
+        (
+            "the id of the API key that owns the subscription; null: the operator owns the "
+            "subscription"
+        ),
+    ),
 }
 _BASELINE = {"type": "string", "enum": [one.value for one in Baseline]}
 _COUNTS = {"type": "object", "additionalProperties": _COUNT}
@@ -144,16 +159,19 @@ _SAID: dict[str, _Fields] = {
             _BASELINE,
             (
                 "emit: Coursewire created an event for each course in the baseline; "
-                "silent: no such events"
+                "silent: Coursewire created no events for the baseline"
             ),
         ),
-        "records": (_COUNT, "the number of records that the poll received"),
-        "epoch": (_TEXT, "the epoch of the poll"),
-        "previous_epoch": (_MAYBE_TEXT, "the previous epoch; null: this epoch is the first"),
+        "records": (_COUNT, "the number of course records that the baseline received"),
+        "epoch": (_TEXT, "the id of the epoch of the baseline"),
+        "previous_epoch": (
+            _MAYBE_TEXT,
+            "the id of the previous epoch; null: the integration had no earlier epoch",
+        ),
     },
     "integration.epoch_started": {
-        "epoch": (_TEXT, "the new epoch"),
-        "previous_epoch": (_TEXT, "the previous epoch"),
+        "epoch": (_TEXT, "the id of the new epoch"),
+        "previous_epoch": (_TEXT, "the id of the previous epoch"),
         "reason": (
             {"type": "string", "enum": ["upstream", "baseline"]},
             (
@@ -165,7 +183,7 @@ _SAID: dict[str, _Fields] = {
             _BASELINE,
             (
                 "emit: Coursewire will create an event for each course in the new baseline; "
-                "silent: no such events"
+                "silent: Coursewire will create no events for the new baseline"
             ),
         ),
     },
@@ -174,30 +192,33 @@ _SAID: dict[str, _Fields] = {
         "message": (_TEXT, "a description of the error"),
         "status": (
             {"type": ["integer", "null"]},
-            "the HTTP status of the upstream's response; null: the error has no such status",
+            "the HTTP status of the upstream's response; null: the error has no HTTP status",
         ),
         "log_url": (
             _MAYBE_TEXT,
-            "the URL of the upstream's page about the request; null: the upstream sent no URL",
+            (
+                "the URL of the upstream's page about the failed request; null: the upstream sent "
+                "no URL"
+            ),
         ),
         "since": (
             _TIME,
             (
-                "when the first of the consecutive failures occurred, or when the first of the "
-                "consecutive full polls found unconfirmed changes"
+                "the start of the error: the time of the first failure, or of the first full poll "
+                "that found unconfirmed changes"
             ),
         ),
     },
     "integration.recovered": {
-        "code": (_TEXT, "the last code of the error"),
-        "since": (_TIME, "the `since` of the error"),
+        "code": (_TEXT, "the last `code` of the error that cleared"),
+        "since": (_TIME, "the `since` of the error that cleared"),
     },
     "integration.review_required": {
-        "deleted": (_COUNT, "the number of held deletions at the start of the review"),
+        "deleted": (_COUNT, "the number of held deletions when the review started"),
         "changed_counts": (
             _COUNTS,
             (
-                "for each path whose changes exceed the limit, the number of courses in which the "
+                "for each path whose changes exceed the limit: the number of courses in which the "
                 "path changed"
             ),
         ),
@@ -206,29 +227,34 @@ _SAID: dict[str, _Fields] = {
         "deliveries": (_COUNT, "the number of deliveries that became dead"),
         "reasons": (
             _REASONS,
-            "the most frequent reasons, at most 20, with the number of deliveries for each",
+            "the most frequent reasons, at most 20, with the number of deliveries for each reason",
         ),
-        "first_event_at": (_TIME, "the time of the earliest event among these deliveries"),
-        "last_event_at": (_TIME, "the time of the latest event among these deliveries"),
+        "first_event_at": (_TIME, "the time of the earliest event among the dead deliveries"),
+        "last_event_at": (_TIME, "the time of the latest event among the dead deliveries"),
     },
     "subscription.disabled": {"reason": (_TEXT, "why Coursewire disabled the subscription")},
     "subscription.parked": {
-        "failures": (_COUNT, "the number of consecutive failures"),
-        "failing_since": (_TIME, "the time of the first of these failures"),
-        "last_outcome": (_TEXT, "the class of the last failure, such as status or timeout"),
+        "failures": (_COUNT, "the number of consecutive failures of the receiver"),
+        "failing_since": (_TIME, "the time of the first of the consecutive failures"),
+        "last_outcome": (_TEXT, "the kind of the last failure, such as `status` or `timeout`"),
         "last_status": (
             {"type": ["integer", "null"]},
-            "the HTTP status of the last failure; null: no valid status arrived",
+            "the HTTP status of the last failed response; null: no valid status arrived",
         ),
     },
     "subscription.recovered": {
-        "was": ({"type": "string", "enum": ["parked", "disabled"]}, "the previous state"),
+        "was": (
+            {"type": "string", "enum": ["parked", "disabled"]},
+            "the state of the subscription before the recovery",
+        ),
         "by": (
             {"type": "string", "enum": ["delivery", "resume"]},
             "delivery: a delivery succeeded; resume: a client resumed the subscription",
         ),
     },
-    TEST_EVENT: {"subscription_id": (_TEXT, "the subscription that receives the test event")},
+    TEST_EVENT: {
+        "subscription_id": (_TEXT, "the id of the subscription that receives the test event")
+    },
 }
 
 
@@ -283,8 +309,8 @@ def _body(event_type: str, wanted: Format) -> Schema:
                 "type": "string",
                 "format": "uri-reference",
                 "description": (
-                    "the path in the API of the resource that the event is about; without such a "
-                    "resource, the path of the API"
+                    "the path in the API of the integration or subscription that the event is "
+                    "about; in other events, the path of the API"
                 ),
             },
             "type": named,

@@ -72,13 +72,13 @@ COUNTERS = (
     ),
     CounterMetric(
         "upstream_errors_total",
-        "Errors of polls, without rate limits, by the upstream's error code or, if the code is "
-        "unknown, by the kind of error.",
+        "Errors of polls, except rate limits. The label is the upstream's error code or, for an "
+        "unknown error code, the kind of error.",
         ("code",),
     ),
     CounterMetric(
         "rate_limit_waits_total",
-        "Waits for the rate limit of a credential. Waits of backfills have the kind `full`.",
+        "Waits for the rate limit of a credential. A wait of a backfill has the kind `full`.",
         ("kind",),
         _POLL_KINDS,
     ),
@@ -90,7 +90,7 @@ COUNTERS = (
     ),
     CounterMetric(
         "attempts_total",
-        "Delivery attempts that have ended, replays included.",
+        "Delivery attempts that have ended, including replays.",
         ("outcome",),
         tuple((outcome.value,) for outcome in OutcomeClass),
     ),
@@ -108,8 +108,8 @@ COUNTERS = (
     ),
     CounterMetric(
         "backfilled_total",
-        "Courses of backfills: `queued`, or `left_out` because the course has changed since the "
-        "last poll or has a held change.",
+        "Courses of backfills. The result is `left_out` if the course has changed since the last "
+        "poll or has a held change, otherwise `queued`.",
         ("result",),
         (("queued",), ("left_out",)),
     ),
@@ -117,7 +117,7 @@ COUNTERS = (
 
 POLL_DURATION = HistogramMetric(
     "poll_duration_seconds",
-    "From the start of a poll to its completion, waits included.",
+    "Time from the start of a poll to its completion, including waits.",
     (0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600),
     ("kind",),
 )
@@ -129,7 +129,7 @@ UPSTREAM_REQUEST = HistogramMetric(
 )
 RATE_LIMIT_REMAINING = HistogramMetric(
     "rate_limit_remaining_ratio",
-    "Share of the rate limit that remains in the current window, as reported by an upstream "
+    "Share of the rate limit that remains in the current window, according to each upstream "
     "response.",
     (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
     unit="ratio",
@@ -142,14 +142,14 @@ ATTEMPT_DURATION = HistogramMetric(
 _DELIVERY_BOUNDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400)
 FIRST_ATTEMPT = HistogramMetric(
     "detection_to_first_attempt_seconds",
-    "From the detection of a change to the start of the first attempt of each delivery, without "
-    "replays and without events from before the subscription.",
+    "Time from the detection of a change to the start of the first attempt of a delivery. "
+    "Replays, and changes detected before the creation of the subscription, do not count.",
     _DELIVERY_BOUNDS,
 )
 RECEIPT = HistogramMetric(
     "detection_to_receipt_seconds",
-    "From the detection of a change to the receiver's 2xx, for each delivery, without replays and "
-    "without events from before the subscription.",
+    "Time from the detection of a change to the receiver's 2xx response. Replays, and changes "
+    "detected before the creation of the subscription, do not count.",
     _DELIVERY_BOUNDS,
 )
 HISTOGRAMS = (
@@ -161,66 +161,70 @@ HISTOGRAMS = (
     RECEIPT,
 )
 
-REDIS_UP = GaugeMetric("redis_up", "Whether Redis answers this API process.")
+REDIS_UP = GaugeMetric("redis_up", "1 if Redis answers this API process, otherwise 0.")
 REDIS_MEMORY_USED = GaugeMetric("redis_memory_used_bytes", "Memory that Redis uses.", unit="bytes")
 REDIS_MEMORY_LIMIT = GaugeMetric(
     "redis_memory_limit_bytes",
-    "Memory limit of Redis, 0 if there is none.",
+    "Memory limit of Redis (`maxmemory`), 0 without a limit.",
     unit="bytes",
 )
 REDIS_PERSISTENCE_OK = GaugeMetric(
     "redis_persistence_ok",
-    "Whether Redis keeps an append-only file, and the last write, rewrite and snapshot succeeded.",
+    "1 if Redis keeps an append-only file and its last write, rewrite and snapshot succeeded, "
+    "otherwise 0.",
 )
 INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
 OUTBOXES = GaugeMetric(
     "outboxes",
-    "Outboxes by state: `active`; `failing`, active with a failed last attempt; `parked` until a "
-    "probe succeeds; `paused` over the API; `disabled` by the service.",
+    "Outboxes by state of the subscription: `active`, `parked`, `paused` or `disabled`. An "
+    "active outbox whose last attempt failed has the state `failing`.",
     labels=("state",),
 )
 OUTBOX_STATES = (*(state.value for state in SubscriptionState), "failing")
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the event log.")
-DUE = GaugeMetric("due", "Work that is due and not claimed.", labels=("kind",))
+DUE = GaugeMetric("due", "Polls or outboxes that are due and not claimed.", labels=("kind",))
 CLAIMED = GaugeMetric(
     "claimed",
-    "Work that is claimed, in progress or held back, such as parked outboxes between probes.",
+    "Polls or outboxes that are claimed, in progress or held back. A parked outbox is held back "
+    "between probes.",
     labels=("kind",),
 )
 DUE_AGE = GaugeMetric(
     "due_oldest_age_seconds",
-    "How long the oldest work has been due and not claimed, or has waited since its claim expired. "
-    "Work of paused integrations and of paused or disabled subscriptions is not due. A pause of "
-    "the whole system does not stop this age.",
+    "Longest time for which a poll or an outbox has been due and not claimed, or has waited "
+    "since its claim expired. Paused integrations, and paused or disabled subscriptions, do not "
+    "count. This time continues during a pause of the whole system.",
     labels=("kind",),
     unit="seconds",
 )
 PAUSED = GaugeMetric(
-    "paused", "Whether polling or delivery is paused for the whole system.", labels=("what",)
+    "paused",
+    "1 if polling or delivery is paused for the whole system, otherwise 0.",
+    labels=("what",),
 )
 POLL_AGE = GaugeMetric(
     "poll_age_seconds",
-    "Time since the last completed poll, by percentile of the integrations; percentile 100 is the "
-    "longest time. Integrations that are paused or in `error` are excluded. Until the first "
-    "completed poll after the registration, a pause or an `error`, the time counts from the first "
-    "attempt. A full poll also counts as a delta.",
+    "Time since the last completed poll of an integration, by percentile of the integrations. "
+    "Percentile 100 is the longest time. Integrations that are paused or in `error` do not "
+    "count. After the registration, a pause or an `error`, the time counts from the first "
+    "attempt until a poll completes. A full poll also counts as a delta.",
     labels=("kind", "percentile"),
     unit="seconds",
 )
 SCHEDULER_AGE = GaugeMetric(
-    "scheduler_age_seconds", "Time since any scheduler looked for work.", unit="seconds"
+    "scheduler_age_seconds", "Time since a scheduler last looked for due work.", unit="seconds"
 )
 WORKERS = GaugeMetric("workers", "Running worker processes by queue.", labels=("queue",))
-QUEUE_JOBS = GaugeMetric("queue_jobs", "Waiting jobs.", labels=("queue",))
+QUEUE_JOBS = GaugeMetric("queue_jobs", "Waiting jobs by queue.", labels=("queue",))
 QUEUE_FAILED = GaugeMetric(
-    "queue_failed_jobs", "Jobs that failed in the last day.", labels=("queue",)
+    "queue_failed_jobs", "Jobs that failed in the last day, by queue.", labels=("queue",)
 )
 TOTALS = (
     GaugeMetric("deliveries_pending", "Pending deliveries, without replays.", "pending"),
-    GaugeMetric("deliveries_dead", "Dead deliveries that are still listed.", "dead"),
+    GaugeMetric("deliveries_dead", "Dead deliveries that the API still lists.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
-    GaugeMetric("courses_live", "Live courses in all catalogues.", "courses"),
+    GaugeMetric("courses_live", "Live courses of all integrations.", "courses"),
     GaugeMetric("changes_held", "Changes that are held for review.", "held"),
     GaugeMetric("courses_quarantined", "Courses whose records are quarantined.", "quarantined"),
 )
@@ -259,7 +263,8 @@ DETAILS: tuple[Detail, ...] = get_args(Detail)
 DETAIL_MOST = 1_000  # of a kind that are exposed: those that were registered first
 DETAIL_OMITTED = GaugeMetric(
     "detail_omitted",
-    f"Resources without metrics, because only the first {DETAIL_MOST:,} registered have metrics.",
+    f"Resources without metrics. Only the first {DETAIL_MOST:,} registered resources of each kind "
+    "have metrics.",
     labels=("detail",),
 )
 INTEGRATION_STATE = GaugeMetric(
@@ -269,7 +274,7 @@ INTEGRATION_STATE = GaugeMetric(
 )
 INTEGRATION_POLL_AGE = GaugeMetric(
     "integration_poll_age_seconds",
-    "Time since the last completed poll of the integration, counted as in "
+    "Time since the last completed poll of the integration, measured as in "
     "`coursewire_poll_age_seconds`. Absent while the integration is paused or in `error`.",
     labels=("integration", "kind"),
     unit="seconds",
@@ -286,29 +291,29 @@ SUBSCRIPTION_PENDING = GaugeMetric(
 )
 SUBSCRIPTION_DEAD = GaugeMetric(
     "subscription_dead",
-    "Dead deliveries of the subscription that are still listed.",
+    "Dead deliveries of the subscription that the API still lists.",
     labels=("subscription",),
 )
 SUBSCRIPTION_AGE = GaugeMetric(
     "subscription_oldest_pending_age_seconds",
-    "Age of the oldest pending event of the subscription, 0 without a pending event.",
+    "Age of the oldest pending event of the subscription, 0 if no event is pending.",
     labels=("subscription",),
     unit="seconds",
 )
 CREDENTIAL_LIMIT = GaugeMetric(
     "credential_rate_limit",
-    "Requests that the current rate limit window allows. Absent if unknown.",
+    "Requests that the upstream allows in the current rate limit window. Absent if unknown.",
     labels=("credential",),
 )
 CREDENTIAL_REMAINING = GaugeMetric(
     "credential_rate_limit_remaining",
-    "Remaining requests of the current rate limit window. Absent if unknown.",
+    "Requests that remain in the current rate limit window. Absent if unknown.",
     labels=("credential",),
 )
 INTEGRATION_CLOCK_SKEW = GaugeMetric(
     "integration_clock_skew_seconds",
-    "How far the upstream's clock is ahead of the clock of this service; negative if it is behind, "
-    "0 within 30 seconds.",
+    "Time of the upstream's clock minus time of Coursewire's clock, 0 if the difference is at "
+    "most 30 seconds.",
     labels=("integration",),
     unit="seconds",
 )
@@ -349,7 +354,11 @@ OF_DETAILS = (
 )
 
 # Of the process that answers, counted in it: name, kind, help, labels.
-BUILD = GaugeMetric("build_info", "Version of this process.", labels=("version", "python"))
+BUILD = GaugeMetric(
+    "build_info",
+    "Version of this process, in the labels. The value is 1.",
+    labels=("version", "python"),
+)
 REQUESTS = CounterMetric(
     "api_requests_total",
     "Requests to known routes that this process has answered.",
@@ -357,8 +366,8 @@ REQUESTS = CounterMetric(
 )
 REQUEST_DURATION = HistogramMetric(
     "api_request_duration_seconds",
-    "From the arrival of a request to the start of its response, without event streams and long "
-    "polls.",
+    "Time from the arrival of a request to the start of its response, except event streams and "
+    "long polls.",
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     ("method", "route"),
 )
