@@ -366,8 +366,8 @@ REQUESTS = CounterMetric(
 )
 REQUEST_DURATION = HistogramMetric(
     "api_request_duration_seconds",
-    "Time from the arrival of a request to the start of its response, except event streams and "
-    "long polls.",
+    "Time from the arrival of a request to the start of its response. Event streams and long "
+    "polls do not count.",
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     ("method", "route"),
 )
