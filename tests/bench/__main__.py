@@ -14,8 +14,8 @@ class _Benchmarks(click.Group):
     measure, grows with all that is loaded."""
 
     names = (
-        *("sweep", "sweepers", "growth", "memory", "catalogue", "delivery", "isolation"),
-        *("scheduling", "start", "api", "console", "listeners", "senders"),
+        *("sweep", "sweepers", "growth", "memory", "catalogue", "delivery", "concurrency"),
+        *("isolation", "scheduling", "start", "api", "console", "listeners", "senders"),
     )
 
     def list_commands(self, context: click.Context) -> list[str]:

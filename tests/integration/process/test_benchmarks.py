@@ -146,6 +146,16 @@ def test_deliveries_are_measured_against_the_bare_loop_and_a_job_for_each():
     assert all(one["p99_ms"] >= one["p50_ms"] > 0 for one in result["latency"])
 
 
+def test_deliveries_are_measured_by_concurrency_and_number_of_subscriptions():
+    result = measured(
+        *("concurrency", "--deliveries", "40", "--rounds", "1"),
+        *("--subscriptions", "1", "4", "--concurrency", "1", "8"),
+    )
+    cells = [(one["subscriptions"], one["max_concurrency"]) for one in result["cells"]]
+    assert cells == [(1, 1), (1, 8), (4, 1), (4, 8)]
+    assert all(one["per_second"] > 0 for one in result["cells"])
+
+
 def test_the_largest_installations_are_measured_in_each_scene():
     # Six installations are started one after the other.
     scenes = measured("scale", "--factor", "1e-7", "--seconds", "1", seconds=180)["scenes"]
