@@ -43,6 +43,9 @@ metrics over API processes, use `max`, not `sum`.
 `coursewire_redis_up`, the metrics in the last table and the `process_*` metrics describe the API
 process that answers the scrape. If this process cannot read Redis, it returns no other metrics.
 
+A scheduler claims due polls and outboxes, and queues them for the workers. If no worker begins or
+continues the work, the claim expires, and the work is due again.
+
 Counters and histograms of the whole system begin at zero when Redis restarts or fails over to a
 replica. Counters and histograms of an API process begin at zero when the process starts.
 
@@ -51,10 +54,10 @@ replica. Counters and histograms of an API process begin at zero when the proces
 
 _SETTINGS = """# Settings
 
-Every part reads these environment variables when it starts. A part does not start if a value is
-invalid, if two values contradict each other, or if an unknown variable begins with `COURSEWIRE_`.
-To read a secret from a file instead of a variable, see
-[Secrets](operations/secrets.md#read-a-secret-from-a-file).
+Every part of the service (API, worker or scheduler) reads these environment variables when it
+starts. A part does not start if a value is invalid, if two values contradict each other, or if an
+unknown environment variable begins with `COURSEWIRE_`. To read a secret from a file instead of a
+variable, see [Secrets](operations/secrets.md#read-a-secret-from-a-file).
 
 """
 

@@ -16,7 +16,8 @@ _INTRODUCTION = """# Event types
 
 The body of an event in the default format is a JSON object with `type`, `timestamp` and `data`.
 `timestamp` is the time at which Coursewire created the event.
-[Receive events](receiving-events.md) explains how to verify and store events.
+[Receive events](receiving-events.md) explains how to verify and store events. The
+[glossary](glossary.md) defines terms such as upstream, baseline, epoch and review.
 
 A subscription receives the course events that match its filters. A subscription of a `subscriber`
 key receives only the course events that the key may see.

@@ -51,10 +51,10 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "URL",
             parsers.redis_url,
-            "Redis or Valkey: `redis://`, `rediss://`, `unix://`, or "
-            "`sentinel://host:port,host:port/DB?service=NAME`. The API, workers and schedulers "
-            "require this variable. `coursewire up` starts an embedded Valkey if the variable is "
-            "unset",
+            "the address of Redis or Valkey, which begins with `redis://`, `rediss://` or "
+            "`unix://`, or has the form `sentinel://host:port,host:port/DB?service=NAME`. The API, "
+            "workers and schedulers require this variable. `coursewire up` starts an embedded "
+            "Valkey if the variable is unset",
             secret=True,
         ),
     ] = None
@@ -110,7 +110,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "seconds",
             parsers.whole_number(1, 3_600, "seconds"),
             "how long the API keeps an idle connection open. The idle timeout of a proxy in front "
-            "of the API must be shorter",
+            "of the API must be shorter than this value",
         ),
     ] = 75
     shutdown_delay_seconds: Annotated[
@@ -118,9 +118,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             parsers.whole_number(0, 600, "seconds"),
-            "how long the API continues to serve requests after SIGTERM. During this time, "
-            "`/readyz` returns 503, so that load balancers remove the process. `coursewire up` "
-            "does not use this setting",
+            "how long the API continues to serve requests after SIGTERM. After SIGTERM, `/readyz` "
+            "returns 503, so that load balancers remove the process. `coursewire up` does not use "
+            "this setting",
         ),
     ] = 0
     instance: Annotated[
@@ -129,8 +129,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "text",
             parsers.instance,
             "a unique name that the worker keeps across restarts. After a crash, the restarted "
-            "worker continues its earlier work at once. Without a name, a worker continues this "
-            "work after up to 11 seconds. `coursewire up` sets a name if the variable is unset",
+            "worker immediately continues its earlier work. Without a name, a worker continues the "
+            "work of the crashed worker after up to 11 seconds. `coursewire up` sets a name if the "
+            "variable is unset",
         ),
     ] = None
     admin_token: Annotated[
@@ -158,8 +159,9 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "keys, comma-separated",
             parsers.keys,
-            "keys for stored secrets, each 32 bytes in URL-safe base64. The first key encrypts, "
-            "and every key decrypts. The API, workers and schedulers require this variable. "
+            "keys for stored secrets, each 32 bytes in URL-safe base64. Coursewire encrypts with "
+            "the first key, and decrypts with the key that encrypted the secret. The API, workers "
+            "and schedulers require this variable. "
             "`coursewire up` generates a key in the data directory if the variable is unset",
             secret=True,
         ),
@@ -170,7 +172,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             "list, comma-separated",
             parsers.targets,
             "CIDRs, addresses and host names to which Coursewire may send requests, in addition to "
-            "public addresses. The address guard refuses all other targets",
+            "public addresses. Coursewire refuses all other targets, except names that only the "
+            "forward proxy can resolve",
         ),
     ] = ()
     egress_proxy: Annotated[
@@ -201,7 +204,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
             parsers.authorities,
             "a PEM bundle of certificate authorities. Every part trusts these authorities in "
             "addition to the public authorities, for receivers, upstreams, the forward proxy, "
-            "and `rediss://` without `ssl_ca_certs`",
+            "and `rediss://` URLs without the parameter `ssl_ca_certs`",
         ),
     ] = None
     event_retention_seconds: Annotated[
@@ -228,7 +231,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True):
         Declaration(
             "seconds",
             _seconds,
-            "how long Coursewire keeps delivery attempts, at most 10,100 for each subscription",
+            "how long Coursewire keeps delivery attempts. Coursewire keeps at most 10,100 attempts "
+            "for each subscription",
         ),
     ] = 7 * DAY
     dead_retention_seconds: Annotated[

@@ -73,8 +73,8 @@ TOO_MANY_FAILURES = ProblemType(
     HTTPStatus.TOO_MANY_REQUESTS,
     "Too many failed authentication attempts",
     "Within a minute, the API process received more than 20 requests with a wrong token from the "
-    "address of the client or its IPv6 /64 network. Wait for the time in `Retry-After`. The API "
-    "still accepts a valid token.",
+    "address of the client. All addresses of an IPv6 /64 network count as one address. Wait for "
+    "the time in `Retry-After`. The API still accepts a valid token.",
 )
 NOT_FOUND = ProblemType(
     "not-found",
@@ -86,7 +86,8 @@ METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     HTTPStatus.METHOD_NOT_ALLOWED,
     "Method not allowed",
-    "The header `Allow` lists the methods of the path.",
+    "The path does not accept the method of the request. The header `Allow` of the response lists "
+    "the methods that the path accepts.",
 )
 CONFLICT = ProblemType(
     "conflict",
@@ -142,7 +143,8 @@ PRECONDITION_REQUIRED = ProblemType(
     "precondition-required",
     HTTPStatus.PRECONDITION_REQUIRED,
     "Precondition required",
-    "Send the ETag of the review as `If-Match`.",
+    "A decision on a review requires the header `If-Match`. Send the ETag of the review in this "
+    "header.",
 )
 REQUEST_TIMEOUT = ProblemType(
     "request-timeout",
@@ -155,13 +157,13 @@ TOO_LARGE = ProblemType(
     "too-large",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "The request is too large",
-    "The maximum body size is 1 MiB.",
+    "The maximum size of a request body is 1 MiB.",
 )
 URI_TOO_LONG = ProblemType(
     "uri-too-long",
     HTTPStatus.REQUEST_URI_TOO_LONG,
     "The URL is too long",
-    "The maximum size of path and query together is 8 KiB.",
+    "The maximum size of the path and the query together is 8 KiB.",
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
@@ -214,8 +216,8 @@ INTERNAL = ProblemType(
     "internal",
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "Internal error",
-    "The error is usually a defect of Coursewire. Search the log for the `X-Request-ID` of the "
-    "response.",
+    "An unexpected error occurred, usually because of a defect in Coursewire. Search the log for "
+    "the `X-Request-ID` of the response.",
 )
 SECRET_UNREADABLE = ProblemType(
     "secret-unreadable",

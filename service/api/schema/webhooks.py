@@ -41,8 +41,8 @@ _MEANINGS = {
     "other `integration.error` for this integration until the error clears.",
     "integration.recovered": "The error that `integration.error` reported has cleared.",
     "integration.review_required": "A review of an integration started. Coursewire holds changes "
-    "that exceed the limits of the integration, or deletions that Coursewire could not confirm "
-    "after the decision `publish`.",
+    "that exceed the limits of the integration. Coursewire also holds deletions that an operator "
+    "decided to publish but that Coursewire could not confirm.",
     "subscription.deliveries_dead": "Deliveries of a subscription became dead. `reasons` lists the "
     "most frequent causes. While deliveries become dead, Coursewire sends this event about every "
     "five minutes. The event counts the deliveries that became dead since the previous "
@@ -59,8 +59,8 @@ _HEADERS = {
     "webhook-timestamp": "the time of the attempt, in seconds since 1970",
     "webhook-signature": "`v1,` and an HMAC-SHA256 in base64, or `v1a,` and an ed25519 signature "
     "in base64. The signed content consists of `webhook-id`, `webhook-timestamp` and the raw body, "
-    "joined with dots. After a rotation, the header contains a signature for each valid secret, "
-    "separated by spaces",
+    "joined with dots. After a rotation, the header contains one signature for each valid secret. "
+    "Spaces separate the signatures",
     "coursewire-replay": "`true` if a replay, a backfill or a redelivery sent the event; otherwise "
     "absent",
 }
@@ -86,9 +86,9 @@ _DATA = {
     "`remote_id`",
     "origin_id": "the id of the course in the system that the course comes from; null: the "
     "upstream sends no `origin_id`",
-    "sequence": "increases with each event of the course, except events of a backfill. The values "
-    "are not consecutive. A backfill repeats the `sequence` of the course's last event, or sends 1 "
-    "if the course has no event",
+    "sequence": "a number that increases with each event of the course, except events of a "
+    "backfill. The values are not consecutive. A backfill repeats the `sequence` of the course's "
+    "last event, or sends 1 if the course has no event",
     "previous_sequence": "the `sequence` of the previous event of the course; null: the course has "
     "no earlier event in the current epoch, or a backfill sends the course",
     "changed": "the paths that changed in a `course.updated`, such as `revisions.title`; empty in "
@@ -158,11 +158,14 @@ _SAID: dict[str, _Fields] = {
         "baseline": (
             _BASELINE,
             (
-                "emit: Coursewire created an event for each course in the baseline; "
+                "emit: Coursewire created an event for each existing course in the baseline; "
                 "silent: Coursewire created no events for the baseline"
             ),
         ),
-        "records": (_COUNT, "the number of course records that the baseline received"),
+        "records": (
+            _COUNT,
+            "the number of course records that Coursewire received in the baseline",
+        ),
         "epoch": (_TEXT, "the id of the epoch of the baseline"),
         "previous_epoch": (
             _MAYBE_TEXT,
@@ -182,8 +185,8 @@ _SAID: dict[str, _Fields] = {
         "baseline": (
             _BASELINE,
             (
-                "emit: Coursewire will create an event for each course in the new baseline; "
-                "silent: Coursewire will create no events for the new baseline"
+                "emit: Coursewire will create an event for each existing course in the new "
+                "baseline; silent: Coursewire will create no events for the new baseline"
             ),
         ),
     },
@@ -229,8 +232,8 @@ _SAID: dict[str, _Fields] = {
             _REASONS,
             "the most frequent reasons, at most 20, with the number of deliveries for each reason",
         ),
-        "first_event_at": (_TIME, "the time of the earliest event among the dead deliveries"),
-        "last_event_at": (_TIME, "the time of the latest event among the dead deliveries"),
+        "first_event_at": (_TIME, "the time of the earliest event whose delivery became dead"),
+        "last_event_at": (_TIME, "the time of the latest event whose delivery became dead"),
     },
     "subscription.disabled": {"reason": (_TEXT, "why Coursewire disabled the subscription")},
     "subscription.parked": {

@@ -63,17 +63,18 @@ COUNTERS = (
         ("kind", "outcome"),
         tuple((*kind, outcome) for kind in _POLL_KINDS for outcome in ("completed", "failed")),
     ),
-    CounterMetric("pages_total", "Pages of the upstream that were compared."),
+    CounterMetric("pages_total", "Pages of upstream records that polls have compared."),
     CounterMetric(
         "records_total",
-        "Compared records and absences, by verdict.",
+        "Results of comparisons, by `verdict`: one for each upstream record that a poll received, "
+        "and one for each course that the upstream no longer returns.",
         ("verdict",),
         tuple((verdict.value,) for verdict in Verdict),
     ),
     CounterMetric(
         "upstream_errors_total",
-        "Errors of polls, except rate limits. The label is the upstream's error code or, for an "
-        "unknown error code, the kind of error.",
+        "Errors of polls, except rate limits. The label `code` is the error code of the upstream. "
+        "If Coursewire does not know the error code, the label is the kind of error.",
         ("code",),
     ),
     CounterMetric(
@@ -90,13 +91,13 @@ COUNTERS = (
     ),
     CounterMetric(
         "attempts_total",
-        "Delivery attempts that have ended, including replays.",
+        "Delivery attempts that have ended, including the attempts of replays.",
         ("outcome",),
         tuple((outcome.value,) for outcome in OutcomeClass),
     ),
     CounterMetric(
         "deliveries_total",
-        "Deliveries that have ended, without replays.",
+        "Deliveries that have ended, by final state. Replays do not count.",
         ("state",),
         (("delivered",), ("dead",), ("skipped",)),
     ),
@@ -108,8 +109,8 @@ COUNTERS = (
     ),
     CounterMetric(
         "backfilled_total",
-        "Courses of backfills. The result is `left_out` if the course has changed since the last "
-        "poll or has a held change, otherwise `queued`.",
+        "Courses that backfills have processed. The result is `left_out` if the course has changed "
+        "since the last poll or has a held change. Otherwise, the result is `queued`.",
         ("result",),
         (("queued",), ("left_out",)),
     ),
@@ -170,31 +171,33 @@ REDIS_MEMORY_LIMIT = GaugeMetric(
 )
 REDIS_PERSISTENCE_OK = GaugeMetric(
     "redis_persistence_ok",
-    "1 if Redis keeps an append-only file and its last write, rewrite and snapshot succeeded, "
-    "otherwise 0.",
+    "1 if Redis keeps an append-only file, and the last write and rewrite of this file and the "
+    "last snapshot succeeded. Otherwise 0.",
 )
 INTEGRATIONS = GaugeMetric("integrations", "Registered integrations by state.", labels=("state",))
 SUBSCRIPTIONS = GaugeMetric("subscriptions", "Registered subscriptions.")
 OUTBOXES = GaugeMetric(
     "outboxes",
-    "Outboxes by state of the subscription: `active`, `parked`, `paused` or `disabled`. An "
-    "active outbox whose last attempt failed has the state `failing`.",
+    "Outboxes by state of the subscription: `active`, `parked`, `paused` or `disabled`. If the "
+    "last attempt of an active subscription failed, the state is `failing` instead of `active`.",
     labels=("state",),
 )
 OUTBOX_STATES = (*(state.value for state in SubscriptionState), "failing")
 EVENT_LOG = GaugeMetric("event_log_events", "Events in the event log.")
-DUE = GaugeMetric("due", "Polls or outboxes that are due and not claimed.", labels=("kind",))
+DUE = GaugeMetric(
+    "due", "Polls or outboxes that are due and that no scheduler has claimed.", labels=("kind",)
+)
 CLAIMED = GaugeMetric(
     "claimed",
-    "Polls or outboxes that are claimed, in progress or held back. A parked outbox is held back "
-    "between probes.",
+    "Claimed polls or outboxes: queued for a worker, in progress, or held back. Coursewire holds "
+    "back an outbox that has reached its rate limit, and a parked outbox between probes.",
     labels=("kind",),
 )
 DUE_AGE = GaugeMetric(
     "due_oldest_age_seconds",
     "Longest time for which a poll or an outbox has been due and not claimed, or has waited "
     "since its claim expired. Paused integrations, and paused or disabled subscriptions, do not "
-    "count. This time continues during a pause of the whole system.",
+    "count. The value continues to increase during a pause of the whole system.",
     labels=("kind",),
     unit="seconds",
 )
@@ -207,8 +210,8 @@ POLL_AGE = GaugeMetric(
     "poll_age_seconds",
     "Time since the last completed poll of an integration, by percentile of the integrations. "
     "Percentile 100 is the longest time. Integrations that are paused or in `error` do not "
-    "count. After the registration, a pause or an `error`, the time counts from the first "
-    "attempt until a poll completes. A full poll also counts as a delta.",
+    "count. If no poll has completed since the registration, a pause or an `error`, the time "
+    "counts from the next attempt to poll. A full poll also counts as a delta.",
     labels=("kind", "percentile"),
     unit="seconds",
 )
@@ -221,7 +224,7 @@ QUEUE_FAILED = GaugeMetric(
     "queue_failed_jobs", "Jobs that failed in the last day, by queue.", labels=("queue",)
 )
 TOTALS = (
-    GaugeMetric("deliveries_pending", "Pending deliveries, without replays.", "pending"),
+    GaugeMetric("deliveries_pending", "Pending deliveries. Replays do not count.", "pending"),
     GaugeMetric("deliveries_dead", "Dead deliveries that the API still lists.", "dead"),
     GaugeMetric("replays_unfinished", "Replays that have not ended.", "replays"),
     GaugeMetric("courses_live", "Live courses of all integrations.", "courses"),
@@ -263,13 +266,13 @@ DETAILS: tuple[Detail, ...] = get_args(Detail)
 DETAIL_MOST = 1_000  # of a kind that are exposed: those that were registered first
 DETAIL_OMITTED = GaugeMetric(
     "detail_omitted",
-    f"Resources without metrics. Only the first {DETAIL_MOST:,} registered resources of each kind "
-    "have metrics.",
+    "Number of resources that have no metrics of their own. Only the first "
+    f"{DETAIL_MOST:,} registered resources of each kind have such metrics.",
     labels=("detail",),
 )
 INTEGRATION_STATE = GaugeMetric(
     "integration_state",
-    "1 for the current state of the integration.",
+    "1 for the current state of the integration. Absent for the other states.",
     labels=("integration", "state"),
 )
 INTEGRATION_POLL_AGE = GaugeMetric(
@@ -281,12 +284,13 @@ INTEGRATION_POLL_AGE = GaugeMetric(
 )
 SUBSCRIPTION_STATE = GaugeMetric(
     "subscription_state",
-    "1 for the current state of the subscription, one of the states of `coursewire_outboxes`.",
+    "1 for the current state of the subscription. Absent for the other states. "
+    "`coursewire_outboxes` has the same states.",
     labels=("subscription", "state"),
 )
 SUBSCRIPTION_PENDING = GaugeMetric(
     "subscription_pending",
-    "Pending deliveries of the subscription, without replays.",
+    "Pending deliveries of the subscription. Replays do not count.",
     labels=("subscription",),
 )
 SUBSCRIPTION_DEAD = GaugeMetric(
@@ -356,7 +360,7 @@ OF_DETAILS = (
 # Of the process that answers, counted in it: name, kind, help, labels.
 BUILD = GaugeMetric(
     "build_info",
-    "Version of this process, in the labels. The value is 1.",
+    "Always 1. The labels contain the versions of Coursewire and Python in this process.",
     labels=("version", "python"),
 )
 REQUESTS = CounterMetric(
