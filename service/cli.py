@@ -282,7 +282,7 @@ def listen(
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=1),
-    help="Maximum seconds for the start and, with --events, for the whole run.",
+    help="The maximum duration in seconds: of the start, or with --events, of the whole run.",
 )
 @click.option("--keep", is_flag=True, help="Keep the data and the log.")
 def demo(*, events: int | None, timeout: float, keep: bool) -> None:

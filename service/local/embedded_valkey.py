@@ -61,7 +61,7 @@ class EmbeddedValkey(msgspec.Struct, frozen=True, kw_only=True):
             return False
 
     def last_words(self) -> str:
-        """The last line of the server's log, for the error if the server does not start."""
+        """The last line of the server's log. The error message of a failed start contains it."""
         try:
             lines = self.log.read_text(errors="replace").split("\n")
         except OSError:

@@ -12,17 +12,13 @@ from typing import Any
 
 import msgspec
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import Services
 from service.domain.delivery.subscription import Subscription
-from service.settings import Settings
-from service.storage.redis.client import open_sync
 from tests.bench import report
 from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.delivery import Bench, Scene
 from tests.bench.processes import child
-from tests.bench.rig import embedded_server
-from tests.bench.source import Source, environment, subscribe, workers
-from workers.dispatch.dispatcher import Dispatcher
+from tests.bench.source import Source, open_fresh, subscribe, workers
 
 Cells = dict[tuple[int, int], list[float]]
 
@@ -35,11 +31,8 @@ Cells = dict[tuple[int, int], list[float]]
 async def run(options: Options) -> None:
     """Measures and reports."""
     async with AsyncExitStack() as stack:
-        embedded = await stack.enter_async_context(embedded_server())
-        settings = Settings.from_env(environment(embedded.require_redis_url()))
-        services = await stack.enter_async_context(open_services(settings))
-        connection = stack.enter_context(open_sync(settings.require_redis_url()))
-        source = Source(services, Dispatcher(services.schedule, connection))
+        settings, services, dispatcher = await open_fresh(stack)
+        source = Source(services, dispatcher)
         await source.start()
         bench = Bench(services, source, options)
         receivers = await stack.enter_async_context(

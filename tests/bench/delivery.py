@@ -22,21 +22,18 @@ import msgspec
 from redis import Redis as SyncRedis
 from rq import Queue
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.delivery.subscription import Format
 from service.domain.events.event import CONTENT_TYPES, render
 from service.domain.signatures.signing import Signer, SigningSecret
 from service.settings import Settings
 from service.storage.redis import keys
-from service.storage.redis.client import open_sync
 from service.storage.registry.subscriptions import new_secret
 from tests.bench import report
 from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.processes import Child, child, tree_cpu_seconds
-from tests.bench.rig import embedded_server
-from tests.bench.source import PAGE, Source, environment, subscribe, workers
-from workers.dispatch.dispatcher import Dispatcher
+from tests.bench.source import PAGE, Source, open_fresh, subscribe, workers
 
 BARE_AIM, PEER_AIM = 0.3, 20.0  # times the bare loop, times one job for each
 P50_AIM_MS, P99_AIM_MS = 30.0, 150.0  # from detection to receipt, unloaded
@@ -267,11 +264,8 @@ class Bench:
 async def run(options: Options) -> None:
     """Measures and reports."""
     async with AsyncExitStack() as stack:
-        embedded = await stack.enter_async_context(embedded_server())
-        settings = Settings.from_env(environment(embedded.require_redis_url()))
-        services = await stack.enter_async_context(open_services(settings))
-        connection = stack.enter_context(open_sync(settings.require_redis_url()))
-        source = Source(services, Dispatcher(services.schedule, connection))
+        settings, services, dispatcher = await open_fresh(stack)
+        source = Source(services, dispatcher)
         await source.start()
         bench = Bench(services, source, options)
         scenes = await _scenes(bench, stack)

@@ -12,17 +12,14 @@ from contextlib import AsyncExitStack
 from statistics import median
 from typing import Any
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import Services
 from service.clock import now_ms
 from service.domain.polling.integration import Credential, Integration, PollRecord
 from service.ids import new_id
-from service.settings import Settings
-from service.storage.redis.client import open_sync
 from tests.bench import report
 from tests.bench.command import Options, Several, benchmark, option
 from tests.bench.processes import Child, child
-from tests.bench.rig import embedded_server
-from tests.bench.source import environment, workers
+from tests.bench.source import open_fresh, workers
 from workers.dispatch.dispatcher import Dispatcher
 
 _PATIENCE_SECONDS = 120.0
@@ -37,16 +34,12 @@ _LOOK_SECONDS = 0.05
 async def run(options: Options) -> None:
     """Measures and reports."""
     async with AsyncExitStack() as stack:
-        embedded = await stack.enter_async_context(embedded_server())
-        settings = Settings.from_env(environment(embedded.require_redis_url()))
-        services = await stack.enter_async_context(open_services(settings))
-        connection = stack.enter_context(open_sync(settings.require_redis_url()))
+        settings, services, dispatcher = await open_fresh(stack)
         upstream = await stack.enter_async_context(
             child("tests.bench.upstream", "--courses", str(options.courses))
         )
         base_url = f"http://127.0.0.1:{await upstream.hear()}/v1"
         ids = [await register(services, base_url, n) for n in range(options.integrations)]
-        dispatcher = Dispatcher(services.schedule, connection)
         expected = options.integrations * options.courses
         rounds: dict[int, list[tuple[float, float]]] = {count: [] for count in options.workers}
         for number in range(-1, options.rounds):

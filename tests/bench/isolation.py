@@ -24,13 +24,11 @@ from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.settings import Settings
 from service.storage.redis import keys
-from service.storage.redis.client import open_sync
 from service.storage.registry.subscriptions import new_secret
 from tests.bench import report
 from tests.bench.command import Options, benchmark, option
 from tests.bench.rig import embedded_server
-from tests.bench.source import Source, environment, subscribe, workers
-from workers.dispatch.dispatcher import Dispatcher
+from tests.bench.source import Source, environment, open_dispatching, subscribe, workers
 
 AIM = 1.5  # times the latency without dead subscribers
 UNDER_WAY_SECONDS = 60.0  # that attempts at the dead may take to end
@@ -96,9 +94,8 @@ async def silence(services: Services, dead: Sequence[str], *, paused: bool) -> N
 async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     receipts, loop = Receipts(), asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(open_services(settings))
-        connection = stack.enter_context(open_sync(settings.require_redis_url()))
-        source = Source(services, Dispatcher(services.schedule, connection))
+        services, dispatcher = await open_dispatching(stack, settings)
+        source = Source(services, dispatcher)
         await source.start()
         healthy, dead = [], []
         for _ in range(options.healthy):

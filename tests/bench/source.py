@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
-from service.bootstrap import Services
+from service.bootstrap import Services, open_services
 from service.clock import now_ms
 from service.domain.courses.fingerprint import Fingerprint
 from service.domain.delivery.outbox_window import order_key
@@ -20,8 +20,10 @@ from service.sandbox.content import ContentSource, encode_course
 from service.settings import Settings
 from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.redis import keys
+from service.storage.redis.client import open_sync
 from tests.bench import pages
 from tests.bench.processes import Child, child
+from tests.bench.rig import embedded_server
 from workers.dispatch.dispatcher import Dispatcher
 
 INTEGRATION = "int_bench"
@@ -40,6 +42,22 @@ def environment(redis_url: str) -> dict[str, str]:
         "COURSEWIRE_ALLOWED_TARGETS": "127.0.0.0/8",
         "COURSEWIRE_LOG_LEVEL": "error",
     }
+
+
+async def open_fresh(stack: AsyncExitStack) -> tuple[Settings, Services, Dispatcher]:
+    """An empty server with services and a dispatcher, until the stack closes."""
+    embedded = await stack.enter_async_context(embedded_server())
+    settings = Settings.from_env(environment(embedded.require_redis_url()))
+    return settings, *await open_dispatching(stack, settings)
+
+
+async def open_dispatching(
+    stack: AsyncExitStack, settings: Settings
+) -> tuple[Services, Dispatcher]:
+    """Services and a dispatcher with these settings, until the stack closes."""
+    services = await stack.enter_async_context(open_services(settings))
+    connection = stack.enter_context(open_sync(settings.require_redis_url()))
+    return services, Dispatcher(services.schedule, connection)
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may 
 Released = Literal["lost", "idle", "due"]
 
 _SKIPPED_AT_ONCE = 1_000  # entries of an outbox removed in one script
-READ = 200  # entries that are read at once
+READ = 200  # entries or retries in one read
 CURSOR_LIFETIME_MS = 900_000  # then everything is read again, to recover from any accident
 _decode_breaker = msgspec.json.Decoder(Breaker).decode
 _decode_subscription = msgspec.json.Decoder(Subscription).decode

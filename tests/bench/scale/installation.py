@@ -12,16 +12,15 @@ from typing import Any
 
 import msgspec
 
-from service.bootstrap import Services, open_services
+from service.bootstrap import Services
 from service.settings import Settings
-from service.storage.redis.client import open_sync
 from service.storage.redis.scripts import Script, compiled
 from tests.bench import report
 from tests.bench.command import Options
 from tests.bench.listeners import TOKEN
 from tests.bench.processes import Child, child
 from tests.bench.rig import embedded_server
-from tests.bench.source import Source, environment
+from tests.bench.source import Source, environment, open_dispatching
 from workers import upkeep
 from workers.context import JobContext
 from workers.dispatch.dispatcher import Dispatcher
@@ -139,15 +138,13 @@ async def installation(need_bytes: int, options: Options) -> AsyncIterator[Insta
                 "COURSEWIRE_MAX_SUBSCRIPTIONS": "1000000",
             }
         )
-        services = await stack.enter_async_context(open_services(settings))
-        connection = stack.enter_context(open_sync(settings.require_redis_url()))
+        services, dispatcher = await open_dispatching(stack, settings)
         for name, value in (
             ("maxmemory", need_bytes * 3 // 2 + _LEAST_LIMIT),
             ("slowlog-log-slower-than", _NOTED_US),
             ("slowlog-max-len", 10_000),
         ):
             await services.redis.config_set(name, value)
-        dispatcher = Dispatcher(services.schedule, connection)
         yield Installation(services, dispatcher, stack, options)
 
 

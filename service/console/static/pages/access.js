@@ -17,7 +17,7 @@ const SCOPES = [
   ["subscriber", "subscriber: its own subscriptions and the events granted to it"],
   ["read", "read: everything but secrets and the audit trail"],
   ["admin", "admin: everything"],
-  ["metrics", "metrics: /metrics only"],
+  ["metrics", "metrics: /metrics and /v1/me"],
 ];
 
 export function Access({ tab }) {
