@@ -89,8 +89,9 @@ class Remote:
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RemoteError(
-                f"{self.url} does not answer ({str(error) or type(error).__name__}); is the API "
-                f"running there? Name another with --url or {CLIENT_URL}"
+                f"{self.url} does not answer ({str(error) or type(error).__name__}); start the "
+                "API there, for example with `coursewire up`, or give another address with --url "
+                f"or {CLIENT_URL}"
             ) from error
         document = _document(answer)
         if not answer.is_success or (not isinstance(document, dict) and answer.content):

@@ -54,5 +54,5 @@ def _delivery(remote: Remote, subscription: dict[str, Any]) -> tuple[Any, Any]:
 
 def _poll(integration: dict[str, Any]) -> tuple[Any, Any]:
     held = f"{integration['held']} changes held"
-    message = pick(integration, "error.message")
-    return message or held, pick(integration, "error.since")
+    error = [pick(integration, f"error.{name}") for name in ("message", "remedy")]
+    return "; ".join(filter(None, error)) or held, pick(integration, "error.since")

@@ -43,7 +43,8 @@ _KNOWN = frozenset(
     )
 )
 _REMEDIES = {
-    "REDIS_URL": "write for example redis://127.0.0.1:6379/0",
+    "REDIS_URL": "write for example redis://127.0.0.1:6379/0, or start "
+    "`coursewire up`, which embeds a server",
     "ADMIN_TOKEN": f"make one with {MAKE_A_TOKEN}",
     "ENCRYPTION_KEYS": f"give the keys of the other parts, or generate one with {MAKE_A_KEY}",
 }

@@ -59,7 +59,8 @@ const List = ({ items, empty, ...rest }) =>
     ? html`<ul class="deliveries">${items.map((one) => html`<${Delivery} key=${one.subscription_id + one.event_id} one=${one} ...${rest} />`)}</ul>`
     : empty;
 
-const NextAttempt = ({ at }) => (new Date(at) > Date.now() ? html`next <${Time} at=${at} ago />` : "due");
+const NextAttempt = ({ at, replay }) => new Date(at) > Date.now()
+  ? html`${replay ? "replay" : "next"} <${Time} at=${at} ago />` : replay ? "replay due" : "due";
 
 function Delivery({ one, event, receiver, reload }) {
   const [open, setOpen] = useState(false);
@@ -71,7 +72,7 @@ function Delivery({ one, event, receiver, reload }) {
         ${event && html`<div>${one.event_type ?? "event"} <span class="muted">${one.course_id || !one.integration_id ? html`<${Text} value=${one.course_id} fallback="" mono />` : html`<${Name} what="integrations" id=${one.integration_id} />`}</span></div>`}
         ${receiver && html`<div class=${event ? "muted" : ""}><${Name} what="subscriptions" id=${one.subscription_id} /></div>`}</span>
       <span class="muted">${one.attempts.length > 0 && html`${count(one.attempts.length, "attempt")}, ${outcomeText(last)}`}</span>
-      <span class="when">${one.next_attempt_at ? html`${one.state === "delivered" && "replay "}<${NextAttempt} at=${one.next_attempt_at} />` : html`<${Time} at=${last?.at} ago fallback="waiting" />`}</span>
+      <span class="when">${one.next_attempt_at ? html`<${NextAttempt} at=${one.next_attempt_at} replay=${one.state === "delivered"} />` : html`<${Time} at=${last?.at} ago fallback="waiting" />`}</span>
     </summary>
     ${open && html`<${Details} one=${one} event=${event} receiver=${receiver} reload=${reload} />`}
   </details></li>`;
