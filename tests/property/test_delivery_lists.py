@@ -62,8 +62,8 @@ def test_pages_are_all_places_in_order(held, span, newest_first, sizes, most) ->
             while looks := merge.looks(3):
                 for look in looks:
                     sources = [
-                        ahead(source, look.start, merge.end)[:most]
-                        for source in held[look.subscription_id]
+                        [ahead(source, look.start, merge.end)[:most] for source in held[one]]
+                        for one in look.subscription_ids
                     ]
                     merge.found(look, sources, most)
             place = merge.take()

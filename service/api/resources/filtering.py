@@ -10,18 +10,20 @@ from msgspec import UNSET, Meta, UnsetType
 from service.api.fields.kinds import MAX_LABELS, means, text
 from service.api.fields.refusals import Refusal
 from service.api.http.requests import IndexQuery
+from service.domain.delivery.subscription import Subscription
+from service.domain.polling.integration import Integration
 from service.storage.redis.paging import IndexPosition
 
 READ_AT_ONCE = 500
 MAX_EXAMINED = 10_000  # items that a filtered page looks through
 _MAX_LABEL = 64 + 1 + 256  # characters of a name, the sign and a value
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", Integration, Subscription)
 Place = IndexPosition | None
 
 
 class ReadPage(Protocol[Item]):
-    """Reads a bounded number of items after a position, and returns the next position."""
+    """Reads those of the next `limit` items that may be wanted, and returns the next position."""
 
     def __call__(self, limit: int, after: Place, /) -> Awaitable[tuple[list[Item], Place]]:
         """The items, and None after the last one."""
@@ -30,8 +32,7 @@ class ReadPage(Protocol[Item]):
 
 async def page_through(
     read: ReadPage[Item],
-    takes: Callable[[list[Item]], Awaitable[list[bool]]],
-    place_of: Callable[[Item], IndexPosition],
+    takes: Callable[[Item], bool],
     limit: int,
     after: Place,
 ) -> tuple[list[Item], Place]:
@@ -41,10 +42,11 @@ async def page_through(
     examined = 0
     while True:
         page, after = await read(READ_AT_ONCE, after)
-        found += [item for item, taken in zip(page, await takes(page), strict=True) if taken]
+        found += filter(takes, page)
         if len(found) > limit:
-            return found[:limit], place_of(found[limit - 1])
-        examined += len(page)
+            last = found[limit - 1]
+            return found[:limit], IndexPosition(last.created_at, last.id)
+        examined += READ_AT_ONCE
         if after is None or examined >= MAX_EXAMINED:
             return found, after
 

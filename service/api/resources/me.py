@@ -18,8 +18,8 @@ from service.api.http.requests import GivenServices, IndexQuery
 from service.api.resources.filtering import page_through
 from service.clock import now_ms
 from service.domain.access.grants import NOTHING, Grant
-from service.domain.polling.integration import state_of
-from service.storage.redis.paging import IndexPosition
+from service.domain.polling.integration import Integration, state_of
+from service.storage.registry.filters import EVERYTHING
 from service.storage.registry.integrations import Stored
 
 
@@ -152,23 +152,19 @@ class MeController(Controller):
         """Returns the state of each integration, and how late it is. Tokens with the scope admin or
         read get all integrations. A page examines at most 10,000 integrations, so it can contain
         few integrations, or none, although `next` is not null."""
-        found, position = await page_through(
-            services.integrations.page,
+        granted, position = await page_through(
+            partial(services.integrations.search, EVERYTHING),
             partial(_covered, actor.grant),
-            _place_of,
             params.limit,
             params.after or None,
         )
+        found = await services.integrations.get_many([one.id for one in granted])
         now = now_ms()
         return GrantedIntegrations(
-            items=[GrantedIntegration.of(one, now) for one in found],
+            items=[GrantedIntegration.of(one, now) for one in found if one is not None],
             next=cursors.write_index(position),
         )
 
 
-async def _covered(grant: Grant | None, found: list[Stored]) -> list[bool]:
-    return [grant is None or grant.covers(one.id, one.labels) for one, _ in found]
-
-
-def _place_of(stored: Stored) -> IndexPosition:
-    return IndexPosition(stored[0].created_at, stored[0].id)
+def _covered(grant: Grant | None, one: Integration) -> bool:
+    return grant is None or grant.covers(one.id, one.labels)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+from itertools import chain
 
 import msgspec
 
@@ -17,12 +18,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A part of a subscription's deliveries to read: those from the position with the number
-    `start`."""
+    """A part of some subscriptions' deliveries to read: those from the position with the number
+    `start`. `ranks` are the places of the subscriptions in their order."""
 
-    rank: int
-    subscription_id: str
     start: int
+    ranks: Sequence[int]
+    subscription_ids: Sequence[str]
 
 
 class Merge:
@@ -48,16 +49,17 @@ class Merge:
         self._sign = -1 if newest_first else 1
         start, self._end = sorted(self._sign * number for number in span)
         self._ids = sorted(subscription_ids, reverse=newest_first)
-        starts = [start] * len(self._ids)
-        if after is not None:
-            at = self._sign * after.number
-            last = after.subscription_id
-            starts = [
-                max(start, at + (one >= last if newest_first else one <= last)) for one in self._ids
-            ]
-        # Known places, and the places where a subscription must be read.
-        self._heap = [(one, rank, False) for rank, one in enumerate(starts) if one <= self._end]
-        heapify(self._heap)
+        self._known: list[tuple[int, int]] = []  # heap of the known places: number and rank
+        self._unread: dict[int, list[int]] = {}  # the ranks to read from each position
+        self._starts: list[int] = []  # heap of these positions
+        if after is None:
+            self._read_later(start, range(len(self._ids)))
+            return
+        at = self._sign * after.number
+        last = after.subscription_id
+        for rank, one in enumerate(self._ids):
+            passed = one >= last if newest_first else one <= last
+            self._read_later(max(start, at + passed), [rank])
 
     @property
     def end(self) -> int:
@@ -65,35 +67,42 @@ class Merge:
         return self._sign * self._end
 
     def looks(self, most: int) -> list[Look]:
-        """The reads that the next place needs, at most `most` and all from the same position; none
-        if the place is known."""
-        looks: list[Look] = []
-        first = self._heap[0][0] if self._heap else 0
-        while len(looks) < most and self._heap and self._heap[0][0] == first:
-            if self._heap[0][2]:
-                break
-            number, rank, _ = heappop(self._heap)
-            looks.append(Look(rank, self._ids[rank], self._sign * number))
-        return looks
+        """The reads that the next place needs, all from the same position and each of at most
+        `most` subscriptions; none if the place is known."""
+        if not self._starts or (self._known and self._known[0][0] < self._starts[0]):
+            return []
+        start = heappop(self._starts)
+        ranks = self._unread.pop(start)
+        return [
+            Look(self._sign * start, part, [self._ids[rank] for rank in part])
+            for part in (ranks[at : at + most] for at in range(0, len(ranks), most))
+        ]
 
-    def found(self, look: Look, sources: Sequence[Sequence[int]], most: int) -> None:
-        """Takes the result of a read: for each source of a subscription's deliveries, the numbers
-        of the first positions. A source with fewer than `most` is at its end."""
-        numbers: set[int] = set()
-        known_to = self._end
-        for source in sources:
-            numbers.update(source)
-            if len(source) >= most:
-                known_to = min(known_to, self._sign * source[-1])
-        for number in numbers:
-            if (signed := self._sign * number) <= known_to:
-                heappush(self._heap, (signed, look.rank, True))
-        if known_to < self._end:
-            heappush(self._heap, (known_to + 1, look.rank, False))
+    def found(self, look: Look, results: Sequence[Sequence[Sequence[int]]], most: int) -> None:
+        """Takes the result of a read: for each subscription, and each source of its deliveries, the
+        numbers of the first positions. A source with fewer than `most` is at its end."""
+        sign, end, known = self._sign, self._end, self._known
+        for rank, sources in zip(look.ranks, results, strict=True):
+            known_to = end
+            for source in sources:
+                if len(source) >= most:
+                    known_to = min(known_to, sign * source[-1])
+            for number in {*chain(*sources)}:
+                if (signed := sign * number) <= known_to:
+                    heappush(known, (signed, rank))
+            self._read_later(known_to + 1, [rank])
 
     def take(self) -> Place | None:
         """The next place; None after the last one."""
-        if not self._heap:
+        if not self._known:
             return None
-        number, rank, _ = heappop(self._heap)
+        number, rank = heappop(self._known)
         return Place(self._sign * number, self._ids[rank])
+
+    def _read_later(self, start: int, ranks: Iterable[int]) -> None:
+        if start > self._end:
+            return
+        if start not in self._unread:
+            self._unread[start] = []
+            heappush(self._starts, start)
+        self._unread[start] += ranks

@@ -12,6 +12,7 @@ with a counter from 2^19 on, which the log does not reach within a millisecond.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -98,6 +99,18 @@ def position_before(milliseconds: int) -> str:
 def position_of(number: int) -> str:
     """The position with this number."""
     return f"{number >> COUNTER_BITS}-{number & LAST_COUNTER}"
+
+
+def runs_of(positions: Iterable[str]) -> list[tuple[str, str]]:
+    """The first and the last position of each run of adjacent ones, in the order given. The events
+    of one commit are adjacent."""
+    runs: list[tuple[str, str]] = []
+    expected = -1
+    for position in positions:
+        number = position_number(position)
+        runs.append((runs.pop()[0] if number == expected else position, position))
+        expected = number + 1
+    return runs
 
 
 def position_ms(position: str) -> int:

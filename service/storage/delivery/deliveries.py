@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -253,6 +255,8 @@ class _Search:
     ) -> None:
         self._redis = redis
         self._limit = limit
+        # Redis reads one part while this process takes the result of another.
+        self._looking = asyncio.Semaphore(2)
         self._merge = Merge(
             subscription_ids, (wanted.first, wanted.last), newest_first=newest_first, after=after
         )
@@ -276,28 +280,32 @@ class _Search:
         places: list[Place] = []
         while len(places) < count:
             while looks := self._merge.looks(_FOUND_AT_ONCE):
-                await self._look(looks)
+                await asyncio.gather(*map(self._look, looks))
             place = self._merge.take()
             if place is None:
                 break
             places.append(place)
         return places
 
-    async def _look(self, looks: Sequence[Look]) -> None:
-        position = position_of(looks[0].start)
+    async def _look(self, look: Look) -> None:
+        position = position_of(look.start)
         find = msgspec.structs.replace(
             self._find,
-            ids=[one.subscription_id for one in looks],
+            ids=look.subscription_ids,
             start_position=position,
             start_sort_key=sort_key(position),
-            most=min(max(2 * self._limit // len(looks), MIN_LOOK), MAX_LOOK),
+            most=min(max(2 * self._limit // len(look.ranks), MIN_LOOK), MAX_LOOK),
         )
-        answer = await run(self._redis, find)
-        for look, found in zip(looks, answer, strict=True):
-            sources = [[*map(_number, part.split())] for part in found.split("|") if part]
+        async with self._looking:
+            answer = await run(self._redis, find)
+            sources = [
+                [[*map(_number, part.split())] for part in found.split("|") if part]
+                for found in answer
+            ]
             self._merge.found(look, sources, find.most)
 
 
+@lru_cache(maxsize=4096)
 def _number(found: str) -> int:
     """The number of a position, or of a position's sort key."""
     return position_number(found) if "-" in found else sort_key_number(found)

@@ -87,23 +87,40 @@ class BeginTurn(Script[OutboxAsFound | None]):
     most: int
 
 
+class ReplayedArgument(msgspec.Struct, frozen=True):
+    """A replayed entry: the id of its replay, and the position of its event in the log."""
+
+    replay: str
+    position: str
+
+
+class RetryArgument(msgspec.Struct, frozen=True):
+    """The next attempt in `wait_ms`; `head` is the entry's value in `failing`."""
+
+    head: str
+    wait_ms: int
+
+
+class DeathArgument(msgspec.Struct, frozen=True):
+    """The end of a delivery that failed, after `attempts` of the schedule."""
+
+    attempts: int
+    rendering: str
+    reason: str
+
+
 class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that has ended. `queue_position` is the entry's position on its queue, `position`
-    that of its event in the log, and `sort_key` its sort key; `head` is the entry's value in
-    `failing`."""
+    """An attempt that has ended: delivered, unless it has a `retry` or a `death`. `queue_position`
+    is the entry's position on its queue, `sort_key` the sort key of its event's position. Most
+    attempts are delivered, so they carry nothing else."""
 
     order_key: str
     queue_position: str
-    position: str
     sort_key: str
-    replay: str | None
-    result: Result
-    head: str
-    attempts: int
-    rendering: str
-    wait_ms: int = -1
-    reason: str = ""
-    record: bytes | None = None
+    record: bytes | None
+    replayed: ReplayedArgument | None
+    retry: RetryArgument | None
+    death: DeathArgument | None
 
 
 class RecordAttempts(Script[Standing]):

@@ -19,12 +19,15 @@ from service.ids import new_token
 from service.storage.delivery.outbox_scripts import (
     AttemptArgument,
     BeginTurn,
+    DeathArgument,
     Due,
     NoteUnreachable,
     OutboxAsFound,
     RecordAttempts,
     ReleaseOutbox,
+    ReplayedArgument,
     Result,
+    RetryArgument,
     SkipOutbox,
     Standing,
 )
@@ -411,23 +414,25 @@ class Outboxes:
 
 
 def _argument(recorded: Recorded) -> AttemptArgument:
-    entry = recorded.entry
-    rendering = RENDERINGS[entry.rendering]
-    head = f"{entry.position} {recorded.attempts} {recorded.sent} {rendering}"
+    entry, result = recorded.entry, recorded.result
     return AttemptArgument(
         order_key=entry.order_key,
         queue_position=entry.position,
-        position=entry.event_position,
         sort_key=sort_key(entry.event_position),
-        replay=entry.replay or None,
-        result=recorded.result,
-        head=f"{head} {entry.replayed} {entry.replay}" if entry.replay else head,
-        attempts=recorded.attempts,
-        rendering=rendering,
-        wait_ms=recorded.wait_ms,
-        reason=recorded.reason,
         record=recorded.record,
+        replayed=ReplayedArgument(entry.replay, entry.event_position) if entry.replay else None,
+        retry=RetryArgument(_head(recorded), recorded.wait_ms) if result == "R" else None,
+        death=DeathArgument(recorded.attempts, RENDERINGS[entry.rendering], recorded.reason)
+        if result == "D"
+        else None,
     )
+
+
+def _head(recorded: Recorded) -> str:
+    entry = recorded.entry
+    facts = (entry.position, recorded.attempts, recorded.sent, RENDERINGS[entry.rendering])
+    replayed = (entry.replayed, entry.replay) if entry.replay else ()
+    return " ".join(map(str, (*facts, *replayed)))
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:

@@ -58,17 +58,18 @@ local function end_redeliveries(sorted)
 end
 
 for _, one in ipairs(attempts) do
-  local key, queue_position, position, sorted, replay =
-    one.order_key, one.queue_position, one.position, one.sort_key, one.replay
-  local queue = replay and replayed or live
+  local key, queue_position, sorted = one.order_key, one.queue_position, one.sort_key
+  local entry, retry, death = one.replayed, one.retry, one.death
+  local queue, position, replay = live, queue_position, nil
+  if entry then queue, position, replay = replayed, entry.position, entry.replay end
   local news = false
-  if one.result == 'R' then
-    news = redis.call('HGET', queue.failing, key) ~= one.head
+  if retry then
+    news = redis.call('HGET', queue.failing, key) ~= retry.head
       and #redis.call('XRANGE', queue.stream, queue_position, queue_position) == 1
     if news then
       -- To the second, so that retries of one moment share a turn of the sender.
-      local due = math.ceil((now + one.wait_ms) / 1000) * 1000
-      note_failing(queue, key, one.head, due)
+      local due = math.ceil((now + retry.wait_ms) / 1000) * 1000
+      note_failing(queue, key, retry.head, due)
     end
   else
     forget_failing(queue, key, queue_position)
@@ -77,27 +78,26 @@ for _, one in ipairs(attempts) do
     if news and replay then
       redis.call('ZREM', replayed_order, sorted .. queue_position)
       forget_backfilled(backfilled, position)
-      local outcome = one.result == 'S' and 'delivered' or 'dead'
-      redis.call('HINCRBY', replay_prefix .. replay, outcome, 1)
+      redis.call('HINCRBY', replay_prefix .. replay, death and 'dead' or 'delivered', 1)
       replays[replay] = true
     end
-    if news and one.result == 'S' then
+    if news and death then
+      died = died
+        + list_dead(dead, sorted, now, death.attempts, death.rendering, key, death.reason)
+      note_dead(dead, position, key, death.reason)
+    elseif news then
       if any_dead then died = died - unlist_dead(dead, sorted) end
       if replay and is_redelivery(replay) then
         settled = settled + end_pending(position)
       elseif any_replayed and not replay then
         settled = settled + end_redeliveries(sorted)
       end
-    elseif news then
-      died = died
-        + list_dead(dead, sorted, now, one.attempts, one.rendering, key, one.reason)
-      note_dead(dead, position, key, one.reason)
     end
   end
   if news then
     moved = moved + 1
     if one.record then
-      local order = (one.result == 'S' and 'S' or 'F') .. sorted
+      local order = ((retry or death) and 'F' or 'S') .. sorted
       local id = redis.call('XADD', records.stream, '*', 'o', order, 'd', one.record)
       ordered[#ordered + 1], ordered[#ordered + 2] = 0, order .. id
     end

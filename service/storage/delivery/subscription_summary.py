@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,13 +43,6 @@ class SummarizeSubscription(Script[SubscriptionAsFound | None]):
     replay_queue: Key
 
 
-class FindParked(Script[list[str]]):
-    """Finds the parked outboxes. The key has a star in place of the subscription's id."""
-
-    outbox_state: Key = keys.outbox_state("*")
-    ids: Sequence[str]
-
-
 class SubscriptionSummaries:
     """Reads in one command what clients that watch a backlog request repeatedly: separate reads of
     the record and of the outbox's size take twice the processor time."""
@@ -79,7 +71,3 @@ class SubscriptionSummaries:
             replaying=found.replaying > 0,
         )
         return _decode(found.record), depth
-
-    async def parked_among(self, subscription_ids: Sequence[str]) -> set[str]:
-        """The subscriptions among these whose outboxes are parked."""
-        return {*await run(self._redis, FindParked(ids=subscription_ids))}

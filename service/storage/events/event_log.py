@@ -15,6 +15,7 @@ from service.domain.events.identifiers import (
     event_position,
     is_backfilled,
     position_order,
+    runs_of,
 )
 from service.storage.events.stored_bodies import decompressed
 from service.storage.redis import keys
@@ -29,6 +30,7 @@ START: Final = "0-0"  # before any position that an event can have
 EVERYTHING: Final = EventFilter()
 MAX_SCANNED = 10_000  # entries that one filtered read examines, approximately
 _SCAN_PAGE = 500
+_LONG_RUN = 4  # adjacent entries, on average, from which on ranges cost less than a script
 
 
 class ReadPosition(msgspec.Struct, frozen=True):
@@ -43,7 +45,8 @@ class ReadEvents(Script[list[list[bytes] | None]]):
     """Reads the names and values of entries of the log, None for a missing one, with the `bodies`
     of the events or without.
 
-    One command for each entry would cost the caller more than this script.
+    One command for each entry would cost the caller more than this script. For adjacent entries, a
+    range costs Redis a quarter of it.
     """
 
     events: Key = keys.EVENTS
@@ -82,6 +85,17 @@ class EventLog:
         """The events at `positions`, None for one that the log no longer holds."""
         if not positions:
             return []
+        if bodies and len(runs := runs_of(positions)) * _LONG_RUN <= len(positions):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for first, last in runs:
+                    pipeline.xrange(keys.EVENTS, first, last)
+                pages = await pipeline.execute()
+            there = {
+                entry_id.decode(): read_event(entry_id, fields)
+                for page in pages
+                for entry_id, fields in page
+            }
+            return [there.get(position) for position in positions]
         found = await run(self._redis, ReadEvents(positions=positions, bodies=bodies))
         return [
             None

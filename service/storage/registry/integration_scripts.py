@@ -12,6 +12,7 @@ from service.storage.events.announcing import Announced
 from service.storage.redis import keys
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
 from service.storage.redis.scripts import Script
+from service.storage.registry.filters import RecordFilter
 
 
 class MadeCredential(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,16 +131,10 @@ class RequestPoll(Script[None]):
     poll: bytes
 
 
-class ListedIntegration(msgspec.Struct, frozen=True):
-    """The fields that lists are filtered by."""
-
-    record: bytes
-    state: str
-
-
-class ListIntegrations(Script[list[ListedIntegration]]):
-    """Reads the records and the states of integrations, without deleted ones. The prefix precedes
-    an id in a key."""
+class ListIntegrations(Script[list[bytes]]):
+    """Reads the records of integrations that may match a filter, without deleted ones. The prefix
+    precedes an id in a key."""
 
     integration_prefix: str = keys.integration("")
     ids: Sequence[str]
+    filter: RecordFilter

@@ -18,7 +18,6 @@ from service.domain.polling.integration import (
     Credential,
     Decision,
     Integration,
-    IntegrationState,
     PollingState,
     PollKind,
     PollRecord,
@@ -36,6 +35,7 @@ from service.storage.redis.optimistic_edit import edit
 from service.storage.redis.paging import IndexPosition, page_of_ids
 from service.storage.redis.scripts import run
 from service.storage.redis.scripts.statuses import RefusedError
+from service.storage.registry.filters import RecordFilter
 from service.storage.registry.integration_scripts import (
     DeleteIntegration,
     EditIntegration,
@@ -58,7 +58,6 @@ _decode_progress = msgspec.json.Decoder(PollProgress).decode
 _encode = msgspec.json.encode
 
 Stored = tuple[Integration, PollingState]
-Listed = tuple[Integration, IntegrationState]
 PrepareCredential = Callable[[], Awaitable[tuple[str, MadeCredential | None]]]
 
 
@@ -160,13 +159,14 @@ class IntegrationStore:
         ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
         return [stored for stored in await self.get_many(ids) if stored is not None], position
 
-    async def listed(
-        self, limit: int, after: IndexPosition | None = None
-    ) -> tuple[list[Listed], IndexPosition | None]:
-        """Like `page`, with only the fields for filters, in a fraction of the time."""
+    async def search(
+        self, wanted: RecordFilter, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Integration], IndexPosition | None]:
+        """Those among the next `limit` integrations that may match a filter, and the next
+        position."""
         ids, position = await page_of_ids(self._redis, keys.INTEGRATIONS, limit, after)
-        found = await run(self._redis, ListIntegrations(ids=ids))
-        return [(_decode(one.record), IntegrationState(one.state)) for one in found], position
+        found = await run(self._redis, ListIntegrations(ids=ids, filter=wanted))
+        return [*map(_decode, found)], position
 
     async def update(
         self, integration_id: str, change: Callable[[Integration], Integration]

@@ -11,6 +11,7 @@ from service.storage.events.announcing import Announced
 from service.storage.redis import keys
 from service.storage.redis.keys import Key, QueueKeys, ScheduleKeys
 from service.storage.redis.scripts import Script
+from service.storage.registry.filters import RecordFilter
 
 
 class WriteSubscription(Script[None]):
@@ -106,17 +107,22 @@ class ReadSubscriptions(Script[Snapshot]):
 
 
 class FindOwned(Script[list[bytes]]):
-    """Reads the records of the subscriptions that contain an owner's id, perhaps in another field.
-    The prefix precedes an id in a key."""
+    """Reads the records of the subscriptions that may match a filter, and contain an owner's id,
+    perhaps in another field. The prefix precedes an id in a key; `outbox_state` has a star in place
+    of the id."""
 
     subscriptions: Key = keys.SUBSCRIPTIONS
     subscription_prefix: str = keys.subscription("")
+    outbox_state: str = keys.outbox_state("*")
     owner: str
+    filter: RecordFilter
 
 
 class ListSubscriptions(Script[list[bytes | None]]):
-    """Reads the records of subscriptions, None for a deleted one. The prefix precedes an id in a
-    key."""
+    """Reads the records of subscriptions, None for a deleted one and for one that does not match
+    the filter. The prefix precedes an id in a key; `outbox_state` has a star in place of the id."""
 
     subscription_prefix: str = keys.subscription("")
+    outbox_state: str = keys.outbox_state("*")
     ids: Sequence[str]
+    filter: RecordFilter

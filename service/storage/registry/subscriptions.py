@@ -29,6 +29,7 @@ from service.storage.redis.optimistic_edit import edit
 from service.storage.redis.paging import IndexPosition, all_ids, newest_ids, page_of_ids
 from service.storage.redis.scripts import run
 from service.storage.redis.scripts.statuses import RefusedError, Status
+from service.storage.registry.filters import EVERYTHING, RecordFilter
 from service.storage.registry.subscription_scripts import (
     DeleteSubscription,
     FindOwned,
@@ -124,20 +125,22 @@ class SubscriptionStore:
         record = await self._field(subscription_id, "record")
         return _decode(record), record
 
-    async def get_many(self, subscription_ids: Sequence[str]) -> list[Subscription | None]:
-        """The subscriptions with these ids, None for a missing one."""
+    async def get_many(
+        self, subscription_ids: Sequence[str], wanted: RecordFilter = EVERYTHING
+    ) -> list[Subscription | None]:
+        """The subscriptions with these ids, None for a missing one, and for one that does not match
+        the filter."""
         if not subscription_ids:
             return []
-        found = await run(self._redis, ListSubscriptions(ids=subscription_ids))
+        listed = ListSubscriptions(ids=subscription_ids, filter=wanted)
+        found = await run(self._redis, listed)
         return [None if record is None else _decode(record) for record in found]
 
     async def page(
         self, limit: int, after: IndexPosition | None = None
     ) -> tuple[list[Subscription], IndexPosition | None]:
         """At most `limit` subscriptions in the order of creation, and the next position."""
-        ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
-        found = await self.get_many(ids)
-        return [subscription for subscription in found if subscription is not None], position
+        return await self.search(EVERYTHING, limit, after)
 
     async def ids(self, owner: str | None = None) -> list[str]:
         """The ids of all subscriptions, or of those that `owner` created."""
@@ -145,9 +148,18 @@ class SubscriptionStore:
             return await all_ids(self._redis, keys.SUBSCRIPTIONS)
         return [one.id for one in await self._owned(owner)]
 
-    async def _owned(self, owner: str) -> list[Subscription]:
+    async def search(
+        self, wanted: RecordFilter, limit: int, after: IndexPosition | None = None
+    ) -> tuple[list[Subscription], IndexPosition | None]:
+        """Those among the next `limit` subscriptions that may match a filter, and the next
+        position."""
+        ids, position = await page_of_ids(self._redis, keys.SUBSCRIPTIONS, limit, after)
+        found = await self.get_many(ids, wanted)
+        return [subscription for subscription in found if subscription is not None], position
+
+    async def _owned(self, owner: str, wanted: RecordFilter = EVERYTHING) -> list[Subscription]:
         """The subscriptions that `owner` created, in the order of creation."""
-        found = await run(self._redis, FindOwned(owner=owner))
+        found = await run(self._redis, FindOwned(owner=owner, filter=wanted))
         return [one for one in map(_decode, found) if one.owner == owner]
 
     async def newest(self, most: int | None) -> AsyncIterator[Subscription]:
@@ -158,12 +170,17 @@ class SubscriptionStore:
                     yield subscription
 
     async def page_owned(
-        self, owner: str, limit: int, after: IndexPosition | None = None
+        self,
+        owner: str,
+        wanted: RecordFilter,
+        limit: int,
+        after: IndexPosition | None = None,
     ) -> tuple[list[Subscription], IndexPosition | None]:
-        """A page of the subscriptions that `owner` created. Every call reads all of them."""
+        """A page of the subscriptions that `owner` created and that may match a filter. Every call
+        reads all of them."""
         owned = [
             one
-            for one in await self._owned(owner)
+            for one in await self._owned(owner, wanted)
             if after is None or (one.created_at, one.id) > (after.created_at, after.id)
         ]
         if len(owned) <= limit:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -21,6 +22,7 @@ from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.scripts import run
 from service.storage.registry.credentials import CredentialStore
+from service.storage.registry.filters import RecordFilter
 from service.storage.registry.integrations import IntegrationStore
 from service.storage.registry.matcher_cache import Matchers
 from service.storage.registry.subscriptions import SubscriptionStore, new_secret
@@ -638,3 +640,54 @@ async def test_a_page_stays_right_when_its_place_is_deleted(subscriptions) -> No
     await subscriptions.delete("sub_b")
     page, _ = await subscriptions.page(2, after)
     assert [one.id for one in page] == ["sub_c", "sub_d"]
+
+
+@pytest.mark.parametrize(
+    ("described", "name", "is_read"),
+    [
+        ("Learning at ACME", "acme", True),
+        ("Learning at ACME", "Acme L", False),
+        ('the "old" one', '"old"', True),
+        ("back\\slash", "K\\S", True),
+        ("Müller", "MÜLLER", True),
+        ("Müller", "schmidt", False),
+        ("a straße", "strasse", True),
+        ("a\ttab", "a\tt", True),
+    ],
+)
+async def test_a_search_reads_no_record_that_cannot_match(
+    subscriptions, described, name, is_read
+) -> None:
+    one = a_subscription("a", description=described)
+    await subscriptions.create(one, [], {})
+    found, after = await subscriptions.search(RecordFilter.of(None, name), 10)
+    assert [each.id for each in found] == ([one.id] if is_read else [])
+    assert after is None
+
+
+async def test_a_search_reads_every_record_with_a_character_that_is_compared_as_ascii(
+    subscriptions,
+) -> None:
+    alike = [
+        one
+        for one in map(chr, range(128, sys.maxunicode + 1))
+        if any(part.isascii() for part in one.casefold())
+    ]
+    for number, one in enumerate(alike):
+        await subscriptions.create(a_subscription(f"{number:02}", number, description=one), [], {})
+    found, _ = await subscriptions.search(RecordFilter.of(None, "zzz"), 100)
+    assert [one.description for one in found] == alike
+
+
+async def test_a_search_reads_the_wanted_states(subscriptions, redis) -> None:
+    for created_at, name in enumerate("abc"):
+        await subscriptions.create(a_subscription(name, created_at), [], {})
+    await subscriptions.update("sub_b", lambda one: msgspec.structs.replace(one, paused=True))
+    await redis.hset(keys.outbox_state("sub_c"), "parked", 1)
+    for states, expected in (
+        (["paused"], ["sub_b"]),
+        (["active", "parked"], ["sub_a", "sub_c"]),
+        ([], ["sub_a", "sub_b", "sub_c"]),
+    ):
+        found, _ = await subscriptions.search(RecordFilter.of(states, None), 10)
+        assert [one.id for one in found] == expected

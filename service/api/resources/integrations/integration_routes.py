@@ -40,8 +40,8 @@ from service.domain.access.upstream_credential import UpstreamCredential
 from service.domain.polling.integration import Credential, Integration, PollingState
 from service.domain.review.guards import Guards
 from service.ids import new_id
-from service.storage.redis.paging import IndexPosition
-from service.storage.registry.integrations import Listed, PrepareCredential
+from service.storage.registry.filters import RecordFilter
+from service.storage.registry.integrations import PrepareCredential
 
 INLINE = ("base_url", "api_key")  # the fields of a credential
 
@@ -94,14 +94,14 @@ class IntegrationController(Controller):
         integrations, so it can contain few integrations, or none, although `next` is not null."""
         place = params.after or None
         if params.state or params.name or params.label:
+            wanted = RecordFilter.of(params.state or None, params.name or None)
             taken, position = await page_through(
-                services.integrations.listed,
+                partial(services.integrations.search, wanted),
                 partial(_takes, params),
-                _place_of,
                 params.limit,
                 place,
             )
-            stored = await services.integrations.get_many([one.id for one, _ in taken])
+            stored = await services.integrations.get_many([one.id for one in taken])
             found = [one for one in stored if one is not None]
         else:
             found, position = await services.integrations.page(params.limit, place)
@@ -214,18 +214,11 @@ class IntegrationController(Controller):
         return await check_upstream(services.upstream, credential, integration.upstream_id)
 
 
-async def _takes(params: IntegrationQuery, found: list[Listed]) -> list[bool]:
-    """The condition of a query's filters."""
-    return [
-        (not params.state or state in params.state)
-        and is_named(params.name or None, integration.name, integration.external_id)
-        and has_labels(integration.labels, params.label or ())
-        for integration, state in found
-    ]
-
-
-def _place_of(listed: Listed) -> IndexPosition:
-    return IndexPosition(listed[0].created_at, listed[0].id)
+def _takes(params: IntegrationQuery, one: Integration) -> bool:
+    """The condition of a query's filters, without the states."""
+    return is_named(params.name or None, one.name, one.external_id) and has_labels(
+        one.labels, params.label or ()
+    )
 
 
 async def _check_credential(data: IntegrationCheck, refusals: Refusals, services: Services) -> None:

@@ -43,12 +43,12 @@ from service.clock import now_ms
 from service.domain.access.grants import Actor, Scope
 from service.domain.delivery.event_types import OWNERS_EVENT_TYPES, includes
 from service.domain.delivery.retry_schedule import JITTER
-from service.domain.delivery.subscription import Subscription, state_of
+from service.domain.delivery.subscription import Subscription
 from service.domain.egress.certificates import CertificateFacts, ClientCertificate
 from service.domain.polling.integration import Integration
 from service.domain.signatures.signing import Signature, read_secret
 from service.ids import new_id
-from service.storage.redis.paging import IndexPosition
+from service.storage.registry.filters import RecordFilter
 
 
 class SkippedView(View, frozen=True, kw_only=True):
@@ -136,13 +136,12 @@ class SubscriptionController(Controller):
         subscriptions, so it can contain few subscriptions, or none, although `next` is not
         null."""
         limit, place = params.limit, params.after or None
-        read = services.subscriptions.page
+        wanted = RecordFilter.of(params.state or None, params.name or None)
+        read = partial(services.subscriptions.search, wanted)
         if actor.owner is not None:
-            read = partial(services.subscriptions.page_owned, actor.owner)
+            read = partial(services.subscriptions.page_owned, actor.owner, wanted)
         if params.state or params.name or params.label:
-            found, position = await page_through(
-                read, partial(_takes, params, services), _place_of, limit, place
-            )
+            found, position = await page_through(read, partial(_takes, params), limit, place)
         else:
             found, position = await read(limit, place)
         depths = await services.outboxes.depth_many([one.id for one in found])
@@ -264,22 +263,11 @@ class SubscriptionController(Controller):
         return SkippedView(skipped=skipped, pending=depth.pending)
 
 
-async def _takes(
-    params: SubscriptionQuery, services: Services, found: list[Subscription]
-) -> list[bool]:
-    """The condition of a query's filters."""
-    ids = [one.id for one in found]
-    parked = await services.summaries.parked_among(ids) if params.state else ()
-    return [
-        (not params.state or state_of(one, parked=one.id in parked) in params.state)
-        and is_named(params.name or None, one.description, one.url)
-        and has_labels(one.labels, params.label or ())
-        for one in found
-    ]
-
-
-def _place_of(subscription: Subscription) -> IndexPosition:
-    return IndexPosition(subscription.created_at, subscription.id)
+def _takes(params: SubscriptionQuery, one: Subscription) -> bool:
+    """The condition of a query's filters, without the states."""
+    return is_named(params.name or None, one.description, one.url) and has_labels(
+        one.labels, params.label or ()
+    )
 
 
 async def _check(
