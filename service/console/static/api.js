@@ -1,5 +1,5 @@
 // Sends requests to the HTTP API, which alone the console knows.
-import { session, signOut } from "./session.js";
+import { early, request, session, signOut } from "./session.js";
 
 const ROOT = new URL("../../../", import.meta.url); // where the API is served
 
@@ -41,21 +41,19 @@ export const path = (texts, ...values) =>
 // The answer to a request: { data, etag, requestId }. Raises Problem. `etag` is sent as If-Match.
 export async function send(method, to, { query, body, etag, signal, token } = {}) {
   const used = token ?? session.token;
-  const headers = { accept: "application/json" };
-  if (used) headers.authorization = `Bearer ${used}`;
+  const headers = {};
   if (etag) headers["if-match"] = etag;
   if (body !== undefined) headers["content-type"] = "application/json";
-  let answer;
+  const first = early.token === used && early[to];
+  delete early[to];
+  let answer, text;
   try {
-    answer = await fetch(address(to, query), {
+    ({ answer, text } = await (first || request(address(to, query), used, {
       method,
       headers,
       signal,
       body: body === undefined ? undefined : JSON.stringify(body),
-      cache: "no-store",
-      credentials: "omit",
-      referrerPolicy: "no-referrer",
-    });
+    })));
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, {
@@ -65,7 +63,6 @@ export async function send(method, to, { query, body, etag, signal, token } = {}
     });
   }
   const requestId = answer.headers.get("x-request-id");
-  const text = await answer.text();
   let data = null;
   try {
     data = text ? JSON.parse(text, exact) : null;

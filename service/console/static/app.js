@@ -7,9 +7,10 @@ import { Notices } from "./ui/dialog.js";
 import { Doc, Page } from "./ui/page.js";
 import { Loading, ProblemBox } from "./ui/problem.js";
 import { Empty, Text } from "./ui/text.js";
+import { Overview } from "./pages/overview.js";
 import { SignIn } from "./pages/signin.js";
 
-// A page that is loaded before it is shown: the first view needs few files.
+// A page that is loaded before it is shown: the first view, the overview, needs few files.
 function page(file, name) {
   let component, loading;
   function Loaded(properties) {
@@ -36,7 +37,7 @@ function page(file, name) {
 
 // [address, page, whether subscribers have it]. ":name" fills in a property of the page.
 const PAGES = [
-  ["", page("overview", "Overview"), false],
+  ["", Overview, false],
   ["integrations", page("integrations", "Integrations"), true],
   ["integrations/new", page("new_integration", "NewIntegration"), false],
   ["integrations/:id", page("integration", "Integration"), false],
@@ -200,4 +201,4 @@ const icon = document.querySelector('link[rel="icon"]');
 icon.href = icon.href;
 if (session.token) found(currentPath())[0].load?.().catch(() => {});
 render(html`<${App} />`, document.getElementById("app"));
-addEventListener("load", () => setTimeout(() => PAGES.forEach(([, { load }]) => load().catch(() => {})), 1000));
+addEventListener("load", () => setTimeout(() => PAGES.forEach(([, { load }]) => load?.().catch(() => {})), 1000));

@@ -65,6 +65,24 @@ function applyTheme(name) {
   else document.documentElement.dataset.theme = name;
 }
 
+// The answer of the API and its text.
+export async function request(address, token, options) {
+  const headers = { accept: "application/json", ...options.headers };
+  if (token) headers.authorization = `Bearer ${token}`;
+  const answer = await fetch(address, {
+    ...options, headers, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer",
+  });
+  return { answer, text: await answer.text() };
+}
+
 applyTheme(theme());
 takeTokenFromAddress();
+
+// The first answers, requested while the page still loads its other modules.
+export const early = { token: session.token };
+const ask = (path) => (early[path] = request(new URL("../../.." + path, import.meta.url), early.token, {}));
+if (early.token)
+  ask("/v1/me").then(({ text }) => {
+    if (/\/console\/?$/.test(location.pathname) && /"scope":"(admin|read)"/.test(text)) ask("/v1/status");
+  }).catch(() => {});
 addEventListener("hashchange", takeTokenFromAddress);
