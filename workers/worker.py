@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import threading
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 
 from service.bootstrap import open_services
 from service.domain.errors import CoursewireError
+from service.garbage_collection import collect_less
 from service.logs import configure
 from service.settings import Settings
 from service.storage.redis.client import open_sync
@@ -26,7 +26,6 @@ from workers.dispatch.dispatcher import Dispatcher
 from workers.rq.serving import DRAIN_SECONDS, Line, leave, serve
 
 MAX_FILES: Final = 16_384  # open files that the process requests
-ALLOCATIONS: Final = 10_000  # net allocations between two runs of the garbage collector
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, seconds: float) -> float:
@@ -88,21 +87,10 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
                 if settings.instance is not None:
                     with suppress(RedisError):  # then the leases expire
                         await dispatcher.take_over(services.leases)
-                _collect_less()
+                collect_less()
                 yield JobContext(services, dispatcher, draining)
 
     return serve(open_context, redis_url, lines, drain_seconds=drain_seconds)
-
-
-def _collect_less() -> None:
-    """Excludes the objects that exist at the start from garbage collection, and runs it less often.
-
-    With Python's default of 700 allocations, a worker with a thousand turns spends a quarter of its
-    processor time on looking for garbage among objects that are in use.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(ALLOCATIONS, *gc.get_threshold()[1:])
 
 
 def _allow_files() -> None:
