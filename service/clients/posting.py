@@ -61,11 +61,13 @@ class Answer:
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """The part that requests to one URL share. `request` is the object that the connector uses."""
+    """The part that requests to one URL share. `request` is the object that the connector uses;
+    `usual_lines` are the usual fields as they are written."""
 
     request: ClientRequest
     start: str
     usual: Mapping[str, str]
+    usual_lines: str
 
 
 class Poster:
@@ -138,7 +140,12 @@ class Poster:
                 place = f"{parsed.origin()}{place}"
                 if (login := request.headers.get(hdrs.PROXY_AUTHORIZATION)) is not None:
                     usual["proxy-authorization"] = login
-        return _Target(request=request, start=f"POST {place} HTTP/1.1\r\n", usual=usual)
+        return _Target(
+            request=request,
+            start=f"POST {place} HTTP/1.1\r\n",
+            usual=usual,
+            usual_lines=_lines(usual),
+        )
 
 
 def _place(url: str) -> str:
@@ -156,11 +163,19 @@ def _place(url: str) -> str:
 
 def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
     """The request up to its body; given headers replace the usual ones."""
-    fields = {**target.usual, **{_field_name(name): value for name, value in headers.items()}}
+    given = {_field_name(name): value for name, value in headers.items()}
+    usual = target.usual_lines
+    if not given.keys().isdisjoint(target.usual):
+        usual = _lines({name: of for name, of in target.usual.items() if name not in given})
+    lines = _lines(given)
+    return f"{target.start}{usual}{lines}content-length: {length}\r\n\r\n".encode("ascii")
+
+
+def _lines(fields: Mapping[str, str]) -> str:
     lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
     if not lines.count("\r") == lines.count("\n") == len(fields) or "\0" in lines:
         raise ValueError("a header field contains a line break or a null")
-    return f"{target.start}{lines}content-length: {length}\r\n\r\n".encode("ascii")
+    return lines
 
 
 @lru_cache(maxsize=1024)

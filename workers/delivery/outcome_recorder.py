@@ -239,13 +239,14 @@ class OutcomeRecorder:
 
     def _log_state(self, judgement: Judgement, *, parked_now: bool) -> None:
         """Logs a change of the outbox's state, once it is stored."""
-        log = _log.bind(subscription=self._turn.subscription.id)
-        if judgement.disabled_reason is not None:
-            log.warning("subscription disabled", reason=judgement.disabled_reason)
+        subscription = self._turn.subscription.id
+        if (reason := judgement.disabled_reason) is not None:
+            _log.warning("subscription disabled", subscription=subscription, reason=reason)
         elif parked_now:
-            log.warning("outbox parked", failures=judgement.breaker.failures)
+            failures = judgement.breaker.failures
+            _log.warning("outbox parked", subscription=subscription, failures=failures)
         elif judgement.recovered:
-            log.info("outbox recovered")
+            _log.info("outbox recovered", subscription=subscription)
 
 
 def _increments(

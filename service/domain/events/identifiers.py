@@ -105,12 +105,16 @@ def runs_of(positions: Iterable[str]) -> list[tuple[str, str]]:
     """The first and the last position of each run of adjacent ones, in the order given. The events
     of one commit are adjacent."""
     runs: list[tuple[str, str]] = []
-    expected = -1
+    first = last = expected = ""
     for position in positions:
-        number = position_number(position)
-        runs.append((runs.pop()[0] if number == expected else position, position))
-        expected = number + 1
-    return runs
+        if position != expected:
+            if first:
+                runs.append((first, last))
+            first = position
+        last = position
+        milliseconds, _, counter = position.partition("-")
+        expected = f"{milliseconds}-{int(counter) + 1}"
+    return [*runs, (first, last)] if first else runs
 
 
 def position_ms(position: str) -> int:
