@@ -43,9 +43,10 @@ class GaugeMetric(msgspec.Struct, frozen=True):
     unit: str = ""
 
 
-class HistogramMetric(msgspec.Struct, frozen=True):
+class HistogramMetric(msgspec.Struct, frozen=True, eq=False):
     """A histogram kept in Redis. `bounds` are the sorted upper ends of its buckets in its unit;
-    values above the last are counted in an unbounded bucket."""
+    values above the last are counted in an unbounded bucket. Compared by identity, because each
+    observation looks its fields up."""
 
     name: str
     help: str

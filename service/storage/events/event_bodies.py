@@ -87,7 +87,8 @@ class EventBodies:
         for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
             found |= bodies
         if own:
-            found |= await self._read(subscription_id, own)
+            positions = [position for position, _, _ in own]
+            found |= _rendered(own, await self._events.get_many(subscription_id, positions))
         return [found[key] for key in wanted]
 
     async def _follow_server(self) -> None:
@@ -100,7 +101,9 @@ class EventBodies:
     async def _read_shared(self, wanted: Sequence[_BodyKey]) -> _Found:
         run = self._run
         try:
-            found = await self._read("", wanted)
+            found = _rendered(
+                wanted, await self._log.get_many([position for position, _, _ in wanted])
+            )
         finally:
             for key in wanted:
                 self._reads.pop(key, None)
@@ -111,15 +114,18 @@ class EventBodies:
                     self._cache.put(key, event, size)
         return found
 
-    async def _read(self, subscription_id: str, wanted: Sequence[_BodyKey]) -> _Found:
-        positions = list(dict.fromkeys(position for position, _, _ in wanted))
-        events = await self._events.get_many(subscription_id, positions)
-        stored = dict(zip(positions, events, strict=True))
-        return {key: _rendered(stored[key[0]], key[2]) for key in wanted}
 
-
-def _rendered(event: StoredEvent | None, rendering: Rendering) -> RenderedEvent | None:
-    if event is None:
-        return None
-    head = EventHead(event.position, event.type, event.integration_id, event.course_id, event.facts)
-    return RenderedEvent(event.id, head, render(event, rendering))
+def _rendered(wanted: Sequence[_BodyKey], stored: Sequence[StoredEvent | None]) -> _Found:
+    """The events under their keys."""
+    return {
+        key: None
+        if event is None
+        else RenderedEvent(
+            event.id,
+            EventHead(
+                event.position, event.type, event.integration_id, event.course_id, event.facts
+            ),
+            render(event, key[2]),
+        )
+        for key, event in zip(wanted, stored, strict=True)
+    }

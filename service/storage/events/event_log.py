@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
@@ -86,15 +87,12 @@ class EventLog:
         if not positions:
             return []
         if bodies and len(runs := runs_of(positions)) * _LONG_RUN <= len(positions):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for first, last in runs:
-                    pipeline.xrange(keys.EVENTS, first, last)
-                pages = await pipeline.execute()
-            there = {
-                entry_id.decode(): read_event(entry_id, fields)
-                for page in pages
-                for entry_id, fields in page
-            }
+            pages = cast(
+                "list[list[StreamEntry]]",
+                await asyncio.gather(*(self._redis.xrange(keys.EVENTS, *one) for one in runs)),
+            )
+            events = [read_event(*entry) for page in pages for entry in page]
+            there = {event.position: event for event in events}
             return [there.get(position) for position in positions]
         found = await run(self._redis, ReadEvents(positions=positions, bodies=bodies))
         return [
