@@ -170,7 +170,7 @@ def _frame(event: StoredEvent, rendering: Rendering) -> bytes:
     frame = _recent_frames.get((event.id, rendering))
     if frame is None:
         frame = _make_frame(event, rendering)
-        _recent_frames.put((event.id, rendering), frame, len(frame))
+        _recent_frames.put([((event.id, rendering), frame, len(frame))])
     return frame
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -54,18 +54,19 @@ class BodyCache(Generic[Value]):
         kept = self._kept.get(key)
         return None if kept is None or kept.expires <= time.monotonic() else kept.value
 
-    def put(self, key: Hashable, value: Value, size: int) -> None:
-        """Stores a value that takes `size` bytes."""
-        if key in self._kept:
-            self._bytes -= self._kept.pop(key).size
-        if size > self._most_bytes:
-            return
-        self._kept[key] = _Kept(value, size, time.monotonic() + self._lifetime)
-        self._bytes += size
-        while len(self._kept) > self._most or self._bytes > self._most_bytes:
+    def put(self, values: Iterable[tuple[Hashable, Value, int]]) -> None:
+        """Stores values under their keys, each with the number of bytes that it takes."""
+        kept, expires = self._kept, time.monotonic() + self._lifetime
+        for key, value, size in values:
+            if key in kept:
+                self._bytes -= kept.pop(key).size
+            if size <= self._most_bytes:
+                kept[key] = _Kept(value, size, expires)
+                self._bytes += size
+        while len(kept) > self._most or self._bytes > self._most_bytes:
             self._remove_oldest()
         loop = asyncio.get_running_loop()
-        if self._cleaned_by is not loop:
+        if kept and self._cleaned_by is not loop:
             self._cleaned_by = loop
             loop.call_later(self._lifetime, self._remove_expired, loop)
 

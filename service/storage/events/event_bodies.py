@@ -108,10 +108,11 @@ class EventBodies:
             for key in wanted:
                 self._reads.pop(key, None)
         if run == self._run:
-            for key, event in found.items():
-                if event is not None:
-                    size = len(event.body) + len(event.head.facts) + _OVERHEAD
-                    self._cache.put(key, event, size)
+            self._cache.put(
+                (key, event, len(event.body) + len(event.head.facts) + _OVERHEAD)
+                for key, event in found.items()
+                if event is not None
+            )
         return found
 
 
