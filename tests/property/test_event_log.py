@@ -13,6 +13,7 @@ from service.storage.redis import keys
 from tests.fake_redis import FakeRedis
 
 positions = st.builds(lambda ms, counter: f"{ms}-{counter}", st.integers(1, 3), st.integers(0, 12))
+FIELDS = {"t": "course.updated", "i": "int_a", "c": "c", "x": "a" * 12, "s": 1, "p": 0, "m": "{}"}
 
 
 def order(position: str) -> tuple[int, ...]:
@@ -23,13 +24,9 @@ def in_order(some: set[str]) -> list[str]:
     return sorted(some, key=order)
 
 
-FIELDS = {"t": "course.updated", "i": "int_a", "c": "c", "x": "a" * 12, "s": 1, "p": 0, "m": "{}"}
-
-
 @given(
     held=st.sets(positions),
-    wanted=st.lists(positions, unique=True)
-    | st.sets(positions).map(lambda one: sorted(one, key=order)),
+    wanted=st.lists(positions, unique=True) | st.sets(positions).map(in_order),
 )
 def test_the_log_gives_the_events_that_it_has(held, wanted) -> None:
     async def read():

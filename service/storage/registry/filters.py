@@ -16,8 +16,9 @@ class RecordFilter(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, states: Collection[str] | None, name: str | None) -> RecordFilter:
-        """The filter for these states and a part of a name. It passes every record that has them,
-        and records that only contain the text elsewhere, or have other text than ASCII."""
+        """The filter for these states and a part of a name. It passes every record that has them.
+        It also passes records that contain the text elsewhere, or a character that compares like
+        ASCII. A name beyond ASCII, or one that JSON escapes, is left to the caller."""
         plain = name and name.isascii() and name.isprintable() and not {*name} & {*'"\\'}
         return cls([*(states or ())], name.lower() if name and plain else None)
 

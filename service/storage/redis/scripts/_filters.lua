@@ -1,4 +1,4 @@
--- Shared by the scripts that list registrations by a filter. Needs _patterns.
+-- Shared by the scripts that list registrations by a filter.
 
 -- How the UTF-8 begins of characters that are compared as if they were ASCII: ß, İ, ŉ, ſ, ǰ, ẖ to
 -- ẞ, the Kelvin sign, and ligatures from ﬀ on. Redis leaves records with them to Python.
