@@ -2,7 +2,7 @@
 import { html, render, useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { whoHas } from "./api.js";
 import { BASE, currentPath, navigate, url, useAddress } from "./router.js";
-import { change, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
+import { change, early, isKept, isSubscriber, keep, onChange, session, setTheme, signOut, theme } from "./session.js";
 import { Notices } from "./ui/dialog.js";
 import { Doc, Page } from "./ui/page.js";
 import { Loading, ProblemBox } from "./ui/problem.js";
@@ -200,5 +200,7 @@ function App() {
 const icon = document.querySelector('link[rel="icon"]');
 icon.href = icon.href;
 if (session.token) found(currentPath())[0].load?.().catch(() => {});
+// What is there in a moment is awaited: a frame without it costs more time.
+if (early.token) await Promise.race([early.answered, new Promise((go) => setTimeout(go, 300))]);
 render(html`<${App} />`, document.getElementById("app"));
 addEventListener("load", () => setTimeout(() => PAGES.forEach(([, { load }]) => load?.().catch(() => {})), 1000));

@@ -82,7 +82,7 @@ takeTokenFromAddress();
 export const early = { token: session.token };
 const ask = (path) => (early[path] = request(new URL("../../.." + path, import.meta.url), early.token, {}));
 if (early.token)
-  ask("/v1/me").then(({ text }) => {
-    if (/\/console\/?$/.test(location.pathname) && /"scope":"(admin|read)"/.test(text)) ask("/v1/status");
+  early.answered = ask("/v1/me").then(({ text }) => {
+    if (/\/console\/?$/.test(location.pathname) && /"scope":"(admin|read)"/.test(text)) return ask("/v1/status");
   }).catch(() => {});
 addEventListener("hashchange", takeTokenFromAddress);
