@@ -15,22 +15,23 @@ class SendShare:
 
     More attempts at once than a process can handle are not faster: each opens its own connection
     and waits for its turn. So a `max_concurrency` above `LEAST` is used up to an equal share of
-    `MOST`. Attempts that wait for a slow receiver cost nothing and do not count.
+    `MOST`. Attempts that wait for a slow receiver cost nothing and do not count. `turns` is the
+    number of running turns.
     """
 
     def __init__(self) -> None:
-        self._turns = 0
+        self.turns = 0
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Registers a turn while it runs."""
-        self._turns += 1
+        self.turns += 1
         try:
             yield
         finally:
-            self._turns -= 1
+            self.turns -= 1
 
     @property
     def attempts(self) -> int:
         """The number of fast attempts that a turn may have in flight."""
-        return max(LEAST, MOST // max(1, self._turns))
+        return max(LEAST, MOST // max(1, self.turns))

@@ -34,7 +34,7 @@ from workers.delivery.send_permissions import SendPermissions
 from workers.isolated_batch import run_isolated
 
 STAY_SECONDS = 0.1  # for which a job waits for its slowest outbox
-MAX_LINGERING = 100  # batches that continue without their jobs
+MAX_TURNS = 2_500  # running turns of the process above which a job waits for all its turns
 AWAY_WAIT_MS = 1_000  # until an outbox continues after Redis was unreachable
 UNRECORDED = 8  # times `max_concurrency`: unrecorded attempts
 FEEDING_LOOK_SECONDS = 0.5  # between checks of the outbox while a replay waits for the upstream
@@ -55,7 +55,7 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     batch = asyncio.create_task(run_isolated(_log, outboxes))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
-    most = None if len(context.lingering) > MAX_LINGERING else STAY_SECONDS
+    most = None if context.send_share.turns >= MAX_TURNS else STAY_SECONDS
     done, _ = await asyncio.wait({batch}, timeout=most)
     if done:
         await batch
@@ -213,7 +213,8 @@ class Drain:
             tasks = self._tasks()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
             _log.info(
                 "drain",
                 subscription=self._turn.subscription.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from service.logs import get_logger
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CLAIM_MS = 10_000  # a job must begin within this time, otherwise its work is due again
 BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
+DELIVER_JOBS = 8  # made at once; a job costs as much as several turns, so it rather gets larger
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs above which no work is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
@@ -64,6 +66,8 @@ class Dispatcher:
     def _enqueue(self, claimed: list[tuple[Kind, Claims]]) -> None:
         for kind, claims in claimed:
             size = BATCH[kind]
+            if kind == "outboxes":
+                size = max(size, math.ceil(len(claims.ids) / DELIVER_JOBS))
             for start in range(0, len(claims.ids), size):
                 batch = [(owned_id, claims.token) for owned_id in claims.ids[start : start + size]]
                 queues.enqueue(self._connection, QUEUES[kind], batch, ttl=CLAIM_MS // 1000)

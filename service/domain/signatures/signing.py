@@ -11,6 +11,7 @@ import base64
 import hmac
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -227,12 +228,15 @@ def sign(
     }
 
 
+_key = lru_cache(maxsize=4096)(read_secret)
+
+
 class Signer:
     """Signs attempts with a subscription's secrets that are valid at their time. Raises ValueError
     if a secret cannot be used."""
 
     def __init__(self, secrets: Iterable[SigningSecret]) -> None:
-        self._keys = [(read_secret(one.secret), one.expires_at) for one in secrets]
+        self._keys = [(_key(one.secret), one.expires_at) for one in secrets]
 
     def headers(self, message_id: str, at: int, body: bytes) -> dict[str, str]:
         """The headers of an attempt that is made `at` (epoch ms)."""

@@ -84,8 +84,9 @@ class EventBodies:
                 key: None if position_order(key[0]) <= trimmed else event
                 for key, event in found.items()
             }
-        for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
-            found |= bodies
+        if reads:
+            for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
+                found |= bodies
         if own:
             positions = [position for position, _, _ in own]
             found |= _rendered(own, await self._events.get_many(subscription_id, positions))

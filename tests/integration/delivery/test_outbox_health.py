@@ -724,7 +724,7 @@ async def test_a_job_does_not_wait_for_a_subscriber_that_never_answers(
 async def test_a_worker_that_bears_no_more_stays_with_its_job(
     subscribe, hook, context, monkeypatch
 ):
-    monkeypatch.setattr("workers.delivery.drain.MAX_LINGERING", 0)
+    monkeypatch.setattr("workers.delivery.drain.MAX_TURNS", 0)
     monkeypatch.setattr("workers.delivery.drain.STAY_SECONDS", 0.0)
     harness = await subscribe()
     await harness.emit("c1")

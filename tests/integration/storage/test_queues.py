@@ -11,7 +11,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from service.storage.redis.client import open_async, open_sync
+from service.storage.scheduling.schedule import Claims
 from workers.dispatch import queues
+from workers.dispatch.dispatcher import QUEUES, Dispatcher
 
 
 @pytest.fixture
@@ -117,3 +119,31 @@ def test_redis_away_is_said_at_once(unused_tcp_port):
         pytest.raises(RedisConnectionError),
     ):
         client.ping()
+
+
+class _Due:
+    """A schedule on which all of these are due."""
+
+    def __init__(self, **ids: list[str]) -> None:
+        self._ids = ids
+
+    async def claim(self, limits, _ms, _scheduler):
+        return [Claims(7, self._ids[one.kind]) for one in limits]
+
+
+@pytest.mark.parametrize(
+    ("kind", "due", "sizes"),
+    [
+        ("outboxes", 60, [25, 25, 10]),
+        ("outboxes", 200, [25] * 8),
+        ("outboxes", 1_000, [125] * 8),
+        ("polls", 500, [10] * 50),
+    ],
+)
+async def test_many_outboxes_at_once_form_few_jobs(connection, kind, due, sizes):
+    ids = [f"id_{number}" for number in range(due)]
+    assert await Dispatcher(_Due(**{kind: ids}), connection).dispatch(kind) == due
+    queue = Queue(QUEUES[kind], connection=connection, serializer=JSONSerializer)
+    batches = [fetch(connection, job_id).args[0] for job_id in queue.job_ids]
+    assert [len(batch) for batch in batches] == sizes
+    assert [owned_id for batch in batches for owned_id, _ in batch] == ids
