@@ -16,16 +16,14 @@ from redis.exceptions import (
 from service.domain.delivery.connectivity import failed_to_connect, fault_is_ours, proves_connection
 from service.domain.errors import LeaseLostError, NotFoundError, StaleSubscriptionsError
 from service.domain.events.event import rfc3339
-from service.domain.events.identifiers import position_ms
 from service.domain.events.operational import Announcement, When, of_subscription
-from service.domain.observability.metrics import ATTEMPT_DURATION, count, count_delivery
 from service.logs import get_logger
 from service.storage.delivery.attempts import Attempts
 from service.storage.delivery.outboxes import OutboxChange, Outboxes, Recorded
 from service.storage.events.announcing import Notices
-from service.storage.redis.counters import field
 from service.storage.registry.matcher_cache import Matchers
 from service.storage.registry.subscriptions import SubscriptionStore
+from workers.delivery.attempt_counts import counts_of, ending
 from workers.delivery.attempt_verdict import CompletedAttempt, Judgement, judge
 from workers.delivery.outbox_turn import OutboxTurn
 from workers.dispatch.dispatcher import Dispatcher
@@ -70,7 +68,7 @@ class OutcomeRecorder:
             count=len(recorded),
             reason=recorded[0].reason,
         )
-        increments = Counter(_ending(one) for one in recorded)
+        increments = Counter(map(ending, recorded))
         await self._store(recorded, increments, OutboxChange(resumed=self._turn.resumed))
 
     async def _record(self, completed: Sequence[CompletedAttempt]) -> Judgement:
@@ -115,7 +113,7 @@ class OutcomeRecorder:
         """Stores a judgement; False if it no longer applies to the whole outbox, because the
         subscription was resumed meanwhile."""
         turn = self._turn
-        increments = _increments(turn, judgement, completed)
+        increments = counts_of(completed, judgement.recorded, turn.subscription.created_at)
         reached = any(proves_connection(one.outcome) for one in completed)
         disabled = turn.subscription.disabled_reason is not None
         change = OutboxChange(
@@ -247,34 +245,3 @@ class OutcomeRecorder:
             _log.warning("outbox parked", subscription=subscription, failures=failures)
         elif judgement.recovered:
             _log.info("outbox recovered", subscription=subscription)
-
-
-def _increments(
-    turn: OutboxTurn, judgement: Judgement, completed: Sequence[CompletedAttempt]
-) -> Counter[str]:
-    """The increments of the counters for the attempts."""
-    increments: Counter[str] = Counter()
-    for one, recorded in zip(completed, judgement.recorded, strict=True):
-        outcome = one.outcome
-        increments[field("attempts_total", outcome=outcome.kind)] += 1
-        count(increments, ATTEMPT_DURATION, outcome.duration_ms / 1000)
-        detected_at = position_ms(one.attempt.event.head.position)
-        # Replayed events are not late, nor are past events of a new subscription.
-        if not recorded.entry.replay and detected_at >= turn.subscription.created_at:
-            count_delivery(
-                increments,
-                detected_at=detected_at,
-                attempted_at=one.sent_at,
-                ended_at=one.sent_at + outcome.duration_ms,
-                attempts=one.attempt.sent + 1,
-                delivered=outcome.delivered,
-            )
-        if recorded.result != "R":
-            increments[_ending(recorded)] += 1
-    return increments
-
-
-def _ending(recorded: Recorded) -> str:
-    """The counter of deliveries with this result."""
-    name = "replayed_total" if recorded.entry.replay else "deliveries_total"
-    return field(name, state="delivered" if recorded.result == "S" else "dead")

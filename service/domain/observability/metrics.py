@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -396,16 +396,20 @@ def observe(metric: HistogramMetric, value: float, *labels: str) -> Counter[str]
     """The increments of stored counters for an observation: its bucket, and its part of the sum in
     thousandths. A negative one, as after a clock was set back, counts as zero."""
     increments: Counter[str] = Counter()
-    count(increments, metric, value, *labels)
+    count(increments, metric, [value], *labels)
     return increments
 
 
-def count(increments: Counter[str], metric: HistogramMetric, value: float, *labels: str) -> None:
-    """Adds the increments for an observation to `increments`."""
-    value = max(0.0, value)
+def count(
+    increments: Counter[str], metric: HistogramMetric, values: Iterable[float], *labels: str
+) -> None:
+    """Adds the increments for some observations to `increments`."""
     stem, ends = _fields(metric, labels)
-    increments[ends[bisect_left(metric.bounds, value)]] += 1
-    increments[stem] += round(value * 1000)
+    bounds, total = metric.bounds, 0
+    for value in values:
+        increments[ends[bisect_left(bounds, value)]] += 1
+        total += max(0, round(value * 1000))
+    increments[stem] += total
 
 
 @lru_cache(maxsize=256)
@@ -413,25 +417,6 @@ def _fields(metric: HistogramMetric, labels: tuple[str, ...]) -> tuple[str, tupl
     """The stored counters of a histogram's sum, and of its buckets."""
     stem = "|".join((metric.name, *labels))
     return f"{stem}|{SUM}", tuple(f"{stem}|{end}" for end in (*map(_bound, metric.bounds), _END))
-
-
-def count_delivery(
-    increments: Counter[str],
-    *,
-    detected_at: int,
-    attempted_at: int,
-    ended_at: int,
-    attempts: int,
-    delivered: bool,
-) -> None:
-    """Adds the counts of an ended attempt to the histograms of delivery; times in epoch ms.
-
-    `attempts` counts this attempt too. Only a delivery's first attempt, and its receipt, count.
-    """
-    if attempts == 1:
-        count(increments, FIRST_ATTEMPT, (attempted_at - detected_at) / 1000)
-    if delivered:
-        count(increments, RECEIPT, (ended_at - detected_at) / 1000)
 
 
 class Observed(msgspec.Struct, frozen=True):

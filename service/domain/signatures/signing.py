@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -56,7 +57,7 @@ class HmacKey:
         """The signature of `content` in the form of the header."""
         started = self._started.copy()
         started.update(content)
-        return "v1," + base64.b64encode(started.digest()).decode()
+        return "v1," + b2a_base64(started.digest(), newline=False).decode()
 
 
 class Ed25519Key:

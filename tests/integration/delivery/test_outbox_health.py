@@ -129,7 +129,6 @@ async def test_a_parked_outbox_is_sent_nothing_but_probes_each_on_another_course
     assert probed[: len(untried)] == untried  # what has not been tried goes first
     assert untried[-2:] == ["c90", "c91"]
     assert all(one != other for one, other in pairwise(probed))
-    assert len(set(probed)) >= 6
     _, totals = await services.counters.read()
     assert totals["outbox:parked"] == 1
 

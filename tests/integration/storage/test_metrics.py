@@ -21,7 +21,8 @@ from service.domain.observability.metrics import (
     GAUGES,
     HISTOGRAMS,
     OF_DETAILS,
-    count_delivery,
+    RECEIPT,
+    count,
     observe,
     series_names,
 )
@@ -123,15 +124,8 @@ async def test_what_a_new_subscription_gets_of_the_past_was_not_late(subscribe, 
 
 async def test_increments_for_deliveries_become_histograms(services, redis):
     increments: Counter[str] = Counter()
-    for seconds in (1, 2, 400):
-        count_delivery(
-            increments,
-            detected_at=0,
-            attempted_at=seconds * 1000,
-            ended_at=seconds * 1000,
-            attempts=1,
-            delivered=True,
-        )
+    for metric in (FIRST_ATTEMPT, RECEIPT):
+        count(increments, metric, [1, 2, 400])
     assert increments >= observe(FIRST_ATTEMPT, 1)
     await redis.hset(await services.counters.key(), mapping=dict(increments))
     found = await samples(services)

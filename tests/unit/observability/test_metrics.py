@@ -2,17 +2,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.observability.metrics import (
-    FIRST_ATTEMPT,
     HISTOGRAMS,
     POLL_DURATION,
-    RECEIPT,
     HistogramMetric,
-    count_delivery,
+    count,
     observe,
     observed,
     series_names,
@@ -68,37 +65,19 @@ def test_a_histogram_is_not_mistaken_for_one_whose_name_begins_alike():
 @given(st.lists(st.floats(min_value=0, max_value=1e6)))
 def test_every_observation_is_in_exactly_one_bucket(seconds):
     (one,) = observed(METRIC, told(*seconds)).values()
-    counts = [count for _, count in one.buckets]
+    counts = [found for _, found in one.buckets]
     assert counts == sorted(counts)
     assert counts[-1] == len(seconds)
-    for bound, count in one.buckets:
-        assert count == sum(second <= float(bound) for second in seconds)
+    for bound, found in one.buckets:
+        assert found == sum(second <= float(bound) for second in seconds)
 
 
-@pytest.mark.parametrize(
-    ("attempts", "delivered", "counted"),
-    [
-        (1, True, {FIRST_ATTEMPT.name, RECEIPT.name}),
-        (1, False, {FIRST_ATTEMPT.name}),
-        (3, True, {RECEIPT.name}),
-        (3, False, set()),
-    ],
-)
-def test_only_the_first_attempt_and_the_receipt_count_for_a_delivery(attempts, delivered, counted):
-    increments = Counter()
-    count_delivery(
-        increments,
-        detected_at=1_000,
-        attempted_at=2_000,
-        ended_at=4_000,
-        attempts=attempts,
-        delivered=delivered,
-    )
-    assert {field.split("|")[0] for field in increments} == counted
-    if FIRST_ATTEMPT.name in counted:
-        assert increments[f"{FIRST_ATTEMPT.name}|sum"] == 1_000
-    if RECEIPT.name in counted:
-        assert increments[f"{RECEIPT.name}|sum"] == 3_000
+def test_counting_several_observations_is_counting_each():
+    together: Counter[str] = Counter()
+    count(together, METRIC, [0.25, -3.0, 0.75, 99.0])
+    assert together == observe(METRIC, 0.25) + observe(METRIC, -3) + observe(
+        METRIC, 0.75
+    ) + observe(METRIC, 99)
 
 
 def test_bounds_rise_and_series_carry_the_prefix():
