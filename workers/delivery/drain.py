@@ -213,7 +213,7 @@ class Drain:
             tasks = self._tasks()
             for task in tasks:
                 task.cancel()
-            if tasks:
+            if tasks:  # to gather nothing would wait for a turn of the loop
                 await asyncio.gather(*tasks, return_exceptions=True)
             _log.info(
                 "drain",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CLAIM_MS = 10_000  # a job must begin within this time, otherwise its work is due again
 BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
-DELIVER_JOBS = 8  # made at once; a job costs as much as several turns, so it rather gets larger
+DELIVER_JOBS = 8  # at once; more outboxes make larger jobs, as each job costs several turns
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs above which no work is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}

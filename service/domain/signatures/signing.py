@@ -46,7 +46,7 @@ class HmacKey:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._started = hmac.new(key, digestmod="sha256")  # to start it takes as long as to sign
+        self._started = hmac.new(key, digestmod="sha256")  # copied, because starting is slow
 
     @property
     def secret(self) -> str:
@@ -229,7 +229,7 @@ def sign(
     }
 
 
-_key = lru_cache(maxsize=4096)(read_secret)
+_read_once = lru_cache(maxsize=4096)(read_secret)  # each turn on an outbox makes a signer
 
 
 class Signer:
@@ -237,7 +237,7 @@ class Signer:
     if a secret cannot be used."""
 
     def __init__(self, secrets: Iterable[SigningSecret]) -> None:
-        self._keys = [(_key(one.secret), one.expires_at) for one in secrets]
+        self._keys = [(_read_once(one.secret), one.expires_at) for one in secrets]
 
     def headers(self, message_id: str, at: int, body: bytes) -> dict[str, str]:
         """The headers of an attempt that is made `at` (epoch ms)."""

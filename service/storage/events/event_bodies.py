@@ -84,7 +84,7 @@ class EventBodies:
                 key: None if position_order(key[0]) <= trimmed else event
                 for key, event in found.items()
             }
-        if reads:
+        if reads:  # to gather nothing would wait for a turn of the loop
             for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
                 found |= bodies
         if own:
