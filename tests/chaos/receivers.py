@@ -210,7 +210,9 @@ class Receivers:
                 return
             if script.greeting:
                 self._greetings.append(script.greeting)
-            if script.then == "close":
+            # A push that crossed the unasked bytes may be waiting. Its sender may have taken them
+            # for the answer, so it is read like others.
+            if script.then == "close" and wire.stray is not Stray.IN_DOUBT:
                 return
 
     async def _refuse(self, wire: Wire, receipt: Receipt) -> None:

@@ -6,12 +6,15 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
-from tests.chaos import answers, mangling
+from tests.chaos import answers, mangling, receivers
+from tests.chaos.history import History
 from tests.chaos.mangling import ForeignIds, Reply
+from tests.chaos.receivers import Receivers
 from tests.chaos.wire import Server, Stray, Wire, accepts, status_said
 
 REQUEST = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -129,6 +132,31 @@ async def test_nothing_is_sent_unasked_while_a_request_waits():
 
     await talk(serve, client)
     assert sent == [False]
+
+
+async def test_a_push_that_crosses_unasked_bytes_is_seen_although_the_receiver_closes(monkeypatch):
+    script = answers.Script(
+        answer=answers.FAILED, stray=answers.NO_CONTENT, after=0.01, then="close"
+    )
+    monkeypatch.setattr(receivers, "HOSTILE", [("A", lambda _chance: script)])
+    history = History()
+    peers = Receivers(["a"], 0, receivers.MIX, history)
+    peers.all[0].spoil(0, 1)
+    peers.start()
+    facts = {"event_id": "evt_1", "upstream_id": "u", "course_id": "c", "sequence": 1}
+    body = json.dumps({"type": "t", "data": {**facts, "previous_sequence": None}}).encode()
+    push = b"POST /a HTTP/1.1\r\nwebhook-id: evt_1\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", urlsplit(peers.url(peers.all[0])).port
+    )
+    writer.write(push)
+    await reader.readexactly(len(answers.FAILED + answers.NO_CONTENT))
+    writer.write(push)  # at once, as if it had been on its way
+    await reader.read()
+    writer.close()
+    await peers.close()
+    assert [one.acknowledged_at is not None for one in history.receipts] == [False, True]
+    assert history.crossed == 1
 
 
 # --- what an answer says ------------------------------------------------------------------------
