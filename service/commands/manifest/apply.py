@@ -12,7 +12,7 @@ from service.commands import options
 from service.commands.api_client import Remote, RemoteError
 from service.commands.console import open_console, printable
 from service.commands.manifest.manifest_file import read_manifest
-from service.commands.manifest.plan import KEYS, Step, operation, plan
+from service.commands.manifest.plan import IDENTIFYING, Step, operation, plan
 from service.commands.resources.call import pages
 from service.commands.resources.rendering import cell, show_json
 from service.domain.errors import CoursewireError
@@ -32,10 +32,10 @@ def apply(
     as_json: bool,
 ) -> None:
     """Brings the API to the state in a file. Raises CoursewireError if that fails for any item."""
-    wanted = read_manifest(text, environ, KEYS)
+    wanted = read_manifest(text, environ, IDENTIFYING)
     steps = [
         step
-        for kind in KEYS
+        for kind in IDENTIFYING
         if kind in wanted
         for step in plan(
             kind,

@@ -16,7 +16,7 @@ HIDDEN = "***"  # for a field that no response returns
 
 
 # The kinds in a file, and the field that identifies an item.
-KEYS: Final = {"integrations": "external_id", "subscriptions": "description"}
+IDENTIFYING: Final = {"integrations": "external_id", "subscriptions": "description"}
 
 
 def operation(kind: str, verb: str) -> Operation:
@@ -52,9 +52,9 @@ def plan(
     item names an `owner`."""
     by_key: dict[str | None, list[Item]] = {}
     for one in shown:
-        by_key.setdefault(one[KEYS[kind]], []).append(one)
+        by_key.setdefault(one[IDENTIFYING[kind]], []).append(one)
     for item in wanted:
-        found = _found(item, by_key.pop(item[KEYS[kind]], []))
+        found = _found(item, by_key.pop(item[IDENTIFYING[kind]], []))
         yield _step(kind, item, found, secrets=secrets)
     if prune:
         for key, those in by_key.items():
@@ -72,7 +72,7 @@ def _found(item: Item, named_so: Sequence[Item]) -> Sequence[Item]:
 
 def _step(kind: str, item: Item, found: Sequence[Item], *, secrets: bool) -> Step:
     create, change = operation(kind, "create"), operation(kind, "edit")
-    step = Step(kind, item[KEYS[kind]], "none")
+    step = Step(kind, item[IDENTIFYING[kind]], "none")
     problems = [
         f"{name} is not a field of {kind}{did_you_mean(name, create.body)}"
         for name in item
@@ -80,7 +80,7 @@ def _step(kind: str, item: Item, found: Sequence[Item], *, secrets: bool) -> Ste
     ]
     if len(found) > 1:
         ids = ", ".join(one["id"] for one in found)
-        problems.append(f"{ids} have the same {KEYS[kind]}: change all except one")
+        problems.append(f"{ids} have the same {IDENTIFYING[kind]}: change all except one")
     elif found:
         step.id, step.owner = found[0]["id"], found[0].get("owner")
         step.differences = _differences(item, found[0], create, change, secrets=secrets)

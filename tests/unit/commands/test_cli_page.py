@@ -12,7 +12,7 @@ import pytest
 
 from service.cli import coursewire
 from service.commands.manifest.manifest_file import read_manifest
-from service.commands.manifest.plan import KEYS, operation
+from service.commands.manifest.plan import IDENTIFYING, operation
 from service.commands.resources.declarations import RESOURCES
 
 ROOT = Path(__file__).parents[3]
@@ -54,8 +54,8 @@ def test_every_command_that_is_shown_is_one(arguments, monkeypatch, tmp_path):
 
 def test_the_file_that_is_shown_can_be_applied():
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    found = read_manifest(text, {"KOMBO_KEY": "k", "SEARCH_TOKEN": "t"}, KEYS)
-    for kind in KEYS:
+    found = read_manifest(text, {"KOMBO_KEY": "k", "SEARCH_TOKEN": "t"}, IDENTIFYING)
+    for kind in IDENTIFYING:
         fields = operation(kind, "create").body
         for item in found[kind]:
             assert set(item) <= set(fields)

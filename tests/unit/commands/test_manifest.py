@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.commands.manifest.manifest_file import ManifestError, read_manifest
-from service.commands.manifest.plan import HIDDEN, KEYS, plan
+from service.commands.manifest.plan import HIDDEN, IDENTIFYING, plan
 
 
 def test_references_come_from_the_environment():
@@ -14,7 +14,7 @@ def test_references_come_from_the_environment():
       - {description: a, url: "https://${HOST}/${PATH_}", headers: {authorization: "B ${T}"}}
       - {description: "$${T}", from: 2026-11-23T09:30:00Z}
     """
-    found = read_manifest(text, {"HOST": "h", "PATH_": "p", "T": "${HOST}"}, KEYS)
+    found = read_manifest(text, {"HOST": "h", "PATH_": "p", "T": "${HOST}"}, IDENTIFYING)
     assert found == {
         "subscriptions": [
             {"description": "a", "url": "https://h/p", "headers": {"authorization": "B ${HOST}"}},
@@ -41,7 +41,7 @@ def test_references_come_from_the_environment():
 )
 def test_what_cannot_be_applied_is_refused_as_a_whole(text, said):
     with pytest.raises(ManifestError) as refused:
-        read_manifest(text, {}, KEYS)
+        read_manifest(text, {}, IDENTIFYING)
     assert said in str(refused.value)
 
 
