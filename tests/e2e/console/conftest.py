@@ -78,8 +78,13 @@ class Console:
         ]
 
     async def violations(self, axe: str) -> list[str]:
-        """What axe-core finds wrong with the page, light and wide, then dark and narrow."""
+        """What axe-core finds wrong with the page, light and wide, then dark and narrow. What moves
+        is looked at where it begins."""
         await self.page.evaluate(axe)
+        moving = "document.getAnimations()"
+        await self.page.evaluate(
+            f"{moving}.forEach((one) => {{ one.pause(); one.currentTime = 0; }})"
+        )
         found = []
         for theme, size in (("light", WIDE), ("dark", NARROW)):
             await self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
@@ -93,6 +98,7 @@ class Console:
             sideways = "document.documentElement.scrollWidth > innerWidth"
             if await self.page.evaluate(sideways):
                 found.append(f"{theme}: scrolls sideways")
+        await self.page.evaluate(f"{moving}.forEach((one) => one.play())")
         await self.page.set_viewport_size(WIDE)  # type: ignore[arg-type]
         return found
 
