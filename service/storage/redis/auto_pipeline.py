@@ -10,7 +10,11 @@ from typing import Any, Final
 
 from hiredis import pack_command
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - redis's own name
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as SilentError
 
 _MOST = 250  # commands of one round trip
 _WAITS: Final = frozenset({"XREAD", "XREADGROUP", "BLPOP", "BRPOP", "BLMOVE", "WAIT"})
@@ -73,9 +77,7 @@ class BatchingRedis(Redis):
         try:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
             try:
-                await connection.send_packed_command([packed for packed, _ in asked])
-                for _, future in asked:
-                    _settle(future, await _answer(connection))
+                await _ask(connection, asked)
             except BaseException:
                 await connection.disconnect(nowait=True)  # replies may be left on it
                 raise
@@ -98,6 +100,26 @@ class _Answer:
 
     async def read_response(self, **_options: Any) -> Any:
         return await self._future
+
+
+async def _ask(connection: Any, asked: list[_Asked]) -> None:
+    """Sends the commands and settles their futures.
+
+    redis-py limits the time of the writing and of each reply separately, which takes longer than
+    to read most replies. Here one limit moves on with each reply.
+    """
+    seconds, clock = connection.socket_timeout, asyncio.get_running_loop().time
+    connection.socket_timeout = None
+    try:
+        async with asyncio.timeout(seconds) as silence:
+            await connection.send_packed_command([packed for packed, _ in asked])
+            for _, future in asked:
+                silence.reschedule(clock() + seconds)
+                _settle(future, await _answer(connection))
+    except TimeoutError:
+        raise SilentError(f"the server sent no reply for {seconds:g} s") from None
+    finally:
+        connection.socket_timeout = seconds
 
 
 async def _answer(connection: Any) -> Any:
