@@ -116,7 +116,9 @@ async def _wake_if_resumed(context: JobContext, subscription_id: str) -> None:
 
 
 async def _release(context: JobContext, drain: Drain, subscription_id: str) -> None:
-    """Returns the outbox to the schedule."""
+    """Returns the outbox to the schedule, unless its last recording has done so."""
+    if drain.released:
+        return
     released, due = await drain.release(context.services.outboxes)
     if released != "lost" and due == "never":
         await _wake_if_resumed(context, subscription_id)
@@ -222,6 +224,11 @@ class Drain:
                 seconds=round(time.monotonic() - started, 3),
             )
 
+    @property
+    def released(self) -> bool:
+        """Whether the outbox has become empty and is returned to the schedule."""
+        return self._turn.released
+
     async def release(self, outboxes: Outboxes) -> tuple[Released, Due]:
         """Returns the outbox to the schedule; returns whether it is due and what was requested."""
         turn, live, replayed = self._turn, self._queues.live, self._queues.replayed
@@ -319,6 +326,9 @@ class Drain:
     def _record(self) -> None:
         """Begins to record the attempts that have ended, unless a recording is running."""
         if self._completed and self._recording is None:
+            self._turn.ending = not (
+                self._in_flight.tasks or self._queues.any_prepared or self._feeder
+            )
             self._recording = self._recorder.begin(self._completed)
             self._recording.add_done_callback(self._note_progress)
             self._completed, self._any_failed = [], False
@@ -345,7 +355,9 @@ class Drain:
             judgement = await self._recording
             self._queues.recorded(judgement)
             self._unrecorded -= len(judgement.recorded)
-            self._recording = None
+            self._recording, self._turn.ending = None, False
+            if self._turn.released:
+                return False
         await self._look_at_feeding()
         for one in self._in_flight.collect():
             self._queues.ended(one)

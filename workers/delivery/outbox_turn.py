@@ -20,7 +20,9 @@ class OutboxTurn:
     """The shared state of a turn's parts. `outdated` means that the subscription was edited,
     resumed or emptied, so that the next turn must start from the beginning; `any_live` and
     `any_replayed` that the queue had entries when attempts were last recorded; `feeding` that a
-    replay is being fed; `progress` that an attempt or recording has ended."""
+    replay is being fed; `progress` that an attempt or recording has ended; `ending` that attempts
+    are being recorded which may be the last, and `released` that they were: the outbox is empty and
+    returned to the schedule."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class OutboxTurn:
         self.outdated = False
         self.any_live = self.any_replayed = True
         self.feeding = False
+        self.ending = self.released = False
         self.progress = asyncio.Event()
         self._draining = draining
         self._clock_offset = opened.now - now_ms()
@@ -72,6 +75,7 @@ class OutboxTurn:
         """Whether no more attempts may begin in this turn."""
         return (
             self._draining.is_set()
+            or self.ending
             or self.outdated
             or self.permissions.paused
             or not self.active

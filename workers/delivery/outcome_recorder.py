@@ -122,6 +122,7 @@ class OutcomeRecorder:
             bucket=turn.bucket,
             forward=judgement.recovered,
             reached=turn.receiver if reached else "",
+            last=turn.ending,
         )
         reason = None if disabled else judgement.disabled_reason
         while True:
@@ -180,6 +181,7 @@ class OutcomeRecorder:
         )
         if announcements:
             await stores.dispatcher.dispatch_soon("outboxes")
+        turn.released = standing.released
         if standing.resumed != turn.resumed:
             turn.outdated = True
             return False

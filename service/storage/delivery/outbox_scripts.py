@@ -23,13 +23,15 @@ Result = Literal["S", "R", "D"]
 
 class Standing(msgspec.Struct, frozen=True):
     """The subscription's state when attempts were recorded: its last resume, the last removal of
-    unsent entries, the version of all subscriptions, and the number of entries on each queue."""
+    unsent entries, the version of all subscriptions, the number of entries on each queue, and
+    whether the outbox was returned to the schedule."""
 
     resumed: bytes
     emptied: bytes
     version: int
     pending: int
     replaying: int
+    released: bool
 
 
 class EntryAsFound(msgspec.Struct, frozen=True):
@@ -132,17 +134,21 @@ class RecordAttempts(Script[Standing]):
     a redelivery. `resumed` is as read. `breaker` None leaves it unchanged; `parked_at` is the time
     since which it holds the outbox back, `failing` whether the last attempt failed. `forward` makes
     all retries due. `receiver` is the receiver that was reached, if any. `as_read` is the
-    subscription's record if it becomes `disabled`.
+    subscription's record if it becomes `disabled`. If these are the `last` attempts of the turn,
+    and they leave the outbox empty, it is returned to the schedule.
 
     Refuses with LEASE or SUBSCRIPTIONS. Announces `parked`, `unparked` and `disabled`.
     """
 
+    schedule: ScheduleKeys = keys.schedule("outboxes")
     lease: Fence
+    id: str
     outbox_state: Key
     subscription: Key
     live: QueueKeys
     replayed: QueueKeys
     replayed_order: Key
+    replay_queue: Key
     dead: DeadKeys
     backfilled: Key
     records: RecordKeys
@@ -160,6 +166,7 @@ class RecordAttempts(Script[Standing]):
     receiver: str
     as_read: bytes | None
     disabled: bytes | None
+    last: bool
     replay_prefix: str
     delivered_counter: str = field("deliveries_total", state="delivered")
     kept_records: int = MAX_ATTEMPT_RECORDS

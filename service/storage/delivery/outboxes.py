@@ -168,7 +168,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 class OutboxChange(msgspec.Struct, frozen=True, kw_only=True):
     """The consequences of attempts for the whole outbox. `breaker` None leaves it unchanged;
     `forward` makes every retry due now; `reached` names the receiver if it was reached; `disabled`
-    is the new subscription record, and `as_read` the record that it replaces.
+    is the new subscription record, and `as_read` the record that it replaces; `last` returns an
+    outbox to the schedule that has become empty.
     """
 
     resumed: bytes
@@ -178,6 +179,7 @@ class OutboxChange(msgspec.Struct, frozen=True, kw_only=True):
     reached: str = ""
     as_read: bytes = b""
     disabled: bytes = b""
+    last: bool = False
 
 
 class Outboxes:
@@ -296,10 +298,12 @@ class Outboxes:
         parked = breaker is not None and breaker.parked and not change.disabled
         record = RecordAttempts(
             lease=lease.fence,
+            id=subscription_id,
             outbox_state=keys.outbox_state(subscription_id),
             subscription=keys.subscription(subscription_id),
             live=keys.live_queue(subscription_id),
             replayed=keys.replayed_queue(subscription_id),
+            replay_queue=keys.replay_queue(subscription_id),
             replayed_order=keys.replayed_order(subscription_id),
             dead=keys.dead(subscription_id),
             backfilled=keys.backfilled(subscription_id),
@@ -316,6 +320,7 @@ class Outboxes:
             receiver=change.reached,
             as_read=change.as_read or None,
             disabled=change.disabled or None,
+            last=change.last,
             replay_prefix=keys.replay(subscription_id, ""),
         )
         return await run(self._redis, record)

@@ -9,6 +9,7 @@
 -- include _failing
 -- include _records
 -- include _retries
+-- include _leases
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
 if as_read and redis.call('HGET', subscription, 'record') ~= as_read then return SUBSCRIPTIONS end
 if is_outdated(announced) then return SUBSCRIPTIONS end
@@ -150,10 +151,14 @@ if moved > 0 then
   redis.call('EXPIRE', announced.counters, COUNTERS_SECONDS)
 end
 announce(announced, happened, now)
+local pending, replaying = redis.call('XLEN', live.stream), redis.call('XLEN', replayed.stream)
+local released = last and pending + replaying == 0 and redis.call('LLEN', replay_queue) == 0
+if released then drop_lease(schedule, lease, id) end
 return standing {
   resumed = resumed_now,
   emptied = redis.call('HGET', outbox_state, 'emptied') or '',
   version = redis.call('GET', announced.subscriptions_version) or '0',
-  pending = redis.call('XLEN', live.stream),
-  replaying = redis.call('XLEN', replayed.stream),
+  pending = pending,
+  replaying = replaying,
+  released = released,
 }

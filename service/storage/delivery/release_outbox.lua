@@ -1,7 +1,7 @@
 -- include _clock
+-- include _leases
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
-redis.call('DEL', lease.key)
-redis.call('ZREM', schedule.claimed, id)
+drop_lease(schedule, lease, id)
 redis.call('HDEL', outbox_state, 'cursor', 'replayed_cursor')
 if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
 local pending = redis.call('XLEN', live.stream)

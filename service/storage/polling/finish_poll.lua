@@ -3,21 +3,20 @@
 -- include _events
 -- include _announcing
 -- include _states
+-- include _leases
 local KEPT_POLLS = 50
 
 if redis.call('GET', lease.key) ~= lease.token then return LEASE end
 if redis.call('HGET', integration, 'epoch') ~= epoch then
-  redis.call('DEL', lease.key)
+  drop_lease(schedule, lease, id)
   redis.call('UNLINK', seen, waiting)
-  redis.call('ZREM', schedule.claimed, id)
   if redis.call('EXISTS', integration) == 1 then redis.call('ZADD', schedule.due, 'LT', 0, id) end
   return EPOCH
 end
 if (redis.call('HGET', integration, 'poll') or '') ~= progress then return PROGRESS end
 if is_outdated(announced) then return SUBSCRIPTIONS end
 
-redis.call('DEL', lease.key)
-redis.call('ZREM', schedule.claimed, id)
+drop_lease(schedule, lease, id)
 local now = now_ms()
 local due = now + wait_ms
 local over = record ~= nil

@@ -1,4 +1,4 @@
--- Shared by the scripts that begin claimed work. Needs _clock.
+-- Shared by the scripts that begin and end claimed work. Needs _clock.
 
 -- Takes the lease of claimed work; returns whether it is held now. A repeated call finds it held.
 local function take_lease(schedule, lease, id, claim)
@@ -12,4 +12,10 @@ local function take_lease(schedule, lease, id, claim)
   redis.call('SET', lease.key, lease.token, 'PX', lease.ms)
   redis.call('ZADD', schedule.claimed, now_ms() + lease.ms, id)
   return true
+end
+
+-- Ends claimed work.
+local function drop_lease(schedule, lease, id)
+  redis.call('DEL', lease.key)
+  redis.call('ZREM', schedule.claimed, id)
 end
