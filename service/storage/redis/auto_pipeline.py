@@ -106,16 +106,19 @@ async def _ask(connection: Any, asked: list[_Asked]) -> None:
     """Sends the commands and settles their futures.
 
     redis-py limits the time of the writing and of each reply separately, which takes longer than
-    to read most replies. Here one limit moves on with each reply.
+    to read most replies. Here one limit moves on with the replies, in steps.
     """
     seconds, clock = connection.socket_timeout, asyncio.get_running_loop().time
+    moved = clock()
     connection.socket_timeout = None
     try:
         async with asyncio.timeout(seconds) as silence:
             await connection.send_packed_command([packed for packed, _ in asked])
             for _, future in asked:
-                silence.reschedule(clock() + seconds)
                 _settle(future, await _answer(connection))
+                if (now := clock()) - moved >= seconds / 10:
+                    moved = now
+                    silence.reschedule(now + seconds)
     except TimeoutError:
         raise SilentError(f"the server sent no reply for {seconds:g} s") from None
     finally:

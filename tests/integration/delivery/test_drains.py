@@ -122,6 +122,25 @@ async def test_what_arrives_during_a_drain_is_sent_in_it(subscribe, hook):
     assert hook.courses() == ["c1", "c2"]
 
 
+async def test_what_arrives_after_the_last_recording_is_due(subscribe, hook, context):
+    harness = await subscribe()
+    await harness.emit("c1")
+    outboxes = context.services.outboxes
+    record = outboxes.record
+
+    async def record_and_go_on(*arguments):
+        standing = await record(*arguments)
+        await harness.emit("c2")
+        return standing
+
+    outboxes.record = record_and_go_on
+    await harness.turn()
+    assert hook.courses() == ["c1"]
+    outboxes.record = record
+    await harness.turn()
+    assert hook.courses() == ["c1", "c2"]
+
+
 async def test_two_senders_with_one_claim_send_once(subscribe, hook, context):
     harness = await subscribe()
     await harness.emit("c1", "c2")

@@ -303,6 +303,38 @@ async def test_a_record_sent_twice_counts_once(redis, lease):
     assert (await outboxes.depth_many(["sub_1"]))[0].dead == 1
 
 
+@pytest.mark.parametrize(
+    ("last", "waits", "released"),
+    [
+        (True, "nothing", True),
+        (True, "an event", False),
+        (True, "a replayed event", False),
+        (True, "a replay", False),
+        (False, "nothing", False),
+    ],
+)
+async def test_the_last_attempts_return_an_outbox_that_they_empty(
+    redis, lease, last, waits, released
+):
+    await commit(redis, lease, change(outboxes=(Outbox("sub_1", Rendering.FULL),)))
+    outboxes = Outboxes(redis, Counters(redis))
+    sender = await outbox_lease(redis)
+    (entry,) = await outboxes.read("sub_1", "-", 10)
+    if waits == "an event":
+        await redis.xadd(keys.outbox("sub_1"), {"k": "other", "r": "f"})
+    elif waits == "a replayed event":
+        await redis.xadd(keys.replayed("sub_1"), {"k": "other", "r": "f"})
+    elif waits == "a replay":
+        await redis.rpush(keys.replay_queue("sub_1"), "replay")
+    delivered = Recorded(entry=entry, attempts=1, sent=1, result="S")
+    change_of_it = OutboxChange(resumed=b"", last=last)
+    standing = await outboxes.record(sender, [delivered], Counter(), change_of_it)
+    assert standing.released is released
+    assert await redis.exists(sender.key) == (not released)
+    claimed = await redis.zscore(keys.claimed("outboxes"), "sub_1")
+    assert (claimed is None) is released
+
+
 async def test_an_outbox_with_unseen_entries_is_due_at_once(redis, lease):
     sender = await outbox_lease(redis)
     await commit(redis, lease, change(outboxes=(Outbox("sub_1", Rendering.FULL),)))
