@@ -163,8 +163,8 @@ class Bench:
         """From detection to receipt, for a share of the subscriptions at a time where there are
         many."""
         fan_out = min(len(scene.subscriptions), 50)
-        every = max(_TICK_SECONDS, fan_out / per_second)
-        count = max(1, round(per_second * every / fan_out))
+        count = max(1, round(per_second * _TICK_SECONDS / fan_out))
+        every = count * fan_out / per_second
         ticks = int(seconds / every)
         expected = ticks * count * fan_out
         await scene.reset(expected)

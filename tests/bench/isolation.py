@@ -32,6 +32,7 @@ from tests.bench.source import Source, environment, open_dispatching, subscribe,
 
 AIM = 1.5  # times the latency without dead subscribers
 UNDER_WAY_SECONDS = 60.0  # that attempts at the dead may take to end
+WARM_SECONDS = 2.0  # before each phase
 SETTLE_SECONDS = 20.0  # after the last event, for what is on its way
 
 
@@ -113,13 +114,14 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
             stack.callback(server.close)
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
             dead.append(await subscribe(services, url, new_secret()))
-        warm = options.rate * 2
-        await phase(source, "warm", healthy, 2, options.rate)
-        await receipts.hold("warm", int(warm) * len(healthy))
+        await phase(source, "warm", healthy, WARM_SECONDS, options.rate)
+        await receipts.hold("warm", int(WARM_SECONDS * options.rate) * len(healthy))
         for number in range(options.rounds):
             pair = [("without", healthy), ("with", [*healthy, *dead])]
             for name, outboxes in pair if number % 2 == 0 else reversed(pair):
                 await silence(services, dead, paused=name == "without")
+                # not measured: the resumed outboxes send what has waited, all at once
+                await phase(source, "warm", outboxes, WARM_SECONDS, options.rate)
                 await phase(source, f"{name}{number}", outboxes, options.seconds, options.rate)
                 await receipts.hold(
                     f"{name}{number}", int(options.seconds * options.rate) * len(healthy)
