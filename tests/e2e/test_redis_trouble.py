@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -116,30 +117,34 @@ async def full(_: House, redis: Redis) -> AsyncIterator[None]:
 async def slow(_: House, redis: Redis) -> AsyncIterator[None]:
     """Every answer takes its time, though none too long."""
 
-    async def pause() -> None:
-        while True:
-            await redis.client_pause(300)
-            await asyncio.sleep(0.35)  # the pace: answers come between two pauses
-
-    pausing = asyncio.create_task(pause())
-    yield
-    pausing.cancel()
-    await asyncio.gather(pausing, return_exceptions=True)
+    # answers come between two pauses
+    async with _repeated(lambda: redis.client_pause(300), seconds=0.35):
+        yield
 
 
 @asynccontextmanager
 async def forgetful(_: House, redis: Redis) -> AsyncIterator[None]:
     """It forgets every script again and again."""
 
-    async def forget() -> None:
-        while True:
-            await redis.script_flush()
-            await asyncio.sleep(0.01)
+    async with _repeated(redis.script_flush, seconds=0.01):
+        yield
 
-    forgetting = asyncio.create_task(forget())
-    yield
-    forgetting.cancel()
-    await asyncio.gather(forgetting, return_exceptions=True)
+
+@asynccontextmanager
+async def _repeated(act: Callable[[], Awaitable[Any]], *, seconds: float) -> AsyncIterator[None]:
+    over = asyncio.Event()
+
+    async def repeat() -> None:
+        while not over.is_set():
+            await act()
+            await asyncio.sleep(seconds)  # the pace
+
+    repeating = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        over.set()  # redis-py can ignore a cancellation before Python 3.12
+        await repeating
 
 
 TROUBLES: tuple[tuple[Trouble, str], ...] = (

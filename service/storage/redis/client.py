@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from redis.exceptions import (
     ReadOnlyError,
     ResponseError,
 )
+from redis.exceptions import TimeoutError as SilentError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -65,7 +67,7 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
             address.service, _WatchedRedis, _WatchedPool, **settings, **pool_settings
         )
         master.watchers = sentinels.sentinels
-        _have(master.connection_pool, _AsyncWary, _Packing)
+        _have(master.connection_pool, _AsyncWary, _Packing, _Cancellable)
         return master
     kinds: dict[str, type[AbstractAsyncConnection]] = {
         "redis": AsyncConnection,
@@ -75,7 +77,7 @@ def open_async(url: str, *, max_connections: int = POOL_SIZE) -> AsyncRedis:
     pool = BlockingConnectionPool(
         connection_class=kinds[address.scheme], **settings, **pool_settings
     )
-    _have(pool, _AsyncWary, _Packing)
+    _have(pool, _AsyncWary, _Packing, _Cancellable)
     return BatchingRedis.from_pool(pool)
 
 
@@ -171,6 +173,24 @@ class _Packing(AbstractAsyncConnection):
         except TypeError:
             # hiredis cannot encode it; redis-py's own encoder has a better error message.
             return super().pack_command(*args)
+
+
+class _Cancellable(AbstractAsyncConnection):
+    """Ends the sending when its task is cancelled. redis-py limits the time with `wait_for`, which
+    before Python 3.12 ignores a cancellation that comes when all is sent: a loop would go on."""
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        """Sends packed commands. Raises ConnectionError or TimeoutError."""
+        seconds, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(seconds):
+                await super().send_packed_command(command, check_health)
+        except TimeoutError:
+            raise SilentError("the server did not read the command in time") from None
+        finally:
+            self.socket_timeout = seconds
 
 
 # --- errors: not now, or not here ----------------------------------------------------------------

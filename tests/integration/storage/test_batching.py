@@ -172,3 +172,15 @@ def test_errors_can_be_given_to_several(kind):
     copied = copy.copy(kind("what the server said"))
     assert type(copied) is kind
     assert str(copied) == "what the server said"
+
+
+async def test_whoever_is_cancelled_ends(redis):
+    await redis.ping()  # connected
+    for turns in range(30):  # of the loop before the cancellation
+        async with redis.pipeline(transaction=False) as pipeline:
+            sending = asyncio.create_task(pipeline.ping().execute())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            cancelled = sending.cancel()
+            await asyncio.wait({sending})
+            assert sending.cancelled() == cancelled
