@@ -176,8 +176,11 @@ class _Packing(AbstractAsyncConnection):
 
 
 class _Cancellable(AbstractAsyncConnection):
-    """Ends the sending when its task is cancelled. redis-py limits the time with `wait_for`, which
-    before Python 3.12 ignores a cancellation that comes when all is sent: a loop would go on."""
+    """Ends the sending when its task is cancelled.
+
+    redis-py limits the time with `wait_for`. Before Python 3.12, `wait_for` ignores a cancellation
+    that comes when everything has been sent.
+    """
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
