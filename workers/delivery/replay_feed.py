@@ -12,8 +12,8 @@ from service.domain.delivery.event_types import includes
 from service.domain.delivery.subscription import Subscription
 from service.domain.events.event import EventHead, Selection, order_key_of, rfc3339
 from service.domain.events.identifiers import (
-    LAST_COUNTER,
     is_backfilled,
+    position_before,
     position_ms,
     position_order,
 )
@@ -178,7 +178,7 @@ class Feeder:
         after = progress.position
         if not after:
             _, trimmed = await stores.events.bounds()
-            since = "0-0" if replay.since is None else f"{replay.since - 1}-{LAST_COUNTER}"
+            since = position_before(replay.since or 0)
             after = max(trimmed, since, key=position_order)
         page = await stores.dead.page(self._subscription.id, after, SCANNED)
         end = position_order(replay.end)

@@ -35,7 +35,12 @@ from service.domain.delivery.event_types import EVENT_TYPES
 from service.domain.delivery.outcome import OutcomeClass
 from service.domain.delivery.subscription import DeliveryState
 from service.domain.events.event import EventFilter
-from service.domain.events.identifiers import event_position, first_number, position_number
+from service.domain.events.identifiers import (
+    event_position,
+    first_number,
+    number_before,
+    position_number,
+)
 from service.storage.delivery.deliveries import Delivery, Wanted
 
 
@@ -213,7 +218,7 @@ class DeliveryQuery(Fields, frozen=True, kw_only=True):
             if self.since is not UNSET:
                 span["first"] = first_number(self.since)
             if self.until is not UNSET:
-                span["last"] = first_number(self.until) - 1
+                span["last"] = number_before(self.until)
         return Wanted(
             states=or_none(self.state),
             event_id=self.event_id or None,

@@ -91,9 +91,15 @@ def first_number(milliseconds: int) -> int:
     return milliseconds << COUNTER_BITS
 
 
+def number_before(milliseconds: int) -> int:
+    """The number of the last position before a time. Before 1970 it is the first position, which no
+    event has."""
+    return max(first_number(milliseconds) - 1, 0)
+
+
 def position_before(milliseconds: int) -> str:
     """The last position before a time."""
-    return position_of(max(first_number(milliseconds) - 1, 0))
+    return position_of(number_before(milliseconds))
 
 
 def position_of(number: int) -> str:

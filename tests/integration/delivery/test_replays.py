@@ -271,6 +271,17 @@ async def test_what_is_dead_is_replayed_with_its_rendering_and_listed_no_more(su
     assert len(await harness.deliveries("delivered")) == 3
 
 
+async def test_what_is_dead_since_the_beginning_of_time_is_replayed(subscribe, hook):
+    harness = await subscribe(retry_schedule_seconds=())
+    hook.answer = lambda _event: 500
+    await harness.emit("c1")
+    await harness.turn()
+    hook.answer = lambda _event: 204
+    replay = await ask(harness, "dead", start="0", since=0)
+    await harness.turn()
+    assert (await progress(harness, replay)).delivered == 1
+
+
 async def test_dead_deliveries_whose_events_are_gone_are_not_tried(subscribe, hook):
     harness = await subscribe(retry_schedule_seconds=())
     hook.answer = lambda _event: 500

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from service.domain.events.identifiers import event_id
 from service.storage.redis import keys
 from tests.stored_deliveries import FIRST_MS, SUFFIX, store
@@ -158,3 +160,18 @@ async def test_an_event_that_is_gone_is_listed_by_its_attempts(client, services)
     (item,) = (await client.get("/v1/deliveries")).json()["items"]
     assert (item["event_id"], item["event_type"]) == (event_id(OLDER, SUFFIX), None)
     assert (item["state"], item["reason"]) == ("dead", "why")
+
+
+@pytest.mark.parametrize("time", ["0151-10-22", "1969-12-31T23:59:59Z", "1970-01-01", "9999-12-31"])
+@pytest.mark.parametrize("bound", ["since", "until"])
+@pytest.mark.parametrize("path", ["deliveries", "events", "history"])
+async def test_any_time_is_a_bound(client, services, path, bound, time) -> None:
+    subscription = await subscribe(client)
+    await append(services, OLDER, "c1")
+    await store(services.redis, OLDER, subscription, "delivered")
+    course = "" if path == "history" else "&course_id=c1"
+    answer = await client.get(f"/v1/{path}?{bound}={time}{course}")
+    assert answer.status_code in (200, 400, 422), answer.text
+    if path != "history":
+        everything = (bound == "since") != (time == "9999-12-31")
+        assert len(answer.json()["items"]) == everything
