@@ -134,7 +134,7 @@ async def test_nothing_is_sent_unasked_while_a_request_waits():
     assert sent == [False]
 
 
-async def test_a_push_that_crosses_unasked_bytes_is_seen_although_the_receiver_closes(monkeypatch):
+async def test_a_closing_receiver_records_a_push_that_crosses_its_unrequested_bytes(monkeypatch):
     script = answers.Script(
         answer=answers.FAILED, stray=answers.NO_CONTENT, after=0.01, then="close"
     )

@@ -92,8 +92,8 @@ def first_number(milliseconds: int) -> int:
 
 
 def number_before(milliseconds: int) -> int:
-    """The number of the last position before a time. Before 1970 it is the first position, which no
-    event has."""
+    """The number of the last position before a time (epoch ms). For 1970 and earlier, it is the
+    number of the first position, which no event has."""
     return max(first_number(milliseconds) - 1, 0)
 
 

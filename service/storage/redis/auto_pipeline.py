@@ -105,20 +105,20 @@ class _Answer:
 async def _ask(connection: Any, asked: list[_Asked]) -> None:
     """Sends the commands and settles their futures.
 
-    redis-py limits the time of the writing and of each reply separately, which takes longer than
-    to read most replies. Here one limit moves on with the replies, in steps.
+    redis-py sets a separate time limit for each reply, which costs more than the reading of most
+    replies. This function sets one time limit and extends the limit while replies arrive.
     """
     seconds, clock = connection.socket_timeout, asyncio.get_running_loop().time
-    moved = clock()
+    extended_at = clock()
     connection.socket_timeout = None
     try:
-        async with asyncio.timeout(seconds) as silence:
+        async with asyncio.timeout(seconds) as limit:
             await connection.send_packed_command([packed for packed, _ in asked])
             for _, future in asked:
                 _settle(future, await _answer(connection))
-                if (now := clock()) - moved >= seconds / 10:
-                    moved = now
-                    silence.reschedule(now + seconds)
+                if (now := clock()) - extended_at >= seconds / 10:
+                    extended_at = now
+                    limit.reschedule(now + seconds)
     except TimeoutError:
         raise SilentError(f"the server sent no reply for {seconds:g} s") from None
     finally:

@@ -122,7 +122,7 @@ async def test_what_arrives_during_a_drain_is_sent_in_it(subscribe, hook):
     assert hook.courses() == ["c1", "c2"]
 
 
-async def test_what_arrives_after_the_last_recording_is_due(subscribe, hook, context):
+async def test_an_event_after_the_last_recording_makes_the_outbox_due(subscribe, hook, context):
     harness = await subscribe()
     await harness.emit("c1")
     outboxes = context.services.outboxes

@@ -271,7 +271,7 @@ async def test_what_is_dead_is_replayed_with_its_rendering_and_listed_no_more(su
     assert len(await harness.deliveries("delivered")) == 3
 
 
-async def test_what_is_dead_since_the_beginning_of_time_is_replayed(subscribe, hook):
+async def test_dead_deliveries_since_1970_are_replayed(subscribe, hook):
     harness = await subscribe(retry_schedule_seconds=())
     hook.answer = lambda _event: 500
     await harness.emit("c1")

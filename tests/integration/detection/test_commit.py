@@ -313,9 +313,7 @@ async def test_a_record_sent_twice_counts_once(redis, lease):
         (False, "nothing", False),
     ],
 )
-async def test_the_last_attempts_return_an_outbox_that_they_empty(
-    redis, lease, last, waits, released
-):
+async def test_the_last_recording_releases_an_empty_outbox(redis, lease, last, waits, released):
     await commit(redis, lease, change(outboxes=(Outbox("sub_1", Rendering.FULL),)))
     outboxes = Outboxes(redis, Counters(redis))
     sender = await outbox_lease(redis)
@@ -327,8 +325,8 @@ async def test_the_last_attempts_return_an_outbox_that_they_empty(
     elif waits == "a replay":
         await redis.rpush(keys.replay_queue("sub_1"), "replay")
     delivered = Recorded(entry=entry, attempts=1, sent=1, result="S")
-    change_of_it = OutboxChange(resumed=b"", last=last)
-    standing = await outboxes.record(sender, [delivered], Counter(), change_of_it)
+    outbox_change = OutboxChange(resumed=b"", last=last)
+    standing = await outboxes.record(sender, [delivered], Counter(), outbox_change)
     assert standing.released is released
     assert await redis.exists(sender.key) == (not released)
     claimed = await redis.zscore(keys.claimed("outboxes"), "sub_1")

@@ -174,7 +174,7 @@ def test_errors_can_be_given_to_several(kind):
     assert str(copied) == "what the server said"
 
 
-async def test_whoever_is_cancelled_ends(redis):
+async def test_a_cancelled_task_ends_although_its_commands_were_just_sent(redis):
     await redis.ping()  # connected
     for turns in range(30):  # of the loop before the cancellation
         async with redis.pipeline(transaction=False) as pipeline:

@@ -165,7 +165,7 @@ async def test_an_event_that_is_gone_is_listed_by_its_attempts(client, services)
 @pytest.mark.parametrize("time", ["0151-10-22", "1969-12-31T23:59:59Z", "1970-01-01", "9999-12-31"])
 @pytest.mark.parametrize("bound", ["since", "until"])
 @pytest.mark.parametrize("path", ["deliveries", "events", "history"])
-async def test_any_time_is_a_bound(client, services, path, bound, time) -> None:
+async def test_lists_accept_any_time_as_a_bound(client, services, path, bound, time) -> None:
     subscription = await subscribe(client)
     await append(services, OLDER, "c1")
     await store(services.redis, OLDER, subscription, "delivered")
