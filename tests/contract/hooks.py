@@ -1,14 +1,19 @@
-"""Values of the formats that the API's schema names, for Schemathesis to generate.
+"""Values that Schemathesis can't know: of the formats that the API's schema names, and keys.
 
-It loads this file as `hooks`. What it makes of them for wrong values is its own.
+It loads this file as `hooks`. The wrong values of a format are its own.
 """
 
 from __future__ import annotations
 
 import base64
+import re
+import uuid
+from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
+
+from service.api.access.idempotency import HEADER
 
 
 def _cursor(text: str) -> str:
@@ -41,3 +46,17 @@ schemathesis.openapi.format(
 schemathesis.openapi.format(
     "uri", st.integers(1, 9).map(lambda port: f"https://127.0.0.1:{port}/hook")
 )
+
+
+@schemathesis.hook
+def map_headers(
+    context: schemathesis.HookContext, headers: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Gives each request an idempotency key of its own.
+
+    The API repeats its response to a key, also after the created resource was deleted.
+    """
+    del context
+    if headers and re.fullmatch(r"[\x21-\x7e]{1,255}", str(headers.get(HEADER, ""))):
+        return {**headers, HEADER: str(uuid.uuid4())}
+    return headers
