@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ from service.domain.polling.state_change import StateChange
 from service.domain.polling.triage import Mark
 from service.domain.review.guards import Exceeded
 from service.storage.events.announcing import Notices
+from service.storage.events.stored_bodies import compressed
 from service.storage.polling.catalogue import Batch, Catalogue, Change, NewEvent, Progress
 from service.storage.polling.poll_turns import Polls
 from service.storage.redis.counters import field
@@ -30,9 +31,10 @@ from service.storage.registry.matcher_cache import Matchers
 from service.storage.scheduling.leases import Lease
 from workers.dispatch.dispatcher import Dispatcher
 
-MAX_CHANGES = 250  # changes in one commit
+MAX_CHANGES = 125  # changes in one commit, so that a page has several
 MAX_BYTES = 1_048_576  # course bytes in one commit
 MAX_ENTRIES = 5_000  # outbox entries in one commit
+_CHANGES_AT_ONCE = 5  # changes that are prepared before another task may run
 
 REVIEW_REQUIRED = "integration.review_required"
 
@@ -67,6 +69,14 @@ class Portion(msgspec.Struct, frozen=True, kw_only=True):
             mark.operation in ("hold", "keep") for mark in self.marks
         )
         return +counted
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A prepared commit, and the poll's progress after it."""
+
+    batch: Batch
+    after: PollProgress
+    increments: Counter[str]
 
 
 class Committer:
@@ -108,20 +118,35 @@ class Committer:
         """Commits judgements in parts of bounded size, and moves the progress to `planned`.
 
         Only the last part does that, so that a poll that is interrupted in between repeats the
-        whole. Raises CoursesDifferError.
+        whole. While Redis writes a part, the next one is prepared. Raises CoursesDifferError.
         """
-        rest = portion.judged
+        rest, matcher = portion.judged, await self._matchers.current()
+        part: _Part | None = None
         while True:
-            taken = await self._with_matcher(partial(self._commit_part, portion, rest, planned))
-            if taken == len(rest):
-                break
-            rest = rest[taken:]
+            if part is None:
+                part = await self._part(portion, rest, planned, matcher, self.progress)
+            left = rest[len(part.batch.changes) :]
+            preparing = (
+                asyncio.create_task(self._part(portion, left, planned, matcher, part.after))
+                if left
+                else None
+            )
+            try:
+                await self._write(matcher, part)
+                if preparing is None:
+                    break
+                rest, part = left, await preparing
+            except StaleSubscriptionsError:
+                matcher, part = await self._matchers.current(fresh=True), None
+            finally:
+                if preparing is not None:
+                    preparing.cancel()
         self.advanced = True
 
     async def stash(self, planned: PollProgress) -> None:
         """Stores the progress without counting as progress made."""
         await self._with_matcher(
-            lambda matcher: self._write(matcher, Batch(), after_part(planned, 0), Counter())
+            lambda matcher: self._write(matcher, _Part(Batch(), after_part(planned, 0), Counter()))
         )
 
     async def _with_matcher(self, attempt: Callable[[Matcher], Awaitable[T]]) -> T:
@@ -133,22 +158,20 @@ class Committer:
             except StaleSubscriptionsError:
                 matcher = await self._matchers.current(fresh=True)
 
-    async def _commit_part(
+    async def _part(
         self,
         portion: Portion,
         rest: Sequence[Judgement],
         planned: PollProgress,
         matcher: Matcher,
-    ) -> int:
-        """Commits part of the rest of a portion; returns the number of its judgements."""
-        before = self.progress
-        changes, taken = self._changes(matcher, portion.detected_by or before.kind, rest)
+        before: PollProgress,
+    ) -> _Part:
+        """The next part of a portion, of which `rest` is left, after the progress `before`."""
+        changes = await self._changes(matcher, portion.detected_by or before.kind, rest)
         types = Counter(change.event.type for change in changes if change.event is not None)
         increments = Counter({field("events_total", type=of): types[of] for of in types})
-        if taken < len(rest):
-            after = after_part(before, types.total())
-            await self._write(matcher, Batch(changes=changes), after, increments)
-            return taken
+        if len(changes) < len(rest):
+            return _Part(Batch(changes=changes), after_part(before, types.total()), increments)
         batch = Batch(
             expected=portion.expected,
             changes=changes,
@@ -164,47 +187,43 @@ class Committer:
         after = after_commit(
             before, planned, events=types.total(), verdicts=verdicts, now_ms=now_ms()
         )
-        await self._write(matcher, batch, after, increments)
-        return taken
+        return _Part(batch, after, increments)
 
-    async def _write(
-        self,
-        matcher: Matcher,
-        batch: Batch,
-        after: PollProgress,
-        increments: Counter[str],
-    ) -> None:
-        before, encoded = self.progress, msgspec.json.encode(after)
+    async def _write(self, matcher: Matcher, part: _Part) -> None:
+        before, encoded = self.progress, msgspec.json.encode(part.after)
         committed = await self._catalogue.commit(
             self._lease,
             epoch=before.epoch,
             poll_id=before.poll_id,
             subscriptions_version=matcher.version,
             progress=Progress(self.stored, encoded),
-            batch=batch,
-            increments=+(increments + self._uncounted),
+            batch=part.batch,
+            increments=+(part.increments + self._uncounted),
         )
         self._uncounted = Counter()
-        self.progress, self.stored = after, encoded
+        self.progress, self.stored = part.after, encoded
         self.events += committed.events
         if committed.outboxes_woken:
             await self._dispatcher.dispatch("outboxes")
 
-    def _changes(
+    async def _changes(
         self, matcher: Matcher, detected_by: str, judged: Sequence[Judgement]
-    ) -> tuple[list[Change], int]:
+    ) -> list[Change]:
+        """The changes that one commit may have; lets other tasks run in between."""
         changes: list[Change] = []
         size = entries = 0
-        for taken, one in enumerate(judged):
+        for one in judged:
+            if len(changes) % _CHANGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
             change = self._change(matcher, detected_by, one)
             size += len(one.record or b"")
             entries += len(change.event.outboxes) if change.event is not None else 0
             if changes and (
                 len(changes) >= MAX_CHANGES or size > MAX_BYTES or entries > MAX_ENTRIES
             ):
-                return changes, taken
+                break
             changes.append(change)
-        return changes, len(judged)
+        return changes
 
     def _change(self, matcher: Matcher, detected_by: str, judgement: Judgement) -> Change:
         if judgement.fingerprint is None:
@@ -239,7 +258,7 @@ class Committer:
         return NewEvent(
             type=event_type,
             facts=msgspec.json.encode(facts),
-            body=b"" if fingerprint.deleted else sendable(judgement.record),
+            body=b"" if fingerprint.deleted else compressed(sendable(judgement.record)),
             order_key=order_key(integration.id, judgement.course_id),
             outboxes=matcher.outboxes(
                 event_type=event_type,

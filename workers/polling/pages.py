@@ -72,6 +72,7 @@ class Pages:
         self._committer = committer
         self._fetcher = fetcher
         self._held = held
+        self._mostly_changed = False  # the last page
 
     async def take_next(self) -> None:
         """Reads one page and commits it. Raises UpstreamError, or TurnOverError if the budget is
@@ -92,9 +93,10 @@ class Pages:
             await self._commit_judged(page, _differing(page, digests, error.known))
 
     def _may_be_unchanged(self, progress: PollProgress) -> bool:
-        """Whether a page can be committed without reading its records, because no held or waiting
-        changes can contradict them."""
-        return self._state.baselined and not self._state.held and not progress.waiting
+        """Whether it is worth trying to commit a page without reading its records. No held or
+        waiting changes may contradict them."""
+        contradicted = self._state.held or progress.waiting
+        return self._state.baselined and not contradicted and not self._mostly_changed
 
     async def _commit_unchanged(self, page: Page, digests: PageDigests) -> None:
         """Commits a page on which all courses are live and known by these digests. Raises
@@ -116,6 +118,7 @@ class Pages:
         course_ids = [one.course_id for one in received]
         stored = await self._fingerprints(course_ids, rest.known)
         judged, unchanged = judge_page(received, stored, self._ignored)
+        self._mostly_changed = len(judged) > unchanged + len(rest.unchanged)
         live = live_courses(received, stored, judged)
         summary = _summary(
             page,

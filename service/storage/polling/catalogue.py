@@ -18,7 +18,6 @@ from service.domain.polling.triage import Mark
 from service.domain.review.guards import Exceeded
 from service.ids import event_suffixes
 from service.storage.events.announcing import OutboxArgument, OutboxTable
-from service.storage.events.stored_bodies import compressed
 from service.storage.redis import keys
 from service.storage.redis.counters import Counters
 from service.storage.redis.keys import EpochKeys, Key, ScheduleKeys
@@ -33,7 +32,8 @@ _SCAN_COUNT = 1_000
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event to append; `order_key` orders it on its outboxes."""
+    """An event to append: `body` is the record in its stored form; `order_key` orders the event on
+    its outboxes."""
 
     type: str
     facts: bytes
@@ -297,7 +297,7 @@ def _event(
         type=event.type,
         suffix=next(suffixes),
         facts=event.facts,
-        body=compressed(event.body),
+        body=event.body,
         order_key=event.order_key,
         targets=table.targets(event.outboxes),
     )

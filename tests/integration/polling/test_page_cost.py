@@ -8,6 +8,7 @@ import pytest
 
 from service.domain.courses import received
 from service.domain.polling import page as pages
+from service.domain.review.guards import Guards
 from service.storage.polling.catalogue import Commit
 from service.storage.redis.scripts import compiled
 from tests.integration.conftest import new_integration
@@ -65,6 +66,20 @@ async def test_a_change_costs_one_more_commit_and_no_more_reads(register, sandbo
     assert (changed["digests"], changed["heads"], changed["reads"]) == (COURSES, 1, 0)
     # The page with the change is refused, then committed.
     assert changed["commits"] == unchanged["commits"] + 1
+
+
+async def test_a_page_after_one_that_changed_is_read_at_once(register, sandbox, cost):
+    integration = await register(guards=Guards(changed_share=1))
+    await integration.poll("full")
+    unchanged = await cost_of_a_full_poll(integration, cost)
+    await sandbox.change({"op": "edit", "count": COURSES, "path": "revisions.title"})
+    changed = await cost_of_a_full_poll(integration, cost)
+
+    assert Counter(one.type for one in await integration.events())["course.updated"] == COURSES
+    # Only the first page is refused. Two pages have too many changes for one commit.
+    assert changed["commits"] == unchanged["commits"] + 1 + 2
+    assert (changed["digests"], changed["heads"], changed["reads"]) == (COURSES, COURSES, 2)
+    assert await cost_of_a_full_poll(integration, cost) == unchanged
 
 
 async def test_each_record_of_a_first_poll_is_digested_and_decoded_once(register, cost):

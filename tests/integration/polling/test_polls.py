@@ -12,6 +12,7 @@ from service.domain.delivery.subscription import Subscription
 from service.domain.polling.integration import Baseline, IntegrationState, state_of
 from service.storage.redis import keys
 from tests.integration.conftest import redis_now
+from workers.polling.commit import MAX_CHANGES
 from workers.polling.poll import poll_batch
 
 
@@ -175,27 +176,28 @@ async def test_a_poll_handed_back_is_resumed_where_it_stopped(register, context,
     assert types(await integration.events())["course.created"] == 600
 
 
+@pytest.mark.parametrize("before", [2, 3])  # in the middle of a page, and after it
 async def test_a_worker_killed_between_two_commits_loses_and_repeats_nothing(
-    register, context, sandbox
+    register, context, sandbox, before
 ):
     integration = await register(baseline=Baseline.EMIT)
     commit = context.services.catalogue.commit
     calls = 0
 
-    async def die_at_the_second(*arguments, **kept):
+    async def die_before(*arguments, **kept):
         nonlocal calls
         calls += 1
-        if calls == 2:
+        if calls == before:
             raise asyncio.CancelledError
         return await commit(*arguments, **kept)
 
-    context.services.catalogue.commit = die_at_the_second
+    context.services.catalogue.commit = die_before
     token = await integration.claim()
     await asyncio.gather(poll_batch(context, [(integration.id, token)]), return_exceptions=True)
     context.services.catalogue.commit = commit
     await context.services.redis.delete(keys.lease("polls", integration.id))
     await context.services.redis.zrem(keys.claimed("polls"), integration.id)
-    assert types(await integration.events()) == {"course.created": 250}
+    assert types(await integration.events()) == {"course.created": (before - 1) * MAX_CHANGES}
 
     await integration.turn()
     created = [e.course_id for e in await integration.events() if e.type == "course.created"]
@@ -233,6 +235,27 @@ async def test_a_subscription_made_while_a_poll_runs_misses_nothing_after_it(
     await integration.turn()
     (depth,) = await services.outboxes.depth_many(["sub_new"])
     assert depth.pending == 600
+
+
+async def test_a_subscription_made_in_the_middle_of_a_page_gets_the_rest_of_it(register, context):
+    integration = await register(baseline=Baseline.EMIT)
+    services = context.services
+    commit = services.catalogue.commit
+    subscription = Subscription(
+        id="sub_new", url="http://127.0.0.1:1/hook", created_at=1, updated_at=1
+    )
+
+    async def commit_then_subscribe(*arguments, **kept):
+        services.catalogue.commit = commit
+        committed = await commit(*arguments, **kept)
+        await services.subscriptions.create(subscription, ["whsec_" + "A" * 32], {})
+        return committed
+
+    services.catalogue.commit = commit_then_subscribe
+    await integration.turn()
+    assert types(await integration.events())["course.created"] == 600
+    (depth,) = await services.outboxes.depth_many(["sub_new"])
+    assert depth.pending == 600 - MAX_CHANGES
 
 
 async def test_a_refused_key_asks_for_attention_and_is_probed_slowly(register, sandbox):

@@ -11,8 +11,11 @@ local function base32(number, length)
   return text
 end
 
+local last_ms, last_text -- one script appends all events in the same ms
+
 -- The text that sorts positions in sorted sets.
 local function sort_key(position)
   local ms, counter = string.match(position, '^(%d+)-(%d+)$')
-  return base32(tonumber(ms), 10) .. base32(tonumber(counter), 4)
+  if ms ~= last_ms then last_ms, last_text = ms, base32(tonumber(ms), 10) end
+  return last_text .. base32(tonumber(counter), 4)
 end
