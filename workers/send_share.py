@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 MOST = 256  # fast attempts in flight that use a process fully
 LEAST = 8  # for each turn, for any number of turns: the default of `max_concurrency`
-FAST_SECONDS = 0.025  # an attempt in flight for longer waits for its receiver, not for this process
+_FAST_SECONDS = 0.025  # for an attempt, if this process is idle
+_STEPS = 8  # iterations of the event loop that an attempt takes
+_WEIGHT = 1 / 64  # of the latest delay
 
 
 class SendShare:
@@ -21,6 +23,7 @@ class SendShare:
 
     def __init__(self) -> None:
         self.turns = 0
+        self._delay = 0.0  # seconds by which the busy event loop delays a new task, smoothed
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -35,3 +38,12 @@ class SendShare:
     def attempts(self) -> int:
         """The number of fast attempts that a turn may have in flight."""
         return max(LEAST, MOST // max(1, self.turns))
+
+    @property
+    def fast_seconds(self) -> float:
+        """An attempt in flight for longer waits for its receiver, not for this process."""
+        return _FAST_SECONDS + _STEPS * self._delay
+
+    def note_delay(self, seconds: float) -> None:
+        """Takes the time from the creation of an attempt's task to its first step."""
+        self._delay += (seconds - self._delay) * _WEIGHT

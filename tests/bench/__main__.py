@@ -14,7 +14,7 @@ class _Benchmarks(click.Group):
     measure, grows with all that is loaded."""
 
     names = (
-        *("sweep", "sweepers", "growth", "memory", "catalogue", "delivery", "concurrency"),
+        *("sweep", "edits", "sweepers", "growth", "memory", "catalogue", "delivery", "concurrency"),
         *("isolation", "scheduling", "start", "api", "console", "listeners", "senders"),
     )
 

@@ -20,6 +20,7 @@ _SEED = 7
 _DESCRIPTION = 120  # characters that are left of one, for records of some 1.2 kB
 
 Body = Callable[[int], bytes]  # the page of this number, from 0, as the upstream would send it
+Shape = Callable[[Course], Course]  # makes a record of the catalogue from one of the sandbox
 
 
 def serve(upstream: UpstreamClient, body: Body) -> None:
@@ -39,11 +40,9 @@ def serve(upstream: UpstreamClient, body: Body) -> None:
     upstream.fetch_page = fetch_page
 
 
-def prepared(courses: int, *, uncut: bool = False) -> list[bytes]:
-    """All pages of a catalogue, each course different. `uncut` leaves the sandbox's records as
-    they are, with several revisions and long descriptions: some 2.8 kB."""
+def prepared(courses: int, shape: Shape) -> list[bytes]:
+    """All pages of a catalogue, each course different."""
     source = ContentSource("workday:bench", _SEED)
-    shape = (lambda course: course) if uncut else shortened
     return [
         _page(
             [
@@ -107,6 +106,12 @@ def _remote_id(number: int) -> bytes:
 def _page(records: list[bytes], start: int, courses: int) -> bytes:
     more = start + PAGE_SIZE < courses
     return page_body(records, str(start // PAGE_SIZE + 1) if more else None)
+
+
+def uncut(course: Course) -> Course:
+    """The course as it is, with several revisions and long descriptions: a record of some 2.8
+    kB."""
+    return course
 
 
 def shortened(course: Course) -> Course:

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from tests.bench import report
+
 _INTERVAL = 0.001  # seconds of processor time; the kernel may make it one tick of its clock
 _ROOT = Path(__file__).parents[2]
 _OURS = tuple(f"{_ROOT / package}/" for package in ("service", "workers"))
 LOOP = "event loop"
+_SHOWN = 0.005  # of all time, below which a function is not worth a row
 
 
 class Sampler:
@@ -47,6 +50,31 @@ class Sampler:
         self.own[names[0]] += spent
         for name in set(names):
             self.total[name] += spent
+
+
+def shown(sampler: Sampler, title: str, records: int) -> dict[str, float]:
+    """Prints, and returns, µs per record by function: its own work and that of libraries it
+    called."""
+    everything = sampler.own.total()
+    report.show(
+        title,
+        ("function", "own µs per record", "own %", "with ours it calls"),
+        [
+            (
+                name,
+                f"{_us(sampler.own[name], records)}",
+                f"{100 * sampler.own[name] / everything:.1f}",
+                f"{_us(total, records)}",
+            )
+            for name, total in sampler.total.most_common()
+            if total >= _SHOWN * everything
+        ],
+    )
+    return {name: _us(spent, records) for name, spent in sampler.own.most_common()}
+
+
+def _us(seconds: float, records: int) -> float:
+    return round(seconds / records * 1e6, 3)
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

@@ -13,11 +13,10 @@ from service.domain.courses.record import Course
 from tests.bench import pages, report
 from tests.bench.command import Options, benchmark, option
 from tests.bench.rig import Polled, Rig, embedded_server, rig
-from tests.bench.sampling import Sampler
+from tests.bench.sampling import Sampler, shown
 
 AIM = 1.2  # times the plain decoding
 _PROFILED_ROUNDS = 5
-_SHOWN = 0.005  # of all time, below which a function is not worth a row
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -57,7 +56,7 @@ class _Round(msgspec.Struct, frozen=True):
 async def run(options: Options) -> None:
     """Measures and reports."""
     courses = options.courses
-    bodies = pages.prepared(courses, uncut=options.uncut)
+    bodies = pages.prepared(courses, pages.uncut if options.uncut else pages.shortened)
     async with embedded_server() as settings, rig(settings) as poller:
         pages.serve(poller.services.upstream, bodies.__getitem__)
         baseline = await poller.baseline(courses)
@@ -179,27 +178,11 @@ def _show(results: dict[str, object]) -> None:
 
 
 async def _profile(poller: Rig, courses: int) -> dict[str, float]:
-    """µs per record by function: its own work and that of libraries it called."""
     with Sampler() as sampler:
         for _ in range(_PROFILED_ROUNDS):
             await poller.full_poll(courses)
-    everything = sampler.own.total()
-    records = courses * _PROFILED_ROUNDS
-    report.show(
-        f"where it goes, sampled over {_PROFILED_ROUNDS} more full polls",
-        ("function", "own µs per record", "own %", "with ours it calls"),
-        [
-            (
-                name,
-                f"{_us(sampler.own[name], records)}",
-                f"{100 * sampler.own[name] / everything:.1f}",
-                f"{_us(total, records)}",
-            )
-            for name, total in sampler.total.most_common()
-            if total >= _SHOWN * everything
-        ],
-    )
-    return {name: _us(spent, records) for name, spent in sampler.own.most_common()}
+    title = f"where it goes, sampled over {_PROFILED_ROUNDS} more full polls"
+    return shown(sampler, title, courses * _PROFILED_ROUNDS)
 
 
 def _us(seconds: float, records: int) -> float:

@@ -85,7 +85,7 @@ def _page(head: bytes) -> int:
 async def serve(courses: int, *, generated: bool) -> None:
     loop = asyncio.get_running_loop()
     catalogue = pages.Generated(courses)
-    body = catalogue if generated else pages.prepared(courses).__getitem__
+    body = catalogue if generated else pages.prepared(courses, pages.shortened).__getitem__
     upstream = Upstream(body, catalogue.ends)
     server = await loop.create_server(lambda: Connection(upstream.answer), "127.0.0.1", 0)
     _say(server.sockets[0].getsockname()[1])

@@ -13,7 +13,7 @@ from service.domain.errors import LeaseLostError
 from service.domain.events.event import CONTENT_TYPES
 from workers.delivery.attempt_verdict import CompletedAttempt, PendingAttempt
 from workers.delivery.outbox_turn import OutboxTurn
-from workers.send_share import FAST_SECONDS, SendShare
+from workers.send_share import SendShare
 
 REPLAY_HEADERS = {"coursewire-replay": "true"}
 
@@ -37,12 +37,13 @@ class AttemptsInFlight:
         if len(self.tasks) < share:
             return 0
         oldest_in_share = next(islice(reversed(self.tasks.values()), share - 1, None))
-        return max(0, oldest_in_share + FAST_SECONDS - time.monotonic())
+        return max(0, oldest_in_share + self._share.fast_seconds - time.monotonic())
 
     def begin(self, attempt: PendingAttempt) -> None:
         """Begins an attempt."""
-        task = asyncio.create_task(self._post(attempt))
-        self.tasks[task] = time.monotonic()
+        begun = time.monotonic()
+        task = asyncio.create_task(self._post(attempt, begun))
+        self.tasks[task] = begun
         task.add_done_callback(self._end)
 
     def collect(self) -> list[CompletedAttempt]:
@@ -57,7 +58,8 @@ class AttemptsInFlight:
         if task in self.tasks:
             self._turn.progress.set()
 
-    async def _post(self, attempt: PendingAttempt) -> CompletedAttempt:
+    async def _post(self, attempt: PendingAttempt, begun: float) -> CompletedAttempt:
+        self._share.note_delay(time.monotonic() - begun)
         turn, permissions = self._turn, self._turn.permissions
         if turn.lease_is_over():
             raise LeaseLostError

@@ -10,7 +10,7 @@ from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.delivery.subscription import Rendering
 from workers.delivery.attempt_verdict import PendingAttempt
 from workers.delivery.attempts_in_flight import AttemptsInFlight
-from workers.send_share import FAST_SECONDS, LEAST, MOST, SendShare
+from workers.send_share import LEAST, MOST, SendShare
 
 
 class SlowReceiver:
@@ -67,15 +67,45 @@ async def test_a_turn_waits_once_its_share_is_in_flight_until_its_attempts_are_s
         for _ in range(LEAST):
             assert sending.seconds_to_room(100) == 0
             sending.begin(attempt())
-        assert 0 < sending.seconds_to_room(100) <= FAST_SECONDS
+        assert 0 < sending.seconds_to_room(100) <= share.fast_seconds
         assert sending.seconds_to_room(LEAST) == math.inf
 
         for task in sending.tasks:  # as if they had begun earlier
-            sending.tasks[task] -= FAST_SECONDS
+            sending.tasks[task] -= share.fast_seconds
         assert sending.seconds_to_room(100) == 0
         assert sending.seconds_to_room(LEAST) == math.inf, "slow attempts count for the limit"
         receiver.answer.set()
         await asyncio.gather(*sending.tasks)
+
+
+async def test_a_busy_process_takes_no_attempt_for_a_slow_one():
+    share, receiver = SendShare(), SlowReceiver()
+    idle = share.fast_seconds
+    for _ in range(1_000):
+        share.note_delay(0.05)
+    assert share.fast_seconds > idle + 0.35  # an attempt waits for several iterations of the loop
+    with share.turn():
+        sending = in_flight(receiver, share)
+        for _ in range(share.attempts):
+            sending.begin(attempt())
+        for task in sending.tasks:
+            sending.tasks[task] -= 2 * idle
+        assert sending.seconds_to_room(MOST + 1) > 0
+        receiver.answer.set()
+        await asyncio.gather(*sending.tasks)
+    for _ in range(1_000):
+        share.note_delay(0)
+    assert share.fast_seconds < 1.01 * idle
+
+
+async def test_each_attempt_tells_how_long_it_waited_for_the_loop():
+    share, receiver = SendShare(), SlowReceiver()
+    idle = share.fast_seconds
+    sending = in_flight(receiver, share)
+    receiver.answer.set()
+    sending.begin(attempt())
+    await asyncio.gather(*sending.tasks)
+    assert share.fast_seconds > idle
 
 
 async def test_an_attempt_that_ends_makes_room():
