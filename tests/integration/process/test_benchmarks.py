@@ -51,7 +51,7 @@ def test_a_full_poll_of_edited_courses_is_measured_and_profiled():
     result = measured("edits", "--courses", "600", "--rounds", "2")
     assert result["wall_us"] > result["cpu_us"] > 0
     assert result["redis_cpu_us"] > 0
-    assert any("path_digests" in name for name in result["profile_us"])
+    assert sum(result["profile_us"].values()) > 0
 
 
 def test_the_memory_of_a_worker_is_measured_for_each_poll_and_size():
