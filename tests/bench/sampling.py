@@ -62,18 +62,19 @@ def shown(sampler: Sampler, title: str, records: int) -> dict[str, float]:
         [
             (
                 name,
-                f"{_us(sampler.own[name], records)}",
+                f"{us(sampler.own[name], records)}",
                 f"{100 * sampler.own[name] / everything:.1f}",
-                f"{_us(total, records)}",
+                f"{us(total, records)}",
             )
             for name, total in sampler.total.most_common()
             if total >= _SHOWN * everything
         ],
     )
-    return {name: _us(spent, records) for name, spent in sampler.own.most_common()}
+    return {name: us(spent, records) for name, spent in sampler.own.most_common()}
 
 
-def _us(seconds: float, records: int) -> float:
+def us(seconds: float, records: int) -> float:
+    """µs per record."""
     return round(seconds / records * 1e6, 3)
 
 

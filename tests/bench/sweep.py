@@ -13,7 +13,7 @@ from service.domain.courses.record import Course
 from tests.bench import pages, report
 from tests.bench.command import Options, benchmark, option
 from tests.bench.rig import Polled, Rig, embedded_server, rig
-from tests.bench.sampling import Sampler, shown
+from tests.bench.sampling import Sampler, shown, us
 
 AIM = 1.2  # times the plain decoding
 _PROFILED_ROUNDS = 5
@@ -69,7 +69,7 @@ async def run(options: Options) -> None:
         server = await report.server_version(poller.services.redis)
         results = _results(rounds, courses)
         results["record_bytes"] = round(sum(map(len, bodies)) / courses)
-        results["baseline_us"] = _us(baseline.cpu, courses)
+        results["baseline_us"] = us(baseline.cpu, courses)
         _show(results)
         if options.profile:
             results["profile_us"] = await _profile(poller, courses)
@@ -128,7 +128,7 @@ def _results(rounds: list[_Round], courses: int) -> dict[str, object]:
         "courses": courses,
         "rounds": len(rounds),
         **{
-            f"{name}_us": _us(median(getattr(each, name) for each in rounds), courses)
+            f"{name}_us": us(median(getattr(each, name) for each in rounds), courses)
             for name in _Round.__struct_fields__
         },
         "ratio": round(median(ratios), 2),
@@ -183,7 +183,3 @@ async def _profile(poller: Rig, courses: int) -> dict[str, float]:
             await poller.full_poll(courses)
     title = f"where it goes, sampled over {_PROFILED_ROUNDS} more full polls"
     return shown(sampler, title, courses * _PROFILED_ROUNDS)
-
-
-def _us(seconds: float, records: int) -> float:
-    return round(seconds / records * 1e6, 3)

@@ -72,7 +72,7 @@ class Pages:
         self._committer = committer
         self._fetcher = fetcher
         self._held = held
-        self._mostly_changed = False  # the last page
+        self._mostly_changed = False  # whether most records of the last page had changed
 
     async def take_next(self) -> None:
         """Reads one page and commits it. Raises UpstreamError, or TurnOverError if the budget is
