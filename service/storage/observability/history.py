@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -56,6 +57,23 @@ class SampleMinute(Script[MinuteSampled]):
     names: tuple[str, ...] = STORED
     most: int = OUTBOXES_LOOKED_AT
     minute_ms: int
+    kept_ms: int
+
+
+class EncodedHour(msgspec.Struct, frozen=True):
+    """An hour as it is stored, and the time at which it ended, epoch ms."""
+
+    ended: int
+    encoded: bytes
+
+
+class StoreHours(Script[None]):
+    """Stores hours and removes those that ended up to `expired`, epoch ms. Begins with a removal,
+    so that it runs even at Redis's memory limit."""
+
+    hours: Key = keys.HISTORY_HOURS
+    made: Sequence[EncodedHour]
+    expired: int
     kept_ms: int
 
 
@@ -127,11 +145,15 @@ class History:
         made = hours_of(await self.read(MINUTES, since, ended), hour_ms)
         if not made:
             return
-        async with self._redis.pipeline() as pipeline:
-            pipeline.zremrangebyscore(keys.HISTORY_HOURS, "-inf", ended - HOURS.kept * hour_ms)
-            pipeline.zadd(keys.HISTORY_HOURS, {_encode(hour): hour.end for hour in made})
-            pipeline.pexpire(keys.HISTORY_HOURS, HOURS.kept * hour_ms)
-            await pipeline.execute()
+        kept_ms = HOURS.kept * hour_ms
+        await run(
+            self._redis,
+            StoreHours(
+                made=[EncodedHour(hour.end, _encode(hour)) for hour in made],
+                expired=ended - kept_ms,
+                kept_ms=kept_ms,
+            ),
+        )
 
     async def _minutes(self, least: int, most: int) -> list[bytes]:
         return await self._stored(keys.HISTORY_MINUTES, least, most)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from service.storage.redis import keys
+from service.storage.redis.keys import Key
 from service.storage.redis.recent_reads import RecentReads
+from service.storage.redis.scripts import Script, run
 from service.storage.scheduling.leases import Kind
 
 if TYPE_CHECKING:
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
 
 Activity = Literal["polling", "delivery"]
 ACTIVITIES: Final[dict[Kind, Activity]] = {"polls": "polling", "outboxes": "delivery"}
+
+
+class Pause(Script[None]):
+    """Pauses activities. Begins with a removal, so that it runs even at Redis's memory limit."""
+
+    control: Key = keys.CONTROL
+    activities: tuple[Activity, ...]
 
 
 class Control:
@@ -25,12 +34,7 @@ class Control:
     async def pause(self, *activities: Activity) -> None:
         """Pauses activities: nothing is claimed, and running work returns at its next step. An
         activity that is paused already keeps its time."""
-        seconds, microseconds = await self._redis.time()
-        now = int(seconds) * 1000 + int(microseconds) // 1000
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            for activity in activities:
-                pipeline.hsetnx(keys.CONTROL, activity, now)
-            await pipeline.execute()
+        await run(self._redis, Pause(activities=activities))
         self._recent.forget(keys.CONTROL)
 
     async def resume(self, *activities: Activity) -> None:

@@ -45,6 +45,17 @@ async def test_pausing_again_keeps_since_when(services):
     assert not await services.control.is_paused("polling")
 
 
+async def test_a_full_server_is_paused_and_resumed_too(services, redis):
+    await redis.config_set("maxmemory", 1)
+    try:
+        await services.control.pause("polling", "delivery")
+        assert {*await services.control.paused()} == {"polling", "delivery"}
+        await services.control.resume("polling", "delivery")
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert await services.control.paused() == {}
+
+
 async def test_a_poll_under_way_stops_at_its_next_page_and_is_resumed(
     register, context, services, monkeypatch
 ):

@@ -54,6 +54,11 @@ async def stored(redis: Redis) -> list[tuple[Sample, int]]:
     return [(msgspec.msgpack.decode(one, type=Sample), int(end)) for one, end in found]
 
 
+async def write(redis: Redis, samples: list[Sample]) -> None:
+    encoded = {msgspec.msgpack.encode(one): one.at - one.at % 60_000 for one in samples}
+    await redis.zadd(keys.HISTORY_MINUTES, encoded)
+
+
 async def test_a_sample_holds_what_was_counted_and_what_stood(register, subscribe, services, redis):
     history = history_of(services.redis)
     await next_minute(history)
@@ -168,6 +173,8 @@ async def test_a_rollback_of_the_server_is_a_gap_and_no_spike(tmp_path: Path):
 
 
 async def test_a_full_server_is_sampled_too(services, redis):
+    hour = await redis_now(redis) // HOUR_MS * HOUR_MS
+    await write(redis, [Sample(at=hour - minute * 60_000 + 5, run="r") for minute in range(1, 4)])
     history = history_of(services.redis, 60_000)
     await services.counters.key()
     await redis.config_set("maxmemory", 1)
@@ -175,7 +182,8 @@ async def test_a_full_server_is_sampled_too(services, redis):
         await history.sample()
     finally:
         await redis.config_set("maxmemory", 0)
-    assert await redis.zcard(keys.HISTORY_MINUTES) == 1
+    assert await redis.zcard(keys.HISTORY_MINUTES) == 4
+    assert [one.end for one in await history.read(HOURS, 0, EVER)] == [hour]
 
 
 async def test_a_sample_is_one_script_that_looks_at_so_many_outboxes_and_no_more(services, redis):
@@ -202,11 +210,6 @@ async def test_a_sample_is_one_script_that_looks_at_so_many_outboxes_and_no_more
 
 
 # --- hours --------------------------------------------------------------------------------------
-
-
-async def write(redis: Redis, samples: list[Sample]) -> None:
-    encoded = {msgspec.msgpack.encode(one): one.at - one.at % 60_000 for one in samples}
-    await redis.zadd(keys.HISTORY_MINUTES, encoded)
 
 
 async def test_hours_that_have_ended_are_made_of_their_minutes_once(redis):
