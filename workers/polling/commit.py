@@ -191,16 +191,21 @@ class Committer:
 
     async def _write(self, matcher: Matcher, part: _Part) -> None:
         before, encoded = self.progress, msgspec.json.encode(part.after)
-        committed = await self._catalogue.commit(
-            self._lease,
-            epoch=before.epoch,
-            poll_id=before.poll_id,
-            subscriptions_version=matcher.version,
-            progress=Progress(self.stored, encoded),
-            batch=part.batch,
-            increments=+(part.increments + self._uncounted),
-        )
-        self._uncounted = Counter()
+        # Requests that are counted meanwhile are counted with the next commit.
+        uncounted, self._uncounted = self._uncounted, Counter()
+        try:
+            committed = await self._catalogue.commit(
+                self._lease,
+                epoch=before.epoch,
+                poll_id=before.poll_id,
+                subscriptions_version=matcher.version,
+                progress=Progress(self.stored, encoded),
+                batch=part.batch,
+                increments=+(part.increments + uncounted),
+            )
+        except BaseException:
+            self._uncounted += uncounted
+            raise
         self.progress, self.stored = part.after, encoded
         self.events += committed.events
         if committed.outboxes_woken:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-
-import msgspec
+from collections.abc import Iterable, Sequence
 
 from service.clients.upstream import Page, PageQuery
 from service.clock import now_ms
 from service.domain.courses.change import Judgement
-from service.domain.courses.deletion_mark import judging_time
-from service.domain.courses.received import identify_records
 from service.domain.errors import CoursesDifferError, UpstreamPageError, UpstreamPagingError
 from service.domain.events.event import rfc3339
 from service.domain.polling.id_requests import ends
@@ -19,7 +15,6 @@ from service.domain.polling.page import (
     PageDigests,
     count_not_live,
     digest_page,
-    judge_page,
     live_courses,
 )
 from service.domain.polling.progress import (
@@ -34,21 +29,11 @@ from service.domain.polling.triage import Held, Triage, Triaged
 from service.storage.polling.catalogue import Catalogue
 from service.storage.polling.reviews import Reviews
 from workers.polling.commit import Committer, Portion
-from workers.polling.page_fetch import Fetcher
+from workers.polling.page_reading import JudgedPage, PageReader
+from workers.polling.turn_budget import Turn
 
 MAX_PAGES = 100_000  # pages of one poll: more means that the upstream's pages never end
 LAPS_FROM_PAGES = 16  # at this page, and at each doubling, a full poll is checked for repetitions
-
-
-class _ToJudge(msgspec.Struct, frozen=True, kw_only=True):
-    """The records of a page that may have changed, with their digests if known. `known` are packed
-    fingerprints by id, as far as they were read; `unchanged` are the ids of the page's other
-    records, whose courses are live and unchanged."""
-
-    records: Sequence[msgspec.Raw]
-    digests: Sequence[bytes] | None = None
-    known: Mapping[bytes, bytes | None] = {}
-    unchanged: Sequence[bytes] = ()
 
 
 class Pages:
@@ -61,36 +46,44 @@ class Pages:
         integration: Integration,
         state: PollingState,
         committer: Committer,
-        fetcher: Fetcher,
+        reader: PageReader,
+        turn: Turn,
         held: Held,
     ) -> None:
         self._catalogue = catalogue
         self._reviews = reviews
         self._integration = integration
-        self._ignored = integration.ignored
         self._state = state
         self._committer = committer
-        self._fetcher = fetcher
+        self._reader = reader
+        self._turn = turn
         self._held = held
         self._mostly_changed = False  # whether most records of the last page had changed
 
     async def take_next(self) -> None:
-        """Reads one page and commits it. Raises UpstreamError, or TurnOverError if the budget is
-        spent."""
+        """Reads one page and commits it. Raises UpstreamError, or TurnOverError if the turn is over
+        or the credential's budget spent."""
+        await self._turn.check(now_ms())
         progress = self._committer.progress
         if progress.pages >= MAX_PAGES:
             raise UpstreamPagingError(f"the upstream's pages never end: {MAX_PAGES} pages")
         await self._check_laps(progress)
-        page = await self._fetcher.page(_query(progress))
+        query = _query(progress)
+        judged = await self._reader.begun(query)
+        if judged is not None:
+            _check_page(progress, judged.page)
+            await self._commit_judged(judged)
+            return
+        page = await self._reader.fetch(query)
         _check_page(progress, page)
         digests = digest_page(page.results) if self._may_be_unchanged(progress) else None
         if digests is None:
-            await self._commit_judged(page, _ToJudge(records=page.results))
+            await self._commit_judged(await self._reader.judge(page))
             return
         try:
             await self._commit_unchanged(page, digests)
         except CoursesDifferError as error:
-            await self._commit_judged(page, _differing(page, digests, error.known))
+            await self._commit_judged(await self._reader.judge_differing(page, digests, error))
 
     def _may_be_unchanged(self, progress: PollProgress) -> bool:
         """Whether it is worth trying to commit a page without reading its records. No held or
@@ -111,48 +104,36 @@ class Pages:
         summary = _summary(page, live=ends(course_ids))
         await self._committer.commit(portion, self._after_page(summary))
 
-    async def _commit_judged(self, page: Page, rest: _ToJudge) -> None:
-        """Commits a page of which some records may have changed."""
-        judged_at = judging_time(now_ms(), page.date_ms)
-        received, nameless = identify_records(rest.records, judged_at, rest.digests)
-        course_ids = [one.course_id for one in received]
-        stored = await self._fingerprints(course_ids, rest.known)
-        judged, unchanged = judge_page(received, stored, self._ignored)
-        self._mostly_changed = len(judged) > unchanged + len(rest.unchanged)
-        live = live_courses(received, stored, judged)
+    async def _commit_judged(self, judged: JudgedPage) -> None:
+        """Commits a page of which some records may have changed. If most did, the next page is read
+        meanwhile."""
+        page, judgements, course_ids = judged.page, judged.judged, judged.course_ids()
+        live = live_courses(judged.received, judged.stored, judgements)
         summary = _summary(
             page,
-            live=[*ends(rest.unchanged), *live],
-            not_live=count_not_live(received, live, judged),
-            nameless=nameless,
+            live=[*ends(judged.unread), *live],
+            not_live=count_not_live(judged.received, live, judgements),
+            nameless=judged.nameless,
         )
         planned = self._after_page(summary)
-        triaged = await self._triage(planned, judged, course_ids, live)
+        triaged = await self._triage(planned, judgements, course_ids, live)
         if self._state.baselined:
             planned = after_changes(
-                planned, judged, changed=triaged.changed, waiting=triaged.waiting
+                planned, judgements, changed=triaged.changed, waiting=triaged.waiting
             )
         portion = Portion(
             judged=triaged.committed,
             marks=triaged.marks,
-            unchanged=unchanged + len(rest.unchanged),
-            nameless=nameless,
-            seen=self._seen([*rest.unchanged, *(one.encode() for one in course_ids)]),
+            unchanged=judged.unchanged + len(judged.unread),
+            nameless=judged.nameless,
+            seen=self._seen([*judged.unread, *(one.encode() for one in course_ids)]),
             is_page=True,
         )
+        self._mostly_changed = judged.mostly_changed
+        another = self._mostly_changed and planned.phase == "pages"
+        if another and await self._turn.may_go_on(now_ms()):
+            self._reader.begin(_query(planned), judged)
         await self._committer.commit(portion, planned)
-
-    async def _fingerprints(
-        self, course_ids: Sequence[str], known: Mapping[bytes, bytes | None]
-    ) -> list[bytes | None]:
-        """The packed fingerprints of some courses, of which some are `known`."""
-        names = [one.encode() for one in course_ids]
-        missing = [one for one, name in zip(course_ids, names, strict=True) if name not in known]
-        found = await self._catalogue.read(
-            self._integration.id, self._committer.progress.epoch, missing
-        )
-        together = {**known, **dict(zip(map(str.encode, missing), found, strict=True))}
-        return [together[name] for name in names]
 
     def _seen(self, course_ids: Iterable[bytes]) -> bytes:
         return b"" if self._committer.progress.kind == "delta" else seen_digests(course_ids)
@@ -219,16 +200,6 @@ def _check_page(progress: PollProgress, page: Page) -> None:
             f"the upstream sent {len(page.results)} records where {progress.page_size} were "
             "asked for"
         )
-
-
-def _differing(page: Page, digests: PageDigests, known: Mapping[int, bytes | None]) -> _ToJudge:
-    """The records of a page in an unexpected state, with their courses' known state."""
-    return _ToJudge(
-        records=[page.results[index] for index in known],
-        digests=[digests.digests[index] for index in known],
-        known={digests.course_ids[index]: packed for index, packed in known.items()},
-        unchanged=[one for index, one in enumerate(digests.course_ids) if index not in known],
-    )
 
 
 def _summary(

@@ -54,6 +54,7 @@ from workers.polling.announcements import baseline_completed, of_problem
 from workers.polling.commit import Committer
 from workers.polling.course_lookup import CourseLookup
 from workers.polling.page_fetch import Fetcher
+from workers.polling.page_reading import PageReader
 from workers.polling.pages import Pages
 from workers.polling.poll_dependencies import PollResources
 from workers.polling.review_decision import Reviewer
@@ -239,10 +240,10 @@ class Poll:
         held = Held()
         if state.held:
             held = (await reviews.get(integration.id, state.epoch)).held
-        pages = Pages(catalogue, reviews, integration, state, committer, fetcher, held)
-        while committer.progress.phase == "pages":
-            await turn.check(now_ms())
-            await pages.take_next()
+        async with PageReader(catalogue, integration, state.epoch, fetcher) as reader:
+            pages = Pages(catalogue, reviews, integration, state, committer, reader, turn, held)
+            while committer.progress.phase == "pages":
+                await pages.take_next()
         if committer.progress.phase == "absences":
             await AbsenceSearch(
                 integrations, catalogue, reviews, integration, committer

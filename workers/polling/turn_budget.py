@@ -56,8 +56,16 @@ class Turn:
             raise TurnOverError
         if await self._control.is_paused("polling"):
             raise TurnOverError("paused", reason="polling is paused")
-        self._steps += 1
         await self.check_memory(now_ms)
+        self._steps += 1
+
+    async def may_go_on(self, now_ms: int) -> bool:
+        """Whether `check` would allow another step now."""
+        try:
+            await self.check(now_ms)
+        except TurnOverError:
+            return False
+        return True
 
     async def check_memory(self, now_ms: int) -> None:
         """Raises TurnOverError if the server's memory is nearly full."""

@@ -89,6 +89,21 @@ def hand_back_after_a_page(context):
     return context.draining.clear
 
 
+def after_a_page(context, act):
+    """Acts when the turn has committed its first page."""
+    catalogue = context.services.catalogue
+    commit = catalogue.commit
+
+    async def commit_then_act(*arguments, **named):
+        committed = await commit(*arguments, **named)
+        if named["batch"].seen:
+            catalogue.commit = commit
+            await act()
+        return committed
+
+    catalogue.commit = commit_then_act
+
+
 # --- edits that reset nothing ---------------------------------------------------------------
 
 EDITS = [
@@ -293,21 +308,8 @@ async def test_a_worker_that_is_at_it_commits_nothing_into_the_next_epoch(
     register, sandbox, scripted, context, other_upstream, move
 ):
     integration = await register(baseline=Baseline.EMIT)
-    upstream = context.services.upstream
-    fetch = upstream.fetch_page
-    fetched = 0
-
-    async def move_before_the_second_page(*arguments):
-        nonlocal fetched
-        fetched += 1
-        if fetched == 2:
-            await move(integration, scripted)
-            upstream.fetch_page = fetch
-        return await fetch(*arguments)
-
-    upstream.fetch_page = move_before_the_second_page
+    after_a_page(context, lambda: move(integration, scripted))
     await integration.turn()
-    assert fetched == 2
     assert types(await integration.events()) == {"course.created": 250, EPOCH_STARTED: 1}
     assert await kept(integration) == set()
     assert await integration.due_in() <= 0
@@ -408,20 +410,8 @@ async def test_a_worker_that_is_at_it_commits_nothing_for_a_deleted_integration(
     register, sandbox, context
 ):
     integration = await register(baseline=Baseline.EMIT)
-    upstream = context.services.upstream
-    fetch = upstream.fetch_page
-    fetched = 0
-
-    async def delete_before_the_second_page(*arguments):
-        nonlocal fetched
-        fetched += 1
-        if fetched == 2:
-            await integration.services.integrations.delete(integration.id)
-        return await fetch(*arguments)
-
-    upstream.fetch_page = delete_before_the_second_page
+    after_a_page(context, lambda: integration.services.integrations.delete(integration.id))
     await integration.turn()
-    assert fetched == 2
     assert types(await integration.events()) == {"course.created": 250}
     assert await integration.services.redis.admin.keys(f"cw:*{integration.id}*") == []
     assert await totals(integration) == {"courses": 0, "quarantined": 0, "held": 0}

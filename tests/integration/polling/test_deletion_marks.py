@@ -122,6 +122,7 @@ class Clock:
         for module in (
             "polling.poll",
             "polling.pages",
+            "polling.page_reading",
             "polling.course_lookup",
             "delivery.backfill_feed",
         ):

@@ -123,7 +123,13 @@ async def test_a_poll_that_outlasts_its_interval_leaves_one_behind_it(paced, mon
         nonlocal ahead
         ahead = 20 * MINUTE
 
-    for module in ("polling.poll", "polling.pages", "polling.commit", "polling.waiting_changes"):
+    for module in (
+        "polling.poll",
+        "polling.pages",
+        "polling.page_reading",
+        "polling.commit",
+        "polling.waiting_changes",
+    ):
         monkeypatch.setattr(f"workers.{module}.now_ms", lambda: now_ms() + ahead)
     paced.amid_the_next_poll(take_long)
     await paced.services.redis.zadd(keys.due("polls"), {paced.id: 0})
