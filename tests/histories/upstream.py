@@ -52,7 +52,7 @@ class Upstream:
         self.versions: dict[str, list[bytes | None]] = {}
         self.visible: dict[str, dict[str, tuple[int, int]]] = {"delta": {}, "full": {}}
         self.vanished: dict[str, int] = {}
-        self.shown: dict[str, bytes] = {}
+        self.shown: dict[str, list[bytes]] = {}
         self.distorted = False
         self.requests = 0
         self._client = UpstreamClient(None, clock=lambda: self.now / 1000)
@@ -88,7 +88,7 @@ class Upstream:
             body = bytes(record)
             name = msgspec.json.decode(body)["id"]
             if isinstance(name, str):
-                self.shown[name] = body
+                self.shown.setdefault(name, []).append(body)
         return page
 
     # --- what happens to it --------------------------------------------------------------

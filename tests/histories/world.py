@@ -16,6 +16,9 @@ from structlog.testing import capture_logs
 
 from service.bootstrap import assemble
 from service.clients.address_guard import AddressGuard
+from service.domain.courses.fingerprint import Fingerprint
+from service.domain.courses.record import Course
+from service.domain.courses.tracked_paths import path_digests
 from service.domain.delivery.subscription import Subscription
 from service.domain.polling import failure
 from service.domain.polling import progress as polling
@@ -174,10 +177,19 @@ class World:
             for change in named["batch"].changes:
                 if change.fingerprint is None:
                     continue
-                deleted = change.fingerprint.deleted
-                body = None if deleted else self.upstream.shown[change.course_id]
-                self.consumer.knows(change.course_id, body)
+                self.consumer.knows(
+                    change.course_id, self._shown(change.course_id, change.fingerprint)
+                )
         return committed
+
+    def _shown(self, course_id: str, fingerprint: Fingerprint) -> bytes | None:
+        """The record that a fingerprint was taken of, None for a deleted course."""
+        if fingerprint.deleted:
+            return None
+        for body in reversed(self.upstream.shown[course_id]):
+            if path_digests(msgspec.json.decode(body, type=Course)) == fingerprint.paths:
+                return body
+        raise AssertionError(f"{course_id}: committed what was never shown")
 
     async def _finished(self, lease: Any, **named: Any) -> None:
         await self._finish(lease, **named)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
+import importlib
 import json
+import pkgutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
@@ -43,6 +45,7 @@ from service.storage.registry.subscriptions import new_secret
 from service.storage.scheduling.schedule import ClaimLimit
 from tests.conftest import Serve, peer
 from tests.integration.scripted import ScriptedUpstream
+from workers import polling
 from workers.context import JobContext
 from workers.delivery.drain import deliver_batch
 from workers.polling.poll import poll_batch
@@ -58,8 +61,10 @@ async def redis_now(redis: Redis) -> int:
 
 def set_polling_clock(patch: pytest.MonkeyPatch, clock: Callable[[], int]) -> None:
     """Has polling jobs take the time from `clock`, epoch ms."""
-    for name in ("poll", "pages", "commit", "waiting_changes", "review_decision", "course_lookup"):
-        patch.setattr(f"workers.polling.{name}.now_ms", clock)
+    for found in pkgutil.iter_modules(polling.__path__, f"{polling.__name__}."):
+        module = importlib.import_module(found.name)
+        if hasattr(module, "now_ms"):
+            patch.setattr(module, "now_ms", clock)
 
 
 class QuietDispatcher:

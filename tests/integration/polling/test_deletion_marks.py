@@ -10,7 +10,7 @@ import pytest
 from service.clock import now_ms
 from service.domain.events.event import rfc3339
 from service.domain.polling.integration import Baseline
-from tests.integration.conftest import new_integration
+from tests.integration.conftest import new_integration, set_polling_clock
 from tests.integration.polling.raw_shelf import Shelf
 
 DAY = 86_400_000
@@ -119,14 +119,11 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.ahead = 0
-        for module in (
-            "polling.poll",
-            "polling.pages",
-            "polling.page_reading",
-            "polling.course_lookup",
-            "delivery.backfill_feed",
-        ):
-            monkeypatch.setattr(f"workers.{module}.now_ms", lambda: now_ms() + self.ahead)
+        set_polling_clock(monkeypatch, self.now_ms)
+        monkeypatch.setattr("workers.delivery.backfill_feed.now_ms", self.now_ms)
+
+    def now_ms(self) -> int:
+        return now_ms() + self.ahead
 
 
 async def test_a_date_to_come_deletes_when_it_has_passed_though_the_bytes_stay(

@@ -10,7 +10,7 @@ import pytest
 from service.clock import now_ms
 from service.storage.redis import keys
 from service.storage.scheduling.schedule import ClaimLimit
-from tests.integration.conftest import redis_now
+from tests.integration.conftest import redis_now, set_polling_clock
 from workers.polling.poll import poll_batch
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -123,14 +123,7 @@ async def test_a_poll_that_outlasts_its_interval_leaves_one_behind_it(paced, mon
         nonlocal ahead
         ahead = 20 * MINUTE
 
-    for module in (
-        "polling.poll",
-        "polling.pages",
-        "polling.page_reading",
-        "polling.commit",
-        "polling.waiting_changes",
-    ):
-        monkeypatch.setattr(f"workers.{module}.now_ms", lambda: now_ms() + ahead)
+    set_polling_clock(monkeypatch, lambda: now_ms() + ahead)
     paced.amid_the_next_poll(take_long)
     await paced.services.redis.zadd(keys.due("polls"), {paced.id: 0})
 
