@@ -111,7 +111,8 @@ _TOKENS: Final[Sequence[bytes]] = (
     b'"\\udc00\\ud83d"', b'"\xff\xfe"', b'"\xc3"', b'"\xed\xa0\xbd"', b"01", b"+1", b".5", b"1.",
     b"0x10", b"undefined", b"True", b"'single'", b'"\\u00g0"', b"-", b"nul",
 )  # fmt: skip
-_DEEP: Final = (b"[" * 5_000 + b"]" * 5_000, b'{"a":' * 2_000 + b"1" + b"}" * 2_000)
+# Deeper than any supported Python decodes: 3.13 decodes 10,000 levels.
+_DEEP: Final = (b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 15_000 + b"1" + b"}" * 15_000)
 
 
 def bad_token(chance: random.Random, reply: Reply) -> Reply | None:

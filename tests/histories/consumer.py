@@ -28,6 +28,7 @@ class Consumer:
         self._sequences: dict[str, int] = {}
         self._version: dict[str, int] = {}
         self._told: dict[str, dict[str, bytes]] = {}
+        self._unnamed: dict[str, set[str]] = {}
         self.baselined = False
         self.silent = False
         self.events = 0
@@ -79,6 +80,7 @@ class Consumer:
         )
         self.courses[course_id] = event.course
         self._told[course_id] = {ALL: event.course}
+        self._unnamed[course_id] = set()
 
     def _update(self, event: StoredEvent, facts: dict[str, Any], told: str) -> None:
         course_id, body = event.course_id, event.course
@@ -87,13 +89,12 @@ class Consumer:
         assert facts["changed"], told
         assert not self._ignored.intersection(facts["changed"]), told
         self._version[course_id] = self._find(course_id, body, self._version[course_id])
-        reported = self._told[course_id]
+        # What was withheld came in the record of another event, and may have changed again.
+        unnamed = self._unnamed.get(course_id, set()) | differing(self.courses[course_id], body)
         for path in facts["changed"]:
-            before = reported.get(path, reported[ALL])
-            # What was withheld came in the record of another event already.
-            news = differing(before, body) | differing(self.courses[course_id], body)
-            assert path in news, f"{told}: {path} was told already"
-            reported[path] = body
+            assert path in unnamed, f"{told}: {path} was told already"
+            self._told[course_id][path] = body
+        self._unnamed[course_id] = unnamed - {*facts["changed"]}
         self.courses[course_id] = body
 
     def _delete(self, event: StoredEvent, facts: dict[str, Any], told: str) -> None:

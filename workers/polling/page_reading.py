@@ -110,7 +110,7 @@ class PageReader:
         """Ends what `begin` began."""
         if self._ahead is not None:
             self._ahead.task.cancel()
-            await asyncio.wait([self._ahead.task])
+            await asyncio.gather(self._ahead.task, return_exceptions=True)
 
     async def _read(self, query: PageQuery) -> JudgedPage:
         return await self.judge(await self.fetch(query))
