@@ -18,6 +18,7 @@ from service.domain.delivery.subscription import Outbox, Rendering, Subscription
 from service.ids import new_id
 from service.sandbox.content import ContentSource, encode_course
 from service.settings import Settings
+from service.storage.events.stored_bodies import compressed
 from service.storage.polling.catalogue import Batch, Change, NewEvent, Progress
 from service.storage.redis import keys
 from service.storage.redis.client import open_sync
@@ -80,7 +81,8 @@ class Source:
         self._step = b""
         content = ContentSource("workday:bench", 7)
         self._records = [
-            encode_course(pages.shortened(content.course(number))) for number in range(PAGE)
+            compressed(encode_course(pages.shortened(content.course(number))))
+            for number in range(PAGE)
         ]
         self._numbers = itertools.count()
 

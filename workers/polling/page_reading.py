@@ -13,9 +13,10 @@ from service.clock import now_ms
 from service.domain.courses.change import Judgement
 from service.domain.courses.deletion_mark import judging_time
 from service.domain.courses.received import ReceivedRecord, identify_records
-from service.domain.errors import CoursesDifferError
+from service.domain.errors import CoursesDifferError, UpstreamPageError
 from service.domain.polling.integration import Integration
 from service.domain.polling.page import PageDigests, judge_page
+from service.domain.polling.progress import PAGE_SIZE
 from service.storage.polling.catalogue import Catalogue
 from workers.polling.page_fetch import Fetcher
 
@@ -65,11 +66,18 @@ class PageReader:
         self._ahead: _Ahead | None = None
 
     async def fetch(self, query: PageQuery) -> Page:
-        """One page. Raises what `Fetcher.page` raises."""
-        return await self._fetcher.page(query)
+        """One page. Raises what `Fetcher.page` raises, and UpstreamPageError if the page is too
+        long."""
+        page = await self._fetcher.page(query)
+        if len(page.results) > max(PAGE_SIZE, query.page_size):
+            raise UpstreamPageError(
+                f"the upstream sent {len(page.results)} records where {query.page_size} were "
+                "asked for"
+            )
+        return page
 
     async def judge(self, page: Page) -> JudgedPage:
-        """Compares all records of a page."""
+        """Compares all records of a page. Raises FingerprintVersionError."""
         return await self._judge(page, page.results)
 
     async def judge_differing(
@@ -92,8 +100,8 @@ class PageReader:
         self._ahead = _Ahead(query, task, frozenset(last.course_ids()))
 
     async def begun(self, query: PageQuery) -> JudgedPage | None:
-        """The page that `begin` began to read, None if it did not begin with this page. Raises what
-        `Fetcher.page` raises. The page before must be committed by now."""
+        """This page, if `begin` began to read it, otherwise None. Raises what `fetch` and `judge`
+        raise. The page before must be committed by now."""
         if self._ahead is None or self._ahead.query != query:
             return None
         ahead = self._ahead
@@ -160,7 +168,8 @@ class PageReader:
 
 
 class _Ahead(msgspec.Struct, frozen=True):
-    """A page that is read ahead. `uncommitted` are the ids of the page before."""
+    """A page that is read ahead. `uncommitted` are the ids that the commits of the page before may
+    write."""
 
     query: PageQuery
     task: asyncio.Task[JudgedPage]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from service.clients.upstream import Page, PageQuery
 from service.clock import now_ms
 from service.domain.courses.change import Judgement
-from service.domain.errors import CoursesDifferError, UpstreamPageError, UpstreamPagingError
+from service.domain.errors import CoursesDifferError, UpstreamPagingError
 from service.domain.events.event import rfc3339
 from service.domain.polling.id_requests import ends
 from service.domain.polling.integration import Integration, PollingState
@@ -18,7 +18,6 @@ from service.domain.polling.page import (
     live_courses,
 )
 from service.domain.polling.progress import (
-    PAGE_SIZE,
     PageSummary,
     PollProgress,
     after_changes,
@@ -195,11 +194,6 @@ def _query(progress: PollProgress) -> PageQuery:
 def _check_page(progress: PollProgress, page: Page) -> None:
     if page.next is not None and page.next in (progress.cursor, progress.landmark):
         raise UpstreamPagingError("the upstream repeats pages: a cursor was returned twice")
-    if len(page.results) > max(PAGE_SIZE, progress.page_size):
-        raise UpstreamPageError(
-            f"the upstream sent {len(page.results)} records where {progress.page_size} were "
-            "asked for"
-        )
 
 
 def _summary(

@@ -60,7 +60,7 @@ class Turn:
         self._steps += 1
 
     async def may_go_on(self, now_ms: int) -> bool:
-        """Whether `check` would allow another step now."""
+        """Whether `check` allows another step now. A step that it allows counts as made."""
         try:
             await self.check(now_ms)
         except TurnOverError:

@@ -258,7 +258,7 @@ async def test_records_without_an_id_are_counted_and_hide_no_absence(
         return msgspec.structs.replace(page, results=[*page.results[:248], *nameless])
 
     monkeypatch.setattr(upstream, "fetch_page", with_nameless)
-    monkeypatch.setattr("workers.polling.pages.PAGE_SIZE", 300)
+    monkeypatch.setattr("workers.polling.page_reading.PAGE_SIZE", 300)
 
     poll = await watched.integration.poll("full")
 
