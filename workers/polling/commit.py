@@ -34,7 +34,7 @@ from workers.dispatch.dispatcher import Dispatcher
 MAX_CHANGES = 125  # changes in one commit, so that a page has several
 MAX_BYTES = 1_048_576  # course bytes in one commit
 MAX_ENTRIES = 5_000  # outbox entries in one commit
-_CHANGES_AT_ONCE = 5  # changes that are prepared before another task may run
+_CHANGES_AT_ONCE = 25  # changes that are prepared before another task may run
 
 REVIEW_REQUIRED = "integration.review_required"
 
