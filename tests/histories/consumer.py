@@ -17,8 +17,9 @@ class Consumer:
     what is deleted.
 
     `courses` is what it holds. `told` is what has been reported: of an update, its `changed`
-    paths alone, so that a report of what was reported already is noticed. Versions are told
-    by number: events go through them in their order.
+    paths alone, so that a report of what was reported already is noticed. `unnamed` are the paths
+    that changed in its records since an event named them. Versions are told by number: events go
+    through them in their order.
     """
 
     def __init__(self, upstream: Upstream, ignored: frozenset[str]) -> None:
@@ -40,6 +41,7 @@ class Consumer:
             return
         self.courses[course_id] = body
         self._told[course_id] = {ALL: body}
+        self._unnamed[course_id] = set()
         self._version[course_id] = self._find(course_id, body, 0)
 
     def receive(self, event: StoredEvent) -> None:
@@ -90,7 +92,7 @@ class Consumer:
         assert not self._ignored.intersection(facts["changed"]), told
         self._version[course_id] = self._find(course_id, body, self._version[course_id])
         # What was withheld came in the record of another event, and may have changed again.
-        unnamed = self._unnamed.get(course_id, set()) | differing(self.courses[course_id], body)
+        unnamed = self._unnamed[course_id] | differing(self.courses[course_id], body)
         for path in facts["changed"]:
             assert path in unnamed, f"{told}: {path} was told already"
             self._told[course_id][path] = body
