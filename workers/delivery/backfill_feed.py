@@ -155,7 +155,7 @@ class Backfiller:
                 f"the API key of {integration.credential_id} cannot be read: {error}"
             ) from error
         # Like a full poll, so that deltas keep their part of the budget.
-        fetcher = Fetcher(
+        async with Fetcher(
             self._stores.upstream,
             self._stores.budgets,
             integration,
@@ -163,10 +163,10 @@ class Backfiller:
             "full",
             slot,
             self._increments.update,
-        )
-        if leg.at == "deferred":
-            return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
-        return await fetcher.page(PageQuery(page_size=leg.page_size, cursor=leg.cursor))
+        ) as fetcher:
+            if leg.at == "deferred":
+                return await fetcher.page(PageQuery(ids=tuple(fitting(leg.deferred))))
+            return await fetcher.page(PageQuery(page_size=leg.page_size, cursor=leg.cursor))
 
     async def _take(
         self, progress: BackfillProgress, leg: Leg, integration: Integration, page: Page

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Self
 
 from service.clients.upstream import Page, PageQuery, UpstreamClient
 from service.domain.access.upstream_credential import UpstreamCredential
@@ -17,8 +19,12 @@ from workers.polling.turn_budget import TurnOverError
 
 
 class Fetcher:
-    """One integration's requests during one turn. `slot` is the poll's slot in the queue for the
-    budget, 0 if none; `count` receives the increments of each request."""
+    """One integration's requests during one turn, one after the other. `slot` is the poll's slot in
+    the queue for the budget, 0 if none; `count` receives the increments of each request.
+
+    A response's rate limit is stored while the caller processes its page. It is stored before the
+    next request, and before the context manager ends.
+    """
 
     def __init__(
         self,
@@ -37,10 +43,21 @@ class Fetcher:
         self._kind: PollKind = kind
         self._slot = slot
         self._count = count
+        self._storing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            await self._stored()
+        elif self._storing is not None:
+            await asyncio.gather(self._storing, return_exceptions=True)
 
     async def page(self, query: PageQuery) -> Page:
         """One page. Raises the `UpstreamError` of its failure, or TurnOverError if the budget
         requires a wait."""
+        await self._stored()
         credential_id = self._integration.credential_id
         line = await self._budgets.spend(credential_id, self._kind, self._slot)
         if line is not None:
@@ -70,13 +87,21 @@ class Fetcher:
         limit, remaining = page.rate.limit, page.rate.remaining
         if limit and remaining is not None:
             self._count(observe(RATE_LIMIT_REMAINING, min(1, remaining / limit)))
-        await self._budgets.note(
-            credential_id,
-            limit=limit,
-            remaining=remaining,
-            reset_seconds=page.rate.reset_seconds,
+        self._storing = asyncio.create_task(
+            self._budgets.note(
+                credential_id,
+                limit=limit,
+                remaining=remaining,
+                reset_seconds=page.rate.reset_seconds,
+            )
         )
         return page
+
+    async def _stored(self) -> None:
+        """Waits until the last response's rate limit is stored. Raises RedisError."""
+        if self._storing is not None:
+            storing, self._storing = self._storing, None
+            await storing
 
     def _count_wait(self) -> None:
         self._count(Counter([field("rate_limit_waits_total", kind=self._kind)]))

@@ -227,6 +227,10 @@ class Poll:
     # --- the steps: decisions, pages, absences, waiting changes -----------------------------
 
     async def _go_on(self) -> None:
+        async with await self._fetcher() as fetcher:
+            await self._take_steps(fetcher)
+
+    async def _take_steps(self, fetcher: Fetcher) -> None:
         resources, integration, committer = self._resources, self._integration, self._committer
         turn, state = self._turn, self._state
         integrations, catalogue, reviews = (
@@ -234,7 +238,6 @@ class Poll:
             resources.catalogue,
             resources.reviews,
         )
-        fetcher = await self._fetcher()
         lookup = CourseLookup(fetcher, catalogue, integration.id, state.epoch, integration.ignored)
         await Reviewer(catalogue, reviews, integration, state, committer, lookup, turn).carry_out()
         held = Held()
