@@ -1,7 +1,7 @@
 """Deliveries a second and what each costs, against a bare loop and against one job for each.
 
 One worker process, one process of subscribers. Latency, from the detection of a change to its
-receipt, is measured at shares of the rate that was sustained.
+receipt, is measured at shares of the rate that was sustained, and for a burst.
 """
 
 from __future__ import annotations
@@ -38,8 +38,13 @@ from tests.bench.source import PAGE, Source, open_fresh, subscribe, workers
 BARE_AIM, PEER_AIM = 0.3, 20.0  # times the bare loop, times one job for each
 P50_AIM_MS, P99_AIM_MS = 30.0, 150.0  # from detection to receipt, unloaded
 _OUT = {"one": 8, "many": 200}  # posts that the bare loop has out, about as many as ours
+_SINGLE = "many, an event each"  # where a turn cannot share its cost among events
+_SHORT_RUNS = 3  # in each round, of the scenes that take less than a second
+_BURST_CHANGES, _BURST_FAN_OUT = 40, 20
+_BURST_OUT = 20  # with which the bare loop is fastest there
 _WARM = 20  # deliveries of a peer before it is measured
 _COURSES = 5_000  # that the events are of, in turn
+_SHARES = (0.0, 0.1, 0.5, 0.9)  # of the sustained rate at which latency is measured; 0: unloaded
 _TICK_SECONDS = 0.02  # between commits of a paced phase
 _UNLOADED_PER_SECOND = 5.0
 _PATIENCE_SECONDS = 120.0
@@ -182,6 +187,33 @@ class Bench:
             **{name: told[name] for name in ("p50_ms", "p99_ms", "max_ms")},
         }
 
+    async def short_runs(
+        self, scene: Scene, senders: list[Child]
+    ) -> tuple[list[Run], list[dict[str, float]]]:
+        """Events of which each subscription gets one, and bursts, in turns."""
+        singles, bursts = [], []
+        for _ in range(_SHORT_RUNS):
+            await self.fill(scene, 1)
+            singles.append(await self.ours(scene, 1, senders))
+            bursts.append(await self.burst(scene, senders))
+        return singles, bursts
+
+    async def burst(self, scene: Scene, senders: list[Child]) -> dict[str, float]:
+        """All changes of a page at once; beside it the ms in which the bare loop posts as much."""
+        few = Scene(
+            scene.receivers, scene.urls[:_BURST_FAN_OUT], scene.subscriptions[:_BURST_FAN_OUT]
+        )
+        expected = _BURST_CHANGES * len(few.subscriptions)
+        await self.fill(few, _BURST_CHANGES)
+        limit = await self.bare(few, _BURST_CHANGES, _BURST_OUT)
+        await self.ours(few, _BURST_CHANGES, senders)
+        await few.reset(expected)
+        await self.source.commit(few.subscriptions, self.courses(_BURST_CHANGES))
+        told = await few.arrived(expected)
+        await self.recorded()
+        bare_ms = expected / limit.rate * 1000
+        return {"p50_ms": told["p50_ms"], "p99_ms": told["p99_ms"], "bare_ms": round(bare_ms, 1)}
+
     # --- peers ---------------------------------------------------------------------------------
 
     async def rq(self, scene: Scene, deliveries: int, worker: str) -> Run:
@@ -296,6 +328,7 @@ async def _measure(
     options = bench.options
     runs: dict[str, list[Run]] = {}
     ratios: dict[str, list[float]] = {}
+    bursts: list[dict[str, float]] = []
     peers = _peers(bench, scenes)
 
     def note(name: str, measured: Run) -> Run:
@@ -316,7 +349,10 @@ async def _measure(
                     note(f"bare, {name}", limit)
                     note(f"ours, {name}", ours)
                     ratios.setdefault(name, []).append(ours.rate / limit.rate)
+            singles, some = await bench.short_runs(scenes["answering", "many"], senders)
             if number >= 0:
+                runs.setdefault(f"ours, answering, {_SINGLE}", []).extend(singles)
+                bursts += some
                 for name, measure in peers.items():
                     note(name, await measure())
         latencies = await _latencies(bench, scenes, runs)
@@ -349,6 +385,11 @@ async def _measure(
             for name in peers
         },
         "latency": latencies,
+        "bursts": {
+            name: {"median": median(found), "all": found}
+            for name in ("p50_ms", "p99_ms", "bare_ms")
+            for found in [[one[name] for one in bursts]]
+        },
         "per_second_by_worker_processes": {
             str(count): round(rate, 1) for count, rate in grown.items()
         },
@@ -387,10 +428,10 @@ async def _latencies(
     bench: Bench, scenes: dict[tuple[str, str], Scene], runs: dict[str, list[Run]]
 ) -> list[dict[str, Any]]:
     found = []
-    for size in ("one", "many"):
-        scene = scenes["answering", size]
+    for size, shares in (("one", _SHARES), ("many", _SHARES), (_SINGLE, (0.5, 0.9))):
+        scene = scenes["answering", "one" if size == "one" else "many"]
         sustained = median(one.rate for one in runs[f"ours, answering, {size}"])
-        for share in (0.0, 0.1, 0.5, 0.9):
+        for share in shares:
             rate = share * sustained or _UNLOADED_PER_SECOND
             target = scene if share or size == "one" else scenes["answering", "one"]
             measured = await bench.latency(target, rate, bench.options.seconds)
@@ -430,6 +471,15 @@ def _show(results: dict[str, Any]) -> None:
                 *(str(one[name]) for name in ("per_second", "p50_ms", "p99_ms", "max_ms")),
             )
             for one in results["latency"]
+        ],
+    )
+    report.show(
+        f"a burst of {_BURST_CHANGES} changes to {_BURST_FAN_OUT} subscriptions; medians",
+        ("", "ms"),
+        [
+            ("p50", str(results["bursts"]["p50_ms"]["median"])),
+            ("p99", str(results["bursts"]["p99_ms"]["median"])),
+            ("the bare loop, all of it", str(results["bursts"]["bare_ms"]["median"])),
         ],
     )
     report.show(
