@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from service.bootstrap import open_services
 from service.domain.errors import CoursewireError
-from service.garbage_collection import collect_less
+from service.garbage_collection import IN_WORKER, collect_less
 from service.logs import configure
 from service.settings import Settings
 from service.storage.redis.client import open_sync
@@ -87,7 +87,7 @@ def _run(settings: Settings, lines: Sequence[Line], drain_seconds: float) -> int
                 if settings.instance is not None:
                     with suppress(RedisError):  # then the leases expire
                         await dispatcher.take_over(services.leases)
-                collect_less()
+                collect_less(IN_WORKER)
                 yield JobContext(services, dispatcher, draining)
 
     return serve(open_context, redis_url, lines, drain_seconds=drain_seconds)

@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 import time
+import traceback
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, overload
@@ -25,7 +26,7 @@ from service.domain.delivery.outcome import OutcomeClass
 from service.domain.errors import CoursewireError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # Resources that this machine has used up. Other socket errors are the peer's, or the network's.
 _SHORTAGES = {
@@ -152,8 +153,10 @@ _ALERT = re.compile(
 
 
 def translate(exc: BaseException, scheme: str = "") -> ExchangeError:
-    """The ExchangeError for a library's exception; `scheme` matters while connecting."""
+    """The ExchangeError for a library's exception, whose frames it clears; `scheme` matters while
+    connecting."""
     chain = list(_causes(exc))
+    _clear_frames(chain)
     for cause in chain:
         if isinstance(cause, RefusedAddressError):
             return ExchangeError(OutcomeClass.REFUSED_TARGET, cause.explanation)
@@ -201,6 +204,16 @@ def _causes(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
         exc = exc.__cause__
+
+
+def _clear_frames(chain: Iterable[BaseException]) -> None:
+    """Frees what the frames of ended calls refer to.
+
+    The frame in which a connection failed refers to the exception, and the exception to the frame:
+    the request's body would stay in memory until garbage is collected.
+    """
+    for cause in chain:
+        traceback.clear_frames(cause.__traceback__)
 
 
 def _explain(kind: OutcomeClass, exc: BaseException, scheme: str) -> ExchangeError:

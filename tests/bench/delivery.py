@@ -7,6 +7,7 @@ receipt, is measured at shares of the rate that was sustained, and for a burst.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import tempfile
@@ -171,6 +172,7 @@ class Bench:
         count = max(1, round(per_second * _TICK_SECONDS / fan_out))
         every = count * fan_out / per_second
         ticks = int(seconds / every)
+        gc.collect()  # this process states when it detects a change: it must not pause then
         expected = ticks * count * fan_out
         await scene.reset(expected)
         begun = time.monotonic()

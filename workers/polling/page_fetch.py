@@ -49,15 +49,15 @@ class Fetcher:
         return self
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
-            await self._stored()
-        elif self._storing is not None:
-            await asyncio.gather(self._storing, return_exceptions=True)
+        if self._storing is not None:
+            (failure,) = await asyncio.gather(self._storing, return_exceptions=True)
+            if failure is not None and error is None:
+                raise failure
 
     async def page(self, query: PageQuery) -> Page:
         """One page. Raises the `UpstreamError` of its failure, or TurnOverError if the budget
         requires a wait."""
-        await self._stored()
+        await self._until_stored()
         credential_id = self._integration.credential_id
         line = await self._budgets.spend(credential_id, self._kind, self._slot)
         if line is not None:
@@ -97,11 +97,12 @@ class Fetcher:
         )
         return page
 
-    async def _stored(self) -> None:
+    async def _until_stored(self) -> None:
         """Waits until the last response's rate limit is stored. Raises RedisError."""
-        if self._storing is not None:
-            storing, self._storing = self._storing, None
-            await storing
+        if (storing := self._storing) is not None:
+            await asyncio.wait([storing])  # if the caller is cancelled, it is stored all the same
+            self._storing = None
+            storing.result()
 
     def _count_wait(self) -> None:
         self._count(Counter([field("rate_limit_waits_total", kind=self._kind)]))

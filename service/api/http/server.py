@@ -17,7 +17,7 @@ from litestar import Litestar
 from service.api.http.size_limits import MAX_HEADER_BYTES, MAX_URL_BYTES
 from service.api.http.slow_clients import BoundedProtocol
 from service.bootstrap import Services
-from service.garbage_collection import collect_less
+from service.garbage_collection import IN_API, collect_less
 from service.logs import get_logger
 from service.settings import Settings
 from service.stop_signals import StopSignals
@@ -80,7 +80,7 @@ class _Server(uvicorn.Server):
         services: Services = self._app.state.services
         spare = max(self._connections - _RESERVED, self._connections // 2)
         services.tail.max_listeners = min(MAX_LISTENERS, spare)
-        collect_less()
+        collect_less(IN_API)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._app.state.services

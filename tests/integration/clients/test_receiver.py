@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+from collections import Counter
 from email.utils import formatdate
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -327,6 +330,34 @@ async def test_a_peer_that_speaks_no_tls_is_a_tls_failure(client: OutboundClient
             port = server.sockets[0].getsockname()[1]
             outcome = await attempt(client, f"https://127.0.0.1:{port}/")
             assert outcome.kind is OutcomeClass.TLS, behaviour
+
+
+@pytest.fixture
+def garbage():
+    """Counts the frames that only the garbage collector would free."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+
+    def count() -> Counter[str]:
+        gc.collect()
+        frames = [one for one in gc.garbage if isinstance(one, FrameType)]
+        return Counter(frame.f_code.co_qualname for frame in frames)
+
+    try:
+        yield count
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+async def test_a_failed_connection_leaves_no_frames_that_refer_to_the_body(
+    client: OutboundClient, closed_port: int, garbage
+):
+    outcome = await attempt(client, f"http://127.0.0.1:{closed_port}/")
+    assert outcome.kind is OutcomeClass.CONNECT
+    assert garbage() == Counter()
 
 
 async def test_a_refused_address_is_told_from_a_timeout(listen: Listen):
