@@ -18,8 +18,8 @@ class Consumer:
 
     `courses` is what it holds. `told` is what has been reported: of an update, its `changed`
     paths alone, so that a report of what was reported already is noticed. `unnamed` are the paths
-    that changed in its records since an event named them. Versions are told by number: events go
-    through them in their order.
+    of a course that have changed after the last event with their name in `changed`. Each version of
+    a course has a number, and the numbers of later events are never lower.
     """
 
     def __init__(self, upstream: Upstream, ignored: frozenset[str]) -> None:
