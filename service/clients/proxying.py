@@ -260,14 +260,15 @@ class ProxyingConnector(CheckedConnector):
             except FOREIGN as exc:
                 raise translate(exc) from exc
 
-    async def _create_connection(
+    async def open_connection(
         self,
         req: ClientRequest,
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden method's parameter
     ) -> ResponseHandler:
+        """A new connection, through the proxy if the request goes there."""
         if self.egress is None or req.proxy is None:
-            return await super()._create_connection(req, traces, timeout)
+            return await super().open_connection(req, traces, timeout)
         return await self.egress.connect(self, req, self._factory)
 
 

@@ -40,7 +40,7 @@ except PackageNotFoundError:  # run from a source tree
 
 # Connections of one process: half of the files it may open, within these bounds. One host that
 # never answers cannot occupy all of them, because one subscription may have up to a hundred.
-MIN_CONNECTIONS = 512
+MIN_CONNECTIONS = 256
 MAX_CONNECTIONS = 8192
 MAX_CONNECTIONS_PER_HOST = 128
 # Seconds an idle connection is kept. Node.js and uvicorn close theirs after 5 s. A POST on a

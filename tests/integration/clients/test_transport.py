@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from service.clients import address_guard as egress
 from service.clients import transport
 from service.clients.address_guard import AddressGuard
+from service.clients.aiohttp_private import CLOSED_PER_TURN, AnswerProtocol
 from service.clients.exchange import ExchangeError, Timeline
 from service.clients.transport import OutboundClient, open_client
 from service.clients.upstream import PageQuery, UpstreamClient
@@ -231,6 +233,92 @@ async def test_connections_are_kept_alive(client: OutboundClient, listen: Listen
         await client.get(peer.url, extensions={Timeline.EXTENSION: timeline})
     assert peer.connections == 1
     assert [timeline.reused for timeline in timelines] == [False, True]
+
+
+async def test_idle_connections_are_closed_a_few_at_a_time(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+):
+    count = 2 * CLOSED_PER_TURN + 7
+    monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0.1)
+    closed: Counter[int] = Counter()  # by the turn of the event loop
+    turn = 0
+    close = AnswerProtocol.close
+
+    def counting(protocol: AnswerProtocol) -> None:
+        closed[turn] += 1
+        close(protocol)
+
+    async def all_at_once(exchange: Exchange) -> None:
+        if exchange.target == "/together":
+            await peer.until(lambda: len(peer.requests) == count)
+        await exchange.answer(200)
+
+    monkeypatch.setattr(AnswerProtocol, "close", counting)
+    peer = await listen(all_at_once)
+    async with open_client(AddressGuard(["127.0.0.1"]), max_connections_per_host=count) as client:
+        url = f"http://127.0.0.1:{peer.port}"
+        answers = await asyncio.gather(*(client.get(f"{url}/together") for _ in range(count)))
+        assert {answer.status_code for answer in answers} == {200}
+        async with asyncio.timeout(10):
+            while closed.total() < count:
+                await asyncio.sleep(0)
+                turn += 1
+        await peer.until(lambda: peer.disconnections == count)
+        assert max(closed.values()) == CLOSED_PER_TURN
+        # Those that become idle later are closed too.
+        assert (await client.get(f"{url}/alone")).status_code == 200
+        await peer.until(lambda: peer.disconnections == count + 1)
+
+
+@pytest.fixture
+async def sockets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sockets of the client were open, itself included, each time it opened one."""
+    opened: list[socket.socket] = []
+    counts: list[int] = []
+    open_socket = AddressGuard.open_socket
+
+    def counting(guard: AddressGuard, target: Any) -> socket.socket:
+        opened.append(open_socket(guard, target))
+        counts.append(sum(one.fileno() >= 0 for one in opened))
+        return opened[-1]
+
+    monkeypatch.setattr(AddressGuard, "open_socket", counting)
+    return counts
+
+
+async def test_idle_connections_count_and_end_for_those_to_other_hosts(
+    listen: Listen, sockets: list[int]
+):
+    peer = await listen(ok, host="0.0.0.0")
+    async with open_client(AddressGuard(["127.0.0.0/8"]), max_connections=8) as client:
+
+        async def reuses(host: int) -> bool:
+            timeline = Timeline()
+            url = f"http://127.0.0.{host}:{peer.port}/"
+            await client.get(url, extensions={Timeline.EXTENSION: timeline})
+            return timeline.reused
+
+        for hosts in (range(1, 9), range(9, 33), range(33, 41)):
+            assert not any(await asyncio.gather(*map(reuses, hosts)))
+        assert max(sockets) == 8
+        await peer.until(lambda: peer.disconnections == 32)
+        assert all([await reuses(host) for host in range(33, 41)])
+        assert not await reuses(1)  # instead of the one that has been idle for the longest time
+        assert [await reuses(host) for host in (40, 34, 33)] == [True, True, False]
+    assert max(sockets) == 8
+
+
+async def test_connections_in_use_do_not_end_for_others(listen: Listen, sockets: list[int]):
+    async def once_all_have_come(exchange: Exchange) -> None:
+        await peer.until(lambda: len(peer.requests) >= 4)
+        await exchange.answer(200)
+
+    peer = await listen(once_all_have_come, host="0.0.0.0")
+    async with open_client(AddressGuard(["127.0.0.0/8"]), max_connections=4) as client:
+        urls = [f"http://127.0.0.{host}:{peer.port}/" for host in range(1, 13)]
+        answers = await asyncio.gather(*map(client.get, urls))
+    assert [answer.status_code for answer in answers] == [200] * 12
+    assert (peer.connections, max(sockets)) == (12, 4)
 
 
 async def test_proxies_in_the_environment_are_ignored(
