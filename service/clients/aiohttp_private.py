@@ -42,7 +42,7 @@ MAX_AGE_SECONDS: Final = 60.0
 SETTLING_TURNS: Final = 20
 # Idle connections that are closed in one turn of the event loop, and the seconds until the next
 # such turn. Closing 8,000 in one turn would stop all requests for 0.2 s.
-CLOSED_PER_TURN: Final = 50
+CLOSED_PER_TURN: Final = 20
 CLOSING_INTERVAL: Final = 0.01
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/\d\.\d ([1-9]\d\d)(?:[ \r][^\n]*)?\n")
