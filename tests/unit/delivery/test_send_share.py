@@ -5,12 +5,32 @@ import math
 from contextlib import ExitStack
 from types import SimpleNamespace
 
+import pytest
+
 from service.domain.delivery.outbox_window import Entry
 from service.domain.delivery.outcome import Outcome, OutcomeClass
 from service.domain.delivery.subscription import Rendering
+from workers.delivery import attempts_in_flight
 from workers.delivery.attempt_verdict import PendingAttempt
 from workers.delivery.attempts_in_flight import AttemptsInFlight
 from workers.send_share import LEAST, MOST, SendShare
+
+
+class Clock:
+    """Stands still unless a test changes `now`, seconds."""
+
+    def __init__(self):
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(attempts_in_flight, "time", clock)
+    return clock
 
 
 class SlowReceiver:
@@ -58,7 +78,7 @@ def test_turns_under_way_divide_the_process_and_none_gets_less_than_the_least():
     assert share.attempts == MOST
 
 
-async def test_a_turn_waits_once_its_share_is_in_flight_until_its_attempts_are_slow():
+async def test_a_turn_waits_once_its_share_is_in_flight_until_its_attempts_are_slow(clock: Clock):
     share, receiver = SendShare(), SlowReceiver()
     with ExitStack() as turns:
         for _ in range(MOST):
@@ -67,18 +87,17 @@ async def test_a_turn_waits_once_its_share_is_in_flight_until_its_attempts_are_s
         for _ in range(LEAST):
             assert sending.seconds_to_room(100) == 0
             sending.begin(attempt())
-        assert 0 < sending.seconds_to_room(100) <= share.fast_seconds
+        assert sending.seconds_to_room(100) == pytest.approx(share.fast_seconds)
         assert sending.seconds_to_room(LEAST) == math.inf
 
-        for task in sending.tasks:  # as if they had begun earlier
-            sending.tasks[task] -= share.fast_seconds
+        clock.now += share.fast_seconds
         assert sending.seconds_to_room(100) == 0
         assert sending.seconds_to_room(LEAST) == math.inf, "slow attempts count for the limit"
         receiver.answer.set()
         await asyncio.gather(*sending.tasks)
 
 
-async def test_a_busy_process_takes_no_attempt_for_a_slow_one():
+async def test_a_busy_process_takes_no_attempt_for_a_slow_one(clock: Clock):
     share, receiver = SendShare(), SlowReceiver()
     idle = share.fast_seconds
     for _ in range(1_000):
@@ -88,8 +107,7 @@ async def test_a_busy_process_takes_no_attempt_for_a_slow_one():
         sending = in_flight(receiver, share)
         for _ in range(share.attempts):
             sending.begin(attempt())
-        for task in sending.tasks:
-            sending.tasks[task] -= 2 * idle
+        clock.now += 2 * idle
         assert sending.seconds_to_room(MOST + 1) > 0
         receiver.answer.set()
         await asyncio.gather(*sending.tasks)
