@@ -188,7 +188,8 @@ class AnswerProtocol(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is established, and so is its TLS."""
-        self._all_connected.add(self)
+        if not transport.is_closing():  # a tunnel may end before its TLS is reported
+            self._all_connected.add(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -427,12 +428,15 @@ class CheckedConnector(aiohttp.TCPConnector):
 
         It belongs to the host that has had idle connections for the longest time.
         """
-        if (key := next(iter(self._conns), None)) is None:
+        while (key := next(iter(self._conns), None)) is not None:
+            idle = self._conns[key]
+            protocol = idle.popleft()[0]
+            if not idle:
+                del self._conns[key]
+            if protocol in self._connected:  # its peer has not ended it
+                break
+        else:
             return
-        idle = self._conns[key]
-        protocol = idle.popleft()[0]
-        if not idle:
-            del self._conns[key]
         protocol.abort()  # not closed: the end of TLS may take long
         for _ in range(SETTLING_TURNS):
             if protocol not in self._connected:
@@ -443,6 +447,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         """Closes idle connections like aiohttp, but only a few in one turn of the event loop."""
         if self._cleanup_handle is not None:
             self._cleanup_handle.cancel()
+            self._cleanup_handle = None
         keepalive = self._keepalive_timeout or 0.0
         used_before = time.monotonic() - keepalive
         left = CLOSED_PER_TURN
@@ -458,7 +463,6 @@ class CheckedConnector(aiohttp.TCPConnector):
                 break
         for key in emptied:
             del self._conns[key]
-        self._cleanup_handle = None
         if self._conns:
             delay = keepalive if left else 0.0
             self._cleanup_handle = self._loop.call_later(delay, self._cleanup)
