@@ -337,7 +337,7 @@ async def test_those_that_their_peers_have_ended_make_no_room(listen: Listen, so
                 for request in peer.requests:
                     request.close()
                 async with asyncio.timeout(10):
-                    while sockets.count():  # noqa: ASYNC110 - closed by the kernel
+                    while sockets.count():  # noqa: ASYNC110 - the client tells nobody
                         await asyncio.sleep(0)
         assert sockets.most == 2
 
