@@ -1,7 +1,7 @@
 """Deliveries a second and what each costs, against a bare loop and against one job for each.
 
 One worker process, one process of subscribers. Latency, from the detection of a change to its
-receipt, is measured at shares of the rate that was sustained, and for a burst.
+receipt, is measured at shares of the rate that was sustained just before, and for a burst.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from redis import Redis as SyncRedis
 from rq import Queue
 
 from service.bootstrap import Services
+from service.clients.transport import KEEPALIVE_SECONDS
 from service.clock import now_ms
 from service.domain.delivery.subscription import Format
 from service.domain.events.event import CONTENT_TYPES, render
@@ -39,15 +40,24 @@ from tests.bench.source import PAGE, Source, open_fresh, subscribe, workers
 BARE_AIM, PEER_AIM = 0.3, 20.0  # times the bare loop, times one job for each
 P50_AIM_MS, P99_AIM_MS = 30.0, 150.0  # from detection to receipt, unloaded
 _OUT = {"one": 8, "many": 200}  # posts that the bare loop has out, about as many as ours
-_SINGLE = "many, an event each"  # where a turn cannot share its cost among events
+_SINGLE = "answering, many, an event each"  # where a turn cannot share its cost among events
+_NEW = f"{_SINGLE}, new connections"  # and where nothing was sent for some seconds
 _SHORT_RUNS = 3  # in each round, of the scenes that take less than a second
 _BURST_CHANGES, _BURST_FAN_OUT = 40, 20
 _BURST_OUT = 20  # with which the bare loop is fastest there
 _WARM = 20  # deliveries of a peer before it is measured
 _COURSES = 5_000  # that the events are of, in turn
-_SHARES = (0.0, 0.1, 0.5, 0.9)  # of the sustained rate at which latency is measured; 0: unloaded
+_CLOSED_SECONDS = KEEPALIVE_SECONDS + 0.5  # after which a worker has no idle connection
 _TICK_SECONDS = 0.02  # between commits of a paced phase
-_UNLOADED_PER_SECOND = 5.0
+_UNLOADED = 5  # deliveries a second
+# By scene, the loads at which latency is measured: deliveries a second, or a share of the
+# sustained rate. The last two are 50 and 90 % of the rate that was sustained when the aims for
+# them were set.
+_LOADS = {
+    "answering, one": (_UNLOADED, 0.1, 0.5, 0.9),
+    "answering, many": (_UNLOADED, 0.1, 0.5, 0.9),
+    _SINGLE: (0.5, 0.9, 1_200, 2_160),
+}
 _PATIENCE_SECONDS = 120.0
 
 
@@ -189,16 +199,18 @@ class Bench:
             **{name: told[name] for name in ("p50_ms", "p99_ms", "max_ms")},
         }
 
-    async def short_runs(
-        self, scene: Scene, senders: list[Child]
-    ) -> tuple[list[Run], list[dict[str, float]]]:
-        """Events of which each subscription gets one, and bursts, in turns."""
-        singles, bursts = [], []
-        for _ in range(_SHORT_RUNS):
-            await self.fill(scene, 1)
-            singles.append(await self.ours(scene, 1, senders))
-            bursts.append(await self.burst(scene, senders))
-        return singles, bursts
+    async def singles(self, scene: Scene, senders: list[Child]) -> dict[str, Run]:
+        """Each subscription gets one event: over new connections, and over those then open."""
+        await self.fill(scene, 1)
+        limit = await self.bare(scene, 1, _OUT["many"])
+        await asyncio.sleep(_CLOSED_SECONDS)
+        new = await self.ours(scene, 1, senders)
+        await self.fill(scene, 1)
+        return {
+            f"bare, {_NEW}": limit,
+            f"ours, {_NEW}": new,
+            f"ours, {_SINGLE}": await self.ours(scene, 1, senders),
+        }
 
     async def burst(self, scene: Scene, senders: list[Child]) -> dict[str, float]:
         """All changes of a page at once; beside it the ms in which the bare loop posts as much."""
@@ -329,35 +341,33 @@ async def _measure(
 ) -> dict[str, Any]:
     options = bench.options
     runs: dict[str, list[Run]] = {}
-    ratios: dict[str, list[float]] = {}
     bursts: list[dict[str, float]] = []
     peers = _peers(bench, scenes)
 
-    def note(name: str, measured: Run) -> Run:
+    def note(name: str, measured: Run) -> None:
         runs.setdefault(name, []).append(measured)
-        return measured
 
     async with workers(settings) as senders:
         for number in range(-1, options.rounds):
             for (kind, size), scene in scenes.items():
                 events = options.events if size == "one" else 20
-                if number < 0:  # so that nothing is done for the first time below
+                if number < 0:
                     events = min(events, 200)
                 await bench.fill(scene, events)
-                limit = await bench.bare(scene, events, _OUT[size])
-                ours = await bench.ours(scene, events, senders)
-                if number >= 0:
-                    name = f"{kind}, {size}"
-                    note(f"bare, {name}", limit)
-                    note(f"ours, {name}", ours)
-                    ratios.setdefault(name, []).append(ours.rate / limit.rate)
-            singles, some = await bench.short_runs(scenes["answering", "many"], senders)
-            if number >= 0:
-                runs.setdefault(f"ours, answering, {_SINGLE}", []).extend(singles)
-                bursts += some
-                for name, measure in peers.items():
-                    note(name, await measure())
-        latencies = await _latencies(bench, scenes, runs)
+                note(f"bare, {kind}, {size}", await bench.bare(scene, events, _OUT[size]))
+                note(f"ours, {kind}, {size}", await bench.ours(scene, events, senders))
+            for _ in range(_SHORT_RUNS):
+                scene = scenes["answering", "many"]
+                for name, measured in (await bench.singles(scene, senders)).items():
+                    note(name, measured)
+                bursts.append(await bench.burst(scene, senders))
+            if number < 0:  # it only did everything once
+                runs.clear()
+                bursts.clear()
+                continue
+            for name, measure in peers.items():
+                note(name, await measure())
+        latencies = await _latencies(bench, scenes, senders)
     grown = {1: median(one.rate for one in runs["ours, answering, many"])}
     scene = scenes["answering", "many"]
     for count in options.workers:
@@ -376,7 +386,7 @@ async def _measure(
         "runs": {name: _middle(measured) for name, measured in runs.items()},
         "ratios": {
             name: {"median": round(median(found), 3), "all": [round(one, 3) for one in found]}
-            for name, found in ratios.items()
+            for name, found in _ratios(runs).items()
         },
         "peer_ratios": {
             name: round(
@@ -396,6 +406,19 @@ async def _measure(
             str(count): round(rate, 1) for count, rate in grown.items()
         },
         "aims": {"bare": BARE_AIM, "peer": PEER_AIM, "p50_ms": P50_AIM_MS, "p99_ms": P99_AIM_MS},
+    }
+
+
+def _ratios(runs: dict[str, list[Run]]) -> dict[str, list[float]]:
+    """By scene: our rate / the bare loop's in the same round."""
+    return {
+        scene: [
+            ours.rate / limit.rate
+            for ours, limit in zip(runs[f"ours, {scene}"], limits, strict=True)
+        ]
+        for name, limits in runs.items()
+        for who, _, scene in [name.partition(", ")]
+        if who == "bare"
     }
 
 
@@ -427,18 +450,37 @@ def _peers(
 
 
 async def _latencies(
-    bench: Bench, scenes: dict[tuple[str, str], Scene], runs: dict[str, list[Run]]
+    bench: Bench, scenes: dict[tuple[str, str], Scene], senders: list[Child]
 ) -> list[dict[str, Any]]:
-    found = []
-    for size, shares in (("one", _SHARES), ("many", _SHARES), (_SINGLE, (0.5, 0.9))):
-        scene = scenes["answering", "one" if size == "one" else "many"]
-        sustained = median(one.rate for one in runs[f"ours, answering, {size}"])
-        for share in shares:
-            rate = share * sustained or _UNLOADED_PER_SECOND
-            target = scene if share or size == "one" else scenes["answering", "one"]
-            measured = await bench.latency(target, rate, bench.options.seconds)
-            found.append({"to": size, "share": share, **measured})
-    return found
+    """By scene and load. The speed of a machine changes, so the rate that it sustains is measured
+    immediately before."""
+    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    few, many = scenes["answering", "one"], scenes["answering", "many"]
+    for _ in range(bench.options.rounds):
+        for name, loads in _LOADS.items():
+            scene = few if name == "answering, one" else many
+            if name == _SINGLE:
+                sustained = (await bench.singles(scene, senders))[f"ours, {name}"].rate
+            else:
+                events = bench.options.events // len(scene.subscriptions)
+                await bench.fill(scene, events)
+                sustained = (await bench.ours(scene, events, senders)).rate
+            for load in loads:
+                measured = await bench.latency(
+                    few if load == _UNLOADED else scene,
+                    load if load >= 1 else load * sustained,
+                    bench.options.seconds,
+                )
+                found.setdefault((name, load), []).append(measured)
+    return [
+        {
+            "to": name.removeprefix("answering, "),
+            "load": load,
+            **{key: round(median(one[key] for one in measured), 2) for key in measured[0]},
+            "p99_ms_all": [one["p99_ms"] for one in measured],
+        }
+        for (name, load), measured in found.items()
+    ]
 
 
 def _middle(runs: list[Run]) -> dict[str, float]:
@@ -465,12 +507,13 @@ def _show(results: dict[str, Any]) -> None:
     )
     report.show(
         f"from detection to receipt (aims unloaded: p50 {P50_AIM_MS:.0f} ms, "
-        f"p99 {P99_AIM_MS:.0f} ms)",
-        ("share of the sustained rate, to", "deliveries/s", "p50 ms", "p99 ms", "most ms"),
+        f"p99 {P99_AIM_MS:.0f} ms); medians of {results['rounds']} measurements",
+        ("load, to", "deliveries/s", "p50 ms", "p99 ms", "most ms", "p99 ms, all"),
         [
             (
-                f"{'unloaded' if not one['share'] else format(one['share'], '.0%')}, {one['to']}",
+                f"{_load(one['load'])}, {one['to']}",
                 *(str(one[name]) for name in ("per_second", "p50_ms", "p99_ms", "max_ms")),
+                ", ".join(f"{each:.0f}" for each in one["p99_ms_all"]),
             )
             for one in results["latency"]
         ],
@@ -492,6 +535,12 @@ def _show(results: dict[str, Any]) -> None:
             for count, rate in results["per_second_by_worker_processes"].items()
         ],
     )
+
+
+def _load(load: float) -> str:
+    if load == _UNLOADED:
+        return "unloaded"
+    return f"{load:.0%}" if load < 1 else f"{load}/s"
 
 
 def _ratio(results: dict[str, Any], name: str) -> str:
