@@ -85,7 +85,7 @@ class Rig:
 
     async def _claim(self) -> int:
         await self.services.redis.zadd(keys.due("polls"), {self.id: 0})
-        limit = ClaimLimit("polls", keys.rq_queue("bench"), 1, 1)
+        limit = ClaimLimit("polls", "bench", 1, 1)
         (claims,) = await self.services.schedule.claim([limit], _CLAIM_MS)
         if claims.ids != [self.id]:
             raise AssertionError("the integration could not be claimed")

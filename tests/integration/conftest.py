@@ -166,9 +166,7 @@ class Registered:
         """Makes the integration due and claims it; returns the claim's token."""
         redis = self.services.redis
         await redis.zadd(keys.due("polls"), {self.id: 0})
-        (claims,) = await self.services.schedule.claim(
-            [ClaimLimit("polls", "rq:queue:q", 10, 10)], 30_000
-        )
+        (claims,) = await self.services.schedule.claim([ClaimLimit("polls", "q", 10, 10)], 30_000)
         assert claims.ids == [self.id]
         return claims.token
 
@@ -380,7 +378,7 @@ class Harness:
         )
         await self.services.redis.admin.eval(script, 1, due, self.id)
         (claims,) = await self.services.schedule.claim(
-            [ClaimLimit("outboxes", "rq:queue:q", 10, 10)], 30_000
+            [ClaimLimit("outboxes", "q", 10, 10)], 30_000
         )
         return claims.token
 
@@ -416,9 +414,11 @@ class Harness:
         """Lets the sender believe that so much time has passed."""
         begin = self.services.outboxes.begin
 
-        async def begin_later(lease, claim):
-            found = await begin(lease, claim)
-            return found and msgspec.structs.replace(found, now=found.now + int(seconds * 1000))
+        async def begin_later(claimed):
+            return [
+                found and msgspec.structs.replace(found, now=found.now + int(seconds * 1000))
+                for found in await begin(claimed)
+            ]
 
         self.services.outboxes.begin = begin_later
 

@@ -21,28 +21,21 @@ def counts_of(
     of the subscription: how long these took is not counted. Of other deliveries, the first attempt
     and the receipt count.
     """
-    increments = Counter(field("attempts_total", outcome=one.outcome.kind) for one in completed)
-    increments.update(ending(one) for one in recorded if one.result != "R")
-    timely = [
-        (one, detected_at)
-        for one in completed
-        if not one.attempt.entry.replay
-        and (detected_at := position_ms(one.attempt.event.head.position)) >= created_at
-    ]
-    observed_ms = {
-        ATTEMPT_DURATION: [one.outcome.duration_ms for one in completed],
-        FIRST_ATTEMPT: [
-            one.sent_at - detected_at for one, detected_at in timely if not one.attempt.sent
-        ],
-        RECEIPT: [
-            one.sent_at + one.outcome.duration_ms - detected_at
-            for one, detected_at in timely
-            if one.outcome.delivered
-        ],
-    }
-    for metric, values in observed_ms.items():
-        if values:
-            count(increments, metric, [value / 1000 for value in values])
+    increments: Counter[str] = Counter()
+    for one, as_recorded in zip(completed, recorded, strict=True):
+        outcome, attempt = one.outcome, one.attempt
+        increments[field("attempts_total", outcome=outcome.kind)] += 1
+        count(increments, ATTEMPT_DURATION, outcome.duration_ms / 1000)
+        if as_recorded.result != "R":
+            increments[ending(as_recorded)] += 1
+        detected_at = position_ms(attempt.event.head.position)
+        if attempt.entry.replay or detected_at < created_at:
+            continue
+        waited_ms = one.sent_at - detected_at
+        if not attempt.sent:
+            count(increments, FIRST_ATTEMPT, waited_ms / 1000)
+        if outcome.delivered:
+            count(increments, RECEIPT, (waited_ms + outcome.duration_ms) / 1000)
     return increments
 
 

@@ -31,8 +31,9 @@ from workers.delivery.outcome_recorder import OutcomeRecorder, RecordingStores
 from workers.delivery.queue_reader import QueueReader
 from workers.delivery.replay_feed import Feeder, FeedStores
 from workers.delivery.send_permissions import SendPermissions
-from workers.isolated_batch import run_isolated
+from workers.isolated_batch import UNAVAILABLE, run_isolated
 
+BEGUN_AT_ONCE = 25  # turns begun by one script, which blocks Redis
 STAY_SECONDS = 0.1  # for which a job waits for its slowest outbox
 MAX_TURNS = 2_500  # running turns of the process above which a job waits for all its turns
 AWAY_WAIT_MS = 1_000  # until an outbox continues after Redis was unreachable
@@ -51,8 +52,7 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     otherwise occupy every slot of the worker. Their number is limited: beyond it the job waits, and
     other workers take other outboxes.
     """
-    outboxes = {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
-    batch = asyncio.create_task(run_isolated(_log, outboxes))
+    batch = asyncio.create_task(_deliver_all(context, claims))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
     most = None if context.send_share.turns >= MAX_TURNS else STAY_SECONDS
@@ -69,17 +69,37 @@ def _log_failure(batch: asyncio.Task[None]) -> None:
         _log.error("batch failed after its job had ended", error=str(error))
 
 
-async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
+async def _deliver_all(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
+    parts = [claims[at : at + BEGUN_AT_ONCE] for at in range(0, len(claims), BEGUN_AT_ONCE)]
+    results = await asyncio.gather(
+        *(_deliver_some(context, part) for part in parts), return_exceptions=True
+    )
+    for error in filter(None, results):
+        raise error
+
+
+async def _deliver_some(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
     services = context.services
-    lease = services.leases.new("outboxes", subscription_id)
-    found = await services.outboxes.begin(lease, claim)
-    if found is None:
-        return
+    claimed = [(services.leases.new("outboxes", owned_id), claim) for owned_id, claim in claims]
     try:
-        async with services.leases.kept(lease):
+        begun = await services.outboxes.begin(claimed)
+    except UNAVAILABLE as error:
+        _log.warning("Redis is unavailable", outboxes=len(claims), error=str(error))
+        return
+    turns = {
+        lease.owned_id: _deliver(context, lease, found)
+        for (lease, _), found in zip(claimed, begun, strict=True)
+        if found is not None
+    }
+    await run_isolated(_log, turns)
+
+
+async def _deliver(context: JobContext, lease: Lease, found: OutboxAsFound) -> None:
+    try:
+        with context.services.leases.kept(lease):
             await _take_turn(context, lease, found)
     except LeaseLostError as error:
-        _log.info("lease lost, outbox released", subscription=subscription_id, reason=str(error))
+        _log.info("lease lost, outbox released", subscription=lease.owned_id, reason=str(error))
 
 
 async def _take_turn(context: JobContext, lease: Lease, found: OutboxAsFound) -> None:
@@ -209,8 +229,7 @@ class Drain:
                 await self._prepare()
                 self._send()
                 self._feed()
-                self._record()
-                under_way = await self._wait()
+                under_way = await (self._record_last() if self._are_last() else self._progress())
         finally:
             tasks = self._tasks()
             for task in tasks:
@@ -304,6 +323,8 @@ class Drain:
         """Begins as many attempts as may be in flight. The number of unrecorded attempts is
         limited, because they are sent again if the worker is killed."""
         self._rate_wait_ms, self._room_wait_seconds = 0, 0.0
+        if not self._queues.any_prepared:
+            return
         # The judgement of a failure may stop the sending.
         if self._any_failed or self._recorder.judging or self._turn.must_stop():
             return
@@ -323,15 +344,30 @@ class Drain:
 
     # --- judge and record --------------------------------------------------------------------
 
+    def _are_last(self) -> bool:
+        """Whether attempts that have ended may be the last of the turn."""
+        return bool(self._completed) and not (
+            self._recording or self._in_flight.tasks or self._queues.any_prepared or self._feeder
+        )
+
+    async def _record_last(self) -> bool:
+        """Records them; False if the outbox is empty and returned to the schedule."""
+        self._recorded(await self._recorder.record(self._take_completed(), last=True))
+        return not self._turn.released
+
     def _record(self) -> None:
         """Begins to record the attempts that have ended, unless a recording is running."""
         if self._completed and self._recording is None:
-            self._turn.ending = not (
-                self._in_flight.tasks or self._queues.any_prepared or self._feeder
-            )
-            self._recording = self._recorder.begin(self._completed)
+            self._recording = self._recorder.begin(self._take_completed())
             self._recording.add_done_callback(self._note_progress)
-            self._completed, self._any_failed = [], False
+
+    def _take_completed(self) -> list[CompletedAttempt]:
+        completed, self._completed, self._any_failed = self._completed, [], False
+        return completed
+
+    def _recorded(self, judgement: Judgement) -> None:
+        self._queues.recorded(judgement)
+        self._unrecorded -= len(judgement.recorded)
 
     # --- wait --------------------------------------------------------------------------------
 
@@ -339,8 +375,10 @@ class Drain:
         tasks: set[asyncio.Task[Any]] = {*self._in_flight.tasks}
         return tasks | {task for task in (self._recording, self._feeding) if task is not None}
 
-    async def _wait(self) -> bool:
-        """Waits until an attempt or recording has ended; False if none is running."""
+    async def _progress(self) -> bool:
+        """Records what has ended, and waits until an attempt or recording has ended; False if none
+        is running."""
+        self._record()
         pause = self._pause()
         if pause is None and not (self._in_flight.tasks or self._recording or self._feeding):
             return False
@@ -352,12 +390,8 @@ class Drain:
         if timer is not None:
             timer.cancel()
         if self._recording is not None and self._recording.done():
-            judgement = await self._recording
-            self._queues.recorded(judgement)
-            self._unrecorded -= len(judgement.recorded)
-            self._recording, self._turn.ending = None, False
-            if self._turn.released:
-                return False
+            self._recorded(await self._recording)
+            self._recording = None
         await self._look_at_feeding()
         for one in self._in_flight.collect():
             self._queues.ended(one)

@@ -40,18 +40,18 @@ class OutboxQueues:
                 scanned_at=opened.replayed_scanned_at,
                 failing=opened.replayed_failing,
             )
+        self._all = (self.live,) if self.replayed is None else (self.live, self.replayed)
         self._turn = turn
         self._mix = Mix()
 
     def __iter__(self) -> Iterator[QueueReader]:
-        yield self.live
-        if self.replayed is not None:
-            yield self.replayed
+        return iter(self._all)
 
     @property
     def any_prepared(self) -> bool:
         """Whether there is an event to send."""
-        return any(queue.prepared for queue in self)
+        replayed = self.replayed
+        return bool(self.live.prepared or (replayed is not None and replayed.prepared))
 
     @property
     def hungry(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from service.clock import now_ms
@@ -16,13 +17,17 @@ from workers.delivery.send_permissions import SendPermissions
 TURN_SECONDS = 10.0  # after which an outbox is returned to the schedule
 
 
+@lru_cache(maxsize=4096)
+def _receiver(url: str) -> str:
+    return urlsplit(url).netloc.lower()
+
+
 class OutboxTurn:
     """The shared state of a turn's parts. `outdated` means that the subscription was edited,
     resumed or emptied, so that the next turn must start from the beginning; `any_live` and
     `any_replayed` that the queue had entries when attempts were last recorded; `feeding` that a
-    replay is being fed; `progress` that an attempt or recording has ended; `ending` that attempts
-    are being recorded which may be the last, and `released` that they were: the outbox is empty and
-    returned to the schedule."""
+    replay is being fed; `progress` that an attempt or recording has ended; `released` that the
+    outbox is empty and returned to the schedule."""
 
     def __init__(
         self,
@@ -34,7 +39,7 @@ class OutboxTurn:
         self.lease = lease
         self.subscription: Subscription = opened.subscription
         self.permissions = permissions
-        self.receiver = urlsplit(opened.subscription.url).netloc.lower()
+        self.receiver = _receiver(opened.subscription.url)
         self.breaker = opened.breaker
         self.bucket = opened.bucket
         self.resumed = opened.resumed
@@ -43,7 +48,7 @@ class OutboxTurn:
         self.outdated = False
         self.any_live = self.any_replayed = True
         self.feeding = False
-        self.ending = self.released = False
+        self.released = False
         self.progress = asyncio.Event()
         self._draining = draining
         self._clock_offset = opened.now - now_ms()
@@ -75,7 +80,6 @@ class OutboxTurn:
         """Whether no more attempts may begin in this turn."""
         return (
             self._draining.is_set()
-            or self.ending
             or self.outdated
             or self.permissions.paused
             or not self.active

@@ -56,9 +56,9 @@ class OutcomeRecorder:
         self._turn = turn
 
     def begin(self, completed: Sequence[CompletedAttempt]) -> asyncio.Task[Judgement]:
-        """Judges attempts that have ended, and stores the judgement."""
+        """Begins to record attempts while others are made."""
         self.judging = not all(one.outcome.delivered for one in completed)
-        return asyncio.create_task(self._record(completed))
+        return asyncio.create_task(self.record(completed))
 
     async def give_up(self, recorded: Sequence[Recorded]) -> None:
         """Records deliveries that are dead without an attempt, all for one reason."""
@@ -71,7 +71,11 @@ class OutcomeRecorder:
         increments = Counter(map(ending, recorded))
         await self._store(recorded, increments, OutboxChange(resumed=self._turn.resumed))
 
-    async def _record(self, completed: Sequence[CompletedAttempt]) -> Judgement:
+    async def record(
+        self, completed: Sequence[CompletedAttempt], *, last: bool = False
+    ) -> Judgement:
+        """Judges attempts that have ended, and stores the judgement. If they are the `last` ones,
+        an outbox that has become empty is returned to the schedule."""
         turn = self._turn
         own_fault = await self._is_own_fault(completed)
         judgement = judge(
@@ -82,13 +86,16 @@ class OutcomeRecorder:
             own_fault=own_fault,
             encode=self._stores.attempts.encode,
         )
+        changed = judgement.breaker != turn.breaker
         parked_now = judgement.breaker.parked and not turn.breaker.parked
         was_disabled = turn.subscription.disabled_reason is not None
         turn.breaker = judgement.breaker
         self.judging = False
         self.outcomes.update(one.outcome.kind.value for one in completed)
         announcements = self._announcements(judgement, completed[-1], parked_now=parked_now)
-        stands = await self._store_judgement(judgement, completed, announcements)
+        stands = await self._store_judgement(
+            judgement, completed, announcements, changed=changed, last=last
+        )
         self._log_dead(judgement, completed)
         if stands and not was_disabled:
             self._log_state(judgement, parked_now=parked_now)
@@ -109,6 +116,9 @@ class OutcomeRecorder:
         judgement: Judgement,
         completed: Sequence[CompletedAttempt],
         announcements: Sequence[Announcement],
+        *,
+        changed: bool,
+        last: bool,
     ) -> bool:
         """Stores a judgement; False if it no longer applies to the whole outbox, because the
         subscription was resumed meanwhile."""
@@ -116,15 +126,15 @@ class OutcomeRecorder:
         increments = counts_of(completed, judgement.recorded, turn.subscription.created_at)
         reached = any(proves_connection(one.outcome) for one in completed)
         disabled = turn.subscription.disabled_reason is not None
+        reason = None if disabled else judgement.disabled_reason
         change = OutboxChange(
             resumed=turn.resumed,
-            breaker=None if disabled else judgement.breaker,
+            breaker=judgement.breaker if (changed and not disabled) or reason else None,
             bucket=turn.bucket,
             forward=judgement.recovered,
             reached=turn.receiver if reached else "",
-            last=turn.ending,
+            last=last,
         )
-        reason = None if disabled else judgement.disabled_reason
         while True:
             try:
                 if reason is not None:

@@ -65,6 +65,7 @@ class QueueReader:
         self._window = Window(retries_first=random.random() < 0.5)
         self._tried: dict[str, Failing] = {}  # retries that are ready or out, by position
         self._largest = USUAL_BYTES
+        self._ahead = self._limit()  # events to fetch ahead
         self._start = self._furthest = start
         self._first = entries
         self._exhausted = False
@@ -75,7 +76,7 @@ class QueueReader:
     @property
     def hungry(self) -> bool:
         """Whether all entries have been read and few of them can be sent."""
-        few = len(self.prepared) <= self._ahead() // 2
+        few = len(self.prepared) <= self._ahead // 2
         return self._exhausted and few and not self._window.first_attempts
 
     def unsent(self) -> str:
@@ -94,12 +95,16 @@ class QueueReader:
         as far as necessary, because most of an outbox may wait behind failures. `recording` means
         that attempts are being recorded, so that stored retries may be outdated."""
         looked = False
-        while len(self.prepared) <= self._ahead() // 2 and not self._turn.must_stop():
+        while (
+            len(self.prepared) <= self._ahead // 2
+            and not self._is_read()
+            and not self._turn.must_stop()
+        ):
             await self._read_retries(recording=recording)
             more = False
             if not self._window.first_attempts and not (looked and self._busy()):
                 more = looked = await self._read(recording=recording)
-            entries = self._take(self._ahead() - len(self.prepared))
+            entries = self._take(self._ahead - len(self.prepared))
             if entries:
                 if unsendable := await self._fetch(entries):
                     return unsendable
@@ -169,8 +174,17 @@ class QueueReader:
         others = [one for one in eligible if one.entry.order_key != probed]
         return next(iter(others or eligible), None)
 
-    def _ahead(self) -> int:
-        """The number of events to fetch ahead."""
+    def _is_read(self) -> bool:
+        """Whether everything has been read and taken, until something is recorded or added."""
+        window = self._window
+        return (
+            self._exhausted
+            and self._next_retry == math.inf
+            and not (window.first_attempts or window.retries)
+            and window.rewind is None
+        )
+
+    def _limit(self) -> int:
         per_second = self._turn.subscription.rate_per_second
         most = max(1, min(PREPARED, PREPARED_BYTES // self._largest))
         return most if per_second is None else min(most, 1 + math.ceil(per_second))
@@ -193,7 +207,9 @@ class QueueReader:
                 attempts, sent, due_at = (
                     (tried.attempts, tried.sent, tried.due_at) if tried is not None else (0, 0, 0)
                 )
-                self._largest = max(self._largest, len(event.body))
+                if len(event.body) > self._largest:
+                    self._largest = len(event.body)
+                    self._ahead = self._limit()
                 self.prepared.append(PendingAttempt(entry, event, attempts, sent, due_at))
         expired = [one for one, event in zip(entries, events, strict=True) if event is None]
         return [self._dead(one, EXPIRED) for one in expired] + self.withdraw()

@@ -36,8 +36,8 @@ class SendPermissions:
         """Raises DecryptionError."""
         self.paused = False
         self.grant: Grant | None = NOTHING
-        self.signer = Signer(())
-        self.redactor = Redactor()
+        self.signer: Signer
+        self.redactor: Redactor
         self.headers = subscriptions.decrypted_headers(opened.subscription.id, opened.headers)
         self.certificate = subscriptions.decrypted_certificate(
             opened.subscription.id, opened.client_certificate

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 CLAIM_MS = 10_000  # a job must begin within this time, otherwise its work is due again
 BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
-DELIVER_JOBS = 8  # at once; more outboxes make larger jobs, as each job costs several turns
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs above which no work is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
@@ -56,7 +55,7 @@ class Dispatcher:
 
     async def dispatch(self, *kinds: Kind, scheduler: str | None = None) -> int:
         """Claims due work of `kinds` and enqueues it; returns its amount."""
-        limits = [ClaimLimit(kind, queues.key(QUEUES[kind]), MOST[kind], BACKLOG) for kind in kinds]
+        limits = [ClaimLimit(kind, QUEUES[kind], MOST[kind], BACKLOG) for kind in kinds]
         claimed = await self._schedule.claim(limits, CLAIM_MS, scheduler)
         total = sum(len(claims.ids) for claims in claimed)
         if total:
@@ -67,7 +66,8 @@ class Dispatcher:
         for kind, claims in claimed:
             size = BATCH[kind]
             if kind == "outboxes":
-                size = max(size, math.ceil(len(claims.ids) / DELIVER_JOBS))
+                # No more jobs than there are workers, because each job costs several turns.
+                size = max(size, math.ceil(len(claims.ids) / max(1, claims.workers)))
             for start in range(0, len(claims.ids), size):
                 batch = [(owned_id, claims.token) for owned_id in claims.ids[start : start + size]]
                 queues.enqueue(self._connection, QUEUES[kind], batch, ttl=CLAIM_MS // 1000)

@@ -10,6 +10,8 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from service.storage.redis import keys
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -29,11 +31,6 @@ _FUNCTIONS: Final = {
     MAINTAIN: "workers.rq.jobs.maintain",
 }
 _DESCRIPTIONS: Final = {POLL: "poll {} integrations", DELIVER: "deliver {} outboxes"}
-
-
-def key(queue: str) -> str:
-    """The Redis key of a queue's list of job ids."""
-    return f"{Queue.redis_queue_namespace_prefix}{queue}"
 
 
 def enqueue(
@@ -77,7 +74,7 @@ def enqueue_maintenance(connection: Redis) -> str | None:
 
 def backlog(connection: Redis, queue: str) -> int:
     """The number of job ids in a queue, including those of expired jobs."""
-    length: int = connection.llen(key(queue))
+    length: int = connection.llen(keys.rq_queue(queue))
     return length
 
 

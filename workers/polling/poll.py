@@ -83,7 +83,7 @@ async def poll_one(resources: PollResources, integration_id: str, claim: int) ->
     if lease is None:
         return
     try:
-        async with leases.kept(lease):
+        with leases.kept(lease):
             await _take_turn(resources, lease)
     except (LeaseLostError, EpochEndedError) as error:
         _log.info(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -396,20 +396,15 @@ def observe(metric: HistogramMetric, value: float, *labels: str) -> Counter[str]
     """The increments of stored counters for an observation: its bucket, and its part of the sum in
     thousandths. A negative one, as after a clock was set back, counts as zero."""
     increments: Counter[str] = Counter()
-    count(increments, metric, [value], *labels)
+    count(increments, metric, value, *labels)
     return increments
 
 
-def count(
-    increments: Counter[str], metric: HistogramMetric, values: Iterable[float], *labels: str
-) -> None:
-    """Adds the increments for some observations to `increments`."""
+def count(increments: Counter[str], metric: HistogramMetric, value: float, *labels: str) -> None:
+    """Adds the increments for an observation to `increments`."""
     stem, ends = _fields(metric, labels)
-    bounds, total = metric.bounds, 0
-    for value in values:
-        increments[ends[bisect_left(bounds, value)]] += 1
-        total += max(0, round(value * 1000))
-    increments[stem] += total
+    increments[ends[bisect_left(metric.bounds, value)]] += 1
+    increments[stem] += max(0, round(value * 1000))
 
 
 @lru_cache(maxsize=256)

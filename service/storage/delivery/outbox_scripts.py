@@ -66,16 +66,9 @@ class OutboxAsFound(msgspec.Struct, frozen=True, kw_only=True):
     client_certificate: bytes
 
 
-class BeginTurn(Script[OutboxAsFound | None]):
-    """Takes the lease of an outbox, and returns its state and at most `most` entries from the
-    position on at which the last sender stopped; None if the claim is stale or a worker holds the
-    lease.
+class ClaimedOutbox(msgspec.Struct, frozen=True, kw_only=True):
+    """A claimed outbox, and the lease to take for it."""
 
-    It removes that position, so that the turn after an interrupted one reads everything. So does a
-    turn that finds a position older than `cursor_ms`.
-    """
-
-    schedule: ScheduleKeys = keys.schedule("outboxes")
     lease: Fence
     id: str
     claim: int
@@ -84,6 +77,19 @@ class BeginTurn(Script[OutboxAsFound | None]):
     live: QueueKeys
     replayed: QueueKeys
     replay_queue: Key
+
+
+class BeginTurns(Script[list[OutboxAsFound | None]]):
+    """Takes the leases of outboxes, and returns for each its state and at most `most` entries from
+    the position on at which the last sender stopped; None if the claim is stale or a worker holds
+    the lease.
+
+    It removes that position, so that the turn after an interrupted one reads everything. So does a
+    turn that finds a position older than `cursor_ms`.
+    """
+
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    turns: Sequence[ClaimedOutbox]
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     cursor_ms: int
     most: int

@@ -18,7 +18,8 @@ from service.domain.events.identifiers import position_ms, sort_key
 from service.ids import new_token
 from service.storage.delivery.outbox_scripts import (
     AttemptArgument,
-    BeginTurn,
+    BeginTurns,
+    ClaimedOutbox,
     DeathArgument,
     Due,
     NoteUnreachable,
@@ -189,22 +190,23 @@ class Outboxes:
         self._redis = redis
         self._counters = counters
 
-    async def begin(self, lease: Lease, claim: int) -> OutboxAsFound | None:
-        """Begins a turn on a claimed outbox; None if the claim is stale or a worker holds the
-        lease."""
-        subscription_id = lease.owned_id
-        begin = BeginTurn(
-            lease=lease.fence,
-            id=subscription_id,
-            claim=claim,
-            outbox_state=keys.outbox_state(subscription_id),
-            subscription=keys.subscription(subscription_id),
-            live=keys.live_queue(subscription_id),
-            replayed=keys.replayed_queue(subscription_id),
-            replay_queue=keys.replay_queue(subscription_id),
-            cursor_ms=CURSOR_LIFETIME_MS,
-            most=READ,
-        )
+    async def begin(self, claimed: Sequence[tuple[Lease, int]]) -> list[OutboxAsFound | None]:
+        """Begins turns on claimed outboxes, each a lease to take and its claim; None for a claim
+        that is stale, or if a worker holds the lease."""
+        turns = [
+            ClaimedOutbox(
+                lease=lease.fence,
+                id=lease.owned_id,
+                claim=claim,
+                outbox_state=keys.outbox_state(lease.owned_id),
+                subscription=keys.subscription(lease.owned_id),
+                live=keys.live_queue(lease.owned_id),
+                replayed=keys.replayed_queue(lease.owned_id),
+                replay_queue=keys.replay_queue(lease.owned_id),
+            )
+            for lease, claim in claimed
+        ]
+        begin = BeginTurns(turns=turns, cursor_ms=CURSOR_LIFETIME_MS, most=READ)
         return await run(self._redis, begin)
 
     async def read(

@@ -109,7 +109,8 @@ local surplus = redis.call('XLEN', records.stream) - kept_records
 if surplus >= TRIMMED_RECORDS then trim_records(records, '+', surplus) end
 
 local happened = {}
-local resumed_now = redis.call('HGET', outbox_state, 'resumed') or ''
+local state = redis.call('HMGET', outbox_state, 'resumed', 'emptied')
+local resumed_now, emptied = state[1] or '', state[2] or ''
 if moved > 0 and breaker and resumed_now == resumed then
   -- State that a resume has cleared meanwhile stays cleared: its sender starts again.
   redis.call('HSET', outbox_state, 'breaker', breaker)
@@ -131,7 +132,10 @@ if moved > 0 and breaker and resumed_now == resumed then
   count_outbox(outbox_state, totals)
 end
 -- A running sender reads the other queue again.
-if settled > 0 then redis.call('HSET', outbox_state, 'emptied', string.format('%.0f', now)) end
+if settled > 0 then
+  emptied = string.format('%.0f', now)
+  redis.call('HSET', outbox_state, 'emptied', emptied)
+end
 if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
 if forward then
   bring_forward(live.retries)
@@ -151,12 +155,13 @@ if moved > 0 then
   redis.call('EXPIRE', announced.counters, COUNTERS_SECONDS)
 end
 announce(announced, happened, now)
-local pending, replaying = redis.call('XLEN', live.stream), redis.call('XLEN', replayed.stream)
+local pending = redis.call('XLEN', live.stream)
+local replaying = any_replayed and redis.call('XLEN', replayed.stream) or 0
 local released = last and pending + replaying == 0 and redis.call('LLEN', replay_queue) == 0
 if released then drop_lease(schedule, lease, id) end
 return standing {
   resumed = resumed_now,
-  emptied = redis.call('HGET', outbox_state, 'emptied') or '',
+  emptied = emptied,
   version = redis.call('GET', announced.subscriptions_version) or '0',
   pending = pending,
   replaying = replaying,

@@ -16,6 +16,7 @@ from service.storage.events.body_cache import BodyCache
 from service.storage.events.event_log import EventLog
 from service.storage.events.lookup import OutboxEvents
 from service.storage.redis.counters import Counters
+from service.storage.redis.recent_reads import RecentReads
 
 _OVERHEAD = 512  # bytes of a cached body besides its content and its facts
 
@@ -41,8 +42,8 @@ class EventBodies:
 
     A reader of a body that is being read waits for that read. A body is cached for at most 5
     seconds (see `BodyCache`), and no longer than the run of its Redis server. It is not used once
-    the log has been trimmed up to its event. Events of backfills belong to one outbox and are never
-    cached.
+    the log has been trimmed up to its event, which is noticed within a second. Events of backfills
+    belong to one outbox and are never cached.
     """
 
     def __init__(self, log: EventLog, events: OutboxEvents, counters: Counters) -> None:
@@ -51,6 +52,7 @@ class EventBodies:
         self._counters = counters
         self._cache: BodyCache[RenderedEvent] = BodyCache()
         self._reads: dict[_BodyKey, asyncio.Task[_Found]] = {}
+        self._trimmed = RecentReads(lambda _: log.trimmed())
         self._run = ""
 
     async def get_many(
@@ -79,13 +81,17 @@ class EventBodies:
             self._reads.update(dict.fromkeys(missing, read))
             reads.add(read)
         if found:
-            trimmed = position_order(await self._log.trimmed())
+            trimmed = position_order(await self._trimmed.get(""))
             found = {
                 key: None if position_order(key[0]) <= trimmed else event
                 for key, event in found.items()
             }
         if reads:  # to gather nothing would wait for a turn of the loop
-            for bodies in await asyncio.gather(*map(asyncio.shield, reads)):
+            shared = map(asyncio.shield, reads)
+            # Nearly always there is one, which to gather would cost more than to await.
+            for bodies in (
+                [await next(shared)] if len(reads) == 1 else await asyncio.gather(*shared)
+            ):
                 found |= bodies
         if own:
             positions = [position for position, _, _ in own]

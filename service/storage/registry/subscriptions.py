@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets as randomness
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _SECRET_BYTES = 32
+_DECRYPTED = 8192  # values that are kept decrypted, two for each subscription
 
 _decode = msgspec.json.Decoder(Subscription).decode
 _decode_api_key = msgspec.json.Decoder(ApiKey).decode
@@ -73,6 +75,8 @@ class SubscriptionStore:
         self.most = most
         self._encryptor = encryptor
         self._counters = counters
+        # Each turn on an outbox needs the same values.
+        self._decrypted = lru_cache(maxsize=_DECRYPTED)(encryptor.decrypt)
 
     async def create(
         self,
@@ -306,7 +310,7 @@ class SubscriptionStore:
     def decrypted_secrets(self, subscription_id: str, encrypted: bytes) -> list[SigningSecret]:
         """The signing secrets from an encrypted value. Raises DecryptionError."""
         return _decode_secrets(
-            self._encryptor.decrypt(encrypted, owner_in_subscription(subscription_id, "secrets"))
+            self._decrypted(encrypted, owner_in_subscription(subscription_id, "secrets"))
         )
 
     async def headers(self, subscription_id: str) -> dict[str, str]:
@@ -318,7 +322,7 @@ class SubscriptionStore:
     def decrypted_headers(self, subscription_id: str, encrypted: bytes) -> dict[str, str]:
         """The headers from an encrypted value. Raises DecryptionError."""
         return _decode_headers(
-            self._encryptor.decrypt(encrypted, owner_in_subscription(subscription_id, "headers"))
+            self._decrypted(encrypted, owner_in_subscription(subscription_id, "headers"))
         )
 
     async def certificate(self, subscription_id: str) -> ClientCertificate | None:

@@ -25,7 +25,8 @@ for index, kind in ipairs(kinds) do
       redis.call('ZADD', schedule.claimed, token, id)
     end
   end
-  result[index] = claims {token = token, ids = ids}
+  local workers = #ids > 0 and #redis.call('SMEMBERS', kind.workers) or 0
+  result[index] = claims {token = token, ids = ids, workers = workers}
 end
 if scheduler then
   redis.call('ZADD', schedulers, now, scheduler)

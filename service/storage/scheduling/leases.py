@@ -4,9 +4,11 @@ fence."""
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -127,18 +129,54 @@ class Lease:
         self.expires = max(self.expires, asked_at + self.duration_ms / 1000)
 
 
+class _Kept:
+    """Work under a lease, in the task that enters it. It is cancelled when it `ends` (monotonic
+    seconds); then LeaseLostError is raised."""
+
+    def __init__(self, held: dict[Lease, _Kept], lease: Lease) -> None:
+        self.ends = lease.expires
+        self.cancelled = False
+        self._held = held
+        self._lease = lease
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine always runs in one
+        self._task, self._cancelling = task, task.cancelling()
+        self._held[self._lease] = self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        del self._held[self._lease]
+        if (
+            self.cancelled
+            and self._task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise LeaseLostError from None
+
+    def cancel(self) -> None:
+        """Cancels the work, once."""
+        if not self.cancelled:
+            self.cancelled = True
+            self._task.cancel()
+
+
 class Leases:
     """Takes and renews leases."""
 
     def __init__(self, redis: Redis, instance: str | None = None) -> None:
         self._redis = redis
         self._holder = "" if instance is None else f"{instance} "
-        self._held: dict[Lease, asyncio.Timeout] = {}
+        self._token = f"{self._holder}{new_token()} "
+        self._numbers = count()
+        self._held: dict[Lease, _Kept] = {}
         self._renewing: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._watched_until = math.inf  # monotonic seconds
 
     def new(self, kind: Kind, owned_id: str, duration_ms: int = LEASE_MS) -> Lease:
         """A lease for a script to take."""
-        return Lease(kind, owned_id, self._holder + new_token(), duration_ms)
+        return Lease(kind, owned_id, f"{self._token}{next(self._numbers)}", duration_ms)
 
     async def take(
         self, kind: Kind, owned_id: str, claim: int, duration_ms: int = LEASE_MS
@@ -170,24 +208,31 @@ class Leases:
             else:
                 return
 
-    @asynccontextmanager
-    async def kept(self, lease: Lease) -> AsyncIterator[None]:
+    def kept(self, lease: Lease) -> AbstractContextManager[None]:
         """Renews a lease while the body runs. If the lease has run out or is lost, cancels the body
         and raises LeaseLostError."""
-        limit = asyncio.timeout(lease.remaining())
-        try:
-            async with limit:
-                self._held[lease] = limit
-                if self._renewing is None:
-                    self._renewing = asyncio.create_task(self._renew_held())
-                try:
-                    yield
-                finally:
-                    del self._held[lease]
-        except TimeoutError:
-            if limit.expired():
-                raise LeaseLostError from None
-            raise
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew_held())
+        self._end_at(lease.expires)
+        return _Kept(self._held, lease)
+
+    def _end_at(self, ends: float) -> None:
+        """Has work cancelled that ends then. One timer serves all leases of the process."""
+        if ends >= self._watched_until:
+            return
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watched_until = ends
+        delay = max(0.0, ends - time.monotonic())
+        self._watch = asyncio.get_running_loop().call_later(delay, self._end_lost)
+
+    def _end_lost(self) -> None:
+        now, self._watched_until = time.monotonic(), math.inf
+        for kept in self._held.values():
+            if kept.ends <= now:
+                kept.cancel()
+        later = (kept.ends for kept in self._held.values() if kept.ends > now)
+        self._end_at(min(later, default=math.inf))
 
     async def _renew_held(self) -> None:
         """Renews all leases of the process while it has any."""
@@ -211,19 +256,20 @@ class Leases:
                 await self._renew_batch(kind, held[at : at + _BATCH])
 
     async def _renew_batch(self, kind: Kind, held: Sequence[Lease]) -> None:
-        loop, asked_at = asyncio.get_running_loop(), time.monotonic()
+        asked_at = time.monotonic()
         leases = [HeldLease(one.key, one.token, one.duration_ms, one.owned_id) for one in held]
         lost = await run(self._redis, RenewLeases(claimed=keys.claimed(kind), leases=leases))
         for number, lease in enumerate(held, 1):
-            limit = self._held.get(lease)
-            if limit is None or limit.expired():
+            kept = self._held.get(lease)
+            if kept is None or kept.cancelled:
                 continue
             if number in lost:
                 lease.expires = asked_at
-                limit.reschedule(loop.time() + RETURN_SECONDS)
+                kept.ends = time.monotonic() + RETURN_SECONDS
+                self._end_at(kept.ends)
             else:
                 lease.extended(asked_at)
-                limit.reschedule(loop.time() + lease.remaining())
+                kept.ends = lease.expires
 
     async def reclaim(self, begun: Mapping[Kind, Mapping[str, int]]) -> int:
         """Makes the work of an earlier, killed process of this instance due, and the claims in

@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 
 
 class ClaimLimit(msgspec.Struct, frozen=True):
-    """The maximum number of claims of a kind, and the RQ queue whose length may not reach
-    `bound`."""
+    """The maximum number of claims of a kind, and the name of the RQ queue whose length may not
+    reach `bound`."""
 
     kind: Kind
-    queue_key: str
+    queue: str
     most: int
     bound: int
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """Ids claimed together; `token` is the ms at which the claim lapses."""
+    """Ids claimed together; `token` is the ms at which the claim lapses, `workers` the number of
+    workers of the queue, some of which may have died."""
 
     token: int
     ids: list[str]
+    workers: int
 
 
 class KindToClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,7 @@ class KindToClaim(msgspec.Struct, frozen=True, kw_only=True):
 
     schedule: ScheduleKeys
     queue: Key
+    workers: Key
     most: int
     bound: int
     activity: str
@@ -77,7 +80,8 @@ class Schedule:
         kinds = [
             KindToClaim(
                 schedule=keys.schedule(limit.kind),
-                queue=Key(limit.queue_key),
+                queue=keys.rq_queue(limit.queue),
+                workers=keys.rq_workers(limit.queue),
                 most=limit.most,
                 bound=limit.bound,
                 activity=ACTIVITIES[limit.kind],

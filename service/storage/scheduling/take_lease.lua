@@ -1,3 +1,3 @@
 -- include _clock
 -- include _leases
-return take_lease(schedule, lease, id, claim)
+return take_lease(schedule, lease, id, claim, now_ms())

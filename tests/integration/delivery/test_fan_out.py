@@ -49,7 +49,7 @@ async def many(subscribe, *renderings):
 
 async def deliver_all(context, services):
     (claims,) = await services.schedule.claim(
-        [ClaimLimit("outboxes", "rq:queue:q", SUBSCRIPTIONS, 10)], 30_000
+        [ClaimLimit("outboxes", "q", SUBSCRIPTIONS, 10)], 30_000
     )
     await deliver_batch(context, [(one, claims.token) for one in claims.ids])
     await asyncio.gather(*context.lingering)

@@ -29,6 +29,7 @@ from service.storage.polling.catalogue import Batch, Catalogue, Progress
 from service.storage.redis import keys, scripts
 from service.storage.registry.credentials import CredentialStore
 from service.storage.registry.integrations import IntegrationStore
+from service.storage.scheduling.leases import LEASE_MS, Kind, Lease, Leases
 from workers.polling import pages, waiting_changes
 from workers.polling.absences import AbsenceSearch
 from workers.polling.commit import Committer
@@ -287,7 +288,10 @@ def _without_line(patch: Patch, line: str, name: str) -> None:
 
 
 def _give_all_one_token(patch: Patch) -> None:
-    patch.setattr("service.storage.scheduling.leases.new_token", lambda: "the same")
+    def new(_: Leases, kind: Kind, owned_id: str, duration_ms: int = LEASE_MS) -> Lease:
+        return Lease(kind, owned_id, "the same", duration_ms)
+
+    patch.setattr(Leases, "new", new)
 
 
 def _commit_on_top_of_anything(patch: Patch) -> None:

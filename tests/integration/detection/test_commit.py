@@ -197,7 +197,7 @@ async def test_only_what_is_due_is_claimed_and_only_once(redis):
     schedule = Schedule(redis)
     await schedule.wake("outboxes", "sub_1")
     await redis.zadd(keys.due("outboxes"), {"sub_later": 9e15})
-    limits = [ClaimLimit("outboxes", "rq:queue:coursewire-deliver", 10, 5)]
+    limits = [ClaimLimit("outboxes", "coursewire-deliver", 10, 5)]
     (claims,) = await schedule.claim(limits, 30_000)
     assert claims.ids == ["sub_1"]
     assert (await schedule.claim(limits, 30_000))[0].ids == []
@@ -206,7 +206,7 @@ async def test_only_what_is_due_is_claimed_and_only_once(redis):
 async def test_a_claim_that_lapsed_is_due_again_and_its_token_is_stale(redis):
     schedule = Schedule(redis)
     await schedule.wake("outboxes", "sub_1")
-    limits = [ClaimLimit("outboxes", "rq:queue:q", 10, 5)]
+    limits = [ClaimLimit("outboxes", "q", 10, 5)]
     (first,) = await schedule.claim(limits, 0)
     (second,) = await schedule.claim(limits, 30_000)
     assert second.ids == ["sub_1"]
@@ -219,7 +219,7 @@ async def test_what_is_claimed_again_and_again_and_never_begun_is_overdue_since_
     redis,
 ):
     schedule = Schedule(redis)
-    limits = [ClaimLimit("outboxes", "rq:queue:q", 10, 5)]
+    limits = [ClaimLimit("outboxes", "q", 10, 5)]
     await schedule.wake("outboxes", "sub_1")
     (first,) = await schedule.claim(limits, 0)
     for _ in range(3):
@@ -237,14 +237,21 @@ async def test_what_is_claimed_again_and_again_and_never_begun_is_overdue_since_
 async def test_a_long_queue_stops_claiming(redis):
     await Schedule(redis).wake("outboxes", "sub_1")
     await redis.rpush("rq:queue:q", *range(5))
-    (claims,) = await Schedule(redis).claim([ClaimLimit("outboxes", "rq:queue:q", 10, 5)], 30_000)
+    (claims,) = await Schedule(redis).claim([ClaimLimit("outboxes", "q", 10, 5)], 30_000)
     assert claims.ids == []
+
+
+async def test_claims_know_how_many_workers_there_are(redis):
+    await Schedule(redis).wake("outboxes", "sub_1")
+    await redis.sadd(keys.rq_workers("q"), "rq:worker:a", "rq:worker:b")
+    (claims,) = await Schedule(redis).claim([ClaimLimit("outboxes", "q", 10, 5)], 30_000)
+    assert (claims.ids, claims.workers) == (["sub_1"], 2)
 
 
 async def outbox_lease(redis) -> Lease:
     schedule = Schedule(redis)
     await schedule.wake("outboxes", "sub_1")
-    (claims,) = await schedule.claim([ClaimLimit("outboxes", "rq:queue:q", 10, 5)], 30_000)
+    (claims,) = await schedule.claim([ClaimLimit("outboxes", "q", 10, 5)], 30_000)
     lease = await Leases(redis).take("outboxes", "sub_1", claims.token, 10_000)
     assert lease is not None
     return lease

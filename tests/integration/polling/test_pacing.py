@@ -26,7 +26,7 @@ class Paced:
 
     async def claim(self) -> list[int]:
         """The token of a claim on it, if it is due."""
-        limits = [ClaimLimit("polls", "rq:queue:q", 10, 10)]
+        limits = [ClaimLimit("polls", "q", 10, 10)]
         (claims,) = await self.services.schedule.claim(limits, 30_000)
         return [claims.token] if claims.ids else []
 

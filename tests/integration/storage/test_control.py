@@ -14,7 +14,7 @@ from service.storage.redis.server_info import check_server, read_server
 from service.storage.scheduling.schedule import ClaimLimit
 from tests.integration.conftest import new_credential
 
-LIMITS = [ClaimLimit("polls", "rq:queue:q1", 10, 10), ClaimLimit("outboxes", "rq:queue:q2", 10, 10)]
+LIMITS = [ClaimLimit("polls", "q1", 10, 10), ClaimLimit("outboxes", "q2", 10, 10)]
 
 
 # --- pause and resume ---------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def often(monkeypatch):
 
 
 async def hold(leases: Leases, lease: Lease) -> None:
-    async with leases.kept(lease):
+    with leases.kept(lease):
         await asyncio.Event().wait()
 
 

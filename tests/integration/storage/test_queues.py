@@ -10,6 +10,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from service.storage.redis import keys
 from service.storage.redis.client import open_async, open_sync
 from service.storage.scheduling.schedule import Claims
 from workers.dispatch import queues
@@ -57,7 +58,7 @@ def test_the_backlog_is_the_length_of_the_list_under_its_key(connection):
     assert queues.backlog(connection, queues.POLL) == 0
     queues.enqueue(connection, queues.POLL, [("int_a", 1)], ttl=30)
     assert queues.backlog(connection, queues.POLL) == 1
-    assert connection.llen(queues.key(queues.POLL)) == 1
+    assert connection.llen(keys.rq_queue(queues.POLL)) == 1
 
 
 def test_claims_that_workers_have_taken_are_found_by_id(connection):
@@ -122,27 +123,32 @@ def test_redis_away_is_said_at_once(unused_tcp_port):
 
 
 class _Due:
-    """A schedule on which all of these are due."""
+    """A schedule on which all of these are due, for so many workers."""
 
-    def __init__(self, **ids: list[str]) -> None:
+    def __init__(self, workers: int, **ids: list[str]) -> None:
+        self._workers = workers
         self._ids = ids
 
     async def claim(self, limits, _ms, _scheduler):
-        return [Claims(7, self._ids[one.kind]) for one in limits]
+        return [Claims(7, self._ids[one.kind], self._workers) for one in limits]
 
 
 @pytest.mark.parametrize(
-    ("kind", "due", "sizes"),
+    ("kind", "due", "workers", "sizes"),
     [
-        ("outboxes", 60, [25, 25, 10]),
-        ("outboxes", 200, [25] * 8),
-        ("outboxes", 1_000, [125] * 8),
-        ("polls", 500, [10] * 50),
+        ("outboxes", 20, 4, [20]),
+        ("outboxes", 60, 0, [60]),  # none is registered yet
+        ("outboxes", 60, 1, [60]),
+        ("outboxes", 60, 2, [30, 30]),
+        ("outboxes", 60, 8, [25, 25, 10]),
+        ("outboxes", 1_000, 1, [1_000]),
+        ("outboxes", 1_000, 8, [125] * 8),
+        ("polls", 500, 1, [10] * 50),
     ],
 )
-async def test_many_outboxes_at_once_form_few_jobs(connection, kind, due, sizes):
+async def test_many_outboxes_at_once_form_few_jobs(connection, kind, due, workers, sizes):
     ids = [f"id_{number}" for number in range(due)]
-    assert await Dispatcher(_Due(**{kind: ids}), connection).dispatch(kind) == due
+    assert await Dispatcher(_Due(workers, **{kind: ids}), connection).dispatch(kind) == due
     queue = Queue(QUEUES[kind], connection=connection, serializer=JSONSerializer)
     batches = [fetch(connection, job_id).args[0] for job_id in queue.job_ids]
     assert [len(batch) for batch in batches] == sizes

@@ -74,7 +74,8 @@ def test_every_observation_is_in_exactly_one_bucket(seconds):
 
 def test_counting_several_observations_is_counting_each():
     together: Counter[str] = Counter()
-    count(together, METRIC, [0.25, -3.0, 0.75, 99.0])
+    for seconds in (0.25, -3.0, 0.75, 99.0):
+        count(together, METRIC, seconds)
     assert together == observe(METRIC, 0.25) + observe(METRIC, -3) + observe(
         METRIC, 0.75
     ) + observe(METRIC, 99)

@@ -297,16 +297,22 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         return _READERS[hint]
     if get_origin(hint) in (Union, UnionType):
         (read,) = [_reader(of) for of in get_args(hint) if of is not NoneType]
-        return lambda found: None if found is None else read(found)
+        return read if read is _as_found else lambda found: None if found is None else read(found)
     if get_origin(hint) is list:
         (read,) = map(_reader, get_args(hint))
         return read if read is _as_found else lambda found: [read(one) for one in found]
     if not _is_struct(hint):
         raise TypeError(f"no script can return {hint}")
-    fields = [(name, _reader(of)) for name, of in _fields(hint)]
-    return lambda found: hint(
-        **{name: read(one) for (name, read), one in zip(fields, found, strict=True)}
-    )
+    names = hint.__struct_fields__
+    readers = enumerate([_reader(of) for _, of in _fields(hint)])
+    converters = [(at, read) for at, read in readers if read is not _as_found]
+
+    def read_struct(found: list[Any]) -> Any:
+        for at, convert in converters:
+            found[at] = convert(found[at])
+        return hint(**dict(zip(names, found, strict=True)))
+
+    return read_struct
 
 
 def _as_found(found: Any) -> Any:
