@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from typing import Any
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - redis's own name
@@ -12,8 +12,6 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 - redis's own name
 )
 from structlog.stdlib import BoundLogger
-
-UNAVAILABLE: Final = (ConnectionError, TimeoutError, OutOfMemoryError)  # the schedule repeats
 
 
 async def run_isolated(log: BoundLogger, parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
@@ -27,7 +25,7 @@ async def run_isolated(log: BoundLogger, parts: Mapping[str, Coroutine[Any, Any,
     for owned_id, result in zip(parts, results, strict=True):
         if result is None:
             continue
-        if isinstance(result, UNAVAILABLE):
+        if isinstance(result, ConnectionError | TimeoutError | OutOfMemoryError):
             log.warning("Redis is unavailable", id=owned_id, error=str(result))
             continue
         if isinstance(result, Exception):

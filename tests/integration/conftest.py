@@ -414,11 +414,9 @@ class Harness:
         """Lets the sender believe that so much time has passed."""
         begin = self.services.outboxes.begin
 
-        async def begin_later(claimed):
-            return [
-                found and msgspec.structs.replace(found, now=found.now + int(seconds * 1000))
-                for found in await begin(claimed)
-            ]
+        async def begin_later(lease, claim):
+            found = await begin(lease, claim)
+            return found and msgspec.structs.replace(found, now=found.now + int(seconds * 1000))
 
         self.services.outboxes.begin = begin_later
 

@@ -31,9 +31,8 @@ from workers.delivery.outcome_recorder import OutcomeRecorder, RecordingStores
 from workers.delivery.queue_reader import QueueReader
 from workers.delivery.replay_feed import Feeder, FeedStores
 from workers.delivery.send_permissions import SendPermissions
-from workers.isolated_batch import UNAVAILABLE, run_isolated
+from workers.isolated_batch import run_isolated
 
-BEGUN_AT_ONCE = 25  # turns begun by one script, which blocks Redis
 STAY_SECONDS = 0.1  # for which a job waits for its slowest outbox
 MAX_TURNS = 2_500  # running turns of the process above which a job waits for all its turns
 AWAY_WAIT_MS = 1_000  # until an outbox continues after Redis was unreachable
@@ -52,7 +51,8 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     otherwise occupy every slot of the worker. Their number is limited: beyond it the job waits, and
     other workers take other outboxes.
     """
-    batch = asyncio.create_task(_deliver_all(context, claims))
+    outboxes = {owned_id: _deliver(context, owned_id, token) for owned_id, token in claims}
+    batch = asyncio.create_task(run_isolated(_log, outboxes))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
     most = None if context.send_share.turns >= MAX_TURNS else STAY_SECONDS
@@ -69,37 +69,17 @@ def _log_failure(batch: asyncio.Task[None]) -> None:
         _log.error("batch failed after its job had ended", error=str(error))
 
 
-async def _deliver_all(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
-    parts = [claims[at : at + BEGUN_AT_ONCE] for at in range(0, len(claims), BEGUN_AT_ONCE)]
-    results = await asyncio.gather(
-        *(_deliver_some(context, part) for part in parts), return_exceptions=True
-    )
-    for error in filter(None, results):
-        raise error
-
-
-async def _deliver_some(context: JobContext, claims: Sequence[tuple[str, int]]) -> None:
+async def _deliver(context: JobContext, subscription_id: str, claim: int) -> None:
     services = context.services
-    claimed = [(services.leases.new("outboxes", owned_id), claim) for owned_id, claim in claims]
-    try:
-        begun = await services.outboxes.begin(claimed)
-    except UNAVAILABLE as error:
-        _log.warning("Redis is unavailable", outboxes=len(claims), error=str(error))
+    lease = services.leases.new("outboxes", subscription_id)
+    found = await services.outboxes.begin(lease, claim)
+    if found is None:
         return
-    turns = {
-        lease.owned_id: _deliver(context, lease, found)
-        for (lease, _), found in zip(claimed, begun, strict=True)
-        if found is not None
-    }
-    await run_isolated(_log, turns)
-
-
-async def _deliver(context: JobContext, lease: Lease, found: OutboxAsFound) -> None:
     try:
-        with context.services.leases.kept(lease):
+        with services.leases.kept(lease):
             await _take_turn(context, lease, found)
     except LeaseLostError as error:
-        _log.info("lease lost, outbox released", subscription=lease.owned_id, reason=str(error))
+        _log.info("lease lost, outbox released", subscription=subscription_id, reason=str(error))
 
 
 async def _take_turn(context: JobContext, lease: Lease, found: OutboxAsFound) -> None:

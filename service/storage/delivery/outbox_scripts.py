@@ -89,7 +89,7 @@ class BeginTurns(Script[list[OutboxAsFound | None]]):
     """
 
     schedule: ScheduleKeys = keys.schedule("outboxes")
-    turns: Sequence[ClaimedOutbox]
+    outboxes: Sequence[ClaimedOutbox]
     subscriptions_version: Key = keys.SUBSCRIPTIONS_VERSION
     cursor_ms: int
     most: int
@@ -131,22 +131,17 @@ class AttemptArgument(msgspec.Struct, frozen=True, kw_only=True):
     death: DeathArgument | None
 
 
-class RecordAttempts(Script[Standing]):
-    """Records attempts that have ended, before later events of their courses are sent, and their
-    consequences for the outbox: its breaker, and the disabling of a subscription.
+class RecordedOutbox(msgspec.Struct, frozen=True, kw_only=True):
+    """Attempts at the events of one outbox, and their consequences for it: its breaker, and the
+    disabling of the subscription.
 
-    Begins with a removal, so that it runs even at Redis's memory limit. A repeated call changes and
-    counts nothing. A delivery on one queue also removes the event from the other one, if either is
-    a redelivery. `resumed` is as read. `breaker` None leaves it unchanged; `parked_at` is the time
-    since which it holds the outbox back, `failing` whether the last attempt failed. `forward` makes
-    all retries due. `receiver` is the receiver that was reached, if any. `as_read` is the
-    subscription's record if it becomes `disabled`. If these are the `last` attempts of the turn,
-    and they leave the outbox empty, it is returned to the schedule.
-
-    Refuses with LEASE or SUBSCRIPTIONS. Announces `parked`, `unparked` and `disabled`.
+    `resumed` is as read. `breaker` None leaves it unchanged; `parked_at` is the time since which it
+    holds the outbox back, `failing` whether the last attempt failed. `forward` makes all retries
+    due. `receiver` is the receiver that was reached, if any. `as_read` is the subscription's record
+    if it becomes `disabled`. If these are the `last` attempts of the turn, and they leave the
+    outbox empty, it is returned to the schedule.
     """
 
-    schedule: ScheduleKeys = keys.schedule("outboxes")
     lease: Fence
     id: str
     outbox_state: Key
@@ -158,9 +153,6 @@ class RecordAttempts(Script[Standing]):
     dead: DeadKeys
     backfilled: Key
     records: RecordKeys
-    announced: Announced
-    unreachable: Key = keys.NETWORK_UNREACHABLE
-    reached: Key = keys.NETWORK_REACHED
     attempts: Sequence[AttemptArgument]
     increments: Mapping[str, int]
     resumed: bytes
@@ -174,6 +166,24 @@ class RecordAttempts(Script[Standing]):
     disabled: bytes | None
     last: bool
     replay_prefix: str
+
+
+class RecordAttempts(Script[list[Standing | None]]):
+    """Records attempts that have ended, before later events of their courses are sent. Returns the
+    standing of each outbox; None if its lease is lost, for which nothing was written.
+
+    Begins with a removal, so that it runs even at Redis's memory limit. A repeated call changes and
+    counts nothing. A delivery on one queue also removes the event from the other one, if either is
+    a redelivery.
+
+    Refuses with SUBSCRIPTIONS. Announces `parked`, `unparked` and `disabled` of a single outbox.
+    """
+
+    schedule: ScheduleKeys = keys.schedule("outboxes")
+    outboxes: Sequence[RecordedOutbox]
+    announced: Announced
+    unreachable: Key = keys.NETWORK_UNREACHABLE
+    reached: Key = keys.NETWORK_REACHED
     delivered_counter: str = field("deliveries_total", state="delivered")
     kept_records: int = MAX_ATTEMPT_RECORDS
 

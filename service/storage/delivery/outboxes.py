@@ -25,6 +25,7 @@ from service.storage.delivery.outbox_scripts import (
     NoteUnreachable,
     OutboxAsFound,
     RecordAttempts,
+    RecordedOutbox,
     ReleaseOutbox,
     ReplayedArgument,
     Result,
@@ -39,6 +40,7 @@ from service.storage.redis.hashes import read_fields
 from service.storage.redis.keys import QueueKeys
 from service.storage.redis.scripts import run
 from service.storage.redis.streams import StreamEntry, read_stream_back
+from service.storage.redis.together import Together
 from service.storage.scheduling.leases import Lease
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may 
 
 Released = Literal["lost", "idle", "due"]
 
+_AT_ONCE = 25  # outboxes in one script, which blocks Redis
 _SKIPPED_AT_ONCE = 1_000  # entries of an outbox removed in one script
 READ = 200  # entries or retries in one read
 CURSOR_LIFETIME_MS = 900_000  # then everything is read again, to recover from any accident
@@ -189,25 +192,24 @@ class Outboxes:
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
+        self._beginning = Together(self._begin, _AT_ONCE)
+        self._recording = Together(self._record, _AT_ONCE)
 
-    async def begin(self, claimed: Sequence[tuple[Lease, int]]) -> list[OutboxAsFound | None]:
-        """Begins turns on claimed outboxes, each a lease to take and its claim; None for a claim
-        that is stale, or if a worker holds the lease."""
-        turns = [
-            ClaimedOutbox(
-                lease=lease.fence,
-                id=lease.owned_id,
-                claim=claim,
-                outbox_state=keys.outbox_state(lease.owned_id),
-                subscription=keys.subscription(lease.owned_id),
-                live=keys.live_queue(lease.owned_id),
-                replayed=keys.replayed_queue(lease.owned_id),
-                replay_queue=keys.replay_queue(lease.owned_id),
-            )
-            for lease, claim in claimed
-        ]
-        begin = BeginTurns(turns=turns, cursor_ms=CURSOR_LIFETIME_MS, most=READ)
-        return await run(self._redis, begin)
+    async def begin(self, lease: Lease, claim: int) -> OutboxAsFound | None:
+        """Begins a turn on a claimed outbox; None if the claim is stale or a worker holds the
+        lease."""
+        subscription_id = lease.owned_id
+        outbox = ClaimedOutbox(
+            lease=lease.fence,
+            id=subscription_id,
+            claim=claim,
+            outbox_state=keys.outbox_state(subscription_id),
+            subscription=keys.subscription(subscription_id),
+            live=keys.live_queue(subscription_id),
+            replayed=keys.replayed_queue(subscription_id),
+            replay_queue=keys.replay_queue(subscription_id),
+        )
+        return await self._beginning.ask(outbox)
 
     async def read(
         self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
@@ -298,7 +300,7 @@ class Outboxes:
         subscription_id = lease.owned_id
         breaker, bucket = change.breaker, change.bucket
         parked = breaker is not None and breaker.parked and not change.disabled
-        record = RecordAttempts(
+        outbox = RecordedOutbox(
             lease=lease.fence,
             id=subscription_id,
             outbox_state=keys.outbox_state(subscription_id),
@@ -310,7 +312,6 @@ class Outboxes:
             dead=keys.dead(subscription_id),
             backfilled=keys.backfilled(subscription_id),
             records=keys.records(subscription_id),
-            announced=await announced(notices, self._counters),
             attempts=[_argument(one) for one in recorded],
             increments=increments,
             resumed=change.resumed,
@@ -324,6 +325,24 @@ class Outboxes:
             disabled=change.disabled or None,
             last=change.last,
             replay_prefix=keys.replay(subscription_id, ""),
+        )
+        if notices is None and not change.disabled:
+            standing = await self._recording.ask(outbox)
+        else:
+            (standing,) = await self._record([outbox], notices)
+        if standing is None:
+            raise LeaseLostError
+        return standing
+
+    async def _begin(self, outboxes: Sequence[ClaimedOutbox]) -> list[OutboxAsFound | None]:
+        begin = BeginTurns(outboxes=outboxes, cursor_ms=CURSOR_LIFETIME_MS, most=READ)
+        return await run(self._redis, begin)
+
+    async def _record(
+        self, outboxes: Sequence[RecordedOutbox], notices: Notices | None = None
+    ) -> list[Standing | None]:
+        record = RecordAttempts(
+            outboxes=outboxes, announced=await announced(notices, self._counters)
         )
         return await run(self._redis, record)
 

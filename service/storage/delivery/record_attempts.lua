@@ -10,160 +10,211 @@
 -- include _records
 -- include _retries
 -- include _leases
-if redis.call('GET', lease.key) ~= lease.token then return LEASE end
-if as_read and redis.call('HGET', subscription, 'record') ~= as_read then return SUBSCRIPTIONS end
+local held = {}
+for at, box in ipairs(outboxes) do
+  held[at] = redis.call('GET', box.lease.key) == box.lease.token
+  local is_edited = box.as_read
+    and redis.call('HGET', box.subscription, 'record') ~= box.as_read
+  if held[at] and is_edited then return SUBSCRIPTIONS end
+end
 if is_outdated(announced) then return SUBSCRIPTIONS end
 
 local now = now_ms()
-redis.call('ZREM', unreachable, receiver)
-local totals = announced.totals
-local finished, died, moved, settled, replays, ordered = 0, 0, 0, 0, {}, {}
-local any_dead = redis.call('ZCARD', dead.listed) > 0
-local any_replayed = redis.call('XLEN', replayed.stream) > 0
+local totals, counters = announced.totals, announced.counters
+local counts, finished, died, happened = {}, 0, 0, {}
+local receivers = {}
+for _, box in ipairs(outboxes) do receivers[#receivers + 1] = box.receiver end
+redis.call('ZREM', unreachable, unpack(receivers))
+
+local function increment(counter, by) counts[counter] = (counts[counter] or 0) + by end
 
 -- Whether a replayed entry belongs to a redelivery.
-local function is_redelivery(replay)
-  return redis.call('HEXISTS', replay_prefix .. replay, 'only') == 1
+local function is_redelivery(box, replay)
+  return redis.call('HEXISTS', box.replay_prefix .. replay, 'only') == 1
 end
 
--- Ends the pending delivery of an event that has just been redelivered; returns 1 or 0.
-local function end_pending(position)
+-- Ends the pending delivery of an event that has just been redelivered; returns whether there was
+-- one.
+local function end_pending(box, position)
+  local live = box.live
   local entry = redis.call('XRANGE', live.stream, position, position)[1]
-  if not entry then return 0 end
+  if not entry then return false end
   redis.call('XDEL', live.stream, position)
   forget_failing(live, fields_of(entry).k, position)
   finished = finished + 1
-  redis.call('HINCRBY', announced.counters, delivered_counter, 1)
-  return 1
+  increment(delivered_counter, 1)
+  return true
 end
 
--- Ends redeliveries of an event that has just been delivered; returns their number.
-local function end_redeliveries(sorted)
-  local ended, last = 0, '(' .. sorted .. '\127'
-  local found = redis.call('ZRANGE', replayed_order, '[' .. sorted, last, 'BYLEX')
+-- Ends redeliveries of an event that has just been delivered, and adds them to `replays`; returns
+-- whether there were any.
+local function end_redeliveries(box, sorted, replays)
+  local replayed, ended, last = box.replayed, false, '(' .. sorted .. '\127'
+  local found = redis.call('ZRANGE', box.replayed_order, '[' .. sorted, last, 'BYLEX')
   for _, member in ipairs(found) do
     local place = string.sub(member, #sorted + 1)
     local entry = redis.call('XRANGE', replayed.stream, place, place)[1]
     local fields = entry and fields_of(entry)
     local replay = fields and fields.i
-    if replay and is_redelivery(replay) then
+    if replay and is_redelivery(box, replay) then
       redis.call('XDEL', replayed.stream, place)
-      redis.call('ZREM', replayed_order, member)
+      redis.call('ZREM', box.replayed_order, member)
       forget_failing(replayed, fields.k, place)
-      redis.call('HINCRBY', replay_prefix .. replay, 'delivered', 1)
+      redis.call('HINCRBY', box.replay_prefix .. replay, 'delivered', 1)
       replays[replay] = true
-      ended = ended + 1
+      ended = true
     end
   end
   return ended
 end
 
-for _, one in ipairs(attempts) do
-  local key, queue_position, sorted = one.order_key, one.queue_position, one.sort_key
-  local entry, retry, death = one.replayed, one.retry, one.death
-  local queue, position, replay = live, queue_position, nil
-  if entry then queue, position, replay = replayed, entry.position, entry.replay end
-  local news = false
-  if retry then
-    news = redis.call('HGET', queue.failing, key) ~= retry.head
-      and #redis.call('XRANGE', queue.stream, queue_position, queue_position) == 1
+-- Records the attempts at the events of one outbox; returns how many were news, and whether this
+-- ended deliveries on the other queue.
+local function record(box, any_replayed, replays)
+  local moved, settled, ordered = 0, false, {}
+  local any_dead = redis.call('ZCARD', box.dead.listed) > 0
+  for _, one in ipairs(box.attempts) do
+    local key, queue_position, sorted = one.order_key, one.queue_position, one.sort_key
+    local entry, retry, death = one.replayed, one.retry, one.death
+    local queue, position, replay = box.live, queue_position, nil
+    if entry then queue, position, replay = box.replayed, entry.position, entry.replay end
+    local news = false
+    if retry then
+      news = redis.call('HGET', queue.failing, key) ~= retry.head
+        and #redis.call('XRANGE', queue.stream, queue_position, queue_position) == 1
+      if news then
+        -- To the second, so that retries of one moment share a turn of the sender.
+        local due = math.ceil((now + retry.wait_ms) / 1000) * 1000
+        note_failing(queue, key, retry.head, due)
+      end
+    else
+      forget_failing(queue, key, queue_position)
+      news = redis.call('XDEL', queue.stream, queue_position) == 1
+      if news and not replay then finished = finished + 1 end
+      if news and replay then
+        redis.call('ZREM', box.replayed_order, sorted .. queue_position)
+        forget_backfilled(box.backfilled, position)
+        redis.call('HINCRBY', box.replay_prefix .. replay, death and 'dead' or 'delivered', 1)
+        replays[replay] = true
+      end
+      if news and death then
+        died = died
+          + list_dead(box.dead, sorted, now, death.attempts, death.rendering, key, death.reason)
+        note_dead(box.dead, position, key, death.reason)
+      elseif news then
+        if any_dead then died = died - unlist_dead(box.dead, sorted) end
+        if replay and is_redelivery(box, replay) then
+          settled = end_pending(box, position) or settled
+        elseif any_replayed and not replay then
+          settled = end_redeliveries(box, sorted, replays) or settled
+        end
+      end
+    end
     if news then
-      -- To the second, so that retries of one moment share a turn of the sender.
-      local due = math.ceil((now + retry.wait_ms) / 1000) * 1000
-      note_failing(queue, key, retry.head, due)
-    end
-  else
-    forget_failing(queue, key, queue_position)
-    news = redis.call('XDEL', queue.stream, queue_position) == 1
-    if news and not replay then finished = finished + 1 end
-    if news and replay then
-      redis.call('ZREM', replayed_order, sorted .. queue_position)
-      forget_backfilled(backfilled, position)
-      redis.call('HINCRBY', replay_prefix .. replay, death and 'dead' or 'delivered', 1)
-      replays[replay] = true
-    end
-    if news and death then
-      died = died
-        + list_dead(dead, sorted, now, death.attempts, death.rendering, key, death.reason)
-      note_dead(dead, position, key, death.reason)
-    elseif news then
-      if any_dead then died = died - unlist_dead(dead, sorted) end
-      if replay and is_redelivery(replay) then
-        settled = settled + end_pending(position)
-      elseif any_replayed and not replay then
-        settled = settled + end_redeliveries(sorted)
+      moved = moved + 1
+      if one.record then
+        local order = ((retry or death) and 'F' or 'S') .. sorted
+        local id = redis.call('XADD', box.records.stream, '*', 'o', order, 'd', one.record)
+        ordered[#ordered + 1], ordered[#ordered + 2] = 0, order .. id
       end
     end
   end
-  if news then
-    moved = moved + 1
-    if one.record then
-      local order = ((retry or death) and 'F' or 'S') .. sorted
-      local id = redis.call('XADD', records.stream, '*', 'o', order, 'd', one.record)
-      ordered[#ordered + 1], ordered[#ordered + 2] = 0, order .. id
-    end
-  end
+  if #ordered > 0 then redis.call('ZADD', box.records.order, unpack(ordered)) end
+  local surplus = redis.call('XLEN', box.records.stream) - kept_records
+  if surplus >= TRIMMED_RECORDS then trim_records(box.records, '+', surplus) end
+  return moved, settled
 end
-if #ordered > 0 then redis.call('ZADD', records.order, unpack(ordered)) end
-local surplus = redis.call('XLEN', records.stream) - kept_records
-if surplus >= TRIMMED_RECORDS then trim_records(records, '+', surplus) end
 
-local happened = {}
-local state = redis.call('HMGET', outbox_state, 'resumed', 'emptied')
-local resumed_now, emptied = state[1] or '', state[2] or ''
-if moved > 0 and breaker and resumed_now == resumed then
-  -- State that a resume has cleared meanwhile stays cleared: its sender starts again.
-  redis.call('HSET', outbox_state, 'breaker', breaker)
-  if failing then
+-- Stores the state of the breaker, and disables the subscription.
+local function change_state(box)
+  local outbox_state = box.outbox_state
+  redis.call('HSET', outbox_state, 'breaker', box.breaker)
+  if box.failing then
     redis.call('HSET', outbox_state, 'failing', '1')
   else
     redis.call('HDEL', outbox_state, 'failing')
   end
-  if parked_at then
-    happened.parked = redis.call('HSET', outbox_state, 'parked', parked_at) == 1
+  if box.parked_at then
+    happened.parked = redis.call('HSET', outbox_state, 'parked', box.parked_at) == 1
   else
-    happened.unparked = redis.call('HDEL', outbox_state, 'parked') == 1 and not as_read
+    happened.unparked = redis.call('HDEL', outbox_state, 'parked') == 1 and not box.as_read
   end
-  if as_read then
-    redis.call('HSET', subscription, 'record', disabled)
+  if box.as_read then
+    redis.call('HSET', box.subscription, 'record', box.disabled)
     happened.disabled = redis.call('HSET', outbox_state, 'disabled', now) == 1
     bump_version(announced.subscriptions_version)
   end
   count_outbox(outbox_state, totals)
 end
--- A running sender reads the other queue again.
-if settled > 0 then
-  emptied = string.format('%.0f', now)
-  redis.call('HSET', outbox_state, 'emptied', emptied)
+
+-- Records everything about one outbox; returns the facts of its standing that are known then.
+local function store(box)
+  local any_replayed, replays = redis.call('XLEN', box.replayed.stream) > 0, {}
+  local moved, settled = record(box, any_replayed, replays)
+  local state = redis.call('HMGET', box.outbox_state, 'resumed', 'emptied')
+  local resumed, emptied = state[1] or '', state[2] or ''
+  -- State that a resume has cleared meanwhile stays cleared: its sender starts again.
+  if moved > 0 and box.breaker and resumed == box.resumed then change_state(box) end
+  if settled then -- a running sender reads the other queue again
+    emptied = string.format('%.0f', now)
+    redis.call('HSET', box.outbox_state, 'emptied', emptied)
+  end
+  if box.bucket then redis.call('HSET', box.outbox_state, 'bucket', box.bucket) end
+  if box.forward then
+    bring_forward(box.live.retries)
+    bring_forward(box.replayed.retries)
+  end
+  for replay in pairs(replays) do complete_replay(box.replay_prefix .. replay, totals, now) end
+  if moved > 0 then
+    for counter, by in pairs(box.increments) do increment(counter, by) end
+  end
+  return {resumed = resumed, emptied = emptied, any_replayed = any_replayed}
 end
-if bucket then redis.call('HSET', outbox_state, 'bucket', bucket) end
-if forward then
-  bring_forward(live.retries)
-  bring_forward(replayed.retries)
+
+local stored, reached_now, failure = {}, {}, nil
+for at, box in ipairs(outboxes) do
+  if held[at] then
+    -- Broken data of one outbox must not keep the others from being counted.
+    local succeeded, result = pcall(store, box)
+    stored[at] = succeeded and result
+    if not succeeded then failure = result end
+  else
+    stored[at] = false
+  end
+  if stored[at] and box.receiver ~= '' then
+    reached_now[#reached_now + 1], reached_now[#reached_now + 2] = now, box.receiver
+  end
 end
-for replay in pairs(replays) do complete_replay(replay_prefix .. replay, totals, now) end
-if receiver ~= '' then
-  redis.call('ZADD', reached, now, receiver)
+if #reached_now > 0 then
+  redis.call('ZADD', reached, unpack(reached_now))
   redis.call('EXPIRE', reached, NETWORK_SECONDS)
 end
 if finished ~= 0 then redis.call('HINCRBY', totals, 'pending', -finished) end
 if died ~= 0 then redis.call('HINCRBY', totals, 'dead', died) end
-if moved > 0 then
-  for counter, increment in pairs(increments) do
-    redis.call('HINCRBY', announced.counters, counter, increment)
-  end
-  redis.call('EXPIRE', announced.counters, COUNTERS_SECONDS)
+if next(counts) then
+  for counter, by in pairs(counts) do redis.call('HINCRBY', counters, counter, by) end
+  redis.call('EXPIRE', counters, COUNTERS_SECONDS)
 end
 announce(announced, happened, now)
-local pending = redis.call('XLEN', live.stream)
-local replaying = any_replayed and redis.call('XLEN', replayed.stream) or 0
-local released = last and pending + replaying == 0 and redis.call('LLEN', replay_queue) == 0
-if released then drop_lease(schedule, lease, id) end
-return standing {
-  resumed = resumed_now,
-  emptied = emptied,
-  version = redis.call('GET', announced.subscriptions_version) or '0',
-  pending = pending,
-  replaying = replaying,
-  released = released,
-}
+if failure then error(failure, 0) end
+
+-- The standing of an outbox, which is returned to the schedule if it is empty after its last
+-- attempts.
+local function standing_of(box, known)
+  local pending = redis.call('XLEN', box.live.stream)
+  local replaying = known.any_replayed and redis.call('XLEN', box.replayed.stream) or 0
+  local released = box.last and pending + replaying == 0
+    and redis.call('LLEN', box.replay_queue) == 0
+  if released then drop_lease(schedule, box.lease, box.id) end
+  return standing {
+    resumed = known.resumed,
+    emptied = known.emptied,
+    version = redis.call('GET', announced.subscriptions_version) or '0',
+    pending = pending,
+    replaying = replaying,
+    released = released,
+  }
+end
+
+for at, box in ipairs(outboxes) do stored[at] = stored[at] and standing_of(box, stored[at]) end
+return stored

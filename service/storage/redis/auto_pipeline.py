@@ -87,7 +87,7 @@ class BatchingRedis(Redis):
             closed = isinstance(error, asyncio.CancelledError)
             reason = ConnectionError("the client was closed") if closed else error
             for _, future in asked:
-                _settle(future, reason)
+                settle(future, reason)
             if not isinstance(error, Exception):
                 raise
 
@@ -115,7 +115,7 @@ async def _ask(connection: Any, asked: list[_Asked]) -> None:
         async with asyncio.timeout(seconds) as limit:
             await connection.send_packed_command([packed for packed, _ in asked])
             for _, future in asked:
-                _settle(future, await _answer(connection))
+                settle(future, await _answer(connection))
                 if (now := clock()) - extended_at >= seconds / 10:
                     extended_at = now
                     limit.reschedule(now + seconds)
@@ -133,7 +133,8 @@ async def _answer(connection: Any) -> Any:
         return error
 
 
-def _settle(future: asyncio.Future[Any], answer: Any) -> None:
+def settle(future: asyncio.Future[Any], answer: Any) -> None:
+    """Gives a waiting coroutine its answer, which may be an error."""
     if future.done():
         return
     if isinstance(answer, BaseException):

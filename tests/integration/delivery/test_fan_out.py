@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from redis.exceptions import ConnectionError  # noqa: A004 - redis's own name
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis's own name
+    ResponseError,
+)
 
 from service.domain.delivery.subscription import Outbox, Rendering
 from service.domain.events.event import render
+from service.storage.delivery.outboxes import OutboxDepth
 from service.storage.events import event_bodies
 from service.storage.redis import keys
 from service.storage.scheduling.schedule import ClaimLimit
@@ -65,6 +69,43 @@ async def test_an_event_of_many_subscriptions_is_read_and_rendered_once(
     assert (len(reads), len(renders)) == (1, 1)
     assert len(hook.received) == SUBSCRIPTIONS
     assert len({(identifier, body) for identifier, _, body in hook.received}) == 1
+
+
+async def test_turns_begin_and_end_together(subscribe, hook, context, services):
+    harnesses, others = await many(subscribe, Rendering.FULL)
+    await harnesses[0].emit("c1", others=others)
+    redis = services.redis.admin
+    before = await redis.info("commandstats")
+    await deliver_all(context, services)
+    after = await redis.info("commandstats")
+    scripts = [found["cmdstat_evalsha"]["calls"] for found in (before, after)]
+    assert len(hook.received) == SUBSCRIPTIONS
+    assert await services.outboxes.depth_many([one.id for one in harnesses]) == (
+        [OutboxDepth(0, 0, None)] * SUBSCRIPTIONS
+    )
+    assert scripts[1] - scripts[0] < SUBSCRIPTIONS  # two for each, if each had its own
+
+
+@pytest.mark.parametrize(
+    ("broken", "received"),
+    [(keys.outbox_failing, SUBSCRIPTIONS - 1), (keys.attempts, SUBSCRIPTIONS)],
+)
+async def test_an_outbox_with_broken_data_disturbs_no_other(
+    subscribe, hook, context, services, broken, received
+):
+    harnesses, others = await many(subscribe, Rendering.FULL)
+    await harnesses[0].emit("c1", others=others)
+    await services.redis.admin.set(broken(harnesses[7].id), "of another type")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await deliver_all(context, services)
+    assert len(hook.received) == received
+    depths = await services.outboxes.depth_many([one.id for one in harnesses])
+    pending = sum(depth.pending for depth in depths)
+    assert pending == SUBSCRIPTIONS - received
+    counts, totals = await services.counters.read()
+    assert totals["pending"] == pending
+    assert counts["deliveries_total|delivered"] == SUBSCRIPTIONS - 1
+    assert [depth.pending for depth in depths[8:]] == [0] * (SUBSCRIPTIONS - 8)
 
 
 async def test_each_rendering_has_its_own_bytes(subscribe, hook, context, services, counted):

@@ -36,8 +36,8 @@ BODIES = sorted(Path(service.storage.__path__[0]).rglob("*.lua"))
 
 # What Redis gives to scripts, and what of Lua's own they need.
 KNOWN = {
-    "ARGV", "KEYS", "cmsgpack", "ipairs", "math", "next", "pairs", "redis", "string", "table",
-    "tonumber", "unpack",
+    "ARGV", "KEYS", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis",
+    "string", "table", "tonumber", "unpack",
 }  # fmt: skip
 _GETGLOBAL, _SETGLOBAL = 5, 7
 
