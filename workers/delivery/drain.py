@@ -55,7 +55,8 @@ async def deliver_batch(context: JobContext, claims: Sequence[tuple[str, int]]) 
     batch = asyncio.create_task(run_isolated(_log, outboxes))
     context.lingering.add(batch)
     batch.add_done_callback(context.lingering.discard)
-    most = None if context.send_share.turns >= MAX_TURNS else STAY_SECONDS
+    turns = context.send_share.turns + len(claims)
+    most = None if turns > MAX_TURNS else STAY_SECONDS
     done, _ = await asyncio.wait({batch}, timeout=most)
     if done:
         await batch

@@ -54,6 +54,7 @@ class OutcomeRecorder:
         self.judging = False  # failures whose consequences are not known yet
         self._stores = stores
         self._turn = turn
+        self._stored = turn.breaker
 
     def begin(self, completed: Sequence[CompletedAttempt]) -> asyncio.Task[Judgement]:
         """Begins to record attempts while others are made."""
@@ -86,16 +87,13 @@ class OutcomeRecorder:
             own_fault=own_fault,
             encode=self._stores.attempts.encode,
         )
-        changed = judgement.breaker != turn.breaker
         parked_now = judgement.breaker.parked and not turn.breaker.parked
         was_disabled = turn.subscription.disabled_reason is not None
         turn.breaker = judgement.breaker
         self.judging = False
         self.outcomes.update(one.outcome.kind.value for one in completed)
         announcements = self._announcements(judgement, completed[-1], parked_now=parked_now)
-        stands = await self._store_judgement(
-            judgement, completed, announcements, changed=changed, last=last
-        )
+        stands = await self._store_judgement(judgement, completed, announcements, last=last)
         self._log_dead(judgement, completed)
         if stands and not was_disabled:
             self._log_state(judgement, parked_now=parked_now)
@@ -117,7 +115,6 @@ class OutcomeRecorder:
         completed: Sequence[CompletedAttempt],
         announcements: Sequence[Announcement],
         *,
-        changed: bool,
         last: bool,
     ) -> bool:
         """Stores a judgement; False if it no longer applies to the whole outbox, because the
@@ -126,6 +123,7 @@ class OutcomeRecorder:
         increments = counts_of(completed, judgement.recorded, turn.subscription.created_at)
         reached = any(proves_connection(one.outcome) for one in completed)
         disabled = turn.subscription.disabled_reason is not None
+        changed = judgement.breaker != self._stored
         reason = None if disabled else judgement.disabled_reason
         change = OutboxChange(
             resumed=turn.resumed,
@@ -192,6 +190,8 @@ class OutcomeRecorder:
         if announcements:
             await stores.dispatcher.dispatch_soon("outboxes")
         turn.released = standing.released
+        if standing.news and change.breaker is not None:
+            self._stored = change.breaker
         if standing.resumed != turn.resumed:
             turn.outdated = True
             return False

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CLAIM_MS = 10_000  # a job must begin within this time, otherwise its work is due again
 BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
+LARGEST = 250  # outboxes in one job
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs above which no work is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
@@ -67,7 +68,8 @@ class Dispatcher:
             size = BATCH[kind]
             if kind == "outboxes":
                 # No more jobs than there are workers, because each job costs several turns.
-                size = max(size, math.ceil(len(claims.ids) / max(1, claims.workers)))
+                share = math.ceil(len(claims.ids) / max(1, claims.workers))
+                size = min(max(size, share), LARGEST)
             for start in range(0, len(claims.ids), size):
                 batch = [(owned_id, claims.token) for owned_id in claims.ids[start : start + size]]
                 queues.enqueue(self._connection, QUEUES[kind], batch, ttl=CLAIM_MS // 1000)

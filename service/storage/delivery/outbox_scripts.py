@@ -22,10 +22,12 @@ Result = Literal["S", "R", "D"]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """The subscription's state when attempts were recorded: its last resume, the last removal of
+    """The subscription's state when attempts were recorded: whether any of them was `news` and
+    not recorded or removed before, its last resume, the last removal of
     unsent entries, the version of all subscriptions, the number of entries on each queue, and
     whether the outbox was returned to the schedule."""
 
+    news: bool
     resumed: bytes
     emptied: bytes
     version: int

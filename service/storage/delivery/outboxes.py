@@ -52,7 +52,8 @@ NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may 
 
 Released = Literal["lost", "idle", "due"]
 
-_AT_ONCE = 25  # outboxes in one script, which blocks Redis
+_BEGUN_AT_ONCE = 25  # outboxes in one script, which blocks Redis
+_RECORDED_AT_ONCE = 50  # attempts in one script, unless one outbox has more
 _SKIPPED_AT_ONCE = 1_000  # entries of an outbox removed in one script
 READ = 200  # entries or retries in one read
 CURSOR_LIFETIME_MS = 900_000  # then everything is read again, to recover from any accident
@@ -192,8 +193,10 @@ class Outboxes:
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._beginning = Together(self._begin, _AT_ONCE)
-        self._recording = Together(self._record, _AT_ONCE)
+        self._beginning = Together(self._begin, _BEGUN_AT_ONCE)
+        self._recording = Together(
+            self._record, _RECORDED_AT_ONCE, lambda outbox: len(outbox.attempts)
+        )
 
     async def begin(self, lease: Lease, claim: int) -> OutboxAsFound | None:
         """Begins a turn on a claimed outbox; None if the claim is stale or a worker holds the

@@ -10,20 +10,20 @@
 -- include _records
 -- include _retries
 -- include _leases
-local held = {}
+local held, receivers = {}, {}
 for at, box in ipairs(outboxes) do
   held[at] = redis.call('GET', box.lease.key) == box.lease.token
   local is_edited = box.as_read
     and redis.call('HGET', box.subscription, 'record') ~= box.as_read
   if held[at] and is_edited then return SUBSCRIPTIONS end
+  if held[at] then receivers[#receivers + 1] = box.receiver end
 end
+if #receivers == 0 then return held end
 if is_outdated(announced) then return SUBSCRIPTIONS end
 
 local now = now_ms()
 local totals, counters = announced.totals, announced.counters
 local counts, finished, died, happened = {}, 0, 0, {}
-local receivers = {}
-for _, box in ipairs(outboxes) do receivers[#receivers + 1] = box.receiver end
 redis.call('ZREM', unreachable, unpack(receivers))
 
 local function increment(counter, by) counts[counter] = (counts[counter] or 0) + by end
@@ -168,7 +168,7 @@ local function store(box)
   if moved > 0 then
     for counter, by in pairs(box.increments) do increment(counter, by) end
   end
-  return {resumed = resumed, emptied = emptied, any_replayed = any_replayed}
+  return {news = moved > 0, resumed = resumed, emptied = emptied, any_replayed = any_replayed}
 end
 
 local stored, reached_now, failure = {}, {}, nil
@@ -207,6 +207,7 @@ local function standing_of(box, known)
     and redis.call('LLEN', box.replay_queue) == 0
   if released then drop_lease(schedule, box.lease, box.id) end
   return standing {
+    news = known.news,
     resumed = known.resumed,
     emptied = known.emptied,
     version = redis.call('GET', announced.subscriptions_version) or '0',

@@ -16,17 +16,22 @@ Answer = TypeVar("Answer")
 
 
 class Together(Generic[Asked, Answer]):
-    """Calls `answer` with at most `most` questions at once, which returns as many answers.
+    """Calls `answer` with several questions at once, which returns as many answers. Their weights
+    add up to at most `most`, unless one alone weighs more.
 
     If the server refuses some questions together, `answer` is called with each alone, so that a
     broken one fails alone. So it must be harmless to repeat.
     """
 
     def __init__(
-        self, answer: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], most: int
+        self,
+        answer: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]],
+        most: int,
+        weigh: Callable[[Asked], int] = lambda _: 1,
     ) -> None:
         self._answer = answer
         self._most = most
+        self._weigh = weigh
         self._asked: list[tuple[Asked, asyncio.Future[Answer]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
@@ -42,10 +47,20 @@ class Together(Generic[Asked, Answer]):
     def _begin(self) -> None:
         asked = [one for one in self._asked if not one[1].cancelled()]
         self._asked = []
-        for start in range(0, len(asked), self._most):
-            task = asyncio.create_task(self._settle(asked[start : start + self._most]))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        first = total = 0
+        for at, (question, _) in enumerate(asked):
+            weight = self._weigh(question)
+            if total and total + weight > self._most:
+                self._start(asked[first:at])
+                first, total = at, 0
+            total += weight
+        if asked:
+            self._start(asked[first:])
+
+    def _start(self, asked: Sequence[tuple[Asked, asyncio.Future[Answer]]]) -> None:
+        task = asyncio.create_task(self._settle(asked))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _settle(self, asked: Sequence[tuple[Asked, asyncio.Future[Answer]]]) -> None:
         try:

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _SECRET_BYTES = 32
-_DECRYPTED = 8192  # values that are kept decrypted, two for each subscription
+_DECRYPTED = 8192  # values that are kept decrypted, two for each subscription ...
+_DECRYPTED_BYTES = 1024  # ... unless they are larger
 
 _decode = msgspec.json.Decoder(Subscription).decode
 _decode_api_key = msgspec.json.Decoder(ApiKey).decode
@@ -75,7 +76,6 @@ class SubscriptionStore:
         self.most = most
         self._encryptor = encryptor
         self._counters = counters
-        # Each turn on an outbox needs the same values.
         self._decrypted = lru_cache(maxsize=_DECRYPTED)(encryptor.decrypt)
 
     async def create(
@@ -309,9 +309,13 @@ class SubscriptionStore:
 
     def decrypted_secrets(self, subscription_id: str, encrypted: bytes) -> list[SigningSecret]:
         """The signing secrets from an encrypted value. Raises DecryptionError."""
-        return _decode_secrets(
-            self._decrypted(encrypted, owner_in_subscription(subscription_id, "secrets"))
-        )
+        return _decode_secrets(self._decrypt(subscription_id, "secrets", encrypted))
+
+    def _decrypt(self, subscription_id: str, field: str, encrypted: bytes) -> bytes:
+        """A value that each turn on an outbox needs. Raises DecryptionError."""
+        small = len(encrypted) <= _DECRYPTED_BYTES
+        decrypt = self._decrypted if small else self._encryptor.decrypt
+        return decrypt(encrypted, owner_in_subscription(subscription_id, field))
 
     async def headers(self, subscription_id: str) -> dict[str, str]:
         """The headers to send with each push. Raises NotFoundError or DecryptionError."""
@@ -321,9 +325,7 @@ class SubscriptionStore:
 
     def decrypted_headers(self, subscription_id: str, encrypted: bytes) -> dict[str, str]:
         """The headers from an encrypted value. Raises DecryptionError."""
-        return _decode_headers(
-            self._decrypted(encrypted, owner_in_subscription(subscription_id, "headers"))
-        )
+        return _decode_headers(self._decrypt(subscription_id, "headers", encrypted))
 
     async def certificate(self, subscription_id: str) -> ClientCertificate | None:
         """The client certificate to present to the receiver, if it has one. Raises

@@ -108,6 +108,30 @@ async def test_five_days_without_a_success_disable_it(subscribe, hook, services)
 # --- the breaker --------------------------------------------------------------------------------
 
 
+async def test_a_success_at_an_event_that_was_removed_is_stored_with_the_next(
+    subscribe, hook, services
+):
+    harness = await subscribe(max_concurrency=1)
+    hook.answer = lambda _event: 500
+    await harness.emit("c1")
+    await harness.turn()
+    assert (await harness.breaker()).failures == 1
+
+    hook.answer = lambda _event: 204
+    hook.gate.clear()
+    await harness.emit("c2", "c3")
+    turn = asyncio.create_task(harness.turn())
+    await hook.holds(1)
+    _, (c2, _), _ = await services.redis.xrange(keys.outbox(harness.id))
+    await services.redis.admin.xdel(keys.outbox(harness.id), c2)  # as the retention does
+    hook.gate.set()
+    await turn
+    assert hook.courses() == ["c1", "c2", "c3"]
+    assert (await harness.breaker()).failures == 0
+    _, totals = await services.counters.read()
+    assert totals["outbox:failing"] == 0
+
+
 async def test_a_parked_outbox_is_sent_nothing_but_probes_each_on_another_course(
     subscribe, hook, services
 ):

@@ -46,6 +46,12 @@ async def test_each_question_of_a_turn_gets_its_own_answer(server, together):
     assert server.calls == [[1, 2, 3], [4], [5]]
 
 
+async def test_heavy_questions_are_asked_in_smaller_groups(server):
+    together = Together(server.answer, 5, lambda question: question)
+    assert await asyncio.gather(*map(together.ask, (1, 3, 2, 9, 1, 4, 1))) == [2, 6, 4, 18, 2, 8, 2]
+    assert server.calls == [[1, 3], [2], [9], [1, 4], [1]]
+
+
 async def test_a_refused_question_fails_alone(server, together):
     found = await asyncio.gather(*map(together.ask, (1, 0, 3)), return_exceptions=True)
     assert (found[0], found[2]) == (2, 6)
