@@ -54,10 +54,10 @@ class OutcomeRecorder:
         self.judging = False  # failures whose consequences are not known yet
         self._stores = stores
         self._turn = turn
-        self._stored = turn.breaker
+        self._stored = turn.breaker  # in Redis; a recording without news does not write it
 
     def begin(self, completed: Sequence[CompletedAttempt]) -> asyncio.Task[Judgement]:
-        """Begins to record attempts while others are made."""
+        """Begins to record attempts that have ended, while other attempts continue."""
         self.judging = not all(one.outcome.delivered for one in completed)
         return asyncio.create_task(self.record(completed))
 

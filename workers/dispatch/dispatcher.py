@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 CLAIM_MS = 10_000  # a job must begin within this time, otherwise its work is due again
-BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job
-LARGEST = 250  # outboxes in one job
+BATCH: dict[Kind, int] = {"polls": 10, "outboxes": 25}  # ids in one job ...
+LARGEST = 250  # ... or up to so many outboxes, if there are few workers
 MOST: dict[Kind, int] = {"polls": 500, "outboxes": 1_000}  # ids claimed at once
 BACKLOG = 40  # queued jobs above which no work is claimed
 QUEUES: dict[Kind, str] = {"polls": queues.POLL, "outboxes": queues.DELIVER}
@@ -67,7 +67,7 @@ class Dispatcher:
         for kind, claims in claimed:
             size = BATCH[kind]
             if kind == "outboxes":
-                # No more jobs than there are workers, because each job costs several turns.
+                # About one job for each worker, because a job costs as much as several turns.
                 share = math.ceil(len(claims.ids) / max(1, claims.workers))
                 size = min(max(size, share), LARGEST)
             for start in range(0, len(claims.ids), size):

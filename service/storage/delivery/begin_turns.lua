@@ -14,20 +14,20 @@ local function cursor_of(stored)
   return '-', now
 end
 
-local function begin(box)
-  if not take_lease(schedule, box.lease, box.id, box.claim, now) then return false end
+local function begin(outbox)
+  if not take_lease(schedule, outbox.lease, outbox.id, outbox.claim, now) then return false end
   local state = {}
-  for at, value in ipairs(redis.call('HMGET', box.outbox_state, unpack(names))) do
+  for at, value in ipairs(redis.call('HMGET', outbox.outbox_state, unpack(names))) do
     state[names[at]] = value or nil
   end
   if state.cursor or state.replayed_cursor then
-    redis.call('HDEL', box.outbox_state, 'cursor', 'replayed_cursor')
+    redis.call('HDEL', outbox.outbox_state, 'cursor', 'replayed_cursor')
   end
-  local known = redis.call('HMGET', box.subscription, 'record', 'secrets', 'headers',
+  local known = redis.call('HMGET', outbox.subscription, 'record', 'secrets', 'headers',
     'client_certificate')
   local start, scanned_at = cursor_of(state.cursor)
   local replayed_start, replayed_scanned_at = cursor_of(state.replayed_cursor)
-  local entries = redis.call('XRANGE', box.live.stream, start, '+', 'COUNT', most)
+  local entries = redis.call('XRANGE', outbox.live.stream, start, '+', 'COUNT', most)
   for at, entry in ipairs(entries) do
     local fields = fields_of(entry)
     entries[at] = entry_as_found {position = entry[1], order_key = fields.k, rendering = fields.r}
@@ -41,14 +41,14 @@ local function begin(box)
     start = start,
     scanned_at = scanned_at,
     entries = entries,
-    failing = redis.call('HLEN', box.live.failing),
+    failing = redis.call('HLEN', outbox.live.failing),
     record = known[1],
     version = version,
-    replayed = redis.call('XLEN', box.replayed.stream),
+    replayed = redis.call('XLEN', outbox.replayed.stream),
     replayed_start = replayed_start,
     replayed_scanned_at = replayed_scanned_at,
-    replayed_failing = redis.call('HLEN', box.replayed.failing),
-    unfed = redis.call('LLEN', box.replay_queue),
+    replayed_failing = redis.call('HLEN', outbox.replayed.failing),
+    unfed = redis.call('LLEN', outbox.replay_queue),
     secrets = known[2] or '',
     headers = known[3] or '',
     client_certificate = known[4] or '',
@@ -56,5 +56,5 @@ local function begin(box)
 end
 
 local found = {}
-for at, box in ipairs(outboxes) do found[at] = begin(box) end
+for at, outbox in ipairs(outboxes) do found[at] = begin(outbox) end
 return found

@@ -22,10 +22,10 @@ Result = Literal["S", "R", "D"]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """The subscription's state when attempts were recorded: whether any of them was `news` and
-    not recorded or removed before, its last resume, the last removal of
+    """The subscription's state when attempts were recorded: its last resume, the last removal of
     unsent entries, the version of all subscriptions, the number of entries on each queue, and
-    whether the outbox was returned to the schedule."""
+    whether the outbox was returned to the schedule. `news` is false if the call recorded no
+    attempt, because all were recorded before, or were attempts at removed entries."""
 
     news: bool
     resumed: bytes
@@ -172,7 +172,7 @@ class RecordedOutbox(msgspec.Struct, frozen=True, kw_only=True):
 
 class RecordAttempts(Script[list[Standing | None]]):
     """Records attempts that have ended, before later events of their courses are sent. Returns the
-    standing of each outbox; None if its lease is lost, for which nothing was written.
+    standing of each outbox; None for an outbox whose lease is lost. Nothing is written for it.
 
     Begins with a removal, so that it runs even at Redis's memory limit. A repeated call changes and
     counts nothing. A delivery on one queue also removes the event from the other one, if either is

@@ -35,12 +35,12 @@ from service.storage.delivery.outbox_scripts import (
 )
 from service.storage.events.announcing import RENDERINGS, Notices, announced
 from service.storage.redis import keys
+from service.storage.redis.batcher import Batcher
 from service.storage.redis.counters import Counters
 from service.storage.redis.hashes import read_fields
 from service.storage.redis.keys import QueueKeys
 from service.storage.redis.scripts import run
 from service.storage.redis.streams import StreamEntry, read_stream_back
-from service.storage.redis.together import Together
 from service.storage.scheduling.leases import Lease
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ NOT_GRANTED = "the API key that the subscription belongs to was revoked, or may 
 
 Released = Literal["lost", "idle", "due"]
 
-_BEGUN_AT_ONCE = 25  # outboxes in one script, which blocks Redis
-_RECORDED_AT_ONCE = 50  # attempts in one script, unless one outbox has more
+_BEGUN_AT_ONCE = 25  # outboxes in one script; Redis is blocked while the script runs
+_RECORDED_AT_ONCE = 50  # attempts in one script, except if a single outbox has more
 _SKIPPED_AT_ONCE = 1_000  # entries of an outbox removed in one script
 READ = 200  # entries or retries in one read
 CURSOR_LIFETIME_MS = 900_000  # then everything is read again, to recover from any accident
@@ -193,8 +193,8 @@ class Outboxes:
     def __init__(self, redis: Redis, counters: Counters) -> None:
         self._redis = redis
         self._counters = counters
-        self._beginning = Together(self._begin, _BEGUN_AT_ONCE)
-        self._recording = Together(
+        self._beginning = Batcher(self._begin, _BEGUN_AT_ONCE)
+        self._recording = Batcher(
             self._record, _RECORDED_AT_ONCE, lambda outbox: len(outbox.attempts)
         )
 
@@ -212,7 +212,7 @@ class Outboxes:
             replayed=keys.replayed_queue(subscription_id),
             replay_queue=keys.replay_queue(subscription_id),
         )
-        return await self._beginning.ask(outbox)
+        return await self._beginning.submit(outbox)
 
     async def read(
         self, subscription_id: str, start: str, count: int, queue: Queue = Queue.LIVE
@@ -330,7 +330,7 @@ class Outboxes:
             replay_prefix=keys.replay(subscription_id, ""),
         )
         if notices is None and not change.disabled:
-            standing = await self._recording.ask(outbox)
+            standing = await self._recording.submit(outbox)
         else:
             (standing,) = await self._record([outbox], notices)
         if standing is None:

@@ -11,12 +11,12 @@
 -- include _retries
 -- include _leases
 local held, receivers = {}, {}
-for at, box in ipairs(outboxes) do
-  held[at] = redis.call('GET', box.lease.key) == box.lease.token
-  local is_edited = box.as_read
-    and redis.call('HGET', box.subscription, 'record') ~= box.as_read
+for at, outbox in ipairs(outboxes) do
+  held[at] = redis.call('GET', outbox.lease.key) == outbox.lease.token
+  local is_edited = outbox.as_read
+    and redis.call('HGET', outbox.subscription, 'record') ~= outbox.as_read
   if held[at] and is_edited then return SUBSCRIPTIONS end
-  if held[at] then receivers[#receivers + 1] = box.receiver end
+  if held[at] then receivers[#receivers + 1] = outbox.receiver end
 end
 if #receivers == 0 then return held end
 if is_outdated(announced) then return SUBSCRIPTIONS end
@@ -29,14 +29,14 @@ redis.call('ZREM', unreachable, unpack(receivers))
 local function increment(counter, by) counts[counter] = (counts[counter] or 0) + by end
 
 -- Whether a replayed entry belongs to a redelivery.
-local function is_redelivery(box, replay)
-  return redis.call('HEXISTS', box.replay_prefix .. replay, 'only') == 1
+local function is_redelivery(outbox, replay)
+  return redis.call('HEXISTS', outbox.replay_prefix .. replay, 'only') == 1
 end
 
 -- Ends the pending delivery of an event that has just been redelivered; returns whether there was
 -- one.
-local function end_pending(box, position)
-  local live = box.live
+local function end_pending(outbox, position)
+  local live = outbox.live
   local entry = redis.call('XRANGE', live.stream, position, position)[1]
   if not entry then return false end
   redis.call('XDEL', live.stream, position)
@@ -48,19 +48,19 @@ end
 
 -- Ends redeliveries of an event that has just been delivered, and adds them to `replays`; returns
 -- whether there were any.
-local function end_redeliveries(box, sorted, replays)
-  local replayed, ended, last = box.replayed, false, '(' .. sorted .. '\127'
-  local found = redis.call('ZRANGE', box.replayed_order, '[' .. sorted, last, 'BYLEX')
+local function end_redeliveries(outbox, sorted, replays)
+  local replayed, ended, last = outbox.replayed, false, '(' .. sorted .. '\127'
+  local found = redis.call('ZRANGE', outbox.replayed_order, '[' .. sorted, last, 'BYLEX')
   for _, member in ipairs(found) do
     local place = string.sub(member, #sorted + 1)
     local entry = redis.call('XRANGE', replayed.stream, place, place)[1]
     local fields = entry and fields_of(entry)
     local replay = fields and fields.i
-    if replay and is_redelivery(box, replay) then
+    if replay and is_redelivery(outbox, replay) then
       redis.call('XDEL', replayed.stream, place)
-      redis.call('ZREM', box.replayed_order, member)
+      redis.call('ZREM', outbox.replayed_order, member)
       forget_failing(replayed, fields.k, place)
-      redis.call('HINCRBY', box.replay_prefix .. replay, 'delivered', 1)
+      redis.call('HINCRBY', outbox.replay_prefix .. replay, 'delivered', 1)
       replays[replay] = true
       ended = true
     end
@@ -70,14 +70,14 @@ end
 
 -- Records the attempts at the events of one outbox; returns how many were news, and whether this
 -- ended deliveries on the other queue.
-local function record(box, any_replayed, replays)
+local function record(outbox, any_replayed, replays)
   local moved, settled, ordered = 0, false, {}
-  local any_dead = redis.call('ZCARD', box.dead.listed) > 0
-  for _, one in ipairs(box.attempts) do
+  local any_dead = redis.call('ZCARD', outbox.dead.listed) > 0
+  for _, one in ipairs(outbox.attempts) do
     local key, queue_position, sorted = one.order_key, one.queue_position, one.sort_key
     local entry, retry, death = one.replayed, one.retry, one.death
-    local queue, position, replay = box.live, queue_position, nil
-    if entry then queue, position, replay = box.replayed, entry.position, entry.replay end
+    local queue, position, replay = outbox.live, queue_position, nil
+    if entry then queue, position, replay = outbox.replayed, entry.position, entry.replay end
     local news = false
     if retry then
       news = redis.call('HGET', queue.failing, key) ~= retry.head
@@ -92,21 +92,21 @@ local function record(box, any_replayed, replays)
       news = redis.call('XDEL', queue.stream, queue_position) == 1
       if news and not replay then finished = finished + 1 end
       if news and replay then
-        redis.call('ZREM', box.replayed_order, sorted .. queue_position)
-        forget_backfilled(box.backfilled, position)
-        redis.call('HINCRBY', box.replay_prefix .. replay, death and 'dead' or 'delivered', 1)
+        redis.call('ZREM', outbox.replayed_order, sorted .. queue_position)
+        forget_backfilled(outbox.backfilled, position)
+        redis.call('HINCRBY', outbox.replay_prefix .. replay, death and 'dead' or 'delivered', 1)
         replays[replay] = true
       end
       if news and death then
         died = died
-          + list_dead(box.dead, sorted, now, death.attempts, death.rendering, key, death.reason)
-        note_dead(box.dead, position, key, death.reason)
+          + list_dead(outbox.dead, sorted, now, death.attempts, death.rendering, key, death.reason)
+        note_dead(outbox.dead, position, key, death.reason)
       elseif news then
-        if any_dead then died = died - unlist_dead(box.dead, sorted) end
-        if replay and is_redelivery(box, replay) then
-          settled = end_pending(box, position) or settled
+        if any_dead then died = died - unlist_dead(outbox.dead, sorted) end
+        if replay and is_redelivery(outbox, replay) then
+          settled = end_pending(outbox, position) or settled
         elseif any_replayed and not replay then
-          settled = end_redeliveries(box, sorted, replays) or settled
+          settled = end_redeliveries(outbox, sorted, replays) or settled
         end
       end
     end
@@ -114,33 +114,33 @@ local function record(box, any_replayed, replays)
       moved = moved + 1
       if one.record then
         local order = ((retry or death) and 'F' or 'S') .. sorted
-        local id = redis.call('XADD', box.records.stream, '*', 'o', order, 'd', one.record)
+        local id = redis.call('XADD', outbox.records.stream, '*', 'o', order, 'd', one.record)
         ordered[#ordered + 1], ordered[#ordered + 2] = 0, order .. id
       end
     end
   end
-  if #ordered > 0 then redis.call('ZADD', box.records.order, unpack(ordered)) end
-  local surplus = redis.call('XLEN', box.records.stream) - kept_records
-  if surplus >= TRIMMED_RECORDS then trim_records(box.records, '+', surplus) end
+  if #ordered > 0 then redis.call('ZADD', outbox.records.order, unpack(ordered)) end
+  local surplus = redis.call('XLEN', outbox.records.stream) - kept_records
+  if surplus >= TRIMMED_RECORDS then trim_records(outbox.records, '+', surplus) end
   return moved, settled
 end
 
 -- Stores the state of the breaker, and disables the subscription.
-local function change_state(box)
-  local outbox_state = box.outbox_state
-  redis.call('HSET', outbox_state, 'breaker', box.breaker)
-  if box.failing then
+local function change_state(outbox)
+  local outbox_state = outbox.outbox_state
+  redis.call('HSET', outbox_state, 'breaker', outbox.breaker)
+  if outbox.failing then
     redis.call('HSET', outbox_state, 'failing', '1')
   else
     redis.call('HDEL', outbox_state, 'failing')
   end
-  if box.parked_at then
-    happened.parked = redis.call('HSET', outbox_state, 'parked', box.parked_at) == 1
+  if outbox.parked_at then
+    happened.parked = redis.call('HSET', outbox_state, 'parked', outbox.parked_at) == 1
   else
-    happened.unparked = redis.call('HDEL', outbox_state, 'parked') == 1 and not box.as_read
+    happened.unparked = redis.call('HDEL', outbox_state, 'parked') == 1 and not outbox.as_read
   end
-  if box.as_read then
-    redis.call('HSET', box.subscription, 'record', box.disabled)
+  if outbox.as_read then
+    redis.call('HSET', outbox.subscription, 'record', outbox.disabled)
     happened.disabled = redis.call('HSET', outbox_state, 'disabled', now) == 1
     bump_version(announced.subscriptions_version)
   end
@@ -148,41 +148,41 @@ local function change_state(box)
 end
 
 -- Records everything about one outbox; returns the facts of its standing that are known then.
-local function store(box)
-  local any_replayed, replays = redis.call('XLEN', box.replayed.stream) > 0, {}
-  local moved, settled = record(box, any_replayed, replays)
-  local state = redis.call('HMGET', box.outbox_state, 'resumed', 'emptied')
+local function store(outbox)
+  local any_replayed, replays = redis.call('XLEN', outbox.replayed.stream) > 0, {}
+  local moved, settled = record(outbox, any_replayed, replays)
+  local state = redis.call('HMGET', outbox.outbox_state, 'resumed', 'emptied')
   local resumed, emptied = state[1] or '', state[2] or ''
   -- State that a resume has cleared meanwhile stays cleared: its sender starts again.
-  if moved > 0 and box.breaker and resumed == box.resumed then change_state(box) end
+  if moved > 0 and outbox.breaker and resumed == outbox.resumed then change_state(outbox) end
   if settled then -- a running sender reads the other queue again
     emptied = string.format('%.0f', now)
-    redis.call('HSET', box.outbox_state, 'emptied', emptied)
+    redis.call('HSET', outbox.outbox_state, 'emptied', emptied)
   end
-  if box.bucket then redis.call('HSET', box.outbox_state, 'bucket', box.bucket) end
-  if box.forward then
-    bring_forward(box.live.retries)
-    bring_forward(box.replayed.retries)
+  if outbox.bucket then redis.call('HSET', outbox.outbox_state, 'bucket', outbox.bucket) end
+  if outbox.forward then
+    bring_forward(outbox.live.retries)
+    bring_forward(outbox.replayed.retries)
   end
-  for replay in pairs(replays) do complete_replay(box.replay_prefix .. replay, totals, now) end
+  for replay in pairs(replays) do complete_replay(outbox.replay_prefix .. replay, totals, now) end
   if moved > 0 then
-    for counter, by in pairs(box.increments) do increment(counter, by) end
+    for counter, by in pairs(outbox.increments) do increment(counter, by) end
   end
   return {news = moved > 0, resumed = resumed, emptied = emptied, any_replayed = any_replayed}
 end
 
 local stored, reached_now, failure = {}, {}, nil
-for at, box in ipairs(outboxes) do
+for at, outbox in ipairs(outboxes) do
   if held[at] then
     -- Broken data of one outbox must not keep the others from being counted.
-    local succeeded, result = pcall(store, box)
+    local succeeded, result = pcall(store, outbox)
     stored[at] = succeeded and result
     if not succeeded then failure = result end
   else
     stored[at] = false
   end
-  if stored[at] and box.receiver ~= '' then
-    reached_now[#reached_now + 1], reached_now[#reached_now + 2] = now, box.receiver
+  if stored[at] and outbox.receiver ~= '' then
+    reached_now[#reached_now + 1], reached_now[#reached_now + 2] = now, outbox.receiver
   end
 end
 if #reached_now > 0 then
@@ -200,12 +200,12 @@ if failure then error(failure, 0) end
 
 -- The standing of an outbox, which is returned to the schedule if it is empty after its last
 -- attempts.
-local function standing_of(box, known)
-  local pending = redis.call('XLEN', box.live.stream)
-  local replaying = known.any_replayed and redis.call('XLEN', box.replayed.stream) or 0
-  local released = box.last and pending + replaying == 0
-    and redis.call('LLEN', box.replay_queue) == 0
-  if released then drop_lease(schedule, box.lease, box.id) end
+local function standing_of(outbox, known)
+  local pending = redis.call('XLEN', outbox.live.stream)
+  local replaying = known.any_replayed and redis.call('XLEN', outbox.replayed.stream) or 0
+  local released = outbox.last and pending + replaying == 0
+    and redis.call('LLEN', outbox.replay_queue) == 0
+  if released then drop_lease(schedule, outbox.lease, outbox.id) end
   return standing {
     news = known.news,
     resumed = known.resumed,
@@ -217,5 +217,7 @@ local function standing_of(box, known)
   }
 end
 
-for at, box in ipairs(outboxes) do stored[at] = stored[at] and standing_of(box, stored[at]) end
+for at, outbox in ipairs(outboxes) do
+  stored[at] = stored[at] and standing_of(outbox, stored[at])
+end
 return stored

@@ -81,7 +81,7 @@ class EventBodies:
             self._reads.update(dict.fromkeys(missing, read))
             reads.add(read)
         if found:
-            trimmed = position_order(await self._trimmed.get(""))
+            trimmed = position_order(await self._trimmed.get("trimmed"))
             found = {
                 key: None if position_order(key[0]) <= trimmed else event
                 for key, event in found.items()

@@ -123,7 +123,7 @@ def test_redis_away_is_said_at_once(unused_tcp_port):
 
 
 class _Due:
-    """A schedule on which all of these are due, for so many workers."""
+    """A schedule on which all given ids are due, and whose claims report `workers`."""
 
     def __init__(self, workers: int, **ids: list[str]) -> None:
         self._workers = workers
