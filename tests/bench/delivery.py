@@ -46,6 +46,10 @@ _SHORT_RUNS = 3  # in each round, of the scenes that take less than a second
 _BURST_CHANGES, _BURST_FAN_OUT = 40, 20
 _BURST_OUT = 20  # with which the bare loop is fastest there
 _WARM = 20  # deliveries of a peer before it is measured
+# Each worker opens up to 8 connections to each host. If there were more subscriptions, the
+# subscribers would reach the limit of open files before the workers reach their rate.
+_GROWTH_SUBSCRIPTIONS, _GROWTH_EVENTS = 400, 50
+_GROWTH_WARM = 5  # rounds, until each worker has been to almost every host
 _COURSES = 5_000  # that the events are of, in turn
 _CLOSED_SECONDS = KEEPALIVE_SECONDS + 0.5  # after which a worker has no idle connection
 _TICK_SECONDS = 0.02  # between commits of a paced phase
@@ -76,6 +80,10 @@ class Scene:
         self.receivers = receivers
         self.urls = urls
         self.subscriptions = subscriptions
+
+    def first(self, count: int) -> Scene:
+        """The first subscriptions of it."""
+        return Scene(self.receivers, self.urls[:count], self.subscriptions[:count])
 
     async def reset(self, expected: int) -> None:
         await self.receivers.ask({"reset": {"expected": expected}})
@@ -214,9 +222,7 @@ class Bench:
 
     async def burst(self, scene: Scene, senders: list[Child]) -> dict[str, float]:
         """All changes of a page at once; beside it the ms in which the bare loop posts as much."""
-        few = Scene(
-            scene.receivers, scene.urls[:_BURST_FAN_OUT], scene.subscriptions[:_BURST_FAN_OUT]
-        )
+        few = scene.first(_BURST_FAN_OUT)
         expected = _BURST_CHANGES * len(few.subscriptions)
         await self.fill(few, _BURST_CHANGES)
         limit = await self.bare(few, _BURST_CHANGES, _BURST_OUT)
@@ -368,17 +374,7 @@ async def _measure(
             for name, measure in peers.items():
                 note(name, await measure())
         latencies = await _latencies(bench, scenes, senders)
-    grown = {1: median(one.rate for one in runs["ours, answering, many"])}
-    scene = scenes["answering", "many"]
-    for count in options.workers:
-        async with workers(settings, count) as senders:
-            rates = []
-            for number in range(options.rounds + 1):
-                await bench.fill(scene, 20)
-                measured = await bench.ours(scene, 20, senders)
-                if number:
-                    rates.append(measured.rate)
-            grown[count] = median(rates)
+    grown = await _growth(bench, settings, scenes["answering", "many"])
     return {
         "events": options.events,
         "subscriptions": options.subscriptions,
@@ -403,10 +399,25 @@ async def _measure(
             for found in [[one[name] for one in bursts]]
         },
         "per_second_by_worker_processes": {
-            str(count): round(rate, 1) for count, rate in grown.items()
+            str(count): {"median": round(median(found), 1), "all": [round(one) for one in found]}
+            for count, found in grown.items()
         },
         "aims": {"bare": BARE_AIM, "peer": PEER_AIM, "p50_ms": P50_AIM_MS, "p99_ms": P99_AIM_MS},
     }
+
+
+async def _growth(bench: Bench, settings: Settings, scene: Scene) -> dict[int, list[float]]:
+    """By the number of worker processes: deliveries a second, over open connections."""
+    scene = scene.first(_GROWTH_SUBSCRIPTIONS)
+    grown: dict[int, list[float]] = {}
+    for count in (1, *bench.options.workers):
+        async with workers(settings, count) as senders:
+            for number in range(-_GROWTH_WARM, bench.options.rounds * _SHORT_RUNS):
+                await bench.fill(scene, _GROWTH_EVENTS)
+                measured = await bench.ours(scene, _GROWTH_EVENTS, senders)
+                if number >= 0:
+                    grown.setdefault(count, []).append(measured.rate)
+    return grown
 
 
 def _ratios(runs: dict[str, list[Run]]) -> dict[str, list[float]]:
@@ -528,11 +539,11 @@ def _show(results: dict[str, Any]) -> None:
         ],
     )
     report.show(
-        "how it grows, 20 events to each of many",
-        ("worker processes", "deliveries/s"),
+        f"how it grows, {_GROWTH_EVENTS} events to each of {_GROWTH_SUBSCRIPTIONS}; medians",
+        ("worker processes", "deliveries/s", "all"),
         [
-            (count, f"{rate:.0f}")
-            for count, rate in results["per_second_by_worker_processes"].items()
+            (count, f"{found['median']:.0f}", f"{min(found['all'])} to {max(found['all'])}")
+            for count, found in results["per_second_by_worker_processes"].items()
         ],
     )
 
