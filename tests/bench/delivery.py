@@ -538,8 +538,9 @@ def _show(results: dict[str, Any]) -> None:
             ("the bare loop, all of it", str(results["bursts"]["bare_ms"]["median"])),
         ],
     )
+    grown_to = min(_GROWTH_SUBSCRIPTIONS, results["subscriptions"])
     report.show(
-        f"how it grows, {_GROWTH_EVENTS} events to each of {_GROWTH_SUBSCRIPTIONS}; medians",
+        f"how it grows, {_GROWTH_EVENTS} events to each of {grown_to}; medians",
         ("worker processes", "deliveries/s", "all"),
         [
             (count, f"{found['median']:.0f}", f"{min(found['all'])} to {max(found['all'])}")
